@@ -1,0 +1,63 @@
+# The two commands of the README do all of their own set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+OUT ?= demo-out
+BUNDLE := models/bundles/hybrid-cifar10.bundle
+CLIP := camera_demo/clips/highway_1280x720_25fps.mp4
+ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi sky=300,20,160,130 --roi road=560,500,160,130
+
+.PHONY: help demo demo-faults test check lint types bench clean
+
+help:
+	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
+	@echo "make demo-faults  the same with corrupted frames"
+	@echo "make test         run the tests (sets everything up itself)"
+	@echo "make check        what CI runs: lint, types, tests"
+	@echo "make bench        measure latency, start-up and memory on this machine"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "framegate needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+# What the vehicle needs, and no more.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the runtime (about 150 MB) ..."
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+# Training, export and the test tools on top.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.runtime
+	@echo "installing torch and the test tools ..."
+	$(PIP) install -c constraints.txt -e '.[train,test,dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime
+	@mkdir -p $(OUT)
+	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --jsonl $(OUT)/verdicts.jsonl --video $(OUT)/annotated.mp4 $(DEMO_OPTIONS)
+	@echo "verdicts: $(OUT)/verdicts.jsonl   annotated video: $(OUT)/annotated.mp4"
+
+demo-faults:
+	@$(MAKE) --no-print-directory demo OUT=$(OUT)/faults DEMO_OPTIONS="--inject black:10-15,freeze:20-25,size:30-32"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot see an editable install; a copy under build/types it can.
+types: $(VENV)/.dev
+	rm -rf build
+	$(PIP) install --no-deps --no-build-isolation --target build/types .
+	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml -p framegate
+
+check: lint types test
+
+bench: $(VENV)/.runtime
+	$(BIN)/framegate bench $(BUNDLE) --frames 10000 --out benchmarks/results/cpu-latency.json
+
+clean:
+	rm -rf build dist *.egg-info $(OUT)

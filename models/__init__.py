@@ -1,0 +1,1 @@
+"""Classifier architectures and their training (PyTorch). Not needed at run time."""

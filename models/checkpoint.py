@@ -1,0 +1,79 @@
+"""Checkpoints: everything needed to rebuild a trained classifier, weights in float16 where that loses nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framegate.models.hybrid import HybridClassifier
+from framegate.runtime.errors import DataError
+
+FORMAT = "framegate-checkpoint-1"
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: HybridClassifier,
+    architecture: dict[str, Any],
+    labels: tuple[str, ...],
+    notes: dict[str, Any],
+) -> None:
+    """Write a checkpoint, completely or not at all.
+
+    Convolution and linear weights are stored as float16 **and rounded in ``model`` too**, so the model in memory is
+    exactly the one that a later load gives. Everything else stays float32.
+
+    Args:
+        path: Target file.
+        model: Its weights are rounded in place.
+        architecture: Keyword arguments of `HybridClassifier`, plus ``name``.
+        labels: One per class.
+        notes: Free record: data, settings, accuracy; must hold plain Python values.
+    """
+    state = {}
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.dim() > 1:
+            half = value.to(torch.float16)
+            value.copy_(half)
+            state[name] = half
+        else:
+            state[name] = value.clone()
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(target.suffix + ".part")
+    record = {"format": FORMAT, "architecture": architecture, "labels": list(labels), "notes": notes, "state": state}
+    torch.save(record, temporary)
+    os.replace(temporary, target)
+
+
+def load_checkpoint(path: str | Path) -> tuple[HybridClassifier, dict[str, Any]]:
+    """Rebuild the model in evaluation mode, float32.
+
+    Returns:
+        The model and the record without its weights (``architecture``, ``labels``, ``notes``).
+
+    Raises:
+        DataError: The file is missing, damaged or of another kind.
+    """
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"checkpoint {path}: no such file") from error
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"checkpoint {path}: cannot be read; it is damaged or not written by framegate train"
+        ) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise DataError(f"checkpoint {path}: not a {FORMAT} file; train one with `framegate train`")
+    architecture = dict(record["architecture"])
+    if architecture.pop("name", None) != "hybrid":
+        raise DataError(f"checkpoint {path}: architecture {record['architecture']!r} is unknown to this version")
+    model = HybridClassifier(**architecture)
+    model.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in record.pop("state").items()}
+    )
+    return model.eval(), record

@@ -1,0 +1,40 @@
+"""What runs in the vehicle: frames in, one verdict per frame out.
+
+from framegate.runtime import Pipeline, Session, open_source
+"""
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import (
+    BackendError,
+    BundleError,
+    FramegateError,
+    RejectedFrame,
+    SinkError,
+    SourceError,
+    UsageError,
+)
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
+from framegate.runtime.source import open_source
+from framegate.runtime.verdict import Frame, Prediction, Reason, Verdict
+
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "Frame",
+    "FrameResult",
+    "FramegateError",
+    "Pipeline",
+    "Prediction",
+    "Reason",
+    "RejectedFrame",
+    "Roi",
+    "Session",
+    "SinkError",
+    "SourceError",
+    "UsageError",
+    "Verdict",
+    "open_source",
+]

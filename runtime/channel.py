@@ -1,0 +1,67 @@
+"""A small bounded queue between two threads that either overwrites the oldest item or makes the writer wait.
+
+With capacity 1 and overwriting it is the one-slot mailbox of the capture thread: the reader always gets the newest
+frame. The standard queue has no overwriting put.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """One writer, one reader.
+
+    Args:
+        capacity: Items held at most, at least 1.
+        overwrite: When full, drop the oldest item instead of waiting for the reader.
+    """
+
+    def __init__(self, capacity: int, overwrite: bool) -> None:
+        self._items: deque[T] = deque()
+        self._capacity = capacity
+        self._overwrite = overwrite
+        self._condition = threading.Condition()
+        self._closed = False
+        self.overwritten = 0
+        """How many items were dropped unread."""
+
+    def put(self, item: T) -> bool:
+        """Add an item; False if the channel is closed and the item was not taken."""
+        with self._condition:
+            while not self._closed and not self._overwrite and len(self._items) >= self._capacity:
+                self._condition.wait()
+            if self._closed:
+                return False
+            if len(self._items) >= self._capacity:
+                self._items.popleft()
+                self.overwritten += 1
+            self._items.append(item)
+            self._condition.notify_all()
+            return True
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """The oldest item; None when the channel is closed and empty, or after ``timeout`` seconds."""
+        with self._condition:
+            if not self._condition.wait_for(lambda: self._items or self._closed, timeout) or not self._items:
+                return None
+            item = self._items.popleft()
+            if not self._overwrite:
+                self._condition.notify_all()
+            return item
+
+    @property
+    def finished(self) -> bool:
+        """True when closed and empty: `take` will only return None from now on."""
+        with self._condition:
+            return self._closed and not self._items
+
+    def close(self) -> None:
+        """No further items; those inside can still be taken."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()

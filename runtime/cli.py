@@ -1,0 +1,71 @@
+"""The command ``framegate``. Exit codes: 0 fine, 1 a check failed or something broke, 2 wrong usage, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from framegate.runtime import command_bench, command_doctor, command_info, command_run
+from framegate.runtime.console import tell
+from framegate.runtime.errors import FramegateError
+
+_GROUP = "framegate.commands"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line with every command that is installed; commands that need torch are only listed by name."""
+    parser = argparse.ArgumentParser(
+        prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
+    )
+    parser.add_argument("--version", action="version", version=f"framegate {metadata.version('framegate')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (command_run, command_info, command_doctor, command_bench):
+        module.register(commands)
+    return parser
+
+
+def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -> None:
+    """Register the command ``wanted`` from the rooms with torch; all their names if help is asked for.
+
+    Loading them imports torch, which takes seconds and does not exist in the vehicle, so a command is loaded only
+    when it is the one that runs.
+    """
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for entry in sorted(metadata.entry_points(group=_GROUP), key=lambda e: e.name):
+        if entry.name == wanted:
+            try:
+                entry.load()(actions[0])
+            except ModuleNotFoundError as error:
+                raise FramegateError(
+                    f"framegate {entry.name}: the package {error.name!r} is not installed; "
+                    "pip install 'framegate[train]'"
+                ) from error
+        elif wanted is None:
+            actions[0].add_parser(entry.name, help="(needs PyTorch) see framegate " + entry.name + " --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the process's exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    try:
+        first = next((a for a in arguments if not a.startswith("-")), None)
+        _add_offline_commands(parser, first)
+        parsed = parser.parse_args(arguments)
+        return int(parsed.run(parsed))
+    except FramegateError as error:
+        tell(f"framegate: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        tell("framegate: interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (framegate info | head): nothing is wrong with us.
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,72 @@
+"""``framegate info``: what a bundle holds and promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import record_key
+from framegate.runtime.console import OUT, say
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``info`` to the command line."""
+    parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify a bundle and describe it."""
+    bundle = Bundle.open(arguments.bundle)
+    if arguments.json:
+        record = {
+            "name": bundle.name,
+            "path": str(bundle.path),
+            "labels": list(bundle.labels),
+            "input": [bundle.preprocess.width, bundle.preprocess.height],
+            "models": dict(bundle.models),
+            "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
+            "origin": dict(bundle.origin),
+        }
+        say(json.dumps(record, indent=2))
+        return 0
+    spec = bundle.preprocess
+    say(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
+    say(f"input {spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
+    for precision, file in bundle.models.items():
+        size = bundle.model_path(precision).stat().st_size / 2**20
+        say(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
+    table = Table(title="Calibration (accept if entropy <= threshold)")
+    for column in ("backend/precision", "T", "threshold, nats", "target risk", "confidence", "bound", "coverage"):
+        first = column.startswith("backend")
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
+    for key, calibration in bundle.calibrations.items():
+        table.add_row(
+            key,
+            f"{calibration.temperature:.3f}",
+            f"{calibration.threshold:.4f}",
+            f"{calibration.target_risk:.2%}",
+            f"{calibration.confidence_level:.0%}",
+            f"{calibration.risk_bound:.2%}",
+            f"{calibration.coverage:.1%}",
+        )
+    OUT.print(table)
+    missing = [
+        record_key(backend, precision)
+        for backend in ("openvino", "onnxruntime")
+        for precision in bundle.models
+        if bundle.calibration(backend, precision) is None
+    ]
+    if missing:
+        say(f"not calibrated, rejects every frame: {', '.join(missing)}")
+    say("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+    for name, text in bundle.origin.items():
+        if isinstance(text, str):
+            say(f"{name}: {text}")
+    return 0

@@ -1,0 +1,182 @@
+"""``framegate run``: a source through a bundle, verdicts to files, a table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from framegate.runtime.backend import BACKENDS
+from framegate.runtime.console import OUT, StatusLine, say, tell
+from framegate.runtime.errors import FramegateError, UsageError
+from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.report import stats_tables
+from framegate.runtime.roi import parse_rois, require_inside
+from framegate.runtime.session import Session
+from framegate.runtime.sink_jsonl import JsonLinesSink
+from framegate.runtime.sink_video import OverlayVideoSink
+from framegate.runtime.source import Source, open_source
+from framegate.runtime.stats import PipelineStats
+from framegate.runtime.verdict import Reason
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
+_UNUSABLE_SHOWN = 5
+
+
+class Sink(Protocol):
+    """Takes results as they come."""
+
+    def write(self, result: FrameResult) -> None:
+        """Take one result.
+
+        Raises:
+            SinkError: It cannot be written.
+        """
+
+    def close(self) -> None:
+        """Finish; can be called twice."""
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options that choose the engine, shared by several commands."""
+    parser.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
+    parser.add_argument("--precision", help="fp32 or int8 (default: the backend's fastest)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``run`` to the command line."""
+    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
+    parser.add_argument("source", help="0, /dev/video0, clip.mp4, a folder of images, an image, synthetic://")
+    parser.add_argument("--bundle", required=True, type=Path, help="folder NAME.bundle")
+    add_engine_options(parser)
+    parser.add_argument(
+        "--roi",
+        action="append",
+        default=[],
+        metavar="[NAME=]x,y,w,h",
+        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several",
+    )
+    parser.add_argument("--deadline-ms", type=float, help="a verdict on an older frame is LATE")
+    parser.add_argument(
+        "--as-fast-as-possible", action="store_true", help="judge every frame of a file instead of playing it live"
+    )
+    parser.add_argument("--loop", action="store_true", help="start a clip again when it ends")
+    parser.add_argument("--inject", metavar="KIND:FIRST-LAST,...", help="corrupt frames: black, freeze, size, grey16")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
+    rois = parse_rois(arguments.roi)
+    faults = parse_faults(arguments.inject) if arguments.inject else ()
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+    session = Session.open(arguments.bundle, arguments.backend, arguments.precision, arguments.threads)
+    if arguments.backend != "auto":
+        tell(f"framegate: {session.describe()}")
+    with contextlib.ExitStack() as stack:
+        source = open_source(arguments.source, realtime=not arguments.as_fast_as_possible, loop=arguments.loop)
+        stack.callback(source.close)
+        if source.frame_size is not None:
+            require_inside(rois, source.frame_size)
+        if faults:
+            source = FaultInjector(source, faults)
+        sinks: list[Sink] = []
+        if arguments.jsonl:
+            sinks.append(JsonLinesSink(arguments.jsonl))
+            stack.callback(sinks[-1].close)
+        if arguments.video:
+            sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
+            stack.callback(sinks[-1].close)
+        pipeline = Pipeline(
+            source,
+            session,
+            rois=rois,
+            deadline_ms=arguments.deadline_ms,
+            # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
+            lossless=not source.live,
+            keep_frames=arguments.video is not None,
+        )
+        return _consume(pipeline, source, sinks, arguments.json)
+
+
+def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], as_json: bool) -> int:
+    """Feed the sinks; whatever ends the run, what was judged is written and the table is printed."""
+    previous = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    unusable: list[str] = []
+    try:
+        with pipeline:
+            code, ending = _drain(pipeline, source, sinks, unusable)
+    finally:
+        sys.setswitchinterval(previous)
+    stats = pipeline.stats
+    if as_json:
+        say(json.dumps(stats.to_json(), indent=2))
+    else:
+        for table in stats_tables(stats):
+            OUT.print(table)
+    bad = stats.rejected_by_reason[Reason.BAD_INPUT.value]
+    if code == 0 and not stats.frames:
+        code, ending = 1, "the source delivered no frame"
+    elif code == 0 and bad:
+        code, ending = 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)"
+        for line in unusable:
+            tell(f"framegate: {line}")
+    if ending:
+        tell(f"framegate: {ending}")
+    return code
+
+
+def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:
+    """Write all results and close the sinks. Returns the exit code and why it ended early, if it did.
+
+    Args:
+        pipeline: Running.
+        source: Its source, for the length.
+        sinks: Get every result.
+        unusable: Gets a line for each of the first frames that were no usable input.
+    """
+    status = StatusLine()
+
+    def write(result: FrameResult) -> None:
+        for sink in sinks:
+            sink.write(result)
+        first = result.predictions[0]
+        if Reason.BAD_INPUT in first.reasons and len(unusable) < _UNUSABLE_SHOWN:
+            unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
+
+    try:
+        for result in pipeline.results():
+            write(result)
+            status.update(lambda: status_text(pipeline.stats, source.length))
+        for sink in sinks:
+            sink.close()
+    except KeyboardInterrupt:
+        pipeline.stop()
+        for result in pipeline.results():
+            write(result)
+        return 130, "interrupted"
+    except FramegateError as error:
+        return error.exit_code, str(error)
+    finally:
+        status.clear()
+    return 0, ""
+
+
+def status_text(stats: PipelineStats, length: int | None) -> str:
+    """The live line: progress, verdict counts and median latency."""
+    total = f"/{length}" if length else ""
+    return (
+        f"frame {stats.frames}{total}  accepted {stats.accepted}  rejected {stats.evaluated - stats.accepted}  "
+        f"dropped {stats.dropped}  p50 {stats.latency.percentile_ms(50):.2f} ms"
+    )

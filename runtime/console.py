@@ -1,0 +1,77 @@
+"""What people see in a terminal: lines, tables and progress bars (rich)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_PIPED_WIDTH = 140  # a file or a pipe has no width of its own; 80 columns would break tables apart
+
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+"""Results go to standard output."""
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and messages about the work itself go to standard error, so results can be piped."""
+
+
+def say(line: str) -> None:
+    """Print one line of a result."""
+    OUT.print(line, markup=False, soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """Print one line about the work (standard error)."""
+    ERR.print(line, markup=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar driven by calls of (description, done, total); a changed total starts the bar again."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERR) as progress:
+        task = progress.add_task("", total=None)
+        known: int | None = None
+
+        def update(description: str, done: int, total: int) -> None:
+            nonlocal known
+            if total != known:
+                progress.reset(task)
+                known = total
+            progress.update(task, description=description, completed=done, total=total)
+
+        yield update
+
+
+class StatusLine:
+    """One line on standard error that is rewritten in place; silent when nobody watches.
+
+    A full progress bar redraws from a thread of its own, which costs milliseconds of interpreter time in the middle
+    of a live pipeline. This one costs microseconds, a few times a second.
+    """
+
+    def __init__(self, interval_s: float = 0.2) -> None:
+        self._interval = interval_s
+        self._next = 0.0
+        self._shown = False
+        self._live = sys.stderr.isatty()
+
+    def update(self, make_text: Callable[[], str]) -> None:
+        """Show ``make_text()`` if the last update is long enough ago."""
+        now = time.monotonic()
+        if self._live and now >= self._next:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r\x1b[2K" + make_text()[:width])
+            sys.stderr.flush()
+            self._next, self._shown = now + self._interval, True
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._shown = False

@@ -1,0 +1,85 @@
+"""Is the camera itself well? Checks that need no network: size, darkness, frozen content."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from framegate.runtime.verdict import Image, Reason
+
+MIN_SIDE = 16
+"""Smaller regions (pixels) carry too little to classify."""
+BLACK_MEAN = 12.0
+BLACK_STD = 6.0
+"""A frame is black if mean and standard deviation (0..255) are both at most these: a covered lens with sensor noise
+is, a night street with lamps is not."""
+_ROW_STEP = 32
+_HISTORY = 4
+
+
+def unusable(image: object) -> str:
+    """Why this image cannot be classified at all, or an empty string."""
+    if not isinstance(image, np.ndarray):
+        return f"expected a (height, width, 3) uint8 BGR array, got {type(image).__name__}"
+    if image.ndim != 3 or image.shape[2] != 3:
+        shape = "x".join(map(str, image.shape))
+        return f"expected a colour image (height, width, 3), got shape {shape}"
+    if image.dtype != np.uint8:
+        return f"expected 8-bit pixels (uint8), got {image.dtype}"
+    if min(image.shape[:2]) < MIN_SIDE:
+        return f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}"
+    return ""
+
+
+class CameraHealth:
+    """Judges whole frames of one stream; keeps what it needs of the last few.
+
+    Args:
+        frame_size: (width, height) that every frame must have; None: the first usable frame decides.
+        fixed_size: False for sources whose images may differ in size (a folder of photographs).
+
+    Frozen content is found by comparing every 32nd row with those rows of the last four frames. Identical frames are
+    always found, also when two stale buffers alternate and when time stamps advance; a live camera's noise makes an
+    accidental match practically impossible, and if it happens, the frame is rejected, not accepted.
+    """
+
+    def __init__(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> None:
+        self._expected = frame_size
+        self._fixed = fixed_size
+        self._history: list[Image] = []
+        self._next = 0
+        self._filled = 0
+
+    def check(self, image: Image) -> tuple[tuple[Reason, ...], str]:
+        """Reasons to reject this frame whatever the network says, and a sentence for people."""
+        problem = unusable(image)
+        if problem:
+            return (Reason.BAD_INPUT,), problem
+        height, width = image.shape[:2]
+        if self._fixed:
+            if self._expected is None:
+                self._expected = (width, height)
+            elif (width, height) != self._expected:
+                return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
+        rows = image[::_ROW_STEP]
+        reasons: tuple[Reason, ...] = ()
+        if self._is_black(rows):
+            reasons += (Reason.BLACK,)
+        if self._fixed and self._is_frozen(rows):
+            reasons += (Reason.FROZEN,)
+        return reasons, ""
+
+    @staticmethod
+    def _is_black(rows: Image) -> bool:
+        mean, std = cv2.meanStdDev(rows)
+        return bool(mean.mean() <= BLACK_MEAN and std.max() <= BLACK_STD)
+
+    def _is_frozen(self, rows: Image) -> bool:
+        if not self._history or self._history[0].shape != rows.shape:
+            self._history = [np.empty_like(rows, order="C") for _ in range(_HISTORY)]
+            self._next = self._filled = 0
+        frozen = any(cv2.norm(self._history[k], rows, cv2.NORM_INF) == 0 for k in range(self._filled))
+        np.copyto(self._history[self._next], rows)
+        self._next = (self._next + 1) % _HISTORY
+        self._filled = min(self._filled + 1, _HISTORY)
+        return frozen

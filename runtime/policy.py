@@ -1,0 +1,35 @@
+"""From scores to a verdict: every reason not to use a prediction."""
+
+from __future__ import annotations
+
+import math
+
+from framegate.runtime.calibration import Calibration
+from framegate.runtime.verdict import Reason
+
+
+def judge_score(score: float, finite: bool, calibration: Calibration | None) -> tuple[Reason, ...]:
+    """Reasons that follow from the network's output; empty exactly when it may be used.
+
+    Args:
+        score: Higher is less trustworthy; may be NaN.
+        finite: False if the network's output held NaN or +inf, or nothing but -inf.
+        calibration: None if no threshold was calibrated for this backend and precision.
+    """
+    reasons: tuple[Reason, ...] = ()
+    if not finite:
+        reasons += (Reason.NOT_FINITE,)
+    if calibration is None:
+        return (*reasons, Reason.NOT_CALIBRATED)
+    # Written so that NaN fails: only a true comparison accepts.
+    trusted = finite and math.isfinite(score) and score <= calibration.threshold
+    if not trusted and not reasons:
+        reasons += (Reason.HIGH_SCORE,)
+    return reasons
+
+
+def judge_age(age_ns: int, deadline_ns: int | None) -> tuple[Reason, ...]:
+    """LATE if the frame is older than the deadline when its verdict is ready, or comes from the future."""
+    if deadline_ns is None or 0 <= age_ns <= deadline_ns:
+        return ()
+    return (Reason.LATE,)

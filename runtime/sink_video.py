@@ -1,0 +1,70 @@
+"""An annotated video of every evaluated frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from framegate.runtime.errors import SinkError
+from framegate.runtime.health import unusable
+from framegate.runtime.overlay import draw
+from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.roi import Roi
+
+# What the FFmpeg inside the OpenCV wheels can encode in real time: no H.264 for licence reasons.
+_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+_DEFAULT_FPS = 25.0
+
+
+class OverlayVideoSink:
+    """Draws the verdicts and encodes; the size is that of the first usable frame.
+
+    Args:
+        path: ``.mp4`` or ``.avi`` file to create; an existing one is replaced.
+        rois: The pipeline's regions.
+        fps: Frame rate of the source, None if it has none.
+
+    Raises:
+        SinkError: The ending is unknown, or the file cannot be created.
+    """
+
+    def __init__(self, path: str | Path, rois: tuple[Roi, ...], fps: float | None) -> None:
+        self.path = Path(path)
+        self._rois = rois
+        self._fps = fps or _DEFAULT_FPS
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        if self.path.suffix.lower() not in _CODECS:
+            raise SinkError(f"video {self.path}: the ending decides the format; use {' or '.join(_CODECS)}")
+        try:
+            self.path.open("wb").close()  # find out now, not after the first frame
+        except OSError as error:
+            raise SinkError(f"video {self.path}: cannot be written ({error.strerror})") from error
+
+    def write(self, result: FrameResult) -> None:
+        """Add one frame; a frame that is no image or of another size is drawn onto black or resized."""
+        if result.image is None:
+            raise SinkError(f"video {self.path}: the pipeline must be made with keep_frames=True")
+        image = result.image
+        if unusable(image):
+            if self._writer is None:
+                return
+            image = np.zeros((self._size[1], self._size[0], 3), np.uint8)
+        frame = draw(image, result.predictions, self._rois)
+        if self._writer is None:
+            self._size = (frame.shape[1], frame.shape[0])
+            fourcc = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self.path), fourcc, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise SinkError(f"video {self.path}: this OpenCV cannot encode {_CODECS[self.path.suffix.lower()]}")
+        if (frame.shape[1], frame.shape[0]) != self._size:
+            frame = cv2.resize(frame, self._size)
+        self._writer.write(frame)
+
+    def close(self) -> None:
+        """Finish the file; can be called twice."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None

@@ -1,0 +1,223 @@
+"""Where frames come from: the interface of every source, and `open_source`, which picks one by what the user typed.
+
+One module per kind, opened lazily: a folder of images never touches the video decoder.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+
+from framegate.runtime.errors import SourceError
+from framegate.runtime.verdict import Frame
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+"""Files that are read as single images, in lower case; every other existing file is opened as a video."""
+_CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
+_CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
+_POSSIBLE = (
+    "possible are: a camera (0 or /dev/video0), a video file, an image file, a folder of images, "
+    "or synthetic://?width=640&height=480&fps=30&frames=100"
+)
+
+
+class Source(ABC):
+    """A stream of frames: what the pipeline asks of one. `BaseSource` is the easy way to write one.
+
+    Attributes:
+        name: What people call it: path, device or address.
+        live: Frames come by themselves at their own pace, so a late reader wants the newest one (a camera, and
+            anything paced like one). False: every frame waits until it is read.
+        frame_size: (width, height) in pixels if every frame should have this one, else None.
+        fixed_size: Every frame has the same size, known beforehand or not. False for a folder of photographs.
+        fps: Nominal frames per second, None if there is no such rate.
+        length: Frames expected until the end, for progress bars; None if unknown or endless. An estimate.
+    """
+
+    name: str
+    live: bool
+    frame_size: tuple[int, int] | None
+    fixed_size: bool
+    fps: float | None
+    length: int | None
+
+    @abstractmethod
+    def read(self) -> Frame | None:
+        """Block for the next frame. One thread reads.
+
+        Returns:
+            The frame, or None at the regular end and after `close`. `frame_id` counts from 0 without gaps;
+            `captured_ns` is `time.monotonic_ns()` right after the image was available.
+
+        Raises:
+            SourceError: The stream broke off.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop: a blocked `read`, in whatever thread, and every later one returns None. May be called twice."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BaseSource(Source):
+    """What all sources of this package share: numbering, pacing, and closing from another thread.
+
+    Subclasses implement `_produce` and, if they hold something open, `_release`. Releasing a cv2.VideoCapture while
+    it reads would crash, so what is open is freed by whichever comes last, the reading thread or the closing one.
+
+    After a SourceError every later `read` raises it again: a broken stream has no regular end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        live: bool = False,
+        frame_size: tuple[int, int] | None = None,
+        fixed_size: bool = True,
+        fps: float | None = None,
+        length: int | None = None,
+    ) -> None:
+        self.name = name
+        self.live = live
+        self.frame_size = frame_size
+        self.fixed_size = fixed_size
+        self.fps = fps
+        self.length = length
+        self._closed = threading.Event()
+        self._reading = threading.Lock()
+        self._next_id = 0
+        self._ended = False
+        self._failure: SourceError | None = None
+        self._start_ns: int | None = None
+
+    def read(self) -> Frame | None:
+        """Block for the next frame; see `Source.read`."""
+        try:
+            with self._reading:
+                return self._read()
+        finally:
+            self._release_if_closed()
+
+    def close(self) -> None:
+        """Stop, without waiting for a blocked `read`; see `Source.close`."""
+        self._closed.set()
+        self._release_if_closed()
+
+    @abstractmethod
+    def _produce(self, frame_id: int) -> Frame | None:
+        """The next frame, numbered `frame_id`; None at the regular end; SourceError if the stream broke off."""
+
+    def _release(self) -> None:
+        """Free what is held open. May be called more than once."""
+
+    def _pace(self, frame_id: int) -> None:
+        """Sleep until the frame is due: `frame_id` / fps seconds after the first one was. `close` ends the sleep.
+
+        A frame that is overdue passes at once. Nothing is skipped here: dropping is the business of the reader.
+        """
+        now = time.monotonic_ns()
+        if self._start_ns is None or self.fps is None:
+            self._start_ns = now
+            return
+        due = self._start_ns + round(frame_id * 1e9 / self.fps)
+        while now < due and not self._closed.wait((due - now) / 1e9):
+            now = time.monotonic_ns()
+
+    def _read(self) -> Frame | None:
+        if self._closed.is_set() or self._ended:
+            return None
+        if self._failure is not None:
+            raise self._failure
+        try:
+            frame = self._produce(self._next_id)
+        except SourceError as error:
+            if self._closed.is_set():  # the camera was taken from under the read: that is an end, not a fault
+                return None
+            self._failure = error
+            raise
+        self._next_id += 1
+        self._ended = frame is None
+        return None if self._closed.is_set() else frame
+
+    def _release_if_closed(self) -> None:
+        # Whoever does not get the lock may leave: its holder comes by here after letting go of it.
+        if self._closed.is_set() and self._reading.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._reading.release()
+
+
+def open_source(uri: str, *, realtime: bool = True, loop: bool = False) -> Source:
+    """Open what the user typed.
+
+    Args:
+        uri: ``0`` or ``/dev/video0`` (also a link to it): a camera; a folder named 0 is ``./0``. A folder, or one
+            image file: images. Any other file: a video. ``synthetic://?width=640&height=480&fps=30&frames=100``: a
+            moving test pattern.
+        realtime: Deliver a video or the test pattern at its own frame rate, like a camera. False: as fast as it
+            is read. Cameras and images have no choice.
+        loop: Start again at the end. A camera has none.
+
+    Raises:
+        SourceError: There is no such thing, or it cannot be opened.
+        UsageError: The parameters of ``synthetic://`` are wrong.
+    """
+    if uri.startswith("synthetic:"):
+        from framegate.runtime.source_synthetic import SyntheticSource
+
+        return SyntheticSource.parse(uri, realtime=realtime, loop=loop)
+    path = Path(uri)
+    try:
+        is_camera = _CAMERA_PATH.fullmatch(os.path.realpath(uri)) is not None
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except (OSError, ValueError) as error:  # a folder on the way that may not be entered, a NUL in the name
+        raise SourceError(f"source {uri!r}: cannot be looked up: {error}") from error
+    if is_camera or _CAMERA_NUMBER.fullmatch(uri):
+        from framegate.runtime.source_camera import CameraSource
+
+        return CameraSource(uri if is_camera else int(uri))
+    if uri and (is_folder or (is_file and path.suffix.lower() in IMAGE_SUFFIXES)):
+        from framegate.runtime.source_images import ImageSource
+
+        return ImageSource(path, loop=loop)
+    if is_file:
+        from framegate.runtime.source_video import VideoFileSource
+
+        return VideoFileSource(path, realtime=realtime, loop=loop)
+    found = "it is neither a file nor a folder" if exists else "there is no such file or folder"
+    if "://" in uri:
+        found = "this kind of address is not supported"
+    raise SourceError(f"source {uri!r}: {found if uri else 'nothing was named'}; {_POSSIBLE}")
+
+
+@functools.cache
+def quiet_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to stderr: our own errors say the same in one line.
+
+    Must run before the process opens its first video, because FFmpeg's level is read only then. Whoever sets
+    OPENCV_LOG_LEVEL or OPENCV_FFMPEG_LOGLEVEL wants to see the messages and still does.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    if "OPENCV_LOG_LEVEL" in os.environ:
+        return
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+        cv2.setLogLevel(0)
+    else:  # OpenCV 5 moved it
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,0 +1,167 @@
+"""Counters and latency percentiles of a running pipeline, in constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from framegate.runtime.verdict import Prediction
+
+_LOWEST_NS = 1_000.0
+_STEP = math.log(1.005)
+_BUCKETS = 4_200  # 1 us to more than 1,000 s in steps of 0.5 %
+
+
+class LatencyHistogram:
+    """Durations in logarithmic buckets 0.5 % wide, so that a day of frames needs 34 kB. The maximum is exact."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BUCKETS, np.int64)
+        self.count = 0
+        self.max_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Count one duration; below 1 us counts as 1 us."""
+        index = int(math.log(max(duration_ns, _LOWEST_NS) / _LOWEST_NS) / _STEP)
+        self._counts[min(index, _BUCKETS - 1)] += 1
+        self.count += 1
+        self.max_ns = max(self.max_ns, duration_ns)
+
+    def percentile_ms(self, percent: float) -> float:
+        """The smallest duration that at least ``percent`` % of all do not exceed, in ms; NaN if there are none."""
+        if not self.count:
+            return math.nan
+        rank = max(1, math.ceil(self.count * percent / 100))
+        index = int(np.searchsorted(np.cumsum(self._counts), rank))
+        middle = _LOWEST_NS * math.exp((index + 0.5) * _STEP)
+        return min(middle, self.max_ns) / 1e6
+
+    def summary(self) -> dict[str, float]:
+        """p50, p99, p99.9 and max in milliseconds."""
+        return {
+            "p50_ms": self.percentile_ms(50),
+            "p99_ms": self.percentile_ms(99),
+            "p99.9_ms": self.percentile_ms(99.9),
+            "max_ms": self.max_ns / 1e6 if self.count else math.nan,
+        }
+
+
+@dataclass
+class StreamStats:
+    """Counts of one region of interest.
+
+    Attributes:
+        evaluated: Verdicts given.
+        accepted: ACCEPT verdicts.
+        reasons: Reason -> rejected verdicts that had it (one verdict can have several).
+        labels: Label -> accepted verdicts with it.
+    """
+
+    evaluated: int = 0
+    accepted: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def coverage(self) -> float:
+        """Accepted / evaluated, NaN before the first verdict."""
+        return self.accepted / self.evaluated if self.evaluated else math.nan
+
+
+class PipelineStats:
+    """What a pipeline has done so far. Written by its worker; reading while it runs may be one frame behind.
+
+    Attributes:
+        captured: Frames that the source delivered.
+        dropped: Frames overwritten by newer ones before they were evaluated.
+        unread: Results overwritten because the consumer was too slow (real time only).
+        frames: Frames evaluated.
+        streams: Name of region -> its counts.
+        latency: Capture to verdict.
+        engine: The bare engine call within it.
+    """
+
+    def __init__(self, streams: tuple[str, ...]) -> None:
+        self.captured = 0
+        self.dropped = 0
+        self.unread = 0
+        self.frames = 0
+        self.streams = {name: StreamStats() for name in streams}
+        self.latency = LatencyHistogram()
+        self.engine = LatencyHistogram()
+
+    def record(self, predictions: tuple[Prediction, ...]) -> None:
+        """Count the verdicts on one frame."""
+        self.frames += 1
+        for prediction in predictions:
+            stream = self.streams[prediction.stream]
+            stream.evaluated += 1
+            if prediction.accepted:
+                stream.accepted += 1
+                stream.labels[prediction.candidate] += 1
+            else:
+                stream.reasons.update(reason.value for reason in prediction.reasons)
+            self.latency.add(prediction.published_ns - prediction.captured_ns)
+            if prediction.engine_ns:
+                self.engine.add(prediction.engine_ns)
+
+    @property
+    def evaluated(self) -> int:
+        """Verdicts given, over all regions."""
+        return sum(stream.evaluated for stream in self.streams.values())
+
+    @property
+    def accepted(self) -> int:
+        """ACCEPT verdicts, over all regions."""
+        return sum(stream.accepted for stream in self.streams.values())
+
+    @property
+    def rejected_by_reason(self) -> Counter[str]:
+        """Reason -> verdicts that had it, over all regions."""
+        return sum((stream.reasons for stream in self.streams.values()), Counter())
+
+    @property
+    def coverage(self) -> float:
+        """Accepted / evaluated, NaN before the first verdict."""
+        return self.accepted / self.evaluated if self.evaluated else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values; NaN becomes null."""
+
+        def clean(values: dict[str, float]) -> dict[str, float | None]:
+            return {name: round(value, 4) if math.isfinite(value) else None for name, value in values.items()}
+
+        return {
+            "captured": self.captured,
+            "dropped": self.dropped,
+            "unread": self.unread,
+            "frames": self.frames,
+            "evaluated": self.evaluated,
+            "accepted": self.accepted,
+            "rejected_by_reason": dict(self.rejected_by_reason),
+            "capture_to_verdict": clean(self.latency.summary()),
+            "engine": clean(self.engine.summary()),
+            "streams": {
+                name: {
+                    "evaluated": stream.evaluated,
+                    "accepted": stream.accepted,
+                    **clean({"coverage": stream.coverage}),
+                    "rejected_by_reason": dict(stream.reasons),
+                    "accepted_labels": dict(stream.labels),
+                }
+                for name, stream in self.streams.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{name} {count}" for name, count in self.rejected_by_reason.most_common()) or "none"
+        latency = self.latency.summary()
+        return (
+            f"{self.captured} captured, {self.dropped} dropped, {self.evaluated} verdicts: {self.accepted} accepted, "
+            f"rejected: {reasons}; capture to verdict p50 {latency['p50_ms']:.2f} p99 {latency['p99_ms']:.2f} "
+            f"p99.9 {latency['p99.9_ms']:.2f} max {latency['max_ms']:.2f} ms"
+        )

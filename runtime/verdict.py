@@ -1,0 +1,155 @@
+"""What travels through the runtime: a frame on its way in, a prediction with its verdict on the way out."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.errors import RejectedFrame
+
+Image = npt.NDArray[Any]
+"""A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT."""
+
+
+class Verdict(str, enum.Enum):
+    """May downstream logic use the prediction of this frame?"""
+
+    ACCEPT = "ACCEPT"
+    REJECT = "REJECT"
+
+
+class Reason(str, enum.Enum):
+    """Why a frame was rejected. A rejected frame has at least one."""
+
+    BAD_INPUT = "BAD_INPUT"
+    """Not an 8-bit three-channel image, or too small to classify."""
+    WRONG_SIZE = "WRONG_SIZE"
+    """The frame's size differs from the size of the stream."""
+    BLACK = "BLACK"
+    """Practically no light reaches the sensor, or the signal is lost."""
+    FROZEN = "FROZEN"
+    """The content repeats a recent frame, whatever its timestamp says."""
+    NOT_FINITE = "NOT_FINITE"
+    """The network's output holds NaN or an infinity."""
+    HIGH_SCORE = "HIGH_SCORE"
+    """The score is above the calibrated threshold: the network is too unsure."""
+    NOT_CALIBRATED = "NOT_CALIBRATED"
+    """No threshold was calibrated for this backend and precision."""
+    LATE = "LATE"
+    """The frame was older than the deadline when its verdict was ready."""
+    BACKEND_FAULT = "BACKEND_FAULT"
+    """The engine raised an error on this frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image from a source.
+
+    Attributes:
+        frame_id: Counts from 0 in the order of capture, without gaps at the source.
+        captured_ns: Monotonic time of capture in nanoseconds (`time.monotonic_ns`).
+        image: The pixels.
+        name: File name for images from a folder, else empty.
+    """
+
+    frame_id: int
+    captured_ns: int
+    image: Image
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The verdict on one region of one frame, with everything it was based on.
+
+    Attributes:
+        frame_id: The frame's number at its source.
+        stream: Name of the region of interest.
+        reasons: Empty exactly when the prediction may be used.
+        candidate: The most probable label, also of a rejected frame: for logs and displays, **never for decisions**;
+            empty if there is none.
+        confidence: Calibrated probability of the candidate, in [0, 1], NaN if there is none.
+        entropy: Softmax entropy after temperature scaling, in nats.
+        margin: Probability of the best label minus that of the second, in [0, 1].
+        energy: Negative log-sum-exp energy; lower is more familiar.
+        score: The number that was compared; higher is less trustworthy.
+        threshold: Accepted if score <= threshold; NaN if not calibrated.
+        captured_ns: Monotonic time of capture.
+        published_ns: Monotonic time when the verdict was ready.
+        engine_ns: Duration of the bare engine call, 0 if it was not called.
+        detail: One sentence for people, e.g. the engine's error; usually empty.
+    """
+
+    frame_id: int
+    stream: str
+    reasons: tuple[Reason, ...]
+    candidate: str
+    confidence: float
+    entropy: float
+    margin: float
+    energy: float
+    score: float
+    threshold: float
+    captured_ns: int
+    published_ns: int
+    engine_ns: int = 0
+    detail: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """True if downstream logic may use `label`."""
+        return not self.reasons
+
+    @property
+    def verdict(self) -> Verdict:
+        """ACCEPT or REJECT."""
+        return Verdict.ACCEPT if self.accepted else Verdict.REJECT
+
+    @property
+    def label(self) -> str:
+        """The label, if it may be used.
+
+        Raises:
+            RejectedFrame: The frame was rejected.
+        """
+        if self.reasons:
+            why = ", ".join(reason.value for reason in self.reasons)
+            raise RejectedFrame(
+                f"frame {self.frame_id} ({self.stream}) was rejected: {why}; check .accepted before using .label"
+            )
+        return self.candidate
+
+    @property
+    def latency_ms(self) -> float:
+        """Capture to verdict in milliseconds."""
+        return (self.published_ns - self.captured_ns) / 1e6
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values; what is not a finite number becomes null."""
+        return {
+            "frame_id": self.frame_id,
+            "stream": self.stream,
+            "verdict": self.verdict.value,
+            "reasons": [reason.value for reason in self.reasons],
+            "candidate": self.candidate or None,
+            "confidence": _number(self.confidence),
+            "entropy": _number(self.entropy),
+            "margin": _number(self.margin),
+            "energy": _number(self.energy),
+            "score": _number(self.score),
+            "threshold": _number(self.threshold),
+            "captured_ns": self.captured_ns,
+            "published_ns": self.published_ns,
+            "latency_ms": round(self.latency_ms, 4),
+            "engine_ms": round(self.engine_ns / 1e6, 4),
+            "detail": self.detail or None,
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(np.float32(value)) if math.isfinite(value) else None

@@ -1,0 +1,153 @@
+"""Small real bundles: a few ONNX operators that both CPU engines run in microseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+SIDE = 32
+LABELS = ["blue", "green", "red"]
+
+
+def _graph(kind: str) -> onnx.ModelProto:
+    """Input (N, 3, 32, 32) -> (N, 3) logits; the mean of each channel (RGB order), scaled, decides.
+
+    Kinds: ``colour`` (logits = 8 x mean colour, so a strongly coloured image is certain and a grey one is not),
+    ``nan`` (logarithm of a negative number), ``infinite`` (division by zero), ``masked`` (one logit is -inf),
+    ``failing`` (an index computed from the image is out of range: the engine itself raises).
+    """
+    scale = numpy_helper.from_array(np.diag([8.0, 8.0, 8.0]).astype(np.float32)[::-1].copy(), "scale")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "scale"], ["colour"], transB=1),
+    ]
+    initializers = [scale]
+    if kind == "colour":
+        nodes.append(helper.make_node("Identity", ["colour"], ["logits"]))
+    elif kind == "nan":
+        initializers.append(numpy_helper.from_array(np.float32(-1e6), "shift"))
+        nodes += [helper.make_node("Add", ["colour", "shift"], ["low"]), helper.make_node("Log", ["low"], ["logits"])]
+    elif kind == "infinite":
+        initializers.append(numpy_helper.from_array(np.float32(0), "zero"))
+        nodes += [
+            helper.make_node("Abs", ["colour"], ["positive"]),
+            helper.make_node("Div", ["positive", "zero"], ["logits"]),
+        ]
+    elif kind == "masked":
+        initializers.append(numpy_helper.from_array(np.array([0, 0, -np.inf], np.float32), "mask"))
+        nodes.append(helper.make_node("Add", ["colour", "mask"], ["logits"]))
+    elif kind == "failing":
+        initializers.append(numpy_helper.from_array(np.array([1000, 1001, 1002], np.float32), "far"))
+        nodes += [
+            helper.make_node("ReduceMax", ["flat"], ["largest"], keepdims=0),
+            helper.make_node("Add", ["far", "largest"], ["where"]),
+            helper.make_node("Cast", ["where"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["colour", "index"], ["logits"], axis=1),
+        ]
+    else:
+        raise ValueError(kind)
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_bundle(
+    folder: Path,
+    kind: str = "colour",
+    threshold: float | None = 0.5,
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    folder.mkdir(parents=True)
+    onnx.save(_graph(kind), folder / "model.fp32.onnx")
+    onnx.save(_graph(kind), folder / "model.int8.onnx")
+    files = ["model.fp32.onnx", "model.int8.onnx"]
+    if threshold is not None:
+        record = {
+            "temperature": 1.0,
+            "score": "entropy",
+            "threshold": threshold,
+            "target_risk": 0.05,
+            "confidence_level": 0.95,
+            "risk_bound": 0.04,
+            "coverage": 0.9,
+            "selective_risk": 0.01,
+            "size": 1000,
+            "fingerprint": "0" * 64,
+            "model_sha256": _sha(folder / "model.fp32.onnx"),
+            "engine": "test",
+        }
+        keys = [f"{b}/{p}" for b in ("openvino", "onnxruntime") for p in ("fp32", "int8")]
+        calibration = {"format": "framegate-calibration-1", "records": dict.fromkeys(keys, record)}
+        (folder / "calibration.json").write_text(json.dumps(calibration))
+        files.append("calibration.json")
+    manifest = {
+        "format": "framegate-bundle-1",
+        "name": "tiny",
+        "labels": LABELS,
+        "preprocess": {
+            "width": SIDE,
+            "height": SIDE,
+            "resize": "bilinear",
+            "fit": "stretch",
+            "colour": "rgb",
+            "mean": [127.5] * 3,
+            "std": [127.5] * 3,
+        },
+        "models": {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"},
+        "outputs": {"logits": "logits"},
+        "taps": [],
+        "origin": {"model": "made by the tests"},
+        "files": {name: _sha(folder / name) for name in files},
+    }
+    if change is not None:
+        change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Write a fresh bundle that the test may damage: make_bundle(kind=..., threshold=..., change=...)."""
+    made = 0
+
+    def make(**options: Any) -> Path:
+        nonlocal made
+        made += 1
+        return write_bundle(tmp_path / f"tiny{made}.bundle", **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good bundle, shared: do not change it."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny.bundle")
+
+
+@pytest.fixture(scope="session")
+def coloured() -> Callable[..., np.ndarray]:
+    """An image of one colour with slight noise, so that no two are alike: coloured((b, g, r), seed)."""
+
+    def make(bgr: tuple[int, int, int], seed: int = 0, width: int = 64, height: int = 48) -> np.ndarray:
+        noise = np.random.default_rng(seed).integers(-5, 6, (height, width, 3))
+        return np.clip(np.array(bgr) + noise, 0, 255).astype(np.uint8)
+
+    return make

@@ -1,0 +1,93 @@
+"""One small classifier that really works, exported once for all tests of this room.
+
+The network is random but for its last layer, which is solved by least squares: three colours, three labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from framegate.export.fold import deployment_model
+from framegate.export.onnx_graph import to_onnx
+from framegate.export.quantize import to_int8
+from framegate.models.cifar10 import LabelledImages
+from framegate.models.hybrid import HybridClassifier
+from framegate.models.train_hybrid import PREPROCESS, to_tensor
+from torch import nn
+
+LABELS = ("blue", "green", "red")
+
+
+def silent(description: str, done: int, total: int) -> None:
+    """A progress callback for those who do not look."""
+
+
+def coloured_images(count: int, seed: int, name: str = "colours") -> LabelledImages:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int64)
+    pixels = rng.normal(90, 45, (count, 32, 32, 3))
+    pixels[np.arange(count), :, :, labels] += 60
+    return LabelledImages(name, np.clip(pixels, 0, 255).astype(np.uint8), labels)
+
+
+def random_classifier(classes: int = 3, convolution: str = "grouped", keras_trunk: bool = True) -> HybridClassifier:
+    """Random weights, and batch statistics as a trained network has them: none is a zero or a one."""
+    torch.manual_seed(7)
+    model = HybridClassifier(classes, convolution, keras_trunk)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.normal_(module.bias, 0.0, 0.1)
+            module.running_mean.normal_(0.0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., HybridClassifier]:
+    return random_classifier
+
+
+@pytest.fixture(scope="session")
+def colours() -> Callable[..., LabelledImages]:
+    return coloured_images
+
+
+@pytest.fixture(scope="session")
+def classifier() -> HybridClassifier:
+    torch.set_num_threads(2)
+    model = random_classifier()
+    split = coloured_images(150, seed=1)
+    pooled = []
+    hook = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
+    with torch.inference_mode():
+        model(to_tensor(split.images))
+        hook.remove()
+        features = torch.cat([pooled[0], torch.ones(len(split), 1)], dim=1).double()
+        wanted = 6.0 * nn.functional.one_hot(torch.from_numpy(split.labels), 3).double() - 3.0
+        square = features.T @ features
+        solved = torch.linalg.solve(square + 1e-6 * square.diagonal().mean() * torch.eye(129), features.T @ wanted)
+        model.classify.weight.copy_(solved[:-1].T)
+        model.classify.bias.copy_(solved[-1])
+    return model
+
+
+@pytest.fixture(scope="session")
+def deployed(classifier: HybridClassifier) -> nn.Module:
+    return deployment_model(classifier)
+
+
+@pytest.fixture(scope="session")
+def graph(deployed: nn.Module) -> onnx.ModelProto:
+    return to_onnx(deployed)
+
+
+@pytest.fixture(scope="session")
+def int8_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return to_int8(graph, coloured_images(12, seed=2).images, PREPROCESS, silent)

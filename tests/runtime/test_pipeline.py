@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from framegate.runtime import Frame, Pipeline, Reason, Roi, Session, SourceError, UsageError, open_source
+from framegate.runtime.backend import load_backend
+from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.source import BaseSource
+
+
+class Numbered(BaseSource):
+    """Frames in a clear colour, each different; optionally slow, or breaking off."""
+
+    def __init__(self, images, interval_s=0.0, breaks_after=None, error=None, live=False):
+        super().__init__("numbered", live=live, frame_size=(images[0].shape[1], images[0].shape[0]))
+        self._images, self._interval, self._breaks, self._error = images, interval_s, breaks_after, error
+
+    def _produce(self, frame_id):
+        if self._breaks is not None and frame_id == self._breaks:
+            raise self._error
+        if frame_id >= len(self._images):
+            return None
+        if self._interval:
+            self._closed.wait(self._interval)
+        return Frame(frame_id, time.monotonic_ns(), self._images[frame_id])
+
+
+@pytest.fixture
+def session(tiny_bundle):
+    return Session.open(tiny_bundle, "onnxruntime", threads=1)
+
+
+@pytest.fixture(scope="module")
+def blue(coloured):
+    return [coloured((250, 10, 10), seed=k) for k in range(200)]
+
+
+class _Slow:
+    """A real engine behind a delay."""
+
+    def __init__(self, session, delay_s):
+        self._inner = load_backend("onnxruntime", session.bundle.model_path("fp32"), 1)
+        self._delay = delay_s
+        self.name, self.engine, self.classes = self._inner.name, self._inner.engine, self._inner.classes
+
+    def bind(self, tensor):
+        self._inner.bind(tensor)
+
+    def infer(self):
+        time.sleep(self._delay)
+        return self._inner.infer()
+
+
+def slowed(session, delay_s):
+    return Session(session.bundle, _Slow(session, delay_s), "fp32", session.calibration)
+
+
+def test_numbers_in_numbers_out(session, blue):
+    with Pipeline(Numbered(blue), session, lossless=True) as pipeline:
+        predictions = list(pipeline)
+    assert [p.frame_id for p in predictions] == list(range(200))
+    assert all(p.accepted for p in predictions)
+    assert pipeline.stats.captured == pipeline.stats.frames == pipeline.stats.accepted == 200
+    assert pipeline.stats.dropped == pipeline.stats.unread == 0
+
+
+def test_a_slow_engine_drops_frames_but_never_delays_the_newest(session, blue):
+    source = Numbered(blue[:60], interval_s=0.005, live=True)
+    with Pipeline(source, slowed(session, 0.03)) as pipeline:
+        predictions = list(pipeline)
+    stats = pipeline.stats
+    assert stats.captured == 60
+    assert stats.dropped > 0
+    assert stats.frames + stats.dropped == 60
+    ids = [p.frame_id for p in predictions]
+    assert ids == sorted(set(ids))
+    assert ids[-1] == 59
+
+
+def test_a_slow_consumer_never_holds_the_worker_up(session, blue):
+    source = Numbered(blue, interval_s=0.001, live=True)
+    with Pipeline(source, session) as pipeline:
+        deadline = time.monotonic() + 20
+        while pipeline.stats.frames + pipeline.stats.dropped < 200 and time.monotonic() < deadline:
+            time.sleep(0.01)  # nobody reads
+        assert pipeline.stats.frames + pipeline.stats.dropped == 200
+        read = list(pipeline)
+    assert pipeline.stats.unread > 0
+    assert len(read) + pipeline.stats.unread == pipeline.stats.frames
+    assert read[-1].frame_id == 199
+
+
+def test_fault_source_breaks_off_verdicts_up_to_there_are_kept(session, blue):
+    source = Numbered(blue, breaks_after=7, error=SourceError("the cable is out"))
+    with Pipeline(source, session, lossless=True) as pipeline:
+        results = iter(pipeline)
+        assert [next(results).frame_id for _ in range(7)] == list(range(7))
+        with pytest.raises(SourceError, match="the cable is out"):
+            next(results)
+
+
+def test_fault_source_raises_something_unexpected(session, blue):
+    source = Numbered(blue, breaks_after=3, error=ZeroDivisionError("a bug in a driver"))
+    with Pipeline(source, session, lossless=True) as pipeline, pytest.raises(ZeroDivisionError):
+        list(pipeline)
+    assert pipeline.stats.accepted == 3
+
+
+def test_fault_deadline_missed(session, blue):
+    with Pipeline(Numbered(blue[:5]), slowed(session, 0.02), deadline_ms=10, lossless=True) as pipeline:
+        predictions = list(pipeline)
+    assert len(predictions) == 5
+    assert all(p.reasons == (Reason.LATE,) for p in predictions)
+
+
+def test_frames_within_the_deadline_are_accepted(session, blue):
+    with Pipeline(Numbered(blue[:5]), session, deadline_ms=10_000, lossless=True) as pipeline:
+        assert all(p.accepted for p in pipeline)
+
+
+def test_injected_faults_never_get_through(session, blue):
+    plan = "black:3-5,freeze:10-12,size:20-21,grey16:30"
+    source = FaultInjector(Numbered(blue[:40]), parse_faults(plan))
+    with Pipeline(source, session, lossless=True) as pipeline:
+        verdicts = {p.frame_id: p for p in pipeline}
+    for ids, reason in (
+        ((3, 4, 5), Reason.BLACK),
+        ((10, 11, 12), Reason.FROZEN),
+        ((20, 21), Reason.WRONG_SIZE),
+        ((30,), Reason.BAD_INPUT),
+    ):
+        for frame_id in ids:
+            assert not verdicts[frame_id].accepted
+            assert reason in verdicts[frame_id].reasons
+    clean = set(range(40)) - {3, 4, 5, 10, 11, 12, 20, 21, 30}
+    assert {k for k, p in verdicts.items() if p.accepted} == clean
+
+
+def test_every_region_gets_its_own_verdict(session):
+    # Left half blue, right half grey: one region usable, the other not.
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(4):
+        image = rng.integers(120, 136, (48, 64, 3)).astype(np.uint8)
+        image[:, :32] = (250, 5, 5)
+        images.append(image)
+    rois = (Roi.parse("left=0,0,32,48"), Roi.parse("right=0.5,0.0,0.5,1.0"))
+    with Pipeline(Numbered(images), session, rois=rois, lossless=True, keep_frames=True) as pipeline:
+        results = list(pipeline.results())
+    assert len(results) == 4
+    for result, image in zip(results, images, strict=True):
+        left, right = result.predictions
+        assert (left.stream, left.accepted, left.label) == ("left", True, "blue")
+        assert (right.stream, right.reasons) == ("right", (Reason.HIGH_SCORE,))
+        assert result.image is image
+    assert pipeline.stats.streams["left"].accepted == 4
+    assert pipeline.stats.streams["right"].accepted == 0
+
+
+def test_a_region_outside_the_frame_is_refused_before_anything_runs(session, blue):
+    with pytest.raises(UsageError, match="reaches outside the 64x48 frame"):
+        Pipeline(Numbered(blue), session, rois=(Roi.parse("60,40,20,20"),))
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan")])
+def test_a_deadline_must_be_positive(session, blue, deadline):
+    with pytest.raises(UsageError, match="positive"):
+        Pipeline(Numbered(blue), session, deadline_ms=deadline)
+
+
+def test_stopping_early_ends_all_threads_and_keeps_what_was_judged(session):
+    before = threading.active_count()
+    source = open_source("synthetic://?width=128&height=96&fps=200")
+    with Pipeline(source, session) as pipeline:
+        for count, _ in enumerate(pipeline):
+            if count == 5:
+                break
+    assert threading.active_count() == before
+    assert source.read() is None
+    assert pipeline.stats.frames >= 6
+
+
+def test_a_lossless_pipeline_nobody_reads_can_be_stopped(session, blue):
+    with Pipeline(Numbered(blue), session, lossless=True) as pipeline:
+        time.sleep(0.2)  # the worker now waits for room in the results
+    assert pipeline.stats.frames < 200

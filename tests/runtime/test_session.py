@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+import time
+
+import numpy as np
+import pytest
+
+from framegate.runtime import BackendError, BundleError, Reason, RejectedFrame, Session, UsageError
+from framegate.runtime.backend import choose_backend, load_backend
+
+BACKENDS = ["openvino", "onnxruntime"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+def test_a_clear_image_is_accepted(tiny_bundle, coloured, backend):
+    session = Session.open(tiny_bundle, backend)
+    prediction = session.infer(coloured((250, 10, 10)))
+    assert prediction.accepted
+    assert prediction.label == "blue"
+    assert prediction.confidence > 0.99
+    assert 0 <= prediction.entropy <= prediction.threshold
+    assert prediction.engine_ns > 0
+    assert prediction.to_json()["verdict"] == "ACCEPT"
+    assert session.infer(coloured((10, 10, 250), seed=1)).label == "red"
+
+
+def test_an_unclear_image_is_rejected_and_its_label_cannot_be_read(tiny_bundle, coloured, backend):
+    prediction = Session.open(tiny_bundle, backend).infer(coloured((128, 128, 128)))
+    assert prediction.reasons == (Reason.HIGH_SCORE,)
+    assert prediction.candidate in ("blue", "green", "red")
+    with pytest.raises(RejectedFrame, match="HIGH_SCORE"):
+        _ = prediction.label
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite", "masked"])
+def test_fault_output_not_finite(make_bundle, coloured, backend, kind):
+    prediction = Session.open(make_bundle(kind=kind), backend).infer(coloured((250, 10, 10)))
+    assert prediction.reasons == (Reason.NOT_FINITE,)
+    assert not prediction.accepted
+
+
+def test_fault_not_calibrated(make_bundle, coloured, backend):
+    session = Session.open(make_bundle(threshold=None), backend)
+    assert "NOT CALIBRATED" in session.describe()
+    prediction = session.infer(coloured((250, 10, 10)))
+    assert prediction.reasons == (Reason.NOT_CALIBRATED,)
+    assert math.isnan(prediction.threshold)
+    assert prediction.to_json()["threshold"] is None
+
+
+class _Breaking:
+    """A real engine that fails from a given call on, as a device that falls off the bus does."""
+
+    def __init__(self, inner, healthy_calls, error):
+        self._inner, self._left, self._error = inner, healthy_calls, error
+        self.name, self.engine, self.classes = inner.name, inner.engine, inner.classes
+
+    def bind(self, tensor):
+        self._inner.bind(tensor)
+
+    def infer(self):
+        self._left -= 1
+        if self._left < 0:
+            raise self._error
+        return self._inner.infer()
+
+
+@pytest.mark.parametrize("error", [BackendError("the device is gone"), RuntimeError("boom"), MemoryError("none left")])
+def test_fault_engine_dies_while_running(tiny_bundle, coloured, error):
+    opened = Session.open(tiny_bundle, "onnxruntime")
+    engine = _Breaking(load_backend("onnxruntime", opened.bundle.model_path("fp32")), 7, error)
+    session = Session(opened.bundle, engine, "fp32", opened.calibration)
+    verdicts = [session.infer(coloured((250, 10, 10), seed=k)) for k in range(6)]
+    assert [p.accepted for p in verdicts] == [True, True, False, False, False, False]
+    assert all(p.reasons == (Reason.BACKEND_FAULT,) for p in verdicts[2:])
+    assert str(error) in verdicts[2].detail
+
+
+def test_fault_engine_raises_inside_the_graph(make_bundle, coloured):
+    # ONNX Runtime itself raises on this graph, already during warm-up: the bundle does not open.
+    with pytest.raises(BackendError, match="onnxruntime failed"):
+        Session.open(make_bundle(kind="failing"), "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((48, 64), np.uint8), np.zeros((48, 64, 3), np.uint16), np.zeros((1, 1, 3), np.uint8), None, "x"]
+)
+def test_bad_input_is_rejected_not_raised(tiny_bundle, image):
+    prediction = Session.open(tiny_bundle, "onnxruntime").infer(image)
+    assert prediction.reasons == (Reason.BAD_INPUT,)
+    assert prediction.detail
+    assert prediction.candidate == ""
+    assert math.isnan(prediction.score)
+
+
+def test_infer_treats_its_calls_as_one_camera(tiny_bundle, coloured):
+    session = Session.open(tiny_bundle, "onnxruntime")
+    image = coloured((250, 10, 10))
+    assert session.infer(image).accepted
+    assert session.infer(image.copy()).reasons == (Reason.FROZEN,)
+    assert session.infer(coloured((250, 10, 10), width=32, height=32)).reasons == (Reason.WRONG_SIZE,)
+    photographs = Session.open(tiny_bundle, "onnxruntime", camera=False)
+    assert photographs.infer(image).accepted
+    assert photographs.infer(image.copy()).accepted
+
+
+def test_frame_ids_and_times_are_carried_through(tiny_bundle, coloured):
+    session = Session.open(tiny_bundle, "onnxruntime")
+    assert [session.infer(coloured((250, 10, 10), seed=k)).frame_id for k in range(3)] == [0, 1, 2]
+    captured = time.monotonic_ns() - 5_000_000
+    prediction = session.infer(coloured((250, 10, 10), seed=9), frame_id=41, captured_ns=captured)
+    assert (prediction.frame_id, prediction.captured_ns) == (41, captured)
+    assert prediction.latency_ms > 5
+
+
+def test_both_engines_agree(tiny_bundle, coloured):
+    one, two = (Session.open(tiny_bundle, name) for name in BACKENDS)
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        image = coloured(tuple(rng.integers(0, 256, 3)), seed)
+        a, b = one.infer(image), two.infer(image)
+        assert a.entropy == pytest.approx(b.entropy, abs=1e-4)
+        assert a.accepted == b.accepted
+
+
+def test_unknown_backend_and_precision(tiny_bundle):
+    with pytest.raises(UsageError, match="'tensorflow' was asked for; known are auto, openvino, onnxruntime"):
+        Session.open(tiny_bundle, "tensorflow")
+    with pytest.raises(BundleError, match="'fp16' was asked for, it has"):
+        Session.open(tiny_bundle, "onnxruntime", "fp16")
+
+
+def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
+    real = importlib.util.find_spec
+    hidden = lambda name, *rest: None if name == "openvino" else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", hidden)
+    with pytest.raises(BackendError, match="'openvino' was asked for, but the package 'openvino' is not installed"):
+        Session.open(tiny_bundle, "openvino")
+    assert choose_backend("auto") == "onnxruntime"
+
+
+def test_auto_says_which_one_it_took(tiny_bundle, capsys):
+    session = Session.open(tiny_bundle)
+    assert session.backend.engine in capsys.readouterr().err
+
+
+def test_labels_must_match_the_logits(make_bundle):
+    folder = make_bundle(change=lambda m: m.update(labels=["one", "two"]))
+    with pytest.raises(BundleError, match="2 labels, but 3 logits"):
+        Session.open(folder, "onnxruntime")
+
+
+def test_a_model_that_is_not_onnx(make_bundle, backend):
+    def swap(manifest):
+        manifest["files"]["model.fp32.onnx"] = hashlib.sha256(b"not a model").hexdigest()
+
+    folder = make_bundle(threshold=None, change=swap)
+    (folder / "model.fp32.onnx").write_bytes(b"not a model")
+    with pytest.raises(BackendError, match=backend):
+        Session.open(folder, backend, "fp32")

@@ -1,0 +1,84 @@
+"""The wheel is what the vehicle gets; an editable install hides what is missing from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    target = tmp_path_factory.mktemp("wheel")
+    # Built from what git tracks, so that a stale build folder cannot lend it modules.
+    source = target / "source"
+    source.mkdir()
+    names = (
+        subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        .stdout.decode()
+        .split("\0")
+    )
+    for name in names:
+        if name.endswith((".py", ".toml", ".typed", "LICENSE", "README.md")) and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(target),
+            str(source),
+        ],
+        check=True,
+    )
+    return next(target.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_module_and_nothing_generic(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for room in ("cuda_kernels", "runtime", "models", "export"):
+        expected = {f"framegate/{room}/{path.name}" for path in (ROOT / room).glob("*.py")}
+        assert expected - inside == set()
+        assert f"framegate/{room}/py.typed" in inside
+    top = {name.split("/")[0] for name in inside}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"framegate"}
+    assert "framegate/__init__.py" not in inside  # a namespace package: other parts may be installed separately
+
+
+def test_the_wheel_runs_from_another_folder(wheel, tmp_path, tiny_bundle):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)],
+        check=True,
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.path.insert(0, 'site'); import framegate.runtime as r; print(r.__file__);"
+            "from framegate.runtime.cli import main; raise SystemExit(main(['info', sys.argv[1]]))",
+            str(tiny_bundle),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "site")) or done.stdout.startswith("site/")
+    assert "tiny: 3 labels" in done.stdout
