@@ -94,6 +94,6 @@ class MobileNetV2Trunk(nn.Module):
             self.load_state_dict(state)
         except FileNotFoundError as error:
             raise DataError(f"trunk weights {path}: no such file") from error
-        except (RuntimeError, AttributeError, ValueError, EOFError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # torch.load raises whatever strange bytes provoke
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"trunk weights {path}: not a MobileNetV2 1.0 features.* state dict ({reason})") from error

@@ -14,7 +14,7 @@ BLACK_STD = 6.0
 """A frame is black if mean and standard deviation (0..255) are both at most these: a covered lens with sensor noise
 is, a night street with lamps is not."""
 _ROW_STEP = 32
-_HISTORY = 4
+_HISTORY = 32
 
 
 def unusable(image: object) -> str:
@@ -38,17 +38,17 @@ class CameraHealth:
         frame_size: (width, height) that every frame must have; None: the first usable frame decides.
         fixed_size: False for sources whose images may differ in size (a folder of photographs).
 
-    Frozen content is found by comparing every 32nd row with those rows of the last four frames. Identical frames are
-    always found, also when two stale buffers alternate and when time stamps advance; a live camera's noise makes an
-    accidental match practically impossible, and if it happens, the frame is rejected, not accepted.
+    Frozen content is found by comparing every 32nd row with those rows of the last 32 frames. Identical frames are
+    always found, also when a ring of stale buffers is played again and when time stamps advance; a live camera's
+    noise makes an accidental match practically impossible, and if it happens, the frame is rejected, not accepted.
     """
 
     def __init__(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> None:
         self._expected = frame_size
         self._fixed = fixed_size
         self._history: list[Image] = []
+        self._sums: list[object] = []
         self._next = 0
-        self._filled = 0
 
     def check(self, image: Image) -> tuple[tuple[Reason, ...], str]:
         """Reasons to reject this frame whatever the network says, and a sentence for people."""
@@ -77,9 +77,15 @@ class CameraHealth:
     def _is_frozen(self, rows: Image) -> bool:
         if not self._history or self._history[0].shape != rows.shape:
             self._history = [np.empty_like(rows, order="C") for _ in range(_HISTORY)]
-            self._next = self._filled = 0
-        frozen = any(cv2.norm(self._history[k], rows, cv2.NORM_INF) == 0 for k in range(self._filled))
+            self._sums = [None] * _HISTORY
+            self._next = 0
+        # Equal pixels have equal sums, so only slots with the same sum need the comparison.
+        total = cv2.sumElems(rows)
+        frozen = any(
+            total == known and cv2.norm(past, rows, cv2.NORM_INF) == 0
+            for known, past in zip(self._sums, self._history, strict=True)
+        )
         np.copyto(self._history[self._next], rows)
+        self._sums[self._next] = total
         self._next = (self._next + 1) % _HISTORY
-        self._filled = min(self._filled + 1, _HISTORY)
         return frozen

@@ -22,6 +22,8 @@ class Verdict(str, enum.Enum):
     ACCEPT = "ACCEPT"
     REJECT = "REJECT"
 
+    __str__ = str.__str__
+
 
 class Reason(str, enum.Enum):
     """Why a frame was rejected. A rejected frame has at least one."""
@@ -44,6 +46,8 @@ class Reason(str, enum.Enum):
     """The frame was older than the deadline when its verdict was ready."""
     BACKEND_FAULT = "BACKEND_FAULT"
     """The engine raised an error on this frame."""
+
+    __str__ = str.__str__  # the plain word in logs, on every version of Python
 
 
 @dataclass(frozen=True, slots=True)

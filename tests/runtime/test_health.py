@@ -55,6 +55,23 @@ def test_two_stale_buffers_that_alternate_are_frozen():
         assert health.check((a, b)[k % 2])[0] == (Reason.FROZEN,)
 
 
+def test_a_replayed_ring_of_buffers_is_frozen():
+    # The camera's last second is played again and again: no two neighbouring frames are alike.
+    health = CameraHealth()
+    ring = [noisy(seed, shape=(64, 64, 3)) for seed in range(30)]
+    assert [health.check(image)[0] for image in ring] == [()] * 30
+    assert [health.check(image)[0] for image in ring] == [(Reason.FROZEN,)] * 30
+
+
+def test_frozen_is_found_behind_a_gap_of_black_frames():
+    health = CameraHealth()
+    last = noisy(0)
+    health.check(last)
+    for _ in range(6):
+        health.check(np.zeros_like(last))
+    assert health.check(last.copy())[0] == (Reason.FROZEN,)
+
+
 def test_a_scene_at_rest_with_sensor_noise_is_not_frozen():
     health = CameraHealth()
     scene = noisy(0, spread=40)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.cifar10 import LabelledImages
+from framegate.models.hybrid import HybridClassifier, SqueezeExcitation
+from framegate.models.mobilenet_v2 import FEATURE_BLOCKS, MobileNetV2Trunk
+from framegate.models.outliers import make_outliers
+from framegate.models.train_hybrid import PREPROCESS, TrainSettings, augment, predict, to_tensor, train_hybrid
+from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.preprocess import Preprocessor
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return HybridClassifier(10).eval()
+
+
+# 81,920 + 128 for the adaptation, 18,432 or 576 + 128 + 8,192 for the convolution, 256, gates, and the classifier.
+@pytest.mark.parametrize(("convolution", "head"), [("grouped", 107_362), ("depthwise", 97_826)])
+def test_shapes_and_parameter_count(convolution, head):
+    network = HybridClassifier(10, convolution).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 10)
+    trunk = sum(p.numel() for p in network.trunk.parameters())
+    assert trunk == 2_223_872  # MobileNetV2 1.0 without its classifier, as published
+    assert sum(p.numel() for p in network.parameters()) - trunk == head
+
+
+def test_unknown_head_is_refused():
+    with pytest.raises(ValueError, match="'dense'; expected 'grouped' or 'depthwise'"):
+        HybridClassifier(10, "dense")
+
+
+def test_keras_and_torchvision_conventions_differ_as_documented():
+    keras, torchvision = MobileNetV2Trunk(keras=True).eval(), MobileNetV2Trunk(keras=False).eval()
+    torchvision.load_state_dict(keras.state_dict())  # same parameters, same names
+    stem = keras.features[0][0]
+    image = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        padded = torch.nn.functional.conv2d(torch.nn.functional.pad(image, (0, 1, 0, 1)), stem.weight, stride=2)
+        torch.testing.assert_close(stem(image), padded)
+        assert keras(image).shape == torchvision(image).shape == (1, 1280, 3, 3)
+        assert not torch.allclose(keras(image), torchvision(image))
+    assert keras.features[0][1].eps == 1e-3
+    assert torchvision.features[0][1].eps == 1e-5
+
+
+def test_squeeze_excitation_scales_channels_by_a_gate():
+    block = SqueezeExcitation(16)
+    x = torch.randn(2, 16, 3, 3)
+    ratio = block(x) / x
+    assert ((ratio > 0) & (ratio < 1)).all()
+    torch.testing.assert_close(ratio, ratio[:, :, :1, :1].expand_as(ratio))
+
+
+def test_stages_share_the_parameters(model):
+    frozen, tuned = model.stages(14)
+    assert len(frozen) + len(tuned) == FEATURE_BLOCKS
+    with torch.inference_mode():
+        x = torch.randn(1, 3, 96, 96)
+        torch.testing.assert_close(model.head(tuned(frozen(x))), model(x))
+    assert next(tuned.parameters()) is next(model.trunk.features[14].parameters())
+
+
+def test_training_input_is_the_runtime_input():
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(to_tensor(image)[1].numpy(), Preprocessor(PREPROCESS)(image[1])[0])
+
+
+def test_augmentation_and_outliers_repeat_with_the_seed():
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    for make in (augment, lambda i, rng: make_outliers(i, 20, rng)):
+        one, two = make(images, np.random.default_rng(3)), make(images, np.random.default_rng(3))
+        np.testing.assert_array_equal(one, two)
+        assert one.shape == (20, 32, 32, 3)
+        assert one.dtype == np.uint8
+        assert not np.array_equal(one, make(images, np.random.default_rng(4)))
+
+
+def test_training_learns_and_tells_its_progress():
+    """Two plain colours with noise: a few steps must separate them and keep colourless patches uncertain."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = rng.integers(0, 60, (64, 32, 32, 3)).astype(np.uint8)
+    images[labels == 0, :, :, 0] += 180
+    images[labels == 1, :, :, 2] += 180
+    torch.manual_seed(0)
+    network = HybridClassifier(2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.5  # 32 steps are too few for the usual 0.1
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    calls = []
+    # A random trunk passes nothing on until its batch normalisation has adapted, so only the stem stays frozen.
+    settings = TrainSettings(views=1, epochs=8, batch=16, frozen_blocks=1, learning_rate=0.004, average=0.5)
+    history = train_hybrid(network, LabelledImages("toy", images, labels), settings, lambda *c: calls.append(c))
+    assert history[-1]["train_accuracy"] > 0.95
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert calls[-1] == ("epoch 8/8", 32, 32)
+    assert np.mean(predict(network, images).argmax(1) == labels) > 0.9
+    after = network.state_dict()
+    frozen = [name for name in after if name.startswith("trunk.features.0.")]
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["trunk.features.17.conv.2.weight"], after["trunk.features.17.conv.2.weight"])
+
+
+@pytest.mark.parametrize("bad", [{"frozen_blocks": 20}, {"frozen_blocks": -1}, {"epochs": 0}, {"batch": 0}])
+def test_settings_out_of_range(bad):
+    with pytest.raises(UsageError):
+        TrainSettings(**bad)
+
+
+def test_a_checkpoint_gives_back_exactly_the_model_that_was_saved(model, tmp_path):
+    architecture = {"name": "hybrid", "classes": 10, "convolution": "grouped", "keras_trunk": True}
+    path = tmp_path / "sub" / "model.pt"
+    save_checkpoint(path, model, architecture, tuple("abcdefghij"), {"data": "none"})
+    loaded, record = load_checkpoint(path)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), model(x))
+    assert record["labels"] == list("abcdefghij")
+    assert path.stat().st_size < 5.5e6  # float16 weights: half of 2.3 M x 4 bytes
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_unusable_checkpoints(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_checkpoint(tmp_path / "text.pt")
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="not a framegate-checkpoint-1"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_unusable_trunk_weights(tmp_path):
+    trunk = MobileNetV2Trunk()
+    with pytest.raises(DataError, match="no such file"):
+        trunk.load_weights(str(tmp_path / "none.pth"))
+    torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(DataError, match="not a MobileNetV2"):
+        trunk.load_weights(str(tmp_path / "wrong.pth"))
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(DataError, match="not a MobileNetV2"):
+        trunk.load_weights(str(tmp_path / "text.pth"))

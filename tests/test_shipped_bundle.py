@@ -1,0 +1,79 @@
+"""The shipped bundle on the shipped clip: the real model, the real pictures, both engines and precisions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
+from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.roi import parse_rois
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "models" / "bundles" / "hybrid-cifar10.bundle"
+CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
+FRAMES = 38
+SETTINGS = [("openvino", "int8"), ("openvino", "fp32"), ("onnxruntime", "int8"), ("onnxruntime", "fp32")]
+
+
+def demo_rois():
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("ROIS"))
+    return parse_rois([part.strip() for part in line.split("--roi ")[1:]])
+
+
+def judge(backend, precision, plan=""):
+    source = open_source(str(CLIP), realtime=False)
+    if plan:
+        source = FaultInjector(source, parse_faults(plan))
+    with Pipeline(source, Session.open(BUNDLE, backend, precision), rois=demo_rois(), lossless=True) as pipeline:
+        predictions = list(pipeline)
+    assert pipeline.stats.frames == FRAMES
+    return predictions
+
+
+def test_every_setting_is_calibrated():
+    bundle = Bundle.open(BUNDLE)
+    for backend, precision in SETTINGS:
+        calibration = bundle.calibration(backend, precision)
+        assert calibration is not None, (backend, precision)
+        assert calibration.risk_bound <= calibration.target_risk
+    assert set(bundle.models) == {"fp32", "int8"}
+
+
+@pytest.mark.parametrize(("backend", "precision"), SETTINGS)
+def test_cars_are_recognised_and_empty_regions_mostly_rejected(backend, precision):
+    accepted, labels = Counter(), {}
+    for prediction in judge(backend, precision):
+        if prediction.accepted:
+            accepted[prediction.stream] += 1
+            labels.setdefault(prediction.stream, Counter())[prediction.label] += 1
+    for car in ("black-car", "white-car"):
+        assert accepted[car] >= FRAMES // 2, (accepted, labels)
+        assert set(labels[car]) == {"automobile"}
+    for empty in ("sky", "road"):
+        assert accepted[empty] <= FRAMES // 5, (accepted, labels)
+
+
+def test_fault_frames_of_the_clip_are_rejected_with_the_right_reason():
+    verdicts = judge("openvino", "int8", "black:10-15,freeze:20-25,size:30-32")
+    expected = {
+        **dict.fromkeys(range(10, 16), Reason.BLACK),
+        **dict.fromkeys(range(20, 26), Reason.FROZEN),
+        **dict.fromkeys(range(30, 33), Reason.WRONG_SIZE),
+    }
+    for prediction in verdicts:
+        reason = expected.get(prediction.frame_id)
+        if reason is not None:
+            assert not prediction.accepted
+            assert reason in prediction.reasons
+        else:
+            assert not {Reason.BLACK, Reason.FROZEN, Reason.WRONG_SIZE} & set(prediction.reasons)
+
+
+def test_the_report_belongs_to_the_shipped_bundle():
+    report = json.loads((ROOT / "benchmarks" / "results" / "hybrid-cifar10.json").read_text())
+    bundle = Bundle.open(BUNDLE)
+    assert report["models"] == {p: bundle.hashes[f] for p, f in bundle.models.items()}
