@@ -6,9 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 OUT ?= demo-out
 BUNDLE := models/bundles/hybrid-cifar10.bundle
 CLIP := camera_demo/clips/highway_1280x720_25fps.mp4
-ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi sky=300,20,160,130 --roi road=560,500,160,130
+ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi sky=700,20,160,130 --roi road=560,500,160,130
 
-.PHONY: help demo demo-faults test check lint types bench clean
+.PHONY: help demo demo-faults test check lint types bench results clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -58,6 +58,10 @@ check: lint types test
 
 bench: $(VENV)/.runtime
 	$(BIN)/framegate bench $(BUNDLE) --frames 10000 --out benchmarks/results/cpu-latency.json
+
+# Every figure of the README comes from these files (the model's report is written by `framegate export --report`).
+results: bench
+	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
 clean:
 	rm -rf build dist *.egg-info $(OUT)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.table import Table
 
@@ -22,6 +17,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.command_run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, say
 from framegate.runtime.errors import BackendError, SinkError, UsageError
+from framegate.runtime.machine import circumstances
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -112,36 +108,13 @@ def _record(
         + (f" --threads {arguments.threads}" if arguments.threads else "")
         + f" --size {arguments.size}",
         "bundle": {"name": bundle.name, "models": {p: bundle.hashes[f] for p, f in bundle.models.items()}},
-        "machine": _machine(),
+        "machine": circumstances(),
         "configurations": rows,
         "fastest_bare": floor,
         "default": default,
         "default_p50_to_fastest_bare_p50": rows[default]["capture_to_verdict"]["p50_ms"] / floor_p50,
         "startup_s": {"median": float(np.median(startup)), "max": max(startup), "runs": len(startup)},
         "memory": memory,
-    }
-
-
-def _machine() -> dict[str, Any]:
-    cpu = ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith(("model name", "Model"))
-        ]
-        cpu = names[0] if names else ""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "cpu": cpu or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "commit": commit.stdout.strip() or None,
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 

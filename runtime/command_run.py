@@ -13,6 +13,7 @@ from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, StatusLine, say, tell
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.machine import circumstances
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.report import stats_tables
 from framegate.runtime.roi import parse_rois, require_inside
@@ -106,11 +107,20 @@ def run(arguments: argparse.Namespace) -> int:
             lossless=not source.live,
             keep_frames=arguments.video is not None,
         )
-        return _consume(pipeline, source, sinks, arguments.json)
+        code, ending = _consume(pipeline, source, sinks)
+    if arguments.json:
+        about = {"source": source.name, "model": session.describe(), "machine": circumstances()}
+        say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+    else:
+        for table in stats_tables(pipeline.stats):
+            OUT.print(table)
+    if ending:
+        tell(f"framegate: {ending}")
+    return code
 
 
-def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], as_json: bool) -> int:
-    """Feed the sinks; whatever ends the run, what was judged is written and the table is printed."""
+def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink]) -> tuple[int, str]:
+    """Run to the end. Returns the exit code and one line about why it is not 0; what was judged is written."""
     previous = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     unusable: list[str] = []
@@ -119,22 +129,14 @@ def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], as_json: boo
             code, ending = _drain(pipeline, source, sinks, unusable)
     finally:
         sys.setswitchinterval(previous)
-    stats = pipeline.stats
-    if as_json:
-        say(json.dumps(stats.to_json(), indent=2))
-    else:
-        for table in stats_tables(stats):
-            OUT.print(table)
-    bad = stats.rejected_by_reason[Reason.BAD_INPUT.value]
-    if code == 0 and not stats.frames:
-        code, ending = 1, "the source delivered no frame"
-    elif code == 0 and bad:
-        code, ending = 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)"
+    bad = pipeline.stats.rejected_by_reason[Reason.BAD_INPUT.value]
+    if code == 0 and not pipeline.stats.frames:
+        return 1, "the source delivered no frame"
+    if code == 0 and bad:
         for line in unusable:
             tell(f"framegate: {line}")
-    if ending:
-        tell(f"framegate: {ending}")
-    return code
+        return 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)"
+    return code, ending
 
 
 def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:

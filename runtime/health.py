@@ -47,7 +47,7 @@ class CameraHealth:
         self._expected = frame_size
         self._fixed = fixed_size
         self._history: list[Image] = []
-        self._sums: list[object] = []
+        self._means: list[bytes] = []
         self._next = 0
 
     def check(self, image: Image) -> tuple[tuple[Reason, ...], str]:
@@ -62,30 +62,25 @@ class CameraHealth:
             elif (width, height) != self._expected:
                 return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
         rows = image[::_ROW_STEP]
+        mean, std = cv2.meanStdDev(rows)
         reasons: tuple[Reason, ...] = ()
-        if self._is_black(rows):
+        if mean.mean() <= BLACK_MEAN and std.max() <= BLACK_STD:
             reasons += (Reason.BLACK,)
-        if self._fixed and self._is_frozen(rows):
+        if self._fixed and self._is_frozen(rows, mean.tobytes()):
             reasons += (Reason.FROZEN,)
         return reasons, ""
 
-    @staticmethod
-    def _is_black(rows: Image) -> bool:
-        mean, std = cv2.meanStdDev(rows)
-        return bool(mean.mean() <= BLACK_MEAN and std.max() <= BLACK_STD)
-
-    def _is_frozen(self, rows: Image) -> bool:
+    def _is_frozen(self, rows: Image, mean: bytes) -> bool:
         if not self._history or self._history[0].shape != rows.shape:
             self._history = [np.empty_like(rows, order="C") for _ in range(_HISTORY)]
-            self._sums = [None] * _HISTORY
+            self._means = [b""] * _HISTORY
             self._next = 0
-        # Equal pixels have equal sums, so only slots with the same sum need the comparison.
-        total = cv2.sumElems(rows)
+        # Equal pixels have equal means, so only slots with the same mean need the comparison.
         frozen = any(
-            total == known and cv2.norm(past, rows, cv2.NORM_INF) == 0
-            for known, past in zip(self._sums, self._history, strict=True)
+            mean == known and cv2.norm(past, rows, cv2.NORM_INF) == 0
+            for known, past in zip(self._means, self._history, strict=True)
         )
         np.copyto(self._history[self._next], rows)
-        self._sums[self._next] = total
+        self._means[self._next] = mean
         self._next = (self._next + 1) % _HISTORY
         return frozen
