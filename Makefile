@@ -34,12 +34,18 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.runtime
 	@touch $@
 
 demo: $(VENV)/.runtime
-	@mkdir -p $(OUT)
-	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --jsonl $(OUT)/verdicts.jsonl --video $(OUT)/annotated.mp4 $(DEMO_OPTIONS)
-	@echo "verdicts: $(OUT)/verdicts.jsonl   annotated video: $(OUT)/annotated.mp4"
+	$(run_demo)
 
-demo-faults:
-	@$(MAKE) --no-print-directory demo OUT=$(OUT)/faults DEMO_OPTIONS="--inject black:10-15,freeze:20-25,size:30-32"
+demo-faults: OUT := $(OUT)/faults
+demo-faults: FAULTS := --inject black:10-15,freeze:20-25,size:30-32
+demo-faults: $(VENV)/.runtime
+	$(run_demo)
+
+define run_demo
+@mkdir -p $(OUT)
+$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) $(FAULTS) --jsonl $(OUT)/verdicts.jsonl --video $(OUT)/annotated.mp4
+@echo "verdicts: $(OUT)/verdicts.jsonl   annotated video: $(OUT)/annotated.mp4"
+endef
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -59,8 +65,9 @@ check: lint types test
 bench: $(VENV)/.runtime
 	$(BIN)/framegate bench $(BUNDLE) --frames 10000 --out benchmarks/results/cpu-latency.json
 
-# Every figure of the README comes from these files (the model's report is written by `framegate export --report`).
+# Every figure of the README comes from these files.
 results: bench
+	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
 clean:

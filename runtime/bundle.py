@@ -22,12 +22,7 @@ CALIBRATION = "calibration.json"
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -55,6 +50,7 @@ class Bundle:
         hashes: File name -> SHA-256.
         calibrations: ``backend/precision`` -> calibration.
         origin: Where weights and data come from, for people.
+        parity: The export's report: each backend and precision beside the trained network on the test images.
     """
 
     path: Path
@@ -65,6 +61,7 @@ class Bundle:
     hashes: Mapping[str, str]
     calibrations: Mapping[str, Calibration]
     origin: Mapping[str, Any]
+    parity: tuple[Mapping[str, Any], ...]
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -105,6 +102,7 @@ class Bundle:
             hashes=hashes,
             calibrations=_read_calibrations(folder, models, hashes) if CALIBRATION in hashes else {},
             origin=dict(manifest.get("origin", {})),
+            parity=tuple(manifest.get("parity", ())),
         )
 
     def model_path(self, precision: str) -> Path:

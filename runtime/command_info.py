@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
             "path": str(bundle.path),
             "labels": list(bundle.labels),
             "input": [bundle.preprocess.width, bundle.preprocess.height],
-            "models": dict(bundle.models),
+            "models": {precision: bundle.hashes[file] for precision, file in bundle.models.items()},
+            "parity": list(bundle.parity),
             "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
             "origin": dict(bundle.origin),
         }

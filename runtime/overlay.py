@@ -16,17 +16,45 @@ _GREEN, _RED, _WHITE, _BLACK = (60, 160, 0), (40, 40, 220), (255, 255, 255), (0,
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def _text(image: Image, lines: list[str], x: int, y: int, scale: float, ground: tuple[int, int, int]) -> None:
-    """Write lines on a filled ground, their top left corner at (x, y), moved as needed to stay inside the image."""
-    thickness = 2 if scale >= 0.6 else 1
-    sizes = [cv2.getTextSize(line, _FONT, scale, thickness)[0] for line in lines]
+Box = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+
+
+def _text_size(lines: list[str], scale: float) -> tuple[int, int, int]:
+    """Width and height of the ground of these lines, and the step from line to line."""
+    sizes = [cv2.getTextSize(line, _FONT, scale, _thickness(scale))[0] for line in lines]
     step = max(size[1] for size in sizes) + 10
-    width, height = max(size[0] for size in sizes) + 10, step * len(lines) + 4
-    x = max(0, min(x, image.shape[1] - width))
-    y = max(0, min(y, image.shape[0] - height))
+    return max(size[0] for size in sizes) + 10, step * len(lines) + 4, step
+
+
+def _thickness(scale: float) -> int:
+    return 2 if scale >= 0.6 else 1
+
+
+def _place(wanted: list[tuple[int, int]], size: tuple[int, int], frame: tuple[int, int], taken: list[Box]) -> Box:
+    """The first wanted corner where the text fits into the frame without covering another text, else the first."""
+    width, height = size
+    boxes = []
+    for x, y in wanted:
+        box = (max(0, min(x, frame[0] - width)), max(0, min(y, frame[1] - height)), width, height)
+        boxes.append(box)
+        if box[1] == y and not any(_overlap(box, other) for other in taken):
+            return box
+    return boxes[0]
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+def _text(image: Image, lines: list[str], box: Box, scale: float, ground: tuple[int, int, int]) -> None:
+    """Write lines on a filled ground."""
+    x, y, width, height = box
+    step = _text_size(lines, scale)[2]
     cv2.rectangle(image, (x, y), (x + width, y + height), ground, cv2.FILLED)
     for k, line in enumerate(lines):
-        cv2.putText(image, line, (x + 5, y + step * (k + 1) - 4), _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+        at = (x + 5, y + step * (k + 1) - 4)
+        cv2.putText(image, line, at, _FONT, scale, _WHITE, _thickness(scale), cv2.LINE_AA)
 
 
 def _lines(prediction: Prediction, named: bool) -> list[str]:
@@ -56,29 +84,42 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
     height, width = canvas.shape[:2]
     scale = float(np.clip(width / 1280 * 0.6, 0.35, 1.2))
     line = max(2, round(width / 400))
-    for prediction, roi in zip(predictions, rois, strict=True):
-        box = roi.pixels(width, height)
-        if box is None:
-            continue
-        x, y, w, h = box
-        whole = roi.name == FULL
-        colour = _GREEN if prediction.accepted else _RED
-        inset = line if whole else 0
-        first, last = (x + inset, y + inset), (x + w - 1 - inset, y + h - 1 - inset)
-        cv2.rectangle(canvas, first, last, _WHITE, line + 2)
-        cv2.rectangle(canvas, first, last, colour, line)
-        if not prediction.accepted:
-            for start, end in ((first, last), ((first[0], last[1]), (last[0], first[1]))):
-                cv2.line(canvas, start, end, colour, max(1, line - 1), cv2.LINE_AA)
-        lines = _lines(prediction, named=not whole)
-        # Below the box, or above it where the frame ends.
-        text_height = round(len(lines) * 36 * scale / 0.6) + 4
-        below = y + h + line
-        _text(canvas, lines, x, below if below + text_height <= height else y - text_height - line, scale, colour)
+    shown = [
+        (prediction, roi, box)
+        for prediction, roi in zip(predictions, rois, strict=True)
+        if (box := roi.pixels(width, height)) is not None
+    ]
+    for prediction, roi, box in shown:
+        inset = line if roi.name == FULL else 0
+        _outline(canvas, box, _colour(prediction), line, inset, crossed=not prediction.accepted)
+    taken = [box for _, roi, box in shown if roi.name != FULL]
+    for prediction, roi, (x, y, w, h) in shown:
+        lines = _lines(prediction, named=roi.name != FULL)
+        text_width, text_height, _ = _text_size(lines, scale)
+        below, above = y + h + line, y - text_height - line
+        wanted = [(x, below), (x, above), (x, below + text_height), (x + w - text_width, above)]
+        place = _place(wanted, (text_width, text_height), (width, height), taken)
+        taken.append(place)
+        _text(canvas, lines, place, scale, _colour(prediction))
     accepted = sum(prediction.accepted for prediction in predictions)
     shared = set.intersection(*(set(prediction.reasons) for prediction in predictions)) if predictions else set()
     bar = f"frame {predictions[0].frame_id}: {accepted} of {len(predictions)} regions usable" if predictions else ""
     if shared:
-        bar += "   ALL REJECTED: " + ", ".join(sorted(reason.value for reason in shared))
-    _text(canvas, [bar], 0, 0, scale, _RED if shared else _BLACK)
+        bar += "   ALL REJECTED: " + ", ".join(sorted(shared))
+    _text(canvas, [bar], (0, 0, *_text_size([bar], scale)[:2]), scale, _RED if shared else _BLACK)
     return canvas
+
+
+def _colour(prediction: Prediction) -> tuple[int, int, int]:
+    return _GREEN if prediction.accepted else _RED
+
+
+def _outline(image: Image, box: Box, colour: tuple[int, int, int], line: int, inset: int, crossed: bool) -> None:
+    """A box with a white rim, crossed out if it must not be used."""
+    x, y, w, h = box
+    first, last = (x + inset, y + inset), (x + w - 1 - inset, y + h - 1 - inset)
+    cv2.rectangle(image, first, last, _WHITE, line + 2)
+    cv2.rectangle(image, first, last, colour, line)
+    if crossed:
+        for start, end in ((first, last), ((first[0], last[1]), (last[0], first[1]))):
+            cv2.line(image, start, end, colour, max(1, line - 1), cv2.LINE_AA)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from framegate.export.fold import deployment_model, fold_batch_norm, round_to_half
 from framegate.models.hybrid import HybridClassifier
 from framegate.runtime.errors import ExportRefusedError
-from torch import nn
 
 IMAGES = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
 

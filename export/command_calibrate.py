@@ -1,0 +1,88 @@
+"""``framegate calibrate``: set the thresholds of a bundle again, for another promise or on another machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from framegate.export.bundle_writer import staged, write_calibration
+from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.command_export import add_promise_options, promise_of
+from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.report_tables import calibration_table
+from framegate.models import cifar10
+from framegate.models.cifar10 import LabelledImages
+from framegate.runtime.backend import BACKENDS, choose_backend
+from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
+from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.console import OUT, progress_bar, say
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``calibrate`` to the command line."""
+    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again (needs PyTorch)")
+    parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
+    parser.add_argument("--data", required=True, type=Path, help="folder with the unpacked CIFAR-10 archive")
+    parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
+    parser.add_argument("--precision", default="all", help="e.g. int8; default: all that the bundle has")
+    add_promise_options(parser)
+    parser.set_defaults(run=run)
+
+
+def calibrate_bundle(
+    path: Path, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """Replace calibrations of a bundle; others stay as they are.
+
+    Args:
+        path: The bundle.
+        split: The calibration split.
+        backend: A backend, or ``all`` for those that run on every machine.
+        precision: A precision of the bundle, or ``all``.
+        promise: What the calibrations shall promise.
+        progress: Called during the work.
+
+    Returns:
+        The new calibrations.
+
+    Raises:
+        BundleError: The bundle or the precision cannot be used, or the folder cannot be written.
+        CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+    """
+    bundle = Bundle.open(path)
+    backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
+    precisions = sorted(bundle.models) if precision == "all" else [precision]
+    split_sha256 = fingerprint(split)
+    found = {}
+    for each in precisions:
+        model = bundle.model_path(each)
+        for name in backends:
+            outputs, engine = backend_logits(name, model, bundle.preprocess, {"": split.images}, progress)
+            found[record_key(name, each)] = calibrate(
+                outputs[""],
+                split.labels,
+                promise,
+                split_sha256=split_sha256,
+                model_sha256=bundle.hashes[model.name],
+                engine=engine,
+            )
+    with staged(path, force=True) as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True)
+        write_calibration(folder, {**bundle.calibrations, **found})
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest["files"][CALIBRATION] = sha256_file(folder / CALIBRATION)
+        write_bundle_json(folder, MANIFEST, manifest)
+    return found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate and print the new thresholds."""
+    promise = promise_of(arguments)
+    _, split = cifar10.load_training(arguments.data)
+    with progress_bar() as progress:
+        found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
+    OUT.print(calibration_table(found))
+    say(f"bundle: {arguments.bundle}")
+    return 0

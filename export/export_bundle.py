@@ -1,0 +1,172 @@
+"""The whole way from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framegate.export import bundle_writer, onnx_graph
+from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.fold import deployment_model
+from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits, torch_logits
+from framegate.export.parity import ParityRow, check_accuracy, compare
+from framegate.export.quantize import to_int8
+from framegate.export.sensitivity import sensitive_layers
+from framegate.models.checkpoint import load_checkpoint
+from framegate.models.cifar10 import LabelledImages
+from framegate.models.hybrid import HybridClassifier
+from framegate.models.train_hybrid import PREPROCESS
+from framegate.runtime.bundle import sha256_file
+from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.errors import DataError
+
+QUANTISER_IMAGES = 512
+"""Training images whose activations set the INT8 ranges."""
+MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three disjoint sets of images.
+
+    Attributes:
+        train: Sets the INT8 ranges.
+        calibration: Sets temperature and threshold.
+        test: Serves the accuracy gate and the report.
+    """
+
+    train: LabelledImages
+    calibration: LabelledImages
+    test: LabelledImages
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export found out.
+
+    Attributes:
+        bundle: Where it lies.
+        parity: First the trained network, then every backend and precision.
+        calibrations: ``backend/precision`` -> calibration.
+        sizes: File name -> bytes.
+    """
+
+    bundle: Path
+    parity: list[ParityRow]
+    calibrations: Mapping[str, Calibration]
+    sizes: Mapping[str, int]
+
+
+def write_models(
+    model: HybridClassifier, train: LabelledImages, folder: Path, seed: int, progress: Progress
+) -> list[str]:
+    """Write ``model.fp32.onnx`` and ``model.int8.onnx``.
+
+    Returns:
+        The layers that stay in float32 in the INT8 file.
+
+    Raises:
+        ExportRefusedError: The network cannot be folded, exported or quantised in the form that all engines read.
+    """
+    progress("fold and translate", 0, 1)
+    deployed = deployment_model(model)
+    graph = onnx_graph.to_onnx(deployed)
+    onnx_graph.save(onnx_graph.store_half(graph), folder / MODELS["fp32"])
+    progress("fold and translate", 1, 1)
+    count = min(QUANTISER_IMAGES, len(train))
+    images = train.images[np.random.default_rng(seed).choice(len(train), count, replace=False)]
+    keep_float = sensitive_layers(deployed, images, progress)
+    quantised = to_int8(graph, images, PREPROCESS, keep_float, progress)
+    onnx_graph.save(onnx_graph.store_half(quantised), folder / MODELS["int8"])
+    return keep_float
+
+
+def export_bundle(
+    checkpoint: Path, splits: Splits, target: Path, promise: Promise, origin: str, force: bool, progress: Progress
+) -> ExportReport:
+    """Export, compare, calibrate and write; on any error nothing is left behind and an old bundle stays.
+
+    Args:
+        checkpoint: Written by ``framegate train``.
+        splits: Disjoint images.
+        target: ``NAME.bundle``.
+        promise: What the calibrations shall promise.
+        origin: Where the weights come from and under which licence, for people; may be empty.
+        force: Replace an existing bundle.
+        progress: Called during the work.
+
+    Raises:
+        DataError: The checkpoint cannot be used with these data.
+        BundleError: The target cannot be written.
+        ExportRefusedError: An exported file lost accuracy, or cannot be made.
+        CalibrationError: No threshold keeps the promise.
+    """
+    bundle_writer.check_target(target, force)
+    model, record = load_checkpoint(checkpoint)
+    labels = tuple(str(label) for label in record["labels"])
+    if splits.test.labels.max() >= len(labels):
+        raise DataError(f"checkpoint {checkpoint}: {len(labels)} labels, the data have more; give its own data set")
+    with bundle_writer.staged(target, force) as folder:
+        keep_float = write_models(model, splits.train, folder, promise.seed, progress)
+        parity, calibrations = _compare_and_calibrate(model, folder, splits, promise, progress)
+        bundle_writer.write_calibration(folder, calibrations)
+        bundle_writer.write_manifest(
+            folder,
+            name=target.stem,
+            labels=labels,
+            preprocess=PREPROCESS,
+            models=MODELS,
+            origin={**_origin(checkpoint, record, origin), "int8_float_layers": keep_float},
+            parity=[row.to_json() for row in parity],
+        )
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return ExportReport(target, parity, calibrations, sizes)
+
+
+def _compare_and_calibrate(
+    model: HybridClassifier, folder: Path, splits: Splits, promise: Promise, progress: Progress
+) -> tuple[list[ParityRow], dict[str, Calibration]]:
+    """Gate, calibrate and compare every backend and precision, the doubtful ones first: a refusal comes early."""
+    image_sets = {"test": splits.test.images, "calibration": splits.calibration.images}
+    labels, split_sha256 = splits.test.labels, fingerprint(splits.calibration)
+    reference = torch_logits(model, image_sets, progress)
+    trained = calibrate(
+        reference["calibration"],
+        splits.calibration.labels,
+        promise,
+        split_sha256=split_sha256,
+        model_sha256="",
+        engine=f"torch {torch.__version__}",
+    )
+    rows = {"torch": compare("torch", reference["test"], trained, reference["test"], trained, labels)}
+    calibrations = {}
+    for precision, file in sorted(MODELS.items(), reverse=True):
+        for backend in CPU_BACKENDS:
+            key = record_key(backend, precision)
+            outputs, engine = backend_logits(backend, folder / file, PREPROCESS, image_sets, progress)
+            check_accuracy(key, outputs["test"], reference["test"], labels)
+            calibrations[key] = calibrate(
+                outputs["calibration"],
+                splits.calibration.labels,
+                promise,
+                split_sha256=split_sha256,
+                model_sha256=sha256_file(folder / file),
+                engine=engine,
+            )
+            rows[key] = compare(key, outputs["test"], calibrations[key], reference["test"], trained, labels)
+    return [rows[key] for key in ["torch", *sorted(calibrations)]], calibrations
+
+
+def _origin(checkpoint: Path, record: Mapping[str, Any], text: str) -> dict[str, Any]:
+    return {
+        "weights": text or str(record["notes"].get("origin", "not stated")),
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": sha256_file(checkpoint),
+        "architecture": record["architecture"],
+        "training": record["notes"],
+    }

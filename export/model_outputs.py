@@ -1,0 +1,74 @@
+"""Logits of a set of images, computed exactly as they will be at run time: one image at a time, same preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from framegate.models.train_hybrid import predict
+from framegate.runtime.backend import choose_backend, load_backend
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+
+Images = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+CPU_BACKENDS = ("openvino", "onnxruntime")
+"""Backends that run on every machine, so an export calibrates and compares them at once."""
+_STEP = 250
+
+
+def backend_logits(
+    backend: str, model: Path, spec: PreprocessSpec, image_sets: dict[str, Images], progress: Progress
+) -> tuple[dict[str, Logits], str]:
+    """Run a backend over several sets of images.
+
+    Args:
+        backend: A named backend; it is used or fails.
+        model: The ONNX file.
+        spec: How an image becomes the network's input.
+        image_sets: Name -> (N, h, w, 3) uint8 BGR.
+        progress: Called now and then.
+
+    Returns:
+        Name -> (N, classes) float32, and the engine's name and version.
+
+    Raises:
+        BackendError: The backend cannot be loaded or failed.
+    """
+    engine = load_backend(choose_backend(backend), model)
+    preprocess = Preprocessor(spec)
+    # Bound once: the preprocessor writes every image into the same array, as it does at run time.
+    engine.bind(preprocess.tensor)
+    total = sum(len(images) for images in image_sets.values())
+    done = 0
+    logits = {}
+    for name, images in image_sets.items():
+        logits[name] = np.empty((len(images), engine.classes), np.float32)
+        for k, image in enumerate(images):
+            preprocess(image)
+            logits[name][k] = engine.infer()[0]
+            done += 1
+            if done % _STEP == 0 or done == total:
+                progress(f"{engine.engine}, {model.stem.removeprefix('model.')}", done, total)
+    return logits, engine.engine
+
+
+def torch_logits(model: nn.Module, image_sets: dict[str, Images], progress: Progress) -> dict[str, Logits]:
+    """The trained network's logits, the reference that every exported file is compared with."""
+    total = sum(len(images) for images in image_sets.values())
+    done = 0
+    logits = {}
+    for name, images in image_sets.items():
+        parts = []
+        for k in range(0, len(images), _STEP):
+            parts.append(predict(model, images[k : k + _STEP]))
+            done += len(parts[-1])
+            progress("torch, the trained network", done, total)
+        logits[name] = np.concatenate(parts)
+    return logits

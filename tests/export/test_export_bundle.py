@@ -1,0 +1,242 @@
+"""The whole way on a small working network: what is promised, what is refused, and what is left behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from framegate.cuda_kernels.reference import softmax_scores
+from framegate.export import command_calibrate, command_export, export_bundle
+from framegate.export.calibrate import Promise
+from framegate.export.export_bundle import ExportReport, Splits
+from framegate.models.checkpoint import save_checkpoint
+from framegate.models.hybrid import HybridClassifier
+from framegate.runtime.backend import load_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import (
+    BundleError,
+    CalibrationError,
+    DataError,
+    ExportRefusedError,
+    FramegateError,
+    UsageError,
+)
+from framegate.runtime.preprocess import Preprocessor
+
+KEYS = {f"{backend}/{precision}" for backend in ("openvino", "onnxruntime") for precision in ("fp32", "int8")}
+PROMISE = Promise(target_risk=0.1, confidence_level=0.9)
+LABELS = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def splits(colours: Callable) -> Splits:
+    return Splits(colours(20, 20, "train"), colours(60, 21, "calibration"), colours(24, 22, "test"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(classifier: HybridClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "colours.pt"
+    architecture = {"name": "hybrid", "classes": 3, "convolution": "grouped", "keras_trunk": True}
+    save_checkpoint(path, classifier, architecture, LABELS, {"data": "colours"})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def each_step_once(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto) -> None:
+    """Translation and sensitivity of this very network take ten seconds each: the fixture ``report`` does them once."""
+    monkeypatch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model: graph)
+    monkeypatch.setattr(export_bundle, "sensitive_layers", lambda model, images, progress: [])
+
+
+@pytest.fixture(scope="module")
+def report(
+    checkpoint: Path, splits: Splits, graph: onnx.ModelProto, quiet: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> ExportReport:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model: graph)
+        target = tmp_path_factory.mktemp("out") / "colours.bundle"
+        return export_bundle.export_bundle(checkpoint, splits, target, PROMISE, "made for this test", False, quiet)
+
+
+def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: ExportReport) -> None:
+    bundle = Bundle.open(report.bundle)
+    assert (bundle.name, bundle.labels) == ("colours", LABELS)
+    assert dict(bundle.calibrations) == report.calibrations
+    assert set(bundle.calibrations) == KEYS
+    for key, calibration in bundle.calibrations.items():
+        assert key.startswith(calibration.engine.split()[0])
+        assert calibration.model_sha256 == bundle.hashes[bundle.models[key.split("/")[1]]]
+        assert calibration.risk_bound <= 0.1
+        assert calibration.coverage > 0.5
+    assert bundle.origin["weights"] == "made for this test"
+    assert bundle.origin["training"] == {"data": "colours"}
+    assert [path.name for path in report.bundle.parent.iterdir()] == ["colours.bundle"]
+
+
+def test_report_and_manifest_hold_the_same_parity(report: ExportReport) -> None:
+    assert [row.key for row in report.parity] == ["torch", *sorted(KEYS)]
+    for row in report.parity:
+        assert row.test_accuracy == 1.0
+        assert row.agreement == 1.0
+    differences = {row.key: row.largest_difference for row in report.parity}
+    assert differences["torch"] == 0
+    assert 0 < differences["onnxruntime/fp32"] < differences["onnxruntime/int8"]
+    manifest = json.loads((report.bundle / "manifest.json").read_text())
+    assert manifest["parity"] == [row.to_json() for row in report.parity]
+    assert (manifest["outputs"], manifest["taps"]) == (["logits"], [])
+
+
+def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
+    kept = Bundle.open(report.bundle).origin["int8_float_layers"]
+    graph = onnx.load(report.bundle / "model.int8.onnx").graph
+    constants = {item.name for item in graph.initializer if item.data_type == onnx.TensorProto.INT8}
+    made_by = {output: node for node in graph.node for output in node.output}
+    layers = {node.name: node for node in graph.node if node.op_type in ("Conv", "Gemm")}
+    floats = {name for name, node in layers.items() if made_by[node.input[1]].input[0] not in constants}
+    assert floats == set(kept)
+    assert len(floats) < 15
+
+
+def test_int8_is_smaller_than_half_precision_storage(report: ExportReport) -> None:
+    assert report.sizes["model.int8.onnx"] < 0.65 * report.sizes["model.fp32.onnx"]
+    assert report.sizes["model.fp32.onnx"] < 5e6
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_calibration_describes_what_its_engine_computes(report: ExportReport, splits: Splits, key: str) -> None:
+    """Run again as at run time, image by image: coverage and risk come out as recorded."""
+    backend, precision = key.split("/")
+    bundle = Bundle.open(report.bundle)
+    calibration = bundle.calibrations[key]
+    preprocess = Preprocessor(bundle.preprocess)
+    engine = load_backend(backend, bundle.model_path(precision))
+    engine.bind(preprocess.tensor)
+    tested = np.random.default_rng(PROMISE.seed).permutation(len(splits.calibration))[-calibration.size :]
+    accepted = wrong = 0
+    for k in tested:
+        preprocess(splits.calibration.images[k])
+        scores = softmax_scores(engine.infer(), calibration.temperature)
+        if scores.entropy[0] <= calibration.threshold:
+            accepted += 1
+            wrong += scores.argmax[0] != splits.calibration.labels[k]
+    assert accepted / calibration.size == pytest.approx(calibration.coverage, abs=1.01 / calibration.size)
+    assert wrong / accepted == calibration.selective_risk
+
+
+def _ruin(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
+    """A quantiser that went wrong: the file is well formed, its last bias decides everything."""
+    ruined = onnx.ModelProto()
+    ruined.CopyFrom(model)
+    bias = next(item for item in ruined.graph.initializer if item.name == "classify.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
+    return ruined
+
+
+def test_an_int8_file_that_lost_accuracy_is_refused_and_leaves_nothing(
+    checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_bundle, "to_int8", _ruin)
+    with pytest.raises(ExportRefusedError, match=r"openvino/int8 reaches accuracy 0\.\d+ .* trained network 1\.0000"):
+        export_bundle.export_bundle(checkpoint, splits, tmp_path / "c.bundle", PROMISE, "", False, quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_promise_that_cannot_be_kept_is_refused_and_the_old_bundle_stays(
+    checkpoint: Path, splits: Splits, report: ExportReport, quiet: Callable, tmp_path: Path
+) -> None:
+    target = tmp_path / "c.bundle"
+    shutil.copytree(report.bundle, target)
+    with pytest.raises(CalibrationError, match="299 accepted images"):
+        export_bundle.export_bundle(checkpoint, splits, target, Promise(0.01), "", True, quiet)
+    assert Bundle.open(target).name == "colours"
+    assert [path.name for path in tmp_path.iterdir()] == ["c.bundle"]
+
+
+def test_data_of_another_label_set_are_refused(
+    checkpoint: Path, splits: Splits, colours: Callable, quiet: Callable, tmp_path: Path
+) -> None:
+    odd = colours(10, 30)
+    odd.labels[4] = 3
+    with pytest.raises(DataError, match="3 labels"):
+        export_bundle.export_bundle(
+            checkpoint, Splits(splits.train, splits.calibration, odd), tmp_path / "c.bundle", PROMISE, "", False, quiet
+        )
+
+
+def test_calibrate_changes_one_record_and_the_bundle_still_opens(
+    report: ExportReport, splits: Splits, quiet: Callable, tmp_path: Path
+) -> None:
+    target = tmp_path / "colours.bundle"
+    shutil.copytree(report.bundle, target)
+    before = Bundle.open(target)
+    found = command_calibrate.calibrate_bundle(
+        target, splits.calibration, "onnxruntime", "int8", Promise(0.2, 0.8), quiet
+    )
+    after = Bundle.open(target)
+    assert set(found) == {"onnxruntime/int8"}
+    assert after.calibrations["onnxruntime/int8"].target_risk == 0.2
+    assert {key: value for key, value in after.calibrations.items() if key not in found} == {
+        key: value for key, value in before.calibrations.items() if key not in found
+    }
+    assert after.origin == before.origin
+    with pytest.raises(CalibrationError):
+        command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "int8", Promise(0.001), quiet)
+    with pytest.raises(BundleError, match="fp16"):
+        command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "fp16", PROMISE, quiet)
+    assert Bundle.open(target).calibrations == after.calibrations
+    assert [path.name for path in tmp_path.iterdir()] == ["colours.bundle"]
+
+
+def _command(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    command_export.register(commands)
+    command_calibrate.register(commands)
+    arguments = parser.parse_args([str(word) for word in words])
+    return arguments.run(arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["--target-risk", "1.5"], UsageError, "target risk: 1.5"),
+        (["--target-risk", "nan"], UsageError, "target risk: nan"),
+        (["--confidence-level", "1"], UsageError, "confidence level: 1"),
+        ([], DataError, "no CIFAR-10 batch"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    checkpoint: Path, tmp_path: Path, words: list[str], error: type[FramegateError], message: str
+) -> None:
+    for command in (
+        ["export", checkpoint, "--data", tmp_path, "--out", tmp_path / "c.bundle", *words],
+        ["calibrate", tmp_path / "c.bundle", "--data", tmp_path, *words],
+    ):
+        with pytest.raises(error, match=message):
+            _command(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_prints_tables_and_path(
+    report: ExportReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], splits: Splits
+) -> None:
+    monkeypatch.setattr(command_export.cifar10, "load_training", lambda folder: (splits.train, splits.calibration))
+    monkeypatch.setattr(command_export.cifar10, "load_test", lambda folder: splits.test)
+    monkeypatch.setattr(command_export, "export_bundle", lambda *arguments: report)
+    assert _command("export", "c.pt", "--data", "d", "--out", "c.bundle") == 0
+    printed = capsys.readouterr().out
+    for part in (*KEYS, "torch", "not under attack", "100.0%", "model.int8.onnx", f"bundle: {report.bundle}"):
+        assert part in printed
+
+
+def test_a_missing_checkpoint_is_one_clear_error(splits: Splits, quiet: Callable, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        export_bundle.export_bundle(tmp_path / "x.pt", splits, tmp_path / "c.bundle", PROMISE, "", False, quiet)
+    assert list(tmp_path.iterdir()) == []
