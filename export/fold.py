@@ -53,20 +53,19 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     return folded
 
 
-_KERNEL = 9
-
-
 @torch.no_grad()
 def round_to_half(model: nn.Module) -> None:
-    """Round convolution and linear weights in place to values that float16 holds exactly; biases stay float32.
+    """Round convolution and linear weights in place to values that float16 holds exactly.
 
-    So do depthwise 3x3 kernels: they are small, and folding leaves some of them with large weights whose sums cancel.
+    Biases stay float32, and so do depthwise kernels: they are small, and folding leaves some of them with large
+    weights whose sums cancel.
 
     Raises:
         ExportRefusedError: A weight is not finite or beyond float16 (65504).
     """
     for name, parameter in model.named_parameters():
-        if parameter.dim() > 1 and parameter[0].numel() > _KERNEL:
+        depthwise = parameter.dim() == 4 and parameter.shape[1] == 1
+        if parameter.dim() > 1 and not depthwise:
             half = parameter.to(torch.float16).float()
             if not torch.isfinite(half).all():
                 largest = float(parameter.abs().max())
