@@ -11,10 +11,11 @@ MIN_SIDE = 16
 """Smaller regions (pixels) carry too little to classify."""
 BLACK_MEAN = 12.0
 BLACK_STD = 6.0
-"""A frame is black if mean and standard deviation (0..255) are both at most these: a covered lens with sensor noise
-is, a night street with lamps is not."""
+"""A frame is black if mean and standard deviation of all its values (0..255) are at most these: a covered lens with
+sensor noise is, a night street with lamps is not."""
 _ROW_STEP = 32
 _HISTORY = 32
+_NEVER = (-1.0, -1.0)  # no pixels have a negative mean
 
 
 def unusable(image: object) -> str:
@@ -46,9 +47,10 @@ class CameraHealth:
     def __init__(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> None:
         self._expected = frame_size
         self._fixed = fixed_size
-        self._history: list[Image] = []
-        self._means: list[bytes] = []
-        self._next = 0
+        self._ring: list[Image] = []
+        self._flat: list[Image] = []
+        self._moments: list[tuple[float, float]] = []
+        self._slot = 0
 
     def check(self, image: Image) -> tuple[tuple[Reason, ...], str]:
         """Reasons to reject this frame whatever the network says, and a sentence for people."""
@@ -61,26 +63,35 @@ class CameraHealth:
                 self._expected = (width, height)
             elif (width, height) != self._expected:
                 return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
-        rows = image[::_ROW_STEP]
-        mean, std = cv2.meanStdDev(rows)
+        pixels = self._remember(image[::_ROW_STEP])
+        mean, std = cv2.meanStdDev(pixels)
         reasons: tuple[Reason, ...] = ()
-        if mean.mean() <= BLACK_MEAN and std.max() <= BLACK_STD:
+        if mean[0, 0] <= BLACK_MEAN and std[0, 0] <= BLACK_STD:
             reasons += (Reason.BLACK,)
-        if self._fixed and self._is_frozen(rows, mean.tobytes()):
+        if self._fixed and self._is_frozen(pixels, (mean[0, 0], std[0, 0])):
             reasons += (Reason.FROZEN,)
         return reasons, ""
 
-    def _is_frozen(self, rows: Image, mean: bytes) -> bool:
-        if not self._history or self._history[0].shape != rows.shape:
-            self._history = [np.empty_like(rows, order="C") for _ in range(_HISTORY)]
-            self._means = [b""] * _HISTORY
-            self._next = 0
-        # Equal pixels have equal means, so only slots with the same mean need the comparison.
-        frozen = any(
-            mean == known and cv2.norm(past, rows, cv2.NORM_INF) == 0
-            for known, past in zip(self._means, self._history, strict=True)
+    def _remember(self, rows: Image) -> Image:
+        """Copy the rows into the next slot of the ring; returns its bytes as one row of numbers.
+
+        One contiguous channel is what OpenCV's reductions are fastest on.
+        """
+        if not self._ring or self._ring[0].shape != rows.shape:
+            self._ring = [np.empty_like(rows, order="C") for _ in range(_HISTORY + 1)]
+            self._flat = [slot.reshape(1, -1) for slot in self._ring]
+            self._moments = [_NEVER] * len(self._ring)
+            self._slot = 0
+        self._slot = (self._slot + 1) % len(self._ring)
+        self._moments[self._slot] = _NEVER
+        np.copyto(self._ring[self._slot], rows)
+        return self._flat[self._slot]
+
+    def _is_frozen(self, pixels: Image, moments: tuple[float, float]) -> bool:
+        # Equal pixels have equal moments, so only slots with the same ones need the comparison.
+        frozen = moments in self._moments and any(
+            known == moments and cv2.norm(past, pixels, cv2.NORM_INF) == 0
+            for known, past in zip(self._moments, self._flat, strict=True)
         )
-        np.copyto(self._history[self._next], rows)
-        self._means[self._next] = mean
-        self._next = (self._next + 1) % _HISTORY
+        self._moments[self._slot] = moments
         return frozen

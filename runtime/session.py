@@ -6,9 +6,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
-
-from framegate.cuda_kernels.reference import softmax_scores
 from framegate.runtime.backend import BACKENDS, Backend, choose_backend, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
@@ -18,6 +15,7 @@ from framegate.runtime.health import CameraHealth, unusable
 from framegate.runtime.policy import judge_age, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
+from framegate.runtime.scores import frame_scores
 from framegate.runtime.verdict import Frame, Image, Prediction, Reason
 
 _WARM_UP = 5
@@ -52,7 +50,7 @@ class Session:
         self._temperature = calibration.temperature if calibration else 1.0
         self._threshold = calibration.threshold if calibration else math.nan
         for _ in range(_WARM_UP):
-            softmax_scores(backend.infer(), self._temperature)
+            frame_scores(backend.infer(), self._temperature)
 
     @classmethod
     def open(
@@ -131,7 +129,7 @@ class Session:
     def _judge_region(
         self, frame: Frame, roi: Roi, reasons: tuple[Reason, ...], detail: str, deadline_ns: int | None
     ) -> Prediction:
-        engine_ns, scores, finite = 0, None, False
+        engine_ns, scores = 0, None
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop = roi.crop(frame.image)
             problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop)
@@ -143,21 +141,16 @@ class Session:
                     started = time.perf_counter_ns()
                     logits = self.backend.infer()
                     engine_ns = time.perf_counter_ns() - started
-                    # For the formulas -inf is a mask; from a network it is a fault like any other infinity.
-                    finite = bool(np.isfinite(logits).all())
-                    scores = softmax_scores(logits, self._temperature)
+                    scores = frame_scores(logits, self._temperature)
                 except BackendError as error:
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
                 except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), f"{type(error).__name__}: {error}"
         candidate, confidence, entropy, margin, energy = "", math.nan, math.nan, math.nan, math.nan
         if scores is not None:
-            entropy = float(scores.entropy[0])
-            reasons += judge_score(entropy, finite, self.calibration)
-            if finite:
-                candidate = self.bundle.labels[int(scores.argmax[0])]
-                confidence, margin = float(scores.max_probability[0]), float(scores.margin[0])
-                energy = float(scores.energy[0])
+            _, confidence, entropy, margin, energy = scores
+            reasons += judge_score(entropy, scores.finite, self.calibration)
+            candidate = self.bundle.labels[scores.argmax] if scores.finite else ""
         elif not reasons:
             raise AssertionError("no scores and no reason")  # pragma: no cover - the branches above exclude it
         published_ns = time.monotonic_ns()
