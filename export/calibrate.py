@@ -19,11 +19,8 @@ from framegate.runtime.errors import CalibrationError
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-DESIGN_SHARE = 0.2
-"""Share of the calibration split that sets the temperature and the order in which thresholds are tested.
-
-A thousand images are plenty for one temperature; every other image makes the bound tighter.
-"""
+DESIGN_SHARE = 0.5
+"""Share of the calibration split that sets the temperature and the order in which thresholds are tested."""
 _TEMPERATURES = (0.05, 20.0)
 
 

@@ -71,8 +71,11 @@ def load_checkpoint(path: str | Path) -> tuple[HybridClassifier, dict[str, Any]]
     architecture = dict(record["architecture"])
     if architecture.pop("name", None) != "hybrid":
         raise DataError(f"checkpoint {path}: architecture {record['architecture']!r} is unknown to this version")
-    model = HybridClassifier(**architecture)
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in record.pop("state").items()}
-    )
+    state = record.pop("state")
+    try:
+        model = HybridClassifier(**architecture)
+        model.load_state_dict({n: value.float() if value.is_floating_point() else value for n, value in state.items()})
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"checkpoint {path}: its weights are not those of its architecture ({reason})") from error
     return model.eval(), record

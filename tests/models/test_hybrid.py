@@ -85,8 +85,8 @@ def test_augmentation_and_outliers_repeat_with_the_seed():
 def test_training_learns_and_tells_its_progress():
     """Two plain colours with noise: a few steps must separate them and keep colourless patches uncertain."""
     rng = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = rng.integers(0, 60, (64, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(32) % 2
+    images = rng.integers(0, 60, (32, 32, 32, 3)).astype(np.uint8)
     images[labels == 0, :, :, 0] += 180
     images[labels == 1, :, :, 2] += 180
     torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_training_learns_and_tells_its_progress():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     calls = []
     # A random trunk passes nothing on until its batch normalisation has adapted, so only the stem stays frozen.
-    settings = TrainSettings(views=1, epochs=8, batch=16, frozen_blocks=1, learning_rate=0.004, average=0.5)
+    settings = TrainSettings(views=1, epochs=8, batch=8, frozen_blocks=1, learning_rate=0.004, average=0.5)
     history = train_hybrid(network, LabelledImages("toy", images, labels), settings, lambda *c: calls.append(c))
     assert history[-1]["train_accuracy"] > 0.95
     assert history[-1]["loss"] < history[0]["loss"]
@@ -137,6 +137,13 @@ def test_unusable_checkpoints(tmp_path):
     torch.save({"other": 1}, tmp_path / "other.pt")
     with pytest.raises(DataError, match="not a framegate-checkpoint-1"):
         load_checkpoint(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_whose_weights_contradict_its_architecture(model, tmp_path):
+    architecture = {"name": "hybrid", "classes": 7, "convolution": "grouped", "keras_trunk": True}
+    save_checkpoint(tmp_path / "m.pt", model, architecture, tuple("abcdefg"), {})
+    with pytest.raises(DataError, match="weights are not those of its architecture"):
+        load_checkpoint(tmp_path / "m.pt")
 
 
 def test_unusable_trunk_weights(tmp_path):
