@@ -33,17 +33,17 @@ def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -
     when it is the one that runs.
     """
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for entry in sorted(metadata.entry_points(group=_GROUP), key=lambda e: e.name):
-        if entry.name == wanted:
-            try:
-                entry.load()(actions[0])
-            except ModuleNotFoundError as error:
-                raise FramegateError(
-                    f"framegate {entry.name}: the package {error.name!r} is not installed; "
-                    "pip install 'framegate[train]'"
-                ) from error
-        elif wanted is None:
-            actions[0].add_parser(entry.name, help="(needs PyTorch) see framegate " + entry.name + " --help")
+    offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
+    if wanted in offline:
+        try:
+            offline[wanted].load()(actions[0])
+        except ModuleNotFoundError as error:
+            raise FramegateError(
+                f"framegate {wanted}: the package {error.name!r} is not installed; pip install 'framegate[train]'"
+            ) from error
+    elif wanted not in actions[0].choices:  # help is asked for, or a typing mistake: name all commands
+        for name in sorted(offline):
+            actions[0].add_parser(name, help=f"(needs PyTorch) see framegate {name} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

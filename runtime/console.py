@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _PIPED_WIDTH = 140  # a file or a pipe has no width of its own; 80 columns would break tables apart
 
@@ -34,14 +34,16 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar driven by calls of (description, done, total); a changed total starts the bar again."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERR) as progress:
-        task = progress.add_task("", total=None)
+        task: TaskID | None = None
         known: int | None = None
 
         def update(description: str, done: int, total: int) -> None:
-            nonlocal known
-            if total != known:
+            nonlocal known, task
+            if task is None:  # not before there is something to show: an early error shall be the only line
+                task = progress.add_task(description, total=total)
+            elif total != known:
                 progress.reset(task)
-                known = total
+            known = total
             progress.update(task, description=description, completed=done, total=total)
 
         yield update
