@@ -106,7 +106,7 @@ class Nvcc:
         kind = ["-cubin", "-Xptxas=-v"] if target.startswith("sm_") else ["-ptx"]
         done = self._run([str(self._nvcc), *kind, *OPTIONS, f"-arch={target}", "-o", str(out), str(source)])
         if done.returncode:
-            raise CompilerError(f"{self.identity} refused {source} for {target}:\n{done.stdout}{done.stderr}".rstrip())
+            raise CompilerError(f"{self.identity} refused {source} for {target}:\n{_shortened(done.stderr)}")
         return done.stdout + done.stderr
 
     def bundle(self, images: dict[str, Path], out: Path) -> None:
@@ -164,7 +164,7 @@ class Nvrtc:
             self._checked(nvrtc.nvrtcGetProgramLog(program, log))
             text = log.rstrip(b"\0").decode(errors="replace")
             if int(result):
-                raise CompilerError(f"{self.identity} refused {source} for sm_{architecture}:\n{text}")
+                raise CompilerError(f"{self.identity} refused {source} for sm_{architecture}:\n{_shortened(text)}")
             (size,) = self._checked(nvrtc.nvrtcGetCUBINSize(program))
             image = bytes(size)
             self._checked(nvrtc.nvrtcGetCUBIN(program, image))
@@ -177,6 +177,12 @@ class Nvrtc:
         if int(answer[0]):
             raise CompilerError(f"{doing}: {answer[0]!r}")
         return answer[1:]
+
+
+def _shortened(text: str) -> str:
+    """Keep the first errors: one in a macro comes a hundred times, each with the whole macro."""
+    lines = [line if len(line) <= 240 else f"{line[:240]} ..." for line in text.splitlines() if line.strip(" ^")]
+    return "\n".join([*lines[:30], *([f"... and {len(lines) - 30} lines more"] if len(lines) > 30 else [])])
 
 
 def _include_folders() -> list[Path]:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import atexit
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -71,6 +72,8 @@ class Driver(ABC):
 
     def __init__(self) -> None:
         self._owned: dict[tuple[str, int], Callable[[], object]] = {}
+        # PyCUDA crashes in its own clean-up if its context is still there when the interpreter ends.
+        atexit.register(self._close_at_exit)
 
     @abstractmethod
     def make_current(self) -> None:
@@ -86,6 +89,7 @@ class Driver(ABC):
         Raises:
             CudaError: the first refusal, after everything was tried.
         """
+        atexit.unregister(self._close_at_exit)
         refusals: list[CudaError] = []
         # The context goes last: without it nothing else can be released.
         for release in (*(self._owned[key] for key in reversed(self._owned)), self._release_context):
@@ -96,6 +100,10 @@ class Driver(ABC):
         self._owned.clear()
         if refusals:
             raise refusals[0]
+
+    def _close_at_exit(self) -> None:
+        with suppress(CudaError):
+            self.close()
 
     def _own(self, kind: str, handle: int, release: Callable[[], object]) -> int:
         self._owned[kind, handle] = release
@@ -216,11 +224,9 @@ class Driver(ABC):
         recording.graph = self.end_capture(stream)
 
     def _abandon_capture(self, stream: int) -> None:
-        try:
+        # An invalidated capture ends with an error; what the block raised says more and is on its way.
+        with suppress(CudaError):
             self.destroy_graph(self.end_capture(stream))
-        except CudaError:
-            # An invalidated capture ends with an error; what the block raised says more and is on its way.
-            return
 
     def __enter__(self) -> Driver:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from framegate.cuda_kernels.driver_checks import (
     MAX_DYNAMIC_SHARED_ATTRIBUTE,
     SHARED_BYTES_WITHOUT_REQUEST,
     STREAM_NON_BLOCKING,
+    UNEXPLAINED,
     Argument,
     CudaError,
     Dimensions,
@@ -38,6 +40,7 @@ class BindingsDriver(Driver):
     name = "bindings"
 
     def __init__(self, device: int = 0) -> None:
+        self._context: Any = None
         super().__init__()
         doing = "loading cuda-bindings"
         try:
@@ -99,11 +102,18 @@ class BindingsDriver(Driver):
             return
         (known, name), (_, meaning) = self._cuda.cuGetErrorName(result), self._cuda.cuGetErrorString(result)
         if known != self._cuda.CUresult.CUDA_SUCCESS or name is None:
-            raise CudaError(f"CUDA_ERROR_{int(result)}", "a number that this driver does not explain", doing)
+            raise CudaError(f"CUDA_ERROR_{int(result)}", UNEXPLAINED, doing)
         raise CudaError(name.decode(), meaning.decode(), doing)
 
     def _calls(self, doing: str, function: str, *arguments: Any) -> tuple[Any, ...]:
-        result, *values = getattr(self._cuda, function)(*arguments)
+        try:
+            result, *values = getattr(self._cuda, function)(*arguments)
+        except ValueError as error:
+            # A newer driver's result that this release of cuda-bindings has no name for.
+            number = re.match(r"(\d+) is not a valid CUresult", str(error))
+            if number is None:
+                raise
+            raise CudaError(f"CUDA_ERROR_{number[1]}", UNEXPLAINED, doing) from error
         self._checked(doing, result)
         return tuple(values)
 

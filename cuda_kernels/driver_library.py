@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from framegate.cuda_kernels.driver_checks import CudaError
+from framegate.cuda_kernels.driver_checks import UNEXPLAINED, CudaError
 
 LIBRARY = "libcuda.so.1"
 _HIGHEST_ERROR = 999  # CUDA_ERROR_UNKNOWN
@@ -53,7 +53,7 @@ class DriverLibrary:
         """Explain a result with the driver's own words."""
         name, meaning = self._words("cuGetErrorName", result), self._words("cuGetErrorString", result)
         if not name:
-            return CudaError(f"CUDA_ERROR_{result}", "a number that this driver does not explain", doing)
+            return CudaError(f"CUDA_ERROR_{result}", UNEXPLAINED, doing)
         return CudaError(name, meaning, doing)
 
     def error_named(self, meaning: str, doing: str) -> CudaError:

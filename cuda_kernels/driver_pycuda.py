@@ -55,6 +55,7 @@ class PycudaDriver(Driver):
     name = "pycuda"
 
     def __init__(self, device: int = 0) -> None:
+        self._context: Any = None
         super().__init__()
         if importlib.util.find_spec("pycuda") is None:
             raise CudaError("NO_PACKAGE", "No module named 'pycuda'", "loading PyCUDA")
@@ -70,7 +71,6 @@ class PycudaDriver(Driver):
             raise CudaError("BROKEN_PACKAGE", str(error), "loading PyCUDA") from error
         self._ordinal = self._library.number(f"opening GPU {device}", "cuDeviceGet", device)
         self._previous = self._library.handle("reading the current context", "cuCtxGetCurrent")
-        self._context: Any = None
         self._open_context(device)
         try:
             self.info = self._describe(version)
