@@ -40,6 +40,7 @@ _COMMON = ["-std=c++17", "-x", "c++", "-DFRAMEGATE_EMULATION=1", "-fPIC", "-fvis
 # Strict floating point: no contraction, no fast math. FORTIFY's longjmp would take a switch of fibres for an attack.
 _COMMON += [
     "-ffp-contract=off",
+    "-fno-strict-aliasing",
     "-U_FORTIFY_SOURCE",
     "-Wall",
     "-Wextra",

@@ -5,9 +5,7 @@
 //     #include "cuda_emulation.h"
 //     #else
 //     #include <cuda_fp16.h>
-//     #define FRAMEGATE_DYNAMIC_SHARED(type, name)                                  \
-//         extern __shared__ __align__(16) unsigned char framegate_dynamic_shared[]; \
-//         type* const name = reinterpret_cast<type*>(framegate_dynamic_shared)
+//     #define FRAMEGATE_DYNAMIC_SHARED(type, name) ...  (as in probe.cu)
 //     #endif
 //     extern "C" __global__ void __launch_bounds__(256) my_kernel(const float* x, unsigned n) { ... }
 // From Python (../emulate.py, fixture `emulate` of ../conftest.py):
