@@ -82,7 +82,7 @@ __device__ __forceinline__ int clamp(int value, int low, int high) { return min(
 // ---- pixels ----
 
 /// Packs B | G << 8 | R << 16 from a luma byte and the three sums that its chroma gives.
-__device__ __forceinline__ unsigned pack(const P& p, int y, int blue, int green, int red) {
+__device__ unsigned pack(const P& p, int y, int blue, int green, int red) {
     const int light = max(y - p.offset, 0) * p.cy;
     return clamp((light + blue) >> 20, 0, 255) | clamp((light + green) >> 20, 0, 255) << 8 |
            clamp((light + red) >> 20, 0, 255) << 16;
@@ -90,7 +90,7 @@ __device__ __forceinline__ unsigned pack(const P& p, int y, int blue, int green,
 
 /// Two neighbouring pixels, x even; they share their chroma. The second is 0 beyond the frame.
 template <Format F>
-__device__ __forceinline__ uint2 load_pair(const P& p, int x, int y) {
+__device__ uint2 load_pair(const P& p, int x, int y) {
     const Byte* row = p.plane0 + y * p.pitch0;
     const bool both = x + 1 < p.width;
     if (F == kBgr) {
@@ -106,7 +106,7 @@ __device__ __forceinline__ uint2 load_pair(const P& p, int x, int y) {
 }
 
 template <Format F>
-__device__ __forceinline__ unsigned load_pixel(const P& p, int x, int y) {
+__device__ unsigned load_pixel(const P& p, int x, int y) {
     if (F == kBgr) {
         const Byte* at = p.plane0 + y * p.pitch0 + 3 * x;
         return at[0] | at[1] << 8 | at[2] << 16;
@@ -135,7 +135,7 @@ __device__ __forceinline__ void store(__half* at, float value) { *at = __float2h
 
 /// Normalises and writes one output pixel, or the border's value where no image lies.
 template <typename T>
-__device__ __forceinline__ void write(const P& p, int x, int y, bool inside, const Colour& colour) {
+__device__ void write(const P& p, int x, int y, bool inside, const Colour& colour) {
     const float pixel[3] = {p.reversed ? colour.r : colour.b, colour.g, p.reversed ? colour.b : colour.r};
     const size_t plane = size_t(p.out_width) * p.out_height, at = size_t(y) * p.out_width + x;
     for (int c = 0; c < 3; ++c)
@@ -145,7 +145,7 @@ __device__ __forceinline__ void write(const P& p, int x, int y, bool inside, con
 // ---- resize ----
 
 template <Format F, typename T>
-__device__ __forceinline__ void bilinear_tile(const P& p, int tile) {
+__device__ void bilinear_tile(const P& p, int tile) {
     const int tiles_x = (p.out_width + kBilinearX - 1) / kBilinearX;
     const int x = tile % tiles_x * kBilinearX + int(threadIdx.x) % kBilinearX;
     const int y = tile / tiles_x * kBilinearY + int(threadIdx.x) / kBilinearX;
@@ -180,7 +180,7 @@ struct Taps {
 };
 
 template <Format F, typename T>
-__device__ __forceinline__ void filter_tile(const P& p, int tile) {
+__device__ void filter_tile(const P& p, int tile) {
     __shared__ __align__(8) unsigned pixels[kRows][kPiece + 16];  // + 16: a warp reads two rows, from different banks
     __shared__ float sums[3][kRows][kFilterX];
     const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -230,7 +230,7 @@ __device__ __forceinline__ void filter_tile(const P& p, int tile) {
 // ---- statistics ----
 
 /// The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection in which every bit moves every other.
-__device__ __forceinline__ U64 mix(unsigned position, unsigned word) {
+__device__ U64 mix(unsigned position, unsigned word) {
     U64 z = U64(position) << 32 | word;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ z >> 27) * 0x94D049BB133111EBull;
@@ -238,7 +238,7 @@ __device__ __forceinline__ U64 mix(unsigned position, unsigned word) {
 }
 
 /// Bytes [at, at + 4) of a row, little endian; zeros beyond the row's end, where padding or another buffer may lie.
-__device__ __forceinline__ unsigned load_word(const Byte* row, int at, int row_bytes, bool aligned) {
+__device__ unsigned load_word(const Byte* row, int at, int row_bytes, bool aligned) {
     if (aligned && at + 4 <= row_bytes) return *reinterpret_cast<const unsigned*>(row + at);
     unsigned word = 0;
     for (int i = 0; i < 4; ++i)
@@ -251,7 +251,7 @@ __device__ __forceinline__ int luma_of_bgr(int b, int g, int r) {
 }
 
 template <Format F>
-__device__ __forceinline__ int load_luma(const Byte* row, int x) {
+__device__ int load_luma(const Byte* row, int x) {
     if (F == kNv12) return row[x];
     if (F == kYuyv) return row[2 * x];
     return luma_of_bgr(row[3 * x], row[3 * x + 1], row[3 * x + 2]);
@@ -272,7 +272,7 @@ struct Group {
     int luma[6];  // pixels x - 1 .. x + 4, the border repeated
     U64 hash;     // of the words of the row
 
-    __device__ __forceinline__ void load(const P& p, int x, int y, int row_bytes, int words_per_row) {
+    __device__ void load(const P& p, int x, int y, int row_bytes, int words_per_row) {
         const Byte* row = p.plane0 + y * p.pitch0;
         unsigned words[kWords];
         hash = 0;
@@ -290,7 +290,7 @@ struct Group {
 };
 
 /// Adds up every thread's eight numbers; thread i < 8 gets the sum of number i.
-__device__ __forceinline__ U64 sum_over_block(U64 (&totals)[kTotals]) {
+__device__ U64 sum_over_block(U64 (&totals)[kTotals]) {
     __shared__ U64 of_warp[kWarps][kTotals];
     const int thread = int(threadIdx.x);
     __syncthreads();  // of_warp may still be read by whoever is in the last call
@@ -307,7 +307,7 @@ __device__ __forceinline__ U64 sum_over_block(U64 (&totals)[kTotals]) {
 
 /// One strip of this thread's four columns; numbers in the order of FrameTotals.
 template <Format F>
-__device__ __forceinline__ void sum_strip(const P& p, int x, int top, U64 (&totals)[kTotals]) {
+__device__ void sum_strip(const P& p, int x, int top, U64 (&totals)[kTotals]) {
     const int pairs = (p.width + 1) / 2, bottom = min(top + kStripRows, p.height);
     const int row_bytes = F == kNv12 ? p.width : F == kYuyv ? 4 * pairs : 3 * p.width;
     const int words_per_row = (row_bytes + 3) / 4;
@@ -348,7 +348,7 @@ __device__ __forceinline__ void sum_strip(const P& p, int x, int top, U64 (&tota
 }
 
 template <Format F>
-__device__ __forceinline__ void statistics_strip(const P& p, int block) {
+__device__ void statistics_strip(const P& p, int block) {
     __shared__ bool last;
     const int thread = int(threadIdx.x);
     const int blocks_x = ((p.width + 3) / 4 + kThreads - 1) / kThreads;
@@ -378,7 +378,7 @@ __device__ __forceinline__ void statistics_strip(const P& p, int block) {
 }
 
 template <Format F, bool Bilinear, typename T>
-__device__ __forceinline__ void preprocess(const P& p) {
+__device__ void preprocess(const P& p) {
     const int block = int(blockIdx.x);
     if (block >= p.resize_blocks) return statistics_strip<F>(p, block - p.resize_blocks);
     if constexpr (Bilinear) bilinear_tile<F, T>(p, block);
