@@ -137,12 +137,12 @@ def test_shapes_against_the_reference(emulate: ModuleType, pixel_format: str, mo
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-@pytest.mark.parametrize(("padding", "offset"), [(0, 1), (1, 0), (3, 2), (4, 0), (32, 4)])
+@pytest.mark.parametrize(("padding", "offset"), [(0, 1), (1, 0), (2, 0), (3, 2), (32, 4)])
 def test_misaligned_planes_and_pitches(emulate: ModuleType, pixel_format: str, padding: int, offset: int) -> None:
-    for width, height in ((38, 22), (35, 33)):
+    # 38 + 2: words may be loaded, but not the last of a row.
+    for width, height, mode in ((38, 22, "antialias"), (35, 33, "bilinear")):
         frame = make_frame(emulate, pixel_format, width, height, padding=padding, offset=offset)
-        check(emulate, frame, (16, 8), mode="antialias", fit="letterbox")
-        check(emulate, frame, (16, 8), mode="bilinear")
+        check(emulate, frame, (16, 8), mode=mode, fit="letterbox")
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
