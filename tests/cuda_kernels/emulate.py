@@ -48,7 +48,7 @@ _COMMON += [
     "-Wno-unused-function",
 ]
 _PLAIN = ["-O1", "-fsanitize=alignment"]  # the handler is in cuda_emulation_functions.h
-_SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+_SANITIZED = ["-O0", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 _KERNEL = re.compile(r'extern\s+"C"\s+__attribute__\(\(visibility\("default"\)\)\)\s+void\s+(\w+)\s*\(')
 
 
