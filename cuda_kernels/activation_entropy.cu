@@ -103,7 +103,7 @@ __device__ __forceinline__ void finish_frame(const ActivationEntropyParameters& 
         mass_moment += __ldcg(sums + 2 * block + 1);
     }
     const float mass = kLn2 * (log2f(sum) - mass_moment / sum);
-    // No distribution: a frame of zeros. No fp32 answer: a sum beyond fp32, or one whose terms are subnormal. NaN rejects.
+    // No distribution: a frame of zeros. No fp32 answer: a sum (of a log a) beyond fp32, or one whose terms are subnormal. NaN rejects.
     const bool spread = finite && sum > 1e-30f && fabsf(mass) <= kLargest;
     p.mass_entropy[frame] = spread ? fminf(fmaxf(mass, 0.0f), logf(n)) : not_a_number();
 }

@@ -8,7 +8,7 @@ struct ActivationEntropyParameters {
     const void* activations;
     const float* edges;          // [edge_count], finite, strictly ascending
     float* histogram_entropy;    // [N], nats; NaN for a frame with NaN or inf in it
-    float* mass_entropy;         // [N], nats; NaN likewise, and unless 1e-30 < sum |x| < 3.4e38
+    float* mass_entropy;         // [N], nats; NaN likewise, and unless 1e-30 < sum |x| < 2e36
     uint32_t* counts;            // [N, bins] or null
     uint32_t* non_finite;        // [N] or null: how many elements are NaN or inf
     float* partial_sums;         // workspace [N, gridDim.x, 2]
