@@ -8,7 +8,7 @@ BUNDLE := models/bundles/hybrid-cifar10.bundle
 CLIP := camera_demo/clips/highway_1280x720_25fps.mp4
 ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi sky=700,20,160,130 --roi road=560,500,160,130
 
-.PHONY: help demo demo-faults test check lint types bench results clean
+.PHONY: help demo demo-faults test check lint types bench results kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -16,6 +16,9 @@ help:
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make bench        measure latency, start-up and memory on this machine"
+	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
+	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
+	@echo "make pycuda       build a PyCUDA wheel; needs a CUDA toolkit, no driver"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "framegate needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0])'
@@ -70,5 +73,17 @@ results: bench
 	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
+# Prints registers, shared memory and spills of each kernel, and fails if one spills.
+kernels: $(VENV)/.runtime
+	$(BIN)/python -m framegate.cuda_kernels.build --out cuda_kernels
+
+# Ten minutes at most; says so and ends well where there is no GPU.
+gpu: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu_suite.py
+
+# Two to three minutes. Install what it prints with pip; importing it needs the NVIDIA driver.
+pycuda: $(VENV)/.runtime
+	$(BIN)/python -m framegate.cuda_kernels.build_pycuda --out dist
+
 clean:
-	rm -rf build dist *.egg-info $(OUT)
+	rm -rf build dist *.egg-info cuda_kernels/*.fatbin cuda_kernels/*.fatbin.json $(OUT)

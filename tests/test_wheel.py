@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def fat_binaries() -> list[Path]:
+    """What `make kernels` has left beside the sources, if it was run."""
+    return sorted([*(ROOT / "cuda_kernels").glob("*.fatbin"), *(ROOT / "cuda_kernels").glob("*.fatbin.json")])
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     target = tmp_path_factory.mktemp("wheel")
@@ -29,9 +34,12 @@ def wheel(tmp_path_factory):
         .split("\0")
     )
     for name in names:
-        if name.endswith((".py", ".toml", ".typed", "LICENSE", "README.md")) and (ROOT / name).is_file():
+        kept = (".py", ".toml", ".typed", ".cu", ".cuh", ".h", "LICENSE", "README.md")
+        if name.endswith(kept) and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
+    for binary in fat_binaries():  # git ignores them
+        (source / "cuda_kernels" / binary.name).write_bytes(binary.read_bytes())
     subprocess.run(
         [
             sys.executable,
@@ -59,6 +67,15 @@ def test_the_wheel_holds_every_module_and_nothing_generic(wheel):
     top = {name.split("/")[0] for name in inside}
     assert {name for name in top if not name.endswith(".dist-info")} == {"framegate"}
     assert "framegate/__init__.py" not in inside  # a namespace package: other parts may be installed separately
+
+
+def test_the_wheel_holds_the_kernels_sources_and_their_fat_binaries_if_built(wheel):
+    inside = {name.split("/")[-1] for name in zipfile.ZipFile(wheel).namelist() if "/cuda_kernels/" in name}
+    folder = ROOT / "cuda_kernels"
+    sources = {path.name for pattern in ("*.cu", "*.cuh", "*.h") for path in folder.glob(pattern)}
+    assert sources
+    assert sources <= inside
+    assert {path.name for path in fat_binaries()} == {name for name in inside if ".fatbin" in name}
 
 
 def test_the_wheel_runs_from_another_folder(wheel, tmp_path, tiny_bundle):

@@ -1,0 +1,284 @@
+"""How to launch the entropy kernels: parameter structures, kernel names, grids; and refusals before any launch.
+
+The structures mirror softmax_entropy.h. Nothing here touches a GPU: addresses come in as integers and go out inside
+a structure, so the same plans drive the CUDA driver and the host emulation in tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag
+
+__all__ = [
+    "ELEMENT_SIZES",
+    "LARGEST_CLASSES",
+    "DenseParameters",
+    "Launch",
+    "Record",
+    "RowsParameters",
+    "Thresholds",
+    "Verdict",
+    "plan_dense",
+    "plan_rows",
+    "read_record",
+]
+
+ELEMENT_SIZES = {"f16": 2, "bf16": 2, "f32": 4}
+LARGEST_CLASSES = 65_536
+LARGEST_LANES8_CLASSES = 120
+LARGEST_WARP_CLASSES = 1016
+DENSE_BOUNDS = (4, 8, 12, 16, 20, 24, 32)
+_RECORD_CHECK = 0x46474154
+_GRID_X, _GRID_Y = 2**31 - 1, 65_535
+
+
+class Verdict(IntFlag):
+    """Bits of a verdict; ACCEPT stands alone or not at all."""
+
+    ACCEPT = 1
+    INVALID = 2
+    ENTROPY_OVER = 4
+    PROBABILITY_UNDER = 8
+    MARGIN_UNDER = 16
+    ENERGY_OVER = 32
+
+
+class Thresholds(ctypes.Structure):
+    """SoftmaxEntropyOptions: temperature, and what a row must satisfy; by default all valid rows are accepted."""
+
+    _fields_ = (
+        ("temperature", ctypes.c_float),
+        ("entropy_at_most", ctypes.c_float),
+        ("max_probability_at_least", ctypes.c_float),
+        ("margin_at_least", ctypes.c_float),
+        ("energy_at_most", ctypes.c_float),
+    )
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        entropy_at_most: float = math.inf,
+        max_probability_at_least: float = -math.inf,
+        margin_at_least: float = -math.inf,
+        energy_at_most: float = math.inf,
+    ) -> None:
+        if not 1e-30 <= temperature <= 1e30:  # beyond, 1 / T or T log Z leaves fp32
+            raise ValueError(f"temperature: asked for a number in [1e-30, 1e30], found {temperature!r}")
+        super().__init__(temperature, entropy_at_most, max_probability_at_least, margin_at_least, energy_at_most)
+
+
+class RowsParameters(ctypes.Structure):
+    """SoftmaxEntropyRows."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p),
+        ("row_stride", ctypes.c_uint64),
+        ("entropy", ctypes.c_void_p),
+        ("max_probability", ctypes.c_void_p),
+        ("margin", ctypes.c_void_p),
+        ("energy", ctypes.c_void_p),
+        ("argmax", ctypes.c_void_p),
+        ("verdict", ctypes.c_void_p),
+        ("probabilities", ctypes.c_void_p),
+        ("sequence", ctypes.c_void_p),
+        ("records", ctypes.c_void_p),
+        ("rows", ctypes.c_uint32),
+        ("classes", ctypes.c_uint32),
+        ("options", Thresholds),
+    )
+
+
+class DenseParameters(ctypes.Structure):
+    """SoftmaxEntropyDense."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p),
+        ("entropy", ctypes.c_void_p),
+        ("argmax", ctypes.c_void_p),
+        ("verdict", ctypes.c_void_p),
+        ("max_probability", ctypes.c_void_p),
+        ("margin", ctypes.c_void_p),
+        ("energy", ctypes.c_void_p),
+        ("probabilities", ctypes.c_void_p),
+        ("channels", ctypes.c_uint32),
+        ("pixels", ctypes.c_uint32),
+        ("options", Thresholds),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel, its grid and block, and its one parameter (keep it alive until the launch is enqueued)."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    parameters: ctypes.Structure
+    shared_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A result record as the host reads it; fields as in softmax_entropy.h."""
+
+    sequence: int
+    argmax: int
+    verdict: Verdict
+    entropy: float
+    max_probability: float
+    margin: float
+    energy: float
+
+
+def read_record(memory: bytes | bytearray | memoryview, sequence: int) -> Record | None:
+    """Return the record of frame `sequence`, or None: not written yet, another frame's, or torn. None means REJECT.
+
+    Args:
+        memory: 32 bytes of mapped memory.
+        sequence: the number that was in *sequence when the kernel was launched.
+    """
+    words = struct.unpack("<8I", bytes(memory))  # one copy, then judged: the device may still be writing
+    check = _RECORD_CHECK
+    for word in words[:7]:
+        check ^= word
+    if words[0] != sequence or words[7] != check:
+        return None
+    argmax, verdict, *scores = struct.unpack("<iI4f", struct.pack("<6I", *words[1:7]))
+    return Record(words[0], argmax, Verdict(verdict), *scores)
+
+
+def _pointers(addresses: Mapping[str, int], known: tuple[str, ...], sizes: Mapping[str, int]) -> dict[str, int]:
+    for name, address in addresses.items():
+        if name not in known:
+            raise ValueError(f"outputs: asked for any of {', '.join(known)}, found {name!r}")
+        if address == 0 or address % sizes[name] != 0:
+            raise ValueError(f"{name}: asked for an address aligned to {sizes[name]} bytes, found {address:#x}")
+    return dict(addresses)
+
+
+def _element_size(dtype: str) -> int:
+    if dtype not in ELEMENT_SIZES:
+        raise ValueError(f"dtype: asked for one of {', '.join(ELEMENT_SIZES)}, found {dtype!r}")
+    return ELEMENT_SIZES[dtype]
+
+
+def plan_rows(
+    logits: int,
+    dtype: str,
+    rows: int,
+    classes: int,
+    outputs: Mapping[str, int],
+    thresholds: Thresholds | None = None,
+    row_stride: int | None = None,
+) -> Launch:
+    """Plan a launch over rows [N, C].
+
+    Args:
+        logits: device address, aligned to one element.
+        dtype: "f16", "bf16" or "f32".
+        rows: N >= 1.
+        classes: C in [1, 65536].
+        outputs: device addresses by name: entropy, max_probability, margin, energy (fp32 [N]), argmax (int32 [N]),
+            verdict (uint8 [N]), probabilities ([N, C] of the logits' type); or records (32 bytes a row, aligned to 32)
+            with sequence (a uint32), both in mapped host memory, and nothing else.
+        thresholds: None for temperature 1 and no thresholds.
+        row_stride: elements from row to row, >= C; None for contiguous rows.
+
+    Raises:
+        ValueError: whatever a kernel cannot do, with what was asked and found.
+    """
+    size = _element_size(dtype)
+    stride = classes if row_stride is None else row_stride
+    if not 1 <= classes <= LARGEST_CLASSES:
+        raise ValueError(f"classes: asked for 1 to {LARGEST_CLASSES}, found {classes}")
+    if not 1 <= rows <= _GRID_X:
+        raise ValueError(f"rows: asked for 1 to {_GRID_X}, found {rows}")
+    if stride < classes:
+        raise ValueError(f"row_stride: asked for at least C = {classes} elements, found {stride}")
+    if logits == 0 or logits % size != 0:
+        raise ValueError(f"logits: asked for an address aligned to {size} bytes, found {logits:#x}")
+    sizes = {"probabilities": size, "verdict": 1, "records": 32} | dict.fromkeys(
+        ("entropy", "max_probability", "margin", "energy", "argmax", "sequence"), 4
+    )
+    pointers = _pointers(outputs, tuple(sizes), sizes)
+    names = set(pointers)
+    if names & {"records", "sequence"}:
+        if names != {"records", "sequence"}:
+            raise ValueError(f"outputs: records and sequence go together and alone, found {', '.join(sorted(names))}")
+        output = "record"
+    elif "probabilities" in names:
+        output = "probabilities"
+    elif names == {"entropy"}:
+        output = "entropy"
+    elif names:
+        output = "scores"
+    else:
+        raise ValueError("outputs: asked for at least one, found none")
+    parameters = RowsParameters(
+        logits=logits, row_stride=stride, rows=rows, classes=classes, options=thresholds or Thresholds(), **pointers
+    )
+    if classes <= LARGEST_LANES8_CLASSES:
+        layout, blocks, threads = "lanes8", -(-rows // 16), 128
+    elif classes <= LARGEST_WARP_CLASSES:
+        # One frame alone needs one warp; three idle ones beside it would only take part in the launch.
+        layout, blocks, threads = "warp", -(-rows // 4), 128 if rows > 1 else 32
+    else:
+        # Four 16-byte windows a thread are under way at once: threads enough to take the row in one go, if possible.
+        windows = -(-classes * size // 64)
+        layout, blocks, threads = "block", rows, min(1024, max(64, 1 << (windows - 1).bit_length()))
+    return Launch(f"softmax_entropy_{layout}_{dtype}_{output}", (blocks, 1, 1), (threads, 1, 1), parameters)
+
+
+def plan_dense(
+    logits: int,
+    dtype: str,
+    images: int,
+    channels: int,
+    pixels: int,
+    outputs: Mapping[str, int],
+    thresholds: Thresholds | None = None,
+) -> Launch:
+    """Plan a launch over channel-major logits [N, C, H, W], contiguous, with pixels = H * W.
+
+    Args:
+        logits: device address, aligned to one element.
+        dtype: "f16", "bf16" or "f32".
+        images: N in [1, 65535].
+        channels: C in [1, 32].
+        pixels: H * W >= 1.
+        outputs: device addresses by name. entropy and argmax (uint8) alone give the fast kernel, whose entropy is fp16
+            for 16-bit logits. With any of verdict (uint8), max_probability, margin, energy (fp32) or probabilities (the
+            logits' type), entropy is fp32.
+        thresholds: None for temperature 1 and no thresholds.
+
+    Raises:
+        ValueError: whatever a kernel cannot do, with what was asked and found.
+    """
+    size = _element_size(dtype)
+    if not 1 <= channels <= DENSE_BOUNDS[-1]:
+        raise ValueError(f"channels: asked for 1 to {DENSE_BOUNDS[-1]}, found {channels}; more classes go as rows")
+    if not 1 <= images <= _GRID_Y:
+        raise ValueError(f"images: asked for 1 to {_GRID_Y}, found {images}")
+    if not 1 <= pixels < 2**32:
+        raise ValueError(f"pixels: asked for 1 to {2**32 - 1}, found {pixels}")
+    if logits == 0 or logits % size != 0:
+        raise ValueError(f"logits: asked for an address aligned to {size} bytes, found {logits:#x}")
+    labels = set(outputs) <= {"entropy", "argmax"}
+    sizes = {"entropy": size if labels else 4, "argmax": 1, "verdict": 1, "probabilities": size}
+    sizes |= dict.fromkeys(("max_probability", "margin", "energy"), 4)
+    pointers = _pointers(outputs, tuple(sizes), sizes)
+    if not pointers:
+        raise ValueError("outputs: asked for at least one, found none")
+    pairs = pixels % 2 == 0 and logits % (2 * size) == 0
+    pairs = pairs and all(address % (2 * sizes[name]) == 0 for name, address in pointers.items())
+    bound = f"c{next(b for b in DENSE_BOUNDS if b >= channels)}" if pairs else "unaligned"
+    threads = -(-pixels // (2 if pairs else 1))
+    parameters = DenseParameters(
+        logits=logits, channels=channels, pixels=pixels, options=thresholds or Thresholds(), **pointers
+    )
+    kernel = f"softmax_entropy_dense_{dtype}_{bound}_{'labels' if labels else 'scores'}"
+    return Launch(kernel, (-(-threads // 128), images, 1), (128, 1, 1), parameters)
