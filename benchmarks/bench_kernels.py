@@ -21,7 +21,7 @@ from checkout import ROOT, make_importable
 
 make_importable()
 
-from bench_small import bench_graph_node, bench_preprocess  # noqa: E402
+from bench_small import bench_activation, bench_graph_node, bench_preprocess  # noqa: E402
 from gpu_device import Stopwatch, circumstances_of, copy_bandwidth, open_gpu, percentiles  # noqa: E402
 from kernel_cases import GRID, Case, check, prepare, release  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -33,6 +33,7 @@ from framegate.cuda_kernels.kernels import Kernels  # noqa: E402
 from framegate.runtime.machine import circumstances  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "kernels.json"
+PARTS = ("grid", "graph", "preprocess", "activation")
 NO_DEVICE = "no device: nothing measured"
 
 
@@ -94,12 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Check, measure, write. Exit code 1 if a result is wrong or the GPU can't be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help=f"result file (default {OUT.relative_to(ROOT)})")
-    parser.add_argument("--only", choices=("grid", "graph", "preprocess"), action="append", help="default: all")
+    parser.add_argument("--only", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--repeats", type=int, default=1000, help="samples a case (default 1000)")
     parser.add_argument("--frames", type=int, default=10_000, help="frames of the graph comparison (default 10000)")
     parser.add_argument("--driver", default="auto", help="CUDA layer: auto, bindings or pycuda")
     options = parser.parse_args(arguments)
-    parts = set(options.only or ("grid", "graph", "preprocess"))
+    parts = set(options.only or PARTS)
     try:
         gpu = open_gpu(options.driver)
     except CudaError as error:
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written: {options.out}")
-    wrong = [one for part in ("grid", "preprocess") for one in report.get(part, []) if "wrong" in one]
+    wrong = [one for part in ("grid", "preprocess", "activation") for one in report.get(part, []) if "wrong" in one]
     wrong += [report["graph"]] if "wrong" in report.get("graph", {}) else []
     for one in wrong:
         print(f"WRONG: {one.get('case', 'graph')}: {one['wrong']}", file=sys.stderr)
@@ -138,6 +139,9 @@ def measure_all(gpu: Driver, parts: set[str], repeats: int, frames: int) -> dict
     if "preprocess" in parts:
         report["preprocess"] = bench_preprocess(gpu, Kernels(gpu, "preprocess"), watch, repeats)
         print(json.dumps(report["preprocess"], indent=2), flush=True)
+    if "activation" in parts:
+        report["activation"] = bench_activation(gpu, Kernels(gpu, "activation_entropy"), watch, repeats)
+        print(json.dumps(report["activation"], indent=2), flush=True)
     if "grid" in parts:
         report["grid"] = []
         for number, case in enumerate(GRID, 1):

@@ -58,16 +58,16 @@ class Step:
 
 STEPS = (
     Step("doctor", (PYTHON, "-m", "framegate.runtime.cli", "doctor"), 30),
-    Step("tests", (*GPU_TESTS, "tests"), 180),
+    Step("tests", (*GPU_TESTS, "tests/cuda_kernels"), 180),
     Step(
         "memcheck",
         (SANITIZER, "--tool", "memcheck", "--error-exitcode", "1", *GPU_TESTS, "-k", "small", "tests/cuda_kernels"),
-        60,
+        90,
     ),
     Step(
         "racecheck",
         (SANITIZER, "--tool", "racecheck", "--error-exitcode", "1", *GPU_TESTS, "-k", "small", "tests/cuda_kernels"),
-        60,
+        90,
     ),
     Step(
         "latency",
@@ -77,7 +77,7 @@ STEPS = (
     Step(
         "kernels",
         (
-            *(PYTHON, "benchmarks/bench_kernels.py", "--only", "preprocess", "--only", "grid"),
+            *(PYTHON, "benchmarks/bench_kernels.py", "--only", "preprocess", "--only", "activation", "--only", "grid"),
             *("--out", f"{RESULTS}/kernels.json"),
         ),
         300,

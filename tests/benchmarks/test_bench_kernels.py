@@ -126,6 +126,7 @@ def bench(monkeypatch, emulate):
     monkeypatch.setattr(small, "STAND_IN_NODES", 1)
     monkeypatch.setattr(small, "FRAME", (64, 48))
     monkeypatch.setattr(small, "SIDE", 16)
+    monkeypatch.setattr(small, "TAPS", ((2, 3, 5, 7),))
     case = importlib.import_module("kernel_cases").Case
     monkeypatch.setattr(
         module,
@@ -148,7 +149,8 @@ def test_everything_is_checked_measured_and_written(bench, tmp_path, capsys):
     assert {"commit", "cpu", "date", "torch", "triton"} <= set(report["machine"])
     assert set(report["graph"]["launch_to_record_us"]) == {"p50", "p99", "p99.9", "max"}
     assert len(report["preprocess"]) == 6
-    assert all(set(one["us"]) == {"p50", "p99", "p99.9", "max"} for one in report["preprocess"])
+    assert len(report["activation"]) == 1
+    assert all(set(one["us"]) == {"p50", "p99", "p99.9", "max"} for one in report["preprocess"] + report["activation"])
     for one in report["grid"]:
         assert set(one["us"]) == {"p50", "p99", "p99.9", "max"}
         assert one["GB_per_s"] == pytest.approx(one["bytes"] / one["us"]["p50"] / 1e3, abs=0.1)

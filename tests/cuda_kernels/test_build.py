@@ -56,8 +56,9 @@ def source(tmp_path) -> Path:
 
 
 @needs_nvcc
+@pytest.mark.slow
 def test_every_kernel_compiles_for_every_architecture_without_spills():
-    """In the user's cache: a second run takes no time. `make kernels` does the same."""
+    """In the user's cache: minutes the first time, no time after that. `make kernels` does the same."""
     nvcc = Nvcc.find()
     built = build(kernel_sources())
     assert [one.source for one in built] == kernel_sources()
