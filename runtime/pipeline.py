@@ -83,9 +83,11 @@ class Pipeline:
         self._health = CameraHealth(source.frame_size, fixed_size=source.fixed_size)
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
+        self._entered = False
         self.stats = PipelineStats(tuple(roi.name for roi in self._rois))
 
     def __enter__(self) -> Pipeline:
+        self._entered = True
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
@@ -121,8 +123,13 @@ class Pipeline:
         """Results frame by frame, until the source ends or the pipeline is stopped.
 
         Raises:
+            UsageError: The pipeline was not entered with ``with``, so nothing runs that could give a result.
             FramegateError: After the last result, if the source broke off.
         """
+        if not self._entered:
+            raise UsageError(
+                "a pipeline runs inside its with block only: with Pipeline(...) as pipeline: ..."
+            )
         while (result := self._results.take()) is not None:
             yield result
         if self._failure is not None:

@@ -89,8 +89,11 @@ class Session:
 
     def describe(self) -> str:
         """Model, engine and promise in one line."""
-        promise = self.calibration.promise() if self.calibration else "NOT CALIBRATED: every frame will be rejected"
-        return f"{self.bundle.name} on {self.backend.engine}, {self.precision}; {promise}"
+        running = f"{self.bundle.name} on {self.backend.engine}, {self.precision}"
+        if self.calibration is None:
+            return f"{running}; NOT CALIBRATED: every frame will be rejected"
+        other = "" if self.calibration.engine == self.backend.engine else f"; calibrated on {self.calibration.engine}"
+        return f"{running}; {self.calibration.promise()}{other}"
 
     def infer(self, image: Image, frame_id: int | None = None, captured_ns: int | None = None) -> Prediction:
         """Judge one whole image.

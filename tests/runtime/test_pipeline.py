@@ -184,6 +184,11 @@ def test_stopping_early_ends_all_threads_and_keeps_what_was_judged(session):
     assert pipeline.stats.frames >= 6
 
 
+def test_iterating_without_with_is_an_error_and_does_not_wait_forever(session, blue):
+    with pytest.raises(UsageError, match="inside its with block"):
+        next(iter(Pipeline(Numbered(blue), session)))
+
+
 def test_a_lossless_pipeline_nobody_reads_can_be_stopped(session, blue):
     with Pipeline(Numbered(blue), session, lossless=True) as pipeline:
         time.sleep(0.2)  # the worker now waits for room in the results

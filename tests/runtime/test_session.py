@@ -55,6 +55,10 @@ def test_fault_not_calibrated(make_bundle, coloured, backend):
     assert prediction.to_json()["threshold"] is None
 
 
+def test_another_engine_version_than_the_calibrated_one_is_named(tiny_bundle):
+    assert Session.open(tiny_bundle, "onnxruntime").describe().endswith("; calibrated on test")
+
+
 class _Breaking:
     """A real engine that fails from a given call on, as a device that falls off the bus does."""
 
