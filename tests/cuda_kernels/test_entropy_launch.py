@@ -1,4 +1,4 @@
-"""Launch plans of softmax_entropy.cu: what no kernel can do is refused before any launch, and every plan has its kernel."""
+"""Launch plans of softmax_entropy.cu: the impossible is refused before any launch, and every plan has its kernel."""
 
 from __future__ import annotations
 
