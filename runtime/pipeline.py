@@ -127,9 +127,7 @@ class Pipeline:
             FramegateError: After the last result, if the source broke off.
         """
         if not self._entered:
-            raise UsageError(
-                "a pipeline runs inside its with block only: with Pipeline(...) as pipeline: ..."
-            )
+            raise UsageError("a pipeline runs inside its with block only: with Pipeline(...) as pipeline: ...")
         while (result := self._results.take()) is not None:
             yield result
         if self._failure is not None:
