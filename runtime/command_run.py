@@ -16,7 +16,7 @@ from framegate.runtime.faults import FaultInjector, parse_faults
 from framegate.runtime.machine import circumstances
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.report import stats_tables
-from framegate.runtime.roi import parse_rois, require_inside
+from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sink_jsonl import JsonLinesSink
 from framegate.runtime.sink_video import OverlayVideoSink
@@ -87,17 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = open_source(arguments.source, realtime=not arguments.as_fast_as_possible, loop=arguments.loop)
         stack.callback(source.close)
-        if source.frame_size is not None:
-            require_inside(rois, source.frame_size)
         if faults:
             source = FaultInjector(source, faults)
-        sinks: list[Sink] = []
-        if arguments.jsonl:
-            sinks.append(JsonLinesSink(arguments.jsonl))
-            stack.callback(sinks[-1].close)
-        if arguments.video:
-            sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
-            stack.callback(sinks[-1].close)
         pipeline = Pipeline(
             source,
             session,
@@ -107,6 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
             lossless=not source.live,
             keep_frames=arguments.video is not None,
         )
+        # Files are replaced last, when everything else that was asked for is known to be possible.
+        _require_distinct(arguments.source, arguments.jsonl, arguments.video)
+        sinks: list[Sink] = []
+        if arguments.video:
+            sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
+            stack.callback(sinks[-1].close)
+        if arguments.jsonl:
+            sinks.append(JsonLinesSink(arguments.jsonl))
+            stack.callback(sinks[-1].close)
         code, ending = _consume(pipeline, source, sinks)
     if arguments.json:
         about = {"source": source.name, "model": session.describe(), "machine": circumstances()}
@@ -117,6 +117,21 @@ def run(arguments: argparse.Namespace) -> int:
     if ending:
         tell(f"framegate: {ending}")
     return code
+
+
+def _require_distinct(source: str, *outputs: Path | None) -> None:
+    """Refuse to write over the source, or two outputs into one file.
+
+    Raises:
+        UsageError: Two of the paths are the same file.
+    """
+    taken = {Path(source).resolve()} if Path(source).exists() else set()
+    for output in outputs:
+        if output is None:
+            continue
+        if output.resolve() in taken:
+            raise UsageError(f"output {output} is also the source or another output; nothing was written")
+        taken.add(output.resolve())
 
 
 def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink]) -> tuple[int, str]:

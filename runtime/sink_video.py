@@ -39,7 +39,7 @@ class OverlayVideoSink:
         if self.path.suffix.lower() not in _CODECS:
             raise SinkError(f"video {self.path}: the ending decides the format; use {' or '.join(_CODECS)}")
         try:
-            self.path.open("wb").close()  # find out now, not after the first frame
+            self.path.open("ab").close()  # find out now, not after the first frame; an old video stays until then
         except OSError as error:
             raise SinkError(f"video {self.path}: cannot be written ({error.strerror})") from error
 

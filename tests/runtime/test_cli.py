@@ -224,6 +224,24 @@ def test_a_full_disk_is_one_line(clip, tiny_bundle):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--video", "--jsonl"])
+def test_the_source_is_never_written_over(clip, tiny_bundle, capsys, tmp_path, option):
+    mine = tmp_path / "mine.avi"
+    mine.write_bytes(clip.read_bytes())
+    assert "is also the source" in refused(capsys, 2, "run", mine, "--bundle", tiny_bundle, option, mine)
+    assert mine.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [(["--deadline-ms", "-3"], 2), (["--video", "v.gif"], 1), (["--video", "v.jsonl"], 2)]
+)
+def test_wrong_usage_leaves_old_verdicts_alone(clip, tiny_bundle, capsys, tmp_path, monkeypatch, options, code):
+    monkeypatch.chdir(tmp_path)
+    Path("v.jsonl").write_text("yesterday")
+    refused(capsys, code, "run", clip, "--bundle", tiny_bundle, "--jsonl", "v.jsonl", *options)
+    assert Path("v.jsonl").read_text() == "yesterday"
+
+
 def test_ctrl_c_keeps_what_was_written_and_prints_the_table(tiny_bundle, tmp_path):
     jsonl = tmp_path / "v.jsonl"
     process = subprocess.Popen(
