@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +102,7 @@ def write_manifest(
     labels: tuple[str, ...],
     preprocess: PreprocessSpec,
     models: Mapping[str, str],
+    taps: Sequence[str],
     origin: Mapping[str, Any],
     parity: list[dict[str, Any]],
 ) -> None:
@@ -113,6 +114,7 @@ def write_manifest(
         labels: One per class, in the order of the logits.
         preprocess: How an image becomes the network's input.
         models: Precision -> file name.
+        taps: Layers whose activations can be watched, from early to late.
         origin: Where weights and data come from, for people.
         parity: The rows of the parity table.
     """
@@ -127,7 +129,7 @@ def write_manifest(
             "preprocess": asdict(preprocess),
             "models": dict(models),
             "outputs": ["logits"],
-            "taps": [],
+            "taps": list(taps),
             "files": {file: sha256_file(folder / file) for file in files},
             "origin": dict(origin),
             "parity": parity,

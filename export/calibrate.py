@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from framegate.cuda_kernels.reference import softmax_scores
 from framegate.export.selective_risk import Flags, Floats, check_promise, select_threshold
-from framegate.models.cifar10 import LabelledImages
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import CalibrationError
 

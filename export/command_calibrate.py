@@ -12,8 +12,8 @@ from framegate.export.calibrate import Promise, calibrate, fingerprint
 from framegate.export.command_export import add_promise_options, promise_of
 from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
 from framegate.export.report_tables import calibration_table
-from framegate.models import cifar10
-from framegate.models.cifar10 import LabelledImages
+from framegate.models import datasets
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.backend import BACKENDS, choose_backend
 from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
 from framegate.runtime.calibration import Calibration, record_key
@@ -24,7 +24,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``calibrate`` to the command line."""
     parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again (needs PyTorch)")
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
-    parser.add_argument("--data", required=True, type=Path, help="folder with the unpacked CIFAR-10 archive")
+    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
     parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
     parser.add_argument("--precision", default="all", help="e.g. int8; default: all that the bundle has")
     add_promise_options(parser)
@@ -80,7 +80,7 @@ def calibrate_bundle(
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    _, split = cifar10.load_training(arguments.data)
+    _, split = datasets.detect(arguments.data).load_training(arguments.data)
     with progress_bar() as progress:
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))

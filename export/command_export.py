@@ -9,7 +9,7 @@ from pathlib import Path
 from framegate.export.calibrate import Promise
 from framegate.export.export_bundle import Splits, export_bundle
 from framegate.export.report_tables import calibration_table, parity_table
-from framegate.models import cifar10
+from framegate.models import datasets
 from framegate.runtime.console import OUT, progress_bar, say
 
 
@@ -38,7 +38,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``export`` to the command line."""
     parser = commands.add_parser("export", help="turn a checkpoint into a calibrated bundle (needs PyTorch)")
     parser.add_argument("checkpoint", type=Path, help="checkpoint written by framegate train")
-    parser.add_argument("--data", required=True, type=Path, help="folder with the unpacked CIFAR-10 archive")
+    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument("--origin", default="", help="where the weights come from and their licence, for the manifest")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -49,8 +49,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(arguments: argparse.Namespace) -> int:
     """Export, print what was found, and say where the bundle lies."""
     promise = promise_of(arguments)
+    data = datasets.detect(arguments.data)
     started = time.monotonic()
-    splits = Splits(*cifar10.load_training(arguments.data), cifar10.load_test(arguments.data))
+    splits = Splits(*data.load_training(arguments.data), data.load_test(arguments.data), data.labels)
     with progress_bar() as progress:
         report = export_bundle(
             arguments.checkpoint, splits, arguments.out, promise, arguments.origin, arguments.force, progress

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.calibrate import Promise, calibrate, fingerprint
@@ -18,12 +19,12 @@ from framegate.export.parity import ParityRow, check_accuracy, compare
 from framegate.export.quantize import to_int8
 from framegate.export.sensitivity import sensitive_layers
 from framegate.models.checkpoint import load_checkpoint
-from framegate.models.cifar10 import LabelledImages
-from framegate.models.hybrid import HybridClassifier
-from framegate.models.train_hybrid import PREPROCESS
+from framegate.models.labelled import LabelledImages
+from framegate.models.registry import architecture
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.calibration import Calibration, record_key
 from framegate.runtime.errors import DataError
+from framegate.runtime.preprocess import PreprocessSpec
 
 QUANTISER_IMAGES = 512
 """Training images whose activations set the INT8 ranges."""
@@ -38,11 +39,13 @@ class Splits:
         train: Sets the INT8 ranges.
         calibration: Sets temperature and threshold.
         test: Serves the accuracy gate and the report.
+        names: The data set's label names, one per class.
     """
 
     train: LabelledImages
     calibration: LabelledImages
     test: LabelledImages
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ExportReport:
 
 
 def write_models(
-    model: HybridClassifier, train: LabelledImages, folder: Path, seed: int, progress: Progress
+    model: nn.Module, spec: PreprocessSpec, train: LabelledImages, folder: Path, seed: int, progress: Progress
 ) -> list[str]:
     """Write ``model.fp32.onnx`` and ``model.int8.onnx``.
 
@@ -75,13 +78,13 @@ def write_models(
     """
     progress("fold and translate", 0, 1)
     deployed = deployment_model(model)
-    graph = onnx_graph.to_onnx(deployed)
+    graph = onnx_graph.to_onnx(deployed, spec)
     onnx_graph.save(onnx_graph.store_half(graph), folder / MODELS["fp32"])
     progress("fold and translate", 1, 1)
     count = min(QUANTISER_IMAGES, len(train))
     images = train.images[np.random.default_rng(seed).choice(len(train), count, replace=False)]
-    keep_float = sensitive_layers(deployed, images, progress)
-    quantised = to_int8(graph, images, PREPROCESS, keep_float, progress)
+    keep_float = sensitive_layers(deployed, images, spec, progress)
+    quantised = to_int8(graph, images, spec, keep_float, progress)
     onnx_graph.save(onnx_graph.store_half(quantised), folder / MODELS["int8"])
     return keep_float
 
@@ -109,18 +112,23 @@ def export_bundle(
     bundle_writer.check_target(target, force)
     model, record = load_checkpoint(checkpoint)
     labels = tuple(str(label) for label in record["labels"])
-    if splits.test.labels.max() >= len(labels):
-        raise DataError(f"checkpoint {checkpoint}: {len(labels)} labels, the data have more; give its own data set")
+    if labels != splits.names:
+        raise DataError(
+            f"checkpoint {checkpoint}: trained on labels {_short(labels)}, the data have {_short(splits.names)}; "
+            "give the data set it was trained on"
+        )
+    network = architecture(record["architecture"]["name"])
     with bundle_writer.staged(target, force) as folder:
-        keep_float = write_models(model, splits.train, folder, promise.seed, progress)
-        parity, calibrations = _compare_and_calibrate(model, folder, splits, promise, progress)
+        keep_float = write_models(model, network.preprocess, splits.train, folder, promise.seed, progress)
+        parity, calibrations = _compare_and_calibrate(model, network.preprocess, folder, splits, promise, progress)
         bundle_writer.write_calibration(folder, calibrations)
         bundle_writer.write_manifest(
             folder,
             name=target.stem,
             labels=labels,
-            preprocess=PREPROCESS,
+            preprocess=network.preprocess,
             models=MODELS,
+            taps=network.taps,
             origin={**_origin(checkpoint, record, origin), "int8_float_layers": keep_float},
             parity=[row.to_json() for row in parity],
         )
@@ -129,12 +137,12 @@ def export_bundle(
 
 
 def _compare_and_calibrate(
-    model: HybridClassifier, folder: Path, splits: Splits, promise: Promise, progress: Progress
+    model: nn.Module, spec: PreprocessSpec, folder: Path, splits: Splits, promise: Promise, progress: Progress
 ) -> tuple[list[ParityRow], dict[str, Calibration]]:
     """Gate, calibrate and compare every backend and precision, the doubtful ones first: a refusal comes early."""
     image_sets = {"test": splits.test.images, "calibration": splits.calibration.images}
     labels, split_sha256 = splits.test.labels, fingerprint(splits.calibration)
-    reference = torch_logits(model, image_sets, progress)
+    reference = torch_logits(model, spec, image_sets, progress)
     trained = calibrate(
         reference["calibration"],
         splits.calibration.labels,
@@ -148,7 +156,7 @@ def _compare_and_calibrate(
     for precision, file in sorted(MODELS.items(), reverse=True):
         for backend in CPU_BACKENDS:
             key = record_key(backend, precision)
-            outputs, engine = backend_logits(backend, folder / file, PREPROCESS, image_sets, progress)
+            outputs, engine = backend_logits(backend, folder / file, spec, image_sets, progress)
             check_accuracy(key, outputs["test"], reference["test"], labels)
             calibrations[key] = calibrate(
                 outputs["calibration"],
@@ -160,6 +168,10 @@ def _compare_and_calibrate(
             )
             rows[key] = compare(key, outputs["test"], calibrations[key], reference["test"], trained, labels)
     return [rows[key] for key in ["torch", *sorted(calibrations)]], calibrations
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"
 
 
 def _origin(checkpoint: Path, record: Mapping[str, Any], text: str) -> dict[str, Any]:

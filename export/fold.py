@@ -15,6 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from framegate.runtime.errors import ExportRefusedError
 
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_NORMALISATIONS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 def deployment_model(model: nn.Module) -> nn.Module:
     """A folded and rounded copy of ``model`` in evaluation mode; every exported file computes this network.
@@ -23,6 +26,10 @@ def deployment_model(model: nn.Module) -> nn.Module:
         ExportRefusedError: A batch normalisation cannot be folded, or a weight does not fit into float16.
     """
     deployed = fold_batch_norm(model)
+    for parameter in deployed.parameters():
+        # Training lays weights out channels last; the exporter would write shape arithmetic for that. A clone and not
+        # contiguous(), which leaves the strides of 1x1 kernels as they are.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     round_to_half(deployed)
     return deployed
 
@@ -40,11 +47,11 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     for parent in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for k in range(len(parent) - 1):
             convolution, normalisation = parent[k], parent[k + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+            if isinstance(convolution, _CONVOLUTIONS) and isinstance(normalisation, _NORMALISATIONS):
                 # The copy keeps the class of the convolution, hence a padding of its own.
                 parent[k] = fuse_conv_bn_eval(convolution, normalisation)
                 parent[k + 1] = nn.Identity()
-    left = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    left = [name for name, module in folded.named_modules() if isinstance(module, _NORMALISATIONS)]
     if left:
         raise ExportRefusedError(
             f"folding: batch normalisation {left[0]!r} ({len(left)} in all) does not follow a convolution in an "
@@ -64,7 +71,7 @@ def round_to_half(model: nn.Module) -> None:
         ExportRefusedError: A weight is not finite or beyond float16 (65504).
     """
     for name, parameter in model.named_parameters():
-        depthwise = parameter.dim() == 4 and parameter.shape[1] == 1
+        depthwise = parameter.dim() >= 4 and parameter.shape[1] == 1
         if parameter.dim() > 1 and not depthwise:
             half = parameter.to(torch.float16).float()
             if not torch.isfinite(half).all():

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from framegate.models.train_hybrid import predict
+from framegate.models.predict import predict
 from framegate.runtime.backend import choose_backend, load_backend
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -59,7 +59,9 @@ def backend_logits(
     return logits, engine.engine
 
 
-def torch_logits(model: nn.Module, image_sets: dict[str, Images], progress: Progress) -> dict[str, Logits]:
+def torch_logits(
+    model: nn.Module, spec: PreprocessSpec, image_sets: dict[str, Images], progress: Progress
+) -> dict[str, Logits]:
     """The trained network's logits, the reference that every exported file is compared with."""
     total = sum(len(images) for images in image_sets.values())
     done = 0
@@ -67,7 +69,7 @@ def torch_logits(model: nn.Module, image_sets: dict[str, Images], progress: Prog
     for name, images in image_sets.items():
         parts = []
         for k in range(0, len(images), _STEP):
-            parts.append(predict(model, images[k : k + _STEP]))
+            parts.append(predict(model, images[k : k + _STEP], spec))
             done += len(parts[-1])
             progress("torch, the trained network", done, total)
         logits[name] = np.concatenate(parts)

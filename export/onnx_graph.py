@@ -14,8 +14,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from framegate.models.hybrid import INPUT_SIZE
 from framegate.runtime.errors import ExportRefusedError
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 OPSET = 18
 """TensorRT 10.3 reads operator sets 9 to 20; 18 is the lowest that the PyTorch exporter writes without conversion."""
@@ -23,7 +23,7 @@ IR_VERSION = 8
 """The file format that belongs to operator set 18."""
 INPUT, OUTPUT = "image", "logits"
 _CLEAN = {"Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "Sigmoid", "ReduceMean", "GlobalAveragePool",
-          "Reshape", "Flatten"}  # fmt: skip
+          "MaxPool", "Reshape", "Flatten"}  # fmt: skip
 """What an image classifier needs. Anything else is a leftover of the export (Shape, Gather, Identity, Pad, ...)."""
 
 
@@ -41,14 +41,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def to_onnx(model: nn.Module) -> onnx.ModelProto:
-    """Translate a deployment model; input ``image`` (batch, 3, 96, 96) float32, output ``logits`` (batch, classes).
+def to_onnx(model: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
+    """Translate a deployment model; input ``image`` (batch, ...) float32, output ``logits`` (batch, classes).
+
+    Args:
+        model: Folded, in evaluation mode.
+        spec: How an image becomes the network's input; it fixes the shape.
 
     Raises:
         ExportRefusedError: The graph has operators that a folded classifier does not need.
     """
     # Two images: the exporter takes a batch of one for a constant.
-    example = torch.zeros(2, 3, INPUT_SIZE, INPUT_SIZE)
+    example = torch.zeros(2, *Preprocessor(spec).tensor.shape[1:])
     with _quiet():
         program = torch.onnx.export(
             model.eval(),

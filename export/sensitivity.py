@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from framegate.models.train_hybrid import to_tensor
+from framegate.models.predict import to_tensor
+from framegate.runtime.preprocess import PreprocessSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -35,20 +36,25 @@ def _round_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 @torch.inference_mode()
-def logit_changes(model: nn.Module, images: npt.NDArray[np.uint8], progress: Progress) -> dict[str, float]:
+def logit_changes(
+    model: nn.Module, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
+) -> dict[str, float]:
     """What quantising each layer alone does to the logits.
 
     Args:
         model: A deployment model; it is left as it was.
         images: (N, h, w, 3) uint8 BGR from the training split.
+        spec: How an image becomes the network's input.
         progress: Called after every layer.
 
     Returns:
         Name of the layer -> root mean square change divided by the standard deviation of the logits.
     """
-    tensors = to_tensor(images).contiguous(memory_format=torch.channels_last)  # about twice as fast on a CPU
+    tensors = to_tensor(images, spec)
+    layout = torch.channels_last_3d if tensors.dim() == 5 else torch.channels_last
+    tensors = tensors.contiguous(memory_format=layout)  # about twice as fast on a CPU
     expected = model(tensors)
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Conv3d, nn.Linear))}
     changes = {}
     for done, (name, layer) in enumerate(layers.items()):
         weight = layer.weight.data
@@ -65,7 +71,9 @@ def logit_changes(model: nn.Module, images: npt.NDArray[np.uint8], progress: Pro
     return changes
 
 
-def sensitive_layers(model: nn.Module, images: npt.NDArray[np.uint8], progress: Progress) -> list[str]:
+def sensitive_layers(
+    model: nn.Module, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
+) -> list[str]:
     """The layers to keep in float32, the most sensitive first."""
-    changes = logit_changes(model, images[:IMAGES], progress)
+    changes = logit_changes(model, images[:IMAGES], spec, progress)
     return sorted((name for name, change in changes.items() if not change <= LARGEST_CHANGE), key=lambda n: -changes[n])

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from framegate.models.hybrid import HybridClassifier
-from framegate.runtime.errors import DataError
+from framegate.models.registry import build
+from framegate.runtime.errors import DataError, UsageError
 
 FORMAT = "framegate-checkpoint-1"
 
 
 def save_checkpoint(
     path: str | Path,
-    model: HybridClassifier,
+    model: nn.Module,
     architecture: dict[str, Any],
     labels: tuple[str, ...],
     notes: dict[str, Any],
@@ -29,7 +30,7 @@ def save_checkpoint(
     Args:
         path: Target file.
         model: Its weights are rounded in place.
-        architecture: Keyword arguments of `HybridClassifier`, plus ``name``.
+        architecture: ``name`` of the registry, number of ``classes``, and the options that differ from its defaults.
         labels: One per class.
         notes: Free record: data, settings, accuracy; must hold plain Python values.
     """
@@ -49,7 +50,7 @@ def save_checkpoint(
     os.replace(temporary, target)
 
 
-def load_checkpoint(path: str | Path) -> tuple[HybridClassifier, dict[str, Any]]:
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the model in evaluation mode, float32.
 
     Returns:
@@ -68,12 +69,15 @@ def load_checkpoint(path: str | Path) -> tuple[HybridClassifier, dict[str, Any]]
         ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"checkpoint {path}: not a {FORMAT} file; train one with `framegate train`")
-    architecture = dict(record["architecture"])
-    if architecture.pop("name", None) != "hybrid":
-        raise DataError(f"checkpoint {path}: architecture {record['architecture']!r} is unknown to this version")
+    try:
+        options = dict(record["architecture"])
+        model = build(str(options.pop("name")), int(options.pop("classes")), options)
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise DataError(
+            f"checkpoint {path}: its network {record.get('architecture')!r} is unknown to this version ({error})"
+        ) from error
     state = record.pop("state")
     try:
-        model = HybridClassifier(**architecture)
         model.load_state_dict({n: value.float() if value.is_floating_point() else value for n, value in state.items()})
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,13 +7,13 @@ training batches), and the 10,000 official test images, which serve only for rep
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from framegate.models.labelled import LabelledImages, checked_labels
 from framegate.runtime.errors import DataError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -22,30 +22,25 @@ SPLIT_SEED = 20260101
 _PER_FILE = 10_000
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images with their labels.
+def find(folder: Path) -> Path | None:
+    """The folder with the batches, ``folder`` itself or one of the two official names in it; None if there is none."""
+    for base in _places(folder):
+        if any(
+            (base / name).is_file() for name in ("data_batch_1", "test_batch", "data_batch_1.bin", "test_batch.bin")
+        ):
+            return base
+    return None
 
-    Attributes:
-        name: Which split, for reports.
-        images: (N, 32, 32, 3) uint8 **BGR**, the order of camera frames, so that data and camera take one path.
-        labels: (N,) int64 in [0, 10).
-    """
 
-    name: str
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, index: npt.NDArray[np.int64], name: str) -> LabelledImages:
-        """The images at ``index``, in that order."""
-        return LabelledImages(name, self.images[index], self.labels[index])
+def _places(folder: Path) -> tuple[Path, ...]:
+    return folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"
 
 
 def _read_binary(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if data.size != _PER_FILE * 3073:
         raise DataError(f"{path}: {data.size} bytes, expected {_PER_FILE * 3073}; download CIFAR-10 again")
     rows = data.reshape(_PER_FILE, 3073)
@@ -66,7 +61,7 @@ def _read_pickle(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
         with path.open("rb") as file:
             record = _ArraysOnly(file, encoding="bytes").load()
         data, labels = np.asarray(record[b"data"], np.uint8), np.asarray(record[b"labels"], np.int64)
-    except (pickle.UnpicklingError, KeyError, EOFError, ValueError, TypeError) as error:
+    except (OSError, pickle.UnpicklingError, KeyError, EOFError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a CIFAR-10 batch in the official Python format ({error!r})") from error
     if data.shape != (_PER_FILE, 3072) or labels.shape != (_PER_FILE,):
         raise DataError(f"{path}: data {data.shape}, expected ({_PER_FILE}, 3072)")
@@ -75,7 +70,7 @@ def _read_pickle(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
 
 def _read(folder: Path, batch: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """One official batch as (images (10000, 32, 32, 3) BGR, labels), whichever format lies in ``folder``."""
-    for base in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
+    for base in _places(folder):
         if (base / f"{batch}.bin").is_file():
             planes, labels = _read_binary(base / f"{batch}.bin")
             break
@@ -87,8 +82,7 @@ def _read(folder: Path, batch: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
             f"{folder}: no CIFAR-10 batch {batch!r} here; give the folder that holds cifar-10-batches-bin "
             "or cifar-10-batches-py (https://www.cs.toronto.edu/~kriz/cifar.html)"
         )
-    if labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{folder}: batch {batch!r} has labels outside 0..9; the file is damaged")
+    labels = checked_labels(f"{folder}: batch {batch!r}", labels, len(LABELS))
     rgb = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(rgb[..., ::-1]), labels
 

@@ -4,67 +4,172 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from framegate.models import cifar10
-from framegate.models.checkpoint import save_checkpoint
+from framegate.models import augment, datasets
+from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.datasets import DataSet
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.train_hybrid import TrainSettings, predict, train_hybrid
-from framegate.runtime.console import progress_bar, say
+from framegate.models.labelled import LabelledImages
+from framegate.models.predict import predict
+from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
+from framegate.models.train_loop import Task, Trainer, choose_device
+from framegate.models.train_settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
+from framegate.runtime.console import progress_bar, say, tell
+from framegate.runtime.errors import DataError, UsageError
+
+_CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``train`` to the command line."""
-    parser = commands.add_parser("train", help="train a classifier and write a checkpoint (needs PyTorch)")
-    parser.add_argument("architecture", choices=["hybrid"])
-    parser.add_argument("--data", required=True, type=Path, help="folder with the unpacked CIFAR-10 archive")
-    parser.add_argument("--trunk-weights", required=True, type=Path, help="MobileNetV2 features.* state dict (.pth)")
-    parser.add_argument(
-        "--trunk-convention", choices=["keras", "torchvision"], default="keras", help="padding and epsilon of the trunk"
+    known = "; ".join(f"{a.name}: {a.about}" for a in ARCHITECTURES.values())
+    parser = commands.add_parser(
+        "train", help="train a classifier and write a checkpoint (needs PyTorch)", epilog=f"Architectures: {known}."
     )
-    parser.add_argument("--convolution", choices=["grouped", "depthwise"], default="grouped", help="head variant")
-    parser.add_argument("--out", type=Path, default=Path("runs/hybrid-cifar10.pt"), help="checkpoint to write")
+    parser.add_argument("architecture", choices=list(ARCHITECTURES), metavar="ARCH", help=", ".join(ARCHITECTURES))
+    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set")
+    parser.add_argument("--dataset", choices=datasets.NAMES, help="default: found out from the folder")
+    parser.add_argument("--download", action="store_true", help="fetch the data set into --data first (see --dataset)")
+    parser.add_argument("--out", type=Path, help="checkpoint to write (default: runs/ARCH-DATASET.pt)")
+    parser.add_argument("--trunk-weights", type=Path, help="hybrid: MobileNetV2 features.* state dict (.pth)")
+    parser.add_argument(
+        "--trunk-convention", choices=["keras", "torchvision"], default="keras", help="hybrid: padding and epsilon"
+    )
+    parser.add_argument(
+        "--convolution", choices=["grouped", "depthwise"], default="grouped", help="hybrid: second head convolution"
+    )
+    parser.add_argument("--no-attention", action="store_true", help="without squeeze-and-excitation")
+    parser.add_argument("--teacher", type=Path, help="checkpoint of a better network on the same data, to learn from")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--resume", action="store_true", help="go on from the state that an interrupted run left")
+    parser.add_argument("--restart", action="store_true", help="forget the state that an interrupted run left")
+    settings = parser.add_argument_group("training settings (default: the architecture's recipe)")
     defaults = TrainSettings()
-    parser.add_argument("--frozen-blocks", type=int, default=defaults.frozen_blocks, help="trunk blocks kept, 0..19")
-    parser.add_argument("--views", type=int, default=defaults.views, help="cached augmented views of each image")
-    parser.add_argument("--epochs", type=int, default=defaults.epochs)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    for field in fields(TrainSettings):
+        option = "--" + field.name.replace("_", "-")
+        default = getattr(defaults, field.name)
+        settings.add_argument(option, type=type(default), choices=_CHOICES.get(field.name), default=None)
     parser.set_defaults(run=run)
+
+
+def _settings(chosen: Architecture, arguments: argparse.Namespace) -> TrainSettings:
+    """The architecture's recipe, overruled by what was given."""
+    given = {f.name: getattr(arguments, f.name) for f in fields(TrainSettings)}
+    recipe = dict(chosen.recipe)
+    if given["adversarial"] not in (None, "none"):
+        recipe.update(frozen_blocks=0, outlier_share=0.0)
+    return TrainSettings(**{**recipe, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The architecture's options that were asked for and differ from the defaults."""
+    asked = {
+        "convolution": arguments.convolution,
+        "keras_trunk": arguments.trunk_convention == "keras",
+        "attention": not arguments.no_attention,
+    }
+    options = {}
+    for name, value in asked.items():
+        if name in chosen.options:
+            if value != chosen.options[name]:
+                options[name] = value
+        elif name == "attention" and not value:
+            raise UsageError(f"--no-attention: {chosen.name} has no attention to leave out")
+    return options
+
+
+def _augmentation(data: DataSet, chosen: Architecture) -> augment.Augmentation:
+    if data.depth > 1:
+        return augment.volumes(data.depth)
+    return augment.signs if data.name == "gtsrb" else augment.objects
+
+
+def _teacher_logits(path: Path, train: LabelledImages, device: str) -> Tensor:
+    """The teacher's answers to the plain training images."""
+    teacher, record = load_checkpoint(path)
+    spec = architecture(record["architecture"]["name"]).preprocess
+    parts = []
+    teacher.to(device)
+    with progress_bar() as progress:
+        for k in range(0, len(train), 250):
+            parts.append(predict(teacher, train.images[k : k + 250], spec))
+            progress("teacher", min(k + 250, len(train)), len(train))
+    logits = torch.from_numpy(np.concatenate(parts))
+    if logits.shape[1] <= int(train.labels.max()):
+        raise DataError(f"teacher {path}: {logits.shape[1]} labels, the data have more; give one trained on them")
+    return logits
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, report clean accuracy on the calibration and test splits, and save."""
-    settings = TrainSettings(
-        frozen_blocks=arguments.frozen_blocks, views=arguments.views, epochs=arguments.epochs, seed=arguments.seed
-    )
-    train, calibration = cifar10.load_training(arguments.data)
-    test = cifar10.load_test(arguments.data)
-    architecture = {
-        "classes": len(cifar10.LABELS),
-        "convolution": arguments.convolution,
-        "keras_trunk": arguments.trunk_convention == "keras",
-    }
-    model = HybridClassifier(**architecture)
-    model.trunk.load_weights(str(arguments.trunk_weights))
+    chosen = architecture(arguments.architecture)
+    settings, options = _settings(chosen, arguments), _options(chosen, arguments)
+    device = choose_device(arguments.device)
+    data = _open_data(arguments)
+    if (data.depth > 1) != (chosen.preprocess.depth > 1):
+        kind = "volumes" if data.depth > 1 else "images"
+        raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
+    train, calibration = data.load_training(arguments.data)
+    test = data.load_test(arguments.data)
+    torch.manual_seed(settings.seed)
+    model = build(chosen.name, len(data.labels), options)
+    if isinstance(model, HybridClassifier):
+        if arguments.trunk_weights is None:
+            raise UsageError(
+                "the hybrid starts from an ImageNet trunk: give --trunk-weights FILE, a state dict with torchvision's "
+                "MobileNetV2 features.* names"
+            )
+        model.trunk.load_weights(str(arguments.trunk_weights))
+    out = arguments.out or Path(f"runs/{chosen.name}-{data.name}.pt")
+    state_file = out.with_suffix(".state")
+    if state_file.exists() and not (arguments.resume or arguments.restart):
+        raise UsageError(
+            f"{state_file} is left from an interrupted run: give --resume to go on, or --restart to begin anew"
+        )
+    teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, train, device)
     started = time.monotonic()
+    task = Task(model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device)
     with progress_bar() as progress:
-        history = train_hybrid(model, train, settings, progress)
+        trainer = Trainer(task, settings, state_file, progress)
+        history = trainer.run(resume=arguments.resume)
+    if trainer.stop_reason:
+        tell(f"stopped early: {trainer.stop_reason}")
     minutes = (time.monotonic() - started) / 60
+    model.cpu()
     notes = {
-        "data": "CIFAR-10",
-        "settings": vars(settings),
+        "data": data.name,
+        "data_citation": data.citation,
+        "settings": settings.to_json(),
+        "teacher": str(arguments.teacher.name) if arguments.teacher else "",
+        "device": device,
         "history": history,
         "train_minutes": round(minutes, 1),
     }
-    architecture = {"name": "hybrid", **architecture}
+    record = {"name": chosen.name, "classes": len(data.labels), **options}
     # Saving rounds the weights, so accuracy is measured afterwards: it belongs to the file, not to the memory.
-    save_checkpoint(arguments.out, model, architecture, cifar10.LABELS, notes)
+    save_checkpoint(out, model, record, data.labels, notes)
     accuracy = {}
     for split in (calibration, test):
-        accuracy[split.name] = float(np.mean(predict(model, split.images).argmax(1) == split.labels))
+        logits = predict(model, split.images, chosen.preprocess)
+        accuracy[split.name] = float(np.mean(logits.argmax(1) == split.labels))
         say(f"{split.name}: accuracy {accuracy[split.name]:.4f} on {len(split)} images")
-    save_checkpoint(arguments.out, model, architecture, cifar10.LABELS, {**notes, "accuracy": accuracy})
-    say(f"trained in {minutes:.1f} min; checkpoint: {arguments.out}")
+    save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
+    state_file.unlink(missing_ok=True)
+    say(f"trained in {minutes:.1f} min; checkpoint: {out}")
     return 0
+
+
+def _open_data(arguments: argparse.Namespace) -> DataSet:
+    if arguments.download:
+        if arguments.dataset is None:
+            raise UsageError(f"--download needs --dataset, one of {', '.join(datasets.NAMES)}")
+        with progress_bar() as progress:
+            datasets.download(arguments.dataset, arguments.data, progress)
+    return datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)

@@ -9,55 +9,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from framegate.models.layers import SqueezeExcitation, convolution, separable
 from framegate.models.mobilenet_v2 import MobileNetV2Trunk
-
-INPUT_SIZE = 96
-"""Width and height of the input in pixels."""
-PIXEL_MEAN = 127.5
-PIXEL_STD = 127.5
-"""The trunk was trained on pixel / 127.5 - 1, RGB."""
 
 HEAD_CHANNELS = 64
 GROUPED_CHANNELS = 128
 GROUPS = 4
 
 
-class SqueezeExcitation(nn.Module):
-    """Scales every channel by a gate in (0, 1) computed from all channel means.
-
-    Args:
-        channels: Channels of the input.
-        reduction: The bottleneck has ``channels // reduction`` units.
-    """
-
-    def __init__(self, channels: int, reduction: int = 8) -> None:
-        super().__init__()
-        # 1x1 convolutions instead of linear layers: no reshape in the exported graph.
-        self.squeeze = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
-        self.expand = nn.Conv2d(channels // reduction, channels, 1)
-        self.relu = nn.ReLU(inplace=True)
-        self.gate = nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, h, w) -> the same shape."""
-        gate: Tensor = self.gate(self.expand(self.relu(self.reduce(self.squeeze(x)))))
-        return x * gate
-
-
 def _head_convolution(kind: str) -> nn.Sequential:
     if kind == "grouped":
-        convolution: list[nn.Module] = [nn.Conv2d(HEAD_CHANNELS, GROUPED_CHANNELS, 3, 2, 1, groups=GROUPS, bias=False)]
-    elif kind == "depthwise":
-        convolution = [
-            nn.Conv2d(HEAD_CHANNELS, HEAD_CHANNELS, 3, 2, 1, groups=HEAD_CHANNELS, bias=False),
-            nn.BatchNorm2d(HEAD_CHANNELS),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(HEAD_CHANNELS, GROUPED_CHANNELS, 1, bias=False),
-        ]
-    else:
-        raise ValueError(f"head convolution is {kind!r}; expected 'grouped' or 'depthwise'")
-    return nn.Sequential(*convolution, nn.BatchNorm2d(GROUPED_CHANNELS), nn.ReLU(inplace=True))
+        return nn.Sequential(*convolution(HEAD_CHANNELS, GROUPED_CHANNELS, 3, 2, groups=GROUPS))
+    if kind == "depthwise":
+        return separable(HEAD_CHANNELS, GROUPED_CHANNELS, 2)
+    raise ValueError(f"head convolution is {kind!r}; expected 'grouped' or 'depthwise'")
 
 
 class HybridClassifier(nn.Module):
@@ -66,12 +31,18 @@ class HybridClassifier(nn.Module):
     Args:
         classes: Number of labels.
         convolution: ``grouped`` or ``depthwise``, the second convolution of the head.
+        attention: Put squeeze-and-excitation behind both convolutions of the head.
         keras_trunk: The trunk follows Keras' padding and epsilon (see `MobileNetV2Trunk`).
         dropout: Probability of zeroing a pooled feature during training, in [0, 1).
     """
 
     def __init__(
-        self, classes: int, convolution: str = "grouped", keras_trunk: bool = True, dropout: float = 0.2
+        self,
+        classes: int,
+        convolution: str = "grouped",
+        attention: bool = True,
+        keras_trunk: bool = True,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.trunk = MobileNetV2Trunk(keras=keras_trunk)
@@ -80,9 +51,9 @@ class HybridClassifier(nn.Module):
             nn.BatchNorm2d(HEAD_CHANNELS),
             nn.ReLU(inplace=True),
         )
-        self.attend1 = SqueezeExcitation(HEAD_CHANNELS)
+        self.attend1 = SqueezeExcitation(HEAD_CHANNELS) if attention else nn.Identity()
         self.convolve = _head_convolution(convolution)
-        self.attend2 = SqueezeExcitation(GROUPED_CHANNELS)
+        self.attend2 = SqueezeExcitation(GROUPED_CHANNELS) if attention else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(GROUPED_CHANNELS, classes)

@@ -33,7 +33,9 @@ class Backend(Protocol):
     classes: int
 
     def bind(self, tensor: Tensor) -> None:
-        """Use this C-contiguous (N, 3, H, W) float32 array as input of every later call, without copying if possible.
+        """Use this C-contiguous float32 array as input of every later call, without copying if possible.
+
+        Its shape is (N, channels, height, width), or (N, 1, depth, height, width) for volumes.
 
         Raises:
             BackendError: The model does not take this shape.

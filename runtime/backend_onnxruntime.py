@@ -34,7 +34,7 @@ class OnnxRuntimeBackend:
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
         expected = self._input.shape
-        if len(expected) != 4 or any(
+        if len(expected) != tensor.ndim or any(
             isinstance(e, int) and e != t for e, t in zip(expected, tensor.shape, strict=True)
         ):
             raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")

@@ -173,11 +173,13 @@ _START_SCRIPT = """
 import numpy, sys
 from framegate.runtime import Session
 session = Session.open(sys.argv[1], sys.argv[2], sys.argv[3])
-session.infer(numpy.full((720, 1280, 3), 128, numpy.uint8))
+session.infer(numpy.full((int(sys.argv[5]), int(sys.argv[4]), 3), 128, numpy.uint8))
 """
 
 
-def measure_startup(bundle: Path, backend: str, precision: str, repetitions: int, progress: Progress) -> list[float]:
+def measure_startup(
+    bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, progress: Progress
+) -> list[float]:
     """Seconds from starting an interpreter to the end of the first verdict's process, for each repetition.
 
     Raises:
@@ -187,7 +189,7 @@ def measure_startup(bundle: Path, backend: str, precision: str, repetitions: int
     for k in range(repetitions):
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", _START_SCRIPT, str(bundle), backend, precision],
+            [sys.executable, "-c", _START_SCRIPT, str(bundle), backend, precision, *map(str, size)],
             capture_output=True,
             text=True,
             check=False,

@@ -49,6 +49,7 @@ class Bundle:
         models: Precision -> file name.
         hashes: File name -> SHA-256.
         calibrations: ``backend/precision`` -> calibration.
+        taps: Layers whose activations can be watched, from early to late.
         origin: Where weights and data come from, for people.
         parity: The export's report: each backend and precision beside the trained network on the test images.
     """
@@ -60,6 +61,7 @@ class Bundle:
     models: Mapping[str, str]
     hashes: Mapping[str, str]
     calibrations: Mapping[str, Calibration]
+    taps: tuple[str, ...]
     origin: Mapping[str, Any]
     parity: tuple[Mapping[str, Any], ...]
 
@@ -101,6 +103,7 @@ class Bundle:
             models=models,
             hashes=hashes,
             calibrations=_read_calibrations(folder, models, hashes) if CALIBRATION in hashes else {},
+            taps=tuple(str(tap) for tap in manifest.get("taps", ())),
             origin=dict(manifest.get("origin", {})),
             parity=tuple(manifest.get("parity", ())),
         )

@@ -18,6 +18,7 @@ from framegate.runtime.command_run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, say
 from framegate.runtime.errors import BackendError, SinkError, UsageError
 from framegate.runtime.machine import circumstances
+from framegate.runtime.preprocess import PreprocessSpec
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +28,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--frames", type=int, default=2000, help="timed frames per configuration (default: 2000)")
     parser.add_argument("--memory-frames", type=int, default=10_000, help="frames of the memory test, 0 skips it")
     parser.add_argument("--threads", type=int, help="CPU threads of every engine (default: each engine's own choice)")
-    parser.add_argument("--size", default="1280x720", metavar="WxH", help="size of the synthetic frames")
+    parser.add_argument(
+        "--size", metavar="WxH", help="size of the synthetic frames (default: 1280x720, for volumes a column of slices)"
+    )
     parser.add_argument("--out", type=Path, help="also write the figures with their circumstances to this JSON file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run)
@@ -35,10 +38,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report."""
-    size = _size(arguments.size)
     if arguments.frames < 1 or arguments.memory_frames < 0:
         raise UsageError("--frames must be at least 1 and --memory-frames at least 0")
     bundle = Bundle.open(arguments.bundle)
+    size = _size(arguments.size, bundle.preprocess)
     if arguments.out and not arguments.out.parent.is_dir():
         raise SinkError(f"results {arguments.out}: the folder {arguments.out.parent} does not exist")
     installed = []
@@ -54,13 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with progress_bar() as progress:
         results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress)
-        startup = bench.measure_startup(arguments.bundle, default, precision, 5, progress)
+        startup = bench.measure_startup(arguments.bundle, default, precision, size, 5, progress)
         memory = (
             bench.measure_memory(bundle, default, precision, arguments.memory_frames, size, progress)
             if arguments.memory_frames
             else None
         )
-    record = _record(arguments, bundle, results, f"{default}/{precision}", startup, memory)
+    record = _record(arguments, size, bundle, results, f"{default}/{precision}", startup, memory)
     if arguments.out:
         try:
             arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -73,15 +76,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str | None, spec: PreprocessSpec) -> tuple[int, int]:
+    """Width and height of the frames; without a wish the smallest column of slices that the test pattern can fill."""
+    if text is None:
+        if spec.depth == 1:
+            return 1280, 720
+        scale = max(-(-128 // spec.width), -(-64 // (spec.depth * spec.height)), -(-16 // spec.height))
+        return scale * spec.width, scale * spec.depth * spec.height
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) >= 64 and int(height) >= 64):
         raise UsageError(f"--size {text!r}: expected WIDTHxHEIGHT in pixels, at least 64x64")
+    if int(height) % spec.depth:
+        raise UsageError(f"--size {text!r}: the height must be a multiple of the {spec.depth} slices of a volume")
     return int(width), int(height)
 
 
 def _record(
     arguments: argparse.Namespace,
+    size: tuple[int, int],
     bundle: Bundle,
     results: list[bench.Configuration],
     default: str,
@@ -106,7 +118,7 @@ def _record(
         "what": "closed loop, frame available -> verdict ready, against the bare engine, interleaved in one process",
         "command": f"framegate bench {arguments.bundle} --frames {arguments.frames}"
         + (f" --threads {arguments.threads}" if arguments.threads else "")
-        + f" --size {arguments.size}",
+        + f" --size {size[0]}x{size[1]}",
         "bundle": {"name": bundle.name, "models": {p: bundle.hashes[f] for p, f in bundle.models.items()}},
         "machine": circumstances(),
         "configurations": rows,

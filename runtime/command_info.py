@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
             "path": str(bundle.path),
             "labels": list(bundle.labels),
             "input": [bundle.preprocess.width, bundle.preprocess.height],
+            "slices": bundle.preprocess.depth,
             "models": {precision: bundle.hashes[file] for precision, file in bundle.models.items()},
             "parity": list(bundle.parity),
             "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     spec = bundle.preprocess
     say(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
-    say(f"input {spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
+    slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
+    say(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
     for precision, file in bundle.models.items():
         size = bundle.model_path(precision).stat().st_size / 2**20
         say(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")

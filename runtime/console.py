@@ -29,9 +29,32 @@ def tell(line: str) -> None:
     ERR.print(line, markup=False)
 
 
+_LINE_INTERVAL_S = 30.0
+
+
+def _progress_lines() -> Callable[[str, int, int], None]:
+    """Progress for a log file: one line every half minute."""
+    begun = last = time.monotonic()
+
+    def update(description: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LINE_INTERVAL_S:
+            last = now
+            tell(f"{now - begun:6.0f} s  {description}  {done}/{total}")
+
+    return update
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar driven by calls of (description, done, total); a changed total starts the bar again."""
+    """Progress driven by calls of (description, done, total); a changed total starts the bar again.
+
+    On a terminal a bar, in a log file a line every half minute.
+    """
+    if not ERR.is_terminal:
+        yield _progress_lines()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERR) as progress:
         task: TaskID | None = None

@@ -13,13 +13,19 @@ BLACK_MEAN = 12.0
 BLACK_STD = 6.0
 """A frame is black if mean and standard deviation of all its values (0..255) are at most these: a covered lens with
 sensor noise is, a night street with lamps is not."""
-_ROW_STEP = 32
+ROW_STEP = 32
+"""Of a camera's frame every so many rows are looked at."""
 _HISTORY = 32
 _NEVER = (-1.0, -1.0)  # no pixels have a negative mean
 
 
-def unusable(image: object) -> str:
-    """Why this image cannot be classified at all, or an empty string."""
+def unusable(image: object, depth: int = 1) -> str:
+    """Why this image cannot be classified at all, or an empty string.
+
+    Args:
+        image: What came as pixels.
+        depth: Slices that it must be a column of, for volumes.
+    """
     if not isinstance(image, np.ndarray):
         return f"expected a (height, width, 3) uint8 BGR array, got {type(image).__name__}"
     if image.ndim != 3 or image.shape[2] != 3:
@@ -29,6 +35,11 @@ def unusable(image: object) -> str:
         return f"expected 8-bit pixels (uint8), got {image.dtype}"
     if min(image.shape[:2]) < MIN_SIDE:
         return f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}"
+    if depth > 1 and (image.shape[0] % depth or image.shape[0] // depth < MIN_SIDE):
+        return (
+            f"expected {depth} slices of equal height, at least {MIN_SIDE} pixels, one below the other, "
+            f"got {image.shape[1]}x{image.shape[0]}"
+        )
     return ""
 
 
@@ -39,9 +50,10 @@ class CameraHealth:
         frame_size: (width, height) that every frame must have; None: the first usable frame decides.
         fixed_size: False for sources whose images may differ in size (a folder of photographs).
 
-    Frozen content is found by comparing every 32nd row with those rows of the last 32 frames. Identical frames are
-    always found, also when a ring of stale buffers is played again and when time stamps advance; a live camera's
-    noise makes an accidental match practically impossible, and if it happens, the frame is rejected, not accepted.
+    Frozen content is found by comparing every 32nd row (of a volume every row) with those rows of the last 32 frames.
+    Identical frames are always found, also when a ring of stale buffers is played again and when time stamps advance;
+    a live camera's noise makes an accidental match practically impossible, and if it happens, the frame is rejected,
+    not accepted.
     """
 
     def __init__(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> None:
@@ -52,8 +64,14 @@ class CameraHealth:
         self._moments: list[tuple[float, float]] = []
         self._slot = 0
 
-    def check(self, image: Image) -> tuple[tuple[Reason, ...], str]:
-        """Reasons to reject this frame whatever the network says, and a sentence for people."""
+    def check(self, image: Image, row_step: int = ROW_STEP) -> tuple[tuple[Reason, ...], str]:
+        """Reasons to reject this frame whatever the network says, and a sentence for people.
+
+        Args:
+            image: The whole frame.
+            row_step: Look at every so many rows, always the same for one stream. Volumes need 1: most rows of a
+                shape in empty space are black in all of them.
+        """
         problem = unusable(image)
         if problem:
             return (Reason.BAD_INPUT,), problem
@@ -63,7 +81,7 @@ class CameraHealth:
                 self._expected = (width, height)
             elif (width, height) != self._expected:
                 return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
-        pixels = self._remember(image[::_ROW_STEP])
+        pixels = self._remember(image[::row_step])
         mean, std = cv2.meanStdDev(pixels)
         reasons: tuple[Reason, ...] = ()
         if mean[0, 0] <= BLACK_MEAN and std[0, 0] <= BLACK_STD:

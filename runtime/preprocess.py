@@ -2,6 +2,11 @@
 
 Resizing differences between training and deployment move decisions (a 2-tap bilinear resize of a large image
 does not match an antialiased one), so the mode is written in the bundle and everybody uses this module.
+
+A network for volumes takes one tall image, the slices one below the other. A folder of them for ``framegate run`` is
+made, from each uint8 array ``volume`` (depth, height, width), by
+
+    cv2.imwrite("0001.png", np.concatenate(volume, axis=0))
 """
 
 from __future__ import annotations
@@ -14,11 +19,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.errors import BundleError
+from framegate.runtime.errors import BundleError, DataError
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
-_CHANNELS = {"rgb": (2, 1, 0), "bgr": (0, 1, 2)}
+# Which plane of the resized image each channel of the network reads; a grey image has one.
+_CHANNELS = {"rgb": (2, 1, 0), "bgr": (0, 1, 2), "grey": (0,)}
+_MAX_DEPTH = 1024
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,15 @@ class PreprocessSpec:
 
     Attributes:
         width: Input width in pixels.
-        height: Input height in pixels.
+        height: Input height in pixels; of one slice, if there are several.
         resize: ``bilinear`` (2 x 2 taps) or ``area`` (pixel-area average when shrinking, bilinear when enlarging).
         fit: ``stretch``: both axes are scaled to the input size, the aspect ratio is not kept.
-        colour: Channel order the network was trained with, ``rgb`` or ``bgr``.
+        colour: Channel order the network was trained with, ``rgb`` or ``bgr``, or ``grey``: one channel, the luma
+            0.299 R + 0.587 G + 0.114 B, rounded (ITU-R BT.601), which leaves equal channels as they are.
         mean: Per channel, in the network's channel order, in pixel units [0, 255].
         std: Per channel, in the network's channel order, in pixel units, positive.
+        depth: Slices of a volume, 1 for an image. The frame is then a column of so many grey slices of equal height,
+            and each is brought to the input size by itself.
     """
 
     width: int
@@ -42,8 +52,9 @@ class PreprocessSpec:
     resize: str
     fit: str
     colour: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    depth: int = 1
 
     def __post_init__(self) -> None:
         """Reject values this version cannot honour, rather than guess.
@@ -60,8 +71,14 @@ class PreprocessSpec:
         ):
             if value not in known:
                 raise BundleError(f"preprocess {name} is {value!r}; this version knows {', '.join(known)}")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise BundleError("preprocess mean and std need three numbers each")
+        if not 1 <= self.depth <= _MAX_DEPTH:
+            raise BundleError(f"preprocess depth is {self.depth}; expected 1..{_MAX_DEPTH} slices")
+        if self.depth > 1 and self.colour != "grey":
+            raise BundleError(f"preprocess colour is {self.colour!r} at depth {self.depth}; volumes are grey")
+        channels = len(_CHANNELS[self.colour])
+        if len(self.mean) != channels or len(self.std) != channels:
+            count = "three numbers" if channels == 3 else "one number"
+            raise BundleError(f"preprocess mean and std need {count} each for colour {self.colour!r}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and min(self.std) > 0):
             raise BundleError(f"preprocess mean {self.mean} and std {self.std} must be finite, std positive")
 
@@ -79,40 +96,73 @@ class PreprocessSpec:
                 resize=str(record["resize"]),
                 fit=str(record["fit"]),
                 colour=str(record["colour"]),
-                mean=tuple(float(v) for v in record["mean"]),  # type: ignore[arg-type]
-                std=tuple(float(v) for v in record["std"]),  # type: ignore[arg-type]
+                mean=tuple(float(v) for v in record["mean"]),
+                std=tuple(float(v) for v in record["std"]),
+                depth=int(record.get("depth", 1)),  # bundles from before there were volumes do not say it
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"manifest preprocess section is not usable: {error!r}") from error
 
 
 class Preprocessor:
-    """Applies a `PreprocessSpec` without allocating: crop -> resized BGR -> normalised 1x3xHxW float32.
+    """Applies a `PreprocessSpec` without allocating: crop -> resized BGR -> normalised float32.
 
     Attributes:
-        small: (H, W, 3) uint8 BGR, the resized crop of the latest call. Camera health reads it.
-        tensor: (1, 3, H, W) float32, the network input of the latest call, overwritten by the next.
+        small: (depth * H, W, 3) uint8 BGR, the resized crop of the latest call. Camera health reads it.
+        tensor: float32, the network input of the latest call, overwritten by the next: (1, 3, H, W), (1, 1, H, W) for
+            ``grey``, (1, 1, depth, H, W) for volumes.
     """
 
     def __init__(self, spec: PreprocessSpec) -> None:
         self.spec = spec
-        self.small = np.zeros((spec.height, spec.width, 3), np.uint8)
-        self.tensor = np.zeros((1, 3, spec.height, spec.width), np.float32)
+        rows, channels = spec.depth * spec.height, _CHANNELS[spec.colour]
+        self.small = np.zeros((rows, spec.width, 3), np.uint8)
+        shape = (spec.height, spec.width) if spec.depth == 1 else (spec.depth, spec.height, spec.width)
+        self.tensor = np.zeros((1, len(channels), *shape), np.float32)
         self._size = (spec.width, spec.height)
         self._interpolation = _INTERPOLATION[spec.resize]
         # One 256-entry table per plane: the normalisation is then a single gather per channel,
         # and the result does not depend on how a compiler orders the arithmetic.
         pixels = np.arange(256, dtype=np.float64)
-        self._planes = [
-            (channel, ((pixels - mean) / std).astype(np.float32))
-            for channel, mean, std in zip(_CHANNELS[spec.colour], spec.mean, spec.std, strict=True)
+        self._plane = [np.zeros((rows, spec.width), np.uint8) for _ in channels]
+        self._gathers = [
+            (self._plane[channel], ((pixels - mean) / std).astype(np.float32), target)
+            for channel, mean, std, target in zip(
+                channels, spec.mean, spec.std, self.tensor.reshape(len(channels), rows, spec.width), strict=True
+            )
         ]
-        self._plane = [np.zeros((spec.height, spec.width), np.uint8) for _ in range(3)]
+        self._grey = spec.colour == "grey"
+        self._slices = np.split(self.small, spec.depth) if spec.depth > 1 else []  # views, top to bottom
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return `tensor`, filled from ``crop`` ((h, w, 3) uint8 BGR, any size of at least 1x1)."""
-        cv2.resize(crop, self._size, dst=self.small, interpolation=self._interpolation)
-        cv2.split(self.small, self._plane)
-        for target, (channel, table) in zip(self.tensor[0], self._planes, strict=True):
-            cv2.LUT(self._plane[channel], table, dst=target)
+        """Return `tensor`, filled from ``crop`` ((h, w, 3) uint8 BGR, any size of at least 1x1).
+
+        Raises:
+            DataError: The network takes volumes, and the crop's height is no multiple of its number of slices.
+        """
+        if self._slices:
+            self._resize_slices(crop)
+        else:
+            cv2.resize(crop, self._size, dst=self.small, interpolation=self._interpolation)
+        if self._grey:
+            cv2.cvtColor(self.small, cv2.COLOR_BGR2GRAY, dst=self._plane[0])
+        else:
+            cv2.split(self.small, self._plane)
+        for plane, table, target in self._gathers:
+            cv2.LUT(plane, table, dst=target)
         return self.tensor
+
+    def _resize_slices(self, crop: npt.NDArray[np.uint8]) -> None:
+        """Fill `small` slice by slice, so that no slice bleeds into its neighbours."""
+        if crop.shape == self.small.shape:
+            np.copyto(self.small, crop)
+            return
+        height, rest = divmod(crop.shape[0], self.spec.depth)
+        if rest or not height:
+            raise DataError(
+                f"a volume of {self.spec.depth} slices, one below the other, was expected; "
+                f"{crop.shape[0]} rows cannot be divided into that many"
+            )
+        for k, target in enumerate(self._slices):
+            source = crop[k * height : (k + 1) * height]
+            cv2.resize(source, self._size, dst=target, interpolation=self._interpolation)

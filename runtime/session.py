@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from framegate.runtime.backend import BACKENDS, Backend, choose_backend, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError
-from framegate.runtime.health import CameraHealth, unusable
+from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
 from framegate.runtime.policy import judge_age, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
@@ -44,6 +48,10 @@ class Session:
         self.calibration = calibration
         self.preprocessor = Preprocessor(bundle.preprocess)
         backend.bind(self.preprocessor.tensor)
+        self._depth = bundle.preprocess.depth
+        self._row_step = 1 if self._depth > 1 else ROW_STEP
+        self._grey = bundle.preprocess.colour == "grey"
+        self._coloured: Image | None = None
         self._health = CameraHealth(fixed_size=camera)
         self._whole = (Roi.whole(),)
         self._frames = 0
@@ -99,7 +107,8 @@ class Session:
         """Judge one whole image.
 
         Args:
-            image: (height, width, 3) uint8 BGR.
+            image: (height, width, 3) uint8 BGR; for a grey network also (height, width) uint8. A volume is one such
+                image, its slices one below the other.
             frame_id: The frame's number; None counts the calls from 0.
             captured_ns: Monotonic time of capture in ns (`time.monotonic_ns`); None means now.
 
@@ -124,10 +133,20 @@ class Session:
             deadline_ns: Older verdicts are LATE; None sets no deadline.
         """
         try:
-            reasons, detail = health.check(frame.image)
+            if self._grey:
+                frame = self._with_three_channels(frame)
+            reasons, detail = health.check(frame.image, self._row_step)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
         return tuple(self._judge_region(frame, roi, reasons, detail, deadline_ns) for roi in rois)
+
+    def _with_three_channels(self, frame: Frame) -> Frame:
+        """A grey frame as BGR with equal channels; any other one as it is."""
+        image: object = frame.image
+        if not (isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8 and image.size):
+            return frame
+        self._coloured = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR, dst=self._coloured)
+        return replace(frame, image=self._coloured)
 
     def _judge_region(
         self, frame: Frame, roi: Roi, reasons: tuple[Reason, ...], detail: str, deadline_ns: int | None
@@ -135,7 +154,7 @@ class Session:
         engine_ns, scores = 0, None
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop = roi.crop(frame.image)
-            problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop)
+            problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
             if problem or crop is None:
                 reasons, detail = (*reasons, Reason.BAD_INPUT), problem
             else:

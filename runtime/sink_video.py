@@ -48,6 +48,8 @@ class OverlayVideoSink:
         if result.image is None:
             raise SinkError(f"video {self.path}: the pipeline must be made with keep_frames=True")
         image = result.image
+        if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8 and image.size:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         if unusable(image):
             if self._writer is None:
                 return

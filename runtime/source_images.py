@@ -26,9 +26,10 @@ class ImageSource(BaseSource):
         loop: Start again at the end, for ever.
 
     Pixels are delivered as stored: 16-bit and grey images are not converted, so that the health check sees and
-    rejects them. The one exception is 8-bit BGRA, which loses its alpha channel. An EXIF orientation is **not** applied
-    (`cv2.IMREAD_UNCHANGED` ignores it): a phone's portrait photograph arrives lying on its side. Of animated and
-    multi-page files only the first picture is read.
+    rejects them (a session whose network is grey takes 8-bit grey ones; volumes are stored as such, see
+    `framegate.runtime.preprocess`). The one exception is 8-bit BGRA, which loses its alpha channel. An EXIF
+    orientation is **not** applied (`cv2.IMREAD_UNCHANGED` ignores it): a phone's portrait photograph arrives lying on
+    its side. Of animated and multi-page files only the first picture is read.
 
     A file that cannot be read or is damaged does not end the run: it becomes a frame without pixels, which the
     health check rejects as BAD_INPUT. `name` of the frame is the file name.

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from framegate.runtime.errors import RejectedFrame
 
 Image = npt.NDArray[Any]
-"""A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT."""
+"""A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT.
+A network for grey input also takes (height, width) uint8."""
 
 
 class Verdict(str, enum.Enum):

@@ -17,6 +17,7 @@ ALLOWED = {
     # Training and export use the runtime's own preprocessing, so that no pixel is treated differently later.
     "models": {"cuda_kernels", "runtime"},
     "export": {"cuda_kernels", "runtime", "models"},
+    "evaluation": {"cuda_kernels", "runtime", "models", "export"},
 }
 
 

@@ -16,9 +16,12 @@ from torch import nn
 from framegate.export.fold import deployment_model
 from framegate.export.onnx_graph import to_onnx
 from framegate.export.quantize import to_int8
-from framegate.models.cifar10 import LabelledImages
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.train_hybrid import PREPROCESS, to_tensor
+from framegate.models.labelled import LabelledImages
+from framegate.models.predict import to_tensor
+from framegate.models.registry import architecture
+
+PREPROCESS = architecture("hybrid").preprocess
 
 # Many small kernels: on a busy machine two threads spend their time waiting for each other.
 torch.set_num_threads(1)
@@ -39,7 +42,7 @@ def coloured_images(count: int, seed: int, name: str = "colours") -> LabelledIma
 def random_classifier(classes: int = 3, convolution: str = "grouped", keras_trunk: bool = True) -> HybridClassifier:
     """Random weights, and batch statistics as a trained network has them: none is a zero or a one."""
     torch.manual_seed(7)
-    model = HybridClassifier(classes, convolution, keras_trunk)
+    model = HybridClassifier(classes, convolution, keras_trunk=keras_trunk)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -70,7 +73,7 @@ def quiet() -> Callable[[str, int, int], None]:
 def classifier() -> HybridClassifier:
     model = random_classifier()
     split = coloured_images(150, seed=1)
-    tensors = to_tensor(split.images)
+    tensors = to_tensor(split.images, PREPROCESS)
     pooled = []
     with torch.no_grad():
         # One pass gives every batch normalisation the statistics of these images, as training would. Most values
@@ -106,7 +109,7 @@ def deployed(classifier: HybridClassifier) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def graph(deployed: nn.Module) -> onnx.ModelProto:
-    return to_onnx(deployed)
+    return to_onnx(deployed, PREPROCESS)
 
 
 @pytest.fixture(scope="session")

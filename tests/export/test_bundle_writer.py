@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from framegate.export.bundle_writer import check_target, staged, write_calibration, write_manifest
-from framegate.models.train_hybrid import PREPROCESS
+from framegate.models.registry import architecture
 from framegate.runtime.bundle import Bundle, sha256_file
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
+
+PREPROCESS = architecture("hybrid").preprocess
 
 
 def _fill(folder: Path, name: str = "first") -> None:
@@ -26,6 +28,7 @@ def _fill(folder: Path, name: str = "first") -> None:
         labels=("a", "b"),
         preprocess=PREPROCESS,
         models={"fp32": "model.fp32.onnx"},
+        taps=("first", "second"),
         origin={"weights": "a test"},
         parity=[],
     )
@@ -41,6 +44,7 @@ def test_written_bundle_opens_with_everything_in_it(tmp_path: Path) -> None:
     _write(target)
     bundle = Bundle.open(target)
     assert (bundle.name, bundle.labels, bundle.preprocess) == ("first", ("a", "b"), PREPROCESS)
+    assert bundle.taps == ("first", "second")
     calibration = bundle.calibration("openvino", "fp32")
     assert calibration is not None
     assert calibration.threshold == 0.3

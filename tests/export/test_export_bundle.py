@@ -6,7 +6,9 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ from framegate.export.calibrate import Promise
 from framegate.export.export_bundle import ExportReport, Splits
 from framegate.models.checkpoint import save_checkpoint
 from framegate.models.hybrid import HybridClassifier
+from framegate.models.registry import architecture
 from framegate.runtime.backend import load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import (
@@ -37,7 +40,7 @@ LABELS = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def splits(colours: Callable) -> Splits:
-    return Splits(colours(20, 20, "train"), colours(60, 21, "calibration"), colours(24, 22, "test"))
+    return Splits(colours(20, 20, "train"), colours(60, 21, "calibration"), colours(24, 22, "test"), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +54,8 @@ def checkpoint(classifier: HybridClassifier, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(autouse=True)
 def each_step_once(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto) -> None:
     """Translation and sensitivity of this very network take ten seconds each: the fixture ``report`` does them once."""
-    monkeypatch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model: graph)
-    monkeypatch.setattr(export_bundle, "sensitive_layers", lambda model, images, progress: [])
+    monkeypatch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
+    monkeypatch.setattr(export_bundle, "sensitive_layers", lambda model, images, spec, progress: [])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def report(
     checkpoint: Path, splits: Splits, graph: onnx.ModelProto, quiet: Callable, tmp_path_factory: pytest.TempPathFactory
 ) -> ExportReport:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model: graph)
+        patch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
         target = tmp_path_factory.mktemp("out") / "colours.bundle"
         return export_bundle.export_bundle(checkpoint, splits, target, PROMISE, "made for this test", False, quiet)
 
@@ -90,7 +93,7 @@ def test_report_and_manifest_hold_the_same_parity(report: ExportReport) -> None:
     assert 0 < differences["onnxruntime/fp32"] < differences["onnxruntime/int8"]
     manifest = json.loads((report.bundle / "manifest.json").read_text())
     assert manifest["parity"] == [row.to_json() for row in report.parity]
-    assert (manifest["outputs"], manifest["taps"]) == (["logits"], [])
+    assert (manifest["outputs"], tuple(manifest["taps"])) == (["logits"], architecture("hybrid").taps)
 
 
 def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
@@ -165,14 +168,11 @@ def test_a_promise_that_cannot_be_kept_is_refused_and_the_old_bundle_stays(
 
 
 def test_data_of_another_label_set_are_refused(
-    checkpoint: Path, splits: Splits, colours: Callable, quiet: Callable, tmp_path: Path
+    checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path
 ) -> None:
-    odd = colours(10, 30)
-    odd.labels[4] = 3
-    with pytest.raises(DataError, match="3 labels"):
-        export_bundle.export_bundle(
-            checkpoint, Splits(splits.train, splits.calibration, odd), tmp_path / "c.bundle", PROMISE, "", False, quiet
-        )
+    other = replace(splits, names=("red", "green", "blue"))
+    with pytest.raises(DataError, match=r"trained on labels blue, green, red \(3\), the data have red, green, blue"):
+        export_bundle.export_bundle(checkpoint, other, tmp_path / "c.bundle", PROMISE, "", False, quiet)
 
 
 def test_calibrate_changes_one_record_and_the_bundle_still_opens(
@@ -214,7 +214,7 @@ def _command(*words: object) -> int:
         (["--target-risk", "1.5"], UsageError, "target risk: 1.5"),
         (["--target-risk", "nan"], UsageError, "target risk: nan"),
         (["--confidence-level", "1"], UsageError, "confidence level: 1"),
-        ([], DataError, "no CIFAR-10 batch"),
+        ([], DataError, "no known data set here, found an empty folder"),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -232,8 +232,12 @@ def test_bad_input_is_one_clear_error(
 def test_command_prints_tables_and_path(
     report: ExportReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], splits: Splits
 ) -> None:
-    monkeypatch.setattr(command_export.cifar10, "load_training", lambda folder: (splits.train, splits.calibration))
-    monkeypatch.setattr(command_export.cifar10, "load_test", lambda folder: splits.test)
+    data = SimpleNamespace(
+        labels=LABELS,
+        load_training=lambda folder: (splits.train, splits.calibration),
+        load_test=lambda folder: splits.test,
+    )
+    monkeypatch.setattr(command_export.datasets, "detect", lambda folder: data)
     monkeypatch.setattr(command_export, "export_bundle", lambda *arguments: report)
     assert _command("export", "c.pt", "--data", "d", "--out", "c.bundle") == 0
     printed = capsys.readouterr().out

@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from framegate.export.onnx_graph import IR_VERSION, OPSET, save, store_half, to_onnx
+from framegate.models.registry import architecture
 from framegate.runtime.errors import ExportRefusedError
 
 IMAGES = (np.random.default_rng(4).random((3, 3, 96, 96), np.float32) * 2 - 1).astype(np.float32)
@@ -85,4 +86,4 @@ def test_operators_that_a_classifier_does_not_need_are_refused() -> None:
             return torch.cumsum(x.mean((2, 3)), 1)
 
     with pytest.raises(ExportRefusedError, match="CumSum"):
-        to_onnx(Odd())
+        to_onnx(Odd(), architecture("hybrid").preprocess)

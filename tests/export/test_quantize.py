@@ -10,11 +10,14 @@ from onnx import TensorProto, numpy_helper
 
 from framegate.export.onnx_graph import save
 from framegate.export.quantize import check_symmetric, to_int8
-from framegate.models.train_hybrid import PREPROCESS, to_tensor
+from framegate.models.predict import to_tensor
+from framegate.models.registry import architecture
 from framegate.runtime.backend import load_backend
 from framegate.runtime.errors import ExportRefusedError, UsageError
 
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
+
+PREPROCESS = architecture("hybrid").preprocess
 
 
 def test_symmetric_form(int8_graph: onnx.ModelProto) -> None:
@@ -68,7 +71,7 @@ def test_runs_and_decides_as_the_network_does(
 ) -> None:
     save(int8_graph, tmp_path / "int8.onnx")
     split = colours(20, seed=5)
-    tensors = to_tensor(split.images)
+    tensors = to_tensor(split.images, PREPROCESS)
     with torch.inference_mode():
         expected = classifier(tensors).numpy()
     engine = load_backend(backend, tmp_path / "int8.onnx")

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from framegate.export.sensitivity import LARGEST_CHANGE, logit_changes, sensitive_layers
+from framegate.models.registry import architecture
+
+PREPROCESS = architecture("hybrid").preprocess
 
 
 class _Tiny(nn.Module):
@@ -33,26 +36,26 @@ def network() -> nn.Module:
 
 def test_the_layer_with_cancelling_weights_is_found(network: nn.Module, colours, quiet) -> None:
     images = colours(16, seed=1).images
-    changes = logit_changes(network, images, quiet)
+    changes = logit_changes(network, images, PREPROCESS, quiet)
     assert set(changes) == {"harmless", "cancelling", "classify"}
     assert changes["cancelling"] > LARGEST_CHANGE > changes["harmless"] > 0
-    assert sensitive_layers(network, images, quiet) == ["cancelling"]
+    assert sensitive_layers(network, images, PREPROCESS, quiet) == ["cancelling"]
 
 
 def test_the_network_is_left_as_it_was(network: nn.Module, colours, quiet) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    logit_changes(network, colours(4, seed=2).images, quiet)
+    logit_changes(network, colours(4, seed=2).images, PREPROCESS, quiet)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_progress_reaches_the_number_of_layers(network: nn.Module, colours) -> None:
     seen = []
-    logit_changes(network, colours(2, seed=3).images, lambda text, done, total: seen.append((done, total)))
+    logit_changes(network, colours(2, seed=3).images, PREPROCESS, lambda text, done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_layer_whose_effect_is_not_a_number_is_kept(network: nn.Module, colours, quiet) -> None:
     with torch.no_grad():
         network.classify.weight[0, 0] = float("nan")
-    assert len(sensitive_layers(network, colours(2, seed=4).images, quiet)) == 3
+    assert len(sensitive_layers(network, colours(2, seed=4).images, PREPROCESS, quiet)) == 3

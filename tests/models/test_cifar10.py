@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from framegate.models import cifar10
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 
 BATCHES = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
@@ -90,3 +91,23 @@ def test_missing_short_and_garbled_files(tmp_path):
     (tmp_path / "test_batch.bin").write_bytes(b"\xff" * 30_730_000)
     with pytest.raises(DataError, match=r"labels outside 0\.\.9"):
         cifar10.load_test(tmp_path)
+
+
+def test_a_file_is_no_folder(binary):
+    with pytest.raises(DataError, match="no CIFAR-10 batch 'data_batch_1' here"):
+        cifar10.load_training(binary / "test_batch.bin")
+
+
+def test_where_the_batches_lie(binary, tmp_path):
+    assert cifar10.find(binary) == cifar10.find(binary.parent) == binary
+    assert cifar10.find(tmp_path) is cifar10.find(binary / "test_batch.bin") is None
+
+
+def test_images_and_labels_that_do_not_fit_together():
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    assert len(LabelledImages("two", images, np.zeros(2, np.int64)).subset(np.array([1]), "one")) == 1
+    for bad, labels in ((images, np.zeros(3, np.int64)), (images[..., 0], np.zeros(2, np.int64))):
+        with pytest.raises(DataError, match="images bad: "):
+            LabelledImages("bad", bad, labels)
+    with pytest.raises(DataError, match="of float32, expected"):
+        LabelledImages("bad", images.astype(np.float32), np.zeros(2, np.int64))

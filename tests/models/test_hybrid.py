@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
-from framegate.models.cifar10 import LabelledImages
-from framegate.models.hybrid import HybridClassifier, SqueezeExcitation
+from framegate.models.hybrid import HybridClassifier
+from framegate.models.layers import SqueezeExcitation
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS, MobileNetV2Trunk
-from framegate.models.outliers import make_outliers
-from framegate.models.train_hybrid import PREPROCESS, TrainSettings, augment, predict, to_tensor, train_hybrid
-from framegate.runtime.errors import DataError, UsageError
+from framegate.models.predict import to_tensor
+from framegate.models.registry import architecture
+from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import Preprocessor
 
 
@@ -69,50 +69,8 @@ def test_stages_share_the_parameters(model):
 
 def test_training_input_is_the_runtime_input():
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    np.testing.assert_array_equal(to_tensor(image)[1].numpy(), Preprocessor(PREPROCESS)(image[1])[0])
-
-
-def test_augmentation_and_outliers_repeat_with_the_seed():
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    for make in (augment, lambda i, rng: make_outliers(i, 20, rng)):
-        one, two = make(images, np.random.default_rng(3)), make(images, np.random.default_rng(3))
-        np.testing.assert_array_equal(one, two)
-        assert one.shape == (20, 32, 32, 3)
-        assert one.dtype == np.uint8
-        assert not np.array_equal(one, make(images, np.random.default_rng(4)))
-
-
-def test_training_learns_and_tells_its_progress():
-    """Two plain colours with noise: a few steps must separate them and keep colourless patches uncertain."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(32) % 2
-    images = rng.integers(0, 60, (32, 32, 32, 3)).astype(np.uint8)
-    images[labels == 0, :, :, 0] += 180
-    images[labels == 1, :, :, 2] += 180
-    torch.manual_seed(0)
-    network = HybridClassifier(2)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 0.5  # 32 steps are too few for the usual 0.1
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    calls = []
-    # A random trunk passes nothing on until its batch normalisation has adapted, so only the stem stays frozen.
-    settings = TrainSettings(views=1, epochs=8, batch=8, frozen_blocks=1, learning_rate=0.004, average=0.5)
-    history = train_hybrid(network, LabelledImages("toy", images, labels), settings, lambda *c: calls.append(c))
-    assert history[-1]["train_accuracy"] > 0.95
-    assert history[-1]["loss"] < history[0]["loss"]
-    assert calls[-1] == ("epoch 8/8", 32, 32)
-    assert np.mean(predict(network, images).argmax(1) == labels) > 0.9
-    after = network.state_dict()
-    frozen = [name for name in after if name.startswith("trunk.features.0.")]
-    assert all(torch.equal(before[name], after[name]) for name in frozen)
-    assert not torch.equal(before["trunk.features.17.conv.2.weight"], after["trunk.features.17.conv.2.weight"])
-
-
-@pytest.mark.parametrize("bad", [{"frozen_blocks": 20}, {"frozen_blocks": -1}, {"epochs": 0}, {"batch": 0}])
-def test_settings_out_of_range(bad):
-    with pytest.raises(UsageError):
-        TrainSettings(**bad)
+    spec = architecture("hybrid").preprocess
+    np.testing.assert_array_equal(to_tensor(image, spec)[1].numpy(), Preprocessor(spec)(image[1])[0])
 
 
 def test_a_checkpoint_gives_back_exactly_the_model_that_was_saved(model, tmp_path):

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import cv2
 import numpy as np
 import pytest
 
+from framegate.runtime.errors import BundleError, DataError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 SPEC = {
@@ -53,3 +57,99 @@ def test_an_image_of_the_input_size_is_not_resampled():
     preprocessor = Preprocessor(PreprocessSpec.from_json(SPEC))
     preprocessor(image)
     np.testing.assert_array_equal(preprocessor.small, image)
+
+
+VOLUME = {**SPEC, "width": 20, "height": 24, "colour": "grey", "mean": [100.0], "std": [50.0], "depth": 6}
+
+
+def reference_volume(strip, depth, width, height, interpolation):
+    """Slice by slice in float64, grey by the luma of ITU-R BT.601 rounded to whole values."""
+    slices = []
+    for piece in np.split(strip, depth):
+        small = cv2.resize(piece, (width, height), interpolation=interpolation).astype(np.float64)
+        grey = np.floor(small @ np.array([0.114, 0.587, 0.299]) + 0.5)
+        slices.append((grey - 100.0) / 50.0)
+    return np.stack(slices)
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "area"])
+@pytest.mark.parametrize("size", [(24, 20), (48, 40), (37, 61), (7, 5)])
+def test_a_volume_equals_its_slices_one_by_one(resize, size):
+    height, width = size
+    # A view into a larger frame, as a region of interest is: rows are not contiguous.
+    strip = np.random.default_rng(3).integers(0, 256, (6 * height + 9, width + 8, 3), np.uint8)[4:-5, 3:-5]
+    preprocessor = Preprocessor(PreprocessSpec.from_json({**VOLUME, "resize": resize}))
+    got = preprocessor(strip)
+    assert got.shape == (1, 1, 6, 24, 20)
+    assert got.dtype == np.float32
+    assert got.flags.c_contiguous
+    interpolation = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[resize]
+    expected = reference_volume(strip, 6, 20, 24, interpolation)
+    difference = np.abs(got[0, 0] - expected)
+    assert difference.max() <= 1 / 50 + 1e-6  # OpenCV's fixed-point luma may round a half to the other side
+    assert (difference > 1e-6).mean() < 0.01
+    assert preprocessor.small.shape == (6 * 24, 20, 3)
+
+
+def test_a_slice_does_not_bleed_into_its_neighbours():
+    strip = np.zeros((6 * 40, 50, 3), np.uint8)
+    strip[40:80] = 255
+    got = Preprocessor(PreprocessSpec.from_json({**VOLUME, "resize": "area"}))(strip)[0, 0]
+    assert np.unique(got[1]).tolist() == [np.float32(3.1)]
+    assert np.unique(got[[0, 2, 3, 4, 5]]).tolist() == [-2.0]
+
+
+def test_equal_channels_pass_the_conversion_to_grey_unchanged():
+    levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
+    identity = {**SPEC, "width": 16, "height": 16, "colour": "grey", "mean": [0.0], "std": [1.0]}
+    got = Preprocessor(PreprocessSpec.from_json(identity))(levels)
+    assert got.shape == (1, 1, 16, 16)
+    np.testing.assert_array_equal(got.ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize("change", [{}, {"depth": 1, "height": 144}])
+def test_a_grey_input_is_filled_in_place(change):
+    preprocessor = Preprocessor(PreprocessSpec.from_json({**VOLUME, **change}))
+    for size in ((144, 20), (288, 40), (144, 20)):
+        image = np.random.default_rng(size[0]).integers(0, 256, (*size, 3), np.uint8)
+        first, small = preprocessor.tensor, preprocessor.small
+        before = first.copy()
+        assert preprocessor(image) is first is preprocessor.tensor
+        assert preprocessor.small is small
+        assert not np.array_equal(before, first)
+
+
+def test_a_volume_whose_rows_cannot_be_divided_is_refused():
+    preprocessor = Preprocessor(PreprocessSpec.from_json(VOLUME))
+    for rows in (145, 5, 0):
+        with pytest.raises(DataError, match=f"6 slices, one below the other, was expected; {rows} rows"):
+            preprocessor(np.zeros((rows, 20, 3), np.uint8))
+
+
+def test_manifests_from_before_there_were_volumes_describe_images():
+    spec = PreprocessSpec.from_json(SPEC)
+    assert spec.depth == 1
+    assert PreprocessSpec.from_json(asdict(spec)) == spec
+    volume = PreprocessSpec.from_json(VOLUME)
+    assert PreprocessSpec.from_json(json.loads(json.dumps(asdict(volume)))) == volume
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 0}, r"depth is 0; expected 1\.\.1024"),
+        ({"depth": -3}, "depth is -3"),
+        ({"depth": 5000}, "depth is 5000"),
+        ({"depth": "many"}, "not usable"),
+        ({"depth": None}, "not usable"),
+        ({"colour": "rgb", "mean": [1.0] * 3, "std": [1.0] * 3}, "colour is 'rgb' at depth 6; volumes are grey"),
+        ({"mean": [1.0] * 3}, "need one number each for colour 'grey'"),
+        ({"std": []}, "need one number each"),
+        ({"colour": "gray"}, "colour is 'gray'; this version knows rgb, bgr, grey"),
+        ({"depth": 1, "colour": "bgr"}, "need three numbers each for colour 'bgr'"),
+        ({"std": [0.0]}, "std positive"),
+    ],
+)
+def test_unusable_specifications(change, message):
+    with pytest.raises(BundleError, match=message):
+        PreprocessSpec.from_json({**VOLUME, **change})

@@ -1,0 +1,186 @@
+"""``framegate evaluate``: attacks, corruptions, foreign frames, every score; a folder with figures and a report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framegate.evaluation.network import Network
+from framegate.evaluation.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.report_html import write_report
+from framegate.evaluation.report_tables import write_tables
+from framegate.evaluation.suite import Frames, Suite
+from framegate.evaluation.suite_plan import PLANS, Plan, parse_epsilon
+from framegate.evaluation.suite_results import Judge
+from framegate.evaluation.suite_store import Store, write_json
+from framegate.export.calibrate import fingerprint
+from framegate.models import datasets
+from framegate.models.datasets import DataSet
+from framegate.models.labelled import LabelledImages
+from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.console import progress_bar, say
+from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.machine import circumstances
+
+FORMAT = "framegate-evaluation-1"
+_VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``evaluate`` to the command line."""
+    parser = commands.add_parser("evaluate", help="measure what a bundle's verdicts are worth (needs PyTorch)")
+    parser.add_argument("bundle", type=Path, help="the bundle")
+    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
+    parser.add_argument("--dataset", choices=datasets.NAMES, help="default: found out from the folder")
+    parser.add_argument(
+        "--ood",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="frames without its labels: another data set, a folder of pictures or a clip; can be repeated",
+    )
+    parser.add_argument("--suite", choices=sorted(PLANS), default="quick", help="how much (default: quick)")
+    parser.add_argument("--epsilon", default="8/255", help="main radius of the attacks in pixel units (default: 8/255)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N frames in every part, for a first look")
+    parser.add_argument("--seed", type=int, default=0, help="which frames are attacked, and everything random")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+    parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
+    parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
+    parser.set_defaults(run=run)
+
+
+def foreign_set(path: Path, own: DataSet, size: tuple[int, int], count: int, seed: int) -> FrameSet:
+    """Frames without labels of the network.
+
+    Args:
+        path: Another data set, a folder of pictures, or a clip.
+        own: The network's own data set.
+        size: (height, width) of its images.
+        count: Most frames to take.
+        seed: Which patches of a clip.
+
+    Raises:
+        DataError: Nothing usable lies there, or it is the network's own data set.
+    """
+    if path.suffix.lower() in _VIDEO:
+        return from_clip(path, count, size, seed)
+    try:
+        other = datasets.detect(path)
+    except DataError:
+        if not path.is_dir():
+            raise
+        return from_folder(path, size, count)
+    if other.name == own.name:
+        raise DataError(f"ood: {path} holds {own.title}, the network's own data; give another data set")
+    if other.depth > 1:
+        raise DataError(f"ood: {path} holds volumes; give images")
+    return from_images(other.name, other.load_test(path).images, size)
+
+
+def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: Plan) -> Frames:
+    if data.depth != bundle.preprocess.depth:
+        raise DataError(f"{arguments.data}: {data.title} has {data.depth} slices, the bundle {bundle.preprocess.depth}")
+    if data.labels != bundle.labels:
+        raise DataError(
+            f"{arguments.data}: {data.title} has the labels {', '.join(data.labels[:3])}, ..., the bundle "
+            f"{', '.join(bundle.labels[:3])}, ...; give the data set it was trained on"
+        )
+    _, calibration = data.load_training(arguments.data)
+    test = data.load_test(arguments.data)
+    if arguments.limit:
+        calibration = _some(calibration, max(arguments.limit, 50), arguments.seed)
+    height, width = test.images.shape[1] // data.depth, test.images.shape[2]
+    foreign = [foreign_set(path, data, (height, width), plan.ood, arguments.seed) for path in arguments.ood]
+    if data.depth > 1 and foreign:
+        raise UsageError("ood: a network for volumes takes no images; leave --ood out")
+    noises = [noise_set(kind, min(plan.ood, 500), (height, width), arguments.seed, data.depth) for kind in NOISE_SETS]
+    return Frames(calibration, test, data.depth, (*foreign, *noises))
+
+
+def _some(split: LabelledImages, count: int, seed: int) -> LabelledImages:
+    order = np.random.default_rng(seed).permutation(len(split))[:count].astype(np.int64)
+    return split.subset(np.sort(order), split.name)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, write the report and say the most important figures."""
+    plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
+    bundle = Bundle.open(arguments.bundle)
+    network = Network.from_bundle(bundle)
+    data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    frames = _frames(data, bundle, arguments, plan)
+    out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
+    identity = {
+        "format": FORMAT,
+        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "suite": plan.name,
+        "seed": arguments.seed,
+        "plan": vars(plan),
+        "calibration": fingerprint(frames.calibration),
+        "test": fingerprint(frames.test),
+        "ood": [f"{each.name} {len(each)}" for each in frames.foreign],
+    }
+    store = Store(out / "parts", identity, arguments.restart)
+    started = time.monotonic()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with progress_bar() as progress:
+        suite = Suite(network, frames, plan, arguments.seed, store, progress)
+        found = Judge(suite, bundle).results()
+    record = {
+        "format": FORMAT,
+        "bundle": _about(bundle, data, str(identity["manifest_sha256"])),
+        "suite": plan.name,
+        "limit": arguments.limit,
+        "seed": arguments.seed,
+        "epsilon": plan.epsilon,
+        "main_attack": plan.main_attack,
+        "started": stamp,
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": {**circumstances(), "torch": torch.__version__},
+        **found,
+    }
+    write_json(out / "results.json", record)
+    write_tables(record, out / "tables.md")
+    write_report(record, out / "report.html")
+    _say(record)
+    say(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
+    return 0 if all(check["passed"] for check in record["health"]) else 1
+
+
+def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any]:
+    return {
+        "name": bundle.name,
+        "manifest_sha256": manifest_sha256,
+        "architecture": str(bundle.origin.get("architecture", {}).get("name", "not stated")),
+        "labels": list(bundle.labels),
+        "model_file": bundle.models["fp32"],
+        "precision": "fp32",
+        "data": data.name,
+        "training": bundle.origin.get("training", {}),
+    }
+
+
+def _say(record: dict[str, Any]) -> None:
+    accuracy = record["clean"]["accuracy"]
+    interval = f"[{accuracy['low']:.4f}, {accuracy['high']:.4f}]"
+    say(f"clean accuracy {accuracy['value']:.4f} {interval} on {accuracy['n']} frames")
+    for attack in record["attacks"]:
+        if attack["key"] == record["main_attack"]:
+            say(
+                f"under {attack['key']}: accuracy {attack['accuracy']['value']:.4f}; wrong and accepted by the entropy "
+                f"gate {attack['false_accept_rate']['value']:.1%} of {attack['n']} frames"
+            )
+    for purpose in ("failure", "ood", "overall"):
+        say(f"best score, {purpose}: {record['best'][purpose] or 'not measured'}")
+    for check in record["health"]:
+        if not check["passed"]:
+            say(f"attack health check FAILED: {check['name']}: {check['detail']}")

@@ -1,0 +1,100 @@
+"""Keeps every finished part of an evaluation on disk, so that an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from framegate.evaluation.observations import Observations
+from framegate.evaluation.observations import load as load_observations
+from framegate.runtime.errors import DataError, UsageError
+
+IDENTITY = "identity.json"
+_ADVICE = "give another --out, or --restart to begin anew"
+
+
+class Store:
+    """A folder of finished parts that all belong to one bundle, data set and plan.
+
+    Args:
+        folder: Where the parts lie; it is made.
+        identity: What decides whether old parts may be used again.
+        restart: Delete what is there first.
+
+    Raises:
+        UsageError: The folder holds parts of another evaluation.
+        DataError: The folder cannot be written, or its record is damaged.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], restart: bool = False) -> None:
+        self.folder = folder
+        record = json.loads(json.dumps(identity))
+        try:
+            if restart and (folder / IDENTITY).is_file():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            known = folder / IDENTITY
+            if not known.exists():
+                if any(folder.iterdir()):
+                    raise UsageError(f"out: {folder} holds files of something else; {_ADVICE}")
+                write_json(known, record)
+        except OSError as error:
+            raise DataError(f"out: {folder} cannot be written ({error.strerror}); give another --out") from error
+        found = read_json(folder / IDENTITY)
+        changed = [key for key in {**record, **found} if record.get(key) != found.get(key)]
+        if changed:
+            key = changed[0]
+            raise UsageError(
+                f"out: {folder} holds an evaluation with {key} {_short(found.get(key))}, now {_short(record.get(key))} "
+                f"is asked for; {_ADVICE}"
+            )
+
+    def observations(self, name: str, make: Callable[[], Observations]) -> Observations:
+        """A set of observations, made now or read from an earlier run."""
+        path = self.folder / f"{_file(name)}.npz"
+        if not path.exists():
+            make().save(path)
+        return load_observations(path)
+
+    def record(self, name: str, make: Callable[[], Any]) -> Any:
+        """A JSON record, made now or read from an earlier run."""
+        path = self.folder / f"{_file(name)}.json"
+        if not path.exists():
+            write_json(path, make())
+        return read_json(path)
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_json(path: Path) -> Any:
+    """Read a part.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a part, completely or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,305 @@
+"""Trains a network of the registry; every epoch ends in a state from which the run can be resumed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from framegate.models.adversarial import RobustWatch, adversarial_loss, pgd_pixels
+from framegate.models.augment import Augmentation
+from framegate.models.half_precision import autocast
+from framegate.models.hybrid import HybridClassifier
+from framegate.models.labelled import LabelledImages
+from framegate.models.mobilenet_v2 import FEATURE_BLOCKS
+from framegate.models.pixels import PixelInput, to_pixels
+from framegate.models.train_settings import TrainSettings
+from framegate.models.training_batches import Batch, CachedBatches, FreshBatches, Progress
+from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.preprocess import PreprocessSpec
+
+ROBUST_IMAGES = 500
+"""Calibration images on which adversarial training watches its robust accuracy."""
+ROBUST_STEPS = 10
+_STATE_FORMAT = "framegate-training-1"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on what.
+
+    Attributes:
+        model: Trained in place.
+        preprocess: How an image becomes its input.
+        train: Training split.
+        calibration: Calibration split; only adversarial training looks at it, to stop early.
+        augment: Random views that keep the label.
+        teacher: (N, classes) logits of a teacher for the training images, or None.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    model: nn.Module
+    preprocess: PreprocessSpec
+    train: LabelledImages
+    calibration: LabelledImages
+    augment: Augmentation
+    teacher: Tensor | None = None
+    device: str = "cpu"
+
+
+def choose_device(wanted: str) -> str:
+    """``auto`` takes CUDA where there is one.
+
+    Raises:
+        UsageError: CUDA was asked for and PyTorch sees none.
+    """
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise UsageError("device: cuda given, but this PyTorch sees no CUDA device; give --device cpu")
+    return ("cuda" if found else "cpu") if wanted == "auto" else wanted
+
+
+def outlier_loss(logits: Tensor) -> Tensor:
+    """Cross-entropy to the uniform distribution, shifted so that a uniform answer costs 0."""
+    return torch.logsumexp(logits, 1).sub(logits.mean(1)).mean() - math.log(logits.shape[1])
+
+
+def _optimizer(
+    model: nn.Module, settings: TrainSettings, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """A short warm-up and a cosine to zero; a pretrained trunk moves four times slower than the rest."""
+    warm_up = min(200, max(1, steps // 10))
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for n, p in trained if not n.startswith("trunk.")], "lr": settings.learning_rate},
+        {"params": [p for n, p in trained if n.startswith("trunk.")], "lr": settings.learning_rate / 4},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * min(s, steps) / steps)))
+    )
+    return optimizer, schedule
+
+
+class Trainer:
+    """One run. `run` trains to the end, from the beginning or from a saved state.
+
+    Args:
+        task: What is trained on what.
+        settings: How.
+        state_file: Where the state is saved after every epoch.
+        progress: Called after every step.
+
+    Raises:
+        UsageError: The settings do not fit the network or the data.
+    """
+
+    def __init__(self, task: Task, settings: TrainSettings, state_file: Path, progress: Progress) -> None:
+        self.task, self.settings, self.state_file, self.progress = task, settings, state_file, progress
+        torch.manual_seed(settings.seed)
+        torch.set_flush_denormal(True)  # vanishing moments of the optimiser would slow a CPU down tenfold
+        self.history: list[dict[str, float]] = []
+        self._rng = np.random.default_rng(settings.seed)
+        self._watch = RobustWatch(settings.patience)
+        self._best: dict[str, Any] | None = None
+        self._prepare = PixelInput(task.preprocess).to(task.device)
+        self._layout = torch.channels_last_3d if task.preprocess.depth > 1 else torch.channels_last
+        self._model = task.model.to(device=task.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._frozen, self._forward, self.batches = self._data()
+        self._optimizer, self._schedule = _optimizer(self._model, settings, len(self.batches) * settings.epochs)
+        self._average = torch.optim.swa_utils.AveragedModel(
+            self._model,
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.average),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+
+    def _data(self) -> tuple[nn.Module | None, Callable[[Tensor], Tensor], FreshBatches | CachedBatches]:
+        task, settings, model = self.task, self.settings, self._model
+        if settings.outlier_share and task.preprocess.depth > 1:
+            raise UsageError("outlier exposure is made from images; for volumes give --outlier-share 0")
+        if not settings.frozen_blocks:
+            fresh = FreshBatches(task.train, task.augment, task.preprocess.depth, settings)
+            return None, self._on_pixels, fresh
+        if not isinstance(model, HybridClassifier) or settings.frozen_blocks > FEATURE_BLOCKS:
+            raise UsageError(
+                f"frozen blocks: {settings.frozen_blocks} given; only the hybrid has trunk blocks to freeze, "
+                f"0 to {FEATURE_BLOCKS}"
+            )
+        frozen, tuned = model.stages(settings.frozen_blocks)
+        cached = CachedBatches(frozen, self._prepare, task.train, task.augment, settings, task.device, self.progress)
+        frozen.requires_grad_(False)
+        return frozen, lambda x: model.head(tuned(x)), cached
+
+    def _on_pixels(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self._model(self._prepare(pixels).contiguous(memory_format=self._layout))
+        return logits
+
+    def run(self, resume: bool = False) -> list[dict[str, float]]:
+        """Train and leave the averaged (adversarial: the most robust averaged) weights in the model.
+
+        Returns:
+            One record per epoch: epoch, loss, train_accuracy in [0, 1], and what else was measured.
+
+        Raises:
+            DataError: The saved state cannot be resumed.
+            UsageError: The saved state was made with other settings.
+        """
+        first = self._restore() if resume else 0
+        for epoch in range(first, self.settings.epochs):
+            self.history.append({"epoch": epoch + 1, **self._epoch(epoch)})
+            if self.settings.adversarial != "none":
+                self._watch_robustness(epoch + 1)
+            self._save(epoch + 1)
+            if self._watch.reason:
+                self.history[-1]["stopped"] = 1.0
+                break
+        best = self._best or self._average.module.state_dict()
+        self._model.load_state_dict(best)
+        self._model.requires_grad_(True).eval()
+        return self.history
+
+    @property
+    def stop_reason(self) -> str:
+        """Why adversarial training ended early, empty if it did not."""
+        return self._watch.reason
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        self._model.train()
+        if self._frozen is not None:
+            self._frozen.eval()
+        labels = torch.from_numpy(self.task.train.labels)
+        steps, total = len(self.batches), len(self.batches) * self.settings.epochs
+        sums = {"loss": 0.0, "outlier_loss": 0.0, "train_accuracy": 0.0}
+        for step, batch in enumerate(self.batches.epoch(self._rng)):
+            self._step(batch, labels[batch.index].to(self.task.device), sums)
+            self.progress(f"epoch {epoch + 1}/{self.settings.epochs}", epoch * steps + step + 1, total)
+        if not math.isfinite(sums["loss"]):
+            raise DataError(
+                f"training diverged in epoch {epoch + 1}: the loss is not finite; give a lower --learning-rate"
+            )
+        return {name: value / steps for name, value in sums.items() if value or name != "outlier_loss"}
+
+    def _step(self, batch: Batch, labels: Tensor, sums: dict[str, float]) -> None:
+        inputs = batch.inputs.to(self.task.device)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with autocast(self.task.device):
+            loss, known, strange = self._losses(inputs, labels, batch.index)
+        sums["loss"] += float(loss.detach())
+        sums["train_accuracy"] += float((known.argmax(1) == labels).float().mean())
+        if len(strange):
+            extra = outlier_loss(strange)
+            sums["outlier_loss"] += float(extra.detach())
+            loss = loss + self.settings.outlier_weight * extra
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        self._average.update_parameters(self._model)
+
+    def _losses(self, inputs: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss on the labelled images, their logits, and the logits of the outliers."""
+        count, settings = len(labels), self.settings
+        if settings.adversarial != "none":
+            loss, known = adversarial_loss(self._on_pixels, inputs[:count], labels, settings)
+            strange = self._on_pixels(inputs[count:]).float() if len(inputs) > count else inputs[:0]
+            return loss, known, strange
+        logits = self._forward(inputs).float()
+        known, strange = logits[:count], logits[count:]
+        loss = F.cross_entropy(known, labels, label_smoothing=settings.label_smoothing)
+        if self.task.teacher is not None:
+            t = settings.distillation_temperature
+            answers = (self.task.teacher[index].to(known.device) / t).softmax(1)
+            # t^2 keeps the gradient's size (Hinton et al. 2015, arXiv:1503.02531, section 2).
+            follow = F.kl_div((known / t).log_softmax(1), answers, reduction="batchmean") * t * t
+            loss = (1 - settings.distillation) * loss + settings.distillation * follow
+        return loss, known, strange
+
+    def _watch_robustness(self, epoch: int) -> None:
+        """Attack the averaged network on calibration images; keep the best weights."""
+        model = self._average.module.eval()
+        split = self.task.calibration
+        right = done = 0
+        count = min(ROBUST_IMAGES, len(split))
+
+        def logits_of(pixels: Tensor) -> Tensor:
+            logits: Tensor = model(self._prepare(pixels).contiguous(memory_format=self._layout))
+            return logits
+
+        for k in range(0, count, 250):
+            chunk = slice(k, min(k + 250, count))
+            pixels = to_pixels(split.images[chunk], self.task.preprocess.depth, self.task.device)
+            labels = torch.from_numpy(split.labels[chunk]).to(self.task.device)
+            moved = pgd_pixels(logits_of, pixels, labels, self.settings.epsilon, ROBUST_STEPS)
+            with torch.inference_mode():
+                right += int((logits_of(moved).argmax(1) == labels).sum())
+            done += len(labels)
+            self.progress("robust accuracy on calibration images", done, count)
+        robust = right / count
+        self.history[-1]["robust_calibration_accuracy"] = robust
+        if self._watch.update(epoch, robust):
+            self._best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def _save(self, epochs_done: int) -> None:
+        state = {
+            "format": _STATE_FORMAT,
+            "settings": self.settings.to_json(),
+            "epochs_done": epochs_done,
+            "history": self.history,
+            "model": self._model.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": {k: v for k, v in self._schedule.state_dict().items() if k != "lr_lambdas"},
+            "torch_rng": torch.get_rng_state(),
+            "numpy_rng": self._rng.bit_generator.state,
+            "watch": vars(self._watch),
+            "best": self._best,
+        }
+        self.state_file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.state_file.with_suffix(self.state_file.suffix + ".part")
+        torch.save(state, temporary)
+        os.replace(temporary, self.state_file)
+
+    def _restore(self) -> int:
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise DataError(f"resume: {self.state_file} does not exist; start without --resume") from error
+        except Exception as error:  # torch.load raises whatever strange bytes provoke
+            raise DataError(f"resume: {self.state_file} is damaged; delete it and start again") from error
+        if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
+            raise DataError(f"resume: {self.state_file} is no saved training; delete it and start again")
+        mine = self.settings.to_json()
+        other = {key for key in mine if state["settings"].get(key) != mine[key]}
+        if other:
+            key = sorted(other)[0]
+            raise UsageError(
+                f"resume: {self.state_file} was made with {key} {state['settings'].get(key)!r}, now {mine[key]!r} is "
+                "given; give the same settings, or --restart to begin anew"
+            )
+        try:
+            self._model.load_state_dict(state["model"])
+            self._average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise DataError(f"resume: {self.state_file} belongs to another network; give --restart") from error
+        self._schedule.load_state_dict({**self._schedule.state_dict(), **state["schedule"]})
+        torch.set_rng_state(state["torch_rng"])
+        self._rng.bit_generator.state = state["numpy_rng"]
+        self._watch.__dict__.update(state["watch"])
+        self._best = state["best"]
+        self.history = list(state["history"])
+        return int(state["epochs_done"])

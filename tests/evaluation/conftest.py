@@ -1,0 +1,77 @@
+"""A small network that really works, as a bundle: two colours, two labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from framegate.export import bundle_writer
+from framegate.export.fold import deployment_model
+from framegate.export.onnx_graph import save, to_onnx
+from framegate.models.labelled import LabelledImages
+from framegate.models.registry import architecture, build
+from framegate.models.train_loop import Task, Trainer
+from framegate.models.train_settings import TrainSettings
+
+torch.set_num_threads(1)
+
+
+def silent(description: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def colours(count: int, seed: int, name: str) -> LabelledImages:
+    """Three tints whose strength differs from frame to frame, some too faint to tell apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int64)
+    images = rng.normal(110, 20, (count, 32, 32, 3))
+    images[np.arange(count), :, :, labels] += rng.uniform(-2, 25, count)[:, None, None]
+    return LabelledImages(name, np.clip(images, 0, 255).astype(np.uint8), labels)
+
+
+@pytest.fixture(scope="session", name="colours")
+def colours_fixture():
+    return colours
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    return silent
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = build("simplecnn", 3, {})
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.5
+    task = Task(
+        model, architecture("simplecnn").preprocess, colours(240, 0, "t"), colours(50, 1, "c"), lambda x, rng: x
+    )
+    settings = TrainSettings(epochs=4, batch=24, learning_rate=0.01, average=0.5)
+    Trainer(task, settings, tmp_path_factory.mktemp("run") / "state", silent).run()
+    return model
+
+
+@pytest.fixture(scope="session")
+def bundle_path(trained, tmp_path_factory) -> Path:
+    """Without calibration: an evaluation fits its own thresholds."""
+    target = tmp_path_factory.mktemp("bundles") / "colours.bundle"
+    network = architecture("simplecnn")
+    with bundle_writer.staged(target, force=False) as folder:
+        save(to_onnx(deployment_model(trained), network.preprocess), folder / "model.fp32.onnx")
+        bundle_writer.write_manifest(
+            folder,
+            name="colours",
+            labels=("blue", "green", "red"),
+            preprocess=network.preprocess,
+            models={"fp32": "model.fp32.onnx"},
+            taps=network.taps[::3],  # the first and the last: every tap is several scores
+            origin={"architecture": {"name": "simplecnn"}, "training": {"data": "colours"}},
+            parity=[],
+        )
+    return target

@@ -1,0 +1,156 @@
+"""The whole way from a bundle to a report, on a network small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from framegate.evaluation import command_evaluate
+from framegate.evaluation.suite_plan import PLANS
+from framegate.runtime import cli
+from framegate.runtime.errors import DataError, UsageError
+
+LABELS = ("blue", "green", "red")
+TINY = replace(
+    PLANS["quick"], pgd_steps=4, adaptive_steps=4, square_queries=20, bootstrap=20, curve=(4 / 255, 0.03), corruption=10
+)
+
+
+def prepared(patch, colours):
+    found = SimpleNamespace(
+        name="colours",
+        title="Colours",
+        depth=1,
+        labels=LABELS,
+        load_training=lambda folder: (colours(20, 20, "train"), colours(120, 21, "calibration")),
+        load_test=lambda folder: colours(60, 22, "test"),
+    )
+    patch.setattr(command_evaluate.datasets, "detect", lambda folder: found)
+    patch.setitem(command_evaluate.PLANS, "quick", TINY)
+    return found
+
+
+@pytest.fixture
+def data(monkeypatch, colours):
+    return prepared(monkeypatch, colours)
+
+
+def evaluate(*words):
+    parser = cli.build_parser()
+    cli._add_offline_commands(parser, "evaluate")
+    parsed = parser.parse_args(["evaluate", *map(str, words)])
+    return parsed.run(parsed)
+
+
+@pytest.fixture(scope="module")
+def report(bundle_path, colours, tmp_path_factory):
+    """The folder of one evaluation, and the words that made it."""
+    out = tmp_path_factory.mktemp("reports") / "report"
+    words = (bundle_path, "--data", out.parent, "--limit", 30, "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        prepared(patch, colours)
+        assert evaluate(*words) in (0, 1)  # 1: a health check failed, which on 30 frames may happen
+    return out, words
+
+
+def test_every_section_is_measured(report):
+    out, _ = report
+    record = json.loads((out / "results.json").read_text())
+    assert record["sizes"] == {"calibration": 50, "test": 30}
+    assert {a["key"] for a in record["attacks"]} == {
+        "fgsm-4/255", "fgsm-0.03", "fgsm-8/255", "pgd-4-4/255", "pgd-4-0.03", "pgd-4-8/255", "noise-8/255",
+    }  # fmt: skip
+    assert len(record["corruptions"]) == 75
+    assert len(record["adaptive"]) == 4
+    by_name = {score["name"]: score for score in record["scores"]}
+    assert {"entropy", "two_sided(entropy)", "total_variation", "mahalanobis", "stem.0:mass_entropy"} <= set(by_name)
+    assert set(by_name["entropy"]["attacks"]) >= {"pgd-4-8/255", "fgsm-8/255", "noise-8/255"}
+    right = np.trace(record["clean"]["confusion"])
+    assert record["clean"]["accuracy"]["value"] == pytest.approx(right / 30)
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") + page.count("data:image") > 5
+    assert (out / "tables.md").stat().st_size > 1000
+
+
+def test_stronger_attacks_leave_less(report):
+    record = json.loads((report[0] / "results.json").read_text())
+    accuracy = {attack["key"]: attack["accuracy"]["value"] for attack in record["attacks"]}
+    assert accuracy["pgd-4-8/255"] <= accuracy["pgd-4-4/255"] <= record["clean"]["accuracy"]["value"]
+    assert accuracy["pgd-4-8/255"] < accuracy["noise-8/255"]
+
+
+def test_a_second_run_measures_nothing_again(report, data, capsys, monkeypatch):
+    out, words = report
+    record = json.loads((out / "results.json").read_text())
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("measured again")
+
+    for name in ("run_linf", "adaptive_pgd", "corrupt", "check_attack_health"):
+        monkeypatch.setattr(f"framegate.evaluation.suite.{name}", forbidden)
+    evaluate(*words)
+    printed = capsys.readouterr().out
+    assert "clean accuracy" in printed
+    assert "best score, overall" in printed
+    again = json.loads((out / "results.json").read_text())
+    for key in ("seconds", "started"):
+        del record[key], again[key]
+    assert again == record
+
+
+def test_another_evaluation_does_not_mix_with_this_one(report, data):
+    with pytest.raises(UsageError, match="seed 0, now 1 is asked for; give another --out, or --restart"):
+        evaluate(*report[1], "--seed", 1)
+
+
+@pytest.mark.parametrize("epsilon", ["0", "2", "-1/255", "nan", "8/0", "eight"])
+def test_epsilon_out_of_range(bundle_path, data, tmp_path, epsilon):
+    with pytest.raises(UsageError, match=r"expected a pixel distance in \(0, 1\]"):
+        evaluate(bundle_path, "--data", tmp_path, f"--epsilon={epsilon}")
+
+
+def test_a_limit_that_shows_nothing(bundle_path, data, tmp_path):
+    with pytest.raises(UsageError, match="expected at least 10 frames"):
+        evaluate(bundle_path, "--data", tmp_path, "--limit", 3)
+
+
+def test_data_of_other_labels(bundle_path, data, tmp_path):
+    data.labels = ("cat", "dog", "cow")
+    with pytest.raises(DataError, match=r"has the labels cat, dog, cow, \.\.\., the bundle blue, green, red"):
+        evaluate(bundle_path, "--data", tmp_path)
+
+
+def test_data_of_another_kind(bundle_path, data, tmp_path):
+    data.depth = 28
+    with pytest.raises(DataError, match="has 28 slices, the bundle 1"):
+        evaluate(bundle_path, "--data", tmp_path)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(bundle_path, data, tmp_path):
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "thesis.txt").write_text("important")
+    for more in ((), ("--restart",)):
+        with pytest.raises(UsageError, match="holds files of something else"):
+            evaluate(bundle_path, "--data", tmp_path, "--limit", 10, "--out", tmp_path / "out", *more)
+    assert (tmp_path / "out" / "parts" / "thesis.txt").read_text() == "important"
+
+
+def test_foreign_frames(data, tmp_path, monkeypatch, colours):
+    size = (32, 32)
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / "photos" / f"{k}.png"), rng.integers(0, 256, (40, 50, 3), np.uint8))
+    monkeypatch.undo()
+    photos = command_evaluate.foreign_set(tmp_path / "photos", data, size, 10, 0)
+    assert photos.images.shape == (3, 32, 32, 3)
+    with pytest.raises(DataError):
+        command_evaluate.foreign_set(tmp_path / "nothing", data, size, 10, 0)
+    monkeypatch.setattr(command_evaluate.datasets, "detect", lambda folder: data)
+    with pytest.raises(DataError, match="the network's own data"):
+        command_evaluate.foreign_set(tmp_path, data, size, 10, 0)
