@@ -33,7 +33,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 # Training, export and the test tools on top.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.runtime
 	@echo "installing torch and the test tools ..."
-	$(PIP) install -c constraints.txt -e '.[train,test,dev]'
+	$(PIP) install -c constraints.txt -e '.[evaluate,test,dev]'
 	@touch $@
 
 demo: $(VENV)/.runtime

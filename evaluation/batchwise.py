@@ -257,4 +257,5 @@ def averaged(values: Sequence[float] | Floats, batch: int) -> Floats:
     if batch < 1:
         raise UsageError(f"batch: {batch} given, expected at least 1")
     whole = len(values) // batch * batch
-    return np.asarray(values, dtype=np.float64)[:whole].reshape(-1, batch).mean(axis=1)
+    means: Floats = np.asarray(values, dtype=np.float64)[:whole].reshape(-1, batch).mean(axis=1)
+    return means

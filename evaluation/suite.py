@@ -33,7 +33,7 @@ from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_ATTACK_BATCH = 50
+ATTACK_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Suite:
             "clean", lambda: self._observer.images("clean", split.images[index], split.labels[index])
         )
 
-    def _attacked(self, count: int) -> tuple[Tensor, Tensor]:
+    def attacked(self, count: int) -> tuple[Tensor, Tensor]:
+        """Clean pixels and labels of the frames that an attack on ``count`` frames starts from."""
         index, split = self.chosen(count), self.frames.test
         return to_pixels(split.images[index], self.frames.depth), torch.from_numpy(split.labels[index])
 
@@ -105,20 +106,30 @@ class Suite:
         key = attack_key(settings)
 
         def make() -> Observations:
-            pixels, labels = self._attacked(count)
-            result = run_linf(
-                settings, self.network, pixels, labels, batch=_ATTACK_BATCH, seed=self.seed, progress=self.progress
-            )
-            return self._observed(key, result, labels)
+            return self._observer.pixels(key, self.linf_pixels(settings, count), self.attacked(count)[1].numpy())
 
         return key, self.store.observations(key, make)
+
+    def linf_pixels(self, settings: LinfSettings, count: int) -> Tensor:
+        """The attacked pixels themselves; only those at the research's radius are kept for a second use."""
+
+        def make() -> npt.NDArray[np.float32]:
+            pixels, labels = self.attacked(count)
+            result = run_linf(
+                settings, self.network, pixels, labels, batch=ATTACK_BATCH, seed=self.seed, progress=self.progress
+            )
+            return result.pixels.numpy()
+
+        if settings.epsilon != RESEARCH_EPSILON:
+            return torch.from_numpy(make())
+        return torch.from_numpy(self.store.array(f"pixels-{attack_key(settings)}", make))
 
     def noise(self, epsilon: float, count: int) -> tuple[str, Observations]:
         """Uniform noise of the same size: what an attack must beat to deserve the name."""
         key = f"noise-{epsilon_text(epsilon)}"
 
         def make() -> Observations:
-            pixels, labels = self._attacked(count)
+            pixels, labels = self.attacked(count)
             return self._observed(key, uniform_noise(self.network, pixels, labels, epsilon, seed=self.seed), labels)
 
         return key, self.store.observations(key, make)
@@ -128,13 +139,13 @@ class Suite:
         key = f"autoattack-{epsilon_text(epsilon)}"
 
         def make() -> Observations:
-            pixels, labels = self._attacked(count)
+            pixels, labels = self.attacked(count)
             result = auto_attack(
                 self.network,
                 pixels,
                 labels,
                 AutoSettings(epsilon),
-                batch=_ATTACK_BATCH,
+                batch=ATTACK_BATCH,
                 seed=self.seed,
                 progress=self.progress,
             )
@@ -166,8 +177,8 @@ class Suite:
 
         def make() -> list[dict[str, Any]]:
             settings = self.plan.pgd_settings(self.plan.epsilon)
-            pixels, labels = self._attacked(self.plan.health)
-            result = run_linf(settings, self.network, pixels, labels, batch=_ATTACK_BATCH, seed=self.seed)
+            pixels, labels = self.attacked(self.plan.health)
+            result = run_linf(settings, self.network, pixels, labels, batch=ATTACK_BATCH, seed=self.seed)
             health = check_attack_health(
                 self.network,
                 pixels,
@@ -176,7 +187,7 @@ class Suite:
                 results=[result],
                 frames=len(pixels),
                 queries=self.plan.square_queries,
-                batch=_ATTACK_BATCH,
+                batch=ATTACK_BATCH,
                 seed=self.seed,
                 progress=self.progress,
             )
@@ -207,18 +218,18 @@ class Suite:
         """
 
         def make() -> dict[str, Any]:
-            pixels, labels = self._attacked(self.plan.adaptive)
+            pixels, labels = self.attacked(self.plan.adaptive)
             result = adaptive_pgd(
                 monitor.observe,
                 pixels,
                 labels,
                 monitor.threshold,
                 self.plan.adaptive_settings(epsilon),
-                batch=_ATTACK_BATCH,
+                batch=ATTACK_BATCH,
                 seed=self.seed,
                 progress=self.progress,
             )
-            plain = pgd(self.network, pixels, labels, epsilon, self.plan.pgd_steps, batch=_ATTACK_BATCH, seed=self.seed)
+            plain = pgd(self.network, pixels, labels, epsilon, self.plan.pgd_steps, batch=ATTACK_BATCH, seed=self.seed)
             scores = monitor.scores(plain.pixels)
             accepted = plain.misclassified.numpy() & np.isfinite(scores) & (scores <= monitor.threshold)
             return {

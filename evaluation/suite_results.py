@@ -20,6 +20,7 @@ from framegate.evaluation.score_registry import all_scores, fit_scores, score_fr
 from framegate.evaluation.scores_feature import LinearHead
 from framegate.evaluation.selective import accepts, curve, threshold_at
 from framegate.evaluation.suite import Suite
+from framegate.evaluation.suite_batchwise import BatchProtocols
 from framegate.evaluation.suite_plan import RESEARCH_EPSILON
 from framegate.export.calibrate import fit_temperature
 from framegate.runtime.bundle import Bundle
@@ -55,6 +56,7 @@ class Judge:
         corrupted = [(name, s, seen, score_frames(self.fitted, seen)) for name, s, seen in self.suite.corrupted()]
         foreign = [(name, seen, score_frames(self.fitted, seen)) for name, seen in self.suite.foreign()]
         scores = self._scores(attacks, corrupted, foreign)
+        batches = BatchProtocols(self.suite)
         return {
             "sizes": {"calibration": len(self.calibration), "test": len(self.clean)},
             "clean": self._clean(),
@@ -69,6 +71,8 @@ class Judge:
             "risk_coverage": {n: curve(self.clean_scores[n], self.clean.wrong) for n in self._curves(scores)},
             "entropy_histograms": self._histograms(attacks),
             "layerwise": self._layerwise(attacks),
+            "batchwise": batches.detection(),
+            "batch_rule": batches.selection(),
         }
 
     def _clean(self) -> dict[str, Any]:
@@ -255,7 +259,7 @@ def confusion(seen: Observations) -> list[list[int]]:
     classes = seen.logits.shape[1]
     known = (seen.labels >= 0) & (seen.predicted >= 0)
     pairs = seen.labels[known] * classes + seen.predicted[known]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()  # type: ignore[no-any-return]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()
 
 
 def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float | None]:

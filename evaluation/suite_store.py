@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from framegate.evaluation.observations import Observations
 from framegate.evaluation.observations import load as load_observations
 from framegate.runtime.errors import DataError, UsageError
@@ -60,6 +63,25 @@ class Store:
         if not path.exists():
             make().save(path)
         return load_observations(path)
+
+    def array(self, name: str, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """An array, made now or read from an earlier run.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        path = self.folder / f"{_file(name)}.npy"
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial.npy")
+            try:
+                np.save(partial, make(), allow_pickle=False)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
 
     def record(self, name: str, make: Callable[[], Any]) -> Any:
         """A JSON record, made now or read from an earlier run."""

@@ -152,20 +152,29 @@ def select_threshold(
         bound = min(binomial_upper_bound(errors, count, confidence_level), target_risk)
         selection = Selection(float(threshold), count, errors, len(scores), bound)
     if selection is None:
-        raise CalibrationError(_refusal(candidates, scores, wrong, target_risk, confidence_level))
+        raise CalibrationError(_refusal(candidates, start, test, target_risk, confidence_level))
     return selection
 
 
-def _refusal(candidates: Floats, scores: Floats, wrong: Flags, target_risk: float, confidence_level: float) -> str:
-    best, coverage = 1.0, 0.0
+def _refusal(
+    candidates: Floats, start: int, test: tuple[Floats, Flags], target_risk: float, confidence_level: float
+) -> str:
+    scores, wrong = test
+    bounds = []
     for threshold in candidates:
         accepted = accepts(scores, float(threshold))
-        bound = binomial_upper_bound(int(wrong[accepted].sum()), int(accepted.sum()), confidence_level)
-        if bound < best:
-            best, coverage = bound, float(accepted.mean())
+        errors, count = int(wrong[accepted].sum()), int(accepted.sum())
+        bounds.append((binomial_upper_bound(errors, count, confidence_level), float(accepted.mean())))
+    best, coverage = min(bounds, key=lambda each: each[0])
+    because = f"the best bound on {len(scores)} images is {best:.4f}, at coverage {coverage:.1%}"
+    if best <= target_risk:
+        # Found on the very images that would have to prove it: choosing it now would break the promise.
+        because = (
+            f"of {len(scores)} images, those accepted by the threshold that the design images pointed to give a bound "
+            f"of {bounds[start][0]:.4f}, at coverage {bounds[start][1]:.1%}"
+        )
     return (
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}; "
-        f"the best bound on {len(scores)} images is {best:.4f}, at coverage {coverage:.1%}, and even without a single "
-        f"error {images_needed(target_risk, confidence_level)} accepted images are needed. Give more calibration "
-        "images, train a better model, or raise --target-risk"
+        f"{because}, and even without a single error {images_needed(target_risk, confidence_level)} accepted images "
+        "are needed. Give more calibration images, train a better model, or raise --target-risk"
     )

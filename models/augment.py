@@ -45,8 +45,10 @@ def signs(images: Images, rng: np.random.Generator) -> Images:
     views = np.empty_like(images)
     height, width = images.shape[1:3]
     for k, image in enumerate(images):
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-12, 12), rng.uniform(0.85, 1.15))
-        turn[:, 2] += rng.uniform(-0.1, 0.1, 2) * (width, height)
+        turn = np.asarray(
+            cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-12, 12), rng.uniform(0.85, 1.15)), np.float64
+        )
+        turn[:, 2] += rng.uniform(-0.1, 0.1, 2) * np.array([width, height], np.float64)
         view = cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
         if rng.random() < 0.25:
             view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.4, 1.2))

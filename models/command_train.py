@@ -135,7 +135,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, train, device)
     started = time.monotonic()
-    task = Task(model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device)
+    task = Task(
+        model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device,
+        chosen.bfloat16_on_cpu,
+    )  # fmt: skip
     with progress_bar() as progress:
         trainer = Trainer(task, settings, state_file, progress)
         history = trainer.run(resume=arguments.resume)

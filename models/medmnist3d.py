@@ -18,6 +18,8 @@ import numpy.typing as npt
 from framegate.models.labelled import LabelledImages, checked_labels, read_arrays
 from framegate.runtime.errors import DataError
 
+CALIBRATION_SHARE = 5
+"""One in so many official training volumes serves for calibration."""
 SIDE = 28
 """Slices of a volume, and width and height of a slice, in voxels."""
 LABELS = {
@@ -86,7 +88,11 @@ def _split(name: str, folder: str | Path, parts: dict[str, str]) -> list[Labelle
 
 
 def load_training(name: str, folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
-    """The official training and validation splits of a set, for training and calibration.
+    """Four fifths of the official training split for training; the rest and the validation split for calibration.
+
+    The official validation splits are too small to promise much: with 98 volumes, of which half prove the threshold,
+    no risk below 6 % can be proved at 95 % even if no accepted volume is wrong. The last fifth is taken as one block,
+    because a patient's two sides may lie beside each other.
 
     Args:
         name: A key of `LABELS`.
@@ -95,8 +101,16 @@ def load_training(name: str, folder: str | Path) -> tuple[LabelledImages, Labell
     Raises:
         DataError: The file is missing, damaged or of another kind.
     """
-    train, calibration = _split(name, folder, {"train": "train", "val": "calibration"})
-    return train, calibration
+    official, validation = _split(name, folder, {"train": "train", "val": "calibration"})
+    index = np.arange(len(official), dtype=np.int64)
+    cut = len(official) - len(official) // CALIBRATION_SHARE
+    held_out = official.subset(index[cut:], validation.name)
+    calibration = LabelledImages(
+        validation.name,
+        np.concatenate([validation.images, held_out.images]),
+        np.concatenate([validation.labels, held_out.labels]),
+    )
+    return official.subset(index[:cut], official.name), calibration
 
 
 def load_test(name: str, folder: str | Path) -> LabelledImages:

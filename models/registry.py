@@ -44,6 +44,7 @@ class Architecture:
         options: Keyword arguments of ``build`` with their defaults.
         preprocess: How an image becomes the network's input.
         taps: Layers (names of modules) whose activations can be watched, from early to late.
+        bfloat16_on_cpu: Whether training it on a CPU gains by bfloat16.
         recipe: Training settings that differ from the defaults of `framegate.models.train_settings.TrainSettings`.
     """
 
@@ -53,6 +54,7 @@ class Architecture:
     preprocess: PreprocessSpec
     taps: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    bfloat16_on_cpu: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,6 +98,7 @@ ARCHITECTURES = {
                 "adapt.0",
                 "convolve.0",
             ),
+            bfloat16_on_cpu=True,
             recipe={"epochs": 12, "batch": 256, "frozen_blocks": 5, "views": 8, "outlier_share": 0.125},
         ),
         Architecture(
@@ -104,6 +107,7 @@ ARCHITECTURES = {
             build=Hybrid3D,
             preprocess=_VOLUME,
             taps=("stages.0.0", "stages.1.0", "stages.2.0"),
+            bfloat16_on_cpu=True,
             recipe={"epochs": 40, "batch": 32, "weight_decay": 0.05, "average": 0.99},
         ),
         Architecture(

@@ -44,6 +44,7 @@ class Task:
         augment: Random views that keep the label.
         teacher: (N, classes) logits of a teacher for the training images, or None.
         device: ``cpu`` or ``cuda``.
+        bfloat16_on_cpu: See `framegate.models.half_precision.autocast`.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Task:
     augment: Augmentation
     teacher: Tensor | None = None
     device: str = "cpu"
+    bfloat16_on_cpu: bool = False
 
 
 def choose_device(wanted: str) -> str:
@@ -196,7 +198,7 @@ class Trainer:
         inputs = batch.inputs.to(self.task.device)
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with autocast(self.task.device):
+        with autocast(self.task.device, self.task.bfloat16_on_cpu):
             loss, known, strange = self._losses(inputs, labels, batch.index)
         sums["loss"] += float(loss.detach())
         sums["train_accuracy"] += float((known.argmax(1) == labels).float().mean())

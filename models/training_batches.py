@@ -71,7 +71,7 @@ def _cache(
     for k in range(0, len(images), _CACHE_BATCH):
         pixels = to_pixels(images[k : k + _CACHE_BATCH], device=device)
         x = prepare(pixels).contiguous(memory_format=torch.channels_last)
-        with autocast(device):
+        with autocast(device, on_cpu=True):
             parts.append(frozen(x).to(torch.float16).contiguous().cpu())
         tick(len(x))
     return torch.cat(parts)
