@@ -8,7 +8,10 @@ BUNDLE := models/bundles/hybrid-cifar10.bundle
 CLIP := camera_demo/clips/highway_1280x720_25fps.mp4
 ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi sky=700,20,160,130 --roi road=560,500,160,130
 
-.PHONY: help demo demo-faults test check lint types bench results kernels pycuda gpu clean
+SUITE ?= quick
+FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
+
+.PHONY: help demo demo-faults test check lint types bench results evaluation kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -16,6 +19,7 @@ help:
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make bench        measure latency, start-up and memory on this machine"
+	@echo "make evaluation  attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
 	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
 	@echo "make pycuda       build a PyCUDA wheel; needs a CUDA toolkit, no driver"
@@ -72,6 +76,22 @@ bench: $(VENV)/.runtime
 results: bench
 	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
+
+# About an hour on two cores; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
+evaluation: $(VENV)/.dev
+	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" -a -n "$(ADRENAL)" || \
+	  { echo "make evaluation: give CIFAR10=, GTSRB= and ADRENAL=, the paths of the data sets"; exit 2; }
+	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
+	$(call evaluate,hybrid-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path)))
+	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),)
+	$(BIN)/python -m framegate.evaluation.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
+
+define evaluate
+$(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)
+@mkdir -p benchmarks/results/evaluation
+cp runs/evaluation-$(1)-$(SUITE)/results.json benchmarks/results/evaluation/$(1).json
+
+endef
 
 # Prints registers, shared memory and spills of each kernel, and fails if one spills.
 kernels: $(VENV)/.runtime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,15 @@ def colours(count: int, seed: int, name: str) -> LabelledImages:
 @pytest.fixture(scope="session", name="colours")
 def colours_fixture():
     return colours
+
+
+@pytest.fixture(scope="session")
+def invented_record():
+    """The maker of invented results records; with --import-mode=importlib a test cannot import its neighbour."""
+    spec = importlib.util.spec_from_file_location("invented_record", Path(__file__).with_name("report_fixture.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.record
 
 
 @pytest.fixture(scope="session")
