@@ -40,19 +40,56 @@ def objects(images: Images, rng: np.random.Generator) -> Images:
     return views
 
 
+def _turned(image: Images, rng: np.random.Generator) -> Images:
+    """Seen from elsewhere: rotation to 15 degrees, scale 0.75 to 1.2, corners moved by up to 8 % of the side."""
+    height, width = image.shape[:2]
+    centre = np.array([width, height], np.float32) / 2
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    angle, scale = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(0.75, 1.2)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = (corners - centre) @ turn.T + centre + rng.uniform(-0.08, 0.08, 2) * centre * 2
+    moved += rng.uniform(-0.08, 0.08, (4, 2)) * centre * 2
+    matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    return np.asarray(cv2.warpPerspective(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def _blurred(image: Images, rng: np.random.Generator) -> Images:
+    """Out of focus, far away, or neither."""
+    draw = rng.random()
+    height, width = image.shape[:2]
+    if draw < 0.25:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5)), np.uint8)
+    if draw < 0.5:
+        side = int(rng.integers(width // 3, width))
+        small = cv2.resize(image, (side, side * height // width), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return image
+
+
+def _exposed(image: Images, rng: np.random.Generator) -> Images:
+    """In another light: contrast about the image's own mean, exposure, and a gain of its own for every channel."""
+    mean = float(image.mean())
+    level = mean + rng.uniform(0.5, 1.5) * (np.arange(256) - mean)
+    gains = np.exp(rng.uniform(-0.6, 0.6)) * rng.uniform(0.88, 1.12, 3)
+    table = np.clip(level[:, None] * gains, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table.reshape(1, 256, 3)), np.uint8)
+
+
 def signs(images: Images, rng: np.random.Generator) -> Images:
-    """Rotation to 12 degrees, scale 0.85 to 1.15, shift, strong light changes, blur; never mirrored: traffic signs."""
+    """Other viewpoints, strong light changes, blur, noise, a covered patch; never mirrored: traffic signs."""
     views = np.empty_like(images)
     height, width = images.shape[1:3]
     for k, image in enumerate(images):
-        turn = np.asarray(
-            cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-12, 12), rng.uniform(0.85, 1.15)), np.float64
-        )
-        turn[:, 2] += rng.uniform(-0.1, 0.1, 2) * np.array([width, height], np.float64)
-        view = cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        view = _exposed(_blurred(_turned(image, rng), rng), rng)
+        if rng.random() < 0.3:
+            noise = rng.normal(0, rng.uniform(2, 15), view.shape)
+            view = np.clip(view + noise, 0, 255).astype(np.uint8)
         if rng.random() < 0.25:
-            view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.4, 1.2))
-        views[k] = _relit(np.asarray(view, np.uint8), 0.5, 40, rng)
+            side = int(rng.integers(height // 8, height // 3))
+            top, left = rng.integers(0, height - side), rng.integers(0, width - side)
+            view = view.copy()
+            view[top : top + side, left : left + side] = rng.integers(0, 256, 3)
+        views[k] = view
     return views
 
 
