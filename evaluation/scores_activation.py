@@ -153,6 +153,8 @@ def tap_statistics(layer: str, activations: Tensor, edges: Tensor | ArrayLike | 
     """
     if activations.dtype in (torch.float16, torch.bfloat16):
         activations = activations.float()
+    # Frame by frame in memory: channels-last activations would be gathered anew by every statistic.
+    activations = activations.contiguous()
     found = {name: statistic(activations) for name, statistic in FREE_OF_BINS.items()}
     if activations.ndim > 2:
         found |= {name: statistic(activations) for name, statistic in ON_MAPS.items()}

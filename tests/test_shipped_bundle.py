@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
+from framegate.runtime.cli import main
 from framegate.runtime.faults import FaultInjector, parse_faults
 from framegate.runtime.roi import parse_rois
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "models" / "bundles" / "hybrid-cifar10.bundle"
 CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
 FRAMES = 38
+BUNDLES = sorted(BUNDLE.parent.glob("*.bundle"))
 SETTINGS = [("openvino", "int8"), ("openvino", "fp32"), ("onnxruntime", "int8"), ("onnxruntime", "fp32")]
 
 
@@ -34,8 +36,9 @@ def judge(backend, precision, plan=""):
     return predictions
 
 
-def test_every_setting_is_calibrated():
-    bundle = Bundle.open(BUNDLE)
+@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
+def test_every_setting_is_calibrated(path):
+    bundle = Bundle.open(path)
     for backend, precision in SETTINGS:
         calibration = bundle.calibration(backend, precision)
         assert calibration is not None, (backend, precision)
@@ -55,6 +58,17 @@ def test_cars_are_recognised_and_empty_regions_mostly_rejected(backend, precisio
         assert set(labels[car]) == {"automobile"}
     for empty in ("sky", "road"):
         assert accepted[empty] <= FRAMES // 5, (accepted, labels)
+
+
+@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
+def test_every_bundle_runs_from_the_command_line(path, capsys):
+    spec = Bundle.open(path).preprocess
+    size = f"width={5 * spec.width}&height={5 * spec.depth * spec.height}"  # volumes: a column of slices
+    words = ["run", f"synthetic://?frames=4&{size}", "--bundle", str(path), "--as-fast-as-possible", "--json"]
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["frames"] == 4
+    assert not {"BACKEND_FAULT", "NOT_CALIBRATED", "NOT_FINITE", "BAD_INPUT"} & set(record["rejected_by_reason"])
 
 
 def test_fault_frames_of_the_clip_are_rejected_with_the_right_reason():
