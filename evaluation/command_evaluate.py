@@ -18,7 +18,7 @@ from framegate.evaluation.report_tables import write_tables
 from framegate.evaluation.suite import Frames, Suite
 from framegate.evaluation.suite_plan import PLANS, Plan, parse_epsilon
 from framegate.evaluation.suite_results import Judge
-from framegate.evaluation.suite_store import Store, write_json
+from framegate.evaluation.suite_store import Store, rounded, write_json
 from framegate.export.calibrate import fingerprint
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar() as progress:
         suite = Suite(network, frames, plan, arguments.seed, store, progress)
         found = Judge(suite, bundle).results()
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "bundle": _about(bundle, data, str(identity["manifest_sha256"])),
         "suite": plan.name,
@@ -148,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         "machine": {**circumstances(), "torch": torch.__version__},
         **found,
     }
+    record = rounded(record)
     write_json(out / "results.json", record)
     write_tables(record, out / "tables.md")
     write_report(record, out / "report.html")

@@ -112,6 +112,15 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
 
 
+def rounded(record: Any, digits: int = 6) -> Any:
+    """A JSON record with its floats at so many significant digits: more would be noise, and half the file."""
+    if isinstance(record, float):
+        return float(f"{record:.{digits}g}")
+    if isinstance(record, Mapping):
+        return {key: rounded(value, digits) for key, value in record.items()}
+    return [rounded(value, digits) for value in record] if isinstance(record, list | tuple) else record
+
+
 def write_json(path: Path, record: Any) -> None:
     """Write a part, completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

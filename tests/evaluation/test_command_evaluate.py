@@ -72,6 +72,9 @@ def test_every_section_is_measured(report):
     assert set(by_name["entropy"]["attacks"]) >= {"pgd-4-8/255", "fgsm-8/255", "noise-8/255"}
     right = np.trace(record["clean"]["confusion"])
     assert record["clean"]["accuracy"]["value"] == pytest.approx(right / 30)
+    # 50 calibration frames make no two batches of 128, 30 attacked ones no two of 16: only frames are left.
+    assert {row["unit"] for row in record["batchwise"]} == {"frame"}
+    assert record["batch_rule"] == []
     page = (out / "report.html").read_text()
     assert page.count("<svg") + page.count("data:image") > 5
     assert (out / "tables.md").stat().st_size > 1000

@@ -434,3 +434,12 @@ def test_a_thousand_resamples_of_ten_thousand_frames_take_seconds():
     found = failure_detection(scores, wrong)
     assert time.process_time() - start < 10
     assert found.auroc.high - found.auroc.low < 0.03
+
+
+def test_the_interval_of_the_calibration_error_holds_it():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (2000, 10))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(10, p=row / row.sum()) for row in shares])  # calibrated: resamples lie above it
+    found = calibration_error(frames_of(logits, labels), resamples=50)
+    assert found.low <= found.value < found.high
