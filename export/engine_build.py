@@ -89,8 +89,7 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
         )
     plan = bytes(built)
     if timings is not None:
-        content = bytes(config.get_timing_cache().serialize())
-        write_atomically(timings, lambda temporary: temporary.write_bytes(content) and None)
+        _store(timings, bytes(config.get_timing_cache().serialize()))
     written = {"options": asdict(job.options), "precision": job.precision, "network": facts.to_json()}
     path = write_engine(job.key, job.folder, plan, written)
     write_json(report_path(path), _report(job, facts, plan))
@@ -124,6 +123,13 @@ def _timing_cache(trt: TensorRt, config: Any, info: DeviceInfo, folder: Path) ->
         # Damaged or from elsewhere: it only costs the time to measure again.
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path
+
+
+def _store(path: Path, content: bytes) -> None:
+    def produce(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, produce)
 
 
 def _report(job: EngineJob, facts: NetworkFacts, plan: bytes) -> Mapping[str, Any]:

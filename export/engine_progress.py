@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_library import TensorRt
 
 Progress = Callable[[str, int, int], None]
@@ -26,6 +27,9 @@ def interrupt_event() -> Iterator[threading.Event]:
     previous = signal.signal(signal.SIGINT, lambda *_: event.set())
     try:
         yield event
+    except BackendError:  # a build that was stopped says that it failed
+        if not event.is_set():
+            raise
     finally:
         signal.signal(signal.SIGINT, previous)
     if event.is_set():
@@ -40,7 +44,7 @@ def progress_monitor(trt: TensorRt, title: str, progress: Progress, stop: thread
     lock = threading.Lock()
     steps: dict[str, int] = {}
 
-    class Monitor(trt.module.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.module.IProgressMonitor.__init__(self)
 

@@ -87,7 +87,7 @@ class Messages:
         kept: deque[str] = deque(maxlen=_KEPT_MESSAGES)
         serious = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
-        class Collector(module.ILogger):  # type: ignore[misc, name-defined]
+        class Collector(module.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 module.ILogger.__init__(self)
 

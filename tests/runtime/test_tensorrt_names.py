@@ -18,7 +18,21 @@ SOURCES = sorted([*ROOT.glob("runtime/*tensorrt*.py"), *ROOT.glob("export/*engin
 # Members of some TensorRT class that are everyday Python too, where the code means the latter.
 ORDINARY = {"name", "value", "shape", "dtype", "type", "clear", "append", "pop", "get", "keys", "values", "items"}
 ORDINARY |= {"extend", "insert", "device", "index", "count", "size", "version", "logger", "layers", "flags", "stride"}
-ORDINARY |= {"engine", "log", "serialize", "batch", "start", "update", "refresh", "copy", "close", "free", "allocate", "precision", "write"}
+ORDINARY |= {
+    "engine",
+    "log",
+    "serialize",
+    "batch",
+    "start",
+    "update",
+    "refresh",
+    "copy",
+    "close",
+    "free",
+    "allocate",
+    "precision",
+    "write",
+}
 REMOVED = {
     "EXPLICIT_BATCH": "gone in TensorRT 11",
     "int8_calibrator": "gone in TensorRT 11",
