@@ -44,7 +44,7 @@ def progress_monitor(trt: TensorRt, title: str, progress: Progress, stop: thread
     lock = threading.Lock()
     steps: dict[str, int] = {}
 
-    class Monitor(trt.module.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.module.IProgressMonitor.__init__(self)
 

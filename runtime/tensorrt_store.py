@@ -171,5 +171,11 @@ def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folde
     )
 
 
+def stored_engines(model_sha256: str, flavour: str) -> list[Path]:
+    """Files of a flavour's engines of a model, whether they can be used or not."""
+    folder = engine_folder() / model_sha256[:16]
+    return sorted(path for path in folder.glob("*.engine") if f"-{_slug(flavour)}-" in path.name)
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_")
