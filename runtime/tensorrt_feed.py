@@ -1,6 +1,6 @@
 """How a slot's input reaches the engine: a finished tensor is copied, a camera frame goes through the kernel.
 
-Boards on which CPU and GPU share their memory (Jetson) copy nothing: the engine, or the kernel, reads the pinned memory.
+Boards on which CPU and GPU share their memory (Jetson) copy nothing: engine or kernel read the pinned memory.
 """
 
 from __future__ import annotations
