@@ -354,3 +354,27 @@ assert three.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
     output, told, _ = child(code)
     assert output.splitlines()[:2] == ["runtime cache: ", "runtime cache: compiled "]
     assert told.count("says that this engine is not capturable") == 1
+
+
+def test_the_engine_benchmark_records_parity_latency_and_what_was_refused(child, tmp_path):
+    """The script for GPU machines, on the stub: its figures mean nothing here, its way through does."""
+    code = f"""
+sys.path.insert(0, {str(HERE.parents[1] / "benchmarks")!r})
+import bench_engine
+built()
+built("tensorrt-rtx")
+code = bench_engine.main(["--bundle", str(BUNDLE), "--images", "40", "--frames", "30", "--out", "engines.json"])
+assert code == 1, code  # the int8 engine is missing
+"""
+    child(code, STUB_INTEGRATED="0")
+    content = json.loads((tmp_path / "engines.json").read_text())
+    assert content["circumstances"]["gpu"] == "stub"
+    record = next(r for r in content["engines"] if r["flavour"] == "tensorrt 10.13.3.9" and r["precision"] == "fp32")
+    assert record["parity"]["same_verdict"] == record["parity"]["same_label"] == 1.0
+    assert record["parity"]["images"] == 40
+    assert record["with_graph"]["captured"]
+    assert not record["without_graph"]["captured"]
+    assert record["with_graph"]["frame_1280x720_to_scores_us"]["p50"] > 0
+    assert "cannot start a build" in record["build"]["this-gpu"]["refused"]  # the stand-in has no builder
+    refused = next(r for r in content["engines"] if r["precision"] == "int8")  # no engine was stored for it
+    assert "no usable" in refused["parity"]["failed"]
