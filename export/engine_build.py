@@ -18,7 +18,14 @@ from framegate.export.engine_progress import Progress, progress_monitor
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_library import Messages, TensorRt
-from framegate.runtime.tensorrt_store import EngineKey, StaleEngineError, StoredEngine, read_engine, write_engine
+from framegate.runtime.tensorrt_store import (
+    EngineKey,
+    StaleEngineError,
+    StoredEngine,
+    cache_errors,
+    read_engine,
+    write_engine,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
         BackendError: The model does not parse or is not what the bundle says, or TensorRT cannot build it.
     """
     trt, model = job.trt, job.bundle.model_path(job.precision)
+    with cache_errors(job.folder):  # before the long work
+        job.key.path(job.folder).parent.mkdir(parents=True, exist_ok=True)
     messages = trt.logger()
     try:
         builder = trt.module.Builder(messages.native)
@@ -89,10 +98,12 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
         )
     plan = bytes(built)
     if timings is not None:
-        _store(timings, bytes(config.get_timing_cache().serialize()))
+        with cache_errors(job.folder):
+            _store(timings, bytes(config.get_timing_cache().serialize()))
     written = {"options": asdict(job.options), "precision": job.precision, "network": facts.to_json()}
     path = write_engine(job.key, job.folder, plan, written)
-    write_json(report_path(path), _report(job, facts, plan))
+    with cache_errors(job.folder):
+        write_json(report_path(path), _report(job, facts, plan))
     return read_engine(job.key, job.folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from framegate.cuda_kernels.compiler import CompilerError, Nvcc, Nvrtc
 from framegate.cuda_kernels.driver import CudaError, DeviceInfo, open_driver
+from framegate.cuda_kernels.driver_library import DriverLibrary
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.gpu import ABSENT, driver_present
 from framegate.runtime.tensorrt_library import MODULES, TensorRt, install_line, is_jetson, load_tensorrt
@@ -46,7 +47,7 @@ def _gpu() -> tuple[DeviceInfo | None, Finding]:
 
 def _why_no_gpu(error: CudaError) -> str:
     if error.name == "NO_PACKAGE" and driver_present():
-        return "a driver is loaded, but no Python package reaches it; pip install 'framegate[cuda]'"
+        return f"a driver is loaded, but no Python package reaches it; pip install {_bindings()}"
     if error.name in (*ABSENT, "NO_PACKAGE"):
         if any(Path(path).exists() for path in _DRIVER_FILES):
             return (
@@ -62,7 +63,16 @@ def _cuda_package(info: DeviceInfo | None) -> Finding:
         return what, info is not None, "cuda-bindings is installed" + ("" if info else ", and finds no GPU")
     if importlib.util.find_spec("pycuda") is not None:
         return what, info is not None, "PyCUDA is installed" + ("" if info else ", and finds no GPU")
-    return what, False, "neither cuda-bindings nor PyCUDA is installed; pip install 'framegate[cuda]'"
+    return what, False, "neither cuda-bindings nor PyCUDA is installed; pip install " + _bindings()
+
+
+def _bindings() -> str:
+    """The release of cuda-bindings that belongs to the driver: one for CUDA 13 expects a driver for CUDA 13."""
+    try:
+        version = DriverLibrary().number("reading the driver's version", "cuDriverGetVersion")
+    except CudaError:
+        return "cuda-bindings"
+    return f"'cuda-bindings=={version // 1000}.*'"
 
 
 def _kernels(info: DeviceInfo | None) -> Finding:

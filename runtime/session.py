@@ -69,8 +69,9 @@ class Session:
         if gpu_preprocess:
             if not isinstance(backend, FrameBackend):
                 raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
-            self._frames_on = backend
-        backend.bind(self.preprocessor.tensor)
+            self._frames_on = backend  # bound to the size of the first frame, and warmed up then
+        else:
+            backend.bind(self.preprocessor.tensor)
         self._depth = bundle.preprocess.depth
         self._row_step = 1 if self._depth > 1 else ROW_STEP
         self._grey = bundle.preprocess.colour == "grey"
@@ -80,7 +81,7 @@ class Session:
         self._frames = 0
         self._temperature = calibration.temperature if calibration else 1.0
         self._threshold = calibration.threshold if calibration else math.nan
-        for _ in range(_WARM_UP):
+        for _ in range(0 if gpu_preprocess else _WARM_UP):
             frame_scores(backend.infer(), self._temperature)
 
     @classmethod

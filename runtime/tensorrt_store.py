@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def write_engine(key: EngineKey, folder: Path, plan: bytes, facts: Mapping[str, 
         folder: The cache's folder.
         plan: TensorRT's serialised engine.
         facts: More for the header; must be JSON.
+
+    Raises:
+        BackendError: The cache cannot be written.
     """
     header = {**facts, "key": asdict(key), "plan_sha256": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}
     text = json.dumps(header, indent=1).encode()
@@ -113,8 +117,25 @@ def write_engine(key: EngineKey, folder: Path, plan: bytes, facts: Mapping[str, 
             for part in (MAGIC, len(text).to_bytes(8, "little"), text, plan):
                 file.write(part)
 
-    write_atomically(path, produce)
+    with cache_errors(folder):
+        write_atomically(path, produce)
     return path
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with the cache's folder into one line.
+
+    Raises:
+        BackendError: Something inside the block could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BackendError(
+            f"the engine cache {folder} cannot be written ({error}); make room, or set XDG_CACHE_HOME to a folder "
+            "that this user may write"
+        ) from error
 
 
 def read_engine(key: EngineKey, folder: Path) -> StoredEngine:

@@ -221,6 +221,13 @@ def test_wrong_options_end_in_one_line(trt, tiny_bundle, tmp_path, monkeypatch, 
     assert "Traceback" not in told
 
 
+def test_a_cache_that_cannot_be_written_ends_in_one_line(trt, tiny_bundle, tmp_path, monkeypatch, capsys):
+    (tmp_path / "framegate").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["engine", str(tiny_bundle), "--precision", "fp32"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_the_command_needs_neither_torch_nor_onnx(trt, tiny_bundle, tmp_path):
     code = (
         "import sys\n"

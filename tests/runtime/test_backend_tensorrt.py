@@ -378,3 +378,23 @@ assert code == 1, code  # the int8 engine is missing
     assert "cannot start a build" in record["build"]["this-gpu"]["refused"]  # the stand-in has no builder
     refused = next(r for r in content["engines"] if r["precision"] == "int8")  # no engine was stored for it
     assert "no usable" in refused["parity"]["failed"]
+
+
+def test_doctor_on_a_machine_with_a_gpu(child):
+    code = """
+from framegate.runtime.cli import main
+built()
+assert main(["doctor", "--json"]) == 0
+"""
+    output, _, _ = child(code, STUB_INTEGRATED="0")
+    findings = {finding["what"]: finding for finding in json.loads(output)}
+    assert findings["NVIDIA GPU"]["usable"]
+    assert "stub, sm_87, 1 GiB; its driver supports CUDA 13.0" in findings["NVIDIA GPU"]["explanation"]
+    assert findings["backend tensorrt"]["usable"]
+    assert "10.13.3.9; builds and runs engines here; 1 stored in" in findings["backend tensorrt"]["explanation"]
+    assert not findings["backend tensorrt-rtx"]["usable"]
+    assert "sm_87 is not among them" in findings["backend tensorrt-rtx"]["explanation"]
+    output, _, _ = child(code, STUB_VERSION="11080")
+    findings = {finding["what"]: finding for finding in json.loads(output)}
+    assert not findings["NVIDIA GPU"]["usable"]
+    assert "update the NVIDIA driver" in findings["NVIDIA GPU"]["explanation"]
