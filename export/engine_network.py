@@ -99,6 +99,13 @@ def check_network(facts: NetworkFacts, model: Path, spec: PreprocessSpec, classe
         raise BackendError(f"{model}: one float32 input (N, {', '.join(map(str, sides))}) expected, has {facts.inputs}")
     if not facts.outputs or facts.outputs[0].shape[1:] != (classes,) or facts.outputs[0].type != "FLOAT":
         raise BackendError(f"{model}: float32 logits (N, {classes}) expected first, has {facts.outputs}")
+    plugins = {kind: count for kind, count in facts.layers.items() if kind.startswith("PLUGIN")}
+    if plugins:
+        # Which of a function and a plugin of one name the parser takes differs by release; the layers tell.
+        raise BackendError(
+            f"{model}: the parser made {plugins} of it, a plugin registered in this process; such an engine needs the "
+            "plugin wherever it runs, which framegate does not load"
+        )
     quantised = facts.layers.get("QUANTIZE", 0) > 0 and facts.layers.get("DEQUANTIZE", 0) > 0
     halves = facts.types.get("HALF", 0) > 0
     good = {"fp32": not quantised and not halves, "fp16": halves, "int8": quantised}

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from framegate.export.engine_build import EngineJob, build_engine, report_path
+from framegate.export.engine_network import NetworkFacts, TensorFacts, check_network
 from framegate.export.engine_options import BuildOptions, resolve_target
 from framegate.export.engine_progress import interrupt_event
 from framegate.runtime.bundle import Bundle
@@ -131,6 +132,50 @@ def test_an_unsupported_operator_is_named(job):
     nodes = [helper.make_node("Det", ["image"], ["x"], name="the-node"), *FLAT]
     with pytest.raises(BackendError, match=r"operator Det \(node the-node\)"):
         build(with_model(job, model_of(nodes)))
+
+
+def softmax_entropy_function():
+    """framegate::SoftmaxEntropy of standard operators: H = -sum p log p."""
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["p"], axis=-1),
+        helper.make_node("LogSoftmax", ["x"], ["l"], axis=-1),
+        helper.make_node("Mul", ["p", "l"], ["pl"]),
+        helper.make_node("ReduceSum", ["pl", "axes"], ["negative"], keepdims=0),
+        helper.make_node("Neg", ["negative"], ["h"]),
+    ]
+    axes = helper.make_node("Constant", [], ["axes"], value_ints=[-1])
+    imports = [helper.make_opsetid("", 17)]
+    return helper.make_function("framegate", "SoftmaxEntropy", ["x"], ["p", "h"], [axes, *nodes], imports)
+
+
+def with_function(job, functions) -> EngineJob:
+    call = helper.make_node("SoftmaxEntropy", ["logits"], ["probabilities", "entropy"], domain="framegate")
+    values = {"image": ["N", 3, 32, 32], "logits": ["N", 3], "probabilities": ["N", 3], "entropy": ["N"]}
+    image, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in values.items())
+    graph = helper.make_graph([*FLAT, call], "scores", [image], outputs)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("framegate", 1)]
+    model = helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=9)
+    return with_model(job, model.SerializeToString())
+
+
+def test_a_model_local_function_becomes_layers_and_no_plugin(job):
+    network = build(with_function(job, [softmax_entropy_function()])).header["network"]
+    assert [output["name"] for output in network["outputs"]] == ["logits", "probabilities", "entropy"]
+    assert network["layers"]["SOFTMAX"] >= 1
+    assert not any(kind.startswith("PLUGIN") for kind in network["layers"])
+
+
+def test_a_custom_operator_without_its_function_is_named(job):
+    with pytest.raises(BackendError, match="operator SoftmaxEntropy"):
+        build(with_function(job, []))
+
+
+def test_a_plugin_layer_is_never_taken_for_the_function(job):
+    facts = NetworkFacts((), (), {"PLUGIN_V3": 1}, {})
+    facts = replace(facts, inputs=(TensorFacts("image", (-1, 3, 32, 32), "FLOAT"),))
+    facts = replace(facts, outputs=(TensorFacts("logits", (-1, 3), "FLOAT"),))
+    with pytest.raises(BackendError, match=r"PLUGIN_V3.*a plugin registered in this process"):
+        check_network(facts, Path("model.fp32.onnx"), job.bundle.preprocess, 3, "fp32")
 
 
 def test_a_network_for_another_size_is_refused(job):
