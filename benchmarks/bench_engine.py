@@ -225,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bundle", action="append", type=Path, help="default: every shipped one")
     parser.add_argument("--images", type=int, default=1000, help="how many verdicts are compared; default: 1000")
     parser.add_argument("--frames", type=int, default=10_000, help="how many are timed; default: 10000")
+    parser.add_argument("--seconds", type=float, default=200, help="no new engine is begun after this; default: 200")
     parser.add_argument("--out", type=Path, default=OUT, help="results file")
     options = parser.parse_args(arguments)
     gpu = open_gpu()
@@ -239,18 +240,33 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     images = crops(options.images)
     bundles = options.bundle or sorted((ROOT / "models" / "bundles").glob("*.bundle"))
-    records = []
-    for path in bundles:
-        bundle = Bundle.open(path)
-        if bundle.preprocess.depth == 1 and bundle.preprocess.colour != "grey":
-            records += [
-                measure(bundle, flavour, precision, images, options.frames)
-                for flavour in flavours
-                for precision in sorted(bundle.models)
-            ]
+    records: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    began = time.monotonic()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"circumstances": machine, "engines": records}, indent=2) + "\n")
+    for bundle, flavour, precision in _work(bundles, flavours):
+        if time.monotonic() - began > options.seconds:
+            left_out.append(f"{bundle.name} {flavour} {precision}")
+            continue
+        records.append(measure(bundle, flavour, precision, images, options.frames))
+        # After each: what was measured stays if the time runs out, or the GPU falls over.
+        _write(options.out, machine, records, left_out)
+    if left_out:
+        _write(options.out, machine, records, left_out)
+        print(f"left out for time: {', '.join(left_out)}")
     return 0 if all(_good(record) for record in records) else 1
+
+
+def _write(path: Path, machine: dict[str, Any], records: list[dict[str, Any]], left_out: list[str]) -> None:
+    content = {"circumstances": machine, "engines": records, "left_out_for_time": left_out}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _work(paths: list[Path], flavours: list[str]) -> list[tuple[Bundle, str, str]]:
+    """What to measure: colour images only, the frames of the clip are nothing else."""
+    bundles = [Bundle.open(path) for path in paths]
+    colour = [bundle for bundle in bundles if bundle.preprocess.depth == 1 and bundle.preprocess.colour != "grey"]
+    return [(bundle, flavour, p) for bundle in colour for flavour in flavours for p in sorted(bundle.models)]
 
 
 def _good(record: dict[str, Any]) -> bool:

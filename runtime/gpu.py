@@ -10,15 +10,6 @@ ABSENT = ("NO_DRIVER", "NO_DEVICE", "CUDA_ERROR_NO_DEVICE")
 """Names of a `CudaError` that means: no GPU here; any other is a GPU that cannot be used."""
 
 
-def gpu_problem() -> CudaError | None:
-    """Why no GPU can be used; None if one can."""
-    try:
-        open_driver().close()
-    except CudaError as error:
-        return error
-    return None
-
-
 def find_gpu() -> DeviceInfo | None:
     """The first GPU, or None if this machine has none.
 

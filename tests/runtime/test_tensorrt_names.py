@@ -20,6 +20,10 @@ ORDINARY = {"name", "value", "shape", "dtype", "type", "clear", "append", "pop",
 ORDINARY |= {"extend", "insert", "device", "index", "count", "size", "version", "logger", "layers", "flags", "stride"}
 ORDINARY |= {
     "engine",
+    "enqueue",
+    "kernel",
+    "nbytes",
+    "INVALID",
     "log",
     "serialize",
     "batch",
