@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("cuda_kernels", "runtime")
+ROOMS = ("cuda_kernels", "runtime", "export")
 
 
 def make_importable() -> None:

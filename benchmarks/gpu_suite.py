@@ -74,6 +74,7 @@ STEPS = (
         (PYTHON, "benchmarks/bench_kernels.py", "--only", "graph", "--out", f"{RESULTS}/gpu-latency.json"),
         60,
     ),
+    Step("engines", (PYTHON, "benchmarks/bench_engine.py", "--out", f"{RESULTS}/gpu-engines.json"), 240),
     Step(
         "kernels",
         (

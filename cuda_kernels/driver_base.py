@@ -156,8 +156,8 @@ class Driver(ABC):
         """Wait until a stream has done all it was given; errors of its kernels surface here."""
 
     @abstractmethod
-    def create_event(self) -> int:
-        """Create an event that takes time stamps."""
+    def create_event(self, blocking: bool = False) -> int:
+        """Create an event that takes time stamps; whoever waits for a ``blocking`` one sleeps instead of spinning."""
 
     def destroy_event(self, event: int) -> None:
         """Destroy an event."""
@@ -166,6 +166,10 @@ class Driver(ABC):
     @abstractmethod
     def record_event(self, event: int, stream: int) -> None:
         """Note the time at which the stream reaches this point."""
+
+    @abstractmethod
+    def wait_event(self, event: int) -> None:
+        """Wait until the stream has reached the event's record; errors of the kernels before it surface here."""
 
     @abstractmethod
     def elapsed_ms(self, start: int, end: int) -> float:

@@ -17,6 +17,7 @@ from framegate.cuda_kernels.driver_checks import (
     CAPTURE_THREAD_LOCAL,
     CONTEXT_FLAGS,
     DEVICE_ATTRIBUTES,
+    EVENT_BLOCKING_SYNC,
     HOST_ALLOC_DEVICEMAP,
     MAX_DYNAMIC_SHARED_ATTRIBUTE,
     SHARED_BYTES_WITHOUT_REQUEST,
@@ -172,12 +173,15 @@ class BindingsDriver(Driver):
     def synchronize(self, stream: int) -> None:  # noqa: D102
         self._call("waiting for a stream", "cuStreamSynchronize", stream)
 
-    def create_event(self) -> int:  # noqa: D102
-        event = int(self._call("creating an event", "cuEventCreate", 0))
+    def create_event(self, blocking: bool = False) -> int:  # noqa: D102
+        event = int(self._call("creating an event", "cuEventCreate", EVENT_BLOCKING_SYNC if blocking else 0))
         return self._own("event", event, partial(self._call, "destroying an event", "cuEventDestroy", event))
 
     def record_event(self, event: int, stream: int) -> None:  # noqa: D102
         self._call("recording an event", "cuEventRecord", event, stream)
+
+    def wait_event(self, event: int) -> None:  # noqa: D102
+        self._call("waiting for an event", "cuEventSynchronize", event)
 
     def elapsed_ms(self, start: int, end: int) -> float:  # noqa: D102
         self._call("waiting for an event", "cuEventSynchronize", end)

@@ -28,6 +28,7 @@ mapped into the device's address space, which a context of the driver API doesn'
 
 HOST_ALLOC_DEVICEMAP = 0x02
 STREAM_NON_BLOCKING = 0x01
+EVENT_BLOCKING_SYNC = 0x01
 CAPTURE_THREAD_LOCAL = 1
 MAX_DYNAMIC_SHARED_ATTRIBUTE = 8
 UNEXPLAINED = "a number that this driver does not explain"

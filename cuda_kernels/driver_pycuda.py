@@ -28,6 +28,7 @@ from framegate.cuda_kernels.driver_checks import (
     CAPTURE_THREAD_LOCAL,
     CONTEXT_FLAGS,
     DEVICE_ATTRIBUTES,
+    EVENT_BLOCKING_SYNC,
     HOST_ALLOC_DEVICEMAP,
     MAX_DYNAMIC_SHARED_ATTRIBUTE,
     SHARED_BYTES_WITHOUT_REQUEST,
@@ -185,12 +186,15 @@ class PycudaDriver(Driver):
     def synchronize(self, stream: int) -> None:  # noqa: D102
         self._library.call("waiting for a stream", "cuStreamSynchronize", *_wide(stream))
 
-    def create_event(self) -> int:  # noqa: D102
-        event = self._library.handle("creating an event", "cuEventCreate", 0)
+    def create_event(self, blocking: bool = False) -> int:  # noqa: D102
+        event = self._library.handle("creating an event", "cuEventCreate", EVENT_BLOCKING_SYNC if blocking else 0)
         return self._own_handle("event", event, "cuEventDestroy_v2")
 
     def record_event(self, event: int, stream: int) -> None:  # noqa: D102
         self._library.call("recording an event", "cuEventRecord", *_wide(event, stream))
+
+    def wait_event(self, event: int) -> None:  # noqa: D102
+        self._library.call("waiting for an event", "cuEventSynchronize", *_wide(event))
 
     def elapsed_ms(self, start: int, end: int) -> float:  # noqa: D102
         self._library.call("waiting for an event", "cuEventSynchronize", *_wide(end))

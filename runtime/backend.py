@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from framegate.runtime.preprocess import PreprocessSpec
+    from framegate.runtime.scores import FrameScores
+    from framegate.runtime.verdict import Image
 
 Tensor = npt.NDArray[np.float32]
 
@@ -49,6 +55,50 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
+class RecoverableBackend(Protocol):
+    """A backend that may fail for good and can be started again.
+
+    Attributes:
+        fault: Why it computes nothing any more; empty while all is well.
+    """
+
+    fault: str
+
+    def reinitialise(self) -> None:
+        """Start again.
+
+        Raises:
+            BackendError: It did not work; the backend stays as it is.
+        """
+
+
+@runtime_checkable
+class FrameBackend(Protocol):
+    """A backend that can take the camera's pixels: preprocessing and scores are its own work."""
+
+    def bind_frames(self, spec: PreprocessSpec, width: int, height: int, temperature: float, threshold: float) -> None:
+        """Take (height, width, 3) uint8 BGR frames from now on.
+
+        Raises:
+            BackendError: It cannot do what the bundle asks for.
+        """
+
+    def submit(self, frame: Image) -> None:
+        """Start one frame.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+
+    def result(self) -> FrameScores:
+        """Wait for the submitted frame.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+
+
 @dataclass(frozen=True)
 class BackendEntry:
     """One line of the table of backends.
@@ -56,23 +106,38 @@ class BackendEntry:
     Attributes:
         module: Module to import when the backend is chosen, not before.
         requires: Library that must be importable.
-        default_precision: Its fastest precision on the shipped bundle (see benchmarks/results/cpu-latency.json).
+        default_precision: Its fastest precision on the shipped bundle (see benchmarks/results/cpu-latency.json), or
+            fp32 where a bundle has no such file.
+        gpu: Whether it needs a GPU and an engine built for it (``framegate engine``).
     """
 
     module: str
     requires: str
     default_precision: str
+    gpu: bool = False
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "tensorrt": BackendEntry("framegate.runtime.backend_tensorrt", "tensorrt", "fp16", gpu=True),
+    "tensorrt-rtx": BackendEntry("framegate.runtime.backend_tensorrt_rtx", "tensorrt_rtx", "fp16", gpu=True),
     "openvino": BackendEntry("framegate.runtime.backend_openvino", "openvino", "int8"),
     "onnxruntime": BackendEntry("framegate.runtime.backend_onnxruntime", "onnxruntime", "fp32"),
 }
 """In the order in which ``auto`` tries them: fastest first."""
 
 
-def choose_backend(name: str) -> str:
+def default_precision(name: str, available: Collection[str]) -> str:
+    """A backend's own precision if a bundle has it, else ``fp32``."""
+    wanted = BACKENDS[name].default_precision
+    return wanted if wanted in available else "fp32"
+
+
+def choose_backend(name: str, ready: Callable[[str], bool] = lambda name: False) -> str:
     """Turn ``auto`` into the first installed backend; check a named one.
+
+    Args:
+        name: ``auto`` or a key of `BACKENDS`.
+        ready: Says whether ``auto`` may take a backend that needs a GPU: its library alone is not enough.
 
     Raises:
         UsageError: The name is unknown.
@@ -80,7 +145,7 @@ def choose_backend(name: str) -> str:
     """
     if name == "auto":
         for candidate, entry in BACKENDS.items():
-            if importlib.util.find_spec(entry.requires) is not None:
+            if importlib.util.find_spec(entry.requires) is not None and (not entry.gpu or ready(candidate)):
                 return candidate
         raise BackendError(f"no inference engine is installed; install one of: {', '.join(BACKENDS)}")
     if name not in BACKENDS:
@@ -88,9 +153,17 @@ def choose_backend(name: str) -> str:
     if importlib.util.find_spec(BACKENDS[name].requires) is None:
         raise BackendError(
             f"backend {name!r} was asked for, but the package {BACKENDS[name].requires!r} is not installed; "
-            f"pip install {BACKENDS[name].requires}, or use --backend auto"
+            f"{_install_line(name)}, or use --backend auto"
         )
     return name
+
+
+def _install_line(name: str) -> str:
+    if not BACKENDS[name].gpu:
+        return f"pip install {BACKENDS[name].requires}"
+    from framegate.runtime.tensorrt_library import install_line
+
+    return install_line(name)
 
 
 def load_backend(name: str, model: Path, threads: int | None = None) -> Backend:

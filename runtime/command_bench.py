@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from framegate.runtime import bench
-from framegate.runtime.backend import BACKENDS, choose_backend
+from framegate.runtime.backend import BACKENDS, choose_backend, default_precision, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.command_run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, say
@@ -45,14 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out and not arguments.out.parent.is_dir():
         raise SinkError(f"results {arguments.out}: the folder {arguments.out.parent} does not exist")
     installed = []
-    for name in BACKENDS:
+    for name, entry in BACKENDS.items():
         try:
-            installed.append(choose_backend(name))
+            chosen = choose_backend(name)
+            for precision in bundle.models if entry.gpu else ():
+                load_backend(chosen, bundle.model_path(precision))  # a GPU, an engine: found out now
+            installed.append(chosen)
         except BackendError as error:
             say(f"left out: {error}")
     wanted = [(backend, precision) for backend in installed for precision in bundle.models]
     default = choose_backend("auto")
-    precision = BACKENDS[default].default_precision
+    precision = default_precision(default, bundle.models)
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with progress_bar() as progress:

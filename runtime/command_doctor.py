@@ -15,6 +15,7 @@ from rich.table import Table
 
 from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, say
+from framegate.runtime.doctor_gpu import gpu_findings
 
 Finding = tuple[str, bool, str]
 """(what, usable, explanation)."""
@@ -29,11 +30,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Look and tell. Returns 1 if no inference engine works."""
-    engines = [_engine(name) for name in BACKENDS]
+    engines = [_engine(name) for name, entry in BACKENDS.items() if not entry.gpu]
+    gpu = gpu_findings()
+    engines += [finding for finding in gpu if finding[0].removeprefix("backend ") in BACKENDS]
     findings = [
         _machine(),
         *engines,
-        _gpu(),
+        *(finding for finding in gpu if finding not in engines),
         _video("FFMPEG", "clips, RTSP"),
         _video("GStreamer", "csi://, pipelines"),
         _cameras(),
@@ -75,13 +78,6 @@ _DEVICES: dict[str, Callable[..., str]] = {
     "openvino": lambda module: "devices " + ", ".join(module.Core().available_devices),
     "onnxruntime": lambda module: "providers " + ", ".join(module.get_available_providers()),
 }
-
-
-def _gpu() -> Finding:
-    driver = glob("/proc/driver/nvidia/version") or glob("/dev/nvhost-gpu") or glob("/dev/nvidia0")
-    if not driver:
-        return "NVIDIA GPU", False, "no NVIDIA driver is loaded; frames run on the CPU"
-    return "NVIDIA GPU", False, "a driver is loaded, but this version of framegate has no GPU backend yet"
 
 
 def _video(feature: str, purpose: str) -> Finding:

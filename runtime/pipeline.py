@@ -156,6 +156,7 @@ class Pipeline:
                     break
                 self.stats.record(predictions)
                 self.stats.unread = self._results.overwritten
+                self._session.recover()
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
             self._fail(error)
         finally:

@@ -42,6 +42,11 @@ class FrameScores(NamedTuple):
 _NOT_FINITE = FrameScores(-1, math.nan, math.nan, math.nan, math.nan)
 
 
+def not_finite() -> FrameScores:
+    """The scores of an output that holds NaN or an infinity."""
+    return _NOT_FINITE
+
+
 def frame_scores(logits: Tensor, temperature: float) -> FrameScores:
     """Scores of the first row.
 

@@ -10,16 +10,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from framegate.runtime.backend import BACKENDS, Backend, choose_backend, load_backend
+from framegate.runtime.backend import (
+    BACKENDS,
+    Backend,
+    FrameBackend,
+    RecoverableBackend,
+    choose_backend,
+    default_precision,
+    load_backend,
+)
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
-from framegate.runtime.errors import BackendError, BundleError
+from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
 from framegate.runtime.policy import judge_age, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
-from framegate.runtime.scores import frame_scores
+from framegate.runtime.scores import FrameScores, frame_scores
 from framegate.runtime.verdict import Frame, Image, Prediction, Reason
 
 _WARM_UP = 5
@@ -38,7 +46,14 @@ class Session:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, precision: str, calibration: Calibration | None, *, camera: bool = True
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        precision: str,
+        calibration: Calibration | None,
+        *,
+        camera: bool = True,
+        gpu_preprocess: bool = False,
     ) -> None:
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
@@ -47,7 +62,16 @@ class Session:
         self.precision = precision
         self.calibration = calibration
         self.preprocessor = Preprocessor(bundle.preprocess)
-        backend.bind(self.preprocessor.tensor)
+        self._recoverable = backend if isinstance(backend, RecoverableBackend) else None
+        self._may_recover = True
+        self._frames_on: FrameBackend | None = None
+        self._frames_size = (0, 0)
+        if gpu_preprocess:
+            if not isinstance(backend, FrameBackend):
+                raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
+            self._frames_on = backend  # bound to the size of the first frame, and warmed up then
+        else:
+            backend.bind(self.preprocessor.tensor)
         self._depth = bundle.preprocess.depth
         self._row_step = 1 if self._depth > 1 else ROW_STEP
         self._grey = bundle.preprocess.colour == "grey"
@@ -57,7 +81,7 @@ class Session:
         self._frames = 0
         self._temperature = calibration.temperature if calibration else 1.0
         self._threshold = calibration.threshold if calibration else math.nan
-        for _ in range(_WARM_UP):
+        for _ in range(0 if gpu_preprocess else _WARM_UP):
             frame_scores(backend.infer(), self._temperature)
 
     @classmethod
@@ -69,17 +93,21 @@ class Session:
         threads: int | None = None,
         *,
         camera: bool = True,
+        gpu_preprocess: bool = False,
     ) -> Session:
         """Open a bundle in an engine.
 
         Args:
             bundle: Folder ``NAME.bundle``, or an opened bundle.
-            backend: ``auto`` (the fastest installed one; says which), ``openvino`` or ``onnxruntime``. A named
-                backend never falls back to another.
-            precision: ``fp32`` or ``int8``; None takes the backend's fastest.
+            backend: ``auto`` (the fastest that can run; says which), ``tensorrt``, ``tensorrt-rtx``, ``openvino`` or
+                ``onnxruntime``. A named backend never falls back to another.
+            precision: ``fp32``, ``fp16`` or ``int8``; None takes the backend's fastest.
             threads: CPU threads of the engine; None leaves it to the engine.
             camera: Frames given to `infer` come from one camera: a repeated frame is FROZEN, a changed size is
                 WRONG_SIZE. False for unrelated images.
+            gpu_preprocess: Give the camera's pixels to a TensorRT backend, which resizes and scores them, too. Its
+                resize does not round to 8 bits as the CPU's does, on which thresholds are calibrated: compare the
+                verdicts first.
 
         Raises:
             BundleError: The bundle is missing, damaged or unknown.
@@ -87,10 +115,22 @@ class Session:
             UsageError: The backend's name is unknown.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        name = choose_backend(backend)
-        chosen = precision or BACKENDS[name].default_precision
-        engine = load_backend(name, opened.model_path(chosen), threads)
-        session = cls(opened, engine, chosen, opened.calibration(name, chosen), camera=camera)
+        name = choose_backend(backend, lambda candidate: _engine_is_there(opened, candidate, precision))
+        chosen = precision or default_precision(name, opened.models)
+        model = opened.model_path(chosen)
+        try:
+            engine = load_backend(name, model, threads)
+        except BackendError as error:
+            if backend != "auto" or not BACKENDS[name].gpu:
+                raise
+            # auto may choose; an engine that is there but cannot run here is a reason to choose again.
+            tell(f"framegate: not on {name}: {error}")
+            name = choose_backend("auto")
+            chosen = precision or default_precision(name, opened.models)
+            engine = load_backend(name, opened.model_path(chosen), threads)
+        session = cls(
+            opened, engine, chosen, opened.calibration(name, chosen), camera=camera, gpu_preprocess=gpu_preprocess
+        )
         if backend == "auto":
             tell(f"framegate: {session.describe()}")
         return session
@@ -148,6 +188,37 @@ class Session:
         self._coloured = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR, dst=self._coloured)
         return replace(frame, image=self._coloured)
 
+    def recover(self) -> None:
+        """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
+
+        Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
+        """
+        if self._recoverable is None or not self._recoverable.fault or not self._may_recover:
+            return
+        self._may_recover = False
+        tell(f"framegate: {self.backend.engine} failed ({self._recoverable.fault}); starting it again, once")
+        try:
+            self._recoverable.reinitialise()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
+            tell(f"framegate: it does not start again, every frame will be rejected: {error}")
+            return
+        tell(f"framegate: {self.backend.engine} runs again")
+
+    def _scores_of(self, crop: Image) -> tuple[FrameScores, int]:
+        """Scores of a crop, and the engine's time in ns."""
+        if self._frames_on is None:
+            self.preprocessor(crop)
+            started = time.perf_counter_ns()
+            logits = self.backend.infer()
+            return frame_scores(logits, self._temperature), time.perf_counter_ns() - started
+        size = (crop.shape[1], crop.shape[0])
+        if size != self._frames_size:
+            self._frames_on.bind_frames(self.bundle.preprocess, *size, self._temperature, self._threshold)
+            self._frames_size = size
+        started = time.perf_counter_ns()
+        self._frames_on.submit(crop)
+        return self._frames_on.result(), time.perf_counter_ns() - started
+
     def _judge_region(
         self, frame: Frame, roi: Roi, reasons: tuple[Reason, ...], detail: str, deadline_ns: int | None
     ) -> Prediction:
@@ -159,11 +230,7 @@ class Session:
                 reasons, detail = (*reasons, Reason.BAD_INPUT), problem
             else:
                 try:
-                    self.preprocessor(crop)
-                    started = time.perf_counter_ns()
-                    logits = self.backend.infer()
-                    engine_ns = time.perf_counter_ns() - started
-                    scores = frame_scores(logits, self._temperature)
+                    scores, engine_ns = self._scores_of(crop)
                 except BackendError as error:
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
                 except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
@@ -192,3 +259,13 @@ class Session:
             engine_ns=engine_ns,
             detail=detail,
         )
+
+
+def _engine_is_there(bundle: Bundle, name: str, precision: str | None) -> bool:
+    """Whether ``auto`` may try a GPU backend: an engine was built for the bundle here, and it is calibrated."""
+    chosen = precision or default_precision(name, bundle.models)
+    if chosen not in bundle.models or bundle.calibration(name, chosen) is None:
+        return False
+    from framegate.runtime.tensorrt_store import stored_engines  # only where TensorRT is installed
+
+    return bool(stored_engines(bundle.hashes[bundle.models[chosen]], name))

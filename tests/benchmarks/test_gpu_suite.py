@@ -26,7 +26,9 @@ def suite(monkeypatch):
 
 @no_gpu
 @pytest.mark.parametrize(
-    ("script", "option"), [("gpu_suite.py", "--results"), ("bench_kernels.py", "--out")], ids=["suite", "kernels"]
+    ("script", "option"),
+    [("gpu_suite.py", "--results"), ("bench_kernels.py", "--out"), ("bench_engine.py", "--out")],
+    ids=["suite", "kernels", "engines"],
 )
 def test_without_a_gpu_a_script_ends_honestly_and_writes_nothing(script, option, tmp_path):
     before = sorted(BENCHMARKS.rglob("*.json"))
@@ -41,7 +43,7 @@ def test_without_a_gpu_a_script_ends_honestly_and_writes_nothing(script, option,
 def test_the_scripts_run_from_a_plain_checkout(tmp_path):
     """Without framegate installed: site-packages are off, only NumPy and what else is needed is put back."""
     checkout = tmp_path / "checkout"
-    for room in ("benchmarks", "cuda_kernels", "runtime"):
+    for room in ("benchmarks", "cuda_kernels", "export", "runtime"):
         shutil.copytree(ROOT / room, checkout / room, ignore=shutil.ignore_patterns("__pycache__", "results"))
     site = tmp_path / "site"
     site.mkdir()
@@ -51,7 +53,7 @@ def test_the_scripts_run_from_a_plain_checkout(tmp_path):
     for libraries in Path(importlib.import_module("numpy").__file__).parents[1].glob("*.libs"):
         (site / libraries.name).symlink_to(libraries)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    for script in ("gpu_suite.py", "bench_kernels.py"):
+    for script in ("gpu_suite.py", "bench_kernels.py", "bench_engine.py"):
         command = [sys.executable, "-S", str(checkout / "benchmarks" / script)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "no device: nothing measured\n"), done.stderr

@@ -135,7 +135,9 @@ def test_both_engines_agree(tiny_bundle, coloured):
 
 
 def test_unknown_backend_and_precision(tiny_bundle):
-    with pytest.raises(UsageError, match="'tensorflow' was asked for; known are auto, openvino, onnxruntime"):
+    with pytest.raises(
+        UsageError, match="'tensorflow' was asked for; known are auto, tensorrt, tensorrt-rtx, openvino, onnxruntime"
+    ):
         Session.open(tiny_bundle, "tensorflow")
     with pytest.raises(BundleError, match="'fp16' was asked for, it has"):
         Session.open(tiny_bundle, "onnxruntime", "fp16")

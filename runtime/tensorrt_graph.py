@@ -1,0 +1,189 @@
+"""One frame on the GPU as one CUDA graph: input -> (preprocessing) -> engine -> softmax-entropy -> a 32-byte record.
+
+    graph = FrameGraph(gpu, engine, steps...)          # buffers, warm-up, capture: everything that may fail or be slow
+    slot = graph.slots[0]
+    slot.input.array[...] = ...                        # pinned memory
+    graph.submit(slot)                                 # microseconds
+    record = graph.wait(slot)                          # raises unless the record is of this very submission
+
+Addresses never change after the capture. Slots share the device's buffers, because one stream runs them one after the
+other; each has its own host memory, so the host can fill one while the GPU works on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.cuda_kernels.driver import CudaError, Driver, HostMemory
+from framegate.cuda_kernels.entropy_launch import Record, Thresholds, plan_rows, read_record
+from framegate.cuda_kernels.kernels import Kernels
+from framegate.runtime.console import tell
+from framegate.runtime.errors import BackendError
+from framegate.runtime.tensorrt_engine import OpenedEngine
+
+_RECORD_BYTES = 32
+_SEQUENCE = 32  # where the sequence number lies in a slot's result memory
+_LOGITS = 64  # and the logits
+
+
+@dataclass(eq=False)
+class Slot:
+    """The host's side of one frame in flight.
+
+    Attributes:
+        input: What the GPU reads: a frame, or a preprocessed tensor.
+        result: The record, the sequence number, the logits.
+        logits: (classes,) float32 view of the result memory.
+        event: Recorded behind each submission.
+        graph: The captured graph; 0 where launches go to the stream one by one.
+        number: Sequence number of the latest submission.
+    """
+
+    input: HostMemory
+    result: HostMemory
+    logits: npt.NDArray[np.float32]
+    event: int
+    graph: int = 0
+    number: int = 0
+
+
+Feed = Callable[[Slot], None]
+"""Enqueues whatever brings a slot's input to the engine's input."""
+
+
+class FrameGraph:
+    """The buffers, the stream and the graphs of one engine on inputs of one size.
+
+    Attributes:
+        slots: One or more; use them in turn.
+        captured: Whether each submission is one graph launch.
+    """
+
+    def __init__(
+        self,
+        gpu: Driver,
+        engine: OpenedEngine,
+        stream: int,
+        *,
+        input_bytes: int,
+        slots: int,
+        thresholds: Thresholds,
+        classes: int,
+        feed: Feed,
+        outputs: dict[str, int],
+        capture: bool = True,
+        blocking: bool = False,
+    ) -> None:
+        """Allocate, warm up and capture.
+
+        Args:
+            gpu: The open GPU.
+            engine: Opened, with shapes and addresses set.
+            stream: Where everything runs.
+            input_bytes: Size of a slot's input.
+            slots: How many frames may be in flight.
+            thresholds: Temperature, and the threshold that the kernel's verdict bits are made with.
+            classes: Number of logits.
+            feed: Enqueues the slot's way to the engine's input.
+            outputs: Output name -> device address, as the engine knows them.
+            capture: False for stream launches on purpose.
+            blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
+
+        Raises:
+            CudaError: Out of memory, or the GPU failed during the warm-up.
+            BackendError: The engine failed during the warm-up.
+        """
+        self._gpu, self._engine, self._stream = gpu, engine, stream
+        self._feed = feed
+        self._logits = outputs[engine.logits]
+        self._kernels = Kernels(gpu, "softmax_entropy")
+        self._thresholds, self._classes = thresholds, classes
+        self._sequence = 0
+        self.captured = False
+        self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
+        problem = "" if capture else "stream launches were asked for"
+        for slot in self.slots:
+            # Lazily loaded code and shape updates must be through before a capture.
+            self.submit(slot)
+            self.wait(slot)
+            problem = problem or engine.why_not_capturable(stream) or self._capture(slot)
+        if problem:
+            for slot in self.slots:
+                slot.graph = 0
+            if capture:
+                tell(f"framegate: no CUDA graph ({problem}); launching each kernel, which is slower")
+        for slot in self.slots:  # a graph's first launch uploads it, and shows whether it works at all
+            self.submit(slot)
+            self.wait(slot)
+        self.captured = not problem
+
+    def _make_slot(self, input_bytes: int, blocking: bool) -> Slot:
+        result = self._gpu.allocate_host(_LOGITS + 4 * self._classes)
+        result.array[:] = 0
+        memory = self._gpu.allocate_host(input_bytes)
+        memory.array[:] = 0
+        logits = result.array[_LOGITS:].view(np.float32)
+        return Slot(memory, result, logits, self._gpu.create_event(blocking))
+
+    def _capture(self, slot: Slot) -> str:
+        """Capture a slot's graph; return what went wrong."""
+        try:
+            with self._gpu.capture(self._stream) as capture:
+                self._enqueue(slot)
+        except (CudaError, BackendError) as error:
+            return f"capture failed: {error}"
+        slot.graph = capture.graph
+        return ""
+
+    def _enqueue(self, slot: Slot) -> None:
+        self._feed(slot)
+        self._engine.enqueue(self._stream)
+        where = slot.result.device_pointer
+        outputs = {"records": where, "sequence": where + _SEQUENCE}
+        plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._thresholds)
+        self._kernels.run(plan, self._stream)
+        # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
+        self._gpu.copy_to_host(slot.logits, self._logits, self._stream)
+
+    def submit(self, slot: Slot) -> None:
+        """Start a slot's frame. Its input must not change until `wait` returns.
+
+        Raises:
+            CudaError: The GPU, or an earlier frame on it, failed.
+            BackendError: The engine failed.
+        """
+        self._sequence = self._sequence % 0xFFFFFFFF + 1  # never 0, which fresh memory holds
+        slot.number = self._sequence
+        slot.result.array[_SEQUENCE : _SEQUENCE + 4].view(np.uint32)[0] = slot.number
+        if slot.graph:
+            self._gpu.launch_graph(slot.graph, self._stream)
+        else:
+            self._enqueue(slot)
+        self._gpu.record_event(slot.event, self._stream)
+
+    def wait(self, slot: Slot) -> Record:
+        """Wait for a slot's frame and return its record.
+
+        Raises:
+            CudaError: The GPU failed.
+            BackendError: The record is not of this frame, or torn.
+        """
+        self._gpu.wait_event(slot.event)
+        record = read_record(slot.result.array[:_RECORD_BYTES].tobytes(), slot.number)
+        if record is None:
+            raise BackendError(f"the GPU left no whole record of submission {slot.number}")
+        return record
+
+
+def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: dict[str, Sequence[int]]) -> dict[str, int]:
+    """Give every output of an engine device memory of its own; return name -> address."""
+    addresses: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        addresses[name] = gpu.allocate(engine.output_bytes(name, tuple(shape)))
+        engine.place(name, addresses[name])
+    return addresses

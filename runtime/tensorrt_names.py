@@ -1,0 +1,114 @@
+"""Every TensorRT name that framegate touches, in two tables.
+
+TensorRT 11 removed names that most code still uses, so which ones may be used is not left to memory: the tests import
+the real bindings of four releases and of TensorRT-RTX and check that each name in `COMMON` exists in all of them, and
+that each one in `OPTIONAL` exists in some. Code may use an OPTIONAL name only after asking `TensorRt.has`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COMMON", "OPTIONAL", "missing_names"]
+
+COMMON: dict[str, tuple[str, ...]] = {
+    "Builder": (
+        "create_network",
+        "create_builder_config",
+        "create_optimization_profile",
+        "build_serialized_network",
+        "num_DLA_cores",
+    ),
+    "BuilderFlag": ("TF32", "GPU_FALLBACK"),
+    "DataType": ("FLOAT", "HALF"),
+    "DeviceType": ("DLA",),
+    "EngineInspector": ("get_engine_information",),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
+    "HardwareCompatibilityLevel": ("NONE", "AMPERE_PLUS"),
+    "IBuilderConfig": (
+        "set_flag",
+        "clear_flag",
+        "set_memory_pool_limit",
+        "builder_optimization_level",
+        "max_aux_streams",
+        "profiling_verbosity",
+        "hardware_compatibility_level",
+        "progress_monitor",
+        "create_timing_cache",
+        "set_timing_cache",
+        "get_timing_cache",
+        "add_optimization_profile",
+        "default_device_type",
+        "DLA_core",
+    ),
+    "ICudaEngine": (
+        "num_io_tensors",
+        "num_layers",
+        "get_tensor_name",
+        "get_tensor_mode",
+        "get_tensor_dtype",
+        "get_tensor_shape",
+        "get_tensor_profile_shape",
+        "device_memory_size_v2",
+        "create_engine_inspector",
+        "create_execution_context",
+    ),
+    "IExecutionContext": (
+        "set_input_shape",
+        "infer_shapes",
+        "get_tensor_shape",
+        "set_tensor_address",
+        "set_device_memory",
+        "execute_async_v3",
+    ),
+    "ILayer": ("type", "num_outputs", "get_output"),
+    "ILogger": ("log", "ERROR", "INTERNAL_ERROR"),
+    "INetworkDefinition": (
+        "num_inputs",
+        "num_outputs",
+        "num_layers",
+        "get_input",
+        "get_output",
+        "get_layer",
+    ),
+    "IOptimizationProfile": ("set_shape",),
+    "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
+    "ITensor": ("name", "shape", "dtype"),
+    "ITimingCache": ("serialize",),
+    "LayerInformationFormat": ("JSON",),
+    "LayerType": ("CAST", "CONSTANT", "DEQUANTIZE", "QUANTIZE", "SHUFFLE"),
+    "MemoryPoolType": ("WORKSPACE",),
+    "OnnxParser": ("parse", "num_errors", "get_error"),
+    "ParserError": ("desc", "node_name", "node_operator"),
+    "ProfilingVerbosity": ("DETAILED",),
+    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed", "DLA_core"),
+    "TensorIOMode": ("INPUT",),
+}
+"""Class -> members that exist in TensorRT 10.3 to 11.4 and in TensorRT-RTX 1.7."""
+
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "BuilderFlag": ("REQUIRE_USER_ALLOCATION",),
+    "ComputeCapability": ("CURRENT",),
+    "CudaGraphStrategy": ("DISABLED",),
+    "HardwareCompatibilityLevel": ("SAME_COMPUTE_CAPABILITY",),
+    "IBuilderConfig": ("set_compute_capability", "num_compute_capabilities"),
+    "ICudaEngine": ("create_runtime_config",),
+    "IExecutionContext": ("is_stream_capturable",),
+    "IRuntimeCache": ("deserialize", "serialize"),
+    "IRuntimeConfig": (
+        "create_runtime_cache",
+        "set_runtime_cache",
+        "cuda_graph_strategy",
+        "set_execution_context_allocation_strategy",
+    ),
+    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+}
+"""Class -> members that some of these releases lack."""
+
+
+def missing_names(module: object) -> list[str]:
+    """Return the names of `COMMON` that a TensorRT module does not have, as ``Class.member``."""
+    return [
+        f"{kind}.{member}"
+        for kind, members in COMMON.items()
+        for member in members
+        if not hasattr(getattr(module, kind, None), member)
+    ]

@@ -1,0 +1,401 @@
+"""The TensorRT backend without a GPU: the real backend, CUDA layer and kernels over a stub of libcuda.so.1.
+
+The stub runs framegate's own kernels, compiled for the host, and one small network in the engine's place; captured
+calls run when their graph is launched and not before. So verdicts can be compared with onnxruntime's, and failures
+happen where they do on a GPU: in the driver's answers. What it cannot show is TensorRT itself, and time.
+
+The stub is found through the loader's search path, which is set before a process starts: hence the child processes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framegate.runtime.bundle import CALIBRATION, MANIFEST, sha256_file
+
+HERE = Path(__file__).resolve().parent
+CUDA_TESTS = HERE.parent / "cuda_kernels"
+START = """
+import gc, os, sys, threading
+from pathlib import Path
+import numpy as np
+import framegate.cuda_kernels.kernels as kernels
+from framegate.runtime import Pipeline, Session
+from framegate.runtime.backend import load_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import BackendError, FramegateError, UsageError
+from framegate.runtime.tensorrt_store import EngineKey, engine_folder, write_engine
+
+kernels.load_image = lambda *arguments: b"IMAGE"  # the stub has the kernels already
+BUNDLE = Path(sys.argv[1])
+VERSIONS = {"tensorrt": "10.13.3.9", "tensorrt-rtx": "1.7.1.116"}
+FACTS = {
+    "options": {"dla_core": None},
+    "network": {"inputs": [{"name": "image"}], "outputs": [{"name": "logits", "shape": [-1, 3]}]},
+}
+
+def built(flavour="tensorrt", target="stub, sm_87", plan=b"PLAN of the colour network"):
+    key = EngineKey.of(BUNDLE / "model.fp32.onnx", flavour, VERSIONS[flavour], target)
+    return write_engine(key, engine_folder(), plan, FACTS)
+
+def images(count, width=64, height=48):
+    rng = np.random.default_rng(3)
+    for k in range(count):
+        tint = rng.integers(0, 256, 3) if k % 3 else np.full(3, rng.integers(60, 200))
+        yield np.clip(tint + rng.integers(-5, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+
+def refused(what, *words):
+    try:
+        what()
+    except FramegateError as error:
+        for word in words:
+            assert word in str(error), (word, str(error))
+        return
+    raise AssertionError("not refused")
+
+def open_tensorrt(**options):
+    return Session.open(BUNDLE, "tensorrt", "fp32", camera=False, **options)
+"""
+
+
+def load_emulate():
+    spec = importlib.util.spec_from_file_location("framegate_emulate_for_stub", CUDA_TESTS / "emulate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory):
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
+    if shutil.which("gcc") is None or shutil.which("g++") is None:
+        pytest.skip("the stub of libcuda.so.1 and its kernels need gcc and g++")
+    folder = tmp_path_factory.mktemp("stub")
+    command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
+    subprocess.run([*command, str(CUDA_TESTS / "stub_libcuda.c"), "-ldl"], check=True)
+    emulate = load_emulate()
+    libraries = [emulate.compile(f"cuda_kernels/{name}.cu").library for name in ("softmax_entropy", "preprocess")]
+    return folder, ":".join(map(str, libraries))
+
+
+@pytest.fixture
+def child(stub, make_bundle, tmp_path):
+    """Run code over the stub: child(code, **settings) -> (output, told on standard error, calls of the driver)."""
+    bundle = make_bundle()
+    record = json.loads((bundle / CALIBRATION).read_text())
+    record["records"]["tensorrt/fp32"] = record["records"]["tensorrt-rtx/fp32"] = record["records"]["onnxruntime/fp32"]
+    (bundle / CALIBRATION).write_text(json.dumps(record))
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["files"][CALIBRATION] = sha256_file(bundle / CALIBRATION)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+    def run(code: str, **settings: str) -> tuple[str, str, list[str]]:
+        log = tmp_path / "calls"
+        log.unlink(missing_ok=True)
+        environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(stub[0]),
+            "PYTHONPATH": str(HERE / "fake_tensorrt"),
+            "STUB_KERNELS": stub[1],
+            "STUB_LOG": str(log),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            **settings,
+        }
+        command = [sys.executable, "-c", START + code, str(bundle)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, " ".join(done.stderr.split()), log.read_text().split() if log.exists() else []
+
+    return run
+
+
+PARITY = """
+built()
+ours, theirs = open_tensorrt({options}), Session.open(BUNDLE, "onnxruntime", "fp32", camera=False)
+accepted = 0
+for image in images(60):
+    a, b = ours.infer(image), theirs.infer(image)
+    assert a.reasons == b.reasons and (a.candidate == b.candidate or not b.accepted and {may_tie}), (a, b)
+    assert abs(a.entropy - b.entropy) < {tolerance} and abs(a.confidence - b.confidence) < {tolerance}, (a, b)
+    accepted += a.accepted
+assert 10 < accepted < 50, accepted
+assert ours.backend.graph.captured is {captured}
+"""
+
+
+@pytest.mark.parametrize("integrated", ["0", "1"])
+def test_verdicts_are_those_of_onnxruntime_and_a_frame_is_one_graph_launch(child, integrated):
+    code = PARITY.format(options="", may_tie=False, tolerance="1e-5", captured="True")
+    _, told, calls = child(code, STUB_INTEGRATED=integrated)
+    assert "no CUDA graph" not in told
+    assert (
+        calls[-180 - len(calls_at_the_end(calls)) :][:180]
+        == ["cuGraphLaunch", "cuEventRecord", "cuEventSynchronize"] * 60
+    )
+    begin, end = calls.index("cuStreamBeginCapture_v2"), calls.index("cuStreamEndCapture")
+    copy = [] if integrated == "1" else ["cuMemcpyHtoDAsync_v2"]  # Jetson copies no frame
+    assert calls[begin + 1 : end] == [*copy, "cuLaunchKernel", "cuLaunchKernel", "cuMemcpyDtoHAsync_v2"]
+    # An inference before the capture, so that nothing is loaded lazily inside.
+    assert "cuEventSynchronize" in calls[:begin]
+
+
+def calls_at_the_end(calls: list[str]) -> list[str]:
+    """What is released after the last frame."""
+    last = max(i for i, call in enumerate(calls) if call == "cuEventSynchronize")
+    return calls[last + 1 :]
+
+
+@pytest.mark.parametrize("integrated", ["0", "1"])
+def test_camera_frames_are_preprocessed_on_the_gpu_in_the_same_graph(child, integrated):
+    # A grey frame has three equal logits but for the rounding of the resize, which the kernel leaves out.
+    code = PARITY.format(options="gpu_preprocess=True", may_tie=True, tolerance="2e-2", captured="True")
+    code += "refused(lambda: Session.open(BUNDLE, 'onnxruntime', gpu_preprocess=True), 'runs on the CPU')\n"
+    _, _, calls = child(code, STUB_INTEGRATED=integrated)
+    begin = max(i for i, call in enumerate(calls) if call == "cuStreamBeginCapture_v2")
+    copy = [] if integrated == "1" else ["cuMemcpyHtoDAsync_v2"]
+    kernels = ["cuLaunchKernel"] * 3  # preprocessing, engine, softmax-entropy
+    assert calls[begin + 1 : begin + 1 + len(copy) + 4] == [*copy, *kernels, "cuMemcpyDtoHAsync_v2"]
+
+
+def test_two_frames_in_flight_keep_their_own_records(child):
+    child("""
+built()
+session = open_tensorrt(gpu_preprocess=True)
+spec, one = session.bundle.preprocess, session.backend
+one.bind_frames(spec, 64, 48, 1.0, 0.5)
+graph = one.graph
+assert len(graph.slots) == 2
+frames = [np.full((48, 64, 3), colour, np.uint8) for colour in ((250, 5, 5), (5, 5, 250))]
+for slot, frame in zip(graph.slots, frames):
+    slot.input.array[:] = frame.ravel()
+    graph.submit(slot)
+first, second = (graph.wait(slot) for slot in graph.slots)
+assert (first.argmax, second.argmax) == (0, 2), (first, second)
+assert second.sequence == first.sequence + 1
+graph.slots[0].number += 1     # the record of another submission is none
+refused(lambda: graph.wait(graph.slots[0]), "no whole record")
+refused(one.result, "submit a frame before")
+one.submit(frames[0])
+refused(lambda: one.submit(frames[1]), "take the result")
+""")
+
+
+@pytest.mark.parametrize(
+    "failing", ["cuStreamBeginCapture_v2=901", "cuStreamEndCapture=901", "cuGraphInstantiateWithFlags=2"]
+)
+def test_a_failed_capture_falls_back_to_stream_launches_with_one_warning(child, failing):
+    _, told, calls = child(
+        PARITY.format(options="", may_tie=False, tolerance="1e-5", captured="False"), STUB_FAIL=failing
+    )
+    assert told.count("no CUDA graph (capture failed") == 1
+    assert "cuGraphLaunch" not in calls
+    assert calls.count("cuLaunchKernel") >= 120
+
+
+def test_options_of_waiting_and_launching(child):
+    code = PARITY.format(options="", may_tie=False, tolerance="1e-5", captured="False")
+    code += """
+os.environ["FRAMEGATE_GPU_WAIT"] = "sleep"
+refused(open_tensorrt, "FRAMEGATE_GPU_WAIT is 'sleep'; expected spin or block")
+"""
+    _, told, calls = child(code, FRAMEGATE_CUDA_GRAPH="0", FRAMEGATE_GPU_WAIT="block")
+    assert "no CUDA graph" not in told  # it was asked for
+    assert "cuStreamBeginCapture_v2" not in calls
+
+
+FAULT = """
+class Frames:
+    frame_size, fixed_size = (64, 48), True
+    def __init__(self): self.count = 0
+    def read(self):
+        from framegate.runtime.verdict import Frame
+        import time
+        self.count += 1
+        if self.count > 40: return None
+        if self.count in BREAK: os.environ["STUB_FAIL"] = "cuEventSynchronize=700"
+        rng = np.random.default_rng(self.count)
+        image = np.clip(np.array((250, 8, 8)) + rng.integers(-5, 6, (48, 64, 3)), 0, 255).astype(np.uint8)
+        return Frame(self.count, time.monotonic_ns(), image)
+    def close(self): pass
+
+session = Session.open(BUNDLE, "tensorrt", "fp32")
+original = session.recover
+def recover():
+    if session.backend.fault: os.environ.pop("STUB_FAIL", None)   # the fault was one event, not a broken machine
+    original()
+session.recover = recover
+with Pipeline(Frames(), session, lossless=True) as pipeline:
+    verdicts = "".join("A" if p.accepted else "f" if p.reasons[0].name == "BACKEND_FAULT" else "?" for p in pipeline)
+print(verdicts)
+"""
+
+
+def test_fault_in_flight_rejects_and_is_recovered_from_once(child):
+    """An illegal address ends the context; the second time the backend stays out for good."""
+    output, told, _ = child("BREAK = (10, 30)\nbuilt()\n" + FAULT, STUB_STICKY="1")
+    verdicts = output.strip()
+    assert len(verdicts) == 40
+    assert set(verdicts) == {"A", "f"}
+    # The reader is at most a few frames ahead of the worker when it breaks the driver.
+    first = verdicts.index("f")
+    assert 5 <= first <= 9
+    again = verdicts.index("A", first)
+    assert again == first + 1
+    second = verdicts.index("f", again)
+    assert 25 <= second <= 29
+    assert set(verdicts[second:]) == {"f"}
+    assert told.count("starting it again, once") == 1
+    assert "an illegal memory access was encountered" in told
+
+
+def test_fault_with_another_holder_of_the_context_stays_a_fault(child):
+    """As with PyTorch in the same process: the dead context cannot be renewed, and no frame gets through."""
+    code = """
+import ctypes
+built()
+context = ctypes.c_void_p()
+assert not ctypes.CDLL("libcuda.so.1").cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+BREAK = (10,)
+"""
+    output, told, _ = child(code + FAULT, STUB_STICKY="1")
+    verdicts = output.strip()
+    first = verdicts.index("f")
+    assert set(verdicts[:first]) == {"A"}
+    assert set(verdicts[first:]) == {"f"}
+    assert "it does not start again, every frame will be rejected" in told
+
+
+def test_fault_of_the_engine_or_its_output_rejects(child):
+    child("""
+built()
+session = open_tensorrt()
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted
+os.environ["FRAMEGATE_CUDA_GRAPH"] = "0"
+launched = open_tensorrt()
+os.environ["FAKE_TENSORRT"] = "nan"
+assert [r.name for r in launched.infer(good).reasons] == ["NOT_FINITE"]
+os.environ["FAKE_TENSORRT"] = "execute"
+rejected = launched.infer(good)
+assert [r.name for r in rejected.reasons] == ["BACKEND_FAULT"] and "enqueueV3" in rejected.detail, rejected
+os.environ["FAKE_TENSORRT"] = ""
+rejected = launched.infer(good)
+assert not rejected.accepted and "not used since the GPU failed" in rejected.detail
+launched.recover()
+assert launched.infer(good).accepted
+done = []
+thread = threading.Thread(target=lambda: done.append(session.infer(good).accepted))
+thread.start(); thread.join()
+assert done == [True]
+os.environ["FAKE_TENSORRT"] = "nan"
+frames = open_tensorrt(gpu_preprocess=True)
+assert [r.name for r in frames.infer(good).reasons] == ["NOT_FINITE"]
+""")
+
+
+def test_what_cannot_be_opened_says_why_and_what_to_do(child):
+    child("""
+refused(open_tensorrt, "no usable tensorrt 10.13.3.9 engine", "framegate engine", "there: none")
+built(target="NVIDIA H100, sm_90")
+refused(open_tensorrt, "NVIDIA_H100_sm_90.engine")
+path = built()
+path.write_bytes(path.read_bytes()[:-3])
+refused(open_tensorrt, "is truncated")
+built(plan=b"of another release")
+refused(open_tensorrt, "refuses engine", "Serialization", "--force")
+built()
+os.environ["FAKE_TENSORRT"] = "hostcode"
+refused(open_tensorrt, "host code")
+os.environ["FAKE_TENSORRT"] = ""
+os.environ["STUB_FAIL"] = "cuMemAlloc_v2=2"
+refused(open_tensorrt, "CUDA_ERROR_OUT_OF_MEMORY", "allocating 1000 bytes")
+os.environ["STUB_FAIL"] = ""
+backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
+refused(backend.infer, "bind an input")
+refused(lambda: backend.bind(np.zeros((9, 3, 32, 32), np.float32)), "from (1, 3, 32, 32) to (8, 3, 32, 32)")
+refused(lambda: backend.bind(np.zeros((2, 3, 32, 32), np.float32)), "one image at a time")
+backend.close(); backend.close()
+os.environ["STUB_DEVICES"] = "0"
+refused(open_tensorrt, "framegate doctor")
+""")
+
+
+def test_auto_takes_a_calibrated_engine_and_leaves_one_that_cannot_run(child):
+    _, told, _ = child("""
+assert Session.open(BUNDLE).backend.name in ("openvino", "onnxruntime")
+built()
+assert Session.open(BUNDLE).backend.name == "tensorrt"
+built(plan=b"of another release")
+assert Session.open(BUNDLE).backend.name in ("openvino", "onnxruntime")
+""")
+    assert "not on tensorrt: " in told
+
+
+def test_rtx_keeps_what_it_compiled_and_is_asked_whether_it_can_be_captured(child):
+    code = """
+built("tensorrt-rtx")
+one = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
+assert one.backend.graph.captured
+assert one.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
+two = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
+os.environ["FAKE_TENSORRT"] = "capturable"
+three = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
+assert not three.backend.graph.captured
+assert three.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
+"""
+    output, told, _ = child(code)
+    assert output.splitlines()[:2] == ["runtime cache: ", "runtime cache: compiled "]
+    assert told.count("says that this engine is not capturable") == 1
+
+
+def test_the_engine_benchmark_records_parity_latency_and_what_was_refused(child, tmp_path):
+    """The script for GPU machines, on the stub: its figures mean nothing here, its way through does."""
+    code = f"""
+sys.path.insert(0, {str(HERE.parents[1] / "benchmarks")!r})
+import bench_engine
+built()
+built("tensorrt-rtx")
+code = bench_engine.main(["--bundle", str(BUNDLE), "--images", "40", "--frames", "30", "--out", "engines.json"])
+assert code == 1, code  # the int8 engine is missing
+"""
+    child(code, STUB_INTEGRATED="0")
+    content = json.loads((tmp_path / "engines.json").read_text())
+    assert content["circumstances"]["gpu"] == "stub"
+    assert content["left_out_for_time"] == []
+    record = next(r for r in content["engines"] if r["flavour"] == "tensorrt 10.13.3.9" and r["precision"] == "fp32")
+    assert record["parity"]["same_verdict"] == record["parity"]["same_label"] == 1.0
+    assert record["parity"]["images"] == 40
+    assert record["with_graph"]["captured"]
+    assert not record["without_graph"]["captured"]
+    assert record["with_graph"]["frame_1280x720_to_scores_us"]["p50"] > 0
+    assert "cannot start a build" in record["build"]["this-gpu"]["refused"]  # the stand-in has no builder
+    refused = next(r for r in content["engines"] if r["precision"] == "int8")  # no engine was stored for it
+    assert "no usable" in refused["parity"]["failed"]
+
+
+def test_doctor_on_a_machine_with_a_gpu(child):
+    code = """
+from framegate.runtime.cli import main
+built()
+assert main(["doctor", "--json"]) == 0
+"""
+    output, _, _ = child(code, STUB_INTEGRATED="0")
+    findings = {finding["what"]: finding for finding in json.loads(output)}
+    assert findings["NVIDIA GPU"]["usable"]
+    assert "stub, sm_87, 1 GiB; its driver supports CUDA 13.0" in findings["NVIDIA GPU"]["explanation"]
+    assert findings["backend tensorrt"]["usable"]
+    assert "10.13.3.9; builds and runs engines here; 1 stored in" in findings["backend tensorrt"]["explanation"]
+    assert not findings["backend tensorrt-rtx"]["usable"]
+    assert "sm_87 is not among them" in findings["backend tensorrt-rtx"]["explanation"]
+    output, _, _ = child(code, STUB_VERSION="11080")
+    findings = {finding["what"]: finding for finding in json.loads(output)}
+    assert not findings["NVIDIA GPU"]["usable"]
+    assert "update the NVIDIA driver" in findings["NVIDIA GPU"]["explanation"]
