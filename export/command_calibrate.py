@@ -9,10 +9,10 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import staged, write_calibration
 from framegate.export.calibrate import Promise, calibrate, fingerprint
-from framegate.export.command_export import add_promise_options, promise_of
+from framegate.export.labelled_data import load_calibration
 from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table
-from framegate.models import datasets
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backend import BACKENDS, choose_backend
 from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
@@ -22,9 +22,11 @@ from framegate.runtime.console import OUT, progress_bar, say
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate`` to the command line."""
-    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again (needs PyTorch)")
+    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again")
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
-    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+    )
     parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
     parser.add_argument("--precision", default="all", help="e.g. int8; default: all that the bundle has")
     add_promise_options(parser)
@@ -80,8 +82,9 @@ def calibrate_bundle(
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    _, split = datasets.detect(arguments.data).load_training(arguments.data)
+    bundle = Bundle.open(arguments.bundle)
     with progress_bar() as progress:
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress)
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
     say(f"bundle: {arguments.bundle}")

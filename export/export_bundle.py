@@ -12,40 +12,26 @@ import torch
 from torch import nn
 
 from framegate.export import bundle_writer, onnx_graph
-from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.assess import Assessment, Reference, assess_all
+from framegate.export.calibrate import Promise
 from framegate.export.fold import deployment_model
-from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits, torch_logits
-from framegate.export.parity import ParityRow, check_accuracy, compare
+from framegate.export.model_outputs import Progress
+from framegate.export.parity import ParityRow
 from framegate.export.quantize import to_int8
 from framegate.export.sensitivity import sensitive_layers
+from framegate.export.splits import Splits
+from framegate.export.torch_outputs import torch_logits
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
 from framegate.runtime.bundle import sha256_file
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import PreprocessSpec
 
 QUANTISER_IMAGES = 512
 """Training images whose activations set the INT8 ranges."""
 MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Three disjoint sets of images.
-
-    Attributes:
-        train: Sets the INT8 ranges.
-        calibration: Sets temperature and threshold.
-        test: Serves the accuracy gate and the report.
-        names: The data set's label names, one per class.
-    """
-
-    train: LabelledImages
-    calibration: LabelledImages
-    test: LabelledImages
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,35 +125,13 @@ def export_bundle(
 def _compare_and_calibrate(
     model: nn.Module, spec: PreprocessSpec, folder: Path, splits: Splits, promise: Promise, progress: Progress
 ) -> tuple[list[ParityRow], dict[str, Calibration]]:
-    """Gate, calibrate and compare every backend and precision, the doubtful ones first: a refusal comes early."""
+    """Gate, calibrate and compare every backend and precision with the trained network."""
     image_sets = {"test": splits.test.images, "calibration": splits.calibration.images}
-    labels, split_sha256 = splits.test.labels, fingerprint(splits.calibration)
-    reference = torch_logits(model, spec, image_sets, progress)
-    trained = calibrate(
-        reference["calibration"],
-        splits.calibration.labels,
-        promise,
-        split_sha256=split_sha256,
-        model_sha256="",
-        engine=f"torch {torch.__version__}",
-    )
-    rows = {"torch": compare("torch", reference["test"], trained, reference["test"], trained, labels)}
-    calibrations = {}
-    for precision, file in sorted(MODELS.items(), reverse=True):
-        for backend in CPU_BACKENDS:
-            key = record_key(backend, precision)
-            outputs, engine = backend_logits(backend, folder / file, spec, image_sets, progress)
-            check_accuracy(key, outputs["test"], reference["test"], labels)
-            calibrations[key] = calibrate(
-                outputs["calibration"],
-                splits.calibration.labels,
-                promise,
-                split_sha256=split_sha256,
-                model_sha256=sha256_file(folder / file),
-                engine=engine,
-            )
-            rows[key] = compare(key, outputs["test"], calibrations[key], reference["test"], trained, labels)
-    return [rows[key] for key in ["torch", *sorted(calibrations)]], calibrations
+    outputs = torch_logits(model, spec, image_sets, progress)
+    reference = Reference("torch", f"torch {torch.__version__}", outputs["test"], outputs["calibration"])
+    assessment = Assessment(reference, splits, promise)
+    assess_all(assessment, folder, MODELS, spec, progress)
+    return assessment.table(), assessment.calibrations
 
 
 def _short(names: tuple[str, ...]) -> str:

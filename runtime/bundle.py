@@ -120,6 +120,10 @@ class Bundle:
             )
         return self.path / self.models[precision]
 
+    def default_precision(self, preferred: str) -> str:
+        """What runs if nobody named a precision: ``preferred``, or fp32 in a bundle that has no such file."""
+        return preferred if preferred in self.models else "fp32"
+
     def calibration(self, backend: str, precision: str) -> Calibration | None:
         """The calibration for a backend and precision; None if there is none (every frame is then rejected)."""
         return self.calibrations.get(record_key(backend, precision))

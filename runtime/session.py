@@ -88,7 +88,7 @@ class Session:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         name = choose_backend(backend)
-        chosen = precision or BACKENDS[name].default_precision
+        chosen = precision or opened.default_precision(BACKENDS[name].default_precision)
         engine = load_backend(name, opened.model_path(chosen), threads)
         session = cls(opened, engine, chosen, opened.calibration(name, chosen), camera=camera)
         if backend == "auto":
