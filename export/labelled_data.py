@@ -47,8 +47,7 @@ def load_splits(place: Path, labels: tuple[str, ...], spec: PreprocessSpec, prog
             images.subset(part, name) for part, name in zip(parts, ("train", "calibration", "test"), strict=True)
         )
         return Splits(train, calibration, test, labels)
-    data = datasets.detect(place)
-    _require_depth(data, spec)
+    data = _known(place, spec)
     train, calibration = (_in_order(split, data.labels, labels, place) for split in data.load_training(place))
     return Splits(train, calibration, _in_order(data.load_test(place), data.labels, labels, place), labels)
 
@@ -61,8 +60,7 @@ def load_calibration(place: Path, labels: tuple[str, ...], spec: PreprocessSpec,
     """
     if _is_folder(place):
         return load_splits(place, labels, spec, progress).calibration
-    data = datasets.detect(place)
-    _require_depth(data, spec)
+    data = _known(place, spec)
     return _in_order(data.load_training(place)[1], data.labels, labels, place)
 
 
@@ -83,8 +81,7 @@ def load_comparison(
     """
     if _is_folder(place):
         return read_image_folder(place, labels, spec, limit if limit is not None else LARGEST, progress)
-    data = datasets.detect(place)
-    _require_depth(data, spec)
+    data = _known(place, spec)
     images = _in_order(data.load_test(place), data.labels, labels, place)
     images = images.subset(np.arange(len(images))[:limit], images.name)
     return NamedImages(images, ("",) * len(images))
@@ -98,9 +95,15 @@ def _is_folder(place: Path) -> bool:
         raise DataError(f"{place}: cannot be looked at ({error.strerror})") from error
 
 
-def _require_depth(data: datasets.DataSet, spec: PreprocessSpec) -> None:
+def _known(place: Path, spec: PreprocessSpec) -> datasets.DataSet:
+    """The known data set that lies at a place."""
+    try:
+        data = datasets.detect(place)
+    except DataError as error:
+        raise DataError(f"{error}; or a folder with one folder of images per label") from error
     if data.depth != spec.depth:
         raise DataError(f"{data.title} has {data.depth} slices an image, the network takes {spec.depth}")
+    return data
 
 
 def _in_order(split: LabelledImages, names: tuple[str, ...], labels: tuple[str, ...], place: Path) -> LabelledImages:

@@ -6,6 +6,7 @@ Nothing here is believed: at the end the prepared network is run beside the orig
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from framegate.export.onnx_source import (
     dimensions,
     find_input,
     find_output,
+    operators,
     opset,
     read_onnx,
 )
@@ -215,7 +217,30 @@ def _cut_tail(model: onnx.ModelProto, path: Path) -> tuple[str, bool]:
             "label out of several, with logits or a Softmax at the end"
         )
     model.graph.output[0].name = at
+    _drop_unused(model.graph)
     return removed, shaped
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and weights that the output does not depend on: what was cut off, and other outputs' branches."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= {name for inner in _with_inner(node) for name in inner.input}
+    kept.reverse()
+    del graph.node[:]
+    graph.node.extend(kept)
+    weights = [item for item in graph.initializer if item.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    yield node
+    for attribute in node.attribute:
+        yield from operators(attribute.g)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
