@@ -80,14 +80,13 @@ def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
         if arguments.scaling is None and arguments.mean is None:
             require_scaling(prepared.model, spec, splits.train)
         asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin)
-        report, without_int8 = export_onnx(asked, splits, arguments.out, arguments.force, progress)
+        report, missing = export_onnx(asked, splits, arguments.out, arguments.force, progress)
     notes = [f"input {width}x{height} {spec.colour}, {image.layout.upper()} in the file; classes: {len(labels)}"]
     if prepared.removed:
         notes.append(f"removed the {prepared.removed} at the end: a bundle's networks give logits")
     if prepared.fixed_batch:
         notes.append("the network only takes one image at a time")
-    if without_int8:
-        notes.append(f"no INT8 file: {without_int8}")
+    notes += missing
     absent = sorted(set(range(len(labels))) - set(splits.calibration.labels.tolist()))
     if absent:
         names = ", ".join([*(labels[k] for k in absent[:3]), *(["..."] if absent[3:] else [])])

@@ -15,7 +15,9 @@ from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference, assess_all
 from framegate.export.calibrate import Promise
 from framegate.export.fold import deployment_model
+from framegate.export.half_check import check_half
 from framegate.export.model_outputs import Progress
+from framegate.export.onnx_half import half_file
 from framegate.export.parity import ParityRow
 from framegate.export.quantize import to_int8
 from framegate.export.sensitivity import sensitive_layers
@@ -32,6 +34,9 @@ from framegate.runtime.preprocess import PreprocessSpec
 QUANTISER_IMAGES = 512
 """Training images whose activations set the INT8 ranges."""
 MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
+"""What the CPU backends run, hence what an export calibrates."""
+HALF = "model.fp16.onnx"
+"""For GPUs: the float32 network in float16, its large weights in the float32 file."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class ExportReport:
 def write_models(
     model: nn.Module, spec: PreprocessSpec, train: LabelledImages, folder: Path, seed: int, progress: Progress
 ) -> list[str]:
-    """Write ``model.fp32.onnx`` and ``model.int8.onnx``.
+    """Write ``model.fp32.onnx``, ``model.fp16.onnx`` and ``model.int8.onnx``.
 
     Returns:
         The layers that stay in float32 in the INT8 file.
@@ -66,6 +71,7 @@ def write_models(
     deployed = deployment_model(model)
     graph = onnx_graph.to_onnx(deployed, spec)
     onnx_graph.save(onnx_graph.store_half(graph), folder / MODELS["fp32"])
+    half_file(folder / MODELS["fp32"], folder / HALF)
     progress("fold and translate", 1, 1)
     count = min(QUANTISER_IMAGES, len(train))
     images = train.images[np.random.default_rng(seed).choice(len(train), count, replace=False)]
@@ -107,13 +113,14 @@ def export_bundle(
     with bundle_writer.staged(target, force) as folder:
         keep_float = write_models(model, network.preprocess, splits.train, folder, promise.seed, progress)
         parity, calibrations = _compare_and_calibrate(model, network.preprocess, folder, splits, promise, progress)
+        check_half(folder / MODELS["fp32"], folder / HALF, network.preprocess, splits.train.images)
         bundle_writer.write_calibration(folder, calibrations)
         bundle_writer.write_manifest(
             folder,
             name=target.stem,
             labels=labels,
             preprocess=network.preprocess,
-            models=MODELS,
+            models={**MODELS, "fp16": HALF},
             taps=network.taps,
             origin={**_origin(checkpoint, record, origin), "int8_float_layers": keep_float},
             parity=[row.to_json() for row in parity],

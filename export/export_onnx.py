@@ -13,8 +13,10 @@ import onnxruntime as ort
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference
 from framegate.export.calibrate import Promise
-from framegate.export.export_bundle import MODELS, QUANTISER_IMAGES, ExportReport
+from framegate.export.export_bundle import HALF, MODELS, QUANTISER_IMAGES, ExportReport
+from framegate.export.half_check import check_half
 from framegate.export.model_outputs import STEP, Images, Logits, Progress
+from framegate.export.onnx_half import half_file
 from framegate.export.onnx_prepare import Prepared, check_same_function
 from framegate.export.onnx_sensitivity import sensitive_nodes
 from framegate.export.pixel_scaling import check_scaling
@@ -51,7 +53,7 @@ class ForeignExport:
 
 def export_onnx(
     asked: ForeignExport, splits: Splits, target: Path, force: bool, progress: Progress
-) -> tuple[ExportReport, str]:
+) -> tuple[ExportReport, list[str]]:
     """Check, quantise, calibrate and write; on any error nothing is left behind and an old bundle stays.
 
     Args:
@@ -62,7 +64,7 @@ def export_onnx(
         progress: Called during the work.
 
     Returns:
-        The report, and why there is no INT8 file; empty if there is one.
+        The report, and why the bundle lacks a precision, one line each.
 
     Raises:
         BundleError: The target cannot be written.
@@ -77,8 +79,11 @@ def export_onnx(
         onnx_graph.save(onnx_graph.store_half(asked.prepared.model), folder / MODELS["fp32"])
         assessment = Assessment(_reference(asked, splits, progress), splits, asked.promise)
         assessment.add("fp32", folder / MODELS["fp32"], asked.spec, progress)
+        without_half = _add_half(asked, splits, folder)
         keep_float, without_int8 = _add_int8(asked, splits, folder, assessment, progress)
-        models = {name: file for name, file in MODELS.items() if (folder / file).exists()}
+        files = {**MODELS, "fp16": HALF}
+        missing = [line for line in (without_half, without_int8) if line]
+        models = {name: file for name, file in files.items() if (folder / file).exists()}
         bundle_writer.write_calibration(folder, assessment.calibrations)
         bundle_writer.write_manifest(
             folder,
@@ -87,11 +92,22 @@ def export_onnx(
             preprocess=asked.spec,
             models=models,
             taps=(),
-            origin=_origin(asked, keep_float, without_int8),
+            origin=_origin(asked, keep_float, missing),
             parity=[row.to_json() for row in assessment.table()],
         )
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return ExportReport(target, assessment.table(), assessment.calibrations, sizes), without_int8
+    return ExportReport(target, assessment.table(), assessment.calibrations, sizes), missing
+
+
+def _add_half(asked: ForeignExport, splits: Splits, folder: Path) -> str:
+    """Write the float16 file if the network survives float16. Returns why there is none, or an empty string."""
+    try:
+        half_file(folder / MODELS["fp32"], folder / HALF)
+        check_half(folder / MODELS["fp32"], folder / HALF, asked.spec, splits.train.images)
+    except ExportRefusedError as error:
+        (folder / HALF).unlink(missing_ok=True)
+        return f"no float16 file: {error}"
+    return ""
 
 
 def _add_int8(
@@ -112,7 +128,7 @@ def _add_int8(
         assessment.add("int8", file, asked.spec, progress)
     except (ExportRefusedError, CalibrationError) as error:
         file.unlink(missing_ok=True)
-        return [], str(error)
+        return [], f"no INT8 file: {error}"
     return keep_float, ""
 
 
@@ -142,7 +158,7 @@ def _tensors(images: Images, spec: PreprocessSpec) -> Logits:
     return np.concatenate([preprocess(image).copy() for image in images])
 
 
-def _origin(asked: ForeignExport, keep_float: list[str], without_int8: str) -> Mapping[str, object]:
+def _origin(asked: ForeignExport, keep_float: list[str], missing: list[str]) -> Mapping[str, object]:
     prepared = asked.prepared
     return {
         "weights": asked.origin or "not stated",
@@ -154,5 +170,5 @@ def _origin(asked: ForeignExport, keep_float: list[str], without_int8: str) -> M
         "batch": "1" if prepared.fixed_batch else "any",
         "onnx": f"operator set {onnx_graph.OPSET}, prepared with onnx {onnx.__version__}",
         "int8_float_layers": keep_float,
-        **({"no_int8": without_int8} if without_int8 else {}),
+        **({"missing": "; ".join(missing)} if missing else {}),
     }

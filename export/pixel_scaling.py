@@ -136,12 +136,13 @@ def check_scaling(model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledI
         return
     count = min(_LOOKED_AT, len(split))
     found = trials(model, spec, split)
-    if found[0].accuracy > given.accuracy + 0.2:
+    reordered = given.by_majority > max(given.accuracy + 0.4, found[0].accuracy + 0.1)
+    if found[0].accuracy > given.accuracy + 0.2 and not reordered:
         raise ExportRefusedError(
             f"the network reaches accuracy {given.accuracy:.2f} on {count} of your images as given, which looks like a "
             f"wrong --scaling or --colour; {suggestion(found, count)}"
         )
-    if given.by_majority > given.accuracy + 0.4:
+    if reordered:
         raise ExportRefusedError(
             f"the network reaches accuracy {given.accuracy:.2f} on {count} of your images, but {given.by_majority:.2f} "
             "with its outputs named after what they mostly see: the labels are probably in another order"

@@ -180,7 +180,7 @@ def _tally(side: Side, labels: Labels, decisions: list[Decision]) -> Tally:
         calibrated_on=side.calibration.engine,
         accuracy=accuracy(side.logits, labels),
         accepted=sum(accepted),
-        false_accepts=sum(d.accepted and d.predicted != label for d, label in zip(decisions, labels, strict=True)),
+        false_accepts=sum(d.accepted and d.predicted != k for d, k in zip(decisions, labels.tolist(), strict=True)),
         not_finite=sum(not d.scores.finite for d in decisions),
     )
 
