@@ -33,9 +33,14 @@ def check_half(float_file: Path, half_file: Path, spec: PreprocessSpec, images: 
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    first, second = (
-        ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]) for file in (float_file, half_file)
-    )
+    try:
+        first, second = (
+            ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            for file in (float_file, half_file)
+        )
+    except Exception as error:  # onnxruntime's own classes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportRefusedError(f"float16: onnxruntime cannot run the network ({reason[:200]})") from error
     preprocess = Preprocessor(spec)
     name = first.get_inputs()[0].name
     expected, found = [], []

@@ -71,7 +71,11 @@ def half_file(float_file: Path, target: Path) -> None:
     """
     content = float_file.read_bytes()
     half = to_half(onnx.load_model_from_string(content))
-    onnx.checker.check_model(half, full_check=True)
+    try:
+        onnx.checker.check_model(half, full_check=True)
+    except Exception as error:  # the checker's own classes; an operator may not exist for float16
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportRefusedError(f"float16: the network has no valid float16 form ({reason[:200]})") from error
     half = share_weights(half, content, float_file.name)
     target.write_bytes(half.SerializeToString(deterministic=True))
 
@@ -164,7 +168,7 @@ class _Builder:
         """The name under which a tensor is available in a type; tensors that are not floating point stay."""
         if (name, wanted) in self._cast:
             return self._cast[name, wanted]
-        source = self._stored.get(name, name)
+        source: str = self._stored.get(name, name)
         item = self._constants.get(source)
         found = item.data_type if item is not None else self._now.get(source, _FLOAT)
         if item is not None:

@@ -186,7 +186,7 @@ def find_output(model: onnx.ModelProto, path: Path, name: str | None) -> onnx.Va
         raise UsageError(f"model {path}: {len(names)} outputs; give --output-name, one of {', '.join(names)}")
     if name is not None and name not in names:
         raise UsageError(f"model {path}: output {name!r} was asked for, it has {', '.join(names)}")
-    value = next(value for value in model.graph.output if name in (None, value.name))
+    value: onnx.ValueInfoProto = next(value for value in model.graph.output if name in (None, value.name))
     _require_float(value, path, "output")
     shape = dimensions(value)
     if value.type.tensor_type.HasField("shape") and len([dim for dim in shape[1:] if dim != 1]) > 1:

