@@ -7,6 +7,7 @@ These functions make the richer file for who wants it; ``framegate onnx`` writes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ def softmax_entropy_function() -> onnx.FunctionProto:
     logit of -inf makes the entropy NaN, which rejects, as the runtime does.
     """
 
-    def node(kind: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(kind, inputs.split(), output.split(), **attributes)
 
     def constant(name: str, value: object) -> onnx.NodeProto:

@@ -84,11 +84,11 @@ def trials(model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledImages) 
 
 def _variants(spec: PreprocessSpec) -> Iterator[tuple[str, PreprocessSpec]]:
     for colour in ("grey",) if spec.colour == "grey" else ("rgb", "bgr"):
-        for name, (mean, std) in SCALINGS.items():
+        for name, (mean, _) in SCALINGS.items():
             if colour == "grey" and len(set(mean)) > 1:
                 continue
-            mean, std = scaling(name, colour)
-            yield f"--scaling {name} --colour {colour}", replace(spec, colour=colour, mean=mean, std=std)
+            values = scaling(name, colour)
+            yield f"--scaling {name} --colour {colour}", replace(spec, colour=colour, mean=values[0], std=values[1])
 
 
 def _trial(option: str, model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledImages) -> Trial:
