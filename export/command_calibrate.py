@@ -9,10 +9,10 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import staged, write_calibration
 from framegate.export.calibrate import Promise, calibrate, fingerprint
-from framegate.export.command_export import add_promise_options, promise_of
+from framegate.export.labelled_data import load_calibration
 from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table
-from framegate.models import datasets
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backend import BACKENDS, choose_backend
 from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
@@ -22,11 +22,13 @@ from framegate.runtime.console import OUT, progress_bar, say
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate`` to the command line."""
-    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again (needs PyTorch)")
+    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again")
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
-    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+    )
     parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
-    parser.add_argument("--precision", default="all", help="e.g. int8; default: all that the bundle has")
+    parser.add_argument("--precision", default="all", help="e.g. int8; default: fp32 and int8")
     add_promise_options(parser)
     parser.set_defaults(run=run)
 
@@ -53,7 +55,7 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(path)
     backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
-    precisions = sorted(bundle.models) if precision == "all" else [precision]
+    precisions = _cpu_precisions(bundle) if precision == "all" else [precision]
     split_sha256 = fingerprint(split)
     found = {}
     for each in precisions:
@@ -77,11 +79,17 @@ def calibrate_bundle(
     return found
 
 
+def _cpu_precisions(bundle: Bundle) -> list[str]:
+    """What nobody had to name: float16 is for GPUs, a CPU computes it in float32."""
+    return sorted(precision for precision in bundle.models if precision != "fp16")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    _, split = datasets.detect(arguments.data).load_training(arguments.data)
+    bundle = Bundle.open(arguments.bundle)
     with progress_bar() as progress:
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress)
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
     say(f"bundle: {arguments.bundle}")

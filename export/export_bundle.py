@@ -12,40 +12,31 @@ import torch
 from torch import nn
 
 from framegate.export import bundle_writer, onnx_graph
-from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.assess import Assessment, Reference, assess_all
+from framegate.export.calibrate import Promise
 from framegate.export.fold import deployment_model
-from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits, torch_logits
-from framegate.export.parity import ParityRow, check_accuracy, compare
+from framegate.export.half_check import check_half
+from framegate.export.model_outputs import Progress
+from framegate.export.onnx_half import half_file
+from framegate.export.parity import ParityRow
 from framegate.export.quantize import to_int8
 from framegate.export.sensitivity import sensitive_layers
+from framegate.export.splits import Splits
+from framegate.export.torch_outputs import torch_logits
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
 from framegate.runtime.bundle import sha256_file
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import PreprocessSpec
 
 QUANTISER_IMAGES = 512
 """Training images whose activations set the INT8 ranges."""
 MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Three disjoint sets of images.
-
-    Attributes:
-        train: Sets the INT8 ranges.
-        calibration: Sets temperature and threshold.
-        test: Serves the accuracy gate and the report.
-        names: The data set's label names, one per class.
-    """
-
-    train: LabelledImages
-    calibration: LabelledImages
-    test: LabelledImages
-    names: tuple[str, ...]
+"""What the CPU backends run, hence what an export calibrates."""
+HALF = "model.fp16.onnx"
+"""For GPUs: the float32 network in float16, its large weights in the float32 file."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class ExportReport:
 def write_models(
     model: nn.Module, spec: PreprocessSpec, train: LabelledImages, folder: Path, seed: int, progress: Progress
 ) -> list[str]:
-    """Write ``model.fp32.onnx`` and ``model.int8.onnx``.
+    """Write ``model.fp32.onnx``, ``model.fp16.onnx`` and ``model.int8.onnx``.
 
     Returns:
         The layers that stay in float32 in the INT8 file.
@@ -80,6 +71,7 @@ def write_models(
     deployed = deployment_model(model)
     graph = onnx_graph.to_onnx(deployed, spec)
     onnx_graph.save(onnx_graph.store_half(graph), folder / MODELS["fp32"])
+    half_file(folder / MODELS["fp32"], folder / HALF)
     progress("fold and translate", 1, 1)
     count = min(QUANTISER_IMAGES, len(train))
     images = train.images[np.random.default_rng(seed).choice(len(train), count, replace=False)]
@@ -121,13 +113,14 @@ def export_bundle(
     with bundle_writer.staged(target, force) as folder:
         keep_float = write_models(model, network.preprocess, splits.train, folder, promise.seed, progress)
         parity, calibrations = _compare_and_calibrate(model, network.preprocess, folder, splits, promise, progress)
+        check_half(folder / MODELS["fp32"], folder / HALF, network.preprocess, splits.train.images)
         bundle_writer.write_calibration(folder, calibrations)
         bundle_writer.write_manifest(
             folder,
             name=target.stem,
             labels=labels,
             preprocess=network.preprocess,
-            models=MODELS,
+            models={**MODELS, "fp16": HALF},
             taps=network.taps,
             origin={**_origin(checkpoint, record, origin), "int8_float_layers": keep_float},
             parity=[row.to_json() for row in parity],
@@ -139,35 +132,13 @@ def export_bundle(
 def _compare_and_calibrate(
     model: nn.Module, spec: PreprocessSpec, folder: Path, splits: Splits, promise: Promise, progress: Progress
 ) -> tuple[list[ParityRow], dict[str, Calibration]]:
-    """Gate, calibrate and compare every backend and precision, the doubtful ones first: a refusal comes early."""
+    """Gate, calibrate and compare every backend and precision with the trained network."""
     image_sets = {"test": splits.test.images, "calibration": splits.calibration.images}
-    labels, split_sha256 = splits.test.labels, fingerprint(splits.calibration)
-    reference = torch_logits(model, spec, image_sets, progress)
-    trained = calibrate(
-        reference["calibration"],
-        splits.calibration.labels,
-        promise,
-        split_sha256=split_sha256,
-        model_sha256="",
-        engine=f"torch {torch.__version__}",
-    )
-    rows = {"torch": compare("torch", reference["test"], trained, reference["test"], trained, labels)}
-    calibrations = {}
-    for precision, file in sorted(MODELS.items(), reverse=True):
-        for backend in CPU_BACKENDS:
-            key = record_key(backend, precision)
-            outputs, engine = backend_logits(backend, folder / file, spec, image_sets, progress)
-            check_accuracy(key, outputs["test"], reference["test"], labels)
-            calibrations[key] = calibrate(
-                outputs["calibration"],
-                splits.calibration.labels,
-                promise,
-                split_sha256=split_sha256,
-                model_sha256=sha256_file(folder / file),
-                engine=engine,
-            )
-            rows[key] = compare(key, outputs["test"], calibrations[key], reference["test"], trained, labels)
-    return [rows[key] for key in ["torch", *sorted(calibrations)]], calibrations
+    outputs = torch_logits(model, spec, image_sets, progress)
+    reference = Reference("torch", f"torch {torch.__version__}", outputs["test"], outputs["calibration"])
+    assessment = Assessment(reference, splits, promise)
+    assess_all(assessment, folder, MODELS, spec, progress)
+    return assessment.table(), assessment.calibrations
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
-from framegate.models.predict import predict
 from framegate.runtime.backend import choose_backend, load_backend
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -20,7 +18,8 @@ Progress = Callable[[str, int, int], None]
 
 CPU_BACKENDS = ("openvino", "onnxruntime")
 """Backends that run on every machine, so an export calibrates and compares them at once."""
-_STEP = 250
+STEP = 250
+"""Images between two calls of progress."""
 
 
 def backend_logits(
@@ -54,23 +53,6 @@ def backend_logits(
             preprocess(image)
             logits[name][k] = engine.infer()[0]
             done += 1
-            if done % _STEP == 0 or done == total:
+            if done % STEP == 0 or done == total:
                 progress(f"{engine.engine}, {model.stem.removeprefix('model.')}", done, total)
     return logits, engine.engine
-
-
-def torch_logits(
-    model: nn.Module, spec: PreprocessSpec, image_sets: dict[str, Images], progress: Progress
-) -> dict[str, Logits]:
-    """The trained network's logits, the reference that every exported file is compared with."""
-    total = sum(len(images) for images in image_sets.values())
-    done = 0
-    logits = {}
-    for name, images in image_sets.items():
-        parts = []
-        for k in range(0, len(images), _STEP):
-            parts.append(predict(model, images[k : k + _STEP], spec))
-            done += len(parts[-1])
-            progress("torch, the trained network", done, total)
-        logits[name] = np.concatenate(parts)
-    return logits

@@ -17,7 +17,8 @@ import pytest
 from framegate.cuda_kernels.reference import softmax_scores
 from framegate.export import command_calibrate, command_export, export_bundle
 from framegate.export.calibrate import Promise
-from framegate.export.export_bundle import ExportReport, Splits
+from framegate.export.export_bundle import ExportReport
+from framegate.export.splits import Splits
 from framegate.models.checkpoint import save_checkpoint
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.registry import architecture
@@ -193,8 +194,8 @@ def test_calibrate_changes_one_record_and_the_bundle_still_opens(
     assert after.origin == before.origin
     with pytest.raises(CalibrationError):
         command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "int8", Promise(0.001), quiet)
-    with pytest.raises(BundleError, match="fp16"):
-        command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "fp16", PROMISE, quiet)
+    with pytest.raises(BundleError, match="bf16"):
+        command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "bf16", PROMISE, quiet)
     assert Bundle.open(target).calibrations == after.calibrations
     assert [path.name for path in tmp_path.iterdir()] == ["colours.bundle"]
 
@@ -224,7 +225,9 @@ def test_bad_input_is_one_clear_error(
         ["export", checkpoint, "--data", tmp_path, "--out", tmp_path / "c.bundle", *words],
         ["calibrate", tmp_path / "c.bundle", "--data", tmp_path, *words],
     ):
-        with pytest.raises(error, match=message):
+        # A calibration needs the bundle's labels before it can read data, and there is no bundle here.
+        missing = command[0] == "calibrate" and error is DataError
+        with pytest.raises(BundleError if missing else error, match="found nothing there" if missing else message):
             _command(*command)
     assert list(tmp_path.iterdir()) == []
 
