@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+GATE_COVERAGE = 0.95
+"""Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
 
 
 def _value(estimate: Any) -> float | None:
@@ -40,15 +42,23 @@ def _attacked(attack: str) -> Callable[[Row], float | None]:
     return rank
 
 
-def _overall(rows: Sequence[Row]) -> Callable[[Row], float | None]:
-    """Mean rank over errors, corruptions and foreign frames, as far as all rows have them."""
-    criteria = [c for c in (_failure, _corrupted, _foreign) if all(c(row) is not None for row in rows)]
-    places: dict[str, float] = {}
-    for criterion in criteria:
-        ordered = sorted(rows, key=lambda row: criterion(row) or 0.0)
-        for place, row in enumerate(ordered):
-            places[row["name"]] = places.get(row["name"], 0.0) + place / len(criteria)
-    return lambda row: places.get(row["name"])
+def _clean(row: Row) -> float | None:
+    found = [each for each in row.get("selective", ()) if abs(each["target_coverage"] - GATE_COVERAGE) < 1e-9]
+    return _value(found[0]["false_accept_rate"]) if found else None
+
+
+def _accepted_foreign(row: Row) -> float | None:
+    return _mean([_value(each.get("accepted")) for each in row["ood"].values()])
+
+
+def unwarned(row: Row) -> float | None:
+    """What a gate on this score lets through without a warning: the mean of three shares at one threshold.
+
+    Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets),
+    at the threshold for 95 % clean coverage. What was not measured for a row is left out of its mean.
+    """
+    shares = [value for rate in (_clean, _corrupted, _accepted_foreign) if (value := rate(row)) is not None]
+    return _mean(shares)
 
 
 def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
@@ -56,7 +66,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
 
     ``failure``: lowest AUGRC on clean frames. ``corruption``: fewest false accepts on corrupted frames at the threshold
     for 95 % clean coverage. ``ood``: highest mean AUROC over the foreign sets. ``attack``: highest AUROC against
-    ``attack``, which does not adapt to it. ``overall``: best mean place in the first three. Attacks do not count there,
+    ``attack``, which does not adapt to it. ``overall``: least `unwarned`. Attacks do not count there,
     because every single score falls to an attack that knows it.
 
     Args:
@@ -71,7 +81,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
         "corruption": _corrupted,
         "ood": _foreign,
         "attack": _attacked(attack),
-        "overall": _overall(rows),
+        "overall": unwarned,
     }
     best: dict[str, Any] = {}
     for purpose, rank in purposes.items():
@@ -80,6 +90,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     best["why"] = (
         "failure: lowest AUGRC on clean frames; corruption: fewest false accepts at 95 % clean coverage; ood: highest "
         f"mean AUROC over the foreign sets; attack: highest AUROC against {attack}, which does not adapt; overall: "
-        "best mean place in the first three"
+        "fewest clean, corrupted and foreign frames let through without a warning at 95 % clean coverage (mean of the "
+        "three shares)"
     )
     return best
