@@ -24,13 +24,12 @@ from framegate.evaluation.report_values import (
     count,
     decimal,
     estimate,
-    follow,
     number,
     percent,
     records,
     text,
 )
-from framegate.evaluation.score_choice import unwarned
+from framegate.evaluation.score_choice import foreign_auroc, unwarned
 from framegate.runtime.errors import DataError
 
 Record = Mapping[str, Any]
@@ -124,7 +123,7 @@ def best(found: Sequence[Record]) -> Table:
         "frames, wrong and accepted corrupted frames, and accepted foreign frames; lower is better. Own errors: AUROC "
         "for finding the network's errors on clean frames (the choice goes by AUGRC). Corrupted frames: wrong and "
         "accepted, of all corrupted frames; lower is better. Frames of other things: mean AUROC over the foreign "
-        "sets. Attacks that do not adapt: AUROC against PGD-20 at 8/255; see the adaptive attack beside it."
+        "sets, all noise as one. Attacks that do not adapt: AUROC against PGD-20 at 8/255, see the adaptive attack."
     )
     return of_columns("The best score to gate on", columns, rows, note)
 
@@ -138,15 +137,8 @@ def _figure(record: Record, purpose: str, score: Mapping[str, Any]) -> Cell:
     if purpose == "attack":
         return decimal(estimate(score, "attacks", text(record, "main_attack"), "auroc"))
     if purpose == "ood":
-        values = [number(each, "auroc", "value") for each in _mappings(score, "ood")]
-        known = [value for value in values if value is not None]
-        return Cell(f"{sum(known) / len(known):.3f}" if known else "–")
+        return decimal(Estimate(found) if score and (found := foreign_auroc(score)) is not None else None)
     return decimal(estimate(score, "failure", "auroc"))
-
-
-def _mappings(score: Mapping[str, Any], key: str) -> list[Any]:
-    found = follow(score, key)
-    return list(found.values()) if isinstance(found, Mapping) else []
 
 
 def false_accepts(found: Sequence[Record]) -> Table:

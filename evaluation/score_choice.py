@@ -10,6 +10,10 @@ GATE_COVERAGE = 0.95
 """Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
 
 
+NOISE = "noise-"
+"""Beginning of the names of sets of synthetic noise."""
+
+
 def _value(estimate: Any) -> float | None:
     value = estimate.get("value") if isinstance(estimate, Mapping) else None
     return None if value is None else float(value)
@@ -24,9 +28,21 @@ def _failure(row: Row) -> float | None:
     return _value(row["failure"]["augrc"])
 
 
+def _over_foreign(row: Row, figure: str) -> float | None:
+    """Mean of a figure over the foreign sets; all kinds of noise together count as one set."""
+    groups: dict[str, list[float | None]] = {}
+    for name, each in row["ood"].items():
+        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(_value(each.get(figure)))
+    return _mean([_mean(values) for values in groups.values()])
+
+
+def foreign_auroc(row: Row) -> float | None:
+    """Mean AUROC of a score for telling foreign frames from clean ones."""
+    return _over_foreign(row, "auroc")
+
+
 def _foreign(row: Row) -> float | None:
-    aurocs = [_value(each["auroc"]) for each in row["ood"].values()]
-    mean = _mean(aurocs)
+    mean = foreign_auroc(row)
     return None if mean is None else -mean
 
 
@@ -47,18 +63,14 @@ def _clean(row: Row) -> float | None:
     return _value(found[0]["false_accept_rate"]) if found else None
 
 
-def _accepted_foreign(row: Row) -> float | None:
-    return _mean([_value(each.get("accepted")) for each in row["ood"].values()])
-
-
 def unwarned(row: Row) -> float | None:
     """What a gate on this score lets through without a warning: the mean of three shares at one threshold.
 
-    Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets),
-    at the threshold for 95 % clean coverage. What was not measured for a row is left out of its mean.
+    Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets,
+    all noise as one), at the threshold for 95 % clean coverage. What was not measured for a row is left out.
     """
-    shares = [value for rate in (_clean, _corrupted, _accepted_foreign) if (value := rate(row)) is not None]
-    return _mean(shares)
+    shares = (_clean(row), _corrupted(row), _over_foreign(row, "accepted"))
+    return _mean([share for share in shares if share is not None])
 
 
 def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:

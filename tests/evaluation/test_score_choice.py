@@ -32,6 +32,15 @@ def test_what_is_let_through_without_a_warning():
     assert unwarned({"selective": [], "ood": {}}) is None
 
 
+def test_all_kinds_of_noise_count_as_one_set():
+    many = row("a")
+    many["ood"] = {
+        name: {"auroc": {"value": 0.5}, "accepted": {"value": accepted}}
+        for name, accepted in (("signs", 0.8), ("noise-a", 0.0), ("noise-b", 0.2), ("noise-c", 0.1))
+    }
+    assert unwarned(many) == pytest.approx((0.05 + 0.1 + (0.8 + 0.1) / 2) / 3)
+
+
 def test_every_purpose_has_its_own_best():
     rows = [
         row("plain"),
