@@ -86,7 +86,13 @@ def foreign_set(path: Path, own: DataSet, size: tuple[int, int], count: int, see
 
 def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: Plan) -> Frames:
     if data.depth != bundle.preprocess.depth:
-        raise DataError(f"{arguments.data}: {data.title} has {data.depth} slices, the bundle {bundle.preprocess.depth}")
+        kinds = [
+            "images" if depth == 1 else f"volumes of {depth} slices" for depth in (data.depth, bundle.preprocess.depth)
+        ]
+        raise DataError(
+            f"{arguments.data}: {data.title} holds {kinds[0]}, the bundle takes {kinds[1]}; give the data set it was "
+            "trained on"
+        )
     if data.labels != bundle.labels:
         raise DataError(
             f"{arguments.data}: {data.title} has the labels {', '.join(data.labels[:3])}, ..., the bundle "

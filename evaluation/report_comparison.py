@@ -131,7 +131,7 @@ def _ours(results: Mapping[str, Any], quantity: str) -> tuple[Estimate | None, s
     if kind == "adaptive":
         key = "evaded" if detail == "accepted" else detail
         row = next((row for row in records(results, "adaptive") if text(row, "score") == ENTROPY), {})
-        return _stated(estimate(row, key), "adaptive PGD on entropy")
+        return _stated(estimate(row, key), "adaptive PGD on entropy, which it lowers")
     if kind == "batch_rule":
         row = next((row for row in records(results, "batch_rule") if text(row, "input") == "clean"), {})
         coverage = number(row, "coverage")

@@ -6,6 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+GATE_COVERAGE = 0.95
+"""Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
+
+
+NOISE = "noise-"
+"""Beginning of the names of sets of synthetic noise."""
 
 
 def _value(estimate: Any) -> float | None:
@@ -22,9 +28,21 @@ def _failure(row: Row) -> float | None:
     return _value(row["failure"]["augrc"])
 
 
+def _over_foreign(row: Row, figure: str) -> float | None:
+    """Mean of a figure over the foreign sets; all kinds of noise together count as one set."""
+    groups: dict[str, list[float | None]] = {}
+    for name, each in row["ood"].items():
+        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(_value(each.get(figure)))
+    return _mean([_mean(values) for values in groups.values()])
+
+
+def foreign_auroc(row: Row) -> float | None:
+    """Mean AUROC of a score for telling foreign frames from clean ones."""
+    return _over_foreign(row, "auroc")
+
+
 def _foreign(row: Row) -> float | None:
-    aurocs = [_value(each["auroc"]) for each in row["ood"].values()]
-    mean = _mean(aurocs)
+    mean = foreign_auroc(row)
     return None if mean is None else -mean
 
 
@@ -40,15 +58,19 @@ def _attacked(attack: str) -> Callable[[Row], float | None]:
     return rank
 
 
-def _overall(rows: Sequence[Row]) -> Callable[[Row], float | None]:
-    """Mean rank over errors, corruptions and foreign frames, as far as all rows have them."""
-    criteria = [c for c in (_failure, _corrupted, _foreign) if all(c(row) is not None for row in rows)]
-    places: dict[str, float] = {}
-    for criterion in criteria:
-        ordered = sorted(rows, key=lambda row: criterion(row) or 0.0)
-        for place, row in enumerate(ordered):
-            places[row["name"]] = places.get(row["name"], 0.0) + place / len(criteria)
-    return lambda row: places.get(row["name"])
+def _clean(row: Row) -> float | None:
+    found = [each for each in row.get("selective", ()) if abs(each["target_coverage"] - GATE_COVERAGE) < 1e-9]
+    return _value(found[0]["false_accept_rate"]) if found else None
+
+
+def unwarned(row: Row) -> float | None:
+    """What a gate on this score lets through without a warning: the mean of three shares at one threshold.
+
+    Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets,
+    all noise as one), at the threshold for 95 % clean coverage. What was not measured for a row is left out.
+    """
+    shares = (_clean(row), _corrupted(row), _over_foreign(row, "accepted"))
+    return _mean([share for share in shares if share is not None])
 
 
 def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
@@ -56,7 +78,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
 
     ``failure``: lowest AUGRC on clean frames. ``corruption``: fewest false accepts on corrupted frames at the threshold
     for 95 % clean coverage. ``ood``: highest mean AUROC over the foreign sets. ``attack``: highest AUROC against
-    ``attack``, which does not adapt to it. ``overall``: best mean place in the first three. Attacks do not count there,
+    ``attack``, which does not adapt to it. ``overall``: least `unwarned`. Attacks do not count there,
     because every single score falls to an attack that knows it.
 
     Args:
@@ -71,7 +93,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
         "corruption": _corrupted,
         "ood": _foreign,
         "attack": _attacked(attack),
-        "overall": _overall(rows),
+        "overall": unwarned,
     }
     best: dict[str, Any] = {}
     for purpose, rank in purposes.items():
@@ -80,6 +102,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     best["why"] = (
         "failure: lowest AUGRC on clean frames; corruption: fewest false accepts at 95 % clean coverage; ood: highest "
         f"mean AUROC over the foreign sets; attack: highest AUROC against {attack}, which does not adapt; overall: "
-        "best mean place in the first three"
+        "fewest clean, corrupted and foreign frames let through without a warning at 95 % clean coverage (mean of the "
+        "three shares)"
     )
     return best

@@ -15,7 +15,7 @@ from framegate.evaluation.intervals import proportion
 from framegate.evaluation.metrics import COVERAGES, accuracy, detection, failure_detection, selective, selective_at
 from framegate.evaluation.observations import Observations
 from framegate.evaluation.score import FittedScore, Floats
-from framegate.evaluation.score_choice import choose_best
+from framegate.evaluation.score_choice import GATE_COVERAGE, choose_best
 from framegate.evaluation.score_registry import all_scores, fit_scores, score_frames
 from framegate.evaluation.scores_feature import LinearHead
 from framegate.evaluation.selective import accepts, curve, threshold_at
@@ -25,8 +25,6 @@ from framegate.evaluation.suite_plan import RESEARCH_EPSILON
 from framegate.export.calibrate import fit_temperature
 from framegate.runtime.bundle import Bundle
 
-GATE_COVERAGE = 0.95
-"""Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
 _CURVES = ("entropy", "1 - max probability", "energy")
 _BINS = 40
 
@@ -137,13 +135,20 @@ class Judge:
                 for record, seen, scores in attacks
                 if record["epsilon"] in (self.plan.epsilon, RESEARCH_EPSILON)
             },
-            "ood": {each: self._detects(values, scores[name]) for each, _, scores in foreign},
+            "ood": {
+                each: {**self._detects(values, scores[name]), "accepted": self._accepted(name, scores[name])}
+                for each, _, scores in foreign
+            },
             "corruptions": self._over_corruptions(name, corrupted),
         }
 
     def _detects(self, others: Floats, positives: Floats, paired: bool = False) -> dict[str, Any]:
         found = detection(others, positives, paired=paired, resamples=self._resamples, seed=self._seed)
         return {"auroc": found.auroc.to_json(), "fpr95": found.fpr95.to_json()}
+
+    def _accepted(self, name: str, scores: Floats) -> dict[str, Any]:
+        """Share of frames that the score's threshold lets through."""
+        return proportion(int(accepts(scores, self.thresholds[name]).sum()), len(scores)).to_json()
 
     def _over_corruptions(self, name: str, corrupted: Sequence[Any]) -> dict[str, Any]:
         if not corrupted:
@@ -184,8 +189,7 @@ class Judge:
         return {"name": name, "severity": severity, **self._at_gate(seen, scores)}
 
     def _foreign(self, name: str, seen: Observations, scores: Mapping[str, Floats]) -> dict[str, Any]:
-        accepted = accepts(scores["entropy"], self.thresholds["entropy"])
-        return {"name": name, "n": len(seen), "accepted": proportion(int(accepted.sum()), len(seen)).to_json()}
+        return {"name": name, "n": len(seen), "accepted": self._accepted("entropy", scores["entropy"])}
 
     def _adaptive(self) -> list[dict[str, Any]]:
         rows = []

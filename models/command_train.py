@@ -91,9 +91,14 @@ def _augmentation(data: DataSet, chosen: Architecture) -> augment.Augmentation:
     return augment.signs if data.name == "gtsrb" else augment.objects
 
 
-def _teacher_logits(path: Path, train: LabelledImages, device: str) -> Tensor:
+def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str) -> Tensor:
     """The teacher's answers to the plain training images."""
     teacher, record = load_checkpoint(path)
+    if tuple(record["labels"]) != data.labels:
+        raise DataError(
+            f"teacher {path}: trained on {record['notes'].get('data', 'other data')} with {len(record['labels'])} "
+            f"labels, {data.name} has {len(data.labels)} of its own; give one trained on {data.name}"
+        )
     spec = architecture(record["architecture"]["name"]).preprocess
     parts = []
     teacher.to(device)
@@ -101,10 +106,7 @@ def _teacher_logits(path: Path, train: LabelledImages, device: str) -> Tensor:
         for k in range(0, len(train), 250):
             parts.append(predict(teacher, train.images[k : k + 250], spec))
             progress("teacher", min(k + 250, len(train)), len(train))
-    logits = torch.from_numpy(np.concatenate(parts))
-    if logits.shape[1] <= int(train.labels.max()):
-        raise DataError(f"teacher {path}: {logits.shape[1]} labels, the data have more; give one trained on them")
-    return logits
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -133,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{state_file} is left from an interrupted run: give --resume to go on, or --restart to begin anew"
         )
-    teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, train, device)
+    teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
         model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device,

@@ -119,7 +119,14 @@ def _scores(rng: np.random.Generator, accuracy: float) -> list[dict[str, Any]]:
                     for key, _, _, _, _, robust in ATTACKS
                     if key.endswith(("-0.03", "-8/255"))
                 },
-                "ood": {key: {"auroc": share(rng.uniform(0.5, 0.99)), "fpr95": share(rng.uniform())} for key in OOD},
+                "ood": {
+                    key: {
+                        "auroc": share(rng.uniform(0.5, 0.99)),
+                        "fpr95": share(rng.uniform()),
+                        "accepted": share(rng.uniform()),
+                    }
+                    for key in OOD
+                },
                 "corruptions": {"auroc": share(rng.uniform(0.5, 0.8), 7500), "far": share(rng.uniform(0.1, 0.3), 7500)},
             }
         )

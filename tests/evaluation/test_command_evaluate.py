@@ -130,7 +130,7 @@ def test_data_of_other_labels(bundle_path, data, tmp_path):
 
 def test_data_of_another_kind(bundle_path, data, tmp_path):
     data.depth = 28
-    with pytest.raises(DataError, match="has 28 slices, the bundle 1"):
+    with pytest.raises(DataError, match="holds volumes of 28 slices, the bundle takes images"):
         evaluate(bundle_path, "--data", tmp_path)
 
 
