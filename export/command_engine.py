@@ -16,7 +16,7 @@ from framegate.export.engine_options import THIS_GPU, BuildOptions, resolve_targ
 from framegate.export.engine_progress import interrupt_event
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.console import OUT, progress_bar, say, tell
-from framegate.runtime.errors import BackendError
+from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.gpu import find_gpu
 from framegate.runtime.tensorrt_library import MODULES, TensorRt, install_line, installed_flavours, load_tensorrt
 from framegate.runtime.tensorrt_store import AMPERE, StaleEngineError, engine_folder
@@ -28,7 +28,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
     parser.add_argument("--backend", choices=["auto", *MODULES], default="auto", help="which TensorRT; default: auto")
     parser.add_argument(
-        "--precision", action="append", help="e.g. fp16; can be repeated; default: all that the bundle has"
+        "--precision",
+        action="append",
+        help="fp32, fp16 or int8; can be repeated; default: all that the bundle has. Where fp16 is named and missing "
+        "it is derived and added to the bundle (needs the package onnx)",
     )
     parser.add_argument(
         "--target",
@@ -64,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = BuildOptions(arguments.level, arguments.workspace_mib, arguments.max_batch, arguments.dla)
     bundle = Bundle.open(arguments.bundle)
     precisions = arguments.precision or sorted(bundle.models)
+    if "fp16" in precisions and "fp16" not in bundle.models:
+        bundle = _with_half(bundle)
     for precision in precisions:
         bundle.model_path(precision)
     info = find_gpu()
@@ -82,6 +87,19 @@ def run(arguments: argparse.Namespace) -> int:
                 f"framegate calibrate {bundle.path} --backend {trt.flavour} --precision {precision} --data DIR"
             )
     return 0
+
+
+def _with_half(bundle: Bundle) -> Bundle:
+    try:
+        from framegate.export.bundle_half import add_half  # only here: a board need not have onnx
+    except ImportError as error:
+        raise BundleError(
+            f"bundle {bundle.path} has no float16 network, and deriving it needs the package onnx, which is not "
+            "installed: pip install onnx, or run this once where it is and copy the bundle"
+        ) from error
+    added = add_half(bundle.path)
+    tell(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
+    return added
 
 
 def _obtain(job: EngineJob, force: bool) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from framegate.runtime.tensorrt_store import (
     write_engine,
 )
 
+_WEIGHTS_HASH = b"framegate.weights_sha256"  # onnx_half.WEIGHTS_HASH; onnx is not needed to build an engine
+
 
 @dataclass(frozen=True)
 class EngineJob:
@@ -82,6 +84,7 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
         builder = trt.module.Builder(messages.native)
     except TypeError as error:  # pybind11's way to say that the factory returned nothing
         raise BackendError(f"{trt.engine} cannot start a build: {messages.take() or error}") from error
+    _check_weights(job.bundle, model)
     network, parser = parse_onnx(trt, builder, messages, model)
     facts = describe_network(trt, network)
     check_network(facts, model, job.bundle.preprocess, len(job.bundle.labels), job.precision)
@@ -105,6 +108,13 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
     with cache_errors(job.folder):
         write_json(report_path(path), _report(job, facts, plan))
     return read_engine(job.key, job.folder)
+
+
+def _check_weights(bundle: Bundle, model: Path) -> None:
+    """Refuse a float16 file that points into another float32 file than the bundle's: the hash is in its metadata."""
+    content = model.read_bytes()
+    if _WEIGHTS_HASH in content and bundle.hashes[bundle.models["fp32"]].encode() not in content:
+        raise BackendError(f"{model} was derived from other weights than those beside it; export the model again")
 
 
 def report_path(engine: Path) -> Path:

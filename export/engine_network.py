@@ -55,7 +55,7 @@ def parse_onnx(trt: TensorRt, builder: Any, messages: Messages, model: Path) -> 
         content = model.read_bytes()
     except OSError as error:
         raise BackendError(f"{model} cannot be read ({error})") from error
-    if not parser.parse(content):
+    if not parser.parse(content, str(model)):  # the path, because a float16 file points to weights beside it
         problems = [_problem(parser.get_error(i)) for i in range(parser.num_errors)]
         said = "; ".join(problems) or messages.take() or "no reason given"
         raise BackendError(f"{trt.engine} cannot parse {model}: {said}")

@@ -17,7 +17,7 @@ from framegate.export.calibrate import Promise
 from framegate.export.fold import deployment_model
 from framegate.export.half_check import check_half
 from framegate.export.model_outputs import Progress
-from framegate.export.onnx_half import half_file
+from framegate.export.onnx_half import HALF, half_file
 from framegate.export.parity import ParityRow
 from framegate.export.quantize import to_int8
 from framegate.export.sensitivity import sensitive_layers
@@ -35,7 +35,6 @@ QUANTISER_IMAGES = 512
 """Training images whose activations set the INT8 ranges."""
 MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
 """What the CPU backends run, hence what an export calibrates."""
-HALF = "model.fp16.onnx"
 """For GPUs: the float32 network in float16, its large weights in the float32 file."""
 
 

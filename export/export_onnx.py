@@ -13,10 +13,10 @@ import onnxruntime as ort
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference
 from framegate.export.calibrate import Promise
-from framegate.export.export_bundle import HALF, MODELS, QUANTISER_IMAGES, ExportReport
+from framegate.export.export_bundle import MODELS, QUANTISER_IMAGES, ExportReport
 from framegate.export.half_check import check_half
 from framegate.export.model_outputs import STEP, Images, Logits, Progress
-from framegate.export.onnx_half import half_file
+from framegate.export.onnx_half import HALF, half_file
 from framegate.export.onnx_prepare import Prepared, check_same_function
 from framegate.export.onnx_sensitivity import sensitive_nodes
 from framegate.export.pixel_scaling import check_scaling

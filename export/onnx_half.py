@@ -32,6 +32,8 @@ _SHAPE_INPUTS = {"Reshape": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Slice": (
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 _SHARED_FROM = 1024
 """Bytes from which a tensor is shared; smaller ones (shapes, scalars) are needed by parsers at once."""
+HALF = "model.fp16.onnx"
+"""Its name in a bundle."""
 WEIGHTS_HASH = "framegate.weights_sha256"
 
 

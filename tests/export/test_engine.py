@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,27 +13,30 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from framegate.export.bundle_half import add_half
 from framegate.export.engine_build import EngineJob, build_engine, report_path
 from framegate.export.engine_network import NetworkFacts, TensorFacts, check_network
 from framegate.export.engine_options import BuildOptions, resolve_target
 from framegate.export.engine_progress import interrupt_event
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli import main
-from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.errors import BackendError, BundleError, ExportRefusedError, UsageError
 from framegate.runtime.tensorrt_library import load_tensorrt
 from framegate.runtime.tensorrt_store import AMPERE, StaleEngineError
 
 pytestmark = pytest.mark.tensorrt
 
 BUNDLES = sorted((Path(__file__).resolve().parents[2] / "models" / "bundles").glob("*.bundle"))
+MOBILENET = next(path for path in BUNDLES if path.stem == "mobilenet-cifar10")
 MODELS = [
     (bundle, precision)
     for bundle in BUNDLES
-    for precision in sorted(json.loads((bundle / "manifest.json").read_text())["models"])
+    for precision in sorted({"fp16", *json.loads((bundle / "manifest.json").read_text())["models"]})
 ]
 
 
@@ -57,7 +62,9 @@ def build(job, progress=silent, stop=None):
 @pytest.mark.parametrize(("bundle", "precision"), MODELS, ids=lambda part: getattr(part, "stem", part))
 def test_every_shipped_model_builds_and_is_what_the_bundle_says(trt, tmp_path, bundle, precision):
     opened = Bundle.open(bundle)
-    job = EngineJob(trt, opened, precision, AMPERE, BuildOptions(), None, tmp_path)
+    if precision not in opened.models:  # derived, in a copy
+        opened = add_half(Path(shutil.copytree(bundle, tmp_path / bundle.name)))
+    job = EngineJob(trt, opened, precision, AMPERE, BuildOptions(), None, tmp_path / "engines")
     engine = build(job)
     network = engine.header["network"]
     (image,), logits = network["inputs"], network["outputs"][0]
@@ -68,12 +75,90 @@ def test_every_shipped_model_builds_and_is_what_the_bundle_says(trt, tmp_path, b
     assert logits["shape"][1:] == [len(opened.labels)]
     assert ("QUANTIZE" in network["layers"]) == (precision == "int8")
     assert ("HALF" in network["types"]) == (precision == "fp16")
-    assert len(engine.plan) > 0.5 * opened.model_path(precision).stat().st_size
+    # Weights are in the plan: in the files they take two bytes each (one in int8), and float16 shares the float32 ones.
+    file = opened.model_path("fp32" if precision == "fp16" else precision)
+    assert len(engine.plan) > 0.5 * file.stat().st_size
     report = json.loads(report_path(engine.path).read_text())
     assert report["network"] == json.loads(json.dumps(network))
     assert report["inspector"] is None
     assert "GPU" in report["no_inspector_because"]
     assert job.cached().plan == engine.plan
+
+
+def test_a_missing_float16_network_is_derived_once_and_rejects_until_calibrated(
+    trt, tiny_bundle, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = Path(shutil.copytree(MOBILENET, tmp_path / MOBILENET.name))
+    before = Bundle.open(path)
+    arguments = ["engine", str(path), "--backend", "tensorrt-rtx", "--precision", "fp16", "--json"]
+    assert main(arguments) == 0
+    out, told = capsys.readouterr()
+    (row,) = json.loads(out)
+    assert row["how"] == "built"
+    assert row["computes_in"]["HALF"] > row["computes_in"].get("FLOAT", 0) > 0  # sums and the last layer stay
+    told = " ".join(told.split())
+    assert "model.fp16.onnx was derived from the float32 network and added" in told
+    assert "no calibration for tensorrt-rtx/fp16" in told
+    after = Bundle.open(path)
+    assert set(after.models) == {*before.models, "fp16"}
+    assert {**before.hashes, "model.fp16.onnx": after.hashes["model.fp16.onnx"]} == after.hashes
+    assert after.calibrations == before.calibrations
+    assert main(arguments) == 0
+    out, told = capsys.readouterr()
+    assert json.loads(out)[0]["how"] == "cached"
+    assert "derived" not in told
+
+
+def test_a_float16_file_without_its_weights_or_with_others_is_refused(trt, tmp_path):
+    bundle = add_half(Path(shutil.copytree(MOBILENET, tmp_path / MOBILENET.name)))
+    job = EngineJob(trt, bundle, "fp16", AMPERE, BuildOptions(), None, tmp_path / "engines")
+    weights = bundle.model_path("fp32")
+    weights.rename(tmp_path / "elsewhere")
+    with pytest.raises(BackendError, match=r"cannot parse .*model\.fp16\.onnx: "):
+        build(job)
+    other = replace(bundle, hashes={**bundle.hashes, weights.name: "0" * 64})
+    with pytest.raises(BackendError, match="derived from other weights"):
+        build(replace(job, bundle=other))
+
+
+def spoiled(path: Path, content: bytes) -> Path:
+    """The bundle with another float32 file, its hash right and nothing calibrated."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"]["calibration.json"]
+    (path / "model.fp32.onnx").write_bytes(content)
+    manifest["files"]["model.fp32.onnx"] = hashlib.sha256(content).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_what_has_no_float16_form_stays_as_it_was(make_bundle, tmp_path):
+    large = onnx.numpy_helper.from_array(np.full((3, 3, 1, 1), 1e6, np.float32), "large")
+    nodes = [helper.make_node("Conv", ["image", "large"], ["x"]), *FLAT]
+    nodes[1] = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
+    beyond = spoiled(make_bundle(), model_of(nodes, [large]))
+    with pytest.raises(ExportRefusedError, match="float16 ends at 65504"):
+        add_half(beyond)
+    garbage = spoiled(make_bundle(), b"not an ONNX file" * 10)
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx cannot be read"):
+        add_half(garbage)
+    for path in (beyond, garbage):
+        assert set(Bundle.open(path).models) == {"fp32", "int8"}
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_a_board_without_onnx_is_told_what_to_do(trt, tiny_bundle, tmp_path):
+    code = (
+        "import sys\n"
+        "sys.modules['onnx'] = None\n"
+        "from framegate.runtime.cli import main\n"
+        f"sys.exit(main(['engine', {str(tiny_bundle)!r}, '--precision', 'fp16']))\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "needs the package onnx" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_progress_is_told_phase_by_phase(job):

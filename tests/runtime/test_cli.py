@@ -322,7 +322,7 @@ def test_bench_refuses_wrong_usage(tiny_bundle, capsys, options, code):
 def test_version_and_help_list_all_commands():
     done = framegate("--help")
     assert done.returncode == 0
-    for command in ("run", "info", "doctor", "bench", "train", "export", "calibrate"):
+    for command in ("run", "info", "doctor", "bench", "train", "export", "calibrate", "engine", "verify", "onnx"):
         assert command in done.stdout
     assert framegate("--version").stdout.startswith("framegate 0.")
 
