@@ -28,7 +28,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
     parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
-    parser.add_argument("--precision", default="all", help="e.g. int8; default: fp32 and int8")
+    parser.add_argument("--precision", default="all", help="e.g. int8; default: all, but fp16 only on a GPU")
     add_promise_options(parser)
     parser.set_defaults(run=run)
 
@@ -55,21 +55,25 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(path)
     backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
-    precisions = _cpu_precisions(bundle) if precision == "all" else [precision]
+    pairs = [
+        (name, each)
+        for each in (sorted(bundle.models) if precision == "all" else [precision])
+        for name in backends
+        if precision != "all" or unasked(name, each)
+    ]
     split_sha256 = fingerprint(split)
     found = {}
-    for each in precisions:
+    for name, each in pairs:
         model = bundle.model_path(each)
-        for name in backends:
-            outputs, engine = backend_logits(name, model, bundle.preprocess, {"": split.images}, progress)
-            found[record_key(name, each)] = calibrate(
-                outputs[""],
-                split.labels,
-                promise,
-                split_sha256=split_sha256,
-                model_sha256=bundle.hashes[model.name],
-                engine=engine,
-            )
+        outputs, engine = backend_logits(name, model, bundle.preprocess, {"": split.images}, progress)
+        found[record_key(name, each)] = calibrate(
+            outputs[""],
+            split.labels,
+            promise,
+            split_sha256=split_sha256,
+            model_sha256=bundle.hashes[model.name],
+            engine=engine,
+        )
     with staged(path, force=True) as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
         write_calibration(folder, {**bundle.calibrations, **found})
@@ -79,9 +83,9 @@ def calibrate_bundle(
     return found
 
 
-def _cpu_precisions(bundle: Bundle) -> list[str]:
-    """What nobody had to name: float16 is for GPUs, a CPU computes it in float32."""
-    return sorted(precision for precision in bundle.models if precision != "fp16")
+def unasked(backend: str, precision: str) -> bool:
+    """Whether a precision is calibrated that nobody named: float16 is for GPUs, a CPU computes it in float32."""
+    return precision != "fp16" or BACKENDS[backend].gpu
 
 
 def run(arguments: argparse.Namespace) -> int:

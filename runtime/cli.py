@@ -43,7 +43,7 @@ def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -
             ) from error
     elif wanted not in actions[0].choices:  # help is asked for, or a typing mistake: name all commands
         for name in sorted(offline):
-            actions[0].add_parser(name, help=f"(needs PyTorch) see framegate {name} --help")
+            actions[0].add_parser(name, help=f"see framegate {name} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

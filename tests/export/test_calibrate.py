@@ -15,7 +15,9 @@ from framegate.export.calibrate import (
     negative_log_likelihood,
     scores_and_errors,
 )
+from framegate.export.command_calibrate import unasked
 from framegate.export.selective_risk import accepts
+from framegate.runtime.backend import BACKENDS
 from framegate.runtime.errors import CalibrationError, UsageError
 
 RECORD = {"split_sha256": "a" * 64, "model_sha256": "b" * 64, "engine": "recorded 1"}
@@ -121,3 +123,8 @@ def test_fingerprint_sees_every_pixel_label_and_order(colours) -> None:
 def test_promise_is_checked_when_it_is_made() -> None:
     with pytest.raises(UsageError, match=r"target risk: 1\.5"):
         Promise(target_risk=1.5)
+
+
+def test_half_precision_is_calibrated_unasked_only_on_gpus() -> None:
+    assert [name for name in BACKENDS if unasked(name, "fp16")] == ["tensorrt", "tensorrt-rtx"]
+    assert all(unasked(name, precision) for name in BACKENDS for precision in ("fp32", "int8"))
