@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -239,12 +241,22 @@ def main(arguments: list[str] | None = None) -> int:
         print("neither TensorRT nor TensorRT-RTX is installed: nothing measured; framegate doctor says how to get one")
         return 1
     images = crops(options.images)
+    halves = Path(tempfile.mkdtemp(prefix="framegate-bundles-"))
+    try:
+        return _measure_all(options, flavours, images, machine, halves)
+    finally:
+        shutil.rmtree(halves, ignore_errors=True)
+
+
+def _measure_all(
+    options: argparse.Namespace, flavours: list[str], images: list[Image], machine: dict[str, Any], halves: Path
+) -> int:
     bundles = options.bundle or sorted((ROOT / "models" / "bundles").glob("*.bundle"))
     records: list[dict[str, Any]] = []
     left_out: list[str] = []
     began = time.monotonic()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for bundle, flavour, precision in _work(bundles, flavours):
+    for bundle, flavour, precision in _work(_with_half(bundles, halves), flavours):
         if time.monotonic() - began > options.seconds:
             left_out.append(f"{bundle.name} {flavour} {precision}")
             continue
@@ -260,6 +272,22 @@ def main(arguments: list[str] | None = None) -> int:
 def _write(path: Path, machine: dict[str, Any], records: list[dict[str, Any]], left_out: list[str]) -> None:
     content = {"circumstances": machine, "engines": records, "left_out_for_time": left_out}
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _with_half(paths: list[Path], folder: Path) -> list[Path]:
+    """Copies of the bundles that have the float16 network: it is what TensorRT runs unless told otherwise."""
+    from framegate.export.bundle_half import add_half
+
+    copies = []
+    for path in paths:
+        copy = folder / path.name
+        shutil.copytree(path, copy)
+        try:
+            add_half(copy)
+        except FramegateError as error:
+            print(f"{path.name} without fp16: {error}")
+        copies.append(copy)
+    return copies
 
 
 def _work(paths: list[Path], flavours: list[str]) -> list[tuple[Bundle, str, str]]:

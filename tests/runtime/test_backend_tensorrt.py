@@ -364,7 +364,8 @@ import bench_engine
 built()
 built("tensorrt-rtx")
 code = bench_engine.main(["--bundle", str(BUNDLE), "--images", "40", "--frames", "30", "--out", "engines.json"])
-assert code == 1, code  # the int8 engine is missing
+assert code == 1, code  # engines for fp16 and int8 are missing
+assert set(Bundle.open(BUNDLE).models) == {{"fp32", "int8"}}
 """
     child(code, STUB_INTEGRATED="0")
     content = json.loads((tmp_path / "engines.json").read_text())
@@ -377,8 +378,9 @@ assert code == 1, code  # the int8 engine is missing
     assert not record["without_graph"]["captured"]
     assert record["with_graph"]["frame_1280x720_to_scores_us"]["p50"] > 0
     assert "cannot start a build" in record["build"]["this-gpu"]["refused"]  # the stand-in has no builder
-    refused = next(r for r in content["engines"] if r["precision"] == "int8")  # no engine was stored for it
-    assert "no usable" in refused["parity"]["failed"]
+    for missing in ("fp16", "int8"):  # no engine was stored; the float16 network is derived in a copy
+        refused = next(r for r in content["engines"] if r["precision"] == missing)
+        assert "no usable" in refused["parity"]["failed"]
 
 
 def test_doctor_on_a_machine_with_a_gpu(child):
