@@ -219,7 +219,6 @@ def test_command_takes_the_temperature_of_the_engine_and_openvino_reads_the_resu
         (["--out", "x.onnx", "--precision", "bf16"], BundleError, "'bf16' was asked for, it has fp32, int8"),
         (["--out", "x.onnx", "--scores", "tensorrt"], CalibrationError, "which has onnxruntime/fp32"),
         (["--out", "x.onnx", "--scores", "-1"], UsageError, "above 0"),
-        (["--out", "x.onnx", "--taps"], UsageError, "names none"),
         (["--out", SHIPPED / "x.onnx"], UsageError, "inside the bundle"),
         (["--out", "nowhere/x.onnx"], BundleError, "cannot be written"),
     ],
@@ -229,6 +228,16 @@ def test_command_names_what_is_wrong(tmp_path: Path, monkeypatch, words: list, e
     with pytest.raises(error, match=message):
         _command(SHIPPED, *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_taps_of_the_bundle_are_the_default_and_must_be_there(make_bundle, tmp_path: Path) -> None:
+    target = tmp_path / "with taps.onnx"
+    assert _command(SHIPPED, "--out", target, "--taps") == 0
+    outputs = [value.name for value in onnx.load(target).graph.output]
+    assert outputs == ["logits", *Bundle.open(SHIPPED).taps]
+    assert len(outputs) > 1
+    with pytest.raises(UsageError, match="names none"):
+        _command(make_bundle(), "--out", tmp_path / "x.onnx", "--taps")
 
 
 def test_a_half_file_of_other_weights_is_refused(make_bundle, tmp_path: Path) -> None:
