@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+LOST_COVERAGE = 0.02
 GATE_COVERAGE = 0.95
 """Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
 
@@ -58,9 +59,20 @@ def _attacked(attack: str) -> Callable[[Row], float | None]:
     return rank
 
 
-def _clean(row: Row) -> float | None:
+def _at_gate(row: Row, figure: str) -> float | None:
+    """A figure of the clean test frames at the threshold for 95 % coverage."""
     found = [each for each in row.get("selective", ()) if abs(each["target_coverage"] - GATE_COVERAGE) < 1e-9]
-    return _value(found[0]["false_accept_rate"]) if found else None
+    return _value(found[0].get(figure)) if found else None
+
+
+def keeps_coverage(row: Row) -> bool:
+    """Whether the threshold keeps its coverage on the test frames, to within two points; True if not measured.
+
+    A score that remembers its calibration frames finds neighbours of the same track there, and rejects far more
+    later on. It then lets little through merely because it lets little through.
+    """
+    coverage = _at_gate(row, "coverage")
+    return coverage is None or coverage >= GATE_COVERAGE - LOST_COVERAGE
 
 
 def unwarned(row: Row) -> float | None:
@@ -69,8 +81,11 @@ def unwarned(row: Row) -> float | None:
     Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets,
     all noise as one), at the threshold for 95 % clean coverage. What was not measured for a row is left out.
     """
-    shares = (_clean(row), _corrupted(row), _over_foreign(row, "accepted"))
+    shares = (_at_gate(row, "false_accept_rate"), _corrupted(row), _over_foreign(row, "accepted"))
     return _mean([share for share in shares if share is not None])
+
+
+_AT_A_THRESHOLD = ("corruption", "overall")
 
 
 def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     ``failure``: lowest AUGRC on clean frames. ``corruption``: fewest false accepts on corrupted frames at the threshold
     for 95 % clean coverage. ``ood``: highest mean AUROC over the foreign sets. ``attack``: highest AUROC against
     ``attack``, which does not adapt to it. ``overall``: least `unwarned`. Attacks do not count there,
-    because every single score falls to an attack that knows it.
+    because every single score falls to an attack that knows it. Where a threshold decides (``corruption``,
+    ``overall``) only scores that `keeps_coverage` allows are compared.
 
     Args:
         rows: The report's scores.
@@ -97,12 +113,13 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     }
     best: dict[str, Any] = {}
     for purpose, rank in purposes.items():
-        ranked = [(value, row["name"]) for row in rows if (value := rank(row)) is not None]
+        allowed = [row for row in rows if keeps_coverage(row)] if purpose in _AT_A_THRESHOLD else rows
+        ranked = [(value, row["name"]) for row in allowed if (value := rank(row)) is not None]
         best[purpose] = min(ranked)[1] if ranked else None
     best["why"] = (
         "failure: lowest AUGRC on clean frames; corruption: fewest false accepts at 95 % clean coverage; ood: highest "
         f"mean AUROC over the foreign sets; attack: highest AUROC against {attack}, which does not adapt; overall: "
         "fewest clean, corrupted and foreign frames let through without a warning at 95 % clean coverage (mean of the "
-        "three shares)"
+        "three shares); for corruption and overall only scores that keep 93 % coverage on the test frames"
     )
     return best

@@ -7,13 +7,13 @@ import pytest
 from framegate.evaluation.score_choice import choose_best, unwarned
 
 
-def row(name, augrc=0.03, clean=0.05, corrupted=0.1, foreign=(0.5, 0.3), auroc=(0.8, 0.9), attacked=0.5):
+def row(name, augrc=0.03, clean=0.05, corrupted=0.1, foreign=(0.5, 0.3), auroc=(0.8, 0.9), attacked=0.5, coverage=0.95):
     return {
         "name": name,
         "failure": {"augrc": {"value": augrc}},
         "selective": [
             {"target_coverage": 0.9, "false_accept_rate": {"value": 0.99}},
-            {"target_coverage": 0.95, "false_accept_rate": {"value": clean}},
+            {"target_coverage": 0.95, "false_accept_rate": {"value": clean}, "coverage": {"value": coverage}},
         ],
         "corruptions": {"far": {"value": corrupted}},
         "ood": {
@@ -58,6 +58,14 @@ def test_every_purpose_has_its_own_best():
         "attack": "attacked",
         "overall": "gate",
     }
+
+
+def test_a_score_that_loses_its_coverage_is_no_gate():
+    rows = [row("plain"), row("stingy", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.86)]
+    best = choose_best(rows, "pgd")
+    assert (best["overall"], best["corruption"]) == ("plain", "plain")
+    rows[1] = row("stingy", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.94)
+    assert choose_best(rows, "pgd")["overall"] == "stingy"
 
 
 def test_what_was_not_measured_has_no_best():
