@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,22 +96,20 @@ class BatchProtocols:
                 progress=suite.progress,
             ).pixels  # fmt: skip
             for kind, frames in (("clean", pixels), ("attacked", attacked)):
-                for unit, batch in UNITS.items():
-                    values = self._entropies(frames, (self.layer,), batch)[self.layer]
-                    found[f"{split} {kind} {unit}"] = values.tolist()
+                histograms = {unit: BatchEntropy(batch) for unit, batch in UNITS.items()}
+                self._feed(frames, [(self.layer, histogram) for histogram in histograms.values()])
+                for unit, histogram in histograms.items():
+                    found[f"{split} {kind} {unit}"] = histogram.finish().tolist()
         return found
 
     @torch.no_grad()
-    def _entropies(
-        self, pixels: Tensor, layers: tuple[str, ...], batch: int, keep_last: bool = False
-    ) -> dict[str, Floats]:
-        histograms = {layer: BatchEntropy(batch) for layer in layers}
+    def _feed(self, pixels: Tensor, wanted: Sequence[tuple[str, BatchEntropy]]) -> None:
+        """Push frames through the network once and feed each histogram with its layer."""
         for k in range(0, len(pixels), BATCH):
             logits, _, activations = self.suite.network.observe(pixels[k : k + BATCH])
-            for layer, histogram in histograms.items():
+            for layer, histogram in wanted:
                 histogram.feed(logits if layer == _LOGITS else activations[layer])
             self.suite.progress("entropy of whole batches", min(k + BATCH, len(pixels)), len(pixels))
-        return {layer: histogram.finish(keep_last) for layer, histogram in histograms.items()}
 
     def selection(self) -> list[dict[str, Any]]:
         """The prototype's rule on clean frames and under FGSM and PGD at the research's radius.
@@ -153,8 +151,9 @@ class BatchProtocols:
 
     def _recorded(self, name: str, pixels: Any, layers: tuple[str, ...], keep_last: bool) -> dict[str, Floats]:
         def make() -> dict[str, list[float]]:
-            found = self._entropies(pixels(), layers, PROTOTYPE_BATCH, keep_last)
-            return {layer: values.tolist() for layer, values in found.items()}
+            histograms = {layer: BatchEntropy(PROTOTYPE_BATCH) for layer in layers}
+            self._feed(pixels(), list(histograms.items()))
+            return {layer: histogram.finish(keep_last).tolist() for layer, histogram in histograms.items()}
 
         return {layer: np.array(values, np.float64) for layer, values in self.suite.store.record(name, make).items()}
 
