@@ -112,7 +112,6 @@ class Trainer:
     def __init__(self, task: Task, settings: TrainSettings, state_file: Path, progress: Progress) -> None:
         self.task, self.settings, self.state_file, self.progress = task, settings, state_file, progress
         torch.manual_seed(settings.seed)
-        torch.set_flush_denormal(True)  # vanishing moments of the optimiser would slow a CPU down tenfold
         self.history: list[dict[str, float]] = []
         self._rng = np.random.default_rng(settings.seed)
         self._watch = RobustWatch(settings.patience)
@@ -160,6 +159,17 @@ class Trainer:
             UsageError: The saved state was made with other settings.
         """
         first = self._restore() if resume else 0
+        torch.set_flush_denormal(True)  # vanishing moments of the optimiser would slow a CPU down tenfold
+        try:
+            self._epochs(first)
+        finally:
+            torch.set_flush_denormal(False)  # it holds for the whole process, which may go on to do exact arithmetic
+        best = self._best or self._average.module.state_dict()
+        self._model.load_state_dict(best)
+        self._model.requires_grad_(True).eval()
+        return self.history
+
+    def _epochs(self, first: int) -> None:
         for epoch in range(first, self.settings.epochs):
             self.history.append({"epoch": epoch + 1, **self._epoch(epoch)})
             if self.settings.adversarial != "none":
@@ -168,10 +178,6 @@ class Trainer:
             if self._watch.reason:
                 self.history[-1]["stopped"] = 1.0
                 break
-        best = self._best or self._average.module.state_dict()
-        self._model.load_state_dict(best)
-        self._model.requires_grad_(True).eval()
-        return self.history
 
     @property
     def stop_reason(self) -> str:

@@ -173,6 +173,12 @@ def test_views_and_outliers_repeat_with_the_seed(make):
     assert not np.array_equal(one, make(images, np.random.default_rng(4)))
 
 
+def test_training_leaves_the_process_with_exact_arithmetic(tmp_path):
+    trainer(tmp_path, epochs=1).run()
+    assert torch.tensor(1e-40).mul(1.0).item() != 0.0
+    assert np.float32(1e-40) * np.float32(1) != 0
+
+
 def test_signs_are_never_mirrored():
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[:, :, :8] = 255  # a bar on the left
