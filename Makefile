@@ -77,7 +77,7 @@ results: bench
 	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
-# About an hour on two cores; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
+# Long; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
 evaluation: $(VENV)/.dev
 	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" -a -n "$(ADRENAL)" || \
 	  { echo "make evaluation: give CIFAR10=, GTSRB= and ADRENAL=, the paths of the data sets"; exit 2; }
