@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from framegate.evaluation.command_evaluate import foreign_set
+from framegate.evaluation.gate import RULES
 from framegate.evaluation.gate_run import MAIN, GateRun, Sizes
 from framegate.evaluation.network import Network
 from framegate.evaluation.ood import NOISE_SETS, noise_set
@@ -126,7 +127,7 @@ def _promise(bundle: Bundle, frames: Frames, trials: int, seed: int, progress: P
 
 def _say(record: dict[str, Any]) -> None:
     clean = record["clean"]
-    for name in ("entropy", "gate", "promised"):
+    for name in RULES:
         each = clean[name]
         say(
             f"{name}: accepts {each['coverage']['value']:.1%} of clean frames, "
@@ -134,14 +135,10 @@ def _say(record: dict[str, Any]) -> None:
         )
     for attack in MAIN:
         each = record["attacks"][attack]
-        rates = ", ".join(
-            f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in ("entropy", "gate", "promised")
-        )
+        rates = ", ".join(f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in RULES)
         say(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")
     adaptive = record["adaptive"]
-    rates = ", ".join(
-        f"{name} {adaptive[name]['false_accepts']['value']:.1%}" for name in ("entropy", "gate", "promised")
-    )
+    rates = ", ".join(f"{name} {adaptive[name]['false_accepts']['value']:.1%}" for name in RULES)
     say(f"the attack that aims at the gate, wrong and accepted of {adaptive['n']}: {rates}")
     for method, each in record["promise"].items():
         say(

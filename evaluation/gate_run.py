@@ -123,7 +123,10 @@ class GateRun:
         return observe(self.network, self.bundle.monitor, to_pixels(images, self.frames.depth), known)
 
     def attacks(self) -> Mapping[str, Seen]:
-        """Every attack by name. The first two families are those that a monitor is fitted on, with other radii, steps and frames."""
+        """Every attack by name.
+
+        The first two families are those that a monitor is fitted on, here on other frames and with more steps.
+        """
         sizes, network, found = self.sizes, self.network, {}
         jobs = 11
 
@@ -161,7 +164,7 @@ class GateRun:
         return [asdict(check) for check in health.checks]
 
     def adaptive(self) -> dict[str, Any]:
-        """The attack that aims at classifier and gate together, against each rule that has limits, and against entropy."""
+        """The attack that aims at classifier and gate together, against each rule."""
         pixels, labels = self._attacked(self.sizes.adaptive)
         settings = AdaptiveSettings(EPSILON, self.sizes.adaptive_steps)
         record: dict[str, Any] = {"attack": str(settings), "n": len(pixels)}
