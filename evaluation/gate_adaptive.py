@@ -7,6 +7,7 @@ number, and the gate accepts iff it is at most 0.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,13 +38,12 @@ def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibrati
     """
     bounds = [(rule.score, None, rule.threshold)]
     bounds += [(limit.signal, limit.low, limit.high) for limit in rule.limits if limit.frames == 1]
-    values = values_of(clean.outputs, rule.temperature)
-    spread = {signal: float(values[signal][torch.isfinite(torch.from_numpy(values[signal])).numpy()].std()) or 1.0
-              for signal, _, _ in bounds}  # fmt: skip
     needs_head = any(signal == SHIFT for signal, _, _ in bounds)
     differentiable = None if head is None else head_of(head)
     if needs_head and differentiable is None:
         raise UsageError(f"gate {name}: it limits {SHIFT}, but the bundle has no monitor")
+    values = values_of(clean.outputs, rule.temperature)
+    spread = {signal: float(np.nanstd(values[signal])) or 1.0 for signal, _, _ in bounds}
 
     def observe(pixels: Tensor) -> tuple[Tensor, Tensor]:
         logits, features, activations = network.observe(pixels)

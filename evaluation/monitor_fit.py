@@ -1,10 +1,11 @@
 """Fits the head of a monitor: tells clean frames from attacked ones by the spatial means of a few layers.
 
 The head is small on purpose, so that it costs microseconds: standardised means, one hidden layer, one number. It is
-fitted on training images, which are never used for anything that is promised or reported. Layers have to earn their
-place: starting with the input of the last linear layer, which costs nothing, the layer that helps most is added as long
-as it helps. What the head sees of attacks that it was not fitted on, and of an attack that aims at it, is for
-`framegate.evaluation.gate` to say.
+fitted on training images, which are never used for anything that is promised or reported. Clean are these images as
+they are and as cameras and codecs change them (`monitor_views`), or the head would stop every compressed frame. Layers
+have to earn their place: starting with the input of the last linear layer, which costs nothing, the layer that helps
+most is added as long as it helps. What the head sees of attacks that it was not fitted on, and of an attack that aims
+at it, is for `framegate.evaluation.gate` to say.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framegate.evaluation.attack_linf import fgsm, pgd
+from framegate.evaluation.monitor_views import GAIN, OFFSET, QUALITY, SCALE, harmless
 from framegate.evaluation.network import Network
 from framegate.evaluation.ranking import Ranking, auroc
 from framegate.export.onnx_pooled import FEATURES
@@ -90,7 +92,7 @@ def layer_means(network: Network, pixels: Tensor) -> dict[str, npt.NDArray[np.fl
 def attacked_sets(
     network: Network, images: LabelledImages, depth: int, recipe: Recipe, progress: Progress
 ) -> dict[str, Means]:
-    """Layer means of clean training images (``clean``) and of attacked ones, by attack."""
+    """Layer means of clean training images (``clean``: as they are, and a harmless view of each), and by attack."""
     rng = np.random.default_rng(recipe.seed)
     index = rng.permutation(len(images))[: recipe.images]
     if len(index) < 100:
@@ -99,7 +101,8 @@ def attacked_sets(
     half, few = len(pixels) // 2, min(recipe.attacked, len(pixels))
     jobs = 1 + len(recipe.fgsm) + len(recipe.pgd)
     progress("monitor: clean images", 0, jobs)
-    found: dict[str, Means] = {"clean": layer_means(network, pixels)}
+    views = to_pixels(harmless(images.images[index], recipe.seed, depth), depth)
+    found: dict[str, Means] = {"clean": _shuffled(layer_means(network, pixels), layer_means(network, views), rng)}
     for level in recipe.fgsm:
         progress(f"monitor: FGSM {level}/255", len(found), jobs)
         result = fgsm(network, pixels[:half], labels[:half], level / 255, batch=BATCH)
@@ -113,6 +116,12 @@ def attacked_sets(
         found[f"PGD-{recipe.pgd_steps} {level}/255"] = layer_means(network, result.pixels)
     progress("monitor: attacks", jobs, jobs)
     return found
+
+
+def _shuffled(first: Means, second: Means, rng: np.random.Generator) -> Means:
+    """Both sets of frames in one random order, so that any part of it holds both."""
+    order = rng.permutation(2 * len(first[FEATURES]))
+    return {name: np.concatenate([first[name], second[name]])[order] for name in first}
 
 
 def fit_monitor(sets: Mapping[str, Means], recipe: Recipe, data: str, progress: Progress) -> Monitor:
@@ -155,7 +164,8 @@ def fit_monitor(sets: Mapping[str, Means], recipe: Recipe, data: str, progress: 
         bias=float(last.bias.detach()[0]),
         fitted={
             "data": data,
-            "clean_images": len(sets["clean"][FEATURES]),
+            "clean_images": len(sets["clean"][FEATURES]) // 2,
+            "harmless_views": f"JPEG quality {QUALITY}, resampled by {SCALE}, contrast {GAIN}, brightness {OFFSET}",
             "attacks": {name: len(means[FEATURES]) for name, means in sets.items() if name != "clean"},
             "validation_share": _VALIDATION,
             "choice_of_layers": path,

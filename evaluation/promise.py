@@ -48,7 +48,7 @@ class Population:
 
 
 def draw(population: Population, size: int, rng: np.random.Generator) -> tuple[Labels, Labels | None]:
-    """Positions of a calibration split of about ``size`` frames, and their tracks; a track drawn twice counts as two."""
+    """Positions of a calibration split of about ``size`` frames, and their tracks; one drawn twice counts as two."""
     if population.groups is None:
         return rng.integers(0, len(population.labels), size), None
     order = np.argsort(population.groups, kind="stable")
