@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.network import Network
+from framegate.evaluation.network import Network, network_sha256
 from framegate.evaluation.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
 from framegate.evaluation.report_html import write_report
 from framegate.evaluation.report_tables import write_tables
@@ -127,7 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
     identity = {
         "format": FORMAT,
-        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        # Observed is the float32 network: another calibration or monitor of the same one changes nothing that is kept.
+        "network_sha256": network_sha256(bundle.model_path("fp32")),
         "suite": plan.name,
         "seed": arguments.seed,
         "plan": vars(plan),
@@ -143,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = Judge(suite, bundle).results()
     record: dict[str, Any] = {
         "format": FORMAT,
-        "bundle": _about(bundle, data, str(identity["manifest_sha256"])),
+        "bundle": _about(bundle, data, sha256_file(bundle.path / MANIFEST)),
         "suite": plan.name,
         "limit": arguments.limit,
         "seed": arguments.seed,

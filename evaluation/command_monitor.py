@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
+from framegate.evaluation.gate import observe
 from framegate.evaluation.monitor_fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.network import Network
 from framegate.export import onnx_graph
 from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
-from framegate.export.calibrate import Promise
+from framegate.export.calibrate import Promise, calibrate
 from framegate.export.command_calibrate import calibrations_of
 from framegate.export.labelled_data import load_splits
+from framegate.export.model_outputs import backend_outputs
 from framegate.export.onnx_half import HALF, half_file
 from framegate.export.onnx_pooled import with_pooled
+from framegate.export.parity import ParityRow, compare
 from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table
 from framegate.export.splits import Splits
+from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.calibration import Calibration
@@ -91,8 +96,40 @@ def add_monitor(
         update_manifest(folder, outputs=["logits", POOLED])
         prepared = Bundle.open(folder)
         calibrations = calibrations_of(prepared, splits.calibration, "all", "all", promise, progress)
+        parity = _parity(prepared, network, splits, promise, calibrations, progress)
+        update_manifest(folder, parity=[row.to_json() for row in parity])
         replace_calibrations(folder, calibrations)
     return monitor, calibrations
+
+
+def _parity(
+    bundle: Bundle,
+    network: Network,
+    splits: Splits,
+    promise: Promise,
+    calibrations: Mapping[str, Calibration],
+    progress: Progress,
+) -> list[ParityRow]:
+    """Every engine and precision with its new calibration beside the float32 network in PyTorch with its own."""
+    depth, labels = bundle.preprocess.depth, splits.test.labels
+    progress("monitor: PyTorch", 0, 1)
+    test, calibration = (
+        observe(network, bundle.monitor, to_pixels(split.images, depth), None).outputs
+        for split in (splits.test, splits.calibration)
+    )
+    progress("monitor: PyTorch", 1, 1)
+    own = calibrate(
+        calibration, splits.calibration.labels, promise, split_sha256="", model_sha256="", engine="torch",
+        groups=splits.calibration.groups,
+    )  # fmt: skip
+    rows = [compare("torch", test, own, test, own, labels)]
+    for key, found in sorted(calibrations.items()):
+        backend, precision = key.split("/")
+        outputs, _ = backend_outputs(
+            backend, bundle.model_path(precision), bundle.preprocess, {"": splits.test.images}, progress, bundle.monitor
+        )
+        rows.append(compare(key, outputs[""], found, test, own, labels))
+    return rows
 
 
 def _write_models(bundle: Bundle, monitor: Monitor, folder: Path) -> None:

@@ -6,6 +6,7 @@ activations, pooling), so it is read node by node. Weights are constants; only p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,24 @@ class Network(nn.Module):
         for name in keep:
             keep[name] = values[name]
         return values[self._output]
+
+
+def network_sha256(path: Path) -> str:
+    """SHA-256 of what a network computes: its layers and weights, without a monitor's output or any metadata.
+
+    Args:
+        path: An ONNX file.
+    """
+    graph = without_pooled(onnx.load(str(path))).graph
+    digest = hashlib.sha256()
+    for node in graph.node:
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        digest.update(repr((node.op_type, list(node.input), list(node.output), attributes)).encode())
+    for weight in sorted(graph.initializer, key=lambda each: str(each.name)):
+        array = numpy_helper.to_array(weight)
+        digest.update(repr((weight.name, str(array.dtype), array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _tensor(value: onnx.TensorProto) -> Tensor:

@@ -2,6 +2,8 @@
 
     python -m framegate.evaluation.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
 
+Records of `framegate gate` lie in the folder ``gate`` beside the others.
+
 A document holds ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; what stands between them is written anew.
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framegate.evaluation import results_tables
+from framegate.evaluation import gate_tables, results_tables
 from framegate.evaluation.report_table import Table, markdown, write_text
 from framegate.evaluation.report_values import check_format, text
 from framegate.runtime.errors import DataError, FramegateError
@@ -52,32 +54,42 @@ def load_records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def fill(document: str, records: Sequence[Record]) -> str:
+def gates_beside(folder: Path) -> Path:
+    """Where the gate records lie that belong to a folder of results records."""
+    return folder.parent / "gate"
+
+
+def fill(document: str, records: Sequence[Record], gates: Sequence[Record] = ()) -> str:
     """The document with every block written anew.
 
     Args:
         document: Markdown. A block's name is one of the tables over all bundles, or ``research BUNDLE``.
         records: Results records.
+        gates: Gate records.
 
     Raises:
         DataError: A block has an unknown name, or names a bundle without a record.
     """
 
     def block(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{_table(match[2], records)}\n{match[3]}"
+        return f"{match[1]}\n{_table(match[2], records, gates)}\n{match[3]}"
 
     return _BLOCK.sub(block, document)
 
 
-def _table(name: str, records: Sequence[Record]) -> str:
+def _table(name: str, records: Sequence[Record], gates: Sequence[Record]) -> str:
     kind, _, bundle = name.partition(" ")
     if kind == "research" and bundle:
         for record in records:
             if text(record, "bundle", "name") == bundle:
                 return markdown(results_tables.research(record))
         raise DataError(f"block {name!r}: no record of bundle {bundle}")
+    if name in gate_tables.TABLES:
+        return markdown(gate_tables.TABLES[name](gates))
     if name not in _ALL:
-        raise DataError(f"block {name!r}: expected 'research BUNDLE' or one of {', '.join(_ALL)}")
+        raise DataError(
+            f"block {name!r}: expected 'research BUNDLE' or one of {', '.join((*_ALL, *gate_tables.TABLES))}"
+        )
     return markdown(_ALL[name](records))
 
 
@@ -89,8 +101,9 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         records = load_records(arguments.records)
+        gates = gate_tables.load_gate_records(gates_beside(arguments.records))
         for path in arguments.documents:
-            write_text(path, fill(path.read_text(encoding="utf-8"), records))
+            write_text(path, fill(path.read_text(encoding="utf-8"), records, gates))
     except (FramegateError, OSError) as error:
         print(f"results_page: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from framegate.export.bundle_writer import replace_calibrations, staged
+from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
 from framegate.export.calibrate import Promise, calibrate, fingerprint
 from framegate.export.labelled_data import load_calibration
 from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_outputs
@@ -57,6 +57,8 @@ def calibrate_bundle(
     with staged(path, force=True) as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
         replace_calibrations(folder, {**bundle.calibrations, **found})
+        # Rows of the export's report that speak of the old thresholds.
+        update_manifest(folder, parity=[dict(row) for row in bundle.parity if row["key"] not in found])
     return found
 
 
