@@ -79,7 +79,8 @@ def observe(network: Network, monitor: Monitor | None, pixels: Tensor, labels: T
         pixels: (N, ...) in [0, 1].
         labels: (N,), None for frames that show none of the labels.
     """
-    logits, controls = [], {name: [] for name in CONTROLS}  # type: dict[str, list[Floats]]
+    logits: list[npt.NDArray[np.float32]] = []
+    controls: dict[str, list[Floats]] = {name: [] for name in CONTROLS}
     for k in range(0, len(pixels), BATCH):
         logits.append(network(pixels[k : k + BATCH]).numpy())
         for name, control in CONTROLS.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.gate import Seen
-from framegate.evaluation.monitor_fit import head_of
+from framegate.evaluation.monitor_fit import Head as Differentiable
 from framegate.evaluation.monitors import Monitor, softmax_entropy
 from framegate.evaluation.network import Network
 from framegate.export.decisions import values_of
@@ -36,18 +36,18 @@ def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibrati
     Raises:
         UsageError: A limit is on something that has no gradient here.
     """
-    bounds = [(rule.score, None, rule.threshold)]
+    bounds: list[tuple[str, float | None, float | None]] = [(rule.score, None, rule.threshold)]
     bounds += [(limit.signal, limit.low, limit.high) for limit in rule.limits if limit.frames == 1]
     needs_head = any(signal == SHIFT for signal, _, _ in bounds)
-    differentiable = None if head is None else head_of(head)
-    if needs_head and differentiable is None:
+    shift = None if head is None else _Shift(head)
+    if needs_head and shift is None:
         raise UsageError(f"gate {name}: it limits {SHIFT}, but the bundle has no monitor")
     values = values_of(clean.outputs, rule.temperature)
     spread = {signal: float(np.nanstd(values[signal])) or 1.0 for signal, _, _ in bounds}
 
     def observe(pixels: Tensor) -> tuple[Tensor, Tensor]:
         logits, features, activations = network.observe(pixels)
-        signals = {} if not needs_head else {SHIFT: _shift(head, differentiable, features, activations)}
+        signals = {} if shift is None else {SHIFT: shift(features, activations)}
         distances = []
         for signal, low, high in bounds:
             value = _value(signal, logits, signals, rule.temperature)
@@ -60,14 +60,15 @@ def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibrati
     return Monitor(name, observe, 0.0)
 
 
-def _shift(
-    head: Head | None, differentiable: torch.nn.Module | None, features: Tensor, taps: dict[str, Tensor]
-) -> Tensor:
-    assert head is not None  # checked by the caller
-    assert differentiable is not None
-    parts = [features if tap.name == FEATURES else taps[tap.name].flatten(2).mean(2) for tap in head.taps]
-    result: Tensor = differentiable(torch.cat(parts, 1))
-    return result
+class _Shift:
+    """The monitor's signal from a network's activations."""
+
+    def __init__(self, head: Head) -> None:
+        self._taps, self._head = head.taps, Differentiable(head)
+
+    def __call__(self, features: Tensor, activations: dict[str, Tensor]) -> Tensor:
+        parts = [features if tap.name == FEATURES else activations[tap.name].flatten(2).mean(2) for tap in self._taps]
+        return self._head(torch.cat(parts, 1))
 
 
 def _value(signal: str, logits: Tensor, signals: dict[str, Tensor], temperature: float) -> Tensor:

@@ -177,27 +177,28 @@ def fit_monitor(sets: Mapping[str, Means], recipe: Recipe, data: str, progress: 
 def head_score(monitor: Monitor, means: Means) -> npt.NDArray[np.float64]:
     """(N,) ``shift`` of many frames, the formula of `framegate.runtime.monitor.Monitor` on arrays."""
     pooled = np.concatenate([means[tap.name] for tap in monitor.taps], axis=1)
-    return head_of(monitor)(torch.from_numpy(pooled)).detach().numpy().astype(np.float64)
+    return np.asarray(Head(monitor)(torch.from_numpy(pooled)).double())
 
 
-def head_of(monitor: Monitor) -> _Head:
-    """The head as a differentiable function of (N, F) pooled values, for attacks that aim at it."""
-    return _Head(monitor)
+class Head:
+    """The head of a monitor as a differentiable function of (N, F) pooled values, for attacks that aim at it.
 
+    Args:
+        monitor: The fitted monitor.
+    """
 
-class _Head(nn.Module):
     def __init__(self, monitor: Monitor) -> None:
-        super().__init__()
-        self.limit, self.bias = monitor.limit, monitor.bias
-        for name in ("centre", "spread", "hidden", "hidden_bias", "weights"):
-            self.register_buffer(name, torch.from_numpy(np.asarray(getattr(monitor, name), np.float32)))
+        self._limit, self._bias = monitor.limit, monitor.bias
+        self._centre, self._spread, self._hidden, self._hidden_bias, self._weights = (
+            torch.from_numpy(np.asarray(each, np.float32))
+            for each in (monitor.centre, monitor.spread, monitor.hidden, monitor.hidden_bias, monitor.weights)
+        )
 
-    def forward(self, pooled: Tensor) -> Tensor:
+    def __call__(self, pooled: Tensor) -> Tensor:
         """(N, F) -> (N,)."""
-        row = ((pooled - self.centre) / self.spread).clamp(-self.limit, self.limit)
-        inner = F.relu(row @ self.hidden.T + self.hidden_bias)
-        result: Tensor = inner @ self.weights + self.bias
-        return result
+        row = ((pooled - self._centre) / self._spread).clamp(-self._limit, self._limit)
+        inner = F.relu(row @ self._hidden.T + self._hidden_bias)
+        return inner @ self._weights + self._bias
 
 
 def _training(
@@ -237,7 +238,7 @@ def _fit(
                     network(inputs[batch])[:, 0], wanted[batch], importance[batch]
                 )
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             schedule.step()
     return centre.astype(np.float32), spread.astype(np.float32), network
@@ -251,7 +252,7 @@ def _validated(sets: Mapping[str, Means], layers: Sequence[str], seed: int) -> d
         part = np.concatenate([sets[name][layer] for layer in layers], axis=1)
         part = part[round(len(part) * (1.0 - _VALIDATION)) :]
         rows = torch.from_numpy(np.clip((part - centre) / spread, -LIMIT, LIMIT).astype(np.float32))
-        return network(rows)[:, 0].detach().numpy().astype(np.float64)
+        return np.asarray(network(rows)[:, 0].detach().double())
 
     clean = scores("clean")
     return {name: separation(clean, scores(name)) for name in sets if name != "clean"}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,11 @@ class Monitor:
     weights: Row
     bias: float
     fitted: Mapping[str, Any]
+    _scale: Row = field(init=False, repr=False)
+    _offset: Row = field(init=False, repr=False)
+    _row: Row = field(init=False, repr=False)
+    _ones: Row = field(init=False, repr=False)
+    _parts: tuple[tuple[str, int, int], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that everything fits together.
@@ -98,12 +103,6 @@ class Monitor:
         ends = np.cumsum([tap.channels for tap in self.taps]).tolist()
         parts = [(ENTROPY + tap.name, end - tap.channels, end) for tap, end in zip(self.taps, ends, strict=True)]
         object.__setattr__(self, "_parts", tuple(parts))
-
-    _scale: Row = None  # type: ignore[assignment]
-    _offset: Row = None  # type: ignore[assignment]
-    _row: Row = None  # type: ignore[assignment]
-    _ones: Row = None  # type: ignore[assignment]
-    _parts: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def size(self) -> int:

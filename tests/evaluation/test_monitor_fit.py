@@ -13,10 +13,10 @@ import torch
 from framegate.evaluation.command_monitor import add_monitor
 from framegate.evaluation.monitor_fit import (
     HIDDEN,
+    Head,
     Recipe,
     attacked_sets,
     fit_monitor,
-    head_of,
     head_score,
     layer_means,
     separation,
@@ -100,7 +100,7 @@ def test_every_formula_of_the_head_gives_the_same(network, monitor, colours):
     pooled = np.concatenate([means[tap.name] for tap in monitor.taps], axis=1)
     expected = head_score(monitor, means)
     np.testing.assert_allclose([monitor(row)[SHIFT] for row in pooled], expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(head_of(monitor)(torch.from_numpy(pooled)).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Head(monitor)(torch.from_numpy(pooled)).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_layers_are_recorded_with_what_they_were_worth(monitor, network):
