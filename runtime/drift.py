@@ -1,48 +1,59 @@
 """Has the stream as a whole left what was calibrated? More rejections, or higher scores, than the calibration saw.
 
-The alarm collects evidence by betting: every frame multiplies a stake by a number whose mean is at most 1 as long as
-frames are like those of the calibration, and above 1 when they are worse. Several bets run side by side:
+The alarm collects evidence by betting on two kinds of frames, of which the calibration tells the share r0: rejected
+ones, and ones whose score is among the highest third. A bet on the share q > r0 multiplies a stake by
 
-* on the rejection rate, at some rates above the calibrated one: the likelihood ratio of a Bernoulli variable;
-* on the score, against p = P(calibrated score >= this one): k p^(k-1) (a "power" calibrator, Vovk 1993; Sellke,
-  Bayarri and Berger 2001). With the k used here it gains only on scores among the highest quarter.
+    e = q / r0 if the frame is of that kind, else (1 - q) / (1 - r0)
 
-Frames of a video resemble each other, so a second of them is no more evidence than one frame. Within a block of
-``BLOCK`` frames the bets are therefore averaged geometrically: by Hölder's inequality the mean of that product stays at
-most 1 **whatever the dependence within the block**. Blocks are summed up by the Shiryaev-Roberts rule
+(the likelihood ratio of a Bernoulli variable), whose mean is at most 1 as long as the share is at most r0.
 
-    S_b = (S_{b-1} + 1) E_b,          alarm when the average of S over all bets reaches A,
+Frames of a video resemble each other, so a hundred of them are no more evidence than a few. The e of a block of
+`BLOCK` frames are therefore averaged, and the average E_b has a mean of at most 1 **whatever the dependence within the
+block**. Blocks are summed up by the Shiryaev-Roberts rule
 
-an e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors", arXiv 2203.03532): while blocks are independent and like
-the calibration, the average run length to a false alarm is at least A blocks. That lower bound is proved;
+    S_b = (S_{b-1} + 1) E_b,          alarm when the mean of S over all bets reaches A,
+
+an e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors", arXiv 2203.03532): while blocks are independent of each
+other and like the calibration, the average run length to a false alarm is at least A blocks. That bound is proved;
 ``benchmarks/simulate_drift.py`` measures the run length itself, what longer dependence does to it, and the delay.
 
-Only worse is drift: a stream that stares at one easy scene loses its bets, and nothing happens.
+Only worse is drift: a stream that stares at one easy scene loses its bets, and nothing happens. The bet on scores is a
+cautious one, since a scene may rightly stay among the higher accepted scores for a minute.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
 
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.verdict import Reason
 
-BLOCK = 25
-"""Frames that count as one piece of evidence: about a second of video."""
+BLOCK = 100
+"""Frames that count as one piece of evidence: four seconds of video at 25 frames per second."""
 RUN_LENGTH = 1_000_000
 """Frames, at least, to a false alarm on average: 11 hours at 25 frames per second."""
+CALM_BLOCKS = 5
+"""The alarm ends when this many blocks in a row are, taken together, like the calibration again."""
 JUDGED = frozenset((Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT, Reason.NOT_FINITE))
 """Rejections that calibration counts, too. A frame with any other reason is no evidence: a black picture is a fault of
 the camera and has its own reason."""
-_RATES = (0.15, 0.4, 0.9)
-"""Bets on the rejection rate, as shares of the way from the calibrated rate to 1."""
-_POWERS = (0.25, 0.5)
-"""Exponents k of the bets on the score."""
-_FALLEN = 0.01
-"""The alarm ends when the evidence has fallen to this share of what raised it."""
+_REJECTION_BETS = (0.15, 0.4, 0.9)
+_SCORE_BETS = (0.15,)
+"""What is bet on: shares q this much of the way from r0 to 1."""
+_HIGHEST = 1 / 3
 _SIGMAS = 3.0
-"""The calibrated rates are estimates: each is taken this many standard errors higher, to the alarm's disadvantage."""
+"""The calibrated shares are estimates: each r0 is taken this many standard errors higher, to the alarm's cost."""
+
+
+@dataclass(frozen=True)
+class _Bet:
+    """One bet: what a block gains if all of its frames are of the kind, and if none is."""
+
+    on_scores: bool
+    gain: float
+    loss: float
 
 
 class DriftAlarm:
@@ -55,35 +66,39 @@ class DriftAlarm:
         run_length: Frames, at least, to a false alarm on average.
 
     Attributes:
-        alarm: The stream has drifted. Ends by itself when frames like the calibration's have worn the evidence down.
+        alarm: The stream has drifted. Ends by itself, see `CALM_BLOCKS`, or with `reset`.
         alarms: How often it was raised.
     """
 
     def __init__(self, calibration: Calibration, block: int = BLOCK, run_length: int = RUN_LENGTH) -> None:
-        self.alarm = False
         self.alarms = 0
         self._block = block
         self._needed = max(run_length / block, 1.0)
-        self._quantiles = calibration.score_quantiles
-        self._size = max(calibration.size // 2, 1)  # the scores' quantiles come from the half that tested the threshold
-        rate = _raised(max(1.0 - calibration.coverage, 0.0), self._size)
-        rates = [rate + share * (1.0 - rate) for share in _RATES] if rate < 1.0 else []
-        self._rejected = [math.log(bet / rate) for bet in rates]
-        self._accepted = [math.log((1.0 - bet) / (1.0 - rate)) for bet in rates]
-        self._powers = [(math.log(power), power - 1.0) for power in _POWERS] if len(self._quantiles) > 1 else []
-        self._bets = len(rates) + len(self._powers)
+        size = max(calibration.size // 2, 1)  # threshold and quantiles come from the half that tested the threshold
+        self._rejected_rate = _raised(max(1.0 - calibration.coverage, 0.0), size)
+        self._high_rate, self._high_score = 1.0, math.inf
+        quantiles = calibration.score_quantiles
+        if len(quantiles) > 1:
+            steps = len(quantiles) - 1
+            index = math.ceil((1.0 - _HIGHEST) * steps)
+            self._high_rate, self._high_score = _raised(1.0 - index / steps, size), quantiles[index]
+        self._bets = (
+            *_bets(False, self._rejected_rate, _REJECTION_BETS),
+            *_bets(True, self._high_rate, _SCORE_BETS),
+        )
         self.reset()
 
     def reset(self) -> None:
         """Forget all evidence and end the alarm: the camera or its scene was changed on purpose."""
         self.alarm = False
-        self._evidence = [0.0] * self._bets
-        self._start_block()
+        self._evidence = [0.0] * len(self._bets)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=CALM_BLOCKS)
+        self._frames = self._rejected = self._high = 0
 
     @property
     def evidence(self) -> float:
         """The evidence in [0, 1] as a share of what raises the alarm."""
-        return min(sum(self._evidence) / (self._bets * self._needed), 1.0) if self._bets else 0.0
+        return min(sum(self._evidence) / (len(self._bets) * self._needed), 1.0) if self._bets else 0.0
 
     def saw(self, reasons: tuple[Reason, ...], score: float) -> bool:
         """Take one frame; True while the stream has drifted.
@@ -95,42 +110,39 @@ class DriftAlarm:
         """
         if not JUDGED.issuperset(reasons):
             return self.alarm
-        sums = self._sums
-        gains = self._rejected if reasons else self._accepted
-        for k, gain in enumerate(gains):
-            sums[k] += gain
-        if self._powers:
-            log_p = math.log(self._p_value(score))
-            for k, (log_power, exponent) in enumerate(self._powers, len(gains)):
-                sums[k] += log_power + exponent * log_p
-        self._count += 1
-        if self._count == self._block:
-            self._end_block()
+        self._frames += 1
+        self._rejected += bool(reasons)
+        self._high += not score <= self._high_score
+        if self._frames == self._block:
+            self._end_block(self._rejected / self._block, self._high / self._block)
+            self._frames = self._rejected = self._high = 0
         return self.alarm
 
-    def _p_value(self, score: float) -> float:
-        """An upper estimate of the share of calibration frames with at least this score, in (0, 1]."""
-        below = len(self._quantiles) if math.isnan(score) else bisect_left(self._quantiles, score)
-        steps = len(self._quantiles) - 1
-        # A score between two quantiles may be as low as the lower one.
-        return _raised(1.0 - max(below - 1, 0) / steps, self._size)
-
-    def _start_block(self) -> None:
-        self._sums = [0.0] * self._bets
-        self._count = 0
-
-    def _end_block(self) -> None:
-        most = self._bets * self._needed  # enough alone; without a limit a long alarm would take as long to end
-        self._evidence = [
-            min((past + 1.0) * math.exp(total / self._block), most)
-            for past, total in zip(self._evidence, self._sums, strict=True)
-        ]
-        self._start_block()
-        if not self.alarm and self.evidence >= 1.0:
+    def _end_block(self, rejected: float, high: float) -> None:
+        """Take the shares of rejected frames and of high scores of a block."""
+        if self.alarm:
+            self._recent.append((rejected, high))
+            rejections, scores = zip(*self._recent, strict=True)
+            if (
+                len(self._recent) == CALM_BLOCKS
+                and sum(rejections) <= CALM_BLOCKS * self._rejected_rate
+                and sum(scores) <= CALM_BLOCKS * self._high_rate
+            ):
+                self.reset()
+            return
+        for k, bet in enumerate(self._bets):
+            share = high if bet.on_scores else rejected
+            self._evidence[k] = (self._evidence[k] + 1.0) * (share * bet.gain + (1.0 - share) * bet.loss)
+        if self.evidence >= 1.0:
             self.alarm = True
             self.alarms += 1
-        elif self.alarm and self.evidence <= _FALLEN:
-            self.alarm = False
+
+
+def _bets(on_scores: bool, rate: float, shares: tuple[float, ...]) -> list[_Bet]:
+    """Bets on a kind of frame whose calibrated share is ``rate``; none if all frames are of this kind anyway."""
+    if rate >= 1.0:
+        return []
+    return [_Bet(on_scores, (rate + share * (1.0 - rate)) / rate, 1.0 - share) for share in shares]
 
 
 def _raised(share: float, size: int) -> float:
