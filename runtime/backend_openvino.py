@@ -32,6 +32,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
         self._request: ov.InferRequest | None = None
+        self.pooled: Tensor | None = None
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
@@ -41,6 +42,8 @@ class OpenVinoBackend:
             self._request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
+            if len(self._model.outputs) > 1:
+                self.pooled = self._request.get_output_tensor(1).data
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 

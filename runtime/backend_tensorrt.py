@@ -75,6 +75,7 @@ class TensorRtBackend:
         except CudaError as error:
             raise BackendError(f"{self.name}: {error}; framegate doctor says what is missing") from error
         self.classes = int(stored.header["network"]["outputs"][0]["shape"][1])
+        self.pooled: Tensor | None = None
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

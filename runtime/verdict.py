@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,7 @@ class Prediction:
         published_ns: Monotonic time when the verdict was ready.
         engine_ns: Duration of the bare engine call, 0 if it was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
+        signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
     """
 
     frame_id: int
@@ -124,6 +126,7 @@ class Prediction:
     published_ns: int
     engine_ns: int = 0
     detail: str = ""
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -173,6 +176,7 @@ class Prediction:
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
+            **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
         }
 
 
