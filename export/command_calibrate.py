@@ -10,7 +10,7 @@ from pathlib import Path
 from framegate.export.bundle_writer import staged, write_calibration
 from framegate.export.calibrate import Promise, calibrate, fingerprint
 from framegate.export.labelled_data import load_calibration
-from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_outputs
 from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table
 from framegate.models.labelled import LabelledImages
@@ -65,7 +65,7 @@ def calibrate_bundle(
     found = {}
     for name, each in pairs:
         model = bundle.model_path(each)
-        outputs, engine = backend_logits(name, model, bundle.preprocess, {"": split.images}, progress)
+        outputs, engine = backend_outputs(name, model, bundle.preprocess, {"": split.images}, progress, bundle.monitor)
         found[record_key(name, each)] = calibrate(
             outputs[""],
             split.labels,
@@ -73,6 +73,7 @@ def calibrate_bundle(
             split_sha256=split_sha256,
             model_sha256=bundle.hashes[model.name],
             engine=engine,
+            groups=split.groups,
         )
     with staged(path, force=True) as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     promise = promise_of(arguments)
     bundle = Bundle.open(arguments.bundle)
     with progress_bar() as progress:
-        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress)
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
     say(f"bundle: {arguments.bundle}")

@@ -191,9 +191,11 @@ def load_training(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
         pixels, given, numbers = read_arrays(place, ("x_train", "y_train", "track_train"))
         images, labels = _from_rgb(place, pixels), checked_labels(str(place), given, len(LABELS))
         tracks = numbers.astype(np.int64) if numbers.dtype.kind in "iu" else np.empty(0, np.int64)
-    everything = LabelledImages("gtsrb", images, labels)
     if tracks.shape != labels.shape:
         raise DataError(f"{place}: track_train does not hold one whole number for each of {len(labels)} images")
+    # Each class counts its own tracks; numbered through, a track is one unit of the calibration.
+    units = np.unique(np.stack([labels, tracks]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    everything = LabelledImages("gtsrb", images, labels, units)
     train, calibration = split_tracks(labels, tracks)
     return everything.subset(train, "gtsrb-train"), everything.subset(calibration, "gtsrb-calibration")
 
