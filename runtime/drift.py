@@ -74,7 +74,7 @@ class DriftAlarm:
         self.alarms = 0
         self._block = block
         self._needed = max(run_length / block, 1.0)
-        size = max(calibration.size // 2, 1)  # threshold and quantiles come from the half that tested the threshold
+        size = max(calibration.size, 1)  # images that coverage and quantiles were measured on
         self._rejected_rate = _raised(max(1.0 - calibration.coverage, 0.0), size)
         self._high_rate, self._high_score = 1.0, math.inf
         quantiles = calibration.score_quantiles
