@@ -2,7 +2,10 @@
 
 Each pixel of logits (C, H, W) is scored and compared with the calibrated threshold like a frame of a classifier; the
 frame is accepted if the share of usable pixels in a region of interest reaches a minimum. What a calibration promises
-for pixels holds for pixels like those it saw. In a video, give the reasons on to `StreamPolicy.decide`.
+for pixels holds for pixels like those it saw.
+
+In a video, `StreamPolicy` debounces the reasons and judges the time of capture. Give it no calibration: windows and the
+drift alarm expect one of frames, not of pixels.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ from hypothesis.extra import numpy as arrays
 
 from framegate.cuda_kernels.reference import softmax_scores
 from framegate.runtime.calibration import SCORES, Calibration, Limit
+from framegate.runtime.debounce import Debounce
 from framegate.runtime.dense import dense_scores, judge_dense
 from framegate.runtime.errors import RejectedFrame, UsageError
 from framegate.runtime.roi import Roi
+from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import Reason
 
 CALIBRATION = Calibration(1.5, "entropy", 0.5, 0.05, 0.95, 0.04, 0.9, 0.01, 1000, "0", "0", "test")
@@ -117,6 +119,15 @@ def test_every_score_of_the_output_and_every_limit_on_one_can_be_calibrated():
         CALIBRATION, threshold=9.0, limits=(Limit("energy", low=-10.0), Limit("entropy", high=0.1, frames=4))
     )
     np.testing.assert_array_equal(judge_dense(logits, limited).mask, logits[1] == 0)
+
+
+def test_a_streams_policy_takes_the_reasons():
+    stream = StreamPolicy(Policy({Reason.HIGH_SCORE: Debounce(1, 1, 3)}), None)
+    decided = []
+    for number, usable in enumerate((100, 0, 100, 100, 100)):
+        prediction = judge_dense(scene(usable), CALIBRATION)
+        decided.append(stream.decide(prediction.reasons, {"share": prediction.share}, 1 - prediction.share, number, 9))
+    assert [not reasons for reasons in decided] == [True, False, False, False, True]
 
 
 def test_half_precision_logits():
