@@ -87,6 +87,7 @@ class Pipeline:
         self._health = CameraHealth(source.frame_size, fixed_size=source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
+        self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._entered = False
@@ -141,6 +142,13 @@ class Pipeline:
             failure, self._failure = self._failure, None
             raise failure
 
+    def reset_drift(self) -> None:
+        """End every drift alarm and forget its evidence, from the next frame on; can be called from any thread.
+
+        For a camera or scene that was changed on purpose. An alarm whose cause lasts comes back.
+        """
+        self._reset_drift.set()
+
     def _capture(self) -> None:
         try:
             while (frame := self._source.read()) is not None:
@@ -156,6 +164,10 @@ class Pipeline:
     def _work(self) -> None:
         try:
             while (frame := self._mailbox.take()) is not None:
+                if self._reset_drift.is_set():
+                    self._reset_drift.clear()
+                    for policy in self._streams:
+                        policy.reset()
                 predictions = self._session.judge(frame, self._rois, self._health, self._deadline_ns, self._streams)
                 result = FrameResult(predictions, frame.image if self._keep else None, frame.name)
                 # Counted only if it can be read: after stop() the statistics and the read verdicts agree.

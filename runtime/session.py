@@ -176,6 +176,11 @@ class Session:
         """
         return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
 
+    def reset_drift(self) -> None:
+        """End the drift alarm of the frames given to `infer`; a pipeline has its own `Pipeline.reset_drift`."""
+        for policy in self._streams or ():
+            policy.reset()
+
     def infer(self, image: Image, frame_id: int | None = None, captured_ns: int | None = None) -> Prediction:
         """Judge one whole image.
 

@@ -51,3 +51,19 @@ def test_the_table_has_a_row_for_every_alarm_and_the_shipped_one_is_today_s(scri
     for alarm in ("e-detector", "e-detector by frame", "CUSUM by frame"):
         same = (table["alarms"][alarm]["delay_frames"]["all rejected"]["median"] for table in (now, committed))
         assert len(set(same)) == 1
+
+
+def test_the_page_shows_the_committed_figures():
+    page = (ROOT / "docs/policy.md").read_text(encoding="utf-8")
+    table = json.loads(RESULT.read_text())["alarms"]
+    for kind in table["e-detector"]["run_length"]:
+        cells = [row["run_length"][kind]["run_length"] for row in table.values()]
+        shown = [f"> {int(cell[2:]):,}" if isinstance(cell, str) else f"{cell:,}" for cell in cells]
+        assert f"| {kind} | {' | '.join(shown)} |" in page
+    for kind in table["e-detector"]["delay_frames"]:
+        cells = [row["delay_frames"][kind] for row in table.values()]
+        missed = [cell.get("missed", 0) * 2 >= cell["runs"] for cell in cells]
+        shown = [
+            "none within 20,000" if none else f"{cell['median']:,}" for cell, none in zip(cells, missed, strict=True)
+        ]
+        assert f"| {kind} | {' | '.join(shown)} |" in page

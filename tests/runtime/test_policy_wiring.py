@@ -91,6 +91,26 @@ def test_a_stream_of_unclear_frames_drifts_and_the_statistics_say_so(session, co
     assert stats.drift_line().startswith("drift: none;")
 
 
+def test_drift_is_reset_from_outside_and_comes_back_if_it_lasts(session, coloured):
+    with Pipeline(Clip(coloured, "g" * 2200), session, lossless=True) as pipeline:
+        drifted = []
+        for prediction in pipeline:
+            drifted.append(Reason.DRIFT in prediction.reasons)
+            if len(drifted) == 1000:
+                pipeline.reset_drift()
+    assert drifted[999]
+    assert not any(drifted[1200:1600])
+    assert drifted[-1]
+    assert pipeline.stats.streams["frame"].drift_alarms == 2
+
+
+def test_drift_of_single_calls_is_reset_too(session, coloured):
+    image = [coloured(RUNS["g"], seed=k) for k in range(1000)]
+    assert Reason.DRIFT in [session.infer(each) for each in image][-1].reasons
+    session.reset_drift()
+    assert session.infer(image[0]).reasons == (HIGH,)
+
+
 def test_photographs_of_a_folder_are_no_sequence(session, coloured):
     policy = Policy({HIGH: Debounce(1, 1, 9)}, warm_up=5)
     reasons, _ = reasons_of(session, Clip(coloured, "BgB", fixed_size=False), policy=policy)
