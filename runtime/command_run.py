@@ -116,6 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = open_source(arguments.source, realtime=not arguments.as_fast_as_possible, loop=arguments.loop)
         stack.callback(source.close)
+        if not source.fixed_size and (policy.debounce or policy.warm_up):
+            raise UsageError(
+                f"source {arguments.source!r}: images of a folder do not follow each other in time, so they can have no "
+                "--debounce and no --warm-up; leave both out"
+            )
         if faults:
             source = FaultInjector(source, faults)
         pipeline = Pipeline(
@@ -139,13 +144,13 @@ def run(arguments: argparse.Namespace) -> int:
         code, ending = _consume(pipeline, source, sinks)
     if arguments.json:
         about = {"source": source.name, "model": session.describe(), "machine": circumstances()}
-        delays = {"policy": policy_record(policy, session.calibration, source.fps)}
+        delays = {"policy": policy_record(policy, session.calibration, source.fps, source.fixed_size)}
         say(json.dumps({**about, **delays, **pipeline.stats.to_json()}, indent=2))
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)
         say(pipeline.stats.drift_line())
-        for line in policy_lines(policy, session.calibration, source.fps):
+        for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             say(line)
     if ending:
         tell(f"framegate: {ending}")

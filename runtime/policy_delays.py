@@ -10,19 +10,22 @@ from framegate.runtime.drift import BLOCK, RUN_LENGTH
 from framegate.runtime.stream_policy import Policy
 
 
-def policy_record(policy: Policy, calibration: Calibration | None, fps: float | None) -> dict[str, Any]:
+def policy_record(
+    policy: Policy, calibration: Calibration | None, fps: float | None, sequence: bool = True
+) -> dict[str, Any]:
     """The delays in frames, and in ms at ``fps`` (null without).
 
     Args:
         policy: The user's rules.
         calibration: Its windowed limits and whether drift can be judged.
         fps: Frames per second that are judged; None if unknown.
+        sequence: Frames follow each other in time; unrelated images have no windows.
     """
 
     def ms(frames: int) -> float | None:
         return round(frames * 1000.0 / fps, 1) if fps else None
 
-    windows = [limit for limit in calibration.limits if limit.frames > 1] if calibration else []
+    windows = [limit for limit in calibration.limits if limit.frames > 1] if calibration and sequence else []
     drift = policy.drift and calibration is not None
     return {
         "fps": fps,
@@ -49,7 +52,9 @@ def policy_record(policy: Policy, calibration: Calibration | None, fps: float | 
     }
 
 
-def policy_lines(policy: Policy, calibration: Calibration | None, fps: float | None) -> list[str]:
+def policy_lines(
+    policy: Policy, calibration: Calibration | None, fps: float | None, sequence: bool = True
+) -> list[str]:
     """The same in sentences."""
 
     def time(frames: int) -> str:
@@ -72,7 +77,7 @@ def policy_lines(policy: Policy, calibration: Calibration | None, fps: float | N
         lines.append(f"debounce {reason}: {begins}; {ends}")
     if policy.warm_up:
         lines.append(f"warm-up: the first {time(policy.warm_up)} of every region are rejected")
-    windows = [limit for limit in calibration.limits if limit.frames > 1] if calibration else []
+    windows = [limit for limit in calibration.limits if limit.frames > 1] if calibration and sequence else []
     lines += [
         f"window: the mean of {limit.signal} is judged from the frame on that fills {time(limit.frames)}; "
         "a lasting shift beyond its limit is seen within as many"

@@ -169,3 +169,13 @@ def test_info_refuses_a_rate_that_is_none(tiny_bundle, capsys):
     for rate in ("0", "nan", "-5"):
         assert cli.main(["info", str(tiny_bundle), "--fps", rate]) == 2
         assert "--fps" in capsys.readouterr().err
+
+
+def test_run_refuses_debounce_and_warm_up_for_a_folder(tiny_bundle, tmp_path, coloured, capsys):
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), coloured(RUNS["B"], seed=k))
+    run = ["run", str(tmp_path), "--bundle", str(tiny_bundle)]
+    assert cli.main([*run, "--warm-up", "1"]) == 2
+    assert "do not follow each other in time" in capsys.readouterr().err
+    assert cli.main(run) == 0
+    assert "drift: none; coverage 100.0% of 3" in capsys.readouterr().out

@@ -173,6 +173,7 @@ def test_delays_in_frames_and_milliseconds():
     assert (blurred["delay_ms"], blurred["longest_delay_ms"], blurred["hold_ms"]) == (80.0, 160.0, 360.0)
     assert record["debounce"]["BLACK"]["delay_ms"] == 0
     assert record["windows"] == [{"signal": "tap", "frames": 16, "longest_delay_ms": 640.0}]
+    assert policy_record(policy, windowed(16), 25.0, sequence=False)["windows"] == []
     assert policy_record(policy, None, None)["debounce"]["BLURRED"]["delay_ms"] is None
     text = "\n".join(policy_lines(policy, windowed(16), 25.0))
     for part in ("3 of the last 5", "2 frames (80 ms at 25 fps)", "4 frames (160 ms", "640 ms", "1,000,000 frames"):
