@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         stack.callback(source.close)
         if not source.fixed_size and (policy.debounce or policy.warm_up):
             raise UsageError(
-                f"source {arguments.source!r}: images of a folder do not follow each other in time, so they can have no "
+                f"source {arguments.source!r}: images of a folder do not follow each other in time, so they have no "
                 "--debounce and no --warm-up; leave both out"
             )
         if faults:
