@@ -99,7 +99,8 @@ def test_drift_is_reset_from_outside_and_comes_back_if_it_lasts(session, coloure
             if len(drifted) == 1000:
                 pipeline.reset_drift()
     assert drifted[999]
-    assert not any(drifted[1200:1600])
+    # The worker is up to 66 frames ahead of this loop; a lasting cause needs 600 frames again.
+    assert not any(drifted[1070:1590])
     assert drifted[-1]
     assert pipeline.stats.streams["frame"].drift_alarms == 2
 
