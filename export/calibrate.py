@@ -23,7 +23,7 @@ from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.monitor import SHIFT
 
 AUTO = "auto"
-DESIGN_SHARE = 0.3
+DESIGN_SHARE = 0.2
 """Share of the calibration units that design; the rest proves, where images are worth more."""
 LIMITED = (("energy", "low"), (SHIFT, "high"))
 """Which signals are limited, and on which side: an attack makes a network too certain, its energy too low."""

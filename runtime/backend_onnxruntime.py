@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 
 
 class OnnxRuntimeBackend:
@@ -27,7 +28,8 @@ class OnnxRuntimeBackend:
         except Exception as error:
             raise BackendError(f"onnxruntime cannot load {model}: {_first_line(error)}") from error
         self._input = self._session.get_inputs()[0]
-        self._outputs = self._session.get_outputs()[:2]
+        first, *others = self._session.get_outputs()
+        self._outputs = [first, *(output for output in others if output.name == POOLED)]
         self.classes = int(self._outputs[0].shape[1])
         self.pooled: Tensor | None = None
         self._binding: ort.IOBinding | None = None

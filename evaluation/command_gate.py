@@ -1,0 +1,150 @@
+"""``framegate gate``: what the calibrated gate of a bundle lets through, and whether its promise is kept."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framegate.evaluation.command_evaluate import foreign_set
+from framegate.evaluation.gate import RULES
+from framegate.evaluation.gate_run import MAIN, GateRun, Sizes
+from framegate.evaluation.network import Network
+from framegate.evaluation.ood import NOISE_SETS, noise_set
+from framegate.evaluation.promise import Population, simulate
+from framegate.evaluation.suite import Frames
+from framegate.evaluation.suite_store import rounded, write_json
+from framegate.export.calibrate import Promise
+from framegate.export.decisions import Outputs
+from framegate.export.model_outputs import backend_outputs
+from framegate.export.selective_risk import METHODS
+from framegate.models import datasets
+from framegate.models.training_batches import Progress
+from framegate.runtime.backend import choose_backend, default_precision
+from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.calibration import record_key
+from framegate.runtime.console import progress_bar, say
+from framegate.runtime.errors import CalibrationError, DataError, UsageError
+from framegate.runtime.machine import circumstances
+
+FORMAT = "framegate-gate-1"
+_FOREIGN = 1_000
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``gate`` to the command line."""
+    parser = commands.add_parser("gate", help="what a bundle's gate lets through: attacks, damage, foreign frames")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
+    parser.add_argument("--ood", action="append", default=[], type=Path, help="foreign frames; can be repeated")
+    parser.add_argument(
+        "--trials", type=int, default=1_000, help="calibrations that check the promise; 0 leaves it out"
+    )
+    parser.add_argument("--limit", type=int, help="at most so many frames of everything: quick, and says little")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge, check the promise, write the record. Returns 1 if an attack's health check or the promise failed."""
+    if arguments.limit is not None and arguments.limit < 20:
+        raise UsageError(f"limit: {arguments.limit} given, expected at least 20 frames")
+    bundle = Bundle.open(arguments.bundle)
+    data = datasets.detect(arguments.data)
+    if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
+        raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
+    network = Network.from_bundle(bundle)
+    sizes = Sizes().limited(arguments.limit)
+    started = time.monotonic()
+    train, calibration = data.load_training(arguments.data)
+    test = data.load_test(arguments.data)
+    size = (test.images.shape[1] // data.depth, test.images.shape[2])
+    count = min(_FOREIGN, arguments.limit or _FOREIGN)
+    foreign = [foreign_set(path, data, size, count, arguments.seed) for path in arguments.ood]
+    foreign += [noise_set(kind, min(count, 500), size, arguments.seed, data.depth) for kind in NOISE_SETS]
+    with progress_bar() as progress:
+        frames = Frames(calibration, test, data.depth, tuple(foreign))
+        gate = GateRun(bundle, network, frames, train, sizes, arguments.seed, progress)
+        found = gate.results()
+        promise = _promise(bundle, frames, arguments.trials, arguments.seed, progress) if arguments.trials else {}
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "bundle": bundle.name,
+        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "data": data.name,
+        "limit": arguments.limit,
+        "seed": arguments.seed,
+        "seconds": 0.0,
+        "machine": {**circumstances(), "torch": torch.__version__},
+        "monitor": None if bundle.monitor is None else dict(bundle.monitor.fitted),
+        **found,
+        "promise": promise,
+    }
+    record["seconds"] = round(time.monotonic() - started, 1)
+    write_json(arguments.out, rounded(record))
+    _say(record)
+    say(f"figures: {arguments.out}")
+    healthy = all(check["passed"] for check in record["health"])
+    return 0 if healthy and all(each["kept"] for each in promise.values()) else 1
+
+
+def _promise(bundle: Bundle, frames: Frames, trials: int, seed: int, progress: Progress) -> dict[str, Any]:
+    """The simulation, on the outputs of the engine and precision that runs by default, by method."""
+    backend = choose_backend("openvino")
+    precision = default_precision(backend, bundle.models)
+    calibration = bundle.calibration(backend, precision)
+    if calibration is None:
+        raise CalibrationError(f"bundle {bundle.path}: {record_key(backend, precision)} is not calibrated")
+    split, test = frames.calibration, frames.test
+    sets = {"calibration": split.images} if split.groups is not None else {
+        "calibration": split.images, "test": test.images
+    }  # fmt: skip
+    outputs, engine = backend_outputs(
+        backend, bundle.model_path(precision), bundle.preprocess, sets, progress, bundle.monitor
+    )
+    parts = list(outputs.values())
+    joined = Outputs(
+        np.concatenate([part.logits for part in parts]),
+        {name: np.concatenate([part.signals[name] for part in parts]) for name in parts[0].signals},
+    )
+    labels = split.labels if split.groups is not None else np.concatenate([split.labels, test.labels])
+    population = Population(joined, labels, split.groups)
+    record = {}
+    for method in METHODS:
+        promise = Promise(calibration.target_risk, calibration.confidence_level, method=method)
+        record[method] = simulate(population, len(split), promise, trials, progress, seed) | {
+            "key": record_key(backend, precision),
+            "engine": engine,
+            "units": "frames" if split.groups is None else "tracks",
+        }
+    return record
+
+
+def _say(record: dict[str, Any]) -> None:
+    clean = record["clean"]
+    for name in RULES:
+        each = clean[name]
+        say(
+            f"{name}: accepts {each['coverage']['value']:.1%} of clean frames, "
+            f"{each['selective_risk']['value'] or 0:.2%} of those wrongly"
+        )
+    for attack in MAIN:
+        each = record["attacks"][attack]
+        rates = ", ".join(f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in RULES)
+        say(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")
+    adaptive = record["adaptive"]
+    rates = ", ".join(f"{name} {adaptive[name]['false_accepts']['value']:.1%}" for name in RULES)
+    say(f"the attack that aims at the gate, wrong and accepted of {adaptive['n']}: {rates}")
+    for method, each in record["promise"].items():
+        say(
+            f"promise, {method}: broken in {each['broken']['value']:.1%} of {each['trials']} calibrations "
+            f"(allowed {each['allowed']:.1%}), refused {each['refused']}"
+        )
+    for check in record["health"]:
+        if not check["passed"]:
+            say(f"attack health check FAILED: {check['name']}: {check['detail']}")
