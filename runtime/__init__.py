@@ -4,6 +4,7 @@ from framegate.runtime import Pipeline, Session, open_source
 """
 
 from framegate.runtime.bundle import Bundle
+from framegate.runtime.debounce import Debounce
 from framegate.runtime.errors import (
     BackendError,
     BundleError,
@@ -17,16 +18,19 @@ from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.source import open_source
+from framegate.runtime.stream_policy import Policy
 from framegate.runtime.verdict import Frame, Prediction, Reason, Verdict
 
 __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "Debounce",
     "Frame",
     "FrameResult",
     "FramegateError",
     "Pipeline",
+    "Policy",
     "Prediction",
     "Reason",
     "RejectedFrame",

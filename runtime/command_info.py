@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from rich.table import Table
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
+from framegate.runtime.command_run import add_policy_options, policy_of
 from framegate.runtime.console import OUT, say
+from framegate.runtime.errors import UsageError
+from framegate.runtime.policy_delays import policy_lines, policy_record
+from framegate.runtime.stream_policy import Policy
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
     parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
     parser.add_argument("bundle", type=Path)
+    add_policy_options(parser)
+    parser.add_argument("--fps", type=float, help="frames per second, to state the delays of the policy in ms, too")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify a bundle and describe it."""
+    if arguments.fps is not None and not (math.isfinite(arguments.fps) and arguments.fps > 0):
+        raise UsageError(f"--fps {arguments.fps}: expected a positive number")
+    policy = policy_of(arguments)
     bundle = Bundle.open(arguments.bundle)
     if arguments.json:
         record = {
@@ -34,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             "models": {precision: bundle.hashes[file] for precision, file in bundle.models.items()},
             "parity": list(bundle.parity),
             "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
+            "policy": {key: policy_record(policy, value, arguments.fps) for key, value in bundle.calibrations.items()},
             "origin": dict(bundle.origin),
         }
         say(json.dumps(record, indent=2))
@@ -69,7 +80,19 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         say(f"not calibrated, rejects every frame: {', '.join(missing)}")
     say("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+    for lines, keys in _policies(bundle, policy, arguments.fps).items():
+        say(f"delays, {', '.join(keys)}:" if keys else "delays:")
+        for line in lines:
+            say(f"  {line}")
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             say(f"{name}: {text}")
     return 0
+
+
+def _policies(bundle: Bundle, policy: Policy, fps: float | None) -> dict[tuple[str, ...], list[str]]:
+    """The policy's delays, once for all calibrations that share them: lines -> keys."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key, calibration in bundle.calibrations.items():
+        found.setdefault(tuple(policy_lines(policy, calibration, fps)), []).append(key)
+    return found or {tuple(policy_lines(policy, None, fps)): []}

@@ -11,10 +11,12 @@ from typing import Protocol
 
 from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, StatusLine, say, tell
+from framegate.runtime.debounce import parse_debounce
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults import FaultInjector, parse_faults
 from framegate.runtime.machine import circumstances
 from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.policy_delays import policy_lines, policy_record
 from framegate.runtime.report import stats_tables
 from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
@@ -22,6 +24,7 @@ from framegate.runtime.sink_jsonl import JsonLinesSink
 from framegate.runtime.sink_video import OverlayVideoSink
 from framegate.runtime.source import Source, open_source
 from framegate.runtime.stats import PipelineStats
+from framegate.runtime.stream_policy import Policy
 from framegate.runtime.verdict import Reason
 
 SWITCH_INTERVAL_S = 0.0005
@@ -50,6 +53,30 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
 
 
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the stream's policy, shared by several commands."""
+    parser.add_argument(
+        "--debounce",
+        action="append",
+        default=[],
+        metavar="REASON=M/N/K",
+        help="reject for REASON when M of the last N frames have it, come back with the K-th clean frame in a row; "
+        "reasons that make a frame unusable take only a K (1/1/K); repeat for several (default: 1/1/1 for all)",
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=0, metavar="N", help="reject the first N usable frames of every region"
+    )
+
+
+def policy_of(arguments: argparse.Namespace) -> Policy:
+    """The policy that the options describe.
+
+    Raises:
+        UsageError: They cannot be used.
+    """
+    return Policy(parse_debounce(arguments.debounce), arguments.warm_up)
+
+
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
     parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
@@ -72,6 +99,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
+    add_policy_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -81,12 +109,18 @@ def run(arguments: argparse.Namespace) -> int:
     faults = parse_faults(arguments.inject) if arguments.inject else ()
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
-    session = Session.open(arguments.bundle, arguments.backend, arguments.precision, arguments.threads)
+    policy = policy_of(arguments)
+    session = Session.open(arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
     if arguments.backend != "auto":
         tell(f"framegate: {session.describe()}")
     with contextlib.ExitStack() as stack:
         source = open_source(arguments.source, realtime=not arguments.as_fast_as_possible, loop=arguments.loop)
         stack.callback(source.close)
+        if not source.fixed_size and (policy.debounce or policy.warm_up):
+            raise UsageError(
+                f"source {arguments.source!r}: images of a folder do not follow each other in time, so they have no "
+                "--debounce and no --warm-up; leave both out"
+            )
         if faults:
             source = FaultInjector(source, faults)
         pipeline = Pipeline(
@@ -110,10 +144,14 @@ def run(arguments: argparse.Namespace) -> int:
         code, ending = _consume(pipeline, source, sinks)
     if arguments.json:
         about = {"source": source.name, "model": session.describe(), "machine": circumstances()}
-        say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+        delays = {"policy": policy_record(policy, session.calibration, source.fps, source.fixed_size)}
+        say(json.dumps({**about, **delays, **pipeline.stats.to_json()}, indent=2))
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)
+        say(pipeline.stats.drift_line())
+        for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
+            say(line)
     if ending:
         tell(f"framegate: {ending}")
     return code

@@ -10,6 +10,7 @@ both into waiting.
 from __future__ import annotations
 
 import gc
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from framegate.runtime.roi import Roi, require_inside
 from framegate.runtime.session import Session
 from framegate.runtime.source import Source
 from framegate.runtime.stats import PipelineStats
+from framegate.runtime.stream_policy import Policy
 from framegate.runtime.verdict import Frame, Image, Prediction
 
 _RESULTS_HELD = 64
@@ -52,6 +54,7 @@ class Pipeline:
         deadline_ms: A verdict older than this at publication is LATE, in milliseconds; None sets no deadline.
         lossless: Wait instead of dropping frames or results (files that must be processed completely).
         keep_frames: Hand the pixels on to the consumer (`results`).
+        policy: Debounce, warm-up and drift of every region; None takes the session's.
 
     Raises:
         UsageError: A region reaches outside the frame, or the deadline is not positive.
@@ -68,6 +71,7 @@ class Pipeline:
         deadline_ms: float | None = None,
         lossless: bool = False,
         keep_frames: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         if deadline_ms is not None and not deadline_ms > 0:
             raise UsageError(f"deadline is {deadline_ms} ms; expected a positive number")
@@ -81,10 +85,14 @@ class Pipeline:
         self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless)
         self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
         self._health = CameraHealth(source.frame_size, fixed_size=source.fixed_size)
+        # A folder of photographs is no sequence: what one shows says nothing about the next.
+        self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
+        self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._entered = False
-        self.stats = PipelineStats(tuple(roi.name for roi in self._rois))
+        coverage = session.calibration.coverage if session.calibration else math.nan
+        self.stats = PipelineStats(tuple(roi.name for roi in self._rois), coverage)
 
     def __enter__(self) -> Pipeline:
         self._entered = True
@@ -134,6 +142,13 @@ class Pipeline:
             failure, self._failure = self._failure, None
             raise failure
 
+    def reset_drift(self) -> None:
+        """End every drift alarm and forget its evidence, from the next frame on; can be called from any thread.
+
+        For a camera or scene that was changed on purpose. An alarm whose cause lasts comes back.
+        """
+        self._reset_drift.set()
+
     def _capture(self) -> None:
         try:
             while (frame := self._source.read()) is not None:
@@ -149,7 +164,11 @@ class Pipeline:
     def _work(self) -> None:
         try:
             while (frame := self._mailbox.take()) is not None:
-                predictions = self._session.judge(frame, self._rois, self._health, self._deadline_ns)
+                if self._reset_drift.is_set():
+                    self._reset_drift.clear()
+                    for policy in self._streams:
+                        policy.reset()
+                predictions = self._session.judge(frame, self._rois, self._health, self._deadline_ns, self._streams)
                 result = FrameResult(predictions, frame.image if self._keep else None, frame.name)
                 # Counted only if it can be read: after stop() the statistics and the read verdicts agree.
                 if not self._results.put(result):

@@ -28,6 +28,7 @@ from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import FrameScores, frame_scores
+from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import Frame, Image, Prediction, Reason
 
 _WARM_UP = 5
@@ -43,6 +44,7 @@ class Session:
         precision: Which model of the bundle runs.
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         preprocessor: Turns crops into the engine's input.
+        policy: What several frames together decide, unless a pipeline is given another.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Session:
         *,
         camera: bool = True,
         gpu_preprocess: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
@@ -77,6 +80,9 @@ class Session:
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._health = CameraHealth(fixed_size=camera)
+        self.policy = policy or Policy()
+        # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
+        self._streams = (self.stream_policy(),) if camera else None
         self._whole = (Roi.whole(),)
         self._frames = 0
         self._temperature = calibration.temperature if calibration else 1.0
@@ -104,6 +110,7 @@ class Session:
         *,
         camera: bool = True,
         gpu_preprocess: bool = False,
+        policy: Policy | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -118,6 +125,7 @@ class Session:
             gpu_preprocess: Give the camera's pixels to a TensorRT backend, which resizes and scores them, too. Its
                 resize does not round to 8 bits as the CPU's does, on which thresholds are calibrated: compare the
                 verdicts first.
+            policy: Debounce, warm-up and drift; None rejects and accepts at once, and watches for drift.
 
         Raises:
             BundleError: The bundle is missing, damaged or unknown.
@@ -139,7 +147,13 @@ class Session:
             chosen = precision or default_precision(name, opened.models)
             engine = load_backend(name, opened.model_path(chosen), threads)
         session = cls(
-            opened, engine, chosen, opened.calibration(name, chosen), camera=camera, gpu_preprocess=gpu_preprocess
+            opened,
+            engine,
+            chosen,
+            opened.calibration(name, chosen),
+            camera=camera,
+            gpu_preprocess=gpu_preprocess,
+            policy=policy,
         )
         if backend == "auto":
             tell(f"framegate: {session.describe()}")
@@ -153,6 +167,20 @@ class Session:
         other = "" if self.calibration.engine == self.backend.engine else f"; calibrated on {self.calibration.engine}"
         return f"{running}; {self.calibration.promise()}{other}"
 
+    def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
+        """A fresh memory for one region of a stream.
+
+        Args:
+            policy: None takes the session's.
+            sequence: The frames follow each other in time; False for unrelated images.
+        """
+        return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
+
+    def reset_drift(self) -> None:
+        """End the drift alarm of the frames given to `infer`; a pipeline has its own `Pipeline.reset_drift`."""
+        for policy in self._streams or ():
+            policy.reset()
+
     def infer(self, image: Image, frame_id: int | None = None, captured_ns: int | None = None) -> Prediction:
         """Judge one whole image.
 
@@ -160,7 +188,8 @@ class Session:
             image: (height, width, 3) uint8 BGR; for a grey network also (height, width) uint8. A volume is one such
                 image, its slices one below the other.
             frame_id: The frame's number; None counts the calls from 0.
-            captured_ns: Monotonic time of capture in ns (`time.monotonic_ns`); None means now.
+            captured_ns: Monotonic time of capture in ns (`time.monotonic_ns`); None means now. A frame of a camera
+                that is not newer than the one before is a STALE_FRAME.
 
         Returns:
             A prediction whose `label` can be read only if it was accepted. This method does not raise on bad images
@@ -169,10 +198,15 @@ class Session:
         number = self._frames if frame_id is None else frame_id
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
-        return self.judge(frame, self._whole, self._health)[0]
+        return self.judge(frame, self._whole, self._health, streams=self._streams)[0]
 
     def judge(
-        self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth, deadline_ns: int | None = None
+        self,
+        frame: Frame,
+        rois: tuple[Roi, ...],
+        health: CameraHealth,
+        deadline_ns: int | None = None,
+        streams: tuple[StreamPolicy, ...] | None = None,
     ) -> tuple[Prediction, ...]:
         """Judge every region of one frame, in order; one prediction for each.
 
@@ -181,6 +215,7 @@ class Session:
             rois: Regions to classify.
             health: Camera health of the stream, with its memory of recent frames.
             deadline_ns: Older verdicts are LATE; None sets no deadline.
+            streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         try:
             if self._grey:
@@ -188,7 +223,11 @@ class Session:
             reasons, detail = health.check(frame.image, self._row_step)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
-        return tuple(self._judge_region(frame, roi, reasons, detail, deadline_ns) for roi in rois)
+        policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)
+        return tuple(
+            self._judge_region(frame, roi, reasons, detail, deadline_ns, policy)
+            for roi, policy in zip(rois, policies, strict=True)
+        )
 
     def _with_three_channels(self, frame: Frame) -> Frame:
         """A grey frame as BGR with equal channels; any other one as it is."""
@@ -242,10 +281,17 @@ class Session:
         return self._monitor(pooled[0])
 
     def _judge_region(
-        self, frame: Frame, roi: Roi, reasons: tuple[Reason, ...], detail: str, deadline_ns: int | None
+        self,
+        frame: Frame,
+        roi: Roi,
+        reasons: tuple[Reason, ...],
+        detail: str,
+        deadline_ns: int | None,
+        policy: StreamPolicy | None,
     ) -> Prediction:
         engine_ns, scores, score = 0, None, math.nan
         signals: dict[str, float] = {}
+        values: dict[str, float] = {}
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop = roi.crop(frame.image)
             problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
@@ -269,6 +315,8 @@ class Session:
             candidate = self.bundle.labels[scores.argmax] if scores.finite else ""
         elif not reasons:
             raise AssertionError("no scores and no reason")  # pragma: no cover - the branches above exclude it
+        if policy is not None:
+            reasons = policy.decide(reasons, values, score, frame.captured_ns)
         published_ns = time.monotonic_ns()
         return Prediction(
             frame_id=frame.frame_id,

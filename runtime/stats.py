@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from framegate.runtime.verdict import Prediction
+from framegate.runtime.verdict import Prediction, Reason
 
 _LOWEST_NS = 1_000.0
 _STEP = math.log(1.005)
@@ -59,12 +59,16 @@ class StreamStats:
         accepted: ACCEPT verdicts.
         reasons: Reason -> rejected verdicts that had it (one verdict can have several).
         labels: Label -> accepted verdicts with it.
+        drift_alarms: How often DRIFT began.
+        drifting: The last verdict had the reason DRIFT.
     """
 
     evaluated: int = 0
     accepted: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    drift_alarms: int = 0
+    drifting: bool = False
 
     @property
     def coverage(self) -> float:
@@ -83,14 +87,17 @@ class PipelineStats:
         streams: Name of region -> its counts.
         latency: Capture to verdict.
         engine: The bare engine call within it.
+        calibrated_coverage: Share of the calibration images that would be accepted, NaN if unknown: what `coverage`
+            would be on frames like them.
     """
 
-    def __init__(self, streams: tuple[str, ...]) -> None:
+    def __init__(self, streams: tuple[str, ...], calibrated_coverage: float = math.nan) -> None:
         self.captured = 0
         self.dropped = 0
         self.unread = 0
         self.frames = 0
         self.streams = {name: StreamStats() for name in streams}
+        self.calibrated_coverage = calibrated_coverage
         self.latency = LatencyHistogram()
         self.engine = LatencyHistogram()
 
@@ -105,6 +112,9 @@ class PipelineStats:
                 stream.labels[prediction.candidate] += 1
             else:
                 stream.reasons.update(reason.value for reason in prediction.reasons)
+            drifting = Reason.DRIFT in prediction.reasons
+            stream.drift_alarms += drifting and not stream.drifting
+            stream.drifting = drifting
             self.latency.add(prediction.published_ns - prediction.captured_ns)
             if prediction.engine_ns:
                 self.engine.add(prediction.engine_ns)
@@ -129,6 +139,19 @@ class PipelineStats:
         """Accepted / evaluated, NaN before the first verdict."""
         return self.accepted / self.evaluated if self.evaluated else math.nan
 
+    def drift_line(self) -> str:
+        """Which regions have drifted from the calibration, and how much is accepted against how much was."""
+        drifted = [
+            f"{name} ({'still, ' if stream.drifting else ''}{stream.reasons[Reason.DRIFT.value]} verdicts, "
+            f"{stream.drift_alarms} {'alarm' if stream.drift_alarms == 1 else 'alarms'})"
+            for name, stream in self.streams.items()
+            if stream.drift_alarms
+        ]
+        line = f"drift: {', '.join(drifted) or 'none'}"
+        if self.evaluated and math.isfinite(self.calibrated_coverage):
+            line += f"; coverage {self.coverage:.1%} of {self.evaluated}, {self.calibrated_coverage:.1%} calibrated"
+        return line
+
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values; NaN becomes null."""
 
@@ -143,6 +166,7 @@ class PipelineStats:
             "evaluated": self.evaluated,
             "accepted": self.accepted,
             "rejected_by_reason": dict(self.rejected_by_reason),
+            **clean({"calibrated_coverage": self.calibrated_coverage}),
             "capture_to_verdict": clean(self.latency.summary()),
             "engine": clean(self.engine.summary()),
             "streams": {
@@ -152,6 +176,8 @@ class PipelineStats:
                     **clean({"coverage": stream.coverage}),
                     "rejected_by_reason": dict(stream.reasons),
                     "accepted_labels": dict(stream.labels),
+                    "drift_alarms": stream.drift_alarms,
+                    "drifting": stream.drifting,
                 }
                 for name, stream in self.streams.items()
             },
@@ -163,5 +189,5 @@ class PipelineStats:
         return (
             f"{self.captured} captured, {self.dropped} dropped, {self.evaluated} verdicts: {self.accepted} accepted, "
             f"rejected: {reasons}; capture to verdict p50 {latency['p50_ms']:.2f} p99 {latency['p99_ms']:.2f} "
-            f"p99.9 {latency['p99.9_ms']:.2f} max {latency['max_ms']:.2f} ms"
+            f"p99.9 {latency['p99.9_ms']:.2f} max {latency['max_ms']:.2f} ms; {self.drift_line()}"
         )
