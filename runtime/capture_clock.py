@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _PLAUSIBLE_NS = 1_000_000_000
 _DRIFT = 200e-6
 """How much slower than ours a camera's clock may run: 200 parts per million are several times what quartz clocks do."""
@@ -51,7 +53,7 @@ class StreamClock:
     def __init__(self) -> None:
         self._fastest: int | None = None
         self._seen_ns = 0
-        self._last_pts = -1.0
+        self._last_pts = -math.inf
 
     def captured_ns(self, pts_ms: float, now_ns: int) -> int:
         """Time of capture in ns of `time.monotonic_ns`, at most `now_ns`.
@@ -61,10 +63,10 @@ class StreamClock:
                 frame, and one that starts again a smaller one; the frame then counts as captured now.
             now_ns: `time.monotonic_ns()` when the frame arrived.
         """
-        if pts_ms <= self._last_pts or not pts_ms < 1e15:
+        if not self._last_pts < pts_ms < 1e15:
             self._fastest = None
         self._last_pts = pts_ms
-        transit = now_ns - round(pts_ms * 1e6) if pts_ms < 1e15 else now_ns
+        transit = now_ns - round(pts_ms * 1e6) if abs(pts_ms) < 1e15 else now_ns
         if self._fastest is not None:
             self._fastest += round((now_ns - self._seen_ns) * _DRIFT)
         self._seen_ns = now_ns

@@ -13,7 +13,7 @@ import cv2
 from framegate.runtime.capture_clock import DriverClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import quiet_opencv
-from framegate.runtime.source_live import Captured, LiveSource
+from framegate.runtime.source_live import Captured, LiveSource, one_line
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
@@ -85,7 +85,7 @@ class CameraConnection:
             stamp_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) if grabbed else 0.0
             ok, image = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
-            raise SourceError(f"{self._name} failed: {error}") from error
+            raise SourceError(f"{self._name} failed: {one_line(error)}") from error
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
         captured_ns = self._clock.captured_ns(stamp_ms, now_ns)

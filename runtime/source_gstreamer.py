@@ -14,7 +14,7 @@ import cv2
 
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.source import BaseSource, quiet_opencv
-from framegate.runtime.source_live import Captured, LiveSource
+from framegate.runtime.source_live import Captured, LiveSource, one_line
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
@@ -155,7 +155,7 @@ class GStreamerConnection:
             now_ns = time.monotonic_ns()
             ok, image = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
-            raise SourceError(f"{self._name} failed: {error}") from error
+            raise SourceError(f"{self._name} failed: {one_line(error)}") from error
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering: it ended, or a part of it failed")
         return Captured(image, now_ns, self._pixel_format)

@@ -34,6 +34,11 @@ class Captured:
     skipped: int = 0
 
 
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks (OpenCV's have some)."""
+    return " ".join(str(error).split())
+
+
 class Connection(Protocol):
     """An open camera or stream. One thread uses it.
 

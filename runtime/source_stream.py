@@ -11,7 +11,7 @@ import cv2
 from framegate.runtime.capture_clock import StreamClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import BaseSource, quiet_opencv
-from framegate.runtime.source_live import Captured, Connection, LiveSource
+from framegate.runtime.source_live import Captured, Connection, LiveSource, one_line
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.stream_address import StreamAddress, why_no_rtsp
 from framegate.runtime.stream_mjpeg import MjpegConnection, open_http
@@ -112,7 +112,7 @@ class FfmpegConnection:
         try:
             ok = self._capture.grab()
         except cv2.error as error:
-            raise SourceError(f"stream {self._address.shown} failed: {error}") from error
+            raise SourceError(f"stream {self._address.shown} failed: {one_line(error)}") from error
         if ok:
             return
         if time.monotonic() - before >= 0.9 * self._read_timeout_s:
