@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,13 +20,15 @@ import pytest
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.health import CameraHealth, unusable
+from framegate.runtime.pipeline import Pipeline
+from framegate.runtime.session import Session
 from framegate.runtime.source import Source, open_source
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
-from framegate.runtime.verdict import Frame, Reason
+from framegate.runtime.verdict import Frame, Prediction, Reason
 
 HANG = 20.0
-QUICK = SourceOptions(open_timeout_s=1.0, read_timeout_s=0.4)
+QUICK = SourceOptions(open_timeout_s=1.0, read_timeout_s=0.8)
 Answer = Callable[["Handler"], None]
 
 
@@ -127,8 +130,15 @@ def endless(handler: Handler) -> None:
         handler.send(PICTURES[k % len(PICTURES)])
 
 
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + HANG
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def trickle(handler: Handler) -> None:
-    for _ in range(30):
+    for _ in range(40):
         handler.wfile.write(b"x")
         time.sleep(0.05)
 
@@ -207,6 +217,60 @@ def test_a_killed_server_gives_no_frames_until_it_is_back(serve: Serve) -> None:
     assert [frame.frame_id for frame in received] == list(range(5, 5 + len(received)))
 
 
+def test_no_verdict_while_the_server_is_away(serve: Serve, tiny_bundle: Path) -> None:
+    blues = []  # more than the health check remembers
+    for k in range(60):
+        image = np.full((240, 320, 3), (250, 10, 10), np.uint8)
+        image[100 + k : 120 + k, 50 + 2 * k : 90 + 2 * k] = (200, 60, 30)
+        blues.append(cv2.imencode(".jpg", image)[1].tobytes())
+
+    def blue(handler: Handler) -> None:
+        handler.begin()
+        for picture in blues * 10:
+            handler.send(picture, pause_s=0.02)
+
+    server = serve(blue)
+    source = open_source(server.uri, QUICK)
+    verdicts: list[Prediction] = []
+    with Pipeline(source, Session.open(tiny_bundle, "onnxruntime", threads=1), deadline_ms=2000) as pipeline:
+        consumer = threading.Thread(target=lambda: verdicts.extend(pipeline))
+        consumer.start()
+        until(lambda: sum(verdict.accepted for verdict in verdicts) >= 10)
+        server.kill()
+        until(lambda: source.status.state == "reconnecting")
+        time.sleep(0.1)  # for the frame that was being judged
+        given = len(verdicts)
+        time.sleep(0.6)
+        assert len(verdicts) == given
+        serve(blue, server.port)
+        until(lambda: any(verdict.accepted for verdict in verdicts[given:]))
+        server.kill()
+        time.sleep(0.1)
+    consumer.join(HANG)
+    assert not consumer.is_alive()
+    assert source.status.reconnects >= 1
+
+
+def test_a_recording_is_not_taken_for_a_live_stream(serve: Serve, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (320, 240))
+    for picture in PICTURES[:20]:
+        writer.write(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR))
+    writer.release()
+
+    def answer(handler: Handler) -> None:
+        first = int((handler.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+        data = (tmp_path / "a.mp4").read_bytes()
+        handler.send_response(206)
+        handler.send_header("Content-Type", "video/mp4")
+        handler.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        handler.send_header("Content-Length", str(len(data) - first))
+        handler.end_headers()
+        handler.wfile.write(data[first:])
+
+    with pytest.raises(SourceError, match="a recording, not a live stream; download it"):
+        open_source(serve(answer).uri, QUICK)
+
+
 def test_without_reconnection_a_break_is_an_error(serve: Serve) -> None:
     def answer(handler: Handler) -> None:
         handler.begin()
@@ -224,8 +288,8 @@ def test_without_reconnection_a_break_is_an_error(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("rest", "says"),
     [
-        (lambda handler: time.sleep(1.5), r"nothing for 0\.4 s"),
-        (lambda handler: trickle(handler), r"no whole picture for 0\.4"),
+        (lambda handler: time.sleep(1.5), r"nothing for 0\.8 s"),
+        (lambda handler: trickle(handler), r"no whole picture for 0\.8"),
         (lambda handler: handler.wfile.write(os.urandom(1 << 20)), "not motion JPEG|broke off"),
         (
             lambda handler: handler.wfile.write(b"--frame\r\nContent-Length: 999999999\r\n\r\n" + bytes(100_000)),
@@ -304,7 +368,7 @@ def _status(code: int) -> Answer:
         (_status(503), "503 .*busy"),
         (lambda handler: handler.begin("text/html"), "a web page .*not a stream"),
         (lambda handler: handler.begin("image/jpeg"), "a single picture"),
-        (lambda handler: (handler.begin(), time.sleep(0.6)), "nothing for 0.4 s|the server closed it"),
+        (lambda handler: (handler.begin(), time.sleep(1.2)), r"nothing for 0\.8 s|the server closed it"),
         (lambda handler: (handler.begin("video/unknown"), handler.wfile.write(os.urandom(9999))), "no video could be"),
         (lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n"), "does not speak HTTP"),
         (lambda handler: time.sleep(1.3), "no answer from 127.0.0.1"),
@@ -350,7 +414,7 @@ def test_passwords_are_used_and_never_shown(serve: Serve) -> None:
 
 
 def test_warm_up_flip_and_rate_on_a_stream(serve: Serve) -> None:
-    options = SourceOptions(flip="180", skip=3, fps=20, open_timeout_s=1.0, read_timeout_s=0.4)
+    options = SourceOptions(flip="180", skip=3, fps=20, open_timeout_s=1.0, read_timeout_s=0.8)
     server = serve(endless)
     with open_source(server.uri, options) as source:
         frames = take(source, 6)
