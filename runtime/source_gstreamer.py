@@ -22,6 +22,8 @@ _SINK = "appsink drop=true max-buffers=1 sync=false"
 """Newest frame wins: the sink holds one, and a newer one replaces it."""
 _CSI_OPTIONS = ("size", "fps", "format", "exposure_ms", "flip", "skip", "reconnect", "read_timeout_s")
 _GST_OPTIONS = ("fps", "format", "flip", "skip", "reconnect", "read_timeout_s")
+_TIMEOUTS_SINCE = 4, 7
+"""OpenCV's first version with timeouts for pipelines. Older ones wait for a silent pipeline without an end."""
 _CSI_SIZE, _CSI_FPS = (1280, 720), 30.0
 
 
@@ -131,11 +133,9 @@ class GStreamerConnection:
         self._pixel_format = NV12 if nv12 else BGR
         timeout = round(read_timeout_s * 1000)
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+        if tuple(map(int, cv2.__version__.split(".")[:2])) < _TIMEOUTS_SINCE:
+            parameters = []  # it refuses to open with any
         self._capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, parameters)
-        if not self._capture.isOpened():
-            self._capture.release()
-            # OpenCV before 4.6 or so knows no timeouts for pipelines and refuses to open with any.
-            self._capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -69,6 +70,11 @@ def why_not_connected(address: StreamAddress, error: OSError) -> str:
     """One sentence about a connection that could not be made."""
     if isinstance(error, socket.gaierror):
         return f"the host name {address.host} is not known; is it spelled right, and is there a network?"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {address.place} is not trusted ({error.verify_message}); if the camera has made it "
+            "itself, save it and point the environment variable SSL_CERT_FILE to the file"
+        )
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {address.place}; is the camera or server running, and is the port right?"
     if isinstance(error, TimeoutError):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.server
 import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +145,12 @@ def trickle(handler: Handler) -> None:
     for _ in range(40):
         handler.wfile.write(b"x")
         time.sleep(0.05)
+
+
+def read_all(source: Source, into: list[Frame]) -> None:
+    """Until it ends or breaks off; what came before is kept."""
+    while (frame := source.read()) is not None:
+        into.append(frame)
 
 
 def take(source: Source, count: int) -> list[Frame]:
@@ -411,6 +421,70 @@ def test_passwords_are_used_and_never_shown(serve: Serve) -> None:
     with pytest.raises(SourceError, match="401") as caught:
         open_source(f"http://me:wr0ng@127.0.0.1:{server.port}/x", QUICK)
     assert "wr0ng" not in str(caught.value)
+
+
+def test_digest_authentication(serve: Serve) -> None:
+    def hashed(*words: str) -> str:
+        return hashlib.md5(":".join(words).encode()).hexdigest()
+
+    def answer(handler: Handler) -> None:
+        given = dict(re.findall(r'(\w+)="?([^",]+)', handler.headers.get("Authorization") or ""))
+        known = hashed("me", "camera", "s3cret"), "once", given.get("nc", ""), given.get("cnonce", ""), "auth"
+        if given.get("response") != hashed(*known, hashed("GET", "/stream")):
+            handler.send_response(401)
+            handler.send_header("WWW-Authenticate", 'Digest realm="camera", nonce="once", qop="auth"')
+            handler.end_headers()
+            return
+        endless(handler)
+
+    with open_source(serve(answer).uri.replace("//", "//me:s3cret@"), QUICK) as source:
+        take(source, 2)
+
+
+def test_https_needs_a_trusted_certificate(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    server = serve(endless)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.server.socket = context.wrap_socket(server.server.socket, server_side=True, do_handshake_on_connect=False)
+    uri = server.uri.replace("http://", "https://")
+    with pytest.raises(SourceError, match=r"is not trusted .*self.signed certificate.*SSL_CERT_FILE"):
+        open_source(uri, QUICK)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with open_source(uri, QUICK) as source:
+        assert shown(take(source, 5))[0] >= 0
+        assert source.frame_size == (320, 240)
+
+
+def test_another_video_than_motion_jpeg_goes_through_ffmpeg(serve: Serve, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.ts"), cv2.VideoWriter.fourcc(*"MPG2"), 30, (320, 240))
+    assert writer.isOpened()
+    for picture in PICTURES:
+        writer.write(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR))
+    writer.release()
+    data = (tmp_path / "a.ts").read_bytes()
+
+    def answer(handler: Handler) -> None:
+        handler.begin("video/mp2t")
+        for at in range(0, len(data), 188 * 20):
+            handler.wfile.write(data[at : at + 188 * 20])
+            time.sleep(2.0 * 188 * 20 / len(data))
+
+    options = SourceOptions(open_timeout_s=4.0, read_timeout_s=2.0, reconnect=False)
+    with open_source(serve(answer).uri, options) as source:
+        assert (source.live, source.frame_size) == (True, (320, 240))
+        frames: list[Frame] = []
+        with pytest.raises(SourceError, match="broke off"):
+            read_all(source, frames)
+    seen = np.array(shown(frames))
+    assert set(np.diff(seen)) == {1}
+    assert len(seen) >= 20
+    assert source.status.state == "failed"
 
 
 def test_warm_up_flip_and_rate_on_a_stream(serve: Serve) -> None:

@@ -71,15 +71,14 @@ def free_port() -> int:
 
 
 class RtspServer:
-    def __init__(self, clip: Path, port: int) -> None:
+    def __init__(self, clip: Path, port: int, *login: str) -> None:
         if missing():
             pytest.skip(missing())
         self.uri = f"rtsp://127.0.0.1:{port}/test"
         self.port, self.clip = port, clip
         script = str(Path(__file__).with_name("rtsp_server.py"))
-        self.process = subprocess.Popen(
-            [SYSTEM_PYTHON, script, str(port), str(clip)], stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        command = [SYSTEM_PYTHON, script, str(port), str(clip), *login]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "serving\n"
 
@@ -174,6 +173,23 @@ def test_no_verdict_while_the_server_is_away(server: RtspServer, tiny_bundle: Pa
 def test_rtsp_says_what_is_wrong(server: RtspServer) -> None:
     with pytest.raises(SourceError, match=r"the server answers 404 .*is the path right"):
         open_source(server.uri + "x", OPTIONS)
+
+
+def test_rtsp_passwords_are_used_and_never_shown(clip: Path) -> None:
+    server = RtspServer(clip, free_port(), "me:s3cret")
+    try:
+        right = server.uri.replace("//", "//me:s3cret@")
+        until(lambda: opens(right), "the server serves")
+        with open_source(right, OPTIONS) as source:
+            assert source.name == server.uri.replace("//", "//me:***@")
+            assert source.read() is not None
+        with pytest.raises(SourceError, match=r"401 .*give user and password"):
+            open_source(server.uri, OPTIONS)
+        with pytest.raises(SourceError, match="did not take the one in the address") as caught:
+            open_source(server.uri.replace("//", "//me:wr0ng@"), OPTIONS)
+        assert "wr0ng" not in str(caught.value)
+    finally:
+        server.kill()
 
 
 def test_what_does_not_speak_rtsp() -> None:
