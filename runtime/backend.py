@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.verdict import BGR
 
 if TYPE_CHECKING:
     from framegate.runtime.preprocess import PreprocessSpec
@@ -80,8 +81,16 @@ class RecoverableBackend(Protocol):
 class FrameBackend(Protocol):
     """A backend that can take the camera's pixels: preprocessing and scores are its own work."""
 
-    def bind_frames(self, spec: PreprocessSpec, width: int, height: int, temperature: float, threshold: float) -> None:
-        """Take (height, width, 3) uint8 BGR frames from now on.
+    def bind_frames(
+        self,
+        spec: PreprocessSpec,
+        width: int,
+        height: int,
+        temperature: float,
+        threshold: float,
+        pixel_format: str = BGR,
+    ) -> None:
+        """Take (height, width, 3) uint8 BGR frames, or (height * 3/2, width) uint8 NV12 ones, from now on.
 
         Raises:
             BackendError: It cannot do what the bundle asks for.

@@ -33,7 +33,7 @@ from framegate.runtime.tensorrt_feed import frame_feed, plan_frame, tensor_feed
 from framegate.runtime.tensorrt_graph import FrameGraph, Slot, allocate_outputs
 from framegate.runtime.tensorrt_library import load_tensorrt
 from framegate.runtime.tensorrt_store import engine_folder, find_engine
-from framegate.runtime.verdict import Image
+from framegate.runtime.verdict import BGR, NV12, Image
 
 Result = TypeVar("Result")
 _URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
@@ -106,7 +106,15 @@ class TensorRtBackend:
         self._guarded(lambda: self._run(graph, slot))
         return slot.logits.reshape(1, -1)
 
-    def bind_frames(self, spec: PreprocessSpec, width: int, height: int, temperature: float, threshold: float) -> None:
+    def bind_frames(
+        self,
+        spec: PreprocessSpec,
+        width: int,
+        height: int,
+        temperature: float,
+        threshold: float,
+        pixel_format: str = BGR,
+    ) -> None:
         """Take camera frames of one size from now on: preprocessing, too, happens on the GPU.
 
         Args:
@@ -115,20 +123,22 @@ class TensorRtBackend:
             height: Of the frames, in pixels.
             temperature: Of the calibration.
             threshold: Of the calibration, on the entropy in nats; NaN accepts nothing.
+            pixel_format: Of the frames, BGR or NV12 (of even width and height).
 
         Raises:
             BackendError: The kernel or the engine cannot do it.
         """
         self._check_environment()
-        plan = plan_frame(spec, width, height)
+        plan = plan_frame(spec, width, height, pixel_format)
+        rows = (height * 3 // 2, width) if pixel_format == NV12 else (height, width, 3)
         shape = (1, 3, spec.height, spec.width)
         thresholds = Thresholds(temperature, entropy_at_most=threshold)
 
         def build() -> None:
-            self._build(shape, 3 * width * height, slots=2, frame=plan, thresholds=thresholds)
+            self._build(shape, int(np.prod(rows)), slots=2, frame=plan, thresholds=thresholds)
 
         self._start(build)
-        self._frame_shape = (height, width, 3)
+        self._frame_shape = rows
 
     def submit(self, frame: Image) -> None:
         """Start one frame of the bound size; the slot before it may still be under way.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Protocol
 
 from framegate.runtime.backend import BACKENDS
+from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options, source_record
 from framegate.runtime.console import OUT, StatusLine, say, tell
 from framegate.runtime.debounce import parse_debounce
 from framegate.runtime.errors import FramegateError, UsageError
@@ -80,7 +82,7 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
     parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
-    parser.add_argument("source", help="0, /dev/video0, clip.mp4, a folder of images, an image, synthetic://")
+    parser.add_argument("source", help=SOURCE_HELP)
     parser.add_argument("--bundle", required=True, type=Path, help="folder NAME.bundle")
     add_engine_options(parser)
     parser.add_argument(
@@ -95,6 +97,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--as-fast-as-possible", action="store_true", help="judge every frame of a file instead of playing it live"
     )
     parser.add_argument("--loop", action="store_true", help="start a clip again when it ends")
+    add_source_options(parser)
     parser.add_argument("--inject", metavar="KIND:FIRST-LAST,...", help="corrupt frames: black, freeze, size, grey16")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
@@ -107,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
     rois = parse_rois(arguments.roi)
     faults = parse_faults(arguments.inject) if arguments.inject else ()
+    options = source_options(arguments)
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
     policy = policy_of(arguments)
@@ -114,7 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.backend != "auto":
         tell(f"framegate: {session.describe()}")
     with contextlib.ExitStack() as stack:
-        source = open_source(arguments.source, realtime=not arguments.as_fast_as_possible, loop=arguments.loop)
+        realtime = not arguments.as_fast_as_possible
+        source = open_source(arguments.source, options, realtime=realtime, loop=arguments.loop)
         stack.callback(source.close)
         if not source.fixed_size and (policy.debounce or policy.warm_up):
             raise UsageError(
@@ -143,9 +148,10 @@ def run(arguments: argparse.Namespace) -> int:
             stack.callback(sinks[-1].close)
         code, ending = _consume(pipeline, source, sinks)
     if arguments.json:
-        about = {"source": source.name, "model": session.describe(), "machine": circumstances()}
-        delays = {"policy": policy_record(policy, session.calibration, source.fps, source.fixed_size)}
-        say(json.dumps({**about, **delays, **pipeline.stats.to_json()}, indent=2))
+        about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
+        about |= {"model": session.describe(), "machine": circumstances()}
+        about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
+        say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)
@@ -163,7 +169,8 @@ def _require_distinct(source: str, *outputs: Path | None) -> None:
     Raises:
         UsageError: Two of the paths are the same file.
     """
-    taken = {Path(source).resolve()} if Path(source).exists() else set()
+    # os.path, which takes a pipeline longer than any file name for what it is: no file.
+    taken = {Path(source).resolve()} if os.path.exists(source) else set()
     for output in outputs:
         if output is None:
             continue

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.source import BaseSource, Source
 from framegate.runtime.verdict import Frame, Image
 
@@ -130,6 +131,7 @@ class FaultInjector(BaseSource):
             fixed_size=source.fixed_size,
             fps=source.fps,
             length=source.length,
+            status=source.status,
         )
         # Copying every frame in case the next one freezes would cost time: only these are ever repeated.
         self._to_keep = {self._last_good(fault.first) for fault in self.faults if fault.kind == _FREEZE}
@@ -143,6 +145,7 @@ class FaultInjector(BaseSource):
         frame = self._source.read()
         if frame is None:
             return None
+        frame = to_bgr(frame)
         fault = self._fault_of(frame.frame_id)
         if fault is None:
             if frame.frame_id in self._to_keep:

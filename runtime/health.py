@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from framegate.runtime.verdict import Image, Reason
+from framegate.runtime.pixel_format import nv12_problem, nv12_rows
+from framegate.runtime.verdict import BGR, NV12, Image, Reason
 
 MIN_SIDE = 16
 """Smaller regions (pixels) carry too little to classify."""
@@ -43,6 +44,14 @@ def unusable(image: object, depth: int = 1) -> str:
     return ""
 
 
+def _unusable_nv12(image: Image) -> str:
+    problem = nv12_problem(image)
+    if not problem and min(image.shape[0] * 2 // 3, image.shape[1]) < MIN_SIDE:
+        size = f"{image.shape[1]}x{image.shape[0] * 2 // 3}"
+        problem = f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {size}"
+    return problem
+
+
 class CameraHealth:
     """Judges whole frames of one stream; keeps what it needs of the last few.
 
@@ -64,24 +73,28 @@ class CameraHealth:
         self._moments: list[tuple[float, float]] = []
         self._slot = 0
 
-    def check(self, image: Image, row_step: int = ROW_STEP) -> tuple[tuple[Reason, ...], str]:
+    def check(self, image: Image, row_step: int = ROW_STEP, pixel_format: str = BGR) -> tuple[tuple[Reason, ...], str]:
         """Reasons to reject this frame whatever the network says, and a sentence for people.
 
         Args:
             image: The whole frame.
             row_step: Look at every so many rows, always the same for one stream. Volumes need 1: most rows of a
                 shape in empty space are black in all of them.
+            pixel_format: Of the image. Of NV12 only those rows are converted, with the findings that the whole
+                conversion would give.
         """
-        problem = unusable(image)
+        problem = _unusable_nv12(image) if pixel_format == NV12 else unusable(image)
         if problem:
             return (Reason.BAD_INPUT,), problem
         height, width = image.shape[:2]
+        if pixel_format == NV12:
+            height = height * 2 // 3
         if self._fixed:
             if self._expected is None:
                 self._expected = (width, height)
             elif (width, height) != self._expected:
                 return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
-        pixels = self._remember(image[::row_step])
+        pixels = self._remember(nv12_rows(image, row_step) if pixel_format == NV12 else image[::row_step])
         mean, std = cv2.meanStdDev(pixels)
         reasons: tuple[Reason, ...] = ()
         if mean[0, 0] <= BLACK_MEAN and std[0, 0] <= BLACK_STD:

@@ -19,6 +19,7 @@ from types import TracebackType
 from framegate.runtime.channel import Channel
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.health import CameraHealth
+from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.roi import Roi, require_inside
 from framegate.runtime.session import Session
 from framegate.runtime.source import Source
@@ -35,7 +36,7 @@ class FrameResult:
 
     Attributes:
         predictions: One per region, in the order given.
-        image: The frame's pixels if the pipeline keeps them (``keep_frames``), else None.
+        image: The frame's pixels, as BGR, if the pipeline keeps them (``keep_frames``), else None.
         name: The frame's file name, if it has one.
     """
 
@@ -168,8 +169,10 @@ class Pipeline:
                     self._reset_drift.clear()
                     for policy in self._streams:
                         policy.reset()
+                if self._keep and not self._session.takes_nv12:
+                    frame = _viewable(frame)  # converted here, once, for the network and for people
                 predictions = self._session.judge(frame, self._rois, self._health, self._deadline_ns, self._streams)
-                result = FrameResult(predictions, frame.image if self._keep else None, frame.name)
+                result = FrameResult(predictions, _viewable(frame).image if self._keep else None, frame.name)
                 # Counted only if it can be read: after stop() the statistics and the read verdicts agree.
                 if not self._results.put(result):
                     break
@@ -185,3 +188,11 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         if self._failure is None or not isinstance(self._failure, FramegateError):
             self._failure = error
+
+
+def _viewable(frame: Frame) -> Frame:
+    """The frame as BGR; one that cannot be converted stays as it is, and is rejected as BAD_INPUT."""
+    try:
+        return to_bgr(frame)
+    except ValueError:
+        return frame

@@ -37,6 +37,11 @@ class Roi:
         """The whole frame."""
         return cls(FULL, 0.0, 0.0, 1.0, 1.0, fractions=True)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is the whole frame, whatever its size."""
+        return self.fractions and (self.x, self.y, self.width, self.height) == (0.0, 0.0, 1.0, 1.0)
+
     @classmethod
     def parse(cls, text: str, index: int = 0) -> Roi:
         """Read ``[NAME=]x,y,w,h``: whole numbers are pixels; with a decimal point in any of them, all are fractions.

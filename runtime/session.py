@@ -24,12 +24,13 @@ from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
+from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import FrameScores, frame_scores
 from framegate.runtime.stream_policy import Policy, StreamPolicy
-from framegate.runtime.verdict import Frame, Image, Prediction, Reason
+from framegate.runtime.verdict import BGR, NV12, Frame, Image, Prediction, Reason
 
 _WARM_UP = 5
 _NO_ENGINE = (Reason.BAD_INPUT, Reason.WRONG_SIZE)
@@ -68,7 +69,7 @@ class Session:
         self._recoverable = backend if isinstance(backend, RecoverableBackend) else None
         self._may_recover = True
         self._frames_on: FrameBackend | None = None
-        self._frames_size = (0, 0)
+        self._frames_bound: tuple[int, int, str] | None = None
         if gpu_preprocess:
             if not isinstance(backend, FrameBackend):
                 raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
@@ -79,6 +80,7 @@ class Session:
         self._row_step = 1 if self._depth > 1 else ROW_STEP
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
+        self._converted: Image | None = None
         self._health = CameraHealth(fixed_size=camera)
         self.policy = policy or Policy()
         # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
@@ -218,9 +220,12 @@ class Session:
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         try:
+            if frame.pixel_format != BGR and not (self.takes_nv12 and all(roi.is_whole for roi in rois)):
+                frame = to_bgr(frame, self._converted)
+                self._converted = frame.image
             if self._grey:
                 frame = self._with_three_channels(frame)
-            reasons, detail = health.check(frame.image, self._row_step)
+            reasons, detail = health.check(frame.image, self._row_step, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
         policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)
@@ -236,6 +241,11 @@ class Session:
             return frame
         self._coloured = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR, dst=self._coloured)
         return replace(frame, image=self._coloured)
+
+    @property
+    def takes_nv12(self) -> bool:
+        """Whether whole NV12 frames go to the GPU as they are; elsewhere `judge` converts them, once a frame."""
+        return self._frames_on is not None
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
@@ -253,7 +263,7 @@ class Session:
             return
         tell(f"framegate: {self.backend.engine} runs again")
 
-    def _scores_of(self, crop: Image) -> tuple[FrameScores, dict[str, float], int]:
+    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, dict[str, float], int]:
         """Scores and signals of a crop, and the engine's time in ns."""
         if self._frames_on is None:
             self.preprocessor(crop)
@@ -261,10 +271,13 @@ class Session:
             logits = self.backend.infer()
             engine_ns = time.perf_counter_ns() - started  # the scores are not the engine's
             return frame_scores(logits, self._temperature), self._signals(), engine_ns
-        size = (crop.shape[1], crop.shape[0])
-        if size != self._frames_size:
-            self._frames_on.bind_frames(self.bundle.preprocess, *size, self._temperature, self._threshold)
-            self._frames_size = size
+        rows, width = crop.shape[:2]
+        height = rows * 2 // 3 if pixel_format == NV12 else rows
+        if (width, height, pixel_format) != self._frames_bound:
+            self._frames_on.bind_frames(
+                self.bundle.preprocess, width, height, self._temperature, self._threshold, pixel_format
+            )
+            self._frames_bound = (width, height, pixel_format)
         started = time.perf_counter_ns()
         self._frames_on.submit(crop)
         scores = self._frames_on.result()
@@ -280,6 +293,13 @@ class Session:
             return dict.fromkeys(self._monitor.signals, math.nan)
         return self._monitor(pooled[0])
 
+    def _crop(self, frame: Frame, roi: Roi) -> tuple[Image | None, str]:
+        """The region's pixels, and why they cannot be classified."""
+        if frame.pixel_format == NV12:  # only whole ones come this far, and the health check has seen them
+            return frame.image, ""
+        crop = roi.crop(frame.image)
+        return crop, f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
+
     def _judge_region(
         self,
         frame: Frame,
@@ -293,13 +313,12 @@ class Session:
         signals: dict[str, float] = {}
         values: dict[str, float] = {}
         if not any(reason in _NO_ENGINE for reason in reasons):
-            crop = roi.crop(frame.image)
-            problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
+            crop, problem = self._crop(frame, roi)
             if problem or crop is None:
                 reasons, detail = (*reasons, Reason.BAD_INPUT), problem
             else:
                 try:
-                    scores, signals, engine_ns = self._scores_of(crop)
+                    scores, signals, engine_ns = self._scores_of(crop, frame.pixel_format)
                 except BackendError as error:
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
                 except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT

@@ -7,26 +7,39 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 
 import cv2
 
 from framegate.runtime.errors import SourceError
+from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import Frame
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 """Files that are read as single images, in lower case; every other existing file is opened as a video."""
-_CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
-_CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
-_POSSIBLE = (
-    "possible are: a camera (0 or /dev/video0), a video file, an image file, a folder of images, "
-    "or synthetic://?width=640&height=480&fps=30&frames=100"
-)
+
+
+@dataclass
+class SourceStatus:
+    """How a source is doing. Written by the thread that reads; looking at it from others is harmless.
+
+    Attributes:
+        state: ``open``; ``reconnecting`` (there are no frames meanwhile); ``ended``, ``failed`` or ``closed``.
+        reconnects: How often a camera or stream broke off and came back.
+        error: Why it last broke off; empty if it never did.
+        skipped: Frames that arrived and were left out before they were numbered: warm-up, a limited rate, a backlog.
+        timestamps: Where `captured_ns` comes from: ``driver``, ``stream`` (see `StreamClock`) or ``arrival``.
+    """
+
+    state: str = "open"
+    reconnects: int = 0
+    error: str = ""
+    skipped: int = 0
+    timestamps: str = "arrival"
 
 
 class Source(ABC):
@@ -40,8 +53,10 @@ class Source(ABC):
         fixed_size: Every frame has the same size, known beforehand or not. False for a folder of photographs.
         fps: Nominal frames per second, None if there is no such rate.
         length: Frames expected until the end, for progress bars; None if unknown or endless. An estimate.
+        status: How it is doing.
     """
 
+    status = SourceStatus()  # of sources that keep none; BaseSource has one for each
     name: str
     live: bool
     frame_size: tuple[int, int] | None
@@ -92,7 +107,9 @@ class BaseSource(Source):
         fixed_size: bool = True,
         fps: float | None = None,
         length: int | None = None,
+        status: SourceStatus | None = None,
     ) -> None:
+        self.status = SourceStatus() if status is None else status
         self.name = name
         self.live = live
         self.frame_size = frame_size
@@ -117,6 +134,8 @@ class BaseSource(Source):
     def close(self) -> None:
         """Stop, without waiting for a blocked `read`; see `Source.close`."""
         self._closed.set()
+        if self.status.state in ("open", "reconnecting"):
+            self.status.state = "closed"
         self._release_if_closed()
 
     @abstractmethod
@@ -150,9 +169,12 @@ class BaseSource(Source):
             if self._closed.is_set():  # the camera was taken from under the read: that is an end, not a fault
                 return None
             self._failure = error
+            self.status.state, self.status.error = "failed", str(error)
             raise
         self._next_id += 1
         self._ended = frame is None
+        if self._ended and not self._closed.is_set():
+            self.status.state = "ended"
         return None if self._closed.is_set() else frame
 
     def _release_if_closed(self) -> None:
@@ -164,47 +186,33 @@ class BaseSource(Source):
                 self._reading.release()
 
 
-def open_source(uri: str, *, realtime: bool = True, loop: bool = False) -> Source:
+def open_source(uri: str, options: SourceOptions | None = None, *, realtime: bool = True, loop: bool = False) -> Source:
     """Open what the user typed.
 
     Args:
-        uri: ``0`` or ``/dev/video0`` (also a link to it): a camera; a folder named 0 is ``./0``. A folder, or one
-            image file: images. Any other file: a video. ``synthetic://?width=640&height=480&fps=30&frames=100``: a
-            moving test pattern.
+        uri: ``0`` or ``/dev/video0`` (also a link to it), with ``?size=1280x720&fps=30&format=mjpeg`` if wished: a
+            camera; a folder named 0 is ``./0``. ``csi://0``: a camera on a Jetson's CSI connector. ``gst://`` and a
+            GStreamer pipeline, or anything with `` ! `` in it: that pipeline. ``rtsp://``, ``http://`` and their like:
+            a network stream. A folder, a pattern such as ``'frames/*.png'``, or one image file: images. Any other
+            file: a video. ``synthetic://?width=640&height=480&fps=30&frames=100``: a moving test pattern.
+        options: What is asked of it beside; see there which kind of source can do what.
         realtime: Deliver a video or the test pattern at its own frame rate, like a camera. False: as fast as it
-            is read. Cameras and images have no choice.
-        loop: Start again at the end. A camera has none.
+            is read. Cameras, streams and images have no choice.
+        loop: Start again at the end. A camera or stream has none.
 
     Raises:
         SourceError: There is no such thing, or it cannot be opened.
-        UsageError: The parameters of ``synthetic://`` are wrong.
+        UsageError: The parameters of an address or the options are wrong, or this kind of source cannot honour them.
     """
-    if uri.startswith("synthetic:"):
-        from framegate.runtime.source_synthetic import SyntheticSource
+    options = SourceOptions() if options is None else options
+    from framegate.runtime.source_kinds import open_kind
 
-        return SyntheticSource.parse(uri, realtime=realtime, loop=loop)
-    path = Path(uri)
-    try:
-        is_camera = _CAMERA_PATH.fullmatch(os.path.realpath(uri)) is not None
-        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
-    except (OSError, ValueError) as error:  # a folder on the way that may not be entered, a NUL in the name
-        raise SourceError(f"source {uri!r}: cannot be looked up: {error}") from error
-    if is_camera or _CAMERA_NUMBER.fullmatch(uri):
-        from framegate.runtime.source_camera import CameraSource
+    source, left = open_kind(uri, options, realtime, loop)
+    if left.flip == "none" and not left.skip and left.fps is None:
+        return source
+    from framegate.runtime.source_adjust import AdjustedSource
 
-        return CameraSource(uri if is_camera else int(uri))
-    if uri and (is_folder or (is_file and path.suffix.lower() in IMAGE_SUFFIXES)):
-        from framegate.runtime.source_images import ImageSource
-
-        return ImageSource(path, loop=loop)
-    if is_file:
-        from framegate.runtime.source_video import VideoFileSource
-
-        return VideoFileSource(path, realtime=realtime, loop=loop)
-    found = "it is neither a file nor a folder" if exists else "there is no such file or folder"
-    if "://" in uri:
-        found = "this kind of address is not supported"
-    raise SourceError(f"source {uri!r}: {found if uri else 'nothing was named'}; {_POSSIBLE}")
+    return AdjustedSource(source, flip=left.flip, skip=left.skip, fps=left.fps)
 
 
 @functools.cache

@@ -10,65 +10,135 @@ from pathlib import Path
 
 import cv2
 
+from framegate.runtime.capture_clock import DriverClock
 from framegate.runtime.errors import SourceError
-from framegate.runtime.source import BaseSource, quiet_opencv
-from framegate.runtime.verdict import Frame
+from framegate.runtime.source import quiet_opencv
+from framegate.runtime.source_live import Captured, LiveSource, one_line
+from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.verdict import BGR, NV12
+
+CAMERA_OPTIONS = ("size", "fps", "format", "exposure_ms", "buffers", "flip", "skip", "reconnect")
+_FOURCC = {"mjpeg": "MJPG", "yuyv": "YUYV", "nv12": "NV12"}
+_SILENCE = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
+_SILENCE_S = 4
+# V4L2_CID_EXPOSURE_AUTO: 1 is manual; exposure times count in 100 microseconds (videodev2.h).
+_MANUAL = 1
+_EXPOSURES_PER_MS = 10
 
 
-class CameraSource(BaseSource):
-    """A V4L2 camera.
+class CameraSource(LiveSource):
+    """A V4L2 camera that is opened again when it was unplugged and comes back.
 
     Args:
-        device: Its number, or its path such as ``/dev/video0`` or a link under ``/dev/v4l/by-id``.
-
-    The driver keeps one buffer (where it allows that), so the frame read is the newest. The time of capture is taken
-    when the driver hands the frame over, before it is decoded: exposure and transfer lie before it. A camera that
-    goes silent without an error blocks `read` until the driver's timeout (OpenCV: 10 s); `close` does not wait
-    for that, but the device stays open until then.
+        device: Its number, or its path such as ``/dev/video0`` or a link under ``/dev/v4l/by-id``, which still leads to
+            the same camera when its number has changed.
+        options: Those in `CAMERA_OPTIONS`; a camera that does not do what was asked is refused.
 
     Raises:
-        SourceError: No such device, no permission, or it is no camera.
+        SourceError: No such device, no permission, it is no camera, or it does not do what was asked.
     """
 
-    def __init__(self, device: int | str) -> None:
+    def __init__(self, device: int | str, options: SourceOptions | None = None) -> None:
         quiet_opencv()
+        # Read by OpenCV at its first camera: how many seconds a silent one may block a read (its own default: 10).
+        os.environ.setdefault(_SILENCE, str(_SILENCE_S))
         path = f"/dev/video{device}" if isinstance(device, int) else device
+        wanted = SourceOptions() if options is None else options
+        super().__init__(path, lambda: CameraConnection(path, wanted), reconnect=wanted.reconnect)
+
+
+class CameraConnection:
+    """An open V4L2 device; see `Connection`.
+
+    With the one buffer that the driver may hold unless more are asked for (some insist on more) the frame read is the
+    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else the moment when the
+    driver hands the frame over, before it is decoded: exposure and transfer then lie before it.
+    """
+
+    def __init__(self, path: str, options: SourceOptions) -> None:
         _require_device(path)
+        self._name = f"camera {path}"
+        self._clock = DriverClock()
         # By path, not by number: a link is resolved, and one camera has one name in all messages.
         self._capture = cv2.VideoCapture(os.path.realpath(path), cv2.CAP_V4L2)
-        if not self._capture.isOpened():
+        try:
+            if not self._capture.isOpened():
+                raise SourceError(
+                    f"camera {path}: exists, but cannot be opened as a V4L2 camera; another program may be using it, "
+                    f"or it is no capture device (cameras often have a second node for metadata); {_present()}"
+                )
+            self._configure(options)
+        except SourceError:
             self._capture.release()
-            raise SourceError(
-                f"camera {path}: exists, but cannot be opened as a V4L2 camera; another program may be using it, or "
-                f"it is no capture device (cameras often have a second node for metadata); {_present()}"
-            )
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            raise
         width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        super().__init__(
-            path,
-            live=True,
-            frame_size=(width, height) if width > 0 and height > 0 else None,
-            fps=fps if 0 < fps <= 1000 else None,
-        )
+        self.frame_size = (width, height) if width > 0 and height > 0 else None
+        self.fps = fps if 0 < fps <= 1000 else None
 
-    def _produce(self, frame_id: int) -> Frame:
+    def read(self) -> Captured:
+        """The next frame; a camera that goes silent breaks off after four seconds."""
         try:
             grabbed = self._capture.grab()
-            captured_ns = time.monotonic_ns()
+            now_ns = time.monotonic_ns()
+            stamp_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) if grabbed else 0.0
             ok, image = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
-            raise SourceError(f"camera {self.name} failed at frame {frame_id}: {error}") from error
+            raise SourceError(f"{self._name} failed: {one_line(error)}") from error
         if not ok or image is None:
-            raise SourceError(
-                f"camera {self.name} stopped delivering before frame {frame_id}; was it unplugged, or is the USB bus "
-                "overloaded?"
-            )
-        return Frame(frame_id, captured_ns, image)
+            raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
+        captured_ns = self._clock.captured_ns(stamp_ms, now_ns)
+        return Captured(image, captured_ns, self._pixel_format, "driver" if self._clock.trusted else "arrival")
 
-    def _release(self) -> None:
+    def close(self) -> None:
+        """Close the device."""
         self._capture.release()
+
+    def _configure(self, options: SourceOptions) -> None:
+        """Ask the driver for what was wished, and look at what it made of that.
+
+        Raises:
+            SourceError: It does something else.
+        """
+        capture = self._capture
+        # The format first: it decides which sizes and rates there are.
+        self._pixel_format = BGR
+        if options.format is not None:
+            code = cv2.VideoWriter.fourcc(*_FOURCC[options.format])
+            capture.set(cv2.CAP_PROP_FOURCC, code)
+            self._require("format", _FOURCC[options.format], _fourcc_name(capture.get(cv2.CAP_PROP_FOURCC)))
+            if options.format == NV12:
+                capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+                self._pixel_format = NV12
+        if options.size is not None:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, options.size[1])
+            found = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            self._require("size", "{}x{}".format(*options.size), "{}x{}".format(*found))
+        if options.fps is not None:
+            capture.set(cv2.CAP_PROP_FPS, options.fps)
+            rate = float(capture.get(cv2.CAP_PROP_FPS))
+            if not abs(rate - options.fps) <= 0.02 * options.fps:  # 29.97 will do for 30
+                self._require("fps", f"{options.fps:g}", f"{rate:g}")
+        if options.exposure_ms is not None:
+            ticks = max(1, round(options.exposure_ms * _EXPOSURES_PER_MS))
+            manual = capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, _MANUAL)
+            if not (capture.set(cv2.CAP_PROP_EXPOSURE, ticks) and manual):
+                self._require("exposure_ms", f"{options.exposure_ms:g}", "none that can be set")
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, options.buffers)
+
+    def _require(self, what: str, wanted: str, found: str) -> None:
+        if wanted != found:
+            raise SourceError(
+                f"{self._name}: {what} {wanted} was asked for, the camera offers {found}; "
+                "`v4l2-ctl --list-formats-ext` shows what it can do"
+            )
+
+
+def _fourcc_name(code: float) -> str:
+    number = int(code)
+    return "".join(chr(number >> shift & 0x7F) for shift in (0, 8, 16, 24)) if number > 0 else "none"
 
 
 def _require_device(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import time
 import zlib
@@ -22,8 +23,10 @@ class ImageSource(BaseSource):
     """Image files in natural order (``frame2`` before ``frame10``), one frame each, without pacing.
 
     Args:
-        path: A folder (its hidden files and sub-folders are left out) or one image file.
+        path: A folder (its hidden files and sub-folders are left out), one image file, or a pattern of file names
+            (``*``, ``?``, ``[a-c]``; ``**`` for folders of any depth).
         loop: Start again at the end, for ever.
+        fps: Deliver them at this rate, and be `live`. None: as fast as they are read.
 
     Pixels are delivered as stored: 16-bit and grey images are not converted, so that the health check sees and
     rejects them (a session whose network is grey takes 8-bit grey ones; volumes are stored as such, see
@@ -38,18 +41,21 @@ class ImageSource(BaseSource):
         SourceError: No such file or folder, or no image in it.
     """
 
-    def __init__(self, path: str | Path, *, loop: bool = False) -> None:
+    def __init__(self, path: str | Path, *, loop: bool = False, fps: float | None = None) -> None:
         quiet_opencv()
         path = Path(path)
         self._files = _image_files(path)
         self._loop = loop
-        super().__init__(str(path), fixed_size=False, length=None if loop else len(self._files))
+        length = None if loop else len(self._files)
+        super().__init__(str(path), live=fps is not None, fixed_size=False, fps=fps, length=length)
 
     def _produce(self, frame_id: int) -> Frame | None:
         if frame_id >= len(self._files) and not self._loop:
             return None
         file = self._files[frame_id % len(self._files)]
         image = read_image(file)
+        if self.live:
+            self._pace(frame_id)
         return Frame(frame_id, time.monotonic_ns(), image, file.name)
 
 
@@ -59,20 +65,37 @@ def read_image(path: Path) -> Image:
     Returns:
         The pixels, or an empty (0, 0, 3) uint8 array if the file cannot be read or is damaged.
     """
-    unreadable = np.empty((0, 0, 3), np.uint8)
     try:
-        # Through memory: cv2.imread silently returns a half-grey picture for a JPEG that was cut off.
-        data = path.read_bytes()
-        if not _is_whole(data):
-            return unreadable
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error):
-        return unreadable
+        return decode_image(path.read_bytes(), cv2.IMREAD_UNCHANGED)
+    except OSError:
+        return _unreadable()
+
+
+def decode_image(data: bytes, flags: int) -> Image:
+    """Decode an image file from memory, because cv2.imread silently returns a half-grey picture for half a JPEG.
+
+    Args:
+        data: The file.
+        flags: ``cv2.IMREAD_...``; 8-bit BGRA becomes BGR.
+
+    Returns:
+        The pixels, or an empty (0, 0, 3) uint8 array if it is damaged or no image.
+    """
+    if not _is_whole(data):
+        return _unreadable()
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return _unreadable()
     if image is None:
-        return unreadable
+        return _unreadable()
     if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
         return np.ascontiguousarray(image[:, :, :3])
     return image
+
+
+def _unreadable() -> Image:
+    return np.empty((0, 0, 3), np.uint8)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -106,6 +129,8 @@ def _image_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
+        if any(sign in str(path) for sign in "*?["):
+            return _matching(str(path))
         raise SourceError(f"images {path}: there is no such file or folder")
     try:
         entries = list(path.iterdir())
@@ -122,6 +147,15 @@ def _image_files(path: Path) -> list[Path]:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"images {path}: no image among its {len(entries)} entries; looked for {kinds}")
     return sorted(files, key=_natural)
+
+
+def _matching(pattern: str) -> list[Path]:
+    found = [Path(name) for name in glob.glob(pattern, recursive=True)]
+    files = [path for path in found if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"images {pattern}: {len(found)} entries match, no image among them; looked for {kinds}")
+    return sorted(files, key=lambda path: (str(path.parent), _natural(path)))
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:

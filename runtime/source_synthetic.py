@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.pixel_format import to_nv12
 from framegate.runtime.source import BaseSource
-from framegate.runtime.verdict import Frame, Image
+from framegate.runtime.verdict import BGR, NV12, Frame, Image
 
 _BITS = 32
 _STRIP = 16
 """Height in pixels of the strip of blocks: two rows of 8x8 DCT blocks, so that JPEG and MPEG keep it legible."""
 _MIN_WIDTH, _MIN_HEIGHT, _MAX_SIDE = 128, 64, 8192
 _PREFIX = "synthetic://"
+_PARAMETERS = ("width", "height", "fps", "frames", "format")
 
 
 class SyntheticSource(BaseSource):
@@ -30,6 +32,7 @@ class SyntheticSource(BaseSource):
         frames: How many; None: endless.
         realtime: Deliver at the pace of `fps` (and `live` is True). False: as fast as it is read.
         loop: After `frames` frames begin again with pattern number 0 (the frame ids go on).
+        nv12: Deliver NV12, as hardware decoders do; width and height are then even.
 
     No two frames are equal within 2**32 frames, or within `frames` when looped.
 
@@ -46,16 +49,21 @@ class SyntheticSource(BaseSource):
         *,
         realtime: bool = True,
         loop: bool = False,
+        nv12: bool = False,
     ) -> None:
         _require(_MIN_WIDTH <= width <= _MAX_SIDE, "width", width, f"from {_MIN_WIDTH} to {_MAX_SIDE}")
         _require(_MIN_HEIGHT <= height <= _MAX_SIDE, "height", height, f"from {_MIN_HEIGHT} to {_MAX_SIDE}")
         _require(math.isfinite(fps) and 0 < fps <= 1000, "fps", fps, "above 0 and at most 1000")
         _require(frames is None or frames >= 1, "frames", frames, "at least 1")
+        _require(not nv12 or (width % 2 == 0 and height % 2 == 0), "size", f"{width}x{height}", "even for nv12")
+        self._nv12 = nv12
         self._frames = frames
         self._loop = loop
         self._background = _gradient(width, height)
         super().__init__(
-            f"{_PREFIX}?width={width}&height={height}&fps={fps:g}" + (f"&frames={frames}" if frames else ""),
+            f"{_PREFIX}?width={width}&height={height}&fps={fps:g}"
+            + (f"&frames={frames}" if frames else "")
+            + ("&format=nv12" if nv12 else ""),
             live=realtime,
             frame_size=(width, height),
             fps=fps,
@@ -74,11 +82,13 @@ class SyntheticSource(BaseSource):
             raise UsageError(f"source {uri!r}: expected {_PREFIX} or {_PREFIX}?width=640&height=480&fps=30&frames=100")
         given: dict[str, str] = {}
         for key, value in parse_qsl(query, keep_blank_values=True):
-            if key not in ("width", "height", "fps", "frames"):
-                raise UsageError(f"source {uri!r}: unknown parameter {key!r}; possible are width, height, fps, frames")
+            if key not in _PARAMETERS:
+                possible = ", ".join(_PARAMETERS)
+                raise UsageError(f"source {uri!r}: unknown parameter {key!r}; possible are {possible}")
             if key in given:
                 raise UsageError(f"source {uri!r}: parameter {key!r} is given twice")
             given[key] = value
+        _require(given.get("format", "bgr") in (BGR, NV12), "format", given.get("format"), "bgr or nv12")
         try:
             return cls(
                 int(given.get("width", "640")),
@@ -87,6 +97,7 @@ class SyntheticSource(BaseSource):
                 int(given["frames"]) if "frames" in given else None,
                 realtime=realtime,
                 loop=loop,
+                nv12=given.get("format") == NV12,
             )
         except ValueError as error:
             raise UsageError(f"source {uri!r}: width, height and frames are whole numbers, fps is a number") from error
@@ -95,9 +106,11 @@ class SyntheticSource(BaseSource):
         if self._frames is not None and frame_id >= self._frames and not self._loop:
             return None
         image = self._draw(frame_id if self._frames is None else frame_id % self._frames)
+        if self._nv12:
+            image = to_nv12(image)
         if self.live:
             self._pace(frame_id)
-        return Frame(frame_id, time.monotonic_ns(), image)
+        return Frame(frame_id, time.monotonic_ns(), image, "", NV12 if self._nv12 else BGR)
 
     def _draw(self, number: int) -> Image:
         image = self._background.copy()

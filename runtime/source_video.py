@@ -31,6 +31,7 @@ class VideoFileSource(BaseSource):
         realtime: Frame k is delivered no earlier than k / fps seconds after the first one, and `live` is True. A
             file that states no usable frame rate cannot be paced: it is delivered as fast as it is read.
         loop: Reopen the file at its end, for ever. A file that breaks off is not looped.
+        fps: Play it at this rate instead of its own.
 
     A file breaks off if its outermost parts promise more bytes than there are (AVI, MP4), or its header more frames
     than can be read. The last frame of such a file is usually half a picture which the decoder completed by guessing.
@@ -42,7 +43,9 @@ class VideoFileSource(BaseSource):
         SourceError: The file is not a video, or its index was lost.
     """
 
-    def __init__(self, path: str | Path, *, realtime: bool = True, loop: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, realtime: bool = True, loop: bool = False, fps: float | None = None
+    ) -> None:
         quiet_opencv()
         self._path = Path(path)
         self._loop = loop
@@ -52,17 +55,17 @@ class VideoFileSource(BaseSource):
         if self._ahead is None:
             self._capture.release()
             raise SourceError(f"video {self._path}: opened, but not one frame can be decoded; is the file complete?")
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS)) if fps is None else fps
         promised = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # Unknown counts come as 0, NaN or hugely negative. 1e9 frames are a year of video: not a count either.
         self._promised = round(promised) if math.isfinite(promised) and 0 < promised < 1e9 else None
-        fps_known = math.isfinite(fps) and 0 < fps <= 1000
+        rate_known = math.isfinite(rate) and 0 < rate <= 1000
         super().__init__(
             str(self._path),
-            live=realtime and fps_known,
+            live=realtime and rate_known,
             # Of the decoded frame, not of the header, which a rotation flag may contradict.
             frame_size=(self._ahead.shape[1], self._ahead.shape[0]),
-            fps=fps if fps_known else None,
+            fps=rate if rate_known else None,
             length=None if loop else self._promised,
         )
 

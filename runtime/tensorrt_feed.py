@@ -15,10 +15,11 @@ from framegate.runtime.errors import BackendError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.tensorrt_engine import OpenedEngine
 from framegate.runtime.tensorrt_graph import Feed, Slot
+from framegate.runtime.verdict import BGR
 
 
-def plan_frame(spec: PreprocessSpec, width: int, height: int) -> PreprocessPlan:
-    """Plan the preprocessing of a BGR frame.
+def plan_frame(spec: PreprocessSpec, width: int, height: int, pixel_format: str = BGR) -> PreprocessPlan:
+    """Plan the preprocessing of a BGR or NV12 frame.
 
     Raises:
         BackendError: The kernel cannot do what the bundle asks for.
@@ -31,7 +32,7 @@ def plan_frame(spec: PreprocessSpec, width: int, height: int) -> PreprocessPlan:
     normalisation = Normalisation(spec.colour, mean, std)
     try:
         return plan_preprocess(
-            "bgr", size, output, mode=spec.resize, fit=spec.fit, normalisation=normalisation, statistics=False
+            pixel_format, size, output, mode=spec.resize, fit=spec.fit, normalisation=normalisation, statistics=False
         )
     except ValueError as error:
         raise BackendError(f"preprocessing {width}x{height} frames on the GPU: {error}") from error
@@ -44,12 +45,15 @@ def frame_feed(gpu: Driver, stream: int, plan: PreprocessPlan, frame_bytes: int,
     gpu.copy_to_device(taps, np.ascontiguousarray(plan.taps), stream)
     gpu.synchronize(stream)
     frame = 0 if gpu.info.integrated else gpu.allocate(frame_bytes)
+    # The planes lie one behind the other: of NV12 the luma is two thirds of the whole, and the chroma follows.
+    offsets = (0, frame_bytes * 2 // 3)[: len(plan.row_bytes)]
 
     def feed(slot: Slot) -> None:
         if frame:
             gpu.copy_to_device(frame, slot.input.array, stream)
+        first = frame or slot.input.device_pointer
         parameters = plan.parameters(
-            planes=(frame or slot.input.device_pointer,), pitches=plan.row_bytes, output=network_input, taps=taps
+            planes=[first + offset for offset in offsets], pitches=plan.row_bytes, output=network_input, taps=taps
         )
         kernels.launch(plan.kernel, plan.grid, plan.block, parameters, stream)
 

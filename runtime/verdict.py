@@ -16,6 +16,8 @@ from framegate.runtime.errors import RejectedFrame
 Image = npt.NDArray[Any]
 """A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT.
 A network for grey input also takes (height, width) uint8."""
+BGR, NV12 = "bgr", "nv12"
+"""Pixel formats of a frame; `framegate.runtime.pixel_format` describes NV12 and converts it."""
 
 
 class Verdict(str, enum.Enum):
@@ -81,12 +83,14 @@ class Frame:
         captured_ns: Monotonic time of capture in nanoseconds (`time.monotonic_ns`).
         image: The pixels.
         name: File name for images from a folder, else empty.
+        pixel_format: What the array of pixels means, `BGR` (also grey, 16 bits and the like) or `NV12`.
     """
 
     frame_id: int
     captured_ns: int
     image: Image
     name: str = ""
+    pixel_format: str = BGR
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,41 @@ def test_camera_frames_are_preprocessed_on_the_gpu_in_the_same_graph(child, inte
     assert calls[begin + 1 : begin + 1 + len(copy) + 4] == [*copy, *kernels, "cuMemcpyDtoHAsync_v2"]
 
 
+@pytest.mark.parametrize("integrated", ["0", "1"])
+def test_nv12_frames_reach_the_gpu_as_they_are(child, integrated):
+    _, _, calls = child(
+        """
+from framegate.runtime.health import CameraHealth
+from framegate.runtime.pixel_format import to_bgr, to_nv12
+from framegate.runtime.roi import Roi
+from framegate.runtime.verdict import NV12, Frame
+
+built()
+ours, theirs = open_tensorrt(gpu_preprocess=True), Session.open(BUNDLE, "onnxruntime", "fp32", camera=False)
+assert ours.takes_nv12 and not theirs.takes_nv12
+handed = []
+submit = ours.backend.submit
+ours.backend.submit = lambda image: (handed.append(image.shape), submit(image))
+whole, part = (Roi.whole(),), (Roi.parse("part=0,0,32,48"),)
+accepted = 0
+for k, image in enumerate(images(40)):
+    frame = Frame(k, 0, to_nv12(image), "", NV12)
+    (a,), (b,) = (s.judge(frame, whole, CameraHealth()) for s in (ours, theirs))
+    assert a.reasons == b.reasons and (a.candidate == b.candidate or not b.accepted), (a, b)
+    assert abs(a.entropy - b.entropy) < 2e-2 and abs(a.confidence - b.confidence) < 2e-2, (a, b)
+    accepted += a.accepted
+assert 7 < accepted < 35, accepted
+assert set(handed) == {(72, 64)}, set(handed)
+(a,), (b,) = (s.judge(frame, part, CameraHealth()) for s in (ours, theirs))
+assert handed[-1] == (48, 32, 3) and abs(a.entropy - b.entropy) < 2e-2, (handed[-1], a, b)
+(a,) = ours.judge(to_bgr(frame), whole, CameraHealth())
+assert handed[-1] == (48, 64, 3) and a.reasons == theirs.judge(frame, whole, CameraHealth())[0].reasons
+""",
+        STUB_INTEGRATED=integrated,
+    )
+    assert "cuGraphLaunch" in calls
+
+
 def test_two_frames_in_flight_keep_their_own_records(child):
     child("""
 built()

@@ -20,6 +20,7 @@ from framegate.runtime.health import CameraHealth, unusable
 from framegate.runtime.source import BaseSource, Source, open_source
 from framegate.runtime.source_camera import CameraSource
 from framegate.runtime.source_images import ImageSource, read_image
+from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
 from framegate.runtime.source_video import VideoFileSource
 from framegate.runtime.verdict import Frame, Image
@@ -272,7 +273,7 @@ class TestCamera(SourceContract):
 
     @pytest.fixture
     def source(self, fake_camera: type[FakeCapture]) -> Iterator[Source]:
-        with CameraSource("/dev/null") as source:
+        with CameraSource("/dev/null", SourceOptions(reconnect=False)) as source:
             yield source
 
     def read_all(self, source: Source) -> list[Frame]:
@@ -631,12 +632,13 @@ def test_permission_denied_names_the_group(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_fails_is_a_fault_and_stays_one(fake_camera: type[FakeCapture]) -> None:
-    with CameraSource("/dev/null") as source:
+    with CameraSource("/dev/null", SourceOptions(reconnect=False)) as source:
         assert source.live
         assert source.frame_size == (320, 240)
         frames, message = read_until_error(source)
         assert len(frames) == 5
-        assert "stopped delivering before frame 5" in message
+        assert "stopped delivering" in message
+        assert source.status.state == "failed"
         with pytest.raises(SourceError, match="stopped delivering"):
             source.read()
     assert fake_camera.released > 0
@@ -644,7 +646,7 @@ def test_a_camera_that_fails_is_a_fault_and_stays_one(fake_camera: type[FakeCapt
 
 def test_the_camera_keeps_one_buffer(fake_camera: type[FakeCapture]) -> None:
     with CameraSource("/dev/null") as source:
-        settings: dict[int, float] = vars(source)["_capture"].settings
+        settings: dict[int, float] = vars(vars(source)["_connection"])["_capture"].settings
         assert settings[cv2.CAP_PROP_BUFFERSIZE] == 1
 
 
@@ -737,7 +739,7 @@ def test_bad_synthetic_parameters_are_wrong_usage(query: str, says: str) -> None
     ("uri", "found"),
     [
         ("no/such/file.mp4", "there is no such file or folder"),
-        ("rtsp://camera/stream", "this kind of address is not supported"),
+        ("ftp://camera/stream", "this kind of address is not supported"),
         ("", "nothing was named"),
         ("-1", "there is no such file"),
         ("/dev/null", "neither a file nor a folder"),

@@ -1,0 +1,75 @@
+"""When was this frame captured? What a driver or a stream says about it, as far as it can be believed."""
+
+from __future__ import annotations
+
+import math
+
+_PLAUSIBLE_NS = 1_000_000_000
+_DRIFT = 200e-6
+"""How much slower than ours a camera's clock may run: 200 parts per million are several times what quartz clocks do."""
+
+
+class DriverClock:
+    """Time stamps of a V4L2 driver: its monotonic clock, if it is that.
+
+    Most drivers stamp buffers with CLOCK_MONOTONIC; some use another clock, or write nothing. A stamp within the
+    last second shows that the clocks are the same. From then on an old stamp is believed, too: the frame *is* old.
+    A stamp in the future, or one that does not advance, ends the belief until the next plausible one.
+
+    Attributes:
+        trusted: Whether the latest stamp was used.
+    """
+
+    def __init__(self) -> None:
+        self.trusted = False
+        self._last = -1
+
+    def captured_ns(self, stamp_ms: float, now_ns: int) -> int:
+        """Time of capture in ns of `time.monotonic_ns`.
+
+        Args:
+            stamp_ms: What the driver says, in ms (``cv2.CAP_PROP_POS_MSEC``).
+            now_ns: `time.monotonic_ns()` when the driver handed the frame over; the answer if the stamp is no use.
+        """
+        stamp = round(stamp_ms * 1e6) if 0 < stamp_ms < 1e15 else -1
+        advances = stamp > self._last
+        recent = now_ns - stamp <= _PLAUSIBLE_NS
+        self._last = stamp
+        self.trusted = 0 < stamp <= now_ns and advances and (recent or self.trusted)
+        return stamp if self.trusted else now_ns
+
+
+class StreamClock:
+    """Presentation times of a network stream: they say nothing about when, but all about how much later.
+
+    The frame that came through fastest counts as captured when it arrived; any other frame is older by as much as it
+    lagged behind that one. So a queue that builds up in the network or the decoder shows in the age of the frames,
+    although every one of them is "new" here. The constant part of the delay (encoder, network) is not seen.
+
+    The best frame so far is forgotten at 200 ppm, so that a camera whose clock is slower than ours does not seem to
+    fall behind for ever.
+    """
+
+    def __init__(self) -> None:
+        self._fastest: int | None = None
+        self._seen_ns = 0
+        self._last_pts = -math.inf
+
+    def captured_ns(self, pts_ms: float, now_ns: int) -> int:
+        """Time of capture in ns of `time.monotonic_ns`, at most `now_ns`.
+
+        Args:
+            pts_ms: Presentation time in ms from any origin. A stream that states none gives the same number for every
+                frame, and one that starts again a smaller one; the frame then counts as captured now.
+            now_ns: `time.monotonic_ns()` when the frame arrived.
+        """
+        if not self._last_pts < pts_ms < 1e15:
+            self._fastest = None
+        self._last_pts = pts_ms
+        transit = now_ns - round(pts_ms * 1e6) if abs(pts_ms) < 1e15 else now_ns
+        if self._fastest is not None:
+            self._fastest += round((now_ns - self._seen_ns) * _DRIFT)
+        self._seen_ns = now_ns
+        if self._fastest is None or transit < self._fastest:
+            self._fastest = transit
+        return now_ns - (transit - self._fastest)

@@ -1,0 +1,165 @@
+"""Frames from a GStreamer pipeline, and from the cameras on a Jetson's CSI connectors through one.
+
+Needs an OpenCV that was built with GStreamer: Debian's and Ubuntu's python3-opencv and JetPack's own are, the wheels of
+PyPI are not.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+import cv2
+
+from framegate.runtime.errors import SourceError, UsageError
+from framegate.runtime.source import BaseSource, quiet_opencv
+from framegate.runtime.source_live import Captured, LiveSource, one_line
+from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.verdict import BGR, NV12
+
+_SINK = "appsink drop=true max-buffers=1 sync=false"
+"""Newest frame wins: the sink holds one, and a newer one replaces it."""
+_CSI_OPTIONS = ("size", "fps", "format", "exposure_ms", "flip", "skip", "reconnect", "read_timeout_s")
+_GST_OPTIONS = ("fps", "format", "flip", "skip", "reconnect", "read_timeout_s")
+_TIMEOUTS_SINCE = 4, 7
+"""OpenCV's first version with timeouts for pipelines. Older ones wait for a silent pipeline without an end."""
+_CSI_SIZE, _CSI_FPS = (1280, 720), 30.0
+
+
+def open_gstreamer(uri: str, options: SourceOptions) -> tuple[BaseSource, SourceOptions]:
+    """Open ``gst://PIPELINE``, a bare pipeline, or ``csi://0?size=1280x720&fps=30&format=nv12&exposure_ms=5``.
+
+    Args:
+        uri: What the user typed.
+        options: What was asked for beside.
+
+    Returns:
+        The source, and the options that it left to others.
+
+    Raises:
+        SourceError: OpenCV has no GStreamer, or the pipeline does not run.
+        UsageError: The address or the options are wrong.
+    """
+    if uri.lower().startswith("csi://"):
+        sensor, _, query = uri[len("csi://") :].partition("?")
+        options = options.with_query(uri, query)
+        options.require_only("source csi://", _CSI_OPTIONS)
+        pipeline = csi_pipeline(uri, sensor, options)
+        name, nv12, left = f"csi://{sensor}", options.format in (None, NV12), replace(options, fps=None)
+    else:
+        options.require_only("a GStreamer pipeline", _GST_OPTIONS)
+        wanted = uri[len("gst://") :] if uri.lower().startswith("gst://") else uri
+        pipeline, nv12 = with_sink(wanted, options.format)
+        name, left = wanted.strip(), options
+    _require_gstreamer(name)
+
+    def connect() -> GStreamerConnection:
+        return GStreamerConnection(name, pipeline, options.read_timeout_s, nv12)
+
+    return LiveSource(name, connect, reconnect=options.reconnect), left
+
+
+def csi_pipeline(uri: str, sensor: str, options: SourceOptions) -> str:
+    """The pipeline of a camera on a Jetson: sensor and image processor, then NV12 (or BGR) in the CPU's memory.
+
+    Raises:
+        UsageError: The sensor is no number, or the format none that the image processor gives.
+    """
+    if not re.fullmatch(r"[0-9]{1,2}", sensor):
+        raise UsageError(f"source {uri!r}: expected csi://0 or csi://0?size=1280x720&fps=30")
+    if options.format not in (None, NV12):
+        raise UsageError(f"source {uri!r}: a CSI camera delivers nv12, not {options.format}")
+    width, height = options.size or _CSI_SIZE
+    rate = options.fps or _CSI_FPS
+    # GStreamer wants a fraction.
+    fraction = f"{round(rate)}/1" if float(rate).is_integer() else f"{round(rate * 1000)}/1000"
+    exposure = ""
+    if options.exposure_ms is not None:
+        nanoseconds = round(options.exposure_ms * 1e6)
+        exposure = f' aelock=true exposuretimerange="{nanoseconds} {nanoseconds}"'
+    return (
+        f"nvarguscamerasrc sensor-id={sensor}{exposure} "
+        f"! video/x-raw(memory:NVMM),width={width},height={height},framerate={fraction},format=NV12 "
+        f"! nvvidconv ! video/x-raw,format=NV12 ! {_SINK}"
+    )
+
+
+def with_sink(pipeline: str, pixel_format: str | None) -> tuple[str, bool]:
+    """Add what OpenCV needs to the end of a pipeline that has no appsink.
+
+    Args:
+        pipeline: As for ``gst-launch-1.0``.
+        pixel_format: ``nv12`` or None for BGR.
+
+    Returns:
+        The whole pipeline, and whether it delivers NV12.
+
+    Raises:
+        UsageError: It is empty, or the format is neither.
+    """
+    if not pipeline.strip():
+        raise UsageError("gst:// needs a pipeline behind it, e.g. 'gst://videotestsrc ! video/x-raw,width=640'")
+    if pixel_format not in (None, NV12):
+        raise UsageError(f"a GStreamer pipeline delivers BGR or nv12 here, not {pixel_format}")
+    if re.search(r"\bappsink\b", pipeline):
+        # Written out by someone who knows: what the caps in front of it say is what arrives.
+        return pipeline, pixel_format == NV12
+    kind = "NV12" if pixel_format == NV12 else "BGR"
+    return f"{pipeline} ! videoconvert ! video/x-raw,format={kind} ! {_SINK}", pixel_format == NV12
+
+
+def _require_gstreamer(name: str) -> None:
+    quiet_opencv()
+    built = re.search(r"GStreamer:\s+(\S+)", cv2.getBuildInformation())
+    if cv2.CAP_GSTREAMER in cv2.videoio_registry.getStreamBackends() and built and built[1] == "YES":
+        return
+    raise SourceError(
+        f"source {name}: needs GStreamer, and this OpenCV ({cv2.__version__}) was built without it, like all wheels "
+        "of opencv-python; use the system's OpenCV (on a Jetson JetPack's, on Debian and Ubuntu python3-opencv) in a "
+        "virtual environment with --system-site-packages, and no opencv-python wheel in it"
+    )
+
+
+class GStreamerConnection:
+    """A running pipeline; see `Connection`. The time of capture is that of arrival from the pipeline.
+
+    Raises:
+        SourceError: It does not run.
+    """
+
+    def __init__(self, name: str, pipeline: str, read_timeout_s: float, nv12: bool) -> None:
+        self._name = f"GStreamer pipeline {name}"
+        self._pixel_format = NV12 if nv12 else BGR
+        timeout = round(read_timeout_s * 1000)
+        parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+        if tuple(map(int, cv2.__version__.split(".")[:2])) < _TIMEOUTS_SINCE:
+            parameters = []  # it refuses to open with any
+        self._capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, parameters)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise SourceError(
+                f"{self._name} does not run; `gst-launch-1.0 {pipeline.partition(' ! appsink')[0]} ! fakesink` "
+                "says why; is every plugin installed, and is no other program using the camera?"
+            )
+        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frame_size = (width, height) if width > 0 and height > 0 else None
+        self.fps = fps if 0 < fps <= 1000 else None
+
+    def read(self) -> Captured:
+        """The newest frame."""
+        try:
+            grabbed = self._capture.grab()
+            now_ns = time.monotonic_ns()
+            ok, image = self._capture.retrieve() if grabbed else (False, None)
+        except cv2.error as error:
+            raise SourceError(f"{self._name} failed: {one_line(error)}") from error
+        if not ok or image is None:
+            raise SourceError(f"{self._name} stopped delivering: it ended, or a part of it failed")
+        return Captured(image, now_ns, self._pixel_format)
+
+    def close(self) -> None:
+        """Stop the pipeline."""
+        self._capture.release()

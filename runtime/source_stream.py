@@ -1,0 +1,142 @@
+"""Network streams: which reader takes an address, and the one on FFmpeg (RTSP, MPEG-TS, HLS and the like)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import cv2
+
+from framegate.runtime.capture_clock import StreamClock
+from framegate.runtime.errors import SourceError
+from framegate.runtime.source import BaseSource, quiet_opencv
+from framegate.runtime.source_live import Captured, Connection, LiveSource, one_line
+from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.stream_address import StreamAddress, why_no_rtsp
+from framegate.runtime.stream_mjpeg import MjpegConnection, open_http
+
+_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_ENVIRONMENT = threading.Lock()
+_BACKLOG_S = 2.0
+_AT_ONCE_S = 0.004
+"""A frame that took less to get had been waiting."""
+
+
+def open_stream(uri: str, options: SourceOptions) -> BaseSource:
+    """Open a live network stream.
+
+    Args:
+        uri: ``rtsp://``, ``rtsps://``, ``http://``, ``https://`` or ``udp://`` and the rest.
+        options: Timeouts, transport, and whether to reconnect.
+
+    Raises:
+        SourceError: There is nothing, or something else, at the address.
+    """
+    quiet_opencv()
+    address = StreamAddress.parse(uri)
+
+    def connect() -> Connection:
+        if address.scheme in ("http", "https"):
+            response = open_http(address, options.open_timeout_s, options.read_timeout_s)
+            if response is not None:
+                return MjpegConnection(address, response, options.read_timeout_s)
+        return FfmpegConnection(address, options)
+
+    return LiveSource(address.shown, connect, reconnect=options.reconnect)
+
+
+class FfmpegConnection:
+    """A stream that OpenCV's FFmpeg reads and decodes; see `Connection`.
+
+    On one thread (FFmpeg's others would each hold a frame back) and without the queue that builds up while the stream
+    is being recognised: what waits at the start is thrown away until a frame has to be waited for.
+
+    A stream that changes its picture size without being opened again is scaled to the old size by OpenCV, unseen.
+
+    Raises:
+        SourceError: It cannot be opened; the message says why, as far as that can be found out.
+    """
+
+    def __init__(self, address: StreamAddress, options: SourceOptions) -> None:
+        self._address = address
+        self._read_timeout_s = options.read_timeout_s
+        self._clock = StreamClock() if address.scheme in ("rtsp", "rtsps") else None
+        self._capture = _open_ffmpeg(address, options)
+        if not self._capture.isOpened():
+            self._capture.release()
+            reason = why_no_rtsp(address, options.open_timeout_s) if address.scheme == "rtsp" else ""
+            raise SourceError(
+                f"stream {address.shown}: "
+                + (reason or f"no video could be read from it within {options.open_timeout_s:g} s; is it one?")
+            )
+        if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+            self._capture.release()
+            raise SourceError(
+                f"stream {address.shown}: a recording, not a live stream; download it and give the file's name"
+            )
+        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frame_size = (width, height) if width > 0 and height > 0 else None
+        self.fps = fps if 0 < fps <= 240 else None  # where it is unknown FFmpeg likes to say 90000
+        self._fresh = False
+
+    def read(self) -> Captured:
+        """The next frame; after opening, the first one that was not waiting already."""
+        skipped = 0
+        started = time.monotonic()
+        while True:
+            before = time.monotonic()
+            self._grab()
+            now_ns = time.monotonic_ns()
+            at_once = now_ns / 1e9 - before < _AT_ONCE_S
+            if self._fresh or not at_once or now_ns / 1e9 - started > _BACKLOG_S:
+                break
+            skipped += 1
+        self._fresh = True
+        ok, image = self._capture.retrieve()
+        if not ok or image is None:
+            raise SourceError(f"stream {self._address.shown}: a picture could not be decoded")
+        if self._clock is None:
+            return Captured(image, now_ns, skipped=skipped)
+        captured_ns = self._clock.captured_ns(float(self._capture.get(cv2.CAP_PROP_POS_MSEC)), now_ns)
+        return Captured(image, captured_ns, timestamps="stream", skipped=skipped)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._capture.release()
+
+    def _grab(self) -> None:
+        before = time.monotonic()
+        try:
+            ok = self._capture.grab()
+        except cv2.error as error:
+            raise SourceError(f"stream {self._address.shown} failed: {one_line(error)}") from error
+        if ok:
+            return
+        if time.monotonic() - before >= 0.9 * self._read_timeout_s:
+            raise SourceError(f"stream {self._address.shown}: nothing usable for {self._read_timeout_s:g} s")
+        raise SourceError(f"stream {self._address.shown} broke off: the server closed it, or sent what is no video")
+
+
+def _open_ffmpeg(address: StreamAddress, options: SourceOptions) -> cv2.VideoCapture:
+    # OpenCV hands FFmpeg's own options on from the environment only. They must not reach the next file that is opened:
+    # there "nobuffer" would lose the first frames.
+    wishes = ["fflags;nobuffer+discardcorrupt", "flags;low_delay", "err_detect;explode"]
+    if address.scheme in ("rtsp", "rtsps"):
+        wishes.insert(0, f"rtsp_transport;{options.transport}")
+    parameters = [
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(options.open_timeout_s * 1000)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(options.read_timeout_s * 1000)),
+        *(cv2.CAP_PROP_N_THREADS, 1),
+    ]
+    with _ENVIRONMENT:
+        given = os.environ.get(_OPTIONS_VARIABLE)
+        if given is None:
+            os.environ[_OPTIONS_VARIABLE] = "|".join(wishes)
+        try:
+            return cv2.VideoCapture(address.uri, cv2.CAP_FFMPEG, parameters)
+        finally:
+            if given is None:
+                os.environ.pop(_OPTIONS_VARIABLE, None)

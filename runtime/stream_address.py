@@ -1,0 +1,116 @@
+"""The address of a network stream: its parts, how it may be shown, and why nothing comes from there."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from framegate.runtime.errors import SourceError
+
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class StreamAddress:
+    """Parts of an address.
+
+    Attributes:
+        uri: As it was typed, with user name and password.
+        shown: Without the password, for messages and records.
+        bare: Without user name and password.
+        scheme: In lower case.
+        host: Name or number.
+        port: Stated or usual; 0 if there is none.
+        user: Empty if there is none.
+        password: Empty if there is none.
+    """
+
+    uri: str
+    shown: str
+    bare: str
+    scheme: str
+    host: str
+    port: int
+    user: str
+    password: str
+
+    @classmethod
+    def parse(cls, uri: str) -> StreamAddress:
+        """Take an address apart.
+
+        Raises:
+            SourceError: It has no host, or a port that is none.
+        """
+        scheme = uri.partition("://")[0].lower()
+        try:
+            parts = urlsplit(uri)
+            port = parts.port or _PORTS.get(scheme, 0)
+            host = parts.hostname or ""
+        except ValueError as error:
+            raise SourceError(f"stream {scheme}://...: {error}; expected {scheme}://host:port/path") from None
+        if not host and scheme != "udp":  # udp://:5000 listens on all addresses
+            raise SourceError(f"stream {scheme}://...: there is no host in it; expected {scheme}://host:port/path")
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        shown = _with_user(parts, f"{parts.username}:***@" if password else f"{user}@" if user else "")
+        return cls(uri, shown, _with_user(parts, ""), scheme, host, port, user, password)
+
+    @property
+    def place(self) -> str:
+        """``host:port``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _with_user(parts: SplitResult, user: str) -> str:
+    return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def why_not_connected(address: StreamAddress, error: OSError) -> str:
+    """One sentence about a connection that could not be made."""
+    if isinstance(error, socket.gaierror):
+        return f"the host name {address.host} is not known; is it spelled right, and is there a network?"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {address.place} is not trusted ({error.verify_message}); if the camera has made it "
+            "itself, save it and point the environment variable SSL_CERT_FILE to the file"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens at {address.place}; is the camera or server running, and is the port right?"
+    if isinstance(error, TimeoutError):
+        return f"no answer from {address.place}; is it switched on and in this network, or is a firewall in between?"
+    return f"no connection to {address.place}: {error}"
+
+
+def why_status(code: int, text: str) -> str:
+    """One sentence about an HTTP or RTSP status that is an error."""
+    advice = {
+        401: "; give user and password as in rtsp://USER:PASSWORD@host/path",
+        403: "; this user may not see the stream",
+        404: "; is the path right?",
+        503: "; the camera or server is busy or still starting, or all its connections are taken",
+    }
+    return f"the server answers {code} {text}".rstrip() + advice.get(code, "")
+
+
+def why_no_rtsp(address: StreamAddress, timeout_s: float) -> str:
+    """Ask an RTSP server that FFmpeg got nothing from what is the matter; empty if it sees nothing wrong.
+
+    Args:
+        address: Where.
+        timeout_s: For the connection, and for the answer.
+    """
+    question = f"DESCRIBE {address.bare} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
+    try:
+        with socket.create_connection((address.host, address.port), timeout_s) as connection:
+            connection.sendall(question.encode())
+            answer = connection.recv(200).decode("latin-1")
+    except OSError as error:
+        return why_not_connected(address, error)
+    version, _, status = answer.partition("\r\n")[0].partition(" ")
+    code, _, text = status.partition(" ")
+    if not version.startswith("RTSP/") or not code.isdigit():
+        return f"what listens at {address.place} does not speak RTSP"
+    if code == "401" and address.user:
+        return "the server asks for a password, and did not take the one in the address"
+    return why_status(int(code), text) if int(code) >= 400 else ""
