@@ -29,7 +29,8 @@ class AheadOfTime:
         self.creator: Any = None
         self._package = package
         identity = f"{NAMESPACE}::{NAME}"
-        description, four = package.TensorDesc, tuple[(package.TensorDesc,) * len(OUTPUTS)]
+        description = package.TensorDesc
+        four: Any = tuple.__class_getitem__((description,) * len(OUTPUTS))
 
         # The package reads names, order and annotations of these functions. The annotations are set and not written,
         # because its classes are known only now.

@@ -115,13 +115,10 @@ def check_network(
     """
     sides = Preprocessor(spec).tensor.shape[1:]
     more = [] if scores == KERNEL else [TensorFacts(TEMPERATURE, (1,), "FLOAT")]
-    if (
-        list(facts.inputs[1:]) != more
-        or not facts.inputs
-        or facts.inputs[0].shape[1:] != sides
-        or facts.inputs[0].type != "FLOAT"
-    ):
+    if not facts.inputs or facts.inputs[0].shape[1:] != sides or facts.inputs[0].type != "FLOAT":
         raise BackendError(f"{model}: one float32 input (N, {', '.join(map(str, sides))}) expected, has {facts.inputs}")
+    if list(facts.inputs[1:]) != more:
+        raise BackendError(f"{model}: besides the image {more or 'no input'} expected, has {facts.inputs[1:]}")
     if not facts.outputs or facts.outputs[0].shape[1:] != (classes,) or facts.outputs[0].type != "FLOAT":
         raise BackendError(f"{model}: float32 logits (N, {classes}) expected first, has {facts.outputs}")
     _check_scores(facts, model, classes, scores)

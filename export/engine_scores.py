@@ -66,7 +66,7 @@ def network_file(model: Path, scores: str) -> bytes:
     except Exception as error:  # protobuf raises whatever strange bytes provoke
         raise BundleError(f"{model} cannot be read ({type(error).__name__})") from error
     try:
-        return with_scores(plain, None, plugin=scores == PLUGIN).SerializeToString()
+        return bytes(with_scores(plain, None, plugin=scores == PLUGIN).SerializeToString())
     except UsageError as error:
         raise BundleError(f"{model}: {error}") from error
 

@@ -135,14 +135,14 @@ FUNCTIONS: tuple[str, ...] = ("get_plugin_registry",)
 
 PLUGIN_PACKAGE: dict[str, tuple[str, ...]] = {
     "": ("register", "aot_impl", "cdiv", "from_shape_expr"),
-    "KernelLaunchParams": (),
+    "KernelLaunchParams": ("block_x", "grid_x"),
     "ShapeExpr": ("constant_value", "is_constant", "is_fake"),
     "SymExprs": (),
     "SymInt32": (),
     "SymIntExprs": (),
     "TensorDesc": ("shape_expr", "dtype", "like"),
 }
-"""Class (or the module itself) -> members of the package ``plugin`` inside TensorRT, where it has aot_impl."""
+"""Class (or the module itself) -> members of the package ``plugin`` inside TensorRT, where it has ``aot_impl``."""
 
 
 def missing_names(module: object) -> list[str]:

@@ -24,8 +24,8 @@ RELEASES = {
     "10.16": "tensorrt-cu12-bindings==10.16.0.72",
     "11.4": "tensorrt-cu13-bindings==11.4.0.106",
 }
-# The registry is an object of C++ whose every virtual function does one of four things, told apart by its first argument:
-# a name is looked up, a pointer that is registered is taken out, another one is put in, and nothing is answered with 0.
+# The registry is an object of C++ whose every virtual function does one of four things, told apart by its first
+# argument: a name is looked up, a pointer that is registered is taken out, another is put in, nothing is answered by 0.
 # So register_creator, get_creator and deregister_creator of the real bindings work whatever the order of its table.
 _STUB = """
 #include <cstring>
