@@ -33,7 +33,7 @@ _SEQUENCE = 32  # where the sequence number lies in a record's memory
 _LOGITS = 64  # and the logits
 _ALIGNMENT = 256  # what TensorRT asks of an address
 _MARK = 0xFFFFFFFF  # a NaN that no GPU makes: theirs is 0x7FFFFFFF
-_SUM_TOLERANCE = 1e-3
+_TOLERANCE = 1e-3  # of probabilities, far above rounding and far below a wrong frame's
 
 
 class ScoreSource(Protocol):
@@ -122,19 +122,17 @@ class EngineOutputs:
             end += -(-4 * self._counts[name] // _ALIGNMENT) * _ALIGNMENT
         self.result_bytes = end
         self._block = gpu.allocate(end)
+        words = [self._offsets[name] // 4 + np.arange(self._counts[name]) for name in self._names]
+        self._written = np.concatenate(words)  # where in the block's words there is something
 
     @property
     def addresses(self) -> Mapping[str, int]:
         """Output name -> device address, for the engine."""
         return {name: self._block + offset for name, offset in self._offsets.items()}
 
-    def _view(self, result: HostMemory, name: str) -> npt.NDArray[np.float32]:
-        start = self._offsets[name]
-        return result.array[start : start + 4 * self._counts[name]].view(np.float32)
-
     def logits_of(self, result: HostMemory) -> npt.NDArray[np.float32]:
         """See `ScoreSource.logits_of`."""
-        return self._view(result, self._names[0])
+        return result.array[: 4 * self._classes].view(np.float32)
 
     def mark(self, result: HostMemory, number: int) -> None:
         """See `ScoreSource.mark`: every word becomes a NaN that no computation leaves behind."""
@@ -147,23 +145,18 @@ class EngineOutputs:
 
     def read(self, result: HostMemory, number: int) -> Record | None:
         """See `ScoreSource.read`. The scores must also fit to each other, or the record is INVALID."""
-        views = [self._view(result, name) for name in self._names]
-        if any((view.view(np.uint32) == _MARK).any() for view in views):
-            return None
-        logits, probabilities = views[:2]
-        entropy, margin, energy = (float(view[0]) for view in views[2:])
-        best = int(logits.argmax())
-        whole = all(np.isfinite(view).all() for view in views)
-        largest = float(probabilities[best])
-        if not (
-            whole
-            and abs(float(probabilities.sum()) - 1) <= _SUM_TOLERANCE
-            and largest >= float(probabilities.max()) - _SUM_TOLERANCE
-        ):
-            nan = math.nan
-            return Record(number, -1, Verdict.INVALID, nan, nan, nan, nan)
+        values = result.array.view(np.float32)[self._written]  # one copy, then judged
+        classes, nan = self._classes, math.nan
+        invalid = Record(number, -1, Verdict.INVALID, nan, nan, nan, nan)
+        if not np.isfinite(values).all():
+            return None if (values.view(np.uint32) == _MARK).any() else invalid
+        best = int(values[:classes].argmax())
+        probabilities = values[classes : 2 * classes]
+        largest, entropy, margin, energy = map(float, (probabilities[best], *values[2 * classes :]))
+        if abs(float(probabilities.sum()) - 1) > _TOLERANCE or float(probabilities.max()) - largest > _TOLERANCE:
+            return invalid
         # Layers of an engine clamp nothing; rounding may leave the range by an ulp.
-        entropy = min(max(entropy, 0.0), math.log(self._classes))
+        entropy = min(max(entropy, 0.0), math.log(classes))
         return Record(number, best, self._verdict(entropy, largest, margin, energy), entropy, largest, margin, energy)
 
     def _verdict(self, entropy: float, largest: float, margin: float, energy: float) -> Verdict:
