@@ -49,6 +49,7 @@ class TensorRtBackend:
     Attributes:
         fault: Why nothing is computed any more; empty while all is well.
         graph: The graph of the bound input; None before `bind` or `bind_frames`.
+        own_scores: Whether the engine itself gives the scores.
     """
 
     def __init__(self, flavour: str, model: Path) -> None:
@@ -79,6 +80,7 @@ class TensorRtBackend:
         except (CudaError, CompilerError) as error:
             raise BackendError(f"{self.name}: {error}; framegate doctor says what is missing") from error
         self.classes = int(stored.header["network"]["outputs"][0]["shape"][1])
+        self.own_scores = self._engine.own_scores
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

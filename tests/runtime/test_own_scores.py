@@ -252,3 +252,47 @@ def test_an_entropy_out_of_range_by_rounding_is_clamped():
     assert Memory().write(LOGITS, entropy=-1e-7).read().entropy == 0.0
     flat = Memory().write(np.zeros(10), entropy=math.log(10) + 1e-6).read()
     assert flat.entropy == math.log(10)
+
+
+def test_the_benchmark_of_the_ways_compares_them_and_puts_the_engine_back(child):
+    """The script for GPU machines, on the stub: its times mean nothing here, its comparison does."""
+    child(
+        START
+        + f"""
+sys.path.insert(0, {str(HERE.parents[1] / "benchmarks")!r})
+import engine_scores, bench_engine
+from framegate.runtime.tensorrt_store import read_engine
+made = []
+def build_engine(job, *rest):  # the stand-in has no builder; what one would leave is written
+    way = job.options.scores
+    made.append(way)
+    path = {{"kernel": built, "function": lambda: scored("function"), "plugin": lambda: scored("registered")}}[way]()
+    engine = read_engine(job.key, engine_folder())
+    engine.header.setdefault("plugin", "")
+    return engine
+engine_scores.build_engine = build_engine
+path = built()
+before = path.read_bytes()
+bundle = Bundle.open(BUNDLE)
+timer = lambda work, count: bench_engine.microseconds(work, count)
+result = engine_scores.compare_ways(bundle, "tensorrt", "fp32", list(images(20)), 5, timer)
+assert made == ["kernel", "function", "plugin"]
+assert path.read_bytes() == before
+assert engine_scores.agree(result), result
+for way in made:
+    assert result[way]["largest_difference_to_reference"] < 1e-5
+    assert result[way]["largest_difference_to_kernel"] < 1e-5
+    assert result[way]["captured"] and result[way]["frame_1280x720_to_scores_us"]["p50"] > 0
+assert result["plugin"]["plugin"] == "registered"
+result["plugin"]["largest_difference_to_reference"] = float("nan")
+assert not engine_scores.agree(result)
+assert not engine_scores.agree({{"failed": "no builder"}})
+def nothing(job, *rest):
+    engine = read_engine(job.key, engine_folder())
+    engine.header["plugin"] = ""
+    return engine
+engine_scores.build_engine = nothing
+refused(lambda: engine_scores.compare_ways(bundle, "tensorrt", "fp32", [], 1, timer), "is not the one that was opened")
+assert path.read_bytes() == before
+""",
+    )
