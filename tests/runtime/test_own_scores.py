@@ -292,7 +292,8 @@ def nothing(job, *rest):
     engine.header["plugin"] = ""
     return engine
 engine_scores.build_engine = nothing
-refused(lambda: engine_scores.compare_ways(bundle, "tensorrt", "fp32", [], 1, timer), "is not the one that was opened")
+few = list(images(2))
+refused(lambda: engine_scores.compare_ways(bundle, "tensorrt", "fp32", few, 1, timer), "is not the one that was opened")
 assert path.read_bytes() == before
 """,
     )
