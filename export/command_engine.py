@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps(rows, indent=2))
     else:
-        _print(rows, f"{bundle.name} on {trt.engine}, for {target}")
+        inside = "" if options.scores == KERNEL else f"; scores inside, by {rows[0]['plugin']} {options.scores}"
+        _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))
     for precision in precisions:
         if bundle.calibration(trt.flavour, precision) is None:
             tell(

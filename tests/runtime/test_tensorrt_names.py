@@ -90,6 +90,8 @@ for kind, members in {PLUGIN_PACKAGE!r}.items():
     # Parameters of a launch are made with the object, not with its class.
     made = found() if kind == "KernelLaunchParams" else found
     assert not [member for member in members if not hasattr(made, member)], (kind, members)
+    # NVIDIA's package tensorrt takes over what the bindings' __all__ lists, and no more.
+    assert not [name for name in ([kind] if kind else members) if name not in package.__all__], (kind, members)
 assert all(hasattr(tensorrt, name) for name in ("QuickPluginCreationRequest", "IPluginV3QuickAOTBuild"))
 print("checked")
 """

@@ -89,6 +89,9 @@ one.type = trt.DataType.HALF
 many.desc = one
 assert not plugin.supports_format_combination(0, [many] * 6, 2)
 other.enqueue([one, one], [one] * 4, [256, 512], [1024, 2048, 3072, 4096], 0, 77)
+other._module = SimpleNamespace(DimsExprs=list)  # its elements come from a builder only
+shapes = other.get_output_shapes([["N", 1000], [1]], [], SimpleNamespace(constant=lambda value: value))
+assert shapes == [["N", 1000], ["N", 1], ["N", 1], ["N", 1]], shapes
 _, large = described((1, 70000))
 try:
     plugin.configure_plugin([large, large], [large] * 4)
