@@ -17,12 +17,13 @@ import numpy.typing as npt
 from framegate.cuda_kernels.driver import Driver, HostMemory
 from framegate.cuda_kernels.entropy_launch import Record, Thresholds, Verdict, plan_rows, read_record
 from framegate.cuda_kernels.kernels import Kernels
+from framegate.cuda_kernels.plugin_launch import OUTPUTS
 
 KERNEL, PLUGIN, FUNCTION = "kernel", "plugin", "function"
 WAYS = (KERNEL, PLUGIN, FUNCTION)
 """Who computes the scores: our kernel behind the engine, our kernel inside it, or the engine's own layers."""
 
-SCORES = ("probabilities", "entropy", "margin", "energy")
+SCORES = OUTPUTS
 """Outputs of an engine that computes them itself: float32 (N, C) and three times (N, 1), entropy in nats."""
 
 TEMPERATURE = "temperature"

@@ -20,6 +20,7 @@ import pytest
 
 RELEASES = {
     "10.3": "tensorrt-cu12-bindings==10.3.0",
+    "10.7": "tensorrt-cu12-bindings==10.7.0",
     "10.13": "tensorrt-cu12-bindings==10.13.3.9",
     "10.16": "tensorrt-cu12-bindings==10.16.0.72",
     "11.4": "tensorrt-cu13-bindings==11.4.0.106",
