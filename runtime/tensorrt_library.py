@@ -26,6 +26,8 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 _KEPT_MESSAGES = 8
 
+_loggers: list[Any] = []  # TensorRT keeps the first one for the process, and what has no logger of its own uses it
+
 
 @dataclass(frozen=True)
 class TensorRt:
@@ -139,6 +141,7 @@ class Messages:
 
         self._kept = kept
         self.native = Collector()
+        _loggers.append(self.native)
 
     def take(self) -> str:
         """The errors since the last call in one line, the first first; empty if there were none."""

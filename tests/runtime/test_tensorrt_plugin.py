@@ -265,6 +265,19 @@ def test_the_kind_of_plugin_follows_from_what_the_release_has(release):
     assert [line for line in output.splitlines() if "TRT" in line] == []
 
 
+def test_a_logger_outlives_what_was_made_with_it():
+    """The plugin registry logs to the process's first logger, also when the build that brought it is over."""
+    run(
+        "11.4",
+        """
+import gc, weakref
+native = weakref.ref(flavour.logger().native)
+gc.collect()
+assert native() is not None
+""",
+    )
+
+
 def test_rtx_takes_no_plugin_and_says_so():
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     trt = load_tensorrt("tensorrt-rtx")
