@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framegate.export.onnx_pooled import without_pooled
 from framegate.models.pixels import PixelInput
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
@@ -135,7 +136,8 @@ class Network(nn.Module):
         super().__init__()
         self.prepare = prepare
         try:
-            graph = onnx.load(str(path)).graph
+            # Only what leads to the logits: a monitor's own output is computed by the runtime.
+            graph = without_pooled(onnx.load(str(path))).graph
         except Exception as error:  # the parser raises whatever strange bytes provoke
             raise BundleError(f"network {path}: not an ONNX file ({type(error).__name__})") from error
         unknown = sorted({node.op_type for node in graph.node} - set(_OPERATORS) - {"Cast", "Constant"})

@@ -16,7 +16,7 @@ import numpy as np
 from framegate.cuda_kernels.reference import SoftmaxScores, softmax_scores
 from framegate.evaluation.observations import NO_LABEL, Observations
 from framegate.evaluation.score import Compute, FittedScore, Floats, Learned, Score
-from framegate.export.calibrate import fit_temperature
+from framegate.export.temperature import fit_temperature
 from framegate.runtime.errors import CalibrationError
 
 GEN_EXPONENT = 0.1

@@ -22,7 +22,7 @@ from framegate.evaluation.selective import accepts, curve, threshold_at
 from framegate.evaluation.suite import Suite
 from framegate.evaluation.suite_batchwise import BatchProtocols
 from framegate.evaluation.suite_plan import RESEARCH_EPSILON
-from framegate.export.calibrate import fit_temperature
+from framegate.export.temperature import fit_temperature
 from framegate.runtime.bundle import Bundle
 
 _CURVES = ("entropy", "1 - max probability", "energy")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate.export.calibrate import Logits, Promise, calibrate, fingerprint
-from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.decisions import Outputs
+from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_outputs
 from framegate.export.parity import ParityRow, check_accuracy, compare
 from framegate.export.splits import Splits
 from framegate.runtime.bundle import sha256_file
@@ -22,14 +23,14 @@ class Reference:
     Attributes:
         key: How the report calls it, e.g. ``torch``.
         engine: Name and version of the library that computed its outputs.
-        test: Its logits (N, classes) on the test split.
-        calibration: Its logits on the calibration split.
+        test: Its outputs on the test split.
+        calibration: Its outputs on the calibration split.
     """
 
     key: str
     engine: str
-    test: Logits
-    calibration: Logits
+    test: Outputs
+    calibration: Outputs
 
 
 class Assessment:
@@ -54,14 +55,15 @@ class Assessment:
         self.rows: dict[str, ParityRow] = {reference.key: first}
         self.calibrations: dict[str, Calibration] = {}
 
-    def _calibrate(self, logits: Logits, model_sha256: str, engine: str) -> Calibration:
+    def _calibrate(self, outputs: Outputs, model_sha256: str, engine: str) -> Calibration:
         return calibrate(
-            logits,
+            outputs,
             self._splits.calibration.labels,
             self._promise,
             split_sha256=self._split_sha256,
             model_sha256=model_sha256,
             engine=engine,
+            groups=self._splits.calibration.groups,
         )
 
     def add(self, precision: str, model: Path, spec: PreprocessSpec, progress: Progress) -> None:
@@ -77,8 +79,8 @@ class Assessment:
         rows, calibrations = {}, {}
         for backend in CPU_BACKENDS:
             key = record_key(backend, precision)
-            outputs, engine = backend_logits(backend, model, spec, image_sets, progress)
-            check_accuracy(key, outputs["test"], self._reference.test, labels)
+            outputs, engine = backend_outputs(backend, model, spec, image_sets, progress)
+            check_accuracy(key, outputs["test"].logits, self._reference.test.logits, labels)
             calibrations[key] = self._calibrate(outputs["calibration"], sha256_file(model), engine)
             rows[key] = compare(key, outputs["test"], calibrations[key], self._reference.test, self._own, labels)
         self.rows.update(rows)

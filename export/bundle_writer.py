@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -93,6 +94,20 @@ def write_calibration(folder: Path, calibrations: Mapping[str, Calibration]) -> 
     """
     records = {key: calibrations[key].to_json() for key in sorted(calibrations)}
     write_bundle_json(folder, CALIBRATION, {"format": CALIBRATION_FORMAT, "records": records})
+
+
+def replace_calibrations(folder: Path, calibrations: Mapping[str, Calibration]) -> None:
+    """Write other calibrations into a complete (temporary) bundle, and their hash into its manifest."""
+    write_calibration(folder, calibrations)
+    update_manifest(folder)
+
+
+def update_manifest(folder: Path, **changes: object) -> None:
+    """Change entries of the manifest of a (temporary) bundle, and hash its files anew."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    manifest |= {**changes, "files": {file: sha256_file(folder / file) for file in files}}
+    write_bundle_json(folder, MANIFEST, manifest)
 
 
 def write_manifest(

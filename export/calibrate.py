@@ -1,27 +1,36 @@
-"""Temperature and threshold from the outputs of the very backend and precision that will run."""
+"""Temperature, limits, score and threshold from the outputs of the very backend and precision that will run.
+
+The calibration split is divided once, by whole units (tracks, where frames come in tracks): one part designs, the
+other proves. The design part sets the temperature, the limits of the signals, which score is compared, and the order
+in which thresholds are tested; nothing that the proof is made with has been looked at before. A frame outside a limit
+counts as rejected in the proof, so the promise is about the whole verdict of a single frame.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from framegate.cuda_kernels.reference import softmax_scores
-from framegate.export.selective_risk import Flags, Floats, check_promise, select_threshold
+from framegate.export.decisions import Flags, Floats, Outputs, predicted, values_of, within
+from framegate.export.selective_risk import METHODS, check_promise, select_threshold
+from framegate.export.temperature import Labels, fit_temperature
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.calibration import Calibration
-from framegate.runtime.errors import CalibrationError
+from framegate.runtime.calibration import SCORES, Calibration, Limit
+from framegate.runtime.errors import CalibrationError, UsageError
+from framegate.runtime.monitor import SHIFT
 
-Logits = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-
-DESIGN_SHARE = 0.5
-"""Share of the calibration split that sets the temperature and the order in which thresholds are tested."""
-_TEMPERATURES = (0.05, 20.0)
+AUTO = "auto"
+DESIGN_SHARE = 0.3
+"""Share of the calibration units that design; the rest proves, where images are worth more."""
+LIMITED = (("energy", "low"), (SHIFT, "high"))
+"""Which signals are limited, and on which side: an attack makes a network too certain, its energy too low."""
+QUANTILES = 100
+_DRAWS = 20_000
+_WINDOW_SHARE = 0.01
+_WORTH_CHANGING = 0.01  # of coverage: less is not worth leaving entropy for
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,19 @@ class Promise:
         target_risk: Largest share of errors among accepted frames, in (0, 1).
         confidence_level: Probability with which the target is kept, in (0, 1).
         seed: Which images go to which part of the calibration split.
+        method: How the threshold is proved, see `framegate.export.selective_risk`.
+        score: What is compared with the threshold; ``auto`` takes the one that the design images favour.
+        limit_share: Share of clean frames that all limits together may reject, in [0, 0.5); 0 sets no limits.
+        window: Also limit the mean of the monitor's ``shift`` over so many frames of a stream; 0 does not.
     """
 
     target_risk: float = 0.02
     confidence_level: float = 0.95
     seed: int = 0
+    method: str = METHODS[0]
+    score: str = AUTO
+    limit_share: float = 0.01
+    window: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -45,6 +62,14 @@ class Promise:
             UsageError: A value is outside its range.
         """
         check_promise(self.target_risk, self.confidence_level)
+        if self.method not in METHODS:
+            raise UsageError(f"method: {self.method!r} given, expected {' or '.join(METHODS)}")
+        if self.score not in (AUTO, *SCORES, SHIFT):
+            raise UsageError(f"score: {self.score!r} given, expected {', '.join((AUTO, *SCORES, SHIFT))}")
+        if not 0 <= self.limit_share < 0.5:
+            raise UsageError(f"limit share: {self.limit_share:g} given, expected a number from 0 to below 0.5")
+        if self.window != 0 and not 2 <= self.window <= 256:
+            raise UsageError(f"window: {self.window} frames given, expected 2 to 256, or 0 for none")
 
 
 def fingerprint(split: LabelledImages) -> str:
@@ -54,86 +79,65 @@ def fingerprint(split: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def negative_log_likelihood(logits: Logits, labels: Labels, temperature: float) -> float:
-    """Mean of -log p(label) in nats at a temperature."""
-    shifted = logits.astype(np.float64) / temperature
-    shifted -= shifted.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))
-
-
-def _golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6) -> float:
-    """The minimum of a function with one valley (Kiefer 1953)."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > tolerance:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
-
-
-def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature in [0.05, 20] of least negative log likelihood (Guo et al. 2017, arXiv:1706.04599).
-
-    The likelihood is convex in 1 / temperature, hence has one valley in its logarithm too.
-
-    Raises:
-        CalibrationError: No row of logits is finite.
-    """
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.any():
-        raise CalibrationError("calibration: no image has finite logits; the model's outputs are not usable")
-    usable, known = logits[finite], labels[finite]
-    low, high = (math.log(value) for value in _TEMPERATURES)
-    return math.exp(_golden_section(lambda x: negative_log_likelihood(usable, known, math.exp(x)), low, high))
-
-
-def scores_and_errors(logits: Logits, labels: Labels, temperature: float) -> tuple[Floats, Flags]:
-    """Entropy in nats (NaN where there is no distribution) and whether the prediction is wrong."""
-    result = softmax_scores(logits, temperature)
-    return result.entropy, result.argmax != labels
-
-
 def calibrate(
-    logits: Logits, labels: Labels, promise: Promise, *, split_sha256: str, model_sha256: str, engine: str
+    outputs: Outputs,
+    labels: Labels,
+    promise: Promise,
+    *,
+    split_sha256: str,
+    model_sha256: str,
+    engine: str,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Calibration:
-    """Fit the temperature on one part of the calibration split and prove the threshold on the other.
-
-    The parts are disjoint, so that nothing the threshold is tested with has been looked at before.
+    """Design on one part of the calibration split and prove the threshold on the other.
 
     Args:
-        logits: (N, classes), the outputs on the calibration split.
+        outputs: Of the engine on the calibration split, N images.
         labels: (N,).
         promise: What shall hold.
         split_sha256: `fingerprint` of the split.
-        model_sha256: The model file that computed the logits.
+        model_sha256: The model file that computed the outputs.
         engine: Name and version of the engine that ran it.
+        groups: (N,) number of each image's unit (track); frames of a unit are alike and count as one: the proof takes
+            one frame of each at random, so the promise is about a random frame of a new unit. None: each image is one.
 
     Raises:
-        CalibrationError: No threshold keeps the promise.
+        CalibrationError: The split or the outputs are not usable, or no threshold keeps the promise.
     """
-    order = np.random.default_rng(promise.seed).permutation(len(labels))
-    cut = round(len(order) * DESIGN_SHARE)
-    design, test = order[:cut], order[cut:]
-    if len(design) == 0:
-        raise CalibrationError(f"calibration: {len(labels)} images given; give a few thousand")
-    temperature = fit_temperature(logits[design], labels[design])
-    selection = select_threshold(
-        scores_and_errors(logits[design], labels[design], temperature),
-        scores_and_errors(logits[test], labels[test], temperature),
-        promise.target_risk,
-        promise.confidence_level,
-    )
+    _check_split(outputs, labels)
+    design, test = split_units(len(labels), groups, promise.seed)
+    if min(len(design), len(test)) == 0:
+        units = len(labels) if groups is None else len(np.unique(groups))
+        raise CalibrationError(f"calibration: {len(labels)} images in {units} units given; give a few thousand images")
+    temperature = fit_temperature(outputs.logits[design], labels[design])
+    values = values_of(outputs, temperature)
+    wrong = predicted(outputs) != labels
+    limits = choose_limits({name: each[design] for name, each in values.items()}, promise.limit_share)
+    if promise.window:
+        limits += choose_window(values, design, groups, promise)
+    inside = within(values, limits)
+    score = promise.score
+    if score == AUTO:
+        score = choose_score(values, wrong, inside, design, promise.target_risk)
+    elif score not in values:
+        raise CalibrationError(f"calibration: score {score!r} was asked for, this bundle gives {', '.join(values)}")
+    compared = np.where(inside, values[score], np.nan)
+    _check_scores(score, compared)
+    try:
+        selection = select_threshold(
+            (compared[design], wrong[design]),
+            (compared[test], wrong[test]),
+            promise.target_risk,
+            promise.confidence_level,
+            promise.method,
+        )
+    except CalibrationError as error:
+        raise CalibrationError(str(error) + _guessing(outputs, labels)) from error
+    tested = values[score][test]
+    quantiles = np.quantile(tested[np.isfinite(tested)], np.linspace(0, 1, QUANTILES + 1))
     return Calibration(
         temperature=temperature,
-        score="entropy",
+        score=score,
         threshold=selection.threshold,
         target_risk=promise.target_risk,
         confidence_level=promise.confidence_level,
@@ -144,4 +148,142 @@ def calibrate(
         fingerprint=split_sha256,
         model_sha256=model_sha256,
         engine=engine,
+        method=promise.method,
+        groups=None if groups is None else len(np.unique(groups)),
+        limits=limits,
+        score_quantiles=tuple(float(each) for each in np.maximum.accumulate(quantiles)),
+    )
+
+
+def split_units(count: int, groups: npt.NDArray[np.int64] | None, seed: int) -> tuple[Labels, Labels]:
+    """Positions of the images that design and of those that prove: no unit in both, one image of each unit proves."""
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        order = rng.permutation(count)
+        cut = round(count * DESIGN_SHARE)
+        return order[:cut], order[cut:]
+    order = rng.permutation(count)
+    # The first image of each unit in a random order is a random image of the unit.
+    units, first = np.unique(groups[order], return_index=True)
+    chosen = rng.permutation(len(units))
+    cut = round(len(units) * DESIGN_SHARE)
+    design = np.flatnonzero(np.isin(groups, units[chosen[:cut]]))
+    return design, order[first[chosen[cut:]]]
+
+
+def choose_limits(values: dict[str, Floats], share: float) -> tuple[Limit, ...]:
+    """Limits that a share of the design images fail in all, the same share for each signal.
+
+    Args:
+        values: Signal -> (n,) values of the design images.
+        share: In [0, 0.5).
+    """
+    known = [(signal, side) for signal, side in LIMITED if signal in values]
+    if share == 0 or not known:
+        return ()
+    tail = share / len(known)
+    limits = []
+    for signal, side in known:
+        finite = values[signal][np.isfinite(values[signal])]
+        if finite.size == 0:
+            raise CalibrationError(f"calibration: no image has a finite {signal}; the network's outputs are not usable")
+        if side == "low":
+            limits.append(Limit(signal, low=float(np.quantile(finite, tail, method="lower"))))
+        else:
+            limits.append(Limit(signal, high=float(np.quantile(finite, 1 - tail, method="higher"))))
+    return tuple(limits)
+
+
+def choose_window(
+    values: dict[str, Floats], design: Labels, groups: npt.NDArray[np.int64] | None, promise: Promise
+) -> tuple[Limit, ...]:
+    """The limit of the mean ``shift`` over a window, which the limit share of clean streams exceed.
+
+    With units, the streams are the design units themselves, in the order of the split, and a stream exceeds the limit
+    if any of its windows does. Without, they are windows of independent images, and frames of a real stream, which
+    resemble each other, will exceed the limit more often.
+    """
+    if SHIFT not in values:
+        raise CalibrationError(
+            f"calibration: a window of {promise.window} frames was asked for, but this bundle has no monitor; "
+            "framegate monitor BUNDLE adds one"
+        )
+    shift = values[SHIFT]
+    if groups is None:
+        draws = np.random.default_rng(promise.seed).choice(design, (_DRAWS, promise.window))
+        means = shift[draws].mean(axis=1)
+    else:
+        units = [np.flatnonzero(groups == unit) for unit in np.unique(groups[design])]
+        kernel = np.full(promise.window, 1 / promise.window)
+        long = [np.convolve(shift[unit], kernel, "valid").max() for unit in units if len(unit) >= promise.window]
+        means = np.array(long)
+    means = means[np.isfinite(means)]
+    share = promise.limit_share or _WINDOW_SHARE
+    if len(means) < 1 / share:
+        raise CalibrationError(
+            f"calibration: {len(means)} design streams of at least {promise.window} frames; to let {share:.1%} of "
+            f"clean streams exceed a limit, {int(np.ceil(1 / share))} are needed. Give more data, or a larger "
+            "--limit-share"
+        )
+    return (Limit(SHIFT, high=float(np.quantile(means, 1 - share, method="higher")), frames=promise.window),)
+
+
+def choose_score(values: dict[str, Floats], wrong: Flags, inside: Flags, design: Labels, target_risk: float) -> str:
+    """The score that accepts most design images at the target risk; entropy unless another accepts a point more."""
+    coverages = {name: _coverage_at(values[name][design], (wrong & inside)[design], inside[design], target_risk)
+                 for name in SCORES}  # fmt: skip
+    best = max(SCORES, key=lambda name: coverages[name])
+    return best if coverages[best] >= coverages["entropy"] + _WORTH_CHANGING else "entropy"
+
+
+def _coverage_at(scores: Floats, wrong: Flags, usable: Flags, target_risk: float) -> float:
+    """Largest share of images that a threshold on the score accepts with at most the target share of errors."""
+    keep = usable & np.isfinite(scores)
+    order = np.argsort(scores[keep], kind="stable")
+    errors = np.cumsum(wrong[keep][order])
+    accepted = np.arange(1, len(errors) + 1)
+    good = np.flatnonzero(errors <= target_risk * accepted)
+    return float(accepted[good[-1]] / len(scores)) if len(good) else 0.0
+
+
+def _check_split(outputs: Outputs, labels: Labels) -> None:
+    if len(labels) == 0:
+        raise CalibrationError("calibration: 0 images given; give a few thousand")
+    if len(outputs) != len(labels):
+        raise CalibrationError(f"calibration: {len(outputs)} outputs, {len(labels)} labels; they must belong together")
+    classes = outputs.logits.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise CalibrationError(
+            f"calibration: labels run from {labels.min()} to {labels.max()}, the network knows 0 to {classes - 1}; "
+            "give data with this network's labels"
+        )
+    if len(np.unique(labels)) < 2:
+        raise CalibrationError(
+            f"calibration: all {len(labels)} images have one label, number {labels[0]}; a threshold from them says "
+            "nothing about the others. Give images of all labels"
+        )
+
+
+def _check_scores(score: str, compared: Floats) -> None:
+    finite = compared[np.isfinite(compared)]
+    if finite.size == 0:
+        raise CalibrationError(
+            "calibration: no image has finite logits and a finite score; the model's outputs are not usable"
+        )
+    if finite.min() == finite.max():
+        raise CalibrationError(
+            f"calibration: all {len(finite)} images have the same {score}, {finite[0]:.6g}; it cannot tell right from "
+            "wrong. Is the model file the trained one?"
+        )
+
+
+def _guessing(outputs: Outputs, labels: Labels) -> str:
+    """A hint if the network does no better than always giving the most frequent label."""
+    right = float((predicted(outputs) == labels).mean())
+    usual = float(np.bincount(labels).max() / len(labels))
+    if right > usual:
+        return ""
+    return (
+        f". The network is right on {right:.1%} of these images, always giving the most frequent label on {usual:.1%}: "
+        "do labels and images belong together?"
     )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from framegate.export.bundle_writer import staged, write_calibration
+from framegate.export.bundle_writer import replace_calibrations, staged
 from framegate.export.calibrate import Promise, calibrate, fingerprint
 from framegate.export.labelled_data import load_calibration
-from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_logits
+from framegate.export.model_outputs import CPU_BACKENDS, Progress, backend_outputs
 from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backend import BACKENDS, choose_backend
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration, record_key
 from framegate.runtime.console import OUT, progress_bar, say
 
@@ -54,6 +53,17 @@ def calibrate_bundle(
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
     bundle = Bundle.open(path)
+    found = calibrations_of(bundle, split, backend, precision, promise, progress)
+    with staged(path, force=True) as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True)
+        replace_calibrations(folder, {**bundle.calibrations, **found})
+    return found
+
+
+def calibrations_of(
+    bundle: Bundle, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
     backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
     pairs = [
         (name, each)
@@ -65,7 +75,7 @@ def calibrate_bundle(
     found = {}
     for name, each in pairs:
         model = bundle.model_path(each)
-        outputs, engine = backend_logits(name, model, bundle.preprocess, {"": split.images}, progress)
+        outputs, engine = backend_outputs(name, model, bundle.preprocess, {"": split.images}, progress, bundle.monitor)
         found[record_key(name, each)] = calibrate(
             outputs[""],
             split.labels,
@@ -73,13 +83,8 @@ def calibrate_bundle(
             split_sha256=split_sha256,
             model_sha256=bundle.hashes[model.name],
             engine=engine,
+            groups=split.groups,
         )
-    with staged(path, force=True) as folder:
-        shutil.copytree(path, folder, dirs_exist_ok=True)
-        write_calibration(folder, {**bundle.calibrations, **found})
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["files"][CALIBRATION] = sha256_file(folder / CALIBRATION)
-        write_bundle_json(folder, MANIFEST, manifest)
     return found
 
 
@@ -93,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     promise = promise_of(arguments)
     bundle = Bundle.open(arguments.bundle)
     with progress_bar() as progress:
-        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress)
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
     say(f"bundle: {arguments.bundle}")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from framegate.export.image_folder import NamedImages
 from framegate.export.labelled_data import load_comparison
-from framegate.export.model_outputs import Progress, backend_logits
+from framegate.export.model_outputs import Progress, backend_outputs
 from framegate.export.verify import Comparison, Decision, Side, compare_sides, to_json
 from framegate.runtime.backend import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
@@ -131,11 +131,12 @@ def verify_bundle(
     for backend, precision in pairs:
         calibration = bundle.calibration(backend, precision)
         assert calibration is not None  # checked by chosen_pairs
-        outputs, engine = backend_logits(
-            backend, bundle.model_path(precision), bundle.preprocess, {"": data.images.images}, progress
+        outputs, engine = backend_outputs(
+            backend, bundle.model_path(precision), bundle.preprocess, {"": data.images.images}, progress, bundle.monitor
         )
-        if outputs[""].shape[1] != len(bundle.labels):
-            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, {outputs[''].shape[1]} logits")
+        classes = outputs[""].logits.shape[1]
+        if classes != len(bundle.labels):
+            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, {classes} logits")
         sides.append(Side(record_key(backend, precision), engine, outputs[""], calibration))
     return compare_sides(sides[0], sides[1], data.images.labels, worst, progress)
 

@@ -14,6 +14,7 @@ from torch import nn
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference, assess_all
 from framegate.export.calibrate import Promise
+from framegate.export.decisions import Outputs
 from framegate.export.fold import deployment_model
 from framegate.export.half_check import check_half
 from framegate.export.model_outputs import Progress
@@ -134,7 +135,9 @@ def _compare_and_calibrate(
     """Gate, calibrate and compare every backend and precision with the trained network."""
     image_sets = {"test": splits.test.images, "calibration": splits.calibration.images}
     outputs = torch_logits(model, spec, image_sets, progress)
-    reference = Reference("torch", f"torch {torch.__version__}", outputs["test"], outputs["calibration"])
+    reference = Reference(
+        "torch", f"torch {torch.__version__}", Outputs(outputs["test"]), Outputs(outputs["calibration"])
+    )
     assessment = Assessment(reference, splits, promise)
     assess_all(assessment, folder, MODELS, spec, progress)
     return assessment.table(), assessment.calibrations

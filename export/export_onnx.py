@@ -13,6 +13,7 @@ import onnxruntime as ort
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference
 from framegate.export.calibrate import Promise
+from framegate.export.decisions import Outputs
 from framegate.export.export_bundle import MODELS, QUANTISER_IMAGES, ExportReport
 from framegate.export.half_check import check_half
 from framegate.export.model_outputs import STEP, Images, Logits, Progress
@@ -150,7 +151,7 @@ def _reference(asked: ForeignExport, splits: Splits, progress: Progress) -> Refe
         return rows
 
     test, calibration = logits(splits.test.images), logits(splits.calibration.images)
-    return Reference("source", f"onnxruntime {ort.__version__}", test, calibration)
+    return Reference("source", f"onnxruntime {ort.__version__}", Outputs(test), Outputs(calibration))
 
 
 def _tensors(images: Images, spec: PreprocessSpec) -> Logits:

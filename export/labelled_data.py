@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,23 @@ import numpy as np
 from framegate.export.image_folder import NamedImages, is_image_folder, read_image_folder
 from framegate.export.splits import Splits
 from framegate.models import datasets
-from framegate.models.labelled import LabelledImages
-from framegate.runtime.errors import DataError
+from framegate.models.labelled import LabelledImages, Labels
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
+AUTO, NONE = "auto", "none"
 LARGEST = 10_000
 """Images of a folder that are used, unless told otherwise: they lie in memory."""
 _TRAIN, _CALIBRATION = 0.1, 0.6
 """Shares of a folder of images; the rest is for the test."""
 
 
-def load_splits(place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> Splits:
+def load_splits(
+    place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress, group: str = AUTO
+) -> Splits:
     """Images for INT8 ranges, calibration and test: disjoint, and the same in every run.
 
     Args:
@@ -32,36 +37,46 @@ def load_splits(place: Path, labels: tuple[str, ...], spec: PreprocessSpec, prog
         labels: The network's labels, in the order of its outputs.
         spec: How an image becomes the network's input.
         progress: Called during the work.
+        group: Which images belong together (tracks, recordings), so that no unit is in two splits and calibration
+            counts units: ``auto`` takes the data set's own tracks if it has any, ``none`` takes every image for
+            itself, anything else is a regular expression for a folder's LABEL/FILE names, whose first group is the
+            unit.
 
     Raises:
         DataError: There are no such data, or they have other labels.
+        UsageError: The regular expression cannot be used.
     """
     if _is_folder(place):
         named = read_image_folder(place, labels, spec, LARGEST, progress)
-        images = named.images
-        cuts = [round(len(images) * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
-        if not 0 < cuts[0] < cuts[1] < len(images):
+        images = replace(named.images, groups=_units(named.names, group))
+        parts = _cut(images)
+        if not all(len(part) for part in parts):
             raise DataError(f"{place}: {len(images)} images; give at least a few hundred")
-        parts = np.split(np.arange(len(images)), cuts)
         train, calibration, test = (
             images.subset(part, name) for part, name in zip(parts, ("train", "calibration", "test"), strict=True)
         )
         return Splits(train, calibration, test, labels)
     data = _known(place, spec)
-    train, calibration = (_in_order(split, data.labels, labels, place) for split in data.load_training(place))
+    _check_group(place, group)
+    train, calibration = (
+        _in_order(_ungrouped(split, group), data.labels, labels, place) for split in data.load_training(place)
+    )
     return Splits(train, calibration, _in_order(data.load_test(place), data.labels, labels, place), labels)
 
 
-def load_calibration(place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
+def load_calibration(
+    place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress, group: str = AUTO
+) -> LabelledImages:
     """The calibration part of `load_splits`, without reading a known data set's test images.
 
     Raises:
         DataError: There are no such data, or they have other labels.
     """
     if _is_folder(place):
-        return load_splits(place, labels, spec, progress).calibration
+        return load_splits(place, labels, spec, progress, group).calibration
     data = _known(place, spec)
-    return _in_order(data.load_training(place)[1], data.labels, labels, place)
+    _check_group(place, group)
+    return _in_order(_ungrouped(data.load_training(place)[1], group), data.labels, labels, place)
 
 
 def load_comparison(
@@ -85,6 +100,48 @@ def load_comparison(
     images = _in_order(data.load_test(place), data.labels, labels, place)
     images = images.subset(np.arange(len(images))[:limit], images.name)
     return NamedImages(images, ("",) * len(images))
+
+
+def _units(names: Sequence[str], group: str) -> Labels | None:
+    """(N,) unit of each file of a folder, None if each stands for itself."""
+    if group in (AUTO, NONE):
+        return None
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise UsageError(f"group: {group!r} is no regular expression ({error})") from error
+    if not pattern.groups:
+        raise UsageError(f"group: {group!r} has no group; put the part that names the unit in brackets: '(.+)_\\d+'")
+    found = []
+    for name in names:
+        match = pattern.search(name)
+        if match is None or match.group(1) is None:
+            raise UsageError(f"group: {group!r} does not match {name!r}; every file needs a unit")
+        found.append(match.group(1))
+    return np.unique(np.array(found), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _cut(images: LabelledImages) -> list[Labels]:
+    """Positions for training, calibration and test; a unit stays whole, in the order in which units come."""
+    units = np.arange(len(images)) if images.groups is None else images.groups
+    _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[inverse.reshape(-1)]  # of each image's unit, by first appearance
+    cuts = [round(len(first) * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
+    return [
+        np.flatnonzero((rank >= low) & (rank < high)) for low, high in zip((0, *cuts), (*cuts, len(first)), strict=True)
+    ]
+
+
+def _check_group(place: Path, group: str) -> None:
+    if group not in (AUTO, NONE):
+        raise UsageError(
+            f"group: {group!r} was asked for, but {place} is a known data set with its own tracks or none; "
+            f"give {AUTO} or {NONE}"
+        )
+
+
+def _ungrouped(split: LabelledImages, group: str) -> LabelledImages:
+    return replace(split, groups=None) if group == NONE else split
 
 
 def _is_folder(place: Path) -> bool:
@@ -117,4 +174,4 @@ def _in_order(split: LabelledImages, names: tuple[str, ...], labels: tuple[str, 
             f"{len(labels)} ({', '.join(labels[:3])}, ...); the labels must have the data set's names"
         )
     number = np.array([labels.index(name) for name in names], np.int64)
-    return LabelledImages(split.name, split.images, number[split.labels])
+    return LabelledImages(split.name, split.images, number[split.labels], split.groups)

@@ -139,18 +139,28 @@ def with_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     graph = result.graph
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {value.name: value for value in (*inferred.value_info, *inferred.output)}
-    by_name = {node.name: node for node in graph.node}
     for tap in taps:
-        if tap not in by_name:
-            layers = ", ".join(node.name for node in graph.node if node.op_type in ("Conv", "Gemm"))
-            raise UsageError(f"tap {tap!r}: no such layer; there are {layers}")
-        at = by_name[tap].output[0]
-        followers = [node for node in graph.node if at in node.input]
-        if len(followers) == 1 and followers[0].op_type in _ACTIVATIONS:
-            at = followers[0].output[0]
+        at = activation_of(graph, tap)
         graph.node.append(helper.make_node("Cast", [at], [tap], f"{tap}.tap", to=TensorProto.FLOAT))
         value = onnx.ValueInfoProto()
         value.CopyFrom(shapes[at])
         value.name, value.type.tensor_type.elem_type = tap, TensorProto.FLOAT
         graph.output.append(value)
     return result
+
+
+def activation_of(graph: onnx.GraphProto, layer: str) -> str:
+    """Name of the tensor behind a layer and its activation function, if one follows.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    node = next((node for node in graph.node if node.name == layer), None)
+    if node is None:
+        layers = ", ".join(node.name for node in graph.node if node.op_type in ("Conv", "Gemm"))
+        raise UsageError(f"tap {layer!r}: no such layer; there are {layers}")
+    at = node.output[0]
+    followers = [node for node in graph.node if at in node.input]
+    if len(followers) == 1 and followers[0].op_type in _ACTIVATIONS:
+        at = followers[0].output[0]
+    return str(at)

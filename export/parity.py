@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from framegate.export.calibrate import Labels, Logits, scores_and_errors
-from framegate.export.selective_risk import Flags, accepts
+from framegate.export.decisions import Outputs, accepted, predicted
+from framegate.export.temperature import Labels, Logits
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
@@ -74,33 +74,29 @@ def check_accuracy(key: str, logits: Logits, reference: Logits, labels: Labels) 
         )
 
 
-def _accepted(logits: Logits, labels: Labels, calibration: Calibration) -> tuple[Flags, Flags]:
-    scores, wrong = scores_and_errors(logits, labels, calibration.temperature)
-    return accepts(scores, calibration.threshold), wrong
-
-
 def compare(
     key: str,
-    logits: Logits,
+    outputs: Outputs,
     calibration: Calibration,
-    reference: Logits,
+    reference: Outputs,
     reference_calibration: Calibration,
     labels: Labels,
     compared: int = COMPARED,
 ) -> ParityRow:
-    """Compare the logits of an exported file with the trained network's on the test split."""
-    accepted, wrong = _accepted(logits, labels, calibration)
-    reference_accepted, _ = _accepted(reference, labels, reference_calibration)
+    """Compare the outputs of an exported file with the trained network's on the test split."""
+    verdicts, wrong = accepted(outputs, calibration), predicted(outputs) != labels
+    reference_verdicts = accepted(reference, reference_calibration)
     first = slice(0, min(compared, len(labels)))
+    logits, expected = outputs.logits, reference.logits
     return ParityRow(
         key=key,
         compared=len(labels[first]),
         accuracy=accuracy(logits[first], labels[first]),
-        agreement=float(np.mean(logits[first].argmax(axis=1) == reference[first].argmax(axis=1))),
-        verdict_agreement=float(np.mean(accepted[first] == reference_accepted[first])),
-        largest_difference=float(np.abs(logits[first] - reference[first]).max()),
+        agreement=float(np.mean(logits[first].argmax(axis=1) == expected[first].argmax(axis=1))),
+        verdict_agreement=float(np.mean(verdicts[first] == reference_verdicts[first])),
+        largest_difference=float(np.abs(logits[first] - expected[first]).max()),
         test_images=len(labels),
         test_accuracy=accuracy(logits, labels),
-        test_coverage=float(np.mean(accepted)),
-        test_selective_risk=float(np.mean(wrong[accepted])) if accepted.any() else None,
+        test_coverage=float(np.mean(verdicts)),
+        test_selective_risk=float(np.mean(wrong[verdicts])) if verdicts.any() else None,
     )

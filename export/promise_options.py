@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from framegate.export.calibrate import Promise
+from framegate.export.calibrate import AUTO, Promise
+from framegate.export.labelled_data import AUTO as GROUP_AUTO
+from framegate.export.selective_risk import METHODS
+from framegate.runtime.calibration import SCORES
+from framegate.runtime.monitor import SHIFT
 
 
 def add_promise_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,36 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence-level", type=float, default=defaults.confidence_level, help="probability that the target is kept"
     )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=defaults.method,
+        help=f"how the threshold is proved (default: {METHODS[0]})",
+    )
+    parser.add_argument(
+        "--score",
+        choices=[AUTO, *SCORES, SHIFT],
+        default=defaults.score,
+        help="what is compared with the threshold (default: what the design images favour)",
+    )
+    parser.add_argument(
+        "--limit-share",
+        type=float,
+        default=defaults.limit_share,
+        help="share of clean frames that the limits of the signals may reject; 0 sets none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=defaults.window,
+        help="also limit the mean of the monitor's signal over so many frames of a stream (default: none)",
+    )
+    parser.add_argument(
+        "--group",
+        default=GROUP_AUTO,
+        help="which images belong together: auto (a data set's own tracks), none, or a regular expression for "
+        "LABEL/FILE whose first group is the unit (default: auto)",
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="which images serve which part of the work")
 
 
@@ -25,4 +59,12 @@ def promise_of(arguments: argparse.Namespace) -> Promise:
     Raises:
         UsageError: A value is outside its range.
     """
-    return Promise(arguments.target_risk, arguments.confidence_level, arguments.seed)
+    return Promise(
+        target_risk=arguments.target_risk,
+        confidence_level=arguments.confidence_level,
+        seed=arguments.seed,
+        method=arguments.method,
+        score=arguments.score,
+        limit_share=arguments.limit_share,
+        window=arguments.window,
+    )

@@ -38,15 +38,18 @@ def calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
     table = Table(
         title=f"Promise: at most {first.target_risk:.2%} of accepted frames wrong, with probability "
         f"{first.confidence_level:.0%}",
-        caption="for frames like the calibration data; not under attack",
+        caption="for frames like the calibration data; not under attack. Coverage and risk count frames outside the "
+        "limits as rejected",
     )
-    for column in ("", "temperature", "entropy <=", "coverage", "risk", "proved bound", "images"):
+    units = "images" if first.groups is None else "tracks"
+    for column in ("", "temperature", "score", "<=", "coverage", "risk", "proved bound", units):
         table.add_column(column, justify="right" if column else "left")
     for key in sorted(calibrations):
         item = calibrations[key]
         table.add_row(
             key,
             f"{item.temperature:.3f}",
+            item.score,
             f"{item.threshold:.4f}",
             f"{item.coverage:.1%}",
             f"{item.selective_risk:.2%}",

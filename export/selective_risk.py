@@ -3,10 +3,11 @@
 Selection with guaranteed risk is due to Geifman and El-Yaniv 2017 (arXiv:1705.08500): an exact binomial bound on the
 errors among accepted images, corrected for the number of thresholds tried. Their binary search pays for ceil(log2 m)
 thresholds, although which thresholds it visits depends on the data; a union over a fixed grid would pay for every one.
-This module tests thresholds in an order that was fixed beforehand on other images and stops at the first that fails:
-fixed sequence testing, which needs no correction at all (Angelopoulos et al. 2021, "Learn then Test",
+By default this module tests thresholds in an order that was fixed beforehand on other images and stops at the first
+that fails: fixed sequence testing, which needs no correction at all (Angelopoulos et al. 2021, "Learn then Test",
 arXiv:2110.01052, section 2.2 and appendix on split fixed sequence testing). So the whole confidence is spent on every
-threshold, the promise is exact for any sample size, and coverage is higher.
+threshold, the promise is exact for any sample size, and coverage is higher. Geifman and El-Yaniv's form is there too,
+with the union over all candidates, which keeps the promise whatever the data do.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from framegate.export.decisions import Flags, Floats
 from framegate.runtime.errors import CalibrationError, UsageError
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+METHODS = ("learn-then-test", "geifman-el-yaniv")
 
 CANDIDATES = 200
 """Thresholds that may be tested: the score quantiles of the design images at steps of half a percent."""
+
+
+_UNION_STEP = 10
+"""A union pays for every candidate, so Geifman and El-Yaniv's form tries only every so many."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,6 @@ class Selection:
     errors: int
     size: int
     risk_bound: float
-
-
-def accepts(scores: Floats, threshold: float) -> Flags:
-    """Which scores are accepted; NaN and infinities never are."""
-    with np.errstate(invalid="ignore"):
-        accepted: Flags = np.isfinite(scores) & (scores <= threshold)
-    return accepted
 
 
 @lru_cache(maxsize=4)
@@ -117,13 +114,25 @@ def _candidates(scores: Floats, wrong: Flags, target_risk: float) -> tuple[Float
     finite = np.sort(scores[np.isfinite(scores)])
     ranks = np.ceil(np.arange(1, CANDIDATES + 1) / CANDIDATES * len(finite)).astype(np.int64) - 1
     candidates = np.unique(finite[ranks])
-    chosen = [accepts(scores, float(threshold)) for threshold in candidates]
-    evidence = [_log_tail(int(wrong[each].sum()), int(each.sum()), target_risk) for each in chosen]
+    evidence = [_log_tail(errors, count, target_risk) for count, errors in _counts(scores, wrong, candidates)]
     return candidates, int(np.argmin(evidence))
 
 
+def _counts(scores: Floats, wrong: Flags, thresholds: Floats) -> list[tuple[int, int]]:
+    """For each threshold, how many images it accepts and how many of them are wrong; see `decisions.accepts`."""
+    finite = np.isfinite(scores)
+    order = np.argsort(scores[finite], kind="stable")
+    ordered, errors = scores[finite][order], np.concatenate(([0], np.cumsum(wrong[finite][order])))
+    counts = np.searchsorted(ordered, thresholds, side="right")
+    return list(zip(counts.tolist(), errors[counts].tolist(), strict=True))
+
+
 def select_threshold(
-    design: tuple[Floats, Flags], test: tuple[Floats, Flags], target_risk: float, confidence_level: float
+    design: tuple[Floats, Flags],
+    test: tuple[Floats, Flags],
+    target_risk: float,
+    confidence_level: float,
+    method: str = METHODS[0],
 ) -> Selection:
     """The largest threshold that keeps the promise.
 
@@ -132,6 +141,7 @@ def select_threshold(
         test: Scores and error flags of other images, on which they are tested; both exchangeable with later frames.
         target_risk: Largest share of errors among accepted frames, in (0, 1).
         confidence_level: Probability with which the target is kept, in (0, 1).
+        method: ``learn-then-test``, or ``geifman-el-yaniv`` with a union over all candidates.
 
     Raises:
         UsageError: target_risk or confidence_level is outside (0, 1).
@@ -142,29 +152,36 @@ def select_threshold(
     if not np.isfinite(design[0]).any() or not np.isfinite(scores).any():
         raise CalibrationError("calibration: no image has a finite score; the model's outputs are not usable")
     candidates, start = _candidates(*design, target_risk)
+    in_sequence = method == METHODS[0]
+    # Each of m thresholds may be wrong with probability delta / m, or, in a sequence, the first wrong one with delta.
+    tested = candidates[start:] if in_sequence else candidates[_UNION_STEP - 1 :: _UNION_STEP]
+    delta = (1.0 - confidence_level) / (1 if in_sequence else max(1, len(tested)))
     selection = None
-    for threshold in candidates[start:]:
-        accepted = accepts(scores, float(threshold))
-        count, errors = int(accepted.sum()), int(wrong[accepted].sum())
+    for threshold, (count, errors) in zip(tested, _counts(scores, wrong, tested), strict=True):
         # The bound is at most the target exactly if so few errors are this unlikely at the target.
-        if count == 0 or not _log_tail(errors, count, target_risk) <= math.log1p(-confidence_level):
-            break
-        bound = min(binomial_upper_bound(errors, count, confidence_level), target_risk)
+        if count == 0 or not _log_tail(errors, count, target_risk) <= math.log(delta):
+            if in_sequence:
+                break
+            continue
+        bound = min(binomial_upper_bound(errors, count, 1.0 - delta), target_risk)
         selection = Selection(float(threshold), count, errors, len(scores), bound)
     if selection is None:
-        raise CalibrationError(_refusal(candidates, start, test, target_risk, confidence_level))
+        raise CalibrationError(_refusal(candidates, start, test, target_risk, confidence_level, delta))
     return selection
 
 
 def _refusal(
-    candidates: Floats, start: int, test: tuple[Floats, Flags], target_risk: float, confidence_level: float
+    candidates: Floats,
+    start: int,
+    test: tuple[Floats, Flags],
+    target_risk: float,
+    confidence_level: float,
+    delta: float,
 ) -> str:
     scores, wrong = test
     bounds = []
-    for threshold in candidates:
-        accepted = accepts(scores, float(threshold))
-        errors, count = int(wrong[accepted].sum()), int(accepted.sum())
-        bounds.append((binomial_upper_bound(errors, count, confidence_level), float(accepted.mean())))
+    for count, errors in _counts(scores, wrong, candidates):
+        bounds.append((binomial_upper_bound(errors, count, 1.0 - delta), count / len(scores)))
     best, coverage = min(bounds, key=lambda each: each[0])
     because = f"the best bound on {len(scores)} images is {best:.4f}, at coverage {coverage:.1%}"
     if best <= target_risk:
@@ -175,6 +192,6 @@ def _refusal(
         )
     return (
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}; "
-        f"{because}, and even without a single error {images_needed(target_risk, confidence_level)} accepted images "
+        f"{because}, and even without a single error {images_needed(target_risk, 1.0 - delta)} accepted images "
         "are needed. Give more calibration images, train a better model, or raise --target-risk"
     )

@@ -1,7 +1,8 @@
 """The export gate: do two engines still make the same decisions about the same images?
 
 Compared is what the runtime decides, with its own functions: the scores of `framegate.runtime.scores` at each engine's
-own temperature, judged by `framegate.runtime.policy` at its own threshold.
+own temperature, judged by `framegate.runtime.policy` with its own limits and threshold. What a stream's history adds
+(windows, drift, debouncing) is left out: images are judged one by one.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from framegate.export.calibrate import Labels, Logits
+from framegate.export.decisions import Outputs
 from framegate.export.parity import LARGEST_LOSS, accuracy
-from framegate.runtime.calibration import Calibration
-from framegate.runtime.policy import judge_score
+from framegate.export.temperature import Labels
+from framegate.runtime.calibration import SCORES, Calibration
+from framegate.runtime.policy import judge_limits, judge_score
 from framegate.runtime.scores import FrameScores, frame_scores
 
 LARGEST_VERDICT_SHARE = 0.01
 """Share of the verdicts that may differ."""
-_SCORES = ("entropy", "max_probability", "margin", "energy")
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Side:
     Attributes:
         key: ``backend/precision``.
         engine: Library and version.
-        logits: (N, classes) float32.
-        calibration: Its temperature and threshold.
+        outputs: Of the N images.
+        calibration: Its temperature, limits and threshold.
     """
 
     key: str
     engine: str
-    logits: Logits
+    outputs: Outputs
     calibration: Calibration
 
 
@@ -142,7 +143,7 @@ def compare_sides(
     """
     frames = []
     for k, label in enumerate(labels.tolist()):
-        frames.append(WorstFrame(k, label, _decide(first, k), _decide(second, k)))
+        frames.append(WorstFrame(k, label, decide(first, k), decide(second, k)))
         if k % 500 == 0 or k + 1 == len(labels):
             progress("comparing decisions", k + 1, len(labels))
     tallies = [
@@ -151,24 +152,28 @@ def compare_sides(
     ]
     same_label = sum(frame.first.predicted == frame.second.predicted for frame in frames)
     same_verdict = sum(frame.first.accepted == frame.second.accepted for frame in frames)
-    both = np.isfinite(first.logits).all(1) & np.isfinite(second.logits).all(1)
-    differences = np.abs(first.logits[both].astype(np.float64) - second.logits[both])
+    both = np.isfinite(first.outputs.logits).all(1) & np.isfinite(second.outputs.logits).all(1)
+    differences = np.abs(first.outputs.logits[both].astype(np.float64) - second.outputs.logits[both])
     return Comparison(
         images=len(frames),
         first=tallies[0],
         second=tallies[1],
         same_label=same_label,
         same_verdict=same_verdict,
-        largest={score: _largest(frames, score) for score in _SCORES},
+        largest={score: _largest(frames, score) for score in SCORES},
         largest_logit=float(differences.max()) if differences.size else math.nan,
         worst=tuple(sorted(frames, key=_gravity, reverse=True)[:worst]),
         failures=_failures(first, second, labels, len(frames) - same_verdict),
     )
 
 
-def _decide(side: Side, index: int) -> Decision:
-    scores = frame_scores(side.logits[index : index + 1], side.calibration.temperature)
-    reasons = judge_score(getattr(scores, side.calibration.score), scores.finite, side.calibration)
+def decide(side: Side, index: int) -> Decision:
+    """What the runtime decides about one image of a side."""
+    scores = frame_scores(side.outputs.logits[index : index + 1], side.calibration.temperature)
+    signals = {name: float(values[index]) for name, values in side.outputs.signals.items()}
+    values = {**scores.values(), **signals}
+    reasons = judge_score(values.get(side.calibration.score, math.nan), scores.finite, side.calibration)
+    reasons += judge_limits(values, [limit for limit in side.calibration.limits if limit.frames == 1])[0]
     return Decision(scores.argmax, scores, tuple(reason.value for reason in reasons))
 
 
@@ -178,7 +183,7 @@ def _tally(side: Side, labels: Labels, decisions: list[Decision]) -> Tally:
         key=side.key,
         engine=side.engine,
         calibrated_on=side.calibration.engine,
-        accuracy=accuracy(side.logits, labels),
+        accuracy=accuracy(side.outputs.logits, labels),
         accepted=sum(accepted),
         false_accepts=sum(d.accepted and d.predicted != k for d, k in zip(decisions, labels.tolist(), strict=True)),
         not_finite=sum(not d.scores.finite for d in decisions),
@@ -204,7 +209,7 @@ def _failures(first: Side, second: Side, labels: Labels, verdicts: int) -> tuple
     """Counted in images: in shares, a difference of exactly the limit would hang on a rounding."""
     failures = []
     count = len(labels)
-    found, expected = accuracy(second.logits, labels), accuracy(first.logits, labels)
+    found, expected = accuracy(second.outputs.logits, labels), accuracy(first.outputs.logits, labels)
     lost = round((expected - found) * count)
     if not lost <= math.floor(LARGEST_LOSS * count + 1e-9):
         failures.append(
@@ -243,7 +248,7 @@ def to_json(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, .
                 "decisions": [
                     {
                         "predicted": labels[d.predicted] if d.predicted >= 0 else None,
-                        **{score: _number(getattr(d.scores, score)) for score in _SCORES},
+                        **{score: _number(getattr(d.scores, score)) for score in SCORES},
                         "verdict": "ACCEPT" if d.accepted else "REJECT",
                         "reasons": list(d.reasons),
                     }

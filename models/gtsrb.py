@@ -178,6 +178,11 @@ def split_tracks(labels: Labels, tracks: Labels) -> tuple[Labels, Labels]:
     return np.flatnonzero(~calibrates).astype(np.int64), np.flatnonzero(calibrates).astype(np.int64)
 
 
+def _units(labels: Labels, tracks: Labels) -> Labels:
+    """(N,) each class counts its own tracks; numbered through, a track is one unit of the calibration."""
+    return np.unique(np.stack([labels, tracks]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
 def load_training(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and calibration splits of the official training frames, 32x32 BGR.
 
@@ -191,9 +196,10 @@ def load_training(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
         pixels, given, numbers = read_arrays(place, ("x_train", "y_train", "track_train"))
         images, labels = _from_rgb(place, pixels), checked_labels(str(place), given, len(LABELS))
         tracks = numbers.astype(np.int64) if numbers.dtype.kind in "iu" else np.empty(0, np.int64)
-    everything = LabelledImages("gtsrb", images, labels)
+    LabelledImages("gtsrb", images, labels)  # refuses what does not fit together
     if tracks.shape != labels.shape:
         raise DataError(f"{place}: track_train does not hold one whole number for each of {len(labels)} images")
+    everything = LabelledImages("gtsrb", images, labels, _units(labels, tracks))
     train, calibration = split_tracks(labels, tracks)
     return everything.subset(train, "gtsrb-train"), everything.subset(calibration, "gtsrb-calibration")
 

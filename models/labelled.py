@@ -29,6 +29,8 @@ class LabelledImages:
         images: (N, height, width, 3) uint8 **BGR**, the order of camera frames, so that data and camera take one path.
             A volume is one tall grey image, its slices one below the other: (N, depth * height, width, 3).
         labels: (N,) int64, numbers of the data set's labels.
+        groups: (N,) int64, the unit (track, recording) that each image belongs to: images of one unit are alike. None
+            where every image stands for itself.
 
     Raises:
         DataError: The arrays have other shapes or types.
@@ -37,6 +39,7 @@ class LabelledImages:
     name: str
     images: npt.NDArray[np.uint8]
     labels: Labels
+    groups: Labels | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together."""
@@ -47,13 +50,16 @@ class LabelledImages:
             )
         if labels.shape != images.shape[:1]:
             raise DataError(f"images {self.name}: {len(images)} images, but labels of shape {labels.shape}")
+        if self.groups is not None and self.groups.shape != labels.shape:
+            raise DataError(f"images {self.name}: {len(images)} images, but groups of shape {self.groups.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, index: Labels, name: str) -> LabelledImages:
         """The images at ``index``, in that order."""
-        return LabelledImages(name, self.images[index], self.labels[index])
+        groups = None if self.groups is None else self.groups[index]
+        return LabelledImages(name, self.images[index], self.labels[index], groups)
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[npt.NDArray[Any]]:

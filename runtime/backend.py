@@ -32,11 +32,14 @@ class Backend(Protocol):
         name: The backend's name, e.g. ``openvino``.
         engine: Library and version, e.g. ``openvino 2026.4.1``.
         classes: Number of logits per image.
+        pooled: (N, F) float32 second output of a network with a monitor, of the last call; None without one, and
+            before `bind`.
     """
 
     name: str
     engine: str
     classes: int
+    pooled: Tensor | None
 
     def bind(self, tensor: Tensor) -> None:
         """Use this C-contiguous float32 array as input of every later call, without copying if possible.

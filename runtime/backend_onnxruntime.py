@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 
 
 class OnnxRuntimeBackend:
@@ -27,8 +28,10 @@ class OnnxRuntimeBackend:
         except Exception as error:
             raise BackendError(f"onnxruntime cannot load {model}: {_first_line(error)}") from error
         self._input = self._session.get_inputs()[0]
-        self._output_name = self._session.get_outputs()[0].name
-        self.classes = int(self._session.get_outputs()[0].shape[1])
+        first, *others = self._session.get_outputs()
+        self._outputs = [first, *(output for output in others if output.name == POOLED)]
+        self.classes = int(self._outputs[0].shape[1])
+        self.pooled: Tensor | None = None
         self._binding: ort.IOBinding | None = None
 
     def bind(self, tensor: Tensor) -> None:
@@ -39,11 +42,13 @@ class OnnxRuntimeBackend:
         ):
             raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")
         self._tensor = tensor
-        self._output = np.zeros((tensor.shape[0], self.classes), np.float32)
+        found = [np.zeros((tensor.shape[0], int(output.shape[1])), np.float32) for output in self._outputs]
         binding = self._session.io_binding()
         # Bound by address, so the arrays must stay alive: they are attributes.
         binding.bind_input(self._input.name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
-        binding.bind_output(self._output_name, "cpu", 0, np.float32, self._output.shape, self._output.ctypes.data)
+        for output, array in zip(self._outputs, found, strict=True):
+            binding.bind_output(output.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._output, self.pooled = found[0], (found[1] if len(found) > 1 else None)
         self._binding = binding
 
     def infer(self) -> Tensor:

@@ -8,6 +8,7 @@ import openvino as ov
 
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 
 
 class OpenVinoBackend:
@@ -32,6 +33,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
         self._request: ov.InferRequest | None = None
+        self.pooled: Tensor | None = None
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
@@ -41,6 +43,8 @@ class OpenVinoBackend:
             self._request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
+            pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
+            self.pooled = self._request.get_output_tensor(pooled[0]).data if pooled else None
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 

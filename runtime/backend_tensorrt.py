@@ -81,6 +81,7 @@ class TensorRtBackend:
             raise BackendError(f"{self.name}: {error}; framegate doctor says what is missing") from error
         self.classes = int(stored.header["network"]["outputs"][0]["shape"][1])
         self.own_scores = self._engine.own_scores
+        self.pooled: Tensor | None = None
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

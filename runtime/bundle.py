@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.calibration import SCORES, Calibration, record_key
 from framegate.runtime.errors import BundleError, CalibrationError
+from framegate.runtime.monitor import FILE as MONITOR
+from framegate.runtime.monitor import Monitor
 from framegate.runtime.preprocess import PreprocessSpec
 
 FORMAT = "framegate-bundle-1"
@@ -52,6 +54,7 @@ class Bundle:
         taps: Layers whose activations can be watched, from early to late.
         origin: Where weights and data come from, for people.
         parity: The export's report: each backend and precision beside the trained network on the test images.
+        monitor: Turns the networks' second output into signals; None if they have none.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Bundle:
     taps: tuple[str, ...]
     origin: Mapping[str, Any]
     parity: tuple[Mapping[str, Any], ...]
+    monitor: Monitor | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -95,6 +99,9 @@ class Bundle:
             if file not in hashes:
                 raise BundleError(f"bundle {folder}: {precision} model {file!r} has no hash in {MANIFEST}")
         _verify(folder, hashes)
+        monitor = _read_monitor(folder) if MONITOR in hashes else None
+        calibrated = CALIBRATION in hashes
+        calibrations = _read_calibrations(folder, models, hashes, monitor) if calibrated else {}
         return cls(
             path=folder,
             name=name,
@@ -102,10 +109,11 @@ class Bundle:
             preprocess=preprocess,
             models=models,
             hashes=hashes,
-            calibrations=_read_calibrations(folder, models, hashes) if CALIBRATION in hashes else {},
+            calibrations=calibrations,
             taps=tuple(str(tap) for tap in manifest.get("taps", ())),
             origin=dict(manifest.get("origin", {})),
             parity=tuple(manifest.get("parity", ())),
+            monitor=monitor,
         )
 
     def model_path(self, precision: str) -> Path:
@@ -141,7 +149,16 @@ def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
             )
 
 
-def _read_calibrations(folder: Path, models: Mapping[str, str], hashes: Mapping[str, str]) -> dict[str, Calibration]:
+def _read_monitor(folder: Path) -> Monitor:
+    try:
+        return Monitor.from_json(_read_json(folder / MONITOR))
+    except BundleError as error:
+        raise BundleError(f"bundle {folder}: {error}") from error
+
+
+def _read_calibrations(
+    folder: Path, models: Mapping[str, str], hashes: Mapping[str, str], monitor: Monitor | None
+) -> dict[str, Calibration]:
     record = _read_json(folder / CALIBRATION)
     if record.get("format") != CALIBRATION_FORMAT:
         raise BundleError(
@@ -156,6 +173,15 @@ def _read_calibrations(folder: Path, models: Mapping[str, str], hashes: Mapping[
         if model is None or hashes[model] != calibration.model_sha256:
             raise BundleError(
                 f"bundle {folder}: calibration {key} belongs to another model file; calibrate this bundle again"
+            )
+        known = (*SCORES, *(monitor.signals if monitor else ()))
+        unknown = [
+            name for name in (calibration.score, *(limit.signal for limit in calibration.limits)) if name not in known
+        ]
+        if unknown:
+            raise BundleError(
+                f"bundle {folder}: calibration {key} needs {unknown[0]!r}, this bundle gives {', '.join(known)}; "
+                "calibrate it again"
             )
     return calibrations
 

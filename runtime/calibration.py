@@ -5,18 +5,60 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from framegate.runtime.errors import CalibrationError
 
 FORMAT = "framegate-calibration-1"
-SCORES = ("entropy",)
-"""Scores that this version can threshold."""
+SCORES = ("entropy", "max_probability", "margin", "energy")
+"""Scores of the output that this version can threshold; a bundle's own signals come on top.
+
+All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
+"""
 
 
 def record_key(backend: str, precision: str) -> str:
     """The name under which a calibration is stored: thresholds hold for one backend and one precision."""
     return f"{backend}/{precision}"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The range in which a signal, or its mean over a window of the stream, must lie.
+
+    Attributes:
+        signal: A score of the output, or a signal of the bundle.
+        low: Accept iff low <= value <= high; None is no limit on this side.
+        high: See ``low``.
+        frames: 1 judges each frame; n > 1 judges the mean over the last n frames of a stream, which sees a small but
+            lasting shift after at most n frames.
+    """
+
+    signal: str
+    low: float | None = None
+    high: float | None = None
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the values that decide.
+
+        Raises:
+            CalibrationError: Neither side has a finite limit, or the window is not a whole positive number.
+        """
+        given = [side for side in (self.low, self.high) if side is not None]
+        if not given or not all(math.isfinite(side) for side in given) or sorted(given) != given:
+            raise CalibrationError(f"limits of {self.signal} are {self.low} and {self.high}; expected an ordered range")
+        if not (isinstance(self.frames, int) and self.frames >= 1):
+            raise CalibrationError(f"the window of {self.signal} is {self.frames} frames; expected 1 or more")
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies inside; NaN and infinities never do."""
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +81,12 @@ class Calibration:
         fingerprint: SHA-256 of the split's images and labels.
         model_sha256: The model file whose outputs were calibrated.
         engine: Name and version of the engine that computed them.
+        method: How the threshold was proved: ``learn-then-test`` or ``geifman-el-yaniv``.
+        groups: Independent units of the split (tracks), None where every image is one.
+        limits: Ranges that signals must keep; the promise, coverage and risk count only frames within all single-frame
+            limits.
+        score_quantiles: Quantiles 0, 1/n, ..., 1 of the score on the tested calibration images, ascending: what a
+            stream's scores are compared with to find drift. Empty in old records.
     """
 
     temperature: float
@@ -53,6 +101,10 @@ class Calibration:
     fingerprint: str
     model_sha256: str
     engine: str
+    method: str = "learn-then-test"
+    groups: int | None = None
+    limits: tuple[Limit, ...] = ()
+    score_quantiles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values that decide.
@@ -60,14 +112,15 @@ class Calibration:
         Raises:
             CalibrationError: A value is outside its range.
         """
-        if self.score not in SCORES:
-            raise CalibrationError(f"calibrated score is {self.score!r}; this version knows {', '.join(SCORES)}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise CalibrationError(f"calibrated temperature is {self.temperature}; expected a positive number")
         if not math.isfinite(self.threshold):
             raise CalibrationError(f"calibrated threshold is {self.threshold}; expected a finite number")
         if not (0 < self.target_risk < 1 and 0 < self.confidence_level < 1):
             raise CalibrationError("target_risk and confidence_level must lie between 0 and 1")
+        ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
+        if not ordered:
+            raise CalibrationError("score_quantiles of the calibration are not in ascending order")
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:
@@ -77,8 +130,10 @@ class Calibration:
             CalibrationError: A field is missing, unknown or out of range.
         """
         try:
-            return cls(**record)
-        except TypeError as error:
+            limits = tuple(Limit(**each) for each in record.get("limits", ()))
+            quantiles = tuple(float(each) for each in record.get("score_quantiles", ()))
+            return cls(**{**record, "limits": limits, "score_quantiles": quantiles})
+        except (TypeError, ValueError) as error:
             raise CalibrationError(f"calibration record is not usable: {error}") from error
 
     def to_json(self) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.calibration import Calibration, Limit
 from framegate.runtime.verdict import Reason
 
 
@@ -26,6 +27,22 @@ def judge_score(score: float, finite: bool, calibration: Calibration | None) -> 
     if not trusted and not reasons:
         reasons += (Reason.HIGH_SCORE,)
     return reasons
+
+
+def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> tuple[tuple[Reason, ...], str]:
+    """ACTIVATION_SHIFT if a signal of this frame lies outside its range, and which one, for people.
+
+    Args:
+        values: The frame's scores and signals; one that is missing counts as NaN.
+        limits: Ranges for single frames.
+    """
+    for limit in limits:
+        value = values.get(limit.signal, math.nan)
+        if not limit.holds(value):
+            low = "-inf" if limit.low is None else f"{limit.low:.4g}"
+            high = "inf" if limit.high is None else f"{limit.high:.4g}"
+            return (Reason.ACTIVATION_SHIFT,), f"{limit.signal} is {value:.4g}, calibrated {low} to {high}"
+    return (), ""
 
 
 def judge_age(age_ns: int, deadline_ns: int | None) -> tuple[Reason, ...]:

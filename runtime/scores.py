@@ -33,6 +33,15 @@ class FrameScores(NamedTuple):
     margin: float
     energy: float
 
+    def values(self) -> dict[str, float]:
+        """The scores by name, each turned so that higher is less trustworthy (see `runtime.calibration.SCORES`)."""
+        return {
+            "entropy": self.entropy,
+            "max_probability": 1.0 - self.max_probability,
+            "margin": 1.0 - self.margin,
+            "energy": self.energy,
+        }
+
     @property
     def finite(self) -> bool:
         """False if the output held NaN or an infinity of either sign: from a network, each of them is a fault."""

@@ -24,7 +24,7 @@ from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
-from framegate.runtime.policy import judge_age, judge_score
+from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import FrameScores, frame_scores
@@ -81,6 +81,16 @@ class Session:
         self._frames = 0
         self._temperature = calibration.temperature if calibration else 1.0
         self._threshold = calibration.threshold if calibration else math.nan
+        self._score = calibration.score if calibration else "entropy"
+        self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
+        self._monitor = bundle.monitor
+        if self._monitor and not gpu_preprocess:
+            found = 0 if backend.pooled is None else backend.pooled.shape[1]
+            if found != self._monitor.size:
+                raise BundleError(
+                    f"bundle {bundle.path}: its monitor reads {self._monitor.size} values, the {precision} network "
+                    f"gives {found}; export the bundle again"
+                )
         for _ in range(0 if gpu_preprocess else _WARM_UP):
             frame_scores(backend.infer(), self._temperature)
 
@@ -204,26 +214,38 @@ class Session:
             return
         tell(f"framegate: {self.backend.engine} runs again")
 
-    def _scores_of(self, crop: Image) -> tuple[FrameScores, int]:
-        """Scores of a crop, and the engine's time in ns."""
+    def _scores_of(self, crop: Image) -> tuple[FrameScores, dict[str, float], int]:
+        """Scores and signals of a crop, and the engine's time in ns."""
         if self._frames_on is None:
             self.preprocessor(crop)
             started = time.perf_counter_ns()
             logits = self.backend.infer()
             engine_ns = time.perf_counter_ns() - started  # the scores are not the engine's
-            return frame_scores(logits, self._temperature), engine_ns
+            return frame_scores(logits, self._temperature), self._signals(), engine_ns
         size = (crop.shape[1], crop.shape[0])
         if size != self._frames_size:
             self._frames_on.bind_frames(self.bundle.preprocess, *size, self._temperature, self._threshold)
             self._frames_size = size
         started = time.perf_counter_ns()
         self._frames_on.submit(crop)
-        return self._frames_on.result(), time.perf_counter_ns() - started
+        scores = self._frames_on.result()
+        engine_ns = time.perf_counter_ns() - started
+        return scores, self._signals(), engine_ns
+
+    def _signals(self) -> dict[str, float]:
+        """What the monitor says about the frame that the engine has just seen."""
+        if self._monitor is None:
+            return {}
+        pooled = self.backend.pooled
+        if pooled is None:
+            return dict.fromkeys(self._monitor.signals, math.nan)
+        return self._monitor(pooled[0])
 
     def _judge_region(
         self, frame: Frame, roi: Roi, reasons: tuple[Reason, ...], detail: str, deadline_ns: int | None
     ) -> Prediction:
-        engine_ns, scores = 0, None
+        engine_ns, scores, score = 0, None, math.nan
+        signals: dict[str, float] = {}
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop = roi.crop(frame.image)
             problem = f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
@@ -231,7 +253,7 @@ class Session:
                 reasons, detail = (*reasons, Reason.BAD_INPUT), problem
             else:
                 try:
-                    scores, engine_ns = self._scores_of(crop)
+                    scores, signals, engine_ns = self._scores_of(crop)
                 except BackendError as error:
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
                 except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
@@ -239,7 +261,11 @@ class Session:
         candidate, confidence, entropy, margin, energy = "", math.nan, math.nan, math.nan, math.nan
         if scores is not None:
             _, confidence, entropy, margin, energy = scores
-            reasons += judge_score(entropy, scores.finite, self.calibration)
+            values = {**scores.values(), **signals}
+            score = values.get(self._score, math.nan)
+            reasons += judge_score(score, scores.finite, self.calibration)
+            shifted, why = judge_limits(values, self._limits)
+            reasons, detail = reasons + shifted, detail or why
             candidate = self.bundle.labels[scores.argmax] if scores.finite else ""
         elif not reasons:
             raise AssertionError("no scores and no reason")  # pragma: no cover - the branches above exclude it
@@ -253,12 +279,13 @@ class Session:
             entropy=entropy,
             margin=margin,
             energy=energy,
-            score=entropy,
+            score=score,
             threshold=self._threshold,
             captured_ns=frame.captured_ns,
             published_ns=published_ns,
             engine_ns=engine_ns,
             detail=detail,
+            signals=signals,
         )
 
 

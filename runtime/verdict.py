@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,32 @@ class Reason(str, enum.Enum):
     """The frame's size differs from the size of the stream."""
     BLACK = "BLACK"
     """Practically no light reaches the sensor, or the signal is lost."""
+    SATURATED = "SATURATED"
+    """Most of the frame is at the end of the sensor's range: glare, or an exposure that failed."""
+    LOW_CONTRAST = "LOW_CONTRAST"
+    """Fog, a dirty or covered lens: hardly any difference between light and dark."""
+    BLURRED = "BLURRED"
+    """Far less detail than this camera showed before, or than was calibrated."""
+    NOISY = "NOISY"
+    """Far more pixel noise or compression damage than this camera showed before, or than was calibrated."""
+    COLOUR_LOST = "COLOUR_LOST"
+    """A colour channel is missing or stuck."""
+    TORN = "TORN"
+    """Parts of the frame come from another time, or are missing."""
     FROZEN = "FROZEN"
     """The content repeats a recent frame, whatever its timestamp says."""
+    STALE_FRAME = "STALE_FRAME"
+    """The time of capture does not advance: it is not later than that of a frame seen before."""
+    WARMING_UP = "WARMING_UP"
+    """Too few frames have been seen to judge this stream."""
     NOT_FINITE = "NOT_FINITE"
     """The network's output holds NaN or an infinity."""
     HIGH_SCORE = "HIGH_SCORE"
     """The score is above the calibrated threshold: the network is too unsure."""
+    ACTIVATION_SHIFT = "ACTIVATION_SHIFT"
+    """A signal from inside the network, or the input, lies outside the range of the calibration frames."""
+    DRIFT = "DRIFT"
+    """The stream as a whole no longer looks like the calibration frames; what was promised for them does not hold."""
     NOT_CALIBRATED = "NOT_CALIBRATED"
     """No threshold was calibrated for this backend and precision."""
     LATE = "LATE"
@@ -88,6 +109,7 @@ class Prediction:
         published_ns: Monotonic time when the verdict was ready.
         engine_ns: Duration of the bare engine call, 0 if it was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
+        signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
     """
 
     frame_id: int
@@ -104,6 +126,7 @@ class Prediction:
     published_ns: int
     engine_ns: int = 0
     detail: str = ""
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -153,6 +176,7 @@ class Prediction:
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
+            **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
         }
 
 

@@ -21,7 +21,7 @@ from framegate.evaluation.scores_input import (
     total_variation,
 )
 from framegate.evaluation.scores_output import calibrated_temperature, output_scores
-from framegate.export.calibrate import fit_temperature
+from framegate.export.temperature import fit_temperature
 from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.scores import frame_scores
 

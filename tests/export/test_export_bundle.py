@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 
-from framegate.cuda_kernels.reference import softmax_scores
 from framegate.export import command_calibrate, command_export, export_bundle
 from framegate.export.calibrate import Promise
 from framegate.export.export_bundle import ExportReport
@@ -32,7 +31,9 @@ from framegate.runtime.errors import (
     FramegateError,
     UsageError,
 )
+from framegate.runtime.policy import judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.scores import frame_scores
 
 KEYS = {f"{backend}/{precision}" for backend in ("openvino", "onnxruntime") for precision in ("fp32", "int8")}
 PROMISE = Promise(target_risk=0.1, confidence_level=0.9)
@@ -131,10 +132,12 @@ def test_calibration_describes_what_its_engine_computes(report: ExportReport, sp
     accepted = wrong = 0
     for k in tested:
         preprocess(splits.calibration.images[k])
-        scores = softmax_scores(engine.infer(), calibration.temperature)
-        if scores.entropy[0] <= calibration.threshold:
+        scores = frame_scores(engine.infer(), calibration.temperature)
+        values = scores.values()
+        reasons = judge_score(values[calibration.score], scores.finite, calibration)
+        if not reasons + judge_limits(values, calibration.limits)[0]:
             accepted += 1
-            wrong += scores.argmax[0] != splits.calibration.labels[k]
+            wrong += scores.argmax != splits.calibration.labels[k]
     assert accepted / calibration.size == pytest.approx(calibration.coverage, abs=1.01 / calibration.size)
     assert wrong / accepted == calibration.selective_risk
 

@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from framegate.export import command_calibrate, command_export, command_verify, export_onnx
+from framegate.export.decisions import Outputs
 from framegate.export.onnx_prepare import prepare
 from framegate.export.onnx_sensitivity import logit_changes
 from framegate.export.pixel_scaling import SCALINGS, trials
@@ -245,7 +246,10 @@ def test_verify_wants_calibrations(make_bundle, place: Path) -> None:
 
 def _side(key: str, logits: np.ndarray, threshold: float = 0.5) -> Side:
     return Side(
-        key, "e", logits, Calibration(1.0, "entropy", threshold, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
+        key,
+        "e",
+        Outputs(logits),
+        Calibration(1.0, "entropy", threshold, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e"),
     )
 
 

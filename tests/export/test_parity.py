@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from framegate.export.decisions import Outputs
 from framegate.export.parity import accuracy, check_accuracy, compare
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
@@ -37,7 +38,7 @@ def _wrong(logits: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 def test_same_outputs_agree_fully(outputs) -> None:
     logits, labels = outputs
-    row = compare("x", logits, _calibration(1.0), logits, _calibration(1.0), labels, compared=100)
+    row = compare("x", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels, compared=100)
     assert (row.compared, row.test_images) == (100, COUNT)
     assert (row.agreement, row.verdict_agreement, row.largest_difference) == (1.0, 1.0, 0.0)
     assert row.test_accuracy == np.mean(logits.argmax(1) == labels) > 0.7
@@ -49,13 +50,14 @@ def test_same_outputs_agree_fully(outputs) -> None:
 def test_differences_are_counted(outputs) -> None:
     logits, labels = outputs
     changed = _wrong(logits, labels, 20)
-    row = compare("x", changed, _calibration(1.0), logits, _calibration(1.0), labels)
+    row = compare("x", Outputs(changed), _calibration(1.0), Outputs(logits), _calibration(1.0), labels)
     assert row.agreement == 1 - 20 / COUNT
     assert row.largest_difference == np.abs(changed - logits).max() > 0
     # Each network under its own calibration: one that accepts nothing agrees only where the other rejects.
-    strict = compare("x", logits, _calibration(-1.0), logits, _calibration(1.0), labels)
+    strict = compare("x", Outputs(logits), _calibration(-1.0), Outputs(logits), _calibration(1.0), labels)
     assert strict.verdict_agreement == 1 - row.test_images**-1 * round(
-        COUNT * compare("y", logits, _calibration(1.0), logits, _calibration(1.0), labels).test_coverage
+        COUNT
+        * compare("y", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels).test_coverage
     )
     assert (strict.test_coverage, strict.test_selective_risk) == (0.0, None)
 
@@ -80,6 +82,6 @@ def test_nan_outputs_are_wrong_whatever_argmax_says(outputs) -> None:
 
 def test_row_is_plain_json(outputs) -> None:
     logits, labels = outputs
-    row = compare("x", logits, _calibration(1.0), logits, _calibration(1.0), labels)
+    row = compare("x", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels)
     assert row.to_json() == dataclasses.asdict(row)
     assert all(isinstance(value, (str, int, float)) for value in row.to_json().values())

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from framegate.export.decisions import accepts
 from framegate.export.selective_risk import (
-    accepts,
+    METHODS,
     binomial_upper_bound,
     check_promise,
     images_needed,
@@ -74,14 +75,15 @@ def _true_risk(threshold: float) -> float:
     return threshold**2 / 6
 
 
-def test_the_promise_holds_over_many_calibrations() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_the_promise_holds_over_many_calibrations(method: str) -> None:
     rng = np.random.default_rng(11)
     target = 0.05  # the best possible coverage is then sqrt(6 * 0.05) = 0.548
     draws, broken, naive_broken, coverage = 300, 0, 0, []
     for _ in range(draws):
         design, test = _draw(rng, 500), _draw(rng, 1000)
         try:
-            threshold = select_threshold(design, test, target, CONFIDENCE).threshold
+            threshold = select_threshold(design, test, target, CONFIDENCE, method).threshold
         except CalibrationError:
             continue
         coverage.append(threshold)  # scores are uniform, so the threshold is the true coverage
@@ -95,7 +97,8 @@ def test_the_promise_holds_over_many_calibrations() -> None:
     assert naive_broken > 2 * allowed
     # Nor is the promise kept by refusing or by accepting next to nothing.
     assert len(coverage) > 0.9 * draws
-    assert np.mean(coverage) > 0.4
+    # The union over 200 candidates costs coverage that the sequence keeps.
+    assert np.mean(coverage) > (0.4 if method == METHODS[0] else 0.3)
 
 
 def test_selection_reports_what_it_was_proved_on() -> None:

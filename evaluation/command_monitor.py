@@ -1,0 +1,109 @@
+"""``framegate monitor``: fit the monitor of a bundle on attacked training images, and calibrate the bundle with it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import onnx
+
+from framegate.evaluation.monitor_fit import Recipe, attacked_sets, fit_monitor
+from framegate.evaluation.network import Network
+from framegate.export import onnx_graph
+from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.export.calibrate import Promise
+from framegate.export.command_calibrate import calibrations_of
+from framegate.export.labelled_data import load_splits
+from framegate.export.onnx_half import HALF, half_file
+from framegate.export.onnx_pooled import with_pooled
+from framegate.export.promise_options import add_promise_options, promise_of
+from framegate.export.report_tables import calibration_table
+from framegate.export.splits import Splits
+from framegate.models.training_batches import Progress
+from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json
+from framegate.runtime.calibration import Calibration
+from framegate.runtime.console import OUT, progress_bar, say
+from framegate.runtime.errors import BundleError
+from framegate.runtime.monitor import FILE, POOLED, Monitor
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``monitor`` to the command line."""
+    parser = commands.add_parser("monitor", help="teach a bundle to see attacks and damage from inside the network")
+    parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by one with a monitor, calibrated anew")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+    )
+    defaults = Recipe()
+    parser.add_argument("--images", type=int, default=defaults.images, help="training images (default: %(default)s)")
+    parser.add_argument(
+        "--attacked", type=int, default=defaults.attacked, help="images that PGD attacks (default: %(default)s)"
+    )
+    parser.add_argument("--layers", type=int, default=defaults.layers, help="layers at most, chosen by what they help")
+    add_promise_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, write, calibrate, and say what came out."""
+    promise = promise_of(arguments)
+    recipe = Recipe(images=arguments.images, attacked=arguments.attacked, layers=arguments.layers, seed=arguments.seed)
+    bundle = Bundle.open(arguments.bundle)
+    with progress_bar() as progress:
+        splits = load_splits(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        monitor, calibrations = add_monitor(bundle, splits, recipe, promise, progress)
+    OUT.print(calibration_table(calibrations))
+    say(f"monitor: reads {', '.join(f'{tap.name} ({tap.channels})' for tap in monitor.taps)}")
+    say("AUROC on attacked training images that the fit did not see (other attacks: framegate evaluate):")
+    for step in monitor.fitted["choice_of_layers"]:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in step["auroc"].items())
+        say(f"  {' + '.join(step['layers'])}: {figures}")
+    say(f"bundle: {arguments.bundle}")
+    return 0
+
+
+def add_monitor(
+    bundle: Bundle, splits: Splits, recipe: Recipe, promise: Promise, progress: Progress
+) -> tuple[Monitor, dict[str, Calibration]]:
+    """Replace a bundle by one with a monitor, its files calibrated anew for every CPU backend.
+
+    Args:
+        bundle: Opened; a monitor that it has already is replaced.
+        splits: Its data; only the training split fits the monitor, only the calibration split calibrates.
+        recipe: What the monitor is fitted with.
+        promise: What the calibrations shall promise.
+        progress: Called during the work.
+
+    Raises:
+        BundleError: The bundle has no float32 network, or cannot be written.
+        UsageError: The network's logits do not come from a linear layer, or there are too few images.
+        CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+    """
+    network = Network.from_bundle(bundle)
+    sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
+    monitor = fit_monitor(sets, recipe, splits.train.name, progress)
+    with staged(bundle.path, force=True) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
+        _write_models(bundle, monitor, folder)
+        write_bundle_json(folder, FILE, monitor.to_json())
+        update_manifest(folder, outputs=["logits", POOLED])
+        prepared = Bundle.open(folder)
+        calibrations = calibrations_of(prepared, splits.calibration, "all", "all", promise, progress)
+        replace_calibrations(folder, calibrations)
+    return monitor, calibrations
+
+
+def _write_models(bundle: Bundle, monitor: Monitor, folder: Path) -> None:
+    """Give every network of a bundle the output that the monitor reads."""
+    names = [tap.name for tap in monitor.taps]
+    for precision, file in bundle.models.items():
+        if file == HALF:
+            continue
+        model, taps = with_pooled(onnx.load(str(bundle.path / file)), names)
+        if taps != monitor.taps:
+            raise BundleError(f"bundle {bundle.path}: the layers of its {precision} network differ from the fp32 ones")
+        onnx_graph.save(model, folder / file)
+    if HALF in bundle.models.values():
+        half_file(folder / bundle.models["fp32"], folder / HALF)

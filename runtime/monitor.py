@@ -1,0 +1,196 @@
+"""Signals from inside the network: what chosen layers do on this frame, beside what they do on clean ones.
+
+A bundle with a monitor has networks with a second output, ``pooled``: the spatial means of the activations of a few
+layers (taps), computed in the graph, a few hundred numbers a frame. From them this module makes
+
+``shift``  the log odds that the frame is attacked or damaged rather than clean, by a small head fitted beforehand on
+  attacked training images (``framegate monitor``): pooled values standardised by clean frames and limited, one hidden
+  layer, ReLU. It is trained to see attacks it was shown; the reports say how it does on others, and that an attack
+  which aims at it gets past it.
+``activation_entropy:TAP``  entropy in nats, in [0, log C], of |mean activation| / sum over the C channels of a tap:
+  over how many channels the activity is spread ("Entropy-Based Non-Invasive Reliability Monitoring of Convolutional
+  Neural Networks", 2025, arXiv:2508.21715, there of a histogram over a batch; here per frame and without bins).
+
+Either may be limited by a calibration (`framegate.runtime.calibration.Limit`). A pooled value that is not finite makes
+every signal NaN, which no limit lets pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.errors import BundleError
+
+FORMAT = "framegate-monitor-1"
+FILE = "monitor.json"
+POOLED = "pooled"
+"""Name of the second output of a network with a monitor."""
+SHIFT = "shift"
+ENTROPY = "activation_entropy:"
+"""Followed by the tap's name."""
+
+Row = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One part of the pooled output.
+
+    Attributes:
+        name: The layer.
+        channels: How many of the pooled values are its.
+    """
+
+    name: str
+    channels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """The fitted head.
+
+    Attributes:
+        taps: Parts of the pooled output, in its order; F values in all.
+        centre: (F,) means on clean frames.
+        spread: (F,) standard deviations on clean frames, positive.
+        limit: Standardised values are cut off at plus and minus this.
+        hidden: (H, F) weights of the hidden layer.
+        hidden_bias: (H,).
+        weights: (H,) of the output.
+        bias: Of the output.
+        fitted: What it was fitted on and what it reached, for people.
+    """
+
+    taps: tuple[Tap, ...]
+    centre: Row
+    spread: Row
+    limit: float
+    hidden: Row
+    hidden_bias: Row
+    weights: Row
+    bias: float
+    fitted: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check that everything fits together.
+
+        Raises:
+            BundleError: It does not.
+        """
+        size, width = sum(tap.channels for tap in self.taps), len(self.weights)
+        shapes = ((self.centre, (size,)), (self.spread, (size,)), (self.hidden, (width, size)))
+        if any(array.shape != shape for array, shape in (*shapes, (self.hidden_bias, (width,)))) or not size:
+            raise BundleError(f"{FILE}: its arrays do not fit {size} pooled values and {width} hidden units")
+        numbers = (self.centre, self.spread, self.hidden, self.hidden_bias, self.weights, self.bias, self.limit)
+        if not all(np.isfinite(each).all() for each in numbers) or not (self.spread > 0).all() or self.limit <= 0:
+            raise BundleError(f"{FILE}: holds numbers that are not finite or not positive; export the bundle again")
+        # Standardising is one multiplication and one addition.
+        object.__setattr__(self, "_scale", (1.0 / self.spread).astype(np.float32))
+        object.__setattr__(self, "_offset", (-self.centre / self.spread).astype(np.float32))
+        object.__setattr__(self, "_row", np.empty(size, np.float32))
+        object.__setattr__(self, "_ones", np.ones(size, np.float32))
+        ends = np.cumsum([tap.channels for tap in self.taps]).tolist()
+        parts = [(ENTROPY + tap.name, end - tap.channels, end) for tap, end in zip(self.taps, ends, strict=True)]
+        object.__setattr__(self, "_parts", tuple(parts))
+
+    _scale: Row = None  # type: ignore[assignment]
+    _offset: Row = None  # type: ignore[assignment]
+    _row: Row = None  # type: ignore[assignment]
+    _ones: Row = None  # type: ignore[assignment]
+    _parts: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """F, the number of pooled values."""
+        return len(self.centre)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals."""
+        return (SHIFT, *(name for name, _, _ in self._parts))
+
+    def __call__(self, pooled: Row) -> dict[str, float]:
+        """The signals of one frame.
+
+        Args:
+            pooled: (F,) float32, the network's second output.
+
+        Returns:
+            Name -> value, NaN if a pooled value is not finite. Not for two threads at once.
+        """
+        # A NaN or an infinity stays one in a sum; an overflow of huge numbers fails in the right direction.
+        if not math.isfinite(float(pooled @ self._ones)):
+            return dict.fromkeys(self.signals, math.nan)
+        row = self._row
+        np.multiply(pooled, self._scale, out=row)
+        np.add(row, self._offset, out=row)
+        np.minimum(row, self.limit, out=row)
+        np.maximum(row, -self.limit, out=row)
+        inner = self.hidden @ row
+        inner += self.hidden_bias
+        np.maximum(inner, 0.0, out=inner)
+        found = {SHIFT: float(inner @ self.weights) + self.bias}
+        for name, start, end in self._parts:
+            found[name] = _entropy(pooled[start:end])
+        return found
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Monitor:
+        """Read ``monitor.json``.
+
+        Raises:
+            BundleError: It is of another format, or damaged.
+        """
+        if record.get("format") != FORMAT:
+            raise BundleError(f"{FILE} has format {record.get('format')!r}, this version reads {FORMAT!r}")
+        try:
+            arrays = {
+                key: np.asarray(record[key], np.float32)
+                for key in ("centre", "spread", "hidden", "hidden_bias", "weights")
+            }
+            taps = tuple(Tap(str(tap["name"]), int(tap["channels"])) for tap in record["taps"])
+            return cls(
+                taps=taps,
+                limit=float(record["limit"]),
+                bias=float(record["bias"]),
+                fitted=dict(record["fitted"]),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{FILE} is damaged ({error!r}); copy the bundle again") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`; six digits are kept."""
+        return {
+            "format": FORMAT,
+            "taps": [{"name": tap.name, "channels": tap.channels} for tap in self.taps],
+            "fitted": dict(self.fitted),
+            "limit": self.limit,
+            "bias": self.bias,
+            "weights": _plain(self.weights),
+            "hidden_bias": _plain(self.hidden_bias),
+            "centre": _plain(self.centre),
+            "spread": _plain(self.spread),
+            "hidden": [_plain(row) for row in self.hidden],
+        }
+
+
+def _entropy(values: Row) -> float:
+    """Entropy of |v| / sum |v| as log S - sum |v| log |v| / S; NaN for nothing but zeros."""
+    mass = np.abs(values).astype(np.float64)
+    total = float(mass.sum())
+    if not total > 0:
+        return math.nan
+    # Clean layers have many dead channels: 0 log 0 is 0.
+    logs = np.log(mass, out=np.zeros_like(mass), where=mass > 0)
+    return min(max(math.log(total) - float(mass @ logs) / total, 0.0), math.log(len(mass)))
+
+
+def _plain(row: Row) -> list[float]:
+    return [float(f"{value:.6g}") for value in row]
