@@ -108,7 +108,7 @@ def build(
 
     def compile_one(job: tuple[Path, str]) -> None:
         source, target = job
-        _compile_cached(nvcc, source, target, folders[source])
+        compile_cached(nvcc, source, target, folders[source])
         compiled(f"{source.name} {target}")
 
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
@@ -122,7 +122,12 @@ def target_path(folder: Path, target: str) -> Path:
     return folder / f"{target}.{'cubin' if target.startswith('sm_') else 'ptx'}"
 
 
-def _compile_cached(nvcc: Nvcc, source: Path, target: str, folder: Path) -> None:
+def compile_cached(nvcc: Nvcc, source: Path, target: str, folder: Path) -> None:
+    """Compile a source for one target, ``sm_90`` or ``compute_90``, into its `target_path`, unless it is there.
+
+    Raises:
+        CompilerError: nvcc refused the source.
+    """
     image, report = target_path(folder, target), folder / f"{target}.json"
     if image.is_file() and report.is_file():
         return

@@ -146,14 +146,26 @@ class Nvrtc:
         # nvcc's -O3 has no counterpart: NVRTC always optimises.
         return [f"--gpu-architecture=sm_{architecture}", "--std=c++17", *includes]
 
+    def ptx(self, source: Path, architecture: int) -> bytes:
+        """Compile one source into PTX, which a driver compiles for this architecture and newer ones.
+
+        Raises:
+            CompilerError: with the compiler's own words.
+        """
+        virtual = [option.replace("=sm_", "=compute_", 1) for option in self.options(architecture)]
+        return self._compiled(source, virtual, f"compute_{architecture}", "PTX").image.rstrip(b"\0")
+
     def compile(self, source: Path, architecture: int) -> Compiled:
         """Compile one source into a cubin for one architecture.
 
         Raises:
             CompilerError: with the compiler's own words.
         """
+        return self._compiled(source, self.options(architecture), f"sm_{architecture}", "CUBIN")
+
+    def _compiled(self, source: Path, wanted: list[str], target: str, kind: str) -> Compiled:
         nvrtc = self._nvrtc
-        options = [option.encode() for option in [*self.options(architecture), f"--include-path={source.parent}"]]
+        options = [option.encode() for option in [*wanted, f"--include-path={source.parent}"]]
         (program,) = self._checked(
             nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], []), f"reading {source}"
         )
@@ -164,10 +176,10 @@ class Nvrtc:
             self._checked(nvrtc.nvrtcGetProgramLog(program, log))
             text = log.rstrip(b"\0").decode(errors="replace")
             if int(result):
-                raise CompilerError(f"{self.identity} refused {source} for sm_{architecture}:\n{_shortened(text)}")
-            (size,) = self._checked(nvrtc.nvrtcGetCUBINSize(program))
+                raise CompilerError(f"{self.identity} refused {source} for {target}:\n{_shortened(text)}")
+            (size,) = self._checked(getattr(nvrtc, f"nvrtcGet{kind}Size")(program))
             image = bytes(size)
-            self._checked(nvrtc.nvrtcGetCUBIN(program, image))
+            self._checked(getattr(nvrtc, f"nvrtcGet{kind}")(program, image))
         finally:
             nvrtc.nvrtcDestroyProgram(program)
         return Compiled(image, text)

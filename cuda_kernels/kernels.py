@@ -10,12 +10,13 @@ any launch, so what arrives here has been checked.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from framegate.cuda_kernels.build import FOLDER
 from framegate.cuda_kernels.driver import Driver
-from framegate.cuda_kernels.driver_checks import Dimensions
+from framegate.cuda_kernels.driver_checks import Argument, Dimensions
 from framegate.cuda_kernels.images import load_image
 
 
@@ -81,7 +82,23 @@ class Kernels:
         Raises:
             CudaError: no such kernel, or the launch was refused.
         """
+        self.call(kernel, grid, block, [parameters], stream, shared_bytes)
+
+    def call(
+        self,
+        kernel: str,
+        grid: Dimensions,
+        block: Dimensions,
+        arguments: Sequence[Argument],
+        stream: int,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Enqueue a kernel of several parameters; arguments are ctypes values of exactly their types.
+
+        Raises:
+            CudaError: no such kernel, or the launch was refused.
+        """
         function = self._functions.get(kernel)
         if function is None:
             function = self._functions[kernel] = self._driver.get_function(self._module, kernel)
-        self._driver.launch(function, grid, block, [parameters], stream, shared_bytes)
+        self._driver.launch(function, grid, block, arguments, stream, shared_bytes)

@@ -14,11 +14,13 @@ from framegate.cuda_kernels.driver import DeviceInfo
 from framegate.export.engine_build import EngineJob, build_engine, report_path
 from framegate.export.engine_options import THIS_GPU, BuildOptions, resolve_target
 from framegate.export.engine_progress import interrupt_event
+from framegate.export.engine_scores import check_scores
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.console import OUT, progress_bar, say, tell
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.gpu import find_gpu
 from framegate.runtime.tensorrt_library import MODULES, TensorRt, install_line, installed_flavours, load_tensorrt
+from framegate.runtime.tensorrt_scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.tensorrt_store import AMPERE, StaleEngineError, engine_folder
 
 
@@ -42,6 +44,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--workspace-mib", type=int, help="most scratch memory of a layer; default: TensorRT's own")
     parser.add_argument("--max-batch", type=int, default=defaults.max_batch, help="largest batch; default: 8")
     parser.add_argument("--dla", type=int, metavar="CORE", help="put what it can onto this DLA core (Jetson Orin)")
+    parser.add_argument(
+        "--scores",
+        choices=WAYS,
+        default=defaults.scores,
+        help=f"who computes the scores: {KERNEL} behind the engine (default), {PLUGIN}: the same kernel inside it, "
+        f"{FUNCTION}: layers of the engine; the latter two make them outputs of the engine (needs the package onnx)",
+    )
     parser.add_argument("--force", action="store_true", help="build again what the cache already has")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
@@ -64,7 +73,9 @@ def choose_flavour(name: str, info: DeviceInfo | None) -> TensorRt:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing and say where it lies."""
-    options = BuildOptions(arguments.level, arguments.workspace_mib, arguments.max_batch, arguments.dla)
+    options = BuildOptions(
+        arguments.level, arguments.workspace_mib, arguments.max_batch, arguments.dla, arguments.scores
+    )
     bundle = Bundle.open(arguments.bundle)
     precisions = arguments.precision or sorted(bundle.models)
     if "fp16" in precisions and "fp16" not in bundle.models:
@@ -73,13 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
         bundle.model_path(precision)
     info = find_gpu()
     trt = choose_flavour(arguments.backend, info)
+    check_scores(trt, options.scores)
     target = resolve_target(trt, arguments.target, info)
     jobs = [EngineJob(trt, bundle, precision, target, options, info, engine_folder()) for precision in precisions]
     rows = [_obtain(job, arguments.force) for job in jobs]
     if arguments.json:
         say(json.dumps(rows, indent=2))
     else:
-        _print(rows, f"{bundle.name} on {trt.engine}, for {target}")
+        inside = "" if options.scores == KERNEL else f"; scores inside, by {rows[0]['plugin']} {options.scores}"
+        _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))
     for precision in precisions:
         if bundle.calibration(trt.flavour, precision) is None:
             tell(
@@ -116,6 +129,8 @@ def _obtain(job: EngineJob, force: bool) -> dict[str, Any]:
     network = engine.header["network"]
     return {
         "precision": job.precision,
+        "scores": job.options.scores,
+        "plugin": engine.header["plugin"],
         "how": how,
         "seconds": round(time.monotonic() - started, 2),
         "plan_bytes": len(engine.plan),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from framegate.cuda_kernels.image_cache import write_atomically, write_json
 from framegate.export.engine_network import NetworkFacts, check_network, describe_network, parse_onnx
 from framegate.export.engine_options import BuildOptions, configure
 from framegate.export.engine_progress import Progress, progress_monitor
+from framegate.export.engine_scores import plugin_for_build
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_library import Messages, TensorRt
@@ -75,22 +75,41 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
 
     Raises:
         BackendError: The model does not parse or is not what the bundle says, or TensorRT cannot build it.
+        BundleError: The model cannot be given the scores.
     """
     trt, model = job.trt, job.bundle.model_path(job.precision)
     with cache_errors(job.folder):  # before the long work
         job.key.path(job.folder).parent.mkdir(parents=True, exist_ok=True)
+    _check_weights(job.bundle, model)
+    # The report opens the engine once more, which needs the plugin as much as the build does.
+    with plugin_for_build(trt, job.options.scores, job.info, job.target) as plugin:
+        facts, plan = _build_plan(job, progress, stop)
+        report = _report(job, facts, plan)
+    written = {
+        "options": asdict(job.options),
+        "precision": job.precision,
+        "network": facts.to_json(),
+        "plugin": plugin,
+    }
+    path = write_engine(job.key, job.folder, plan, written)
+    with cache_errors(job.folder):
+        write_json(report_path(path), report | {"plugin": plugin})
+    return read_engine(job.key, job.folder)
+
+
+def _build_plan(job: EngineJob, progress: Progress, stop: threading.Event) -> tuple[NetworkFacts, bytes]:
+    trt, model, options = job.trt, job.bundle.model_path(job.precision), job.options
     messages = trt.logger()
     try:
         builder = trt.module.Builder(messages.native)
     except TypeError as error:  # pybind11's way to say that the factory returned nothing
         raise BackendError(f"{trt.engine} cannot start a build: {messages.take() or error}") from error
-    _check_weights(job.bundle, model)
-    network, parser = parse_onnx(trt, builder, messages, model)
+    network, parser = parse_onnx(trt, builder, messages, model, options.scores)
     facts = describe_network(trt, network)
-    check_network(facts, model, job.bundle.preprocess, len(job.bundle.labels), job.precision)
+    check_network(facts, model, job.bundle.preprocess, len(job.bundle.labels), job.precision, options.scores)
     config = builder.create_builder_config()
-    configure(trt, builder, config, job.options, job.target)
-    config.add_optimization_profile(_profile(builder, facts, job.options))
+    configure(trt, builder, config, options, job.target)
+    config.add_optimization_profile(_profile(builder, facts, options))
     config.progress_monitor = progress_monitor(trt, f"{job.bundle.name} {job.precision}", progress, stop)
     timings = None if trt.rtx or job.info is None else _timing_cache(trt, config, job.info, job.folder)
     built = builder.build_serialized_network(network, config)
@@ -99,15 +118,10 @@ def build_engine(job: EngineJob, progress: Progress, stop: threading.Event) -> S
         raise BackendError(
             f"{trt.engine} could not build {model} for {job.target}: {messages.take() or 'no reason given'}"
         )
-    plan = bytes(built)
     if timings is not None:
         with cache_errors(job.folder):
             _store(timings, bytes(config.get_timing_cache().serialize()))
-    written = {"options": asdict(job.options), "precision": job.precision, "network": facts.to_json()}
-    path = write_engine(job.key, job.folder, plan, written)
-    with cache_errors(job.folder):
-        write_json(report_path(path), _report(job, facts, plan))
-    return read_engine(job.key, job.folder)
+    return facts, bytes(built)
 
 
 def _check_weights(bundle: Bundle, model: Path) -> None:
@@ -153,12 +167,12 @@ def _store(path: Path, content: bytes) -> None:
     write_atomically(path, produce)
 
 
-def _report(job: EngineJob, facts: NetworkFacts, plan: bytes) -> Mapping[str, Any]:
+def _report(job: EngineJob, facts: NetworkFacts, plan: bytes) -> dict[str, Any]:
     inspector: Any = None
     reason = "an engine can be inspected only on a GPU that runs it"
     if job.info is not None:
         try:
-            inspector, reason = inspect_plan(job.trt, plan), ""
+            inspector, reason = inspect_plan(job.trt, plan, job.options.dla_core), ""
         except BackendError as error:
             reason = str(error)
     return {
@@ -172,15 +186,21 @@ def _report(job: EngineJob, facts: NetworkFacts, plan: bytes) -> Mapping[str, An
     }
 
 
-def inspect_plan(trt: TensorRt, plan: bytes) -> Any:
+def inspect_plan(trt: TensorRt, plan: bytes, dla_core: int | None = None) -> Any:
     """The EngineInspector's description of a plan, parsed; needs the GPU.
 
     Raises:
-        BackendError: The plan cannot be opened here.
+        BackendError: The plan cannot be opened here, or the description is no JSON.
     """
     messages: Messages = trt.logger()
-    engine = trt.module.Runtime(messages.native).deserialize_cuda_engine(plan)
+    runtime = trt.module.Runtime(messages.native)
+    if dla_core is not None:
+        runtime.DLA_core = dla_core
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendError(f"{trt.engine} cannot open the engine here: {messages.take() or 'no reason given'}")
     text = engine.create_engine_inspector().get_engine_information(trt.module.LayerInformationFormat.JSON)
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except ValueError as error:  # a report is not worth an engine that took minutes to build
+        raise BackendError(f"{trt.engine} describes the engine in something that is no JSON ({error})") from error

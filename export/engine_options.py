@@ -8,6 +8,7 @@ from typing import Any
 from framegate.cuda_kernels.driver import DeviceInfo
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.tensorrt_library import TensorRt
+from framegate.runtime.tensorrt_scores import KERNEL, WAYS
 from framegate.runtime.tensorrt_store import AMPERE, device_target
 
 THIS_GPU = "this-gpu"
@@ -22,12 +23,14 @@ class BuildOptions:
         workspace_mib: Most scratch memory a layer may use, in MiB; None leaves it to TensorRT.
         max_batch: Largest batch of the optimisation profile; it is tuned for one image.
         dla_core: DLA core that takes the layers it can, the GPU takes the rest; None for the GPU alone.
+        scores: Who computes the scores, one of `framegate.runtime.tensorrt_scores.WAYS`.
     """
 
     level: int = 3
     workspace_mib: int | None = None
     max_batch: int = 8
     dla_core: int | None = None
+    scores: str = KERNEL
 
     def __post_init__(self) -> None:
         """Refuse values that TensorRT would answer with a number only.
@@ -43,6 +46,8 @@ class BuildOptions:
             raise UsageError(f"max batch is {self.max_batch}; expected 1 to 1024")
         if self.dla_core is not None and self.dla_core < 0:
             raise UsageError(f"DLA core is {self.dla_core}; cores are counted from 0")
+        if self.scores not in WAYS:
+            raise UsageError(f"scores by {self.scores!r} were asked for; known are {', '.join(WAYS)}")
 
 
 def resolve_target(trt: TensorRt, wanted: str | None, info: DeviceInfo | None) -> str:

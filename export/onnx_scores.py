@@ -15,9 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from framegate.export.onnx_graph import OPSET, OUTPUT
 from framegate.runtime.errors import UsageError
+from framegate.runtime.tensorrt_plugin import NAME as FUNCTION
+from framegate.runtime.tensorrt_plugin import NAMESPACE as DOMAIN
+from framegate.runtime.tensorrt_plugin import VERSION
+from framegate.runtime.tensorrt_scores import SCORES, TEMPERATURE
 
-DOMAIN, FUNCTION = "framegate", "SoftmaxEntropy"
-SCORES = ("probabilities", "entropy", "margin", "energy")
+__all__ = ["DOMAIN", "FUNCTION", "SCORES", "softmax_entropy_function", "with_scores", "with_taps"]
+
 _ACTIVATIONS = ("Relu", "Clip", "HardSwish", "Sigmoid", "LeakyRelu", "Elu", "Gelu")
 
 
@@ -69,20 +73,39 @@ def softmax_entropy_function() -> onnx.FunctionProto:
     )
 
 
-def with_scores(model: onnx.ModelProto, temperature: float) -> onnx.ModelProto:
+def with_scores(model: onnx.ModelProto, temperature: float | None, *, plugin: bool = False) -> onnx.ModelProto:
     """A copy with probabilities, entropy (nats), margin and energy as further outputs.
 
     Args:
         model: A bundle's network of any precision, output ``logits``.
-        temperature: Of the calibration that belongs to the engine that will run the file.
+        temperature: Of the calibration that belongs to the engine that will run the file; None makes it an input of
+            the network, float32 (1).
+        plugin: The node is meant for TensorRT's plugin of the same name. Then the file holds no function, which some
+            releases of the parser would prefer, and the node names the plugin's namespace.
+
+    Raises:
+        UsageError: The temperature is not above 0, or the network computes these scores already.
     """
-    if not temperature > 0:
+    if temperature is not None and not temperature > 0:
         raise UsageError(f"temperature: {temperature} given, expected a number above 0")
+    taken = {name for node in model.graph.node for name in node.output} & {*SCORES, TEMPERATURE}
+    if taken or any(value.name == TEMPERATURE for value in model.graph.input):
+        raise UsageError(
+            f"the network has tensors {sorted(taken) or [TEMPERATURE]} of its own; start from the bundle's"
+        )
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    graph.initializer.append(numpy_helper.from_array(np.array([temperature], np.float32), "temperature"))
-    graph.node.append(helper.make_node(FUNCTION, [OUTPUT, "temperature"], list(SCORES), "scores", domain=DOMAIN))
+    if temperature is None:
+        graph.input.append(helper.make_tensor_value_info(TEMPERATURE, TensorProto.FLOAT, [1]))
+    else:
+        graph.initializer.append(numpy_helper.from_array(np.array([temperature], np.float32), TEMPERATURE))
+    node = helper.make_node(FUNCTION, [OUTPUT, TEMPERATURE], list(SCORES), "scores", domain=DOMAIN)
+    if plugin:
+        # Up to TensorRT 10.9 the parser takes a plugin's namespace from here alone, later from the domain, too.
+        node.attribute.append(helper.make_attribute("plugin_namespace", DOMAIN))
+        node.attribute.append(helper.make_attribute("plugin_version", VERSION))
+    graph.node.append(node)
     batch, classes = graph.output[0].type.tensor_type.shape.dim
     for name in SCORES:
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None])
@@ -94,7 +117,8 @@ def with_scores(model: onnx.ModelProto, temperature: float) -> onnx.ModelProto:
             dims[1].dim_value = 1
         graph.output.append(value)
     result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    result.functions.append(softmax_entropy_function())
+    if not plugin:
+        result.functions.append(softmax_entropy_function())
     return result
 
 

@@ -3,6 +3,9 @@
     tensor or camera frame in pinned memory -> (copy) -> (preprocessing kernel) -> engine -> softmax-entropy kernel
                                                                                               -> 32-byte record
 
+An engine that outputs the scores itself (``framegate engine --scores ...``) is recognised from its tensors, and the
+kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU; `infer` gives logits.
+
 After a GPU fault nothing that comes from the GPU is believed: the frame in flight and every later one fail until
 `TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
 context; if another library (PyTorch) holds it too, it cannot be renewed, and every frame stays rejected.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +35,7 @@ from framegate.runtime.tensorrt_engine import OpenedEngine
 from framegate.runtime.tensorrt_feed import frame_feed, plan_frame, tensor_feed
 from framegate.runtime.tensorrt_graph import FrameGraph, Slot, allocate_outputs
 from framegate.runtime.tensorrt_library import load_tensorrt
+from framegate.runtime.tensorrt_scores import TEMPERATURE, EngineOutputs, KernelRecord, ScoreSource
 from framegate.runtime.tensorrt_store import engine_folder, find_engine
 from framegate.runtime.verdict import BGR, NV12, Image
 
@@ -45,6 +49,7 @@ class TensorRtBackend:
     Attributes:
         fault: Why nothing is computed any more; empty while all is well.
         graph: The graph of the bound input; None before `bind` or `bind_frames`.
+        own_scores: Whether the engine itself gives the scores.
     """
 
     def __init__(self, flavour: str, model: Path) -> None:
@@ -72,9 +77,10 @@ class TensorRtBackend:
             stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder())
             self._engine = OpenedEngine(self._trt, stored, self._gpu)
             self._stream = self._gpu.create_stream(_URGENT)
-        except CudaError as error:
+        except (CudaError, CompilerError) as error:
             raise BackendError(f"{self.name}: {error}; framegate doctor says what is missing") from error
         self.classes = int(stored.header["network"]["outputs"][0]["shape"][1])
+        self.own_scores = self._engine.own_scores
         self.pooled: Tensor | None = None
 
     def close(self) -> None:
@@ -197,7 +203,7 @@ class TensorRtBackend:
         shapes = self._engine.shape_for(tuple(shape))
         if shapes[self._engine.logits] != (1, self.classes):
             raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
-        outputs = allocate_outputs(gpu, self._engine, {name: shape for name, shape in shapes.items()})
+        scores = self._score_source(gpu, shapes, thresholds)
         if frame is None:
             feed = tensor_feed(gpu, self._engine, self._stream, nbytes)
         else:
@@ -210,14 +216,28 @@ class TensorRtBackend:
             self._stream,
             input_bytes=nbytes,
             slots=slots,
-            thresholds=thresholds,
-            classes=self.classes,
             feed=feed,
-            outputs=outputs,
+            scores=scores,
             capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
             blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
         )
         self._engine.save_runtime_cache()
+
+    def _score_source(self, gpu: Driver, shapes: Mapping[str, Sequence[int]], thresholds: Thresholds) -> ScoreSource:
+        """Place every output; what computes the scores follows from which ones there are."""
+        engine = self._engine
+        if not engine.own_scores:
+            outputs = allocate_outputs(gpu, engine, shapes)
+            return KernelRecord(gpu, outputs[engine.logits], self.classes, thresholds)
+        source = EngineOutputs(gpu, engine.logits, self.classes, thresholds)
+        for name, address in source.addresses.items():
+            engine.place(name, address)
+        allocate_outputs(gpu, engine, {name: shape for name, shape in shapes.items() if name not in source.addresses})
+        temperature = gpu.allocate(256)
+        gpu.copy_to_device(temperature, np.array([thresholds.temperature], np.float32), self._stream)
+        gpu.synchronize(self._stream)
+        engine.place(TEMPERATURE, temperature)
+        return source
 
     def _check_environment(self) -> None:
         for name, known in (("FRAMEGATE_CUDA_GRAPH", ("0", "1")), ("FRAMEGATE_GPU_WAIT", ("spin", "block"))):

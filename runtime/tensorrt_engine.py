@@ -9,6 +9,8 @@ from framegate.cuda_kernels.driver import Driver
 from framegate.cuda_kernels.image_cache import write_atomically
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_library import TensorRt
+from framegate.runtime.tensorrt_plugin import REGISTERED, register_plugin
+from framegate.runtime.tensorrt_scores import KERNEL, SCORES, TEMPERATURE
 from framegate.runtime.tensorrt_store import StoredEngine
 
 _ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT32": 4, "INT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1}
@@ -18,8 +20,9 @@ class OpenedEngine:
     """TensorRT's engine and its one execution context. Not thread-safe.
 
     Attributes:
-        input: Name of the input.
+        input: Name of the image's input.
         logits: Name of the output that holds the logits.
+        own_scores: Whether it outputs the scores, too, and takes the temperature as an input.
     """
 
     def __init__(self, trt: TensorRt, stored: StoredEngine, gpu: Driver) -> None:
@@ -38,6 +41,8 @@ class OpenedEngine:
         core = stored.header["options"]["dla_core"]
         if core is not None:
             self._runtime.DLA_core = core
+        if stored.header.get("plugin") == REGISTERED:
+            register_plugin(trt, gpu)
         self._engine = self._runtime.deserialize_cuda_engine(stored.plan)
         if self._engine is None:
             raise BackendError(f"{trt.engine} refuses engine {stored.path}: {self._said()}; {self.rebuild_hint()}")
@@ -45,12 +50,20 @@ class OpenedEngine:
         self.input, self.logits = network["inputs"][0]["name"], network["outputs"][0]["name"]
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.module.TensorIOMode.INPUT]
-        if inputs != [self.input] or self.logits not in names:
+        # Scores at a temperature that nobody can set are not the calibration's: without that input the kernel runs.
+        self.own_scores = TEMPERATURE in inputs and set(SCORES) <= set(names)
+        if set(inputs) - {TEMPERATURE if self.own_scores else ""} != {self.input} or self.logits not in names:
             raise BackendError(f"engine {stored.path} has tensors {names}, its header says {self.input}, {self.logits}")
-        for name in (self.input, self.logits):
+        way = stored.header["options"].get("scores", KERNEL)
+        if self.own_scores != (way != KERNEL):
+            raise BackendError(
+                f"engine {stored.path}: its header says that the scores come from the {way}, its tensors are {names}; "
+                f"{self.rebuild_hint()}"
+            )
+        for name in (*inputs, self.logits, *(SCORES if self.own_scores else ())):
             if self._engine.get_tensor_dtype(name) != trt.module.DataType.FLOAT:
                 raise BackendError(f"engine {stored.path}: {name} is not float32; {self.rebuild_hint()}")
-        self._outputs = [name for name in names if name != self.input]
+        self._outputs = [name for name in names if name not in inputs]
         self._cache: Any = None
         self._context = self._make_context()
         if self._context is None:
@@ -97,6 +110,8 @@ class OpenedEngine:
         Raises:
             BackendError: The engine was not built for this shape.
         """
+        if self.own_scores and not self._context.set_input_shape(TEMPERATURE, (1,)):
+            raise BackendError(f"{self._trt.engine}: the engine takes no single temperature; {self.rebuild_hint()}")
         if not self._context.set_input_shape(self.input, shape) or self._context.infer_shapes():
             least, _, most = self._engine.get_tensor_profile_shape(self.input, 0)
             raise BackendError(

@@ -1,4 +1,4 @@
-"""One frame on the GPU as one CUDA graph: input -> (preprocessing) -> engine -> softmax-entropy -> a 32-byte record.
+"""One frame on the GPU as one CUDA graph: input -> (preprocessing) -> engine -> scores, in memory that the host reads.
 
     graph = FrameGraph(gpu, engine, steps...)          # buffers, warm-up, capture: everything that may fail or be slow
     slot = graph.slots[0]
@@ -6,29 +6,26 @@
     graph.submit(slot)                                 # microseconds
     record = graph.wait(slot)                          # raises unless the record is of this very submission
 
+What comes behind the engine is a `framegate.runtime.tensorrt_scores.ScoreSource`.
+
 Addresses never change after the capture. Slots share the device's buffers, because one stream runs them one after the
 other; each has its own host memory, so the host can fill one while the GPU works on the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from framegate.cuda_kernels.driver import CudaError, Driver, HostMemory
-from framegate.cuda_kernels.entropy_launch import Record, Thresholds, plan_rows, read_record
-from framegate.cuda_kernels.kernels import Kernels
+from framegate.cuda_kernels.entropy_launch import Record
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_engine import OpenedEngine
-
-_RECORD_BYTES = 32
-_SEQUENCE = 32  # where the sequence number lies in a slot's result memory
-_LOGITS = 64  # and the logits
+from framegate.runtime.tensorrt_scores import ScoreSource
 
 
 @dataclass(eq=False)
@@ -37,7 +34,7 @@ class Slot:
 
     Attributes:
         input: What the GPU reads: a frame, or a preprocessed tensor.
-        result: The record, the sequence number, the logits.
+        result: What the score source leaves, the logits among it.
         logits: (classes,) float32 view of the result memory.
         event: Recorded behind each submission.
         graph: The captured graph; 0 where launches go to the stream one by one.
@@ -72,10 +69,8 @@ class FrameGraph:
         *,
         input_bytes: int,
         slots: int,
-        thresholds: Thresholds,
-        classes: int,
         feed: Feed,
-        outputs: dict[str, int],
+        scores: ScoreSource,
         capture: bool = True,
         blocking: bool = False,
     ) -> None:
@@ -87,10 +82,8 @@ class FrameGraph:
             stream: Where everything runs.
             input_bytes: Size of a slot's input.
             slots: How many frames may be in flight.
-            thresholds: Temperature, and the threshold that the kernel's verdict bits are made with.
-            classes: Number of logits.
             feed: Enqueues the slot's way to the engine's input.
-            outputs: Output name -> device address, as the engine knows them.
+            scores: Comes behind the engine.
             capture: False for stream launches on purpose.
             blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
 
@@ -99,10 +92,7 @@ class FrameGraph:
             BackendError: The engine failed during the warm-up.
         """
         self._gpu, self._engine, self._stream = gpu, engine, stream
-        self._feed = feed
-        self._logits = outputs[engine.logits]
-        self._kernels = Kernels(gpu, "softmax_entropy")
-        self._thresholds, self._classes = thresholds, classes
+        self._feed, self._scores = feed, scores
         self._sequence = 0
         self.captured = False
         self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
@@ -123,12 +113,11 @@ class FrameGraph:
         self.captured = not problem
 
     def _make_slot(self, input_bytes: int, blocking: bool) -> Slot:
-        result = self._gpu.allocate_host(_LOGITS + 4 * self._classes)
+        result = self._gpu.allocate_host(self._scores.result_bytes)
         result.array[:] = 0
         memory = self._gpu.allocate_host(input_bytes)
         memory.array[:] = 0
-        logits = result.array[_LOGITS:].view(np.float32)
-        return Slot(memory, result, logits, self._gpu.create_event(blocking))
+        return Slot(memory, result, self._scores.logits_of(result), self._gpu.create_event(blocking))
 
     def _capture(self, slot: Slot) -> str:
         """Capture a slot's graph; return what went wrong."""
@@ -143,12 +132,7 @@ class FrameGraph:
     def _enqueue(self, slot: Slot) -> None:
         self._feed(slot)
         self._engine.enqueue(self._stream)
-        where = slot.result.device_pointer
-        outputs = {"records": where, "sequence": where + _SEQUENCE}
-        plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._thresholds)
-        self._kernels.run(plan, self._stream)
-        # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
-        self._gpu.copy_to_host(slot.logits, self._logits, self._stream)
+        self._scores.enqueue(slot.result, self._stream)
 
     def submit(self, slot: Slot) -> None:
         """Start a slot's frame. Its input must not change until `wait` returns.
@@ -159,7 +143,7 @@ class FrameGraph:
         """
         self._sequence = self._sequence % 0xFFFFFFFF + 1  # never 0, which fresh memory holds
         slot.number = self._sequence
-        slot.result.array[_SEQUENCE : _SEQUENCE + 4].view(np.uint32)[0] = slot.number
+        self._scores.mark(slot.result, slot.number)
         if slot.graph:
             self._gpu.launch_graph(slot.graph, self._stream)
         else:
@@ -174,15 +158,15 @@ class FrameGraph:
             BackendError: The record is not of this frame, or torn.
         """
         self._gpu.wait_event(slot.event)
-        record = read_record(slot.result.array[:_RECORD_BYTES].tobytes(), slot.number)
+        record = self._scores.read(slot.result, slot.number)
         if record is None:
             raise BackendError(f"the GPU left no whole record of submission {slot.number}")
         return record
 
 
-def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: dict[str, Sequence[int]]) -> dict[str, int]:
-    """Give every output of an engine device memory of its own; return name -> address."""
-    addresses: dict[str, Any] = {}
+def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Give outputs of an engine device memory of their own; return name -> address."""
+    addresses: dict[str, int] = {}
     for name, shape in shapes.items():
         addresses[name] = gpu.allocate(engine.output_bytes(name, tuple(shape)))
         engine.place(name, addresses[name])

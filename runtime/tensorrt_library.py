@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import platform
+import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour -> module; the flavour is also the backend's name. ``auto`` takes the first that is installed."""
 
 _KEPT_MESSAGES = 8
+
+_loggers: list[Any] = []  # TensorRT keeps the first one for the process, and what has no logger of its own uses it
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,36 @@ class TensorRt:
             raise KeyError(f"{kind}.{member} is not listed in tensorrt_names")
         return hasattr(getattr(self.module, kind, None), member)
 
-    def network_flags(self) -> int:
-        """Flags for ``Builder.create_network``: types come from the ONNX file, not from the builder's choice."""
+    def network_flags(self, plugin: bool = False) -> int:
+        """Flags for ``Builder.create_network``: types come from the ONNX file, not from the builder's choice.
+
+        Args:
+            plugin: The network will get a plugin; where it can be compiled ahead of time, it shall be.
+        """
+        flags = 0
         if self.has("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") and int(self.version.split(".")[0]) == 10:
-            return 1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        return 0
+            flags |= 1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        if plugin and self.has("NetworkDefinitionCreationFlag", "PREFER_AOT_PYTHON_PLUGINS"):
+            flags |= 1 << int(self.module.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
+        return flags
+
+    def takes_plugins(self) -> bool:
+        """Whether a network can hold a plugin. TensorRT-RTX has the classes of plugins, but no way in."""
+        return self.has("INetworkDefinition", "add_plugin_v3")
+
+    def plugin_package(self) -> Any | None:
+        """The package with which a plugin is compiled into the engine; None where this release has none, or lacks that.
+
+        It exists since TensorRT 10.6, ``aot_impl`` since 10.9.
+        """
+        if not (self.takes_plugins() and self.has("QuickPluginCreationRequest", "PREFER_AOT")):
+            return None
+        try:
+            with _printing_to_standard_error():  # it greets on standard output, where --json prints
+                package = importlib.import_module(f"{MODULES[self.flavour]}.plugin")
+        except ImportError:
+            return None
+        return package if hasattr(package, "aot_impl") else None
 
     def compute_capabilities(self) -> tuple[int, ...]:
         """Architectures that this release builds for ahead of time, e.g. (86, 89); empty where it cannot."""
@@ -73,6 +104,19 @@ class TensorRt:
     def logger(self) -> Messages:
         """A fresh logger; hand its ``native`` to TensorRT."""
         return Messages(self.module)
+
+
+@contextmanager
+def _printing_to_standard_error() -> Iterator[None]:
+    """Send what a library prints, in whichever language, to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class Messages:
@@ -97,6 +141,7 @@ class Messages:
 
         self._kept = kept
         self.native = Collector()
+        _loggers.append(self.native)
 
     def take(self) -> str:
         """The errors since the last call in one line, the first first; empty if there were none."""

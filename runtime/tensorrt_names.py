@@ -7,7 +7,7 @@ that each one in `OPTIONAL` exists in some. Code may use an OPTIONAL name only a
 
 from __future__ import annotations
 
-__all__ = ["COMMON", "OPTIONAL", "missing_names"]
+__all__ = ["COMMON", "FUNCTIONS", "OPTIONAL", "PLUGIN_PACKAGE", "missing_names"]
 
 COMMON: dict[str, tuple[str, ...]] = {
     "Builder": (
@@ -19,6 +19,7 @@ COMMON: dict[str, tuple[str, ...]] = {
     ),
     "BuilderFlag": ("TF32", "GPU_FALLBACK"),
     "DataType": ("FLOAT", "HALF"),
+    "DynamicPluginTensorDesc": ("desc",),
     "DeviceType": ("DLA",),
     "EngineInspector": ("get_engine_information",),
     "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
@@ -51,6 +52,7 @@ COMMON: dict[str, tuple[str, ...]] = {
         "create_engine_inspector",
         "create_execution_context",
     ),
+    "IExprBuilder": ("constant",),
     "IExecutionContext": (
         "set_input_shape",
         "infer_shapes",
@@ -70,16 +72,38 @@ COMMON: dict[str, tuple[str, ...]] = {
         "get_layer",
     ),
     "IOptimizationProfile": ("set_shape",),
+    "IPluginCreatorV3One": ("create_plugin", "field_names", "name", "plugin_namespace", "plugin_version"),
+    "IPluginRegistry": ("deregister_creator", "get_creator", "register_creator"),
+    "IPluginV3": ("clone", "get_capability_interface"),
+    "IPluginV3OneBuild": (
+        "configure_plugin",
+        "get_output_data_types",
+        "get_output_shapes",
+        "get_workspace_size",
+        "num_outputs",
+        "supports_format_combination",
+    ),
+    "IPluginV3OneCore": ("plugin_name", "plugin_namespace", "plugin_version"),
+    "IPluginV3OneRuntime": (
+        "attach_to_context",
+        "enqueue",
+        "get_fields_to_serialize",
+        "on_shape_change",
+        "set_tactic",
+    ),
     "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
     "ITensor": ("name", "shape", "dtype"),
     "ITimingCache": ("serialize",),
     "LayerInformationFormat": ("JSON",),
-    "LayerType": ("CAST", "CONSTANT", "DEQUANTIZE", "QUANTIZE", "SHUFFLE"),
+    "LayerType": ("CAST", "CONSTANT", "DEQUANTIZE", "PLUGIN_V3", "QUANTIZE", "SHUFFLE"),
     "MemoryPoolType": ("WORKSPACE",),
-    "OnnxParser": ("parse", "num_errors", "get_error"),
+    "OnnxParser": ("parse", "num_errors", "get_error", "set_flag"),
     "ParserError": ("desc", "node_name", "node_operator"),
+    "PluginFieldCollection": ("append",),
+    "PluginTensorDesc": ("dims", "format", "type"),
     "ProfilingVerbosity": ("DETAILED",),
     "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed", "DLA_core"),
+    "TensorFormat": ("LINEAR",),
     "TensorIOMode": ("INPUT",),
 }
 """Class -> members that exist in TensorRT 10.3 to 11.4 and in TensorRT-RTX 1.7."""
@@ -99,9 +123,26 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
         "cuda_graph_strategy",
         "set_execution_context_allocation_strategy",
     ),
-    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "INetworkDefinition": ("add_plugin_v3",),
+    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS"),
+    "OnnxParserFlag": ("ENABLE_PLUGIN_OVERRIDE",),
+    "QuickPluginCreationRequest": ("PREFER_AOT",),
 }
 """Class -> members that some of these releases lack."""
+
+FUNCTIONS: tuple[str, ...] = ("get_plugin_registry",)
+"""Functions of the module itself; all releases have them."""
+
+PLUGIN_PACKAGE: dict[str, tuple[str, ...]] = {
+    "": ("register", "aot_impl", "cdiv", "from_shape_expr"),
+    "KernelLaunchParams": ("block_x", "grid_x"),
+    "ShapeExpr": ("constant_value", "is_constant", "is_fake"),
+    "SymExprs": (),
+    "SymInt32": (),
+    "SymIntExprs": (),
+    "TensorDesc": ("shape_expr", "dtype", "like"),
+}
+"""Class (or the module itself) -> members of the package ``plugin`` inside TensorRT, where it has ``aot_impl``."""
 
 
 def missing_names(module: object) -> list[str]:

@@ -71,7 +71,8 @@ class StoredEngine:
 
     Attributes:
         path: Its file.
-        header: Everything written beside the plan: the key, ``options`` of the build, ``tensors``, ``built_with``.
+        header: Everything written beside the plan: the key, ``options`` of the build (also who computes the scores),
+            ``network``, and ``plugin``: what an opener of the engine must know of one.
         plan: What TensorRT deserialises.
     """
 

@@ -31,7 +31,9 @@ typedef struct operation {
     int count;
     int (*entry)(const unsigned *, const unsigned *, size_t, void **, unsigned long long);
     unsigned grid[3], block[3];
-    char parameter[512];
+    char parameter[512]; /* one behind the other, each at a multiple of 8 */
+    int parameters;
+    size_t offsets[16];
 } operation;
 typedef struct graph {
     int length;
@@ -43,7 +45,7 @@ static int depth, retained;
 static unsigned context_flags;
 static graph *recording;
 static char context_object[8], function_object[8], module_object[8], network_object[8];
-static struct { char name[96]; void *entry; size_t bytes; } kernels[32];
+static struct { void *entry; int parameters; size_t sizes[16], offsets[16]; } kernels[32];
 static int known, stuck;
 
 static int called(const char *name) {
@@ -75,8 +77,9 @@ static void perform(const operation *op) {
     else if (op->kind == 2) {
         char copy[512];
         memcpy(copy, op->parameter, sizeof copy);
-        void *one[] = {copy};
-        if (op->entry(op->grid, op->block, 0, one, 0)) abort();
+        void *each[16];
+        for (int i = 0; i < op->parameters; i++) each[i] = copy + op->offsets[i];
+        if (op->entry(op->grid, op->block, 0, each, 0)) abort();
     } else if (op->kind == 3) for (int c = 0; c < 3; c++) {
         double sum = 0;
         for (int i = 0; i < op->count; i++) sum += ((const float *)op->from)[(2 - c) * op->count + i];
@@ -180,9 +183,15 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
         snprintf(symbol, sizeof symbol, "emulate_sizes_%s", name);
         size_t sizes[32];
         int count = ((int (*)(size_t *))dlsym(library, symbol))(sizes);
-        if (count != 1 || sizes[0] > 512) return 500;
+        size_t end = 0;
+        for (int i = 0; i < count && count <= 16; i++) {
+            kernels[known].sizes[i] = sizes[i];
+            kernels[known].offsets[i] = end;
+            end += (sizes[i] + 7) / 8 * 8;
+        }
+        if (count > 16 || end > 512) return 500;
         kernels[known].entry = entry;
-        kernels[known].bytes = sizes[0];
+        kernels[known].parameters = count;
         *function = &kernels[known++];
     }
     return *function ? 0 : 500;
@@ -197,7 +206,9 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
         return submit((operation){.kind = 3, .to = *(void **)parameters[1], .from = *(void **)parameters[0], .count = *(int *)parameters[2]});
     for (int i = 0; i < known; i++) if (function == &kernels[i]) {
         operation op = {.kind = 2, .entry = kernels[i].entry, .grid = {gx, gy, gz}, .block = {bx, by, bz}};
-        memcpy(op.parameter, parameters[0], kernels[i].bytes);
+        op.parameters = kernels[i].parameters;
+        memcpy(op.offsets, kernels[i].offsets, sizeof op.offsets);
+        for (int k = 0; k < op.parameters; k++) memcpy(op.parameter + op.offsets[k], parameters[k], kernels[i].sizes[k]);
         return submit(op);
     }
     if (function != function_object || gx * gy * gz * bx * by * bz == 0 || extra) return 1;

@@ -171,7 +171,13 @@ def test_progress_is_told_phase_by_phase(job):
 
 def test_a_build_for_one_architecture_and_options_that_rtx_takes(job):
     job = replace(job, target="sm_86", options=BuildOptions(level=1, workspace_mib=64, max_batch=2))
-    assert build(job).header["options"] == {"level": 1, "workspace_mib": 64, "max_batch": 2, "dla_core": None}
+    assert build(job).header["options"] == {
+        "level": 1,
+        "workspace_mib": 64,
+        "max_batch": 2,
+        "dla_core": None,
+        "scores": "kernel",
+    }
     with pytest.raises(StaleEngineError, match="built with other options"):
         replace(job, options=BuildOptions()).cached()
 

@@ -2,10 +2,12 @@
 
 The binding wheels (1.2 MB each) come from PyPI into a cache folder, once. They are imported over a stub of the nine C
 functions that they link to; classes and their members are compiled into them, so nothing else is needed to list those.
+The stub's plugin registry works as far as one plugin goes, so what registers plugins can be run, too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,19 +20,43 @@ import pytest
 
 RELEASES = {
     "10.3": "tensorrt-cu12-bindings==10.3.0",
+    "10.7": "tensorrt-cu12-bindings==10.7.0",
     "10.13": "tensorrt-cu12-bindings==10.13.3.9",
     "10.16": "tensorrt-cu12-bindings==10.16.0.72",
     "11.4": "tensorrt-cu13-bindings==11.4.0.106",
 }
-_STUB = "\n".join(
-    f"void *{name}(void) {{ return 0; }}"
+# The registry is an object of C++ whose every virtual function does one of four things, told apart by its first
+# argument: a name is looked up, a pointer that is registered is taken out, another is put in, nothing is answered by 0.
+# So register_creator, get_creator and deregister_creator of the real bindings work whatever the order of its table.
+_STUB = """
+#include <cstring>
+#include <typeinfo>
+static void *registered;
+static void *answer(void *argument) {
+    if (!argument) return 0;
+    if (!std::strncmp(static_cast<const char *>(argument), "SoftmaxEntropy", 15)) return registered;
+    registered = registered == argument ? nullptr : argument;
+    return reinterpret_cast<void *>(1);
+}
+struct Registry {
+#define SLOT(n) virtual void *slot##n(void *argument, void *, void *) { return answer(argument); }
+    SLOTS
+};
+static Registry registry;
+extern "C" {
+void *getPluginRegistry() { return &registry; }
+FACTORIES
+}
+"""
+_SLOTS = " ".join(f"SLOT({n})" for n in range(40))
+_FACTORIES = "\n".join(
+    f"void *{name}() {{ return 0; }}"
     for name in (
         "createInferBuilder_INTERNAL",
         "createInferRuntime_INTERNAL",
         "createInferRefitter_INTERNAL",
         "createNvOnnxParser_INTERNAL",
         "createNvOnnxParserRefitter_INTERNAL",
-        "getPluginRegistry",
         "getBuilderPluginRegistry",
         "getNvOnnxParserVersion",
         "initLibNvInferPlugins",
@@ -38,7 +64,7 @@ _STUB = "\n".join(
 )
 _LIST = """
 import importlib, inspect, json, sys
-listed = {}
+listed = {"": [name for name, value in vars(importlib.import_module(sys.argv[1])).items() if callable(value)]}
 for name, kind in vars(importlib.import_module(sys.argv[1])).items():
     if inspect.isclass(kind) and "tensorrt" in kind.__module__:
         listed[name] = sorted({member for member in dir(kind) if not member.startswith("_")} - set(dir(int)))
@@ -53,17 +79,39 @@ def _cache() -> Path:
 
 
 def members_of(release: str) -> dict[str, list[str]]:
-    """Return class -> members of a release of `RELEASES`, or of ``tensorrt-rtx`` as installed. Skips if it cannot."""
+    """Return class -> members of a release of `RELEASES`, or of ``tensorrt-rtx`` as installed. Skips if it cannot.
+
+    The module's own functions and classes are listed under the empty name.
+    """
     if release == "tensorrt-rtx":
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
         return _listed("tensorrt_rtx", {})
-    if shutil.which("gcc") is None:
-        pytest.skip("the stub under the bindings needs gcc")
+    return _listed("tensorrt_bindings", _surroundings(release))
+
+
+def run(release: str, code: str) -> str:
+    """Run code in which ``import tensorrt`` gives a release's real bindings; return what it prints. Skips if it cannot.
+
+    The code ends without cleaning up: the bindings of 10.3 crash when Python destroys a plugin made in Python, which in
+    an engine's life only TensorRT does.
+    """
+    start = "import sys, tensorrt_bindings\nsys.modules['tensorrt'] = tensorrt_bindings\n"
+    end = "\nimport os\nsys.stdout.flush()\nos._exit(0)\n"
+    command, environment = [sys.executable, "-c", start + code + end], {**os.environ, **_surroundings(release)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _surroundings(release: str) -> dict[str, str]:
+    """What a process needs to import a release's bindings."""
+    if shutil.which("g++") is None:
+        pytest.skip("the stub under the bindings needs g++")
     folder = _wheel(RELEASES[release])
-    libraries = folder / "stub"
+    libraries = folder / f"stub-{hashlib.sha256((_STUB + _SLOTS + _FACTORIES).encode()).hexdigest()[:12]}"
     if not libraries.is_dir():
         _build_stubs(libraries, release.split(".")[0])
-    return _listed("tensorrt_bindings", {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(folder)})
+    return {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(folder)}
 
 
 def _wheel(requirement: str) -> Path:
@@ -89,13 +137,13 @@ def _wheel(requirement: str) -> Path:
 
 
 def _build_stubs(folder: Path, major: str) -> None:
-    part = folder.with_name(f"stub.part{os.getpid()}")
+    part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     part.mkdir()
-    (part / "stub.c").write_text(_STUB)
+    (part / "stub.cpp").write_text(_STUB.replace("SLOTS", _SLOTS).replace("FACTORIES", _FACTORIES))
     for name in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
         library = f"lib{name}.so.{major}"
-        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(part / library), str(part / "stub.c")]
-        subprocess.run(command, check=True)
+        command = ["g++", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(part / library)]
+        subprocess.run([*command, str(part / "stub.cpp")], check=True)
     part.replace(folder)
 
 

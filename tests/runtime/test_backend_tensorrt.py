@@ -82,7 +82,8 @@ def stub(tmp_path_factory):
     command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
     subprocess.run([*command, str(CUDA_TESTS / "stub_libcuda.c"), "-ldl"], check=True)
     emulate = load_emulate()
-    libraries = [emulate.compile(f"cuda_kernels/{name}.cu").library for name in ("softmax_entropy", "preprocess")]
+    sources = ("softmax_entropy", "softmax_entropy_plugin", "preprocess")
+    libraries = [emulate.compile(f"cuda_kernels/{name}.cu").library for name in sources]
     return folder, ":".join(map(str, libraries))
 
 

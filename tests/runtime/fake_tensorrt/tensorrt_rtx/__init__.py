@@ -52,4 +52,4 @@ class ICudaEngine(fake_runtime.ICudaEngine):
 class Runtime(fake_runtime.Runtime):
     def deserialize_cuda_engine(self, plan):
         engine = super().deserialize_cuda_engine(plan)
-        return None if engine is None else ICudaEngine(engine.logger)
+        return None if engine is None else ICudaEngine(engine.logger, engine.scored)
