@@ -20,7 +20,7 @@ Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 DESIGN_SHARE = 0.5
-"""Share of the calibration split that sets the temperature and the order in which thresholds are tested."""
+"""Share of the calibration split that sets INT8 ranges, temperature and the order in which thresholds are tested."""
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -101,6 +101,13 @@ def scores_and_errors(logits: Logits, labels: Labels, temperature: float) -> tup
     return result.entropy, result.argmax != labels
 
 
+def design_and_proof(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Numbers of the calibration images that may be looked at freely, and of those that prove the threshold."""
+    order = np.random.default_rng(seed).permutation(count)
+    cut = round(count * DESIGN_SHARE)
+    return order[:cut], order[cut:]
+
+
 def calibrate(
     logits: Logits, labels: Labels, promise: Promise, *, split_sha256: str, model_sha256: str, engine: str
 ) -> Calibration:
@@ -119,9 +126,7 @@ def calibrate(
     Raises:
         CalibrationError: No threshold keeps the promise.
     """
-    order = np.random.default_rng(promise.seed).permutation(len(labels))
-    cut = round(len(order) * DESIGN_SHARE)
-    design, test = order[:cut], order[cut:]
+    design, test = design_and_proof(len(labels), promise.seed)
     if len(design) == 0:
         raise CalibrationError(f"calibration: {len(labels)} images given; give a few thousand")
     temperature = fit_temperature(logits[design], labels[design])
