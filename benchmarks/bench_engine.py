@@ -8,6 +8,7 @@ For each installed flavour (TensorRT, TensorRT-RTX), bundle and precision:
    with preprocessing on the CPU and on the GPU.
 3. Closed-loop times in microseconds, with the CUDA graph and without: the bare engine (its own graph, and an event),
    the backend (tensor in, logits out), and the whole way of a camera frame. The ratio is backend to bare, p50.
+4. The same with the graph and the bundle's taps as further outputs, each followed by the activation entropy kernel.
 
 On a machine without a GPU it says "no device: nothing measured", writes no file, and ends with exit code 0.
 """
@@ -36,7 +37,7 @@ from gpu_device import circumstances_of, open_gpu, percentiles  # noqa: E402
 
 from framegate.cuda_kernels.driver import CudaError, open_driver  # noqa: E402
 from framegate.runtime.backend_tensorrt import TensorRtBackend  # noqa: E402
-from framegate.runtime.bundle import Bundle  # noqa: E402
+from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json  # noqa: E402
 from framegate.runtime.errors import FramegateError  # noqa: E402
 from framegate.runtime.gpu import find_gpu  # noqa: E402
 from framegate.runtime.machine import circumstances  # noqa: E402
@@ -196,6 +197,42 @@ def latency(bundle: Bundle, flavour: str, precision: str, count: int, graph: boo
     return result
 
 
+def tapped(bundle: Bundle, precision: str, folder: Path) -> Bundle:
+    """A copy of a bundle whose network gives the activations of its taps, too; its calibrations no longer fit."""
+    from framegate.export.command_onnx import network
+    from framegate.export.onnx_scores import with_taps
+
+    copy = folder / bundle.path.name
+    shutil.copytree(bundle.path, copy)
+    file = copy / bundle.models[precision]
+    file.write_bytes(with_taps(network(bundle, precision), bundle.taps).SerializeToString(deterministic=True))
+    manifest = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
+    calibrations = json.loads((copy / CALIBRATION).read_text(encoding="utf-8"))
+    calibrations["records"] = {}
+    write_bundle_json(copy, CALIBRATION, calibrations)
+    for changed in (file, copy / CALIBRATION):
+        manifest["files"][changed.name] = sha256_file(changed)
+    write_bundle_json(copy, MANIFEST, manifest)
+    return Bundle.open(copy)
+
+
+def latency_with_taps(bundle: Bundle, flavour: str, precision: str, count: int) -> dict[str, Any]:
+    """Build the engine with taps, check that each gives a number, and time it with the graph."""
+    with tempfile.TemporaryDirectory(prefix="framegate-taps-") as folder:
+        other = tapped(bundle, precision, Path(folder))
+        result: dict[str, Any] = {"build": build(flavour, other, precision)}
+        backend = TensorRtBackend(flavour, other.model_path(precision))
+        try:
+            spec = bundle.preprocess
+            noise = np.random.default_rng(0).standard_normal((1, 3, spec.height, spec.width)).astype(np.float32)
+            backend.bind(noise)
+            backend.infer()
+            result["nats"] = {name: round(value, 4) for name, value in backend.tap_entropies.items()}
+        finally:
+            backend.close()
+        return result | latency(other, flavour, precision, count, True)
+
+
 def measure(bundle: Bundle, flavour: str, precision: str, images: list[Image], count: int) -> dict[str, Any]:
     """Everything about one engine; what fails is recorded in its place."""
     trt, info = load_tensorrt(flavour), find_gpu()
@@ -212,6 +249,8 @@ def measure(bundle: Bundle, flavour: str, precision: str, images: list[Image], c
         "with_graph": lambda: latency(bundle, flavour, precision, count, True),
         "without_graph": lambda: latency(bundle, flavour, precision, count, False),
     }
+    if bundle.taps:
+        parts["with_graph_and_taps"] = lambda: latency_with_taps(bundle, flavour, precision, count)
     for name, part in parts.items():
         try:
             record[name] = part()

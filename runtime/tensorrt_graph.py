@@ -25,7 +25,10 @@ from framegate.cuda_kernels.kernels import Kernels
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_engine import OpenedEngine
+from framegate.runtime.tensorrt_taps import TapEntropies
 
+WAIT_LIMIT_S = 2.0
+"""A frame takes milliseconds; after this long the GPU hangs."""
 _RECORD_BYTES = 32
 _SEQUENCE = 32  # where the sequence number lies in a slot's result memory
 _LOGITS = 64  # and the logits
@@ -42,6 +45,7 @@ class Slot:
         event: Recorded behind each submission.
         graph: The captured graph; 0 where launches go to the stream one by one.
         number: Sequence number of the latest submission.
+        taps: Entropies of the engine's taps, if it has any.
     """
 
     input: HostMemory
@@ -50,6 +54,7 @@ class Slot:
     event: int
     graph: int = 0
     number: int = 0
+    taps: HostMemory | None = None
 
 
 Feed = Callable[[Slot], None]
@@ -78,6 +83,8 @@ class FrameGraph:
         outputs: dict[str, int],
         capture: bool = True,
         blocking: bool = False,
+        taps: TapEntropies | None = None,
+        limit_s: float = WAIT_LIMIT_S,
     ) -> None:
         """Allocate, warm up and capture.
 
@@ -93,6 +100,8 @@ class FrameGraph:
             outputs: Output name -> device address, as the engine knows them.
             capture: False for stream launches on purpose.
             blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
+            taps: Computes the entropies of the engine's taps, if it has any.
+            limit_s: Seconds after which a frame that is not done counts as never done.
 
         Raises:
             CudaError: Out of memory, or the GPU failed during the warm-up.
@@ -104,6 +113,8 @@ class FrameGraph:
         self._kernels = Kernels(gpu, "softmax_entropy")
         self._thresholds, self._classes = thresholds, classes
         self._sequence = 0
+        self._taps = taps
+        self._limit_s, self._blocking = limit_s, blocking
         self.captured = False
         self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
         problem = "" if capture else "stream launches were asked for"
@@ -128,7 +139,8 @@ class FrameGraph:
         memory = self._gpu.allocate_host(input_bytes)
         memory.array[:] = 0
         logits = result.array[_LOGITS:].view(np.float32)
-        return Slot(memory, result, logits, self._gpu.create_event(blocking))
+        taps = self._gpu.allocate_host(self._taps.host_bytes) if self._taps is not None else None
+        return Slot(memory, result, logits, self._gpu.create_event(blocking), taps=taps)
 
     def _capture(self, slot: Slot) -> str:
         """Capture a slot's graph; return what went wrong."""
@@ -149,6 +161,8 @@ class FrameGraph:
         self._kernels.run(plan, self._stream)
         # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
         self._gpu.copy_to_host(slot.logits, self._logits, self._stream)
+        if self._taps is not None and slot.taps is not None:
+            self._taps.enqueue(slot.taps, self._stream)
 
     def submit(self, slot: Slot) -> None:
         """Start a slot's frame. Its input must not change until `wait` returns.
@@ -170,14 +184,18 @@ class FrameGraph:
         """Wait for a slot's frame and return its record.
 
         Raises:
-            CudaError: The GPU failed.
+            CudaError: The GPU failed, or is not done after the limit.
             BackendError: The record is not of this frame, or torn.
         """
-        self._gpu.wait_event(slot.event)
+        self._gpu.wait_event_within(slot.event, self._limit_s, sleeping=self._blocking)
         record = read_record(slot.result.array[:_RECORD_BYTES].tobytes(), slot.number)
         if record is None:
             raise BackendError(f"the GPU left no whole record of submission {slot.number}")
         return record
+
+    def tap_entropies(self, slot: Slot) -> dict[str, float]:
+        """Tap -> mass entropy in nats of the frame that `wait` returned last for this slot; empty without taps."""
+        return self._taps.read(slot.taps) if self._taps is not None and slot.taps is not None else {}
 
 
 def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: dict[str, Sequence[int]]) -> dict[str, int]:

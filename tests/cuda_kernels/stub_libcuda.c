@@ -30,7 +30,7 @@ typedef struct operation {
     float factor;
     int count;
     int (*entry)(const unsigned *, const unsigned *, size_t, void **, unsigned long long);
-    unsigned grid[3], block[3];
+    unsigned grid[3], block[3], shared;
     char parameter[512];
 } operation;
 typedef struct graph {
@@ -76,7 +76,7 @@ static void perform(const operation *op) {
         char copy[512];
         memcpy(copy, op->parameter, sizeof copy);
         void *one[] = {copy};
-        if (op->entry(op->grid, op->block, 0, one, 0)) abort();
+        if (op->entry(op->grid, op->block, op->shared, one, 0)) abort();
     } else if (op->kind == 3) for (int c = 0; c < 3; c++) {
         double sum = 0;
         for (int i = 0; i < op->count; i++) sum += ((const float *)op->from)[(2 - c) * op->count + i];
@@ -162,6 +162,7 @@ int cuEventCreate(void **event, unsigned flags) { (void)flags; BEGIN; NEEDS_CONT
 int cuEventDestroy_v2(void *event) { BEGIN; free(event); return 0; }
 int cuEventRecord(void *event, void *stream) { (void)event; (void)stream; BEGIN; return 0; }
 int cuEventSynchronize(void *event) { (void)event; BEGIN; return 0; }
+int cuEventQuery(void *event) { (void)event; BEGIN; return 0; }
 int cuEventElapsedTime(float *ms, void *start, void *end) { BEGIN; *ms = start == end ? 0.0f : 1.5f; return 0; }
 int cuModuleLoadData(void **module, const void *image) { BEGIN; NEEDS_CONTEXT; *module = module_object; return memcmp(image, "IMAGE", 5) ? 200 : 0; }
 int cuModuleUnload(void *module) { BEGIN; return module == module_object ? 0 : 1; }
@@ -192,11 +193,11 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **parameters, void **extra) {
-    (void)shared; (void)stream; BEGIN;
+    (void)stream; BEGIN;
     if (function == network_object)
         return submit((operation){.kind = 3, .to = *(void **)parameters[1], .from = *(void **)parameters[0], .count = *(int *)parameters[2]});
     for (int i = 0; i < known; i++) if (function == &kernels[i]) {
-        operation op = {.kind = 2, .entry = kernels[i].entry, .grid = {gx, gy, gz}, .block = {bx, by, bz}};
+        operation op = {.kind = 2, .entry = kernels[i].entry, .grid = {gx, gy, gz}, .block = {bx, by, bz}, .shared = shared};
         memcpy(op.parameter, parameters[0], kernels[i].bytes);
         return submit(op);
     }
