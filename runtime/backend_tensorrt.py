@@ -91,7 +91,8 @@ class TensorRtBackend:
     def close(self) -> None:
         """Give everything back, unless the GPU hangs. May be called twice."""
         if self._hangs() and self._gpu is not None:
-            _ABANDONED.append((self._gpu.abandon(), self._gpu, self._engine, self.graph))
+            self._gpu.abandon()
+            _ABANDONED.append((self._gpu, self._engine, self.graph))
             self._gpu = self.graph = None
             return
         self.graph = None
