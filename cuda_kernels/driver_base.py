@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framegate.cuda_kernels.driver_checks import Argument, CudaError, Dimensions
+from framegate.cuda_kernels.driver_checks import TIMEOUT, Argument, CudaError, Dimensions
+
+_SPIN_S = 0.005  # a frame is done by then; longer spinning in Python would keep other threads waiting
+_NAP_S = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,11 @@ class Driver(ABC):
         if refusals:
             raise refusals[0]
 
+    def abandon(self) -> None:
+        """Forget everything without releasing it: on a GPU that hangs the driver would wait for ever."""
+        atexit.unregister(self._close_at_exit)
+        self._owned.clear()
+
     def _close_at_exit(self) -> None:
         with suppress(CudaError):
             self.close()
@@ -170,6 +179,30 @@ class Driver(ABC):
     @abstractmethod
     def wait_event(self, event: int) -> None:
         """Wait until the stream has reached the event's record; errors of the kernels before it surface here."""
+
+    @abstractmethod
+    def event_done(self, event: int) -> bool:
+        """Say at once whether the stream has reached the event's record; errors of the kernels before it surface."""
+
+    def wait_event_within(self, event: int, seconds: float, sleeping: bool = False) -> None:
+        """Wait for an event, but not for ever, as `wait_event` does on a GPU that hangs.
+
+        Args:
+            event: Recorded.
+            seconds: The longest wait.
+            sleeping: Leave the core to others between two looks, at the price of a tenth of a millisecond.
+
+        Raises:
+            CudaError: The kernels before it failed, or (TIMEOUT) the time is over.
+        """
+        started = time.monotonic()
+        while not self.event_done(event):
+            waited = time.monotonic() - started
+            if waited > seconds:
+                meaning = f"the GPU was not done after {seconds:g} s"
+                raise CudaError(TIMEOUT, meaning, "waiting for an event")
+            if sleeping or waited > _SPIN_S:
+                time.sleep(_NAP_S)
 
     @abstractmethod
     def elapsed_ms(self, start: int, end: int) -> float:

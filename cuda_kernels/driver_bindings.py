@@ -183,6 +183,13 @@ class BindingsDriver(Driver):
     def wait_event(self, event: int) -> None:  # noqa: D102
         self._call("waiting for an event", "cuEventSynchronize", event)
 
+    def event_done(self, event: int) -> bool:  # noqa: D102
+        (result,) = self._cuda.cuEventQuery(event)
+        if result == self._cuda.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        self._checked("looking whether an event was reached", result)
+        return True
+
     def elapsed_ms(self, start: int, end: int) -> float:  # noqa: D102
         self._call("waiting for an event", "cuEventSynchronize", end)
         return float(self._call("reading the time between events", "cuEventElapsedTime", start, end))

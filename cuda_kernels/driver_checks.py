@@ -31,6 +31,10 @@ STREAM_NON_BLOCKING = 0x01
 EVENT_BLOCKING_SYNC = 0x01
 CAPTURE_THREAD_LOCAL = 1
 MAX_DYNAMIC_SHARED_ATTRIBUTE = 8
+NOT_READY = 600
+"""What cuEventQuery answers while the stream has not reached the event."""
+TIMEOUT = "TIMEOUT"
+"""Name of the `CudaError` of a wait that was given up."""
 UNEXPLAINED = "a number that this driver does not explain"
 SHARED_BYTES_WITHOUT_REQUEST = 48 * 1024
 
@@ -40,7 +44,7 @@ class CudaError(RuntimeError):
 
     Attributes:
         name: CUDA's own (``CUDA_ERROR_OUT_OF_MEMORY``), or NO_DRIVER, DRIVER_TOO_OLD, NO_DEVICE,
-            NO_PACKAGE, BROKEN_PACKAGE.
+            NO_PACKAGE, BROKEN_PACKAGE, TIMEOUT.
         meaning: what the name means, in words.
         doing: what was being done.
     """

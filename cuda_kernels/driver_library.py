@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from framegate.cuda_kernels.driver_checks import UNEXPLAINED, CudaError
+from framegate.cuda_kernels.driver_checks import NOT_READY, UNEXPLAINED, CudaError
 
 LIBRARY = "libcuda.so.1"
 _HIGHEST_ERROR = 999  # CUDA_ERROR_UNKNOWN
@@ -36,6 +36,13 @@ class DriverLibrary:
         result = int(entry(*arguments))
         if result:
             raise self.error(result, doing)
+
+    def done(self, doing: str, function: str, *arguments: Any) -> bool:
+        """Call a function that says CUDA_ERROR_NOT_READY for no."""
+        result = int(getattr(self._library, function)(*arguments))
+        if result not in (0, NOT_READY):
+            raise self.error(result, doing)
+        return result == 0
 
     def handle(self, doing: str, function: str, *arguments: Any) -> int:
         """Call a function whose first parameter receives a handle or an address; return that."""

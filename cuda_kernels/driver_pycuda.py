@@ -196,6 +196,9 @@ class PycudaDriver(Driver):
     def wait_event(self, event: int) -> None:  # noqa: D102
         self._library.call("waiting for an event", "cuEventSynchronize", *_wide(event))
 
+    def event_done(self, event: int) -> bool:  # noqa: D102
+        return self._library.done("looking whether an event was reached", "cuEventQuery", *_wide(event))
+
     def elapsed_ms(self, start: int, end: int) -> float:  # noqa: D102
         self._library.call("waiting for an event", "cuEventSynchronize", *_wide(end))
         out = ctypes.c_float()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from framegate.export import command_export_onnx
 from framegate.export.export_bundle import ExportReport, export_bundle
+from framegate.export.int8_choice import FAMILIES
 from framegate.export.promise_options import add_promise_options, promise_of
 from framegate.export.report_tables import calibration_table, parity_table
 from framegate.export.splits import Splits
@@ -40,6 +41,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument("--origin", default="", help="where the weights come from and their licence, for the manifest")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--int8-ranges",
+        choices=FAMILIES,
+        default="auto",
+        help="how the ranges of INT8 activations come about; auto (default) and percentile take what decides most like "
+        "float32 on held-out images",
+    )
     add_promise_options(parser)
     command_export_onnx.add_options(parser)
     parser.set_defaults(run=run)
@@ -55,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         report, notes = _export_checkpoint(arguments), []
     OUT.print(parity_table(report.parity))
     OUT.print(calibration_table(report.calibrations))
-    for note in notes:
+    for note in [*notes, *([report.int8.words()] if report.int8 else [])]:
         say(note)
     sizes = ", ".join(f"{file} {size / 1e6:.2f} MB" for file, size in report.sizes.items() if file.endswith(".onnx"))
     say(f"exported in {(time.monotonic() - started) / 60:.1f} min: {sizes}")
@@ -69,5 +77,12 @@ def _export_checkpoint(arguments: argparse.Namespace) -> ExportReport:
     splits = Splits(*data.load_training(arguments.data), data.load_test(arguments.data), data.labels)
     with progress_bar() as progress:
         return export_bundle(
-            arguments.model, splits, arguments.out, promise, arguments.origin, arguments.force, progress
+            arguments.model,
+            splits,
+            arguments.out,
+            promise,
+            arguments.origin,
+            arguments.force,
+            progress,
+            arguments.int8_ranges,
         )

@@ -79,7 +79,7 @@ def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
         splits = load_splits(arguments.data, labels, spec, progress)
         if arguments.scaling is None and arguments.mean is None:
             require_scaling(prepared.model, spec, splits.train)
-        asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin)
+        asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin, arguments.int8_ranges)
         report, missing = export_onnx(asked, splits, arguments.out, arguments.force, progress)
     notes = [f"input {width}x{height} {spec.colour}, {image.layout.upper()} in the file; classes: {len(labels)}"]
     if prepared.removed:

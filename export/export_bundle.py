@@ -13,19 +13,18 @@ from torch import nn
 
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference, assess_all
-from framegate.export.calibrate import Promise
+from framegate.export.calibrate import Promise, split_units
 from framegate.export.decisions import Outputs
 from framegate.export.fold import deployment_model
 from framegate.export.half_check import check_half
-from framegate.export.model_outputs import Progress
+from framegate.export.int8_choice import HELD_OUT, Int8Choice, choose_int8
+from framegate.export.model_outputs import Images, Progress
 from framegate.export.onnx_half import HALF, half_file
 from framegate.export.parity import ParityRow
-from framegate.export.quantize import to_int8
-from framegate.export.sensitivity import sensitive_layers
+from framegate.export.sensitivity import logit_changes
 from framegate.export.splits import Splits
 from framegate.export.torch_outputs import torch_logits
 from framegate.models.checkpoint import load_checkpoint
-from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.calibration import Calibration
@@ -48,21 +47,31 @@ class ExportReport:
         parity: First the trained network, then every backend and precision.
         calibrations: ``backend/precision`` -> calibration.
         sizes: File name -> bytes.
+        int8: How the INT8 file came about; None if there is none.
     """
 
     bundle: Path
     parity: list[ParityRow]
     calibrations: Mapping[str, Calibration]
     sizes: Mapping[str, int]
+    int8: Int8Choice | None
+
+
+def quantiser_images(splits: Splits, seed: int) -> tuple[Images, Images]:
+    """Training images that set INT8 ranges, and calibration images that prove no threshold, which judge them."""
+    count = min(QUANTISER_IMAGES, len(splits.train))
+    chosen = np.random.default_rng(seed).choice(len(splits.train), count, replace=False)
+    design, _ = split_units(len(splits.calibration), splits.calibration.groups, seed)
+    return splits.train.images[chosen], splits.calibration.images[design[:HELD_OUT]]
 
 
 def write_models(
-    model: nn.Module, spec: PreprocessSpec, train: LabelledImages, folder: Path, seed: int, progress: Progress
-) -> list[str]:
+    model: nn.Module, spec: PreprocessSpec, splits: Splits, folder: Path, seed: int, ranges: str, progress: Progress
+) -> Int8Choice:
     """Write ``model.fp32.onnx``, ``model.fp16.onnx`` and ``model.int8.onnx``.
 
     Returns:
-        The layers that stay in float32 in the INT8 file.
+        How the INT8 file came about.
 
     Raises:
         ExportRefusedError: The network cannot be folded, exported or quantised in the form that all engines read.
@@ -73,16 +82,22 @@ def write_models(
     onnx_graph.save(onnx_graph.store_half(graph), folder / MODELS["fp32"])
     half_file(folder / MODELS["fp32"], folder / HALF)
     progress("fold and translate", 1, 1)
-    count = min(QUANTISER_IMAGES, len(train))
-    images = train.images[np.random.default_rng(seed).choice(len(train), count, replace=False)]
-    keep_float = sensitive_layers(deployed, images, spec, progress)
-    quantised = to_int8(graph, images, spec, keep_float, progress)
-    onnx_graph.save(onnx_graph.store_half(quantised), folder / MODELS["int8"])
-    return keep_float
+    images, held_out = quantiser_images(splits, seed)
+    changes = logit_changes(deployed, images, spec, progress)
+    choice = choose_int8(graph, images, held_out, spec, changes, ranges, progress)
+    onnx_graph.save(onnx_graph.store_half(choice.model), folder / MODELS["int8"])
+    return choice
 
 
 def export_bundle(
-    checkpoint: Path, splits: Splits, target: Path, promise: Promise, origin: str, force: bool, progress: Progress
+    checkpoint: Path,
+    splits: Splits,
+    target: Path,
+    promise: Promise,
+    origin: str,
+    force: bool,
+    progress: Progress,
+    int8_ranges: str = "auto",
 ) -> ExportReport:
     """Export, compare, calibrate and write; on any error nothing is left behind and an old bundle stays.
 
@@ -94,6 +109,7 @@ def export_bundle(
         origin: Where the weights come from and under which licence, for people; may be empty.
         force: Replace an existing bundle.
         progress: Called during the work.
+        int8_ranges: One of `framegate.export.int8_choice.FAMILIES`.
 
     Raises:
         DataError: The checkpoint cannot be used with these data.
@@ -111,7 +127,7 @@ def export_bundle(
         )
     network = architecture(record["architecture"]["name"])
     with bundle_writer.staged(target, force) as folder:
-        keep_float = write_models(model, network.preprocess, splits.train, folder, promise.seed, progress)
+        choice = write_models(model, network.preprocess, splits, folder, promise.seed, int8_ranges, progress)
         parity, calibrations = _compare_and_calibrate(model, network.preprocess, folder, splits, promise, progress)
         check_half(folder / MODELS["fp32"], folder / HALF, network.preprocess, splits.train.images)
         bundle_writer.write_calibration(folder, calibrations)
@@ -122,11 +138,11 @@ def export_bundle(
             preprocess=network.preprocess,
             models={**MODELS, "fp16": HALF},
             taps=network.taps,
-            origin={**_origin(checkpoint, record, origin), "int8_float_layers": keep_float},
+            origin={**_origin(checkpoint, record, origin), **choice.to_json()},
             parity=[row.to_json() for row in parity],
         )
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return ExportReport(target, parity, calibrations, sizes)
+    return ExportReport(target, parity, calibrations, sizes, choice)
 
 
 def _compare_and_calibrate(

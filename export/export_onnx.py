@@ -14,14 +14,14 @@ from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference
 from framegate.export.calibrate import Promise
 from framegate.export.decisions import Outputs
-from framegate.export.export_bundle import MODELS, QUANTISER_IMAGES, ExportReport
+from framegate.export.export_bundle import MODELS, ExportReport, quantiser_images
 from framegate.export.half_check import check_half
+from framegate.export.int8_choice import Int8Choice, choose_int8
 from framegate.export.model_outputs import STEP, Images, Logits, Progress
 from framegate.export.onnx_half import HALF, half_file
 from framegate.export.onnx_prepare import Prepared, check_same_function
-from framegate.export.onnx_sensitivity import sensitive_nodes
+from framegate.export.onnx_sensitivity import logit_changes
 from framegate.export.pixel_scaling import check_scaling
-from framegate.export.quantize import to_int8
 from framegate.export.splits import Splits
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.errors import ExportRefusedError
@@ -42,6 +42,7 @@ class ForeignExport:
         spec: How an image becomes the network's input.
         promise: What the calibrations shall promise.
         origin: Where the weights come from and under which licence, for people; may be empty.
+        int8_ranges: One of `framegate.export.int8_choice.FAMILIES`.
     """
 
     source: Path
@@ -50,6 +51,7 @@ class ForeignExport:
     spec: PreprocessSpec
     promise: Promise
     origin: str
+    int8_ranges: str = "auto"
 
 
 def export_onnx(
@@ -81,7 +83,7 @@ def export_onnx(
         assessment = Assessment(_reference(asked, splits, progress), splits, asked.promise)
         assessment.add("fp32", folder / MODELS["fp32"], asked.spec, progress)
         without_half = _add_half(asked, splits, folder)
-        keep_float, without_int8 = _add_int8(asked, splits, folder, assessment, progress)
+        choice, without_int8 = _add_int8(asked, splits, folder, assessment, progress)
         files = {**MODELS, "fp16": HALF}
         missing = [line for line in (without_half, without_int8) if line]
         models = {name: file for name, file in files.items() if (folder / file).exists()}
@@ -93,11 +95,11 @@ def export_onnx(
             preprocess=asked.spec,
             models=models,
             taps=(),
-            origin=_origin(asked, keep_float, missing),
+            origin=_origin(asked, choice, missing),
             parity=[row.to_json() for row in assessment.table()],
         )
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return ExportReport(target, assessment.table(), assessment.calibrations, sizes), missing
+    return ExportReport(target, assessment.table(), assessment.calibrations, sizes, choice), missing
 
 
 def _add_half(asked: ForeignExport, splits: Splits, folder: Path) -> str:
@@ -113,24 +115,24 @@ def _add_half(asked: ForeignExport, splits: Splits, folder: Path) -> str:
 
 def _add_int8(
     asked: ForeignExport, splits: Splits, folder: Path, assessment: Assessment, progress: Progress
-) -> tuple[list[str], str]:
+) -> tuple[Int8Choice | None, str]:
     """Write and calibrate the INT8 file if it can be made and loses nothing.
 
     Returns:
-        The layers that stay in float32, and why there is no file (empty if there is one).
+        How it came about (None if it did not), and why there is no file (empty if there is one).
     """
     file = folder / MODELS["int8"]
-    count = min(QUANTISER_IMAGES, len(splits.train))
-    images = splits.train.images[np.random.default_rng(asked.promise.seed).choice(len(splits.train), count, False)]
+    images, held_out = quantiser_images(splits, asked.promise.seed)
+    network, spec = asked.prepared.model, asked.spec
     try:
-        keep_float = sensitive_nodes(asked.prepared.model, images, asked.spec, progress)
-        quantised = to_int8(asked.prepared.model, images, asked.spec, keep_float, progress)
-        onnx_graph.save(onnx_graph.store_half(quantised), file)
+        changes = logit_changes(network, images, spec, progress)
+        choice = choose_int8(network, images, held_out, spec, changes, asked.int8_ranges, progress)
+        onnx_graph.save(onnx_graph.store_half(choice.model), file)
         assessment.add("int8", file, asked.spec, progress)
     except Exception as error:  # noqa: BLE001 - quantisers raise whatever an unusual graph provokes; float files stand
         file.unlink(missing_ok=True)
-        return [], f"no INT8 file: {(str(error).splitlines() or [type(error).__name__])[0]}"
-    return keep_float, ""
+        return None, f"no INT8 file: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return choice, ""
 
 
 def _reference(asked: ForeignExport, splits: Splits, progress: Progress) -> Reference:
@@ -159,7 +161,7 @@ def _tensors(images: Images, spec: PreprocessSpec) -> Logits:
     return np.concatenate([preprocess(image).copy() for image in images])
 
 
-def _origin(asked: ForeignExport, keep_float: list[str], missing: list[str]) -> Mapping[str, object]:
+def _origin(asked: ForeignExport, choice: Int8Choice | None, missing: list[str]) -> Mapping[str, object]:
     prepared = asked.prepared
     return {
         "weights": asked.origin or "not stated",
@@ -170,6 +172,6 @@ def _origin(asked: ForeignExport, keep_float: list[str], missing: list[str]) -> 
         "removed": prepared.removed,
         "batch": "1" if prepared.fixed_batch else "any",
         "onnx": f"operator set {onnx_graph.OPSET}, prepared with onnx {onnx.__version__}",
-        "int8_float_layers": keep_float,
+        **(choice.to_json() if choice is not None else {}),
         **({"missing": "; ".join(missing)} if missing else {}),
     }

@@ -18,27 +18,11 @@ from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 Floats = npt.NDArray[np.float32]
 
-LARGEST_CHANGE = 0.04
-"""Root mean square change of the logits, as a share of their standard deviation, up to which a layer is quantised."""
 IMAGES = 16
+"""Images that the measure uses, at most."""
 _LAYERS = ("Conv", "Gemm")
 _LEVELS = 127
 _NO_STEP = np.array(1e-30, np.float32)
-
-
-def sensitive_nodes(
-    model: onnx.ModelProto, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
-) -> list[str]:
-    """The layers (names of nodes) to keep in float32, the most sensitive first.
-
-    Args:
-        model: A prepared network in float32.
-        images: (N, h, w, 3) uint8 BGR from the training split.
-        spec: How an image becomes the network's input.
-        progress: Called after every layer.
-    """
-    changes = logit_changes(model, images[:IMAGES], spec, progress)
-    return sorted((name for name, change in changes.items() if not change <= LARGEST_CHANGE), key=lambda n: -changes[n])
 
 
 def logit_changes(
@@ -46,7 +30,11 @@ def logit_changes(
 ) -> dict[str, float]:
     """What quantising each layer alone does to the logits: root mean square change by their standard deviation.
 
-    Arguments as for `sensitive_nodes`.
+    Args:
+        model: A prepared network in float32.
+        images: (N, h, w, 3) uint8 BGR from the training split.
+        spec: How an image becomes the network's input.
+        progress: Called after every layer.
     """
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type in _LAYERS and node.input[1] in weights]
@@ -54,7 +42,7 @@ def logit_changes(
         return {}
     session, steps = _session(model, layers)
     preprocess = Preprocessor(spec)
-    tensors = [preprocess(image).copy() for image in images]
+    tensors = [preprocess(image).copy() for image in images[:IMAGES]]
     off = dict.fromkeys(steps, _NO_STEP)
     outputs = [output.name for output in session.get_outputs()]
     runs = [session.run(outputs, {INPUT: tensor, **off}) for tensor in tensors]

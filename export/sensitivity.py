@@ -20,9 +20,8 @@ from framegate.runtime.preprocess import PreprocessSpec
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
-LARGEST_CHANGE = 0.04
-"""Root mean square change of the logits, as a share of their standard deviation, up to which a layer is quantised."""
 IMAGES = 32
+"""Images that the measure uses, at most."""
 
 
 def _rounded(x: Tensor, largest: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ def logit_changes(
     Returns:
         Name of the layer -> root mean square change divided by the standard deviation of the logits.
     """
-    tensors = to_tensor(images, spec)
+    tensors = to_tensor(images[:IMAGES], spec)
     layout = torch.channels_last_3d if tensors.dim() == 5 else torch.channels_last
     tensors = tensors.contiguous(memory_format=layout)  # about twice as fast on a CPU
     expected = model(tensors)
@@ -69,11 +68,3 @@ def logit_changes(
         changes[name] = float((found - expected).square().mean().sqrt() / expected.std())
         progress("INT8 sensitivity of each layer", done + 1, len(layers))
     return changes
-
-
-def sensitive_layers(
-    model: nn.Module, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
-) -> list[str]:
-    """The layers to keep in float32, the most sensitive first."""
-    changes = logit_changes(model, images[:IMAGES], spec, progress)
-    return sorted((name for name, change in changes.items() if not change <= LARGEST_CHANGE), key=lambda n: -changes[n])

@@ -10,11 +10,17 @@ After a GPU fault nothing that comes from the GPU is believed: the frame in flig
 `TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
 context; if another library (PyTorch) holds it too, it cannot be renewed, and every frame stays rejected.
 
-Environment: FRAMEGATE_CUDA_GRAPH=0 launches kernel by kernel; FRAMEGATE_GPU_WAIT=block sleeps while the GPU works.
+A GPU that hangs gives no error at all, so waiting for a frame ends after a limit, which is a fault like the others.
+What hangs cannot be freed either (the driver would wait for it): as long as it hangs, nothing is released and
+`reinitialise` refuses.
+
+Environment: FRAMEGATE_CUDA_GRAPH=0 launches kernel by kernel; FRAMEGATE_GPU_WAIT=block sleeps while the GPU works;
+FRAMEGATE_GPU_LIMIT is the longest wait for a frame in seconds (default 2).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,20 +32,24 @@ import numpy as np
 
 from framegate.cuda_kernels.compiler import CompilerError
 from framegate.cuda_kernels.driver import CudaError, Driver, open_driver
+from framegate.cuda_kernels.driver_checks import TIMEOUT
 from framegate.cuda_kernels.entropy_launch import Record, Thresholds, Verdict
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.monitor import POOLED
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.scores import FrameScores, not_finite
 from framegate.runtime.tensorrt_engine import OpenedEngine
 from framegate.runtime.tensorrt_feed import frame_feed, plan_frame, tensor_feed
-from framegate.runtime.tensorrt_graph import FrameGraph, Slot, allocate_outputs
+from framegate.runtime.tensorrt_graph import WAIT_LIMIT_S, FrameGraph, SideOutput, Slot, allocate_outputs
 from framegate.runtime.tensorrt_library import load_tensorrt
 from framegate.runtime.tensorrt_scores import TEMPERATURE, EngineOutputs, KernelRecord, ScoreSource
 from framegate.runtime.tensorrt_store import engine_folder, find_engine
+from framegate.runtime.tensorrt_taps import TapEntropies
 from framegate.runtime.verdict import BGR, NV12, Image
 
 Result = TypeVar("Result")
+_ABANDONED: list[object] = []  # what belongs to a GPU that hangs: destroying it would wait for ever
 _URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
 
 
@@ -50,6 +60,7 @@ class TensorRtBackend:
         fault: Why nothing is computed any more; empty while all is well.
         graph: The graph of the bound input; None before `bind` or `bind_frames`.
         own_scores: Whether the engine itself gives the scores.
+        tap_entropies: Tap -> mass entropy in nats of the last frame; empty if the engine has no taps.
     """
 
     def __init__(self, flavour: str, model: Path) -> None:
@@ -59,6 +70,8 @@ class TensorRtBackend:
         self.engine = self._trt.engine
         self.fault = ""
         self.graph: FrameGraph | None = None
+        self.tap_entropies: dict[str, float] = {}
+        self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
         self._turn = 0
         self._flying: Slot | None = None
@@ -84,7 +97,12 @@ class TensorRtBackend:
         self.pooled: Tensor | None = None
 
     def close(self) -> None:
-        """Give everything back. May be called twice."""
+        """Give everything back, unless the GPU hangs. May be called twice."""
+        if self._hangs() and self._gpu is not None:
+            self._gpu.abandon()
+            _ABANDONED.append((self._gpu, self._engine, self.graph))
+            self._gpu = self.graph = None
+            return
         self.graph = None
         if hasattr(self, "_engine"):
             self._engine.close()  # before its memory and its context go
@@ -170,7 +188,7 @@ class TensorRtBackend:
         if slot is None:
             raise BackendError(f"{self.name}: submit a frame before asking for its result")
         self._flying = None
-        return _scores(self._guarded(lambda: graph.wait(slot)), slot)
+        return _scores(self._guarded(lambda: self._wait(graph, slot)), slot)
 
     def reinitialise(self) -> None:
         """Open GPU, engine and graph anew after a fault.
@@ -179,7 +197,10 @@ class TensorRtBackend:
             BackendError: It did not work; the backend stays faulted.
         """
         self.fault = self.fault or "being re-initialised"
+        if self._hangs():
+            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
         self.close()
+        self._hanging = 0
         self._flying, self._turn = None, 0
         self._open()
         if self._rebind is not None:
@@ -188,7 +209,26 @@ class TensorRtBackend:
 
     def _run(self, graph: FrameGraph, slot: Slot) -> Record:
         graph.submit(slot)
-        return graph.wait(slot)
+        return self._wait(graph, slot)
+
+    def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
+        self.tap_entropies, self.pooled = {}, graph.side_of(slot)
+        try:
+            record = graph.wait(slot)
+        except CudaError as error:
+            self._hanging = slot.event if error.name == TIMEOUT else 0
+            raise
+        self.tap_entropies = graph.tap_entropies(slot)
+        return record
+
+    def _hangs(self) -> bool:
+        """Whether the work that was given up is still under way."""
+        if not self._hanging or self._gpu is None:
+            return False
+        try:
+            return not self._current_gpu().event_done(self._hanging)
+        except CudaError:  # it has ended, badly
+            return False
 
     def _start(self, build: Callable[[], None]) -> None:
         if self.graph is not None:  # another size: its buffers go with everything else
@@ -203,7 +243,9 @@ class TensorRtBackend:
         shapes = self._engine.shape_for(tuple(shape))
         if shapes[self._engine.logits] != (1, self.classes):
             raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
-        scores = self._score_source(gpu, shapes, thresholds)
+        scores, outputs = self._score_source(gpu, shapes, thresholds)
+        tapped = self._engine.taps(shapes, outputs)
+        side = SideOutput(outputs[POOLED], math.prod(shapes[POOLED])) if POOLED in outputs else None
         if frame is None:
             feed = tensor_feed(gpu, self._engine, self._stream, nbytes)
         else:
@@ -220,30 +262,42 @@ class TensorRtBackend:
             scores=scores,
             capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
             blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
+            taps=TapEntropies(gpu, self._stream, tapped) if tapped else None,
+            limit_s=_limit(),
+            side=side,
         )
+        self.pooled = self.graph.side_of(self.graph.slots[0])
         self._engine.save_runtime_cache()
 
-    def _score_source(self, gpu: Driver, shapes: Mapping[str, Sequence[int]], thresholds: Thresholds) -> ScoreSource:
-        """Place every output; what computes the scores follows from which ones there are."""
+    def _score_source(
+        self, gpu: Driver, shapes: Mapping[str, Sequence[int]], thresholds: Thresholds
+    ) -> tuple[ScoreSource, dict[str, int]]:
+        """Place every output; what computes the scores follows from which ones there are.
+
+        Returns:
+            What computes the scores, and output -> device address.
+        """
         engine = self._engine
         if not engine.own_scores:
             outputs = allocate_outputs(gpu, engine, shapes)
-            return KernelRecord(gpu, outputs[engine.logits], self.classes, thresholds)
+            return KernelRecord(gpu, outputs[engine.logits], self.classes, thresholds), outputs
         source = EngineOutputs(gpu, engine.logits, self.classes, thresholds)
         for name, address in source.addresses.items():
             engine.place(name, address)
-        allocate_outputs(gpu, engine, {name: shape for name, shape in shapes.items() if name not in source.addresses})
+        others = {name: shape for name, shape in shapes.items() if name not in source.addresses}
+        outputs = {**source.addresses, **allocate_outputs(gpu, engine, others)}
         temperature = gpu.allocate(256)
         gpu.copy_to_device(temperature, np.array([thresholds.temperature], np.float32), self._stream)
         gpu.synchronize(self._stream)
         engine.place(TEMPERATURE, temperature)
-        return source
+        return source, outputs
 
     def _check_environment(self) -> None:
         for name, known in (("FRAMEGATE_CUDA_GRAPH", ("0", "1")), ("FRAMEGATE_GPU_WAIT", ("spin", "block"))):
             value = os.environ.get(name, known[0])
             if value not in known:
                 raise UsageError(f"environment variable {name} is {value!r}; expected {' or '.join(known)}")
+        _limit()
 
     def _ready(self) -> FrameGraph:
         if self.fault:
@@ -278,6 +332,18 @@ class TensorRtBackend:
             build()
         except (CudaError, CompilerError) as error:
             raise BackendError(f"{self.name}: {error}") from error
+
+
+def _limit() -> float:
+    """The longest wait for a frame in seconds."""
+    text = os.environ.get("FRAMEGATE_GPU_LIMIT", str(WAIT_LIMIT_S))
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise UsageError(f"environment variable FRAMEGATE_GPU_LIMIT is {text!r}; expected a number of seconds above 0")
+    return limit
 
 
 def _scores(record: Record, slot: Slot) -> FrameScores:

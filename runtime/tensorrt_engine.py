@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from framegate.cuda_kernels.driver import Driver
 from framegate.cuda_kernels.image_cache import write_atomically
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 from framegate.runtime.tensorrt_library import TensorRt
 from framegate.runtime.tensorrt_plugin import REGISTERED, register_plugin
 from framegate.runtime.tensorrt_scores import KERNEL, SCORES, TEMPERATURE
 from framegate.runtime.tensorrt_store import StoredEngine
+from framegate.runtime.tensorrt_taps import SCORE_OUTPUTS, Tap
 
 _ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT32": 4, "INT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1}
 
@@ -126,6 +130,19 @@ class OpenedEngine:
         for side in shape:
             count *= side
         return max(1, count * _ITEM_BYTES[self._engine.get_tensor_dtype(name).name])
+
+    def taps(self, shapes: Mapping[str, Sequence[int]], addresses: Mapping[str, int]) -> dict[str, Tap]:
+        """The outputs that are activations, for inputs of one image.
+
+        Args:
+            shapes: From `shape_for`.
+            addresses: Output -> device address.
+        """
+        names = [name for name in self._outputs if name not in (self.logits, POOLED) and name not in SCORE_OUTPUTS]
+        return {
+            name: Tap(addresses[name], self._engine.get_tensor_dtype(name).name, math.prod(shapes[name]))
+            for name in names
+        }
 
     def place(self, name: str, address: int) -> None:
         """Say where an input or output lies, for every later call.

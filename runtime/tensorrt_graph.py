@@ -26,6 +26,10 @@ from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError
 from framegate.runtime.tensorrt_engine import OpenedEngine
 from framegate.runtime.tensorrt_scores import ScoreSource
+from framegate.runtime.tensorrt_taps import TapEntropies
+
+WAIT_LIMIT_S = 2.0
+"""A frame takes milliseconds; after this long the GPU hangs."""
 
 
 @dataclass(eq=False)
@@ -39,6 +43,8 @@ class Slot:
         event: Recorded behind each submission.
         graph: The captured graph; 0 where launches go to the stream one by one.
         number: Sequence number of the latest submission.
+        taps: Entropies of the engine's taps, if it has any.
+        side: The side output, if there is one.
     """
 
     input: HostMemory
@@ -47,6 +53,21 @@ class Slot:
     event: int
     graph: int = 0
     number: int = 0
+    taps: HostMemory | None = None
+    side: HostMemory | None = None
+
+
+@dataclass(frozen=True)
+class SideOutput:
+    """An output of the engine that the host reads as it is.
+
+    Attributes:
+        address: Device address.
+        count: How many float32 values.
+    """
+
+    address: int
+    count: int
 
 
 Feed = Callable[[Slot], None]
@@ -73,6 +94,9 @@ class FrameGraph:
         scores: ScoreSource,
         capture: bool = True,
         blocking: bool = False,
+        taps: TapEntropies | None = None,
+        limit_s: float = WAIT_LIMIT_S,
+        side: SideOutput | None = None,
     ) -> None:
         """Allocate, warm up and capture.
 
@@ -86,6 +110,9 @@ class FrameGraph:
             scores: Comes behind the engine.
             capture: False for stream launches on purpose.
             blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
+            taps: Computes the entropies of the engine's taps, if it has any.
+            side: A further output that is copied to the host with each frame, if there is one.
+            limit_s: Seconds after which a frame that is not done counts as never done.
 
         Raises:
             CudaError: Out of memory, or the GPU failed during the warm-up.
@@ -94,6 +121,8 @@ class FrameGraph:
         self._gpu, self._engine, self._stream = gpu, engine, stream
         self._feed, self._scores = feed, scores
         self._sequence = 0
+        self._taps, self._side = taps, side
+        self._limit_s, self._blocking = limit_s, blocking
         self.captured = False
         self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
         problem = "" if capture else "stream launches were asked for"
@@ -117,7 +146,10 @@ class FrameGraph:
         result.array[:] = 0
         memory = self._gpu.allocate_host(input_bytes)
         memory.array[:] = 0
-        return Slot(memory, result, self._scores.logits_of(result), self._gpu.create_event(blocking))
+        taps = self._gpu.allocate_host(self._taps.host_bytes) if self._taps is not None else None
+        side = self._gpu.allocate_host(4 * self._side.count) if self._side is not None else None
+        logits = self._scores.logits_of(result)
+        return Slot(memory, result, logits, self._gpu.create_event(blocking), taps=taps, side=side)
 
     def _capture(self, slot: Slot) -> str:
         """Capture a slot's graph; return what went wrong."""
@@ -133,6 +165,10 @@ class FrameGraph:
         self._feed(slot)
         self._engine.enqueue(self._stream)
         self._scores.enqueue(slot.result, self._stream)
+        if self._taps is not None and slot.taps is not None:
+            self._taps.enqueue(slot.taps, self._stream)
+        if self._side is not None and slot.side is not None:
+            self._gpu.copy_to_host(slot.side.array, self._side.address, self._stream)
 
     def submit(self, slot: Slot) -> None:
         """Start a slot's frame. Its input must not change until `wait` returns.
@@ -144,6 +180,8 @@ class FrameGraph:
         self._sequence = self._sequence % 0xFFFFFFFF + 1  # never 0, which fresh memory holds
         slot.number = self._sequence
         self._scores.mark(slot.result, slot.number)
+        if slot.side is not None:  # what is not written must not look like the last frame's
+            slot.side.array.view(np.float32).fill(np.nan)
         if slot.graph:
             self._gpu.launch_graph(slot.graph, self._stream)
         else:
@@ -154,14 +192,22 @@ class FrameGraph:
         """Wait for a slot's frame and return its record.
 
         Raises:
-            CudaError: The GPU failed.
+            CudaError: The GPU failed, or is not done after the limit.
             BackendError: The record is not of this frame, or torn.
         """
-        self._gpu.wait_event(slot.event)
+        self._gpu.wait_event_within(slot.event, self._limit_s, sleeping=self._blocking)
         record = self._scores.read(slot.result, slot.number)
         if record is None:
             raise BackendError(f"the GPU left no whole record of submission {slot.number}")
         return record
+
+    def side_of(self, slot: Slot) -> npt.NDArray[np.float32] | None:
+        """(1, count) values of the side output of a slot's frame, valid until its next one; None without."""
+        return None if slot.side is None else slot.side.array.view(np.float32).reshape(1, -1)
+
+    def tap_entropies(self, slot: Slot) -> dict[str, float]:
+        """Tap -> mass entropy in nats of the frame that `wait` returned last for this slot; empty without taps."""
+        return self._taps.read(slot.taps) if self._taps is not None and slot.taps is not None else {}
 
 
 def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -30,7 +30,7 @@ typedef struct operation {
     float factor;
     int count;
     int (*entry)(const unsigned *, const unsigned *, size_t, void **, unsigned long long);
-    unsigned grid[3], block[3];
+    unsigned grid[3], block[3], shared;
     char parameter[512]; /* one behind the other, each at a multiple of 8 */
     int parameters;
     size_t offsets[16];
@@ -79,7 +79,7 @@ static void perform(const operation *op) {
         memcpy(copy, op->parameter, sizeof copy);
         void *each[16];
         for (int i = 0; i < op->parameters; i++) each[i] = copy + op->offsets[i];
-        if (op->entry(op->grid, op->block, 0, each, 0)) abort();
+        if (op->entry(op->grid, op->block, op->shared, each, 0)) abort();
     } else if (op->kind == 3) for (int c = 0; c < 3; c++) {
         double sum = 0;
         for (int i = 0; i < op->count; i++) sum += ((const float *)op->from)[(2 - c) * op->count + i];
@@ -165,6 +165,7 @@ int cuEventCreate(void **event, unsigned flags) { (void)flags; BEGIN; NEEDS_CONT
 int cuEventDestroy_v2(void *event) { BEGIN; free(event); return 0; }
 int cuEventRecord(void *event, void *stream) { (void)event; (void)stream; BEGIN; return 0; }
 int cuEventSynchronize(void *event) { (void)event; BEGIN; return 0; }
+int cuEventQuery(void *event) { (void)event; BEGIN; return 0; }
 int cuEventElapsedTime(float *ms, void *start, void *end) { BEGIN; *ms = start == end ? 0.0f : 1.5f; return 0; }
 int cuModuleLoadData(void **module, const void *image) { BEGIN; NEEDS_CONTEXT; *module = module_object; return memcmp(image, "IMAGE", 5) ? 200 : 0; }
 int cuModuleUnload(void *module) { BEGIN; return module == module_object ? 0 : 1; }
@@ -201,11 +202,11 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **parameters, void **extra) {
-    (void)shared; (void)stream; BEGIN;
+    (void)stream; BEGIN;
     if (function == network_object)
         return submit((operation){.kind = 3, .to = *(void **)parameters[1], .from = *(void **)parameters[0], .count = *(int *)parameters[2]});
     for (int i = 0; i < known; i++) if (function == &kernels[i]) {
-        operation op = {.kind = 2, .entry = kernels[i].entry, .grid = {gx, gy, gz}, .block = {bx, by, bz}};
+        operation op = {.kind = 2, .entry = kernels[i].entry, .grid = {gx, gy, gz}, .block = {bx, by, bz}, .shared = shared};
         op.parameters = kernels[i].parameters;
         memcpy(op.offsets, kernels[i].offsets, sizeof op.offsets);
         for (int k = 0; k < op.parameters; k++) memcpy(op.parameter + op.offsets[k], parameters[k], kernels[i].sizes[k]);

@@ -15,8 +15,10 @@ import onnx
 import pytest
 
 from framegate.export import command_calibrate, command_export, export_bundle
+from framegate.export.activation_ranges import METHODS
 from framegate.export.calibrate import Promise
-from framegate.export.export_bundle import ExportReport
+from framegate.export.export_bundle import ExportReport, quantiser_images
+from framegate.export.int8_choice import Candidate, Int8Choice
 from framegate.export.splits import Splits
 from framegate.models.checkpoint import save_checkpoint
 from framegate.models.hybrid import HybridClassifier
@@ -54,10 +56,12 @@ def checkpoint(classifier: HybridClassifier, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(autouse=True)
-def each_step_once(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto) -> None:
-    """Translation and sensitivity of this very network take ten seconds each: the fixture ``report`` does them once."""
+def each_step_once(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto, int8_graph: onnx.ModelProto) -> None:
+    """Translation, sensitivity and INT8 of this very network take ten seconds each: ``report`` does them once."""
+    ready = Int8Choice(int8_graph, Candidate("minmax", 1, 0.0, 1.0), (), 0, 59, ("trunk.features.1.conv.1",))
+    monkeypatch.setattr(export_bundle, "choose_int8", lambda *arguments: ready)
     monkeypatch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
-    monkeypatch.setattr(export_bundle, "sensitive_layers", lambda model, images, spec, progress: [])
+    monkeypatch.setattr(export_bundle, "logit_changes", lambda model, images, spec, progress: {})
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,9 @@ def report(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
         target = tmp_path_factory.mktemp("out") / "colours.bundle"
-        return export_bundle.export_bundle(checkpoint, splits, target, PROMISE, "made for this test", False, quiet)
+        return export_bundle.export_bundle(
+            checkpoint, splits, target, PROMISE, "made for this test", False, quiet, "percentile"
+        )
 
 
 def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: ExportReport) -> None:
@@ -111,7 +117,21 @@ def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
 
     floats = {name for name, node in layers.items() if not is_int8(node)}
     assert floats == set(kept)
-    assert len(floats) < 15
+    assert len(floats) <= 0.5 * len(layers)
+
+
+def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report: ExportReport, splits: Splits) -> None:
+    record = Bundle.open(report.bundle).origin["int8_ranges"]
+    judged = quantiser_images(splits, PROMISE.seed)[1]
+    assert record["held_out_images"] == len(judged) == 30
+    proof = splits.calibration.images[np.random.default_rng(PROMISE.seed).permutation(60)[30:]]
+    assert not {image.tobytes() for image in judged} & {image.tobytes() for image in proof}
+    assert [candidate["method"] for candidate in record["candidates"]][:3] == list(METHODS[1:4])
+    least = min(record["candidates"], key=lambda candidate: candidate["entropy_difference"])
+    assert record["method"] == least["method"]
+    assert least["float_layers"] == len(Bundle.open(report.bundle).origin["int8_float_layers"])
+    assert report.int8 is not None
+    assert f"ranges by {record['method']}" in report.int8.words()
 
 
 def test_int8_is_smaller_than_half_precision_storage(report: ExportReport) -> None:
@@ -142,19 +162,19 @@ def test_calibration_describes_what_its_engine_computes(report: ExportReport, sp
     assert wrong / accepted == calibration.selective_risk
 
 
-def _ruin(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
+def _ruin(model: onnx.ModelProto, *rest: object) -> Int8Choice:
     """A quantiser that went wrong: the file is well formed, its last bias decides everything."""
     ruined = onnx.ModelProto()
     ruined.CopyFrom(model)
     bias = next(item for item in ruined.graph.initializer if item.name == "classify.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
-    return ruined
+    return Int8Choice(ruined, Candidate("minmax", 0, 0.0, 1.0), (), 0, 59, ())
 
 
 def test_an_int8_file_that_lost_accuracy_is_refused_and_leaves_nothing(
     checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_bundle, "to_int8", _ruin)
+    monkeypatch.setattr(export_bundle, "choose_int8", _ruin)
     with pytest.raises(ExportRefusedError, match=r"openvino/int8 reaches accuracy 0\.\d+ .* trained network 1\.0000"):
         export_bundle.export_bundle(checkpoint, splits, tmp_path / "c.bundle", PROMISE, "", False, quiet)
     assert list(tmp_path.iterdir()) == []

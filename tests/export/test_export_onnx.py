@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -100,14 +101,14 @@ def test_a_bundle_without_int8_opens_in_fp32(
 ) -> None:
     """The quantiser goes wrong: its file is well formed, but one bias decides everything."""
 
-    def ruin(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
+    def ruin(model: onnx.ModelProto, *rest: object) -> SimpleNamespace:
         ruined = onnx.ModelProto()
         ruined.CopyFrom(model)
         bias = next(item for item in ruined.graph.initializer if item.name == "fc.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
-        return ruined
+        return SimpleNamespace(model=ruined)
 
-    monkeypatch.setattr(export_onnx, "to_int8", ruin)
+    monkeypatch.setattr(export_onnx, "choose_int8", ruin)
     target = tmp_path / "no8.bundle"
     assert _export(place, "--scaling", "unit", "--out", target) == 0
     assert "no INT8 file: export refused: openvino/int8 reaches accuracy" in capsys.readouterr().out

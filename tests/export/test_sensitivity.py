@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from framegate.export.sensitivity import LARGEST_CHANGE, logit_changes, sensitive_layers
+from framegate.export.int8_choice import FLOAT_LIMITS, layers_above
+from framegate.export.sensitivity import logit_changes
 from framegate.models.registry import architecture
 
 PREPROCESS = architecture("hybrid").preprocess
@@ -38,8 +39,8 @@ def test_the_layer_with_cancelling_weights_is_found(network: nn.Module, colours,
     images = colours(16, seed=1).images
     changes = logit_changes(network, images, PREPROCESS, quiet)
     assert set(changes) == {"harmless", "cancelling", "classify"}
-    assert changes["cancelling"] > LARGEST_CHANGE > changes["harmless"] > 0
-    assert sensitive_layers(network, images, PREPROCESS, quiet) == ["cancelling"]
+    assert changes["cancelling"] > FLOAT_LIMITS[0] > changes["harmless"] > 0
+    assert layers_above(changes, FLOAT_LIMITS[0]) == ["cancelling"]
 
 
 def test_the_network_is_left_as_it_was(network: nn.Module, colours, quiet) -> None:
@@ -58,4 +59,5 @@ def test_progress_reaches_the_number_of_layers(network: nn.Module, colours) -> N
 def test_a_layer_whose_effect_is_not_a_number_is_kept(network: nn.Module, colours, quiet) -> None:
     with torch.no_grad():
         network.classify.weight[0, 0] = float("nan")
-    assert len(sensitive_layers(network, colours(2, seed=4).images, PREPROCESS, quiet)) == 3
+    changes = logit_changes(network, colours(2, seed=4).images, PREPROCESS, quiet)
+    assert len(layers_above(changes, FLOAT_LIMITS[0])) == 3

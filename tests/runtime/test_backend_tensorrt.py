@@ -82,7 +82,7 @@ def stub(tmp_path_factory):
     command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
     subprocess.run([*command, str(CUDA_TESTS / "stub_libcuda.c"), "-ldl"], check=True)
     emulate = load_emulate()
-    sources = ("softmax_entropy", "softmax_entropy_plugin", "preprocess")
+    sources = ("softmax_entropy", "softmax_entropy_plugin", "preprocess", "activation_entropy")
     libraries = [emulate.compile(f"cuda_kernels/{name}.cu").library for name in sources]
     return folder, ":".join(map(str, libraries))
 
@@ -137,20 +137,17 @@ def test_verdicts_are_those_of_onnxruntime_and_a_frame_is_one_graph_launch(child
     code = PARITY.format(options="", may_tie=False, tolerance="1e-5", captured="True")
     _, told, calls = child(code, STUB_INTEGRATED=integrated)
     assert "no CUDA graph" not in told
-    assert (
-        calls[-180 - len(calls_at_the_end(calls)) :][:180]
-        == ["cuGraphLaunch", "cuEventRecord", "cuEventSynchronize"] * 60
-    )
+    assert calls[-180 - len(calls_at_the_end(calls)) :][:180] == ["cuGraphLaunch", "cuEventRecord", "cuEventQuery"] * 60
     begin, end = calls.index("cuStreamBeginCapture_v2"), calls.index("cuStreamEndCapture")
     copy = [] if integrated == "1" else ["cuMemcpyHtoDAsync_v2"]  # Jetson copies no frame
     assert calls[begin + 1 : end] == [*copy, "cuLaunchKernel", "cuLaunchKernel", "cuMemcpyDtoHAsync_v2"]
     # An inference before the capture, so that nothing is loaded lazily inside.
-    assert "cuEventSynchronize" in calls[:begin]
+    assert "cuEventQuery" in calls[:begin]
 
 
 def calls_at_the_end(calls: list[str]) -> list[str]:
     """What is released after the last frame."""
-    last = max(i for i, call in enumerate(calls) if call == "cuEventSynchronize")
+    last = max(i for i, call in enumerate(calls) if call == "cuEventQuery")
     return calls[last + 1 :]
 
 
@@ -256,7 +253,7 @@ class Frames:
         import time
         self.count += 1
         if self.count > 40: return None
-        if self.count in BREAK: os.environ["STUB_FAIL"] = "cuEventSynchronize=700"
+        if self.count in BREAK: os.environ["STUB_FAIL"] = "cuEventQuery=700"
         rng = np.random.default_rng(self.count)
         image = np.clip(np.array((250, 8, 8)) + rng.integers(-5, 6, (48, 64, 3)), 0, 255).astype(np.uint8)
         return Frame(self.count, time.monotonic_ns(), image)
@@ -335,6 +332,126 @@ os.environ["FAKE_TENSORRT"] = "nan"
 frames = open_tensorrt(gpu_preprocess=True)
 assert [r.name for r in frames.infer(good).reasons] == ["NOT_FINITE"]
 """)
+
+
+TAPPED = """
+import fake_runtime as fake
+
+class Tapped(fake.ICudaEngine):
+    # The same network, which gives its input out once more as a tap, and one output that is called like a score.
+    num_io_tensors = 4
+    def get_tensor_name(self, index): return ("image", "logits", "early.tap", "entropy")[index]
+    def create_execution_context(self, strategy): return Context(self)
+
+class Context(fake.IExecutionContext):
+    def get_tensor_shape(self, name):
+        return self._shape if name == "early.tap" else (1, 1) if name == "entropy" else super().get_tensor_shape(name)
+    def set_tensor_address(self, name, memory):
+        self._addresses[name] = memory
+        return True
+    def execute_async_v3(self, stream_handle):
+        a = self._addresses
+        copied = fake.CUDA.cuMemcpyDtoDAsync_v2(*(ctypes.c_ulonglong(x) for x in (a["early.tap"], a["image"])),
+                                                ctypes.c_size_t(4 * 3 * 32 * 32), ctypes.c_void_p(stream_handle))
+        return super().execute_async_v3(stream_handle) and copied == 0
+
+import ctypes
+fake.ICudaEngine = Tapped
+built()
+"""
+
+
+@pytest.mark.parametrize("graph", ["1", "0"])
+def test_taps_of_an_engine_leave_their_entropy_in_the_same_graph(child, graph):
+    code = (
+        TAPPED
+        + """
+from framegate.cuda_kernels.activation_entropy_reference import activation_entropy
+backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
+tensor = np.zeros((1, 3, 32, 32), np.float32)
+backend.bind(tensor)
+assert backend.graph.captured is (os.environ["FRAMEGATE_CUDA_GRAPH"] == "1")
+rng = np.random.default_rng(0)
+for turn in range(4):
+    tensor[:] = rng.normal(0, 1 + turn, tensor.shape)
+    logits = backend.infer()
+    assert list(backend.tap_entropies) == ["early.tap"]  # "entropy" is a score and no activation
+    expected = activation_entropy(tensor.reshape(1, -1), [0.0]).mass_entropy[0]
+    assert abs(backend.tap_entropies["early.tap"] - expected) < 1e-4, (backend.tap_entropies, expected)
+tensor[0, 1, 2, 3] = np.nan
+backend.infer()
+assert np.isnan(backend.tap_entropies["early.tap"])
+session = open_tensorrt(gpu_preprocess=True)
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted
+assert 0 < session.backend.tap_entropies["early.tap"] < np.log(3 * 32 * 32)
+os.environ["STUB_FAIL"] = "cuEventQuery=700"
+assert not session.infer(good).accepted
+assert session.backend.tap_entropies == {}   # nothing of an earlier frame is left
+"""
+    )
+    _, _, calls = child(code, FRAMEGATE_CUDA_GRAPH=graph, STUB_INTEGRATED="0")
+    if graph == "1":
+        begin, end = calls.index("cuStreamBeginCapture_v2"), calls.index("cuStreamEndCapture")
+        inside = [call for call in calls[begin + 1 : end] if call != "cuModuleGetFunction"]
+        behind = ["cuLaunchKernel"] * 2 + ["cuMemcpyDtoHAsync_v2", "cuLaunchKernel"]
+        assert inside == ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoDAsync_v2", *behind]
+
+
+def test_an_engine_without_taps_has_no_entropies_and_no_kernel_for_them(child):
+    child("""
+built()
+backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
+backend.bind(np.zeros((1, 3, 32, 32), np.float32))
+backend.infer()
+assert backend.tap_entropies == {}
+""")
+
+
+def test_a_gpu_that_hangs_rejects_until_it_is_back_and_nothing_waits_for_it(child):
+    """The event of a frame is never reached, as when a kernel does not end."""
+    _, told, calls = child(
+        """
+import time
+built()
+session = open_tensorrt()
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted
+os.environ["STUB_FAIL"] = "cuEventQuery=600"
+started = time.monotonic()
+late = session.infer(good)
+assert 0.2 < time.monotonic() - started < 10
+assert [r.name for r in late.reasons] == ["BACKEND_FAULT"] and "not done after 0.2 s" in late.detail, late
+assert not session.infer(good).accepted
+refused(session.backend.reinitialise, "the GPU still hangs")
+session.recover()
+later = session.infer(good)
+assert not later.accepted and "not used since the GPU failed" in later.detail, later
+os.environ["STUB_FAIL"] = ""          # a stall, and it is over
+assert not session.infer(good).accepted   # still: what comes now belongs to nobody
+session.backend.reinitialise()
+assert session.infer(good).accepted
+os.environ["STUB_FAIL"] = "cuEventQuery=600"
+assert not session.infer(good).accepted
+session.backend.close()
+print("closed", file=sys.stderr)
+""",
+        FRAMEGATE_GPU_LIMIT="0.2",
+    )
+    assert told.endswith("closed")
+    last = max(i for i, call in enumerate(calls) if call == "cuEventRecord")
+    assert not {"cuMemFree_v2", "cuMemFreeHost", "cuStreamSynchronize", "cuStreamDestroy_v2"} & set(calls[last:])
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon", ""])
+def test_a_limit_that_is_none_is_refused(child, limit):
+    child(
+        f"""
+built()
+refused(open_tensorrt, "FRAMEGATE_GPU_LIMIT is {limit!r}; expected a number of seconds above 0")
+""",
+        FRAMEGATE_GPU_LIMIT=limit,
+    )
 
 
 def test_what_cannot_be_opened_says_why_and_what_to_do(child):
