@@ -80,7 +80,7 @@ class Pipeline:
         self._keep = keep_frames
         self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless)
         self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
-        self._health = CameraHealth(source.frame_size, fixed_size=source.fixed_size)
+        self._health = CameraHealth(source.frame_size, source.fixed_size, session.health_thresholds)
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._entered = False

@@ -23,7 +23,8 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
-from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
+from framegate.runtime.health import CameraHealth, unusable
+from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.policy import judge_age, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
@@ -43,6 +44,7 @@ class Session:
         precision: Which model of the bundle runs.
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         preprocessor: Turns crops into the engine's input.
+        health_thresholds: Limits of the camera-health check.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Session:
         *,
         camera: bool = True,
         gpu_preprocess: bool = False,
+        health: HealthThresholds | None = None,
     ) -> None:
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
@@ -73,10 +76,10 @@ class Session:
         else:
             backend.bind(self.preprocessor.tensor)
         self._depth = bundle.preprocess.depth
-        self._row_step = 1 if self._depth > 1 else ROW_STEP
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
-        self._health = CameraHealth(fixed_size=camera)
+        self.health_thresholds = health or HealthThresholds()
+        self._health = CameraHealth(fixed_size=camera, thresholds=self.health_thresholds)
         self._whole = (Roi.whole(),)
         self._frames = 0
         self._temperature = calibration.temperature if calibration else 1.0
@@ -94,6 +97,7 @@ class Session:
         *,
         camera: bool = True,
         gpu_preprocess: bool = False,
+        health: HealthThresholds | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -108,6 +112,8 @@ class Session:
             gpu_preprocess: Give the camera's pixels to a TensorRT backend, which resizes and scores them, too. Its
                 resize does not round to 8 bits as the CPU's does, on which thresholds are calibrated: compare the
                 verdicts first.
+            health: Limits of the camera-health check, e.g. from a calibration run of this camera; None: the defaults,
+                and what a stream's first frames show.
 
         Raises:
             BundleError: The bundle is missing, damaged or unknown.
@@ -129,7 +135,13 @@ class Session:
             chosen = precision or default_precision(name, opened.models)
             engine = load_backend(name, opened.model_path(chosen), threads)
         session = cls(
-            opened, engine, chosen, opened.calibration(name, chosen), camera=camera, gpu_preprocess=gpu_preprocess
+            opened,
+            engine,
+            chosen,
+            opened.calibration(name, chosen),
+            camera=camera,
+            gpu_preprocess=gpu_preprocess,
+            health=health,
         )
         if backend == "auto":
             tell(f"framegate: {session.describe()}")
@@ -175,7 +187,7 @@ class Session:
         try:
             if self._grey:
                 frame = self._with_three_channels(frame)
-            reasons, detail = health.check(frame.image, self._row_step)
+            reasons, detail = health.check(frame.image, volume=self._depth > 1)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
         return tuple(self._judge_region(frame, roi, reasons, detail, deadline_ns) for roi in rois)

@@ -1,0 +1,146 @@
+"""Content that comes back: whole frames (frozen) and rows of a frame (torn), also behind a codec or with added noise.
+
+The last 32 frames are kept: about 32 rows of each, and the means of the 16-pixel blocks of these rows.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.health_content import BLOCK
+from framegate.runtime.verdict import Image
+
+HISTORY = 32
+"""Frames of a stream that a new one is compared with."""
+_NEVER = -30_000
+"""Block sum of a frame that never was: far from every real one (0 to 4080), and differences fit into 16 bits."""
+_RECENT = 3
+_MOVING = 4.0
+"""The scene as a whole moved if a twentieth of the blocks changed by at least this much, in levels."""
+_MOVING_SHARE = 0.05
+_ALIVE = 8
+_ALIVE_LEAST = 3
+"""A row lives if it changed in each of the last comparisons: at most eight, at least three."""
+_TORN_SHARE = 0.1
+_REPEATED_NOISE = 0.5
+"""Two frames with the same noise differ by less than this part of what independent noise would give."""
+_NOISE_DIFFERENCE = 2.0 / np.sqrt(np.pi)
+"""Mean absolute difference of two values with independent normal noise of standard deviation 1."""
+_LEAST_DIFFERENCE = 0.2
+"""Mean absolute difference in levels below which no live sensor can be told from a still picture."""
+
+
+class RecentFrames:
+    """The last frames of one stream, to find what is repeated.
+
+    A frame is frozen if one of these holds for any of the last 32 frames:
+
+    1. Its pixels are equal.
+    2. No block changed by more than `still` levels, although the whole scene moved in each of the last three frames
+       that were not frozen. A stuck picture behind a codec, or with noise of any kind added; a vehicle that brakes
+       comes to rest over many frames.
+    3. No block changed, and the pixels differ by less than half of what the noise in the frame would make two
+       exposures differ: the noise itself is repeated.
+
+    A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
+    stuck while the scene was at rest and gets noise as strong as the sensor's added.
+
+    A frame is torn if at least a tenth of the rows that live (that changed in every one of the last frames), and at
+    least two, are equal to those of one earlier frame, while others are new. That needs three frames before.
+
+    Args:
+        still: See `framegate.runtime.health_thresholds.HealthThresholds.still`.
+        history: Frames to compare with; 0 for unrelated images, of which `repeats` must not be asked.
+    """
+
+    def __init__(self, still: float, history: int = HISTORY) -> None:
+        self._still = still * BLOCK
+        self._slots = history + 1
+        self._shape: tuple[int, ...] = ()
+        self._slot = 0
+        self._motions: list[float] = []
+        self._changed: list[npt.NDArray[np.bool_]] = []
+
+    def take(self, rows: Image) -> Image:
+        """Copy rows (n, width, 3) into the next slot and return the copy, contiguous."""
+        if rows.shape != self._shape:
+            self._shape = rows.shape
+            n, width = rows.shape[:2]
+            self._rows = [np.zeros(rows.shape, np.uint8) for _ in range(self._slots)]
+            self._grey = [np.zeros((n, width), np.uint8) for _ in range(self._slots)]
+            self._sums = np.full((self._slots, n, width // BLOCK), _NEVER, np.int16)
+            self._differences = np.empty_like(self._sums)
+            self._motions.clear()
+            self._changed.clear()
+            self._slot = 0
+        self._slot = (self._slot + 1) % self._slots
+        self._sums[self._slot] = _NEVER
+        np.copyto(self._rows[self._slot], rows)
+        return self._rows[self._slot]
+
+    def grey(self) -> Image:
+        """The rows taken last in grey, (n, width)."""
+        return np.asarray(cv2.cvtColor(self._rows[self._slot], cv2.COLOR_BGR2GRAY, dst=self._grey[self._slot]))
+
+    def repeats(self, sums: npt.NDArray[np.int32], noise: float) -> tuple[bool, bool]:
+        """Whether the frame taken last is (frozen, torn).
+
+        Call `learn` next if it was a good one.
+
+        Args:
+            sums: Block sums of its rows.
+            noise: Standard deviation of its noise in levels; NaN: unknown.
+        """
+        current = self._slot
+        np.subtract(self._sums, sums.astype(np.int16), out=self._differences)
+        np.abs(self._differences, out=self._differences)
+        by_row = self._differences.max(axis=2)
+        by_frame = by_row.max(axis=1)
+        self._sums[current] = sums
+        previous = (current - 1) % self._slots
+        self._last = (by_row[previous] > 0, self._motion(previous), int(by_frame[previous]))
+        closest = int(np.argmin(by_frame))
+        if by_frame[closest] > self._still:
+            return False, self._is_torn(by_row)
+        return self._is_frozen(by_frame, closest, noise), False
+
+    def learn(self) -> None:
+        """Remember how the frame taken last moved, as that of a live camera."""
+        changed, motion, farthest = self._last
+        if farthest > 255 * BLOCK:  # there was no frame before
+            return
+        self._motions = [*self._motions[1 - _RECENT :], motion]
+        self._changed = [*self._changed[1 - _ALIVE :], changed]
+
+    def _motion(self, slot: int) -> float:
+        """The change that a twentieth of the blocks exceeds, in levels."""
+        changes = self._differences[slot].ravel()
+        rank = int((1.0 - _MOVING_SHARE) * (changes.size - 1))
+        return float(np.partition(changes, rank)[rank]) / BLOCK
+
+    def _is_frozen(self, by_frame: npt.NDArray[np.int16], closest: int, noise: float) -> bool:
+        rows = self._rows[self._slot]
+        for slot in np.flatnonzero(by_frame == 0):  # equal pixels have equal block sums
+            if cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0:
+                return True
+        if len(self._motions) == _RECENT and min(self._motions) >= _MOVING:
+            return True
+        grey = self._grey[self._slot]
+        difference = cv2.norm(self._grey[closest], grey, cv2.NORM_L1) / grey.size
+        # Written so that an unknown noise (NaN) counts as repeated.
+        return not (difference >= _LEAST_DIFFERENCE and difference >= _REPEATED_NOISE * _NOISE_DIFFERENCE * noise)
+
+    def _is_torn(self, by_row: npt.NDArray[np.int16]) -> bool:
+        if len(self._changed) < _ALIVE_LEAST:
+            return False
+        alive = np.logical_and.reduce(self._changed)
+        least = max(2, _TORN_SHARE * int(alive.sum()))
+        equal = (by_row == 0) & alive
+        for slot in np.flatnonzero(equal.sum(axis=1) >= least):
+            rows = np.flatnonzero(equal[slot])
+            same = (self._rows[slot][rows] == self._rows[self._slot][rows]).all(axis=(1, 2))
+            if int(same.sum()) >= least:
+                return True
+        return False
