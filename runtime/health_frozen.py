@@ -14,8 +14,8 @@ from framegate.runtime.verdict import Image
 
 HISTORY = 32
 """Frames of a stream that a new one is compared with."""
-_NEVER = -30_000
-"""Block sum of a frame that never was: far from every real one (0 to 4080), and differences fit into 16 bits."""
+_NEVER = 1_000
+"""Difference to a frame that never was, in levels: larger than any."""
 _RECENT = 3
 _MOVING = 4.0
 """The scene as a whole moved if a twentieth of the blocks changed by at least this much, in levels."""
@@ -56,27 +56,33 @@ class RecentFrames:
     """
 
     def __init__(self, still: float, history: int = HISTORY) -> None:
-        self._still = still * BLOCK
+        self._still = still
         self._slots = history + 1
         self._shape: tuple[int, ...] = ()
         self._slot = 0
         self._motions: list[float] = []
         self._changed: list[npt.NDArray[np.bool_]] = []
+        self._last: tuple[npt.NDArray[np.bool_], float] | None = None
 
     def take(self, rows: Image) -> Image:
         """Copy rows (n, width, 3) into the next slot and return the copy, contiguous."""
         if rows.shape != self._shape:
             self._shape = rows.shape
             n, width = rows.shape[:2]
+            blocks = n * (width // BLOCK)
             self._rows = [np.zeros(rows.shape, np.uint8) for _ in range(self._slots)]
             self._grey = [np.zeros((n, width), np.uint8) for _ in range(self._slots)]
-            self._sums = np.full((self._slots, n, width // BLOCK), _NEVER, np.int16)
-            self._differences = np.empty_like(self._sums)
+            self._means = np.zeros((self._slots, blocks), np.uint8)
+            self._marks = np.zeros((self._slots, n), np.int64)
+            self._known = np.zeros(self._slots, np.bool_)
+            self._larger, self._smaller = np.empty_like(self._means), np.empty_like(self._means)
+            # Equal rows have equal marks; what has equal marks is compared in full.
+            self._weights = np.random.default_rng(0).integers(1, 1 << 40, width // BLOCK)
             self._motions.clear()
             self._changed.clear()
             self._slot = 0
         self._slot = (self._slot + 1) % self._slots
-        self._sums[self._slot] = _NEVER
+        self._known[self._slot] = False
         np.copyto(self._rows[self._slot], rows)
         return self._rows[self._slot]
 
@@ -93,36 +99,34 @@ class RecentFrames:
             sums: Block sums of its rows.
             noise: Standard deviation of its noise in levels; NaN: unknown.
         """
-        current = self._slot
-        np.subtract(self._sums, sums.astype(np.int16), out=self._differences)
-        np.abs(self._differences, out=self._differences)
-        by_row = self._differences.max(axis=2)
-        by_frame = by_row.max(axis=1)
-        self._sums[current] = sums
-        previous = (current - 1) % self._slots
-        self._last = (by_row[previous] > 0, self._motion(previous), int(by_frame[previous]))
-        closest = int(np.argmin(by_frame))
-        if by_frame[closest] > self._still:
-            return False, self._is_torn(by_row)
-        return self._is_frozen(by_frame, closest, noise), False
+        current, previous = self._slot, (self._slot - 1) % self._slots
+        means, marks = (sums.ravel() // BLOCK).astype(np.uint8), sums @ self._weights
+        # Three passes over bytes: the absolute difference to every frame before.
+        np.maximum(self._means, means, out=self._larger)
+        np.minimum(self._means, means, out=self._smaller)
+        differences = np.subtract(self._larger, self._smaller, out=self._larger)
+        farthest = differences.max(axis=1).astype(np.int64)
+        farthest[~self._known] = _NEVER
+        equal = (self._marks == marks) & self._known[:, None]
+        self._last = None
+        if self._known[previous]:
+            self._last = ~equal[previous], _exceeded(differences[previous])
+        self._means[current], self._marks[current], self._known[current] = means, marks, True
+        closest = int(np.argmin(farthest))
+        if farthest[closest] > self._still:
+            return False, self._is_torn(equal)
+        return self._is_frozen(equal.all(axis=1), closest, noise), False
 
     def learn(self) -> None:
         """Remember how the frame taken last moved, as that of a live camera."""
-        changed, motion, farthest = self._last
-        if farthest > 255 * BLOCK:  # there was no frame before
-            return
-        self._motions = [*self._motions[1 - _RECENT :], motion]
-        self._changed = [*self._changed[1 - _ALIVE :], changed]
+        if self._last is not None:
+            changed, motion = self._last
+            self._motions = [*self._motions[1 - _RECENT :], motion]
+            self._changed = [*self._changed[1 - _ALIVE :], changed]
 
-    def _motion(self, slot: int) -> float:
-        """The change that a twentieth of the blocks exceeds, in levels."""
-        changes = self._differences[slot].ravel()
-        rank = int((1.0 - _MOVING_SHARE) * (changes.size - 1))
-        return float(np.partition(changes, rank)[rank]) / BLOCK
-
-    def _is_frozen(self, by_frame: npt.NDArray[np.int16], closest: int, noise: float) -> bool:
+    def _is_frozen(self, equal: npt.NDArray[np.bool_], closest: int, noise: float) -> bool:
         rows = self._rows[self._slot]
-        for slot in np.flatnonzero(by_frame == 0):  # equal pixels have equal block sums
+        for slot in np.flatnonzero(equal):
             if cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0:
                 return True
         if len(self._motions) == _RECENT and min(self._motions) >= _MOVING:
@@ -132,15 +136,21 @@ class RecentFrames:
         # Written so that an unknown noise (NaN) counts as repeated.
         return not (difference >= _LEAST_DIFFERENCE and difference >= _REPEATED_NOISE * _NOISE_DIFFERENCE * noise)
 
-    def _is_torn(self, by_row: npt.NDArray[np.int16]) -> bool:
+    def _is_torn(self, equal: npt.NDArray[np.bool_]) -> bool:
         if len(self._changed) < _ALIVE_LEAST:
             return False
         alive = np.logical_and.reduce(self._changed)
         least = max(2, _TORN_SHARE * int(alive.sum()))
-        equal = (by_row == 0) & alive
+        equal = equal & alive
         for slot in np.flatnonzero(equal.sum(axis=1) >= least):
             rows = np.flatnonzero(equal[slot])
             same = (self._rows[slot][rows] == self._rows[self._slot][rows]).all(axis=(1, 2))
             if int(same.sum()) >= least:
                 return True
         return False
+
+
+def _exceeded(differences: npt.NDArray[np.uint8]) -> float:
+    """The change that a twentieth of the blocks exceeds, in levels."""
+    rank = int((1.0 - _MOVING_SHARE) * (differences.size - 1))
+    return float(np.partition(differences, rank)[rank])
