@@ -14,7 +14,7 @@ _QUALITY = (30, 20, 10, 5, 2)
 SHARES = (0.125, 0.25, 0.5, 0.625, 0.75)
 """Share of the frame's height that is old ("torn") or missing ("half"), by severity."""
 _STUCK_QUALITY = (95, 85, 70, 50, 30)
-_STUCK_NOISE = (0.0, 1.0, 2.0, 3.0, 5.0)
+_STUCK_NOISE = (0.5, 1.0, 2.0, 3.0, 5.0)
 _FILLS = ((0, 0, 0), (128, 128, 128), (0, 135, 0))
 """BGR of what decoders and drivers leave where nothing arrived: zeros, mid grey, zeros read as YUV."""
 
@@ -103,7 +103,7 @@ def torn(image: Image, severity: int, frame_id: int, past: Image) -> Image:
 
 
 def stuck(image: Image, severity: int, frame_id: int, past: Image) -> Image:
-    """The last good frame, encoded anew for every frame: JPEG from quality 95 down to 30, noise of 0 to 5 levels.
+    """The last good frame, encoded anew for every frame: JPEG from quality 95 down to 30, noise of 0.5 to 5 levels.
 
     Args:
         image: Not used: what the camera would have shown.

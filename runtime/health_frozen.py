@@ -20,12 +20,14 @@ _RECENT = 3
 _MOVING = 4.0
 """The scene as a whole moved if a twentieth of the blocks changed by at least this much, in levels."""
 _MOVING_SHARE = 0.05
+_ABRUPT = 3.0
+"""A scene that comes to rest by itself moves, from one frame to the next, by no less than this part (1/3) of before."""
 _ALIVE = 8
 _ALIVE_LEAST = 3
 """A row lives if it changed in each of the last comparisons: at most eight, at least three."""
 _TORN_SHARE = 0.1
-_REPEATED_NOISE = 0.5
-"""Two frames with the same noise differ by less than this part of what independent noise would give."""
+_REPEATED_NOISE = 0.7
+"""Two frames with the same noise differ by less than this part of what independent noise gives."""
 _NOISE_DIFFERENCE = 2.0 / np.sqrt(np.pi)
 """Mean absolute difference of two values with independent normal noise of standard deviation 1."""
 _LEAST_DIFFERENCE = 0.2
@@ -38,10 +40,10 @@ class RecentFrames:
     A frame is frozen if one of these holds for any of the last 32 frames:
 
     1. Its pixels are equal.
-    2. No block changed by more than `still` levels, although the whole scene moved in each of the last three frames
-       that were not frozen. A stuck picture behind a codec, or with noise of any kind added; a vehicle that brakes
-       comes to rest over many frames.
-    3. No block changed, and the pixels differ by less than half of what the noise in the frame would make two
+    2. No block changed by more than `still` levels, although in each of the last three frames that were not frozen
+       the whole scene moved, and some block changed three times as much. A stuck picture behind a codec, or with
+       noise of any kind added; a vehicle that brakes comes to rest over many frames.
+    3. No block changed, and the pixels differ by less than 0.7 of what the noise in the frame would make two
        exposures differ: the noise itself is repeated.
 
     A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
@@ -60,9 +62,9 @@ class RecentFrames:
         self._slots = history + 1
         self._shape: tuple[int, ...] = ()
         self._slot = 0
-        self._motions: list[float] = []
+        self._motions: list[tuple[float, int]] = []
         self._changed: list[npt.NDArray[np.bool_]] = []
-        self._last: tuple[npt.NDArray[np.bool_], float] | None = None
+        self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
     def take(self, rows: Image) -> Image:
         """Copy rows (n, width, 3) into the next slot and return the copy, contiguous."""
@@ -110,12 +112,12 @@ class RecentFrames:
         equal = (self._marks == marks) & self._known[:, None]
         self._last = None
         if self._known[previous]:
-            self._last = ~equal[previous], _exceeded(differences[previous])
+            self._last = ~equal[previous], (_exceeded(differences[previous]), int(farthest[previous]))
         self._means[current], self._marks[current], self._known[current] = means, marks, True
         closest = int(np.argmin(farthest))
         if farthest[closest] > self._still:
             return False, self._is_torn(equal)
-        return self._is_frozen(equal.all(axis=1), closest, noise), False
+        return self._is_frozen(equal.all(axis=1), closest, int(farthest[closest]), noise), False
 
     def learn(self) -> None:
         """Remember how the frame taken last moved, as that of a live camera."""
@@ -124,12 +126,14 @@ class RecentFrames:
             self._motions = [*self._motions[1 - _RECENT :], motion]
             self._changed = [*self._changed[1 - _ALIVE :], changed]
 
-    def _is_frozen(self, equal: npt.NDArray[np.bool_], closest: int, noise: float) -> bool:
+    def _is_frozen(self, equal: npt.NDArray[np.bool_], closest: int, farthest: int, noise: float) -> bool:
         rows = self._rows[self._slot]
         for slot in np.flatnonzero(equal):
             if cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0:
                 return True
-        if len(self._motions) == _RECENT and min(self._motions) >= _MOVING:
+        if len(self._motions) == _RECENT and all(
+            moved >= _MOVING and most >= _ABRUPT * farthest for moved, most in self._motions
+        ):
             return True
         grey = self._grey[self._slot]
         difference = cv2.norm(self._grey[closest], grey, cv2.NORM_L1) / grey.size
