@@ -21,8 +21,8 @@ MIN_SIDE = 16
 ROWS = 32
 MAX_STEP = 32
 """Every so many rows of a frame are looked at that there are about 32, at most every 32nd."""
-SMALL = 64
-"""Of images with a shorter side (pixels) only light and repetition are judged: they have too few blocks."""
+SMALL = 120
+"""Of images with a shorter side (pixels) only light and exact repetition are judged: they have too few blocks."""
 
 
 def unusable(image: object, depth: int = 1) -> str:
@@ -104,9 +104,10 @@ class CameraHealth:
         grey = self._recent.grey()
         sums = block_sums(grey)
         content = self.content = measure(rows, grey, sums)
-        found = judge_content(content, self.limits, small=min(image.shape[:2]) < SMALL)
+        small = min(image.shape[:2]) < SMALL
+        found = judge_content(content, self.limits, small)
         if self._fixed:
-            frozen, torn = self._recent.repeats(sums, content.noise)
+            frozen, torn = self._recent.repeats(sums, content.noise, small)
             if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike
                 found.setdefault(Reason.TORN, "rows repeat those of an earlier frame")
             if frozen:

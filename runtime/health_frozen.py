@@ -25,6 +25,8 @@ _ABRUPT = 3.0
 _ALIVE = 8
 _ALIVE_LEAST = 3
 """A row lives if it changed in each of the last comparisons: at most eight, at least three."""
+_PIECES = 8
+"""Parts of a row, each of which must change for the row to live: an object that passes by does not make a row live."""
 _TORN_SHARE = 0.1
 _REPEATED_NOISE = 0.7
 """Two frames with the same noise differ by less than this part of what independent noise gives."""
@@ -49,8 +51,9 @@ class RecentFrames:
     A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
     stuck while the scene was at rest and gets noise as strong as the sensor's added.
 
-    A frame is torn if at least a tenth of the rows that live (that changed in every one of the last frames), and at
-    least two, are equal to those of one earlier frame, while others are new. That needs three frames before.
+    A frame is torn if at least a tenth of the rows that live (that changed over their whole width in every one of the
+    last frames), and at least two, are equal to those of one earlier frame, while others are new. That needs three
+    frames before.
 
     Args:
         still: See `framegate.runtime.health_thresholds.HealthThresholds.still`.
@@ -75,10 +78,12 @@ class RecentFrames:
             self._rows = [np.zeros(rows.shape, np.uint8) for _ in range(self._slots)]
             self._grey = [np.zeros((n, width), np.uint8) for _ in range(self._slots)]
             self._means = np.zeros((self._slots, blocks), np.uint8)
-            self._marks = np.zeros((self._slots, n), np.int64)
+            pieces = min(_PIECES, width // BLOCK)
+            self._marks = np.zeros((self._slots, n, pieces), np.int64)
+            self._starts = np.arange(pieces) * (width // BLOCK) // pieces
             self._known = np.zeros(self._slots, np.bool_)
             self._larger, self._smaller = np.empty_like(self._means), np.empty_like(self._means)
-            # Equal rows have equal marks; what has equal marks is compared in full.
+            # Equal pieces of a row have equal marks; what has equal marks is compared in full.
             self._weights = np.random.default_rng(0).integers(1, 1 << 40, width // BLOCK)
             self._motions.clear()
             self._changed.clear()
@@ -92,7 +97,7 @@ class RecentFrames:
         """The rows taken last in grey, (n, width)."""
         return np.asarray(cv2.cvtColor(self._rows[self._slot], cv2.COLOR_BGR2GRAY, dst=self._grey[self._slot]))
 
-    def repeats(self, sums: npt.NDArray[np.int32], noise: float) -> tuple[bool, bool]:
+    def repeats(self, sums: npt.NDArray[np.int32], noise: float, small: bool = False) -> tuple[bool, bool]:
         """Whether the frame taken last is (frozen, torn).
 
         Call `learn` next if it was a good one.
@@ -100,21 +105,26 @@ class RecentFrames:
         Args:
             sums: Block sums of its rows.
             noise: Standard deviation of its noise in levels; NaN: unknown.
+            small: The frame has too few blocks for more than equal pixels to be looked for.
         """
         current, previous = self._slot, (self._slot - 1) % self._slots
-        means, marks = (sums.ravel() // BLOCK).astype(np.uint8), sums @ self._weights
+        means = (sums.ravel() // BLOCK).astype(np.uint8)
+        marks = np.add.reduceat(sums * self._weights, self._starts, axis=1)
         # Three passes over bytes: the absolute difference to every frame before.
         np.maximum(self._means, means, out=self._larger)
         np.minimum(self._means, means, out=self._smaller)
         differences = np.subtract(self._larger, self._smaller, out=self._larger)
         farthest = differences.max(axis=1).astype(np.int64)
         farthest[~self._known] = _NEVER
-        equal = (self._marks == marks) & self._known[:, None]
+        same = self._marks == marks
+        equal = same.all(axis=2) & self._known[:, None]
         self._last = None
         if self._known[previous]:
-            self._last = ~equal[previous], (_exceeded(differences[previous]), int(farthest[previous]))
+            self._last = ~same[previous].any(axis=1), (_exceeded(differences[previous]), int(farthest[previous]))
         self._means[current], self._marks[current], self._known[current] = means, marks, True
         closest = int(np.argmin(farthest))
+        if small:
+            return self._is_equal(equal.all(axis=1)), False
         if farthest[closest] > self._still:
             return False, self._is_torn(equal)
         return self._is_frozen(equal.all(axis=1), closest, int(farthest[closest]), noise), False
@@ -127,10 +137,8 @@ class RecentFrames:
             self._changed = [*self._changed[1 - _ALIVE :], changed]
 
     def _is_frozen(self, equal: npt.NDArray[np.bool_], closest: int, farthest: int, noise: float) -> bool:
-        rows = self._rows[self._slot]
-        for slot in np.flatnonzero(equal):
-            if cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0:
-                return True
+        if self._is_equal(equal):
+            return True
         if len(self._motions) == _RECENT and all(
             moved >= _MOVING and most >= _ABRUPT * farthest for moved, most in self._motions
         ):
@@ -139,6 +147,10 @@ class RecentFrames:
         difference = cv2.norm(self._grey[closest], grey, cv2.NORM_L1) / grey.size
         # Written so that an unknown noise (NaN) counts as repeated.
         return not (difference >= _LEAST_DIFFERENCE and difference >= _REPEATED_NOISE * _NOISE_DIFFERENCE * noise)
+
+    def _is_equal(self, equal: npt.NDArray[np.bool_]) -> bool:
+        rows = self._rows[self._slot]
+        return any(cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0 for slot in np.flatnonzero(equal))
 
     def _is_torn(self, equal: npt.NDArray[np.bool_]) -> bool:
         if len(self._changed) < _ALIVE_LEAST:

@@ -6,6 +6,9 @@ from framegate.runtime.health_content import Content
 from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.verdict import Reason
 
+_LEAST_ZONES = 6
+"""Zones with detail that a scene needs for their loss to mean anything."""
+
 
 def judge_content(content: Content, limits: HealthThresholds, small: bool = False) -> dict[Reason, str]:
     """Reasons to reject a frame of this content, each with a sentence for people; empty if there is none.
@@ -43,7 +46,7 @@ def judge_detail(content: Content, limits: HealthThresholds) -> dict[Reason, str
         found[Reason.LOW_CONTRAST] = f"detail {content.detail:.2g} levels, expected {limits.detail:.2g}"
     had = [(now, known) for now, known in zip(content.zones, limits.zones, strict=False) if known >= 1.0]
     lost = sum(not now >= limits.zone_fall * known for now, known in had)
-    if had and lost >= limits.zone_share * len(had):
+    if len(had) >= _LEAST_ZONES and lost >= limits.zone_share * len(had):
         found[Reason.LOW_CONTRAST] = f"{lost} of {len(had)} zones of the frame lost their detail"
     if not content.sharpness >= limits.sharpness:
         found[Reason.BLURRED] = f"sharpness {content.sharpness:.2g}, expected {limits.sharpness:.2g}"

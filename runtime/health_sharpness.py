@@ -21,6 +21,8 @@ _USABLE = (8, 247)
 _FEWEST_BLOCKS = 4
 ZONES = 4
 """Zones along each side of the frame."""
+_EDGE = 32.0
+"""Larger steps (levels) are edges of the scene and count as this much, wherever they fall."""
 _ROUNDING = 1 / 12
 """Variance that rounding to whole levels adds."""
 _LAPLACE_MEAN = math.sqrt(6.0) * math.sqrt(2.0 / math.pi)
@@ -95,7 +97,8 @@ def blockiness(grey: Image) -> float:
         grey: (rows, width) uint8, at least 16 wide.
     """
     rows, width = grey.shape
-    steps = cv2.reduce(cv2.absdiff(grey[:, 1:], grey[:, :-1]), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
+    limited = cv2.min(cv2.absdiff(grey[:, 1:], grey[:, :-1]), _EDGE)
+    steps = cv2.reduce(limited, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
     across = steps[7::8]
     total, borders = int(steps.sum()), int(across.sum())
     inner = (total - borders) / (rows * (width - 1 - across.size))

@@ -105,7 +105,7 @@ class HealthThresholds:
             UsageError: Not such a record, an unknown name, or a value that cannot be a limit (NaN, for example).
         """
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            found = record.get("format") if isinstance(record, dict) else type(record).__name__
+            found = record.get("format") if isinstance(record, dict) else f"a {type(record).__name__}"
             raise UsageError(f"{where}: expected format {FORMAT!r}, found {found!r}; write one with framegate health")
         known = {field.name for field in fields(cls)}
         given = {key: value for key, value in record.items() if key not in ("format", "from")}
