@@ -48,6 +48,8 @@ class RecentFrames:
     3. No block changed, and the pixels differ by less than 0.7 of what the noise in the frame would make two
        exposures differ: the noise itself is repeated.
 
+    After 2 or 3 it stays frozen until some block changes by more than `still`.
+
     A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
     stuck while the scene was at rest and gets noise as strong as the sensor's added.
 
@@ -67,6 +69,7 @@ class RecentFrames:
         self._slot = 0
         self._motions: list[tuple[float, int]] = []
         self._changed: list[npt.NDArray[np.bool_]] = []
+        self._stuck = False
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
     def take(self, rows: Image) -> Image:
@@ -126,8 +129,13 @@ class RecentFrames:
         if small:
             return self._is_equal(equal.all(axis=1)), False
         if farthest[closest] > self._still:
+            self._stuck = False
             return False, self._is_torn(equal)
-        return self._is_frozen(equal.all(axis=1), closest, int(farthest[closest]), noise), False
+        if self._is_equal(equal.all(axis=1)):
+            return True, False
+        # A stuck picture stays stuck until something moves, however the codec varies.
+        self._stuck = self._stuck or self._is_stuck(closest, int(farthest[closest]), noise)
+        return self._stuck, False
 
     def learn(self) -> None:
         """Remember how the frame taken last moved, as that of a live camera."""
@@ -136,9 +144,7 @@ class RecentFrames:
             self._motions = [*self._motions[1 - _RECENT :], motion]
             self._changed = [*self._changed[1 - _ALIVE :], changed]
 
-    def _is_frozen(self, equal: npt.NDArray[np.bool_], closest: int, farthest: int, noise: float) -> bool:
-        if self._is_equal(equal):
-            return True
+    def _is_stuck(self, closest: int, farthest: int, noise: float) -> bool:
         if len(self._motions) == _RECENT and all(
             moved >= _MOVING and most >= _ABRUPT * farthest for moved, most in self._motions
         ):

@@ -202,6 +202,15 @@ def test_a_stuck_picture_behind_a_codec_is_frozen_although_no_two_frames_are_equ
     assert health.check(drive(70)) == ((), "")
 
 
+def test_one_frame_delivered_twice_at_rest_does_not_hold_up_the_next():
+    health = CameraHealth()
+    rng = np.random.default_rng(2)
+    view = WORLD[:, :320]
+    still = [np.clip(view + rng.normal(0, 1.5, view.shape), 0, 255).astype(np.uint8) for _ in range(4)]
+    found = [health.check(image)[0] for image in (still[0], still[1], still[1], still[2], still[3])]
+    assert found == [(), (), (Reason.FROZEN,), (), ()]
+
+
 def test_a_replayed_ring_behind_a_codec_is_frozen():
     health = after_learning()
     ring = [drive(k) for k in range(LEARNT, LEARNT + 20)]
