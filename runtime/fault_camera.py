@@ -23,25 +23,25 @@ def blur(image: Image, severity: int, frame_id: int) -> Image:
     """Out of focus: a Gaussian of 0.1, 0.2, 0.35, 0.6 or 1 % of the height (0.7 to 7 pixels at 720 rows)."""
     del frame_id
     sigma = max(_BLUR[severity - 1] * image.shape[0], 0.3)
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)).reshape(image.shape)
+    return _gaussian(image, sigma)
 
 
 def covered(image: Image, severity: int, frame_id: int) -> Image:
     """Mud on the lens: 20, 40, 60, 80 or 100 % of the width, dark and far out of focus, with a soft edge."""
     del frame_id
     height, width = image.shape[:2]
-    smeared = cv2.GaussianBlur(image, (0, 0), max(0.03 * height, 0.5)).reshape(image.shape) * np.float32(0.35)
+    smeared = _gaussian(image, max(0.03 * height, 0.5)) * np.float32(0.35)
     edge = _COVERED[severity - 1] * width
     soft = max(0.05 * width, 1.0)
     share = np.clip((edge - np.arange(width, dtype=np.float32)) / soft + (1.0 if severity == 5 else 0.5), 0.0, 1.0)
     share = share[None, :] if image.ndim == 2 else share[None, :, None]
-    return np.clip(np.rint(smeared * share + image * (1.0 - share)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(smeared * share + image * (1.0 - share)), 0, 255), np.uint8)
 
 
 def noise(image: Image, severity: int, frame_id: int) -> Image:
     """Independent normal noise on every value, standard deviation 4, 8, 16, 32 or 64 levels; other in each frame."""
     drawn = np.random.default_rng((frame_id, severity)).standard_normal(image.shape, np.float32)
-    return np.clip(np.rint(image + _NOISE[severity - 1] * drawn), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image + _NOISE[severity - 1] * drawn), 0, 255), np.uint8)
 
 
 def compression(image: Image, severity: int, frame_id: int) -> Image:
@@ -118,7 +118,14 @@ def stuck(image: Image, severity: int, frame_id: int, past: Image) -> Image:
 
 
 def _seam(image: Image, severity: int) -> int:
-    return max(1, round((1.0 - SHARES[severity - 1]) * image.shape[0]))
+    height: int = image.shape[0]
+    return max(1, round((1.0 - SHARES[severity - 1]) * height))
+
+
+def _gaussian(image: Image, sigma: float) -> Image:
+    # OpenCV drops a last axis of length 1, hence the reshape.
+    blurred: Image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
+    return blurred.reshape(image.shape)
 
 
 def _jpeg(image: Image, quality: int) -> Image:

@@ -84,7 +84,7 @@ def measure(rows: Image, grey: Image, sums: npt.NDArray[np.int32]) -> Content:
     return Content(
         mean=float(mean[0, 0]),
         std=float(std[0, 0]),
-        saturated=cv2.countNonZero(cv2.compare(grey, _WHITE, cv2.CMP_GE)) / grey.size,
+        saturated=cv2.countNonZero(cv2.threshold(grey, _WHITE - 1, 255, cv2.THRESH_BINARY)[1]) / grey.size,
         contrast=_std(sums) / BLOCK,
         sharpness=sharp,
         detail=detail,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.health_content import Content, is_measured
@@ -101,7 +102,7 @@ def calibrated(base: HealthThresholds, frames: Sequence[Content]) -> HealthThres
     )
 
 
-def _columns(frames: Sequence[Content]) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+def _columns(frames: Sequence[Content]) -> tuple[npt.NDArray[np.float64], ...]:
     return tuple(
         np.array([getattr(content, name) for content in frames], np.float64)
         for name in ("saturated", "contrast", "detail", "sharpness", "noise", "blockiness")

@@ -97,9 +97,9 @@ def blockiness(grey: Image) -> float:
         grey: (rows, width) uint8, at least 16 wide.
     """
     rows, width = grey.shape
-    limited = cv2.min(cv2.absdiff(grey[:, 1:], grey[:, :-1]), _EDGE)
+    _, limited = cv2.threshold(cv2.absdiff(grey[:, 1:], grey[:, :-1]), _EDGE, 255, cv2.THRESH_TRUNC)
     steps = cv2.reduce(limited, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
     across = steps[7::8]
     total, borders = int(steps.sum()), int(across.sum())
     inner = (total - borders) / (rows * (width - 1 - across.size))
-    return borders / (rows * across.size) / (inner + 0.5)
+    return float(borders / (rows * across.size) / (inner + 0.5))
