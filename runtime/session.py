@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import CameraHealth, unusable
 from framegate.runtime.health_thresholds import HealthThresholds
+from framegate.runtime.monitor import Signals
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
@@ -270,7 +272,7 @@ class Session:
             return
         tell(f"framegate: {self.backend.engine} runs again")
 
-    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, dict[str, float], int]:
+    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, Mapping[str, float], int]:
         """Scores and signals of a crop, and the engine's time in ns."""
         if self._frames_on is None:
             self.preprocessor(crop)
@@ -291,7 +293,7 @@ class Session:
         engine_ns = time.perf_counter_ns() - started
         return scores, self._signals(), engine_ns
 
-    def _signals(self) -> dict[str, float]:
+    def _signals(self) -> Mapping[str, float]:
         """What the monitor says about the frame that the engine has just seen."""
         if self._monitor is None:
             return {}
@@ -317,8 +319,8 @@ class Session:
         policy: StreamPolicy | None,
     ) -> Prediction:
         engine_ns, scores, score = 0, None, math.nan
-        signals: dict[str, float] = {}
-        values: dict[str, float] = {}
+        signals: Mapping[str, float] = {}
+        values: Mapping[str, float] = {}
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop, problem = self._crop(frame, roi)
             if problem or crop is None:
@@ -333,7 +335,7 @@ class Session:
         candidate, confidence, entropy, margin, energy = "", math.nan, math.nan, math.nan, math.nan
         if scores is not None:
             _, confidence, entropy, margin, energy = scores
-            values = {**scores.values(), **signals}
+            values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
             score = values.get(self._score, math.nan)
             reasons += judge_score(score, scores.finite, self.calibration)
             shifted, why = judge_limits(values, self._limits)
