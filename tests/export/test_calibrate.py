@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from framegate.export.calibrate import DESIGN_SHARE, Promise, calibrate, fingerprint, split_units
+from framegate.export.calibrate import Promise, calibrate, fingerprint
+from framegate.export.calibration_design import DESIGN_SHARE, split_units
 from framegate.export.command_calibrate import unasked
 from framegate.export.decisions import Outputs, accepted, accepts, predicted, values_of
 from framegate.export.temperature import fit_temperature, negative_log_likelihood
