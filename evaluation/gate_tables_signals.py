@@ -1,4 +1,4 @@
-"""Tables about the gate's signals, one by one: monitor, energy, activation entropies, controls; windows; other attacks."""
+"""Tables about single signals: monitor, energy, activation entropies, controls; windows; monitors of other attacks."""
 
 from __future__ import annotations
 
