@@ -159,7 +159,7 @@ def test_array_decisions_are_the_runtimes() -> None:
         assert on_it.sum() <= len(bounds)
         np.testing.assert_array_equal(accepted(outputs, record)[~on_it], expected[~on_it])
         assert not expected[5:8].any()
-        assert 100 < expected.sum() < 1990
+        assert 100 < expected.sum() < 1997
 
 
 def test_the_better_score_is_chosen() -> None:
