@@ -76,7 +76,6 @@ bench: $(VENV)/.runtime
 
 # Every figure of the README comes from these files.
 results: bench
-	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
 # Long; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
