@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from framegate.runtime import command_bench, command_doctor, command_info, command_run
+from framegate.runtime import command_bench, command_doctor, command_health, command_info, command_run
 from framegate.runtime.console import tell
 from framegate.runtime.errors import FramegateError
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"framegate {metadata.version('framegate')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (command_run, command_info, command_doctor, command_bench):
+    for module in (command_run, command_info, command_doctor, command_bench, command_health):
         module.register(commands)
     return parser
 

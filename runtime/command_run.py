@@ -15,7 +15,9 @@ from framegate.runtime.command_source import SOURCE_HELP, add_source_options, so
 from framegate.runtime.console import OUT, StatusLine, say, tell
 from framegate.runtime.debounce import parse_debounce
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.fault_plugins import load_plugins
+from framegate.runtime.faults import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
+from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.machine import circumstances
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.policy_delays import policy_lines, policy_record
@@ -98,7 +100,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--loop", action="store_true", help="start a clip again when it ends")
     add_source_options(parser)
-    parser.add_argument("--inject", metavar="KIND:FIRST-LAST,...", help="corrupt frames: black, freeze, size, grey16")
+    parser.add_argument(
+        "--inject",
+        metavar="KIND:FIRST-LAST[:SEVERITY],...",
+        help=f"corrupt frames, severity 1 to 5 (default: {DEFAULT_SEVERITY}), e.g. black:10-15,blur:20-25:4; "
+        f"kinds: {', '.join(fault_kinds())}",
+    )
+    parser.add_argument("--health", type=Path, metavar="FILE", help="limits of the camera-health check for this camera")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
@@ -114,7 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
     policy = policy_of(arguments)
-    session = Session.open(arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
+    health = HealthThresholds.load(arguments.health) if arguments.health else None
+    session = Session.open(
+        arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, health=health
+    )
     if arguments.backend != "auto":
         tell(f"framegate: {session.describe()}")
     with contextlib.ExitStack() as stack:
@@ -127,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "--debounce and no --warm-up; leave both out"
             )
         if faults:
-            source = FaultInjector(source, faults)
+            source = FaultInjector(source, faults, load_plugins((fault.kind for fault in faults), session.bundle, rois))
         pipeline = Pipeline(
             source,
             session,

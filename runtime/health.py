@@ -1,23 +1,29 @@
-"""Is the camera itself well? Checks that need no network: size, darkness, frozen content."""
+"""Is the camera itself well? Checks that need no network.
+
+Absolute limits hold for every image; limits relative to the stream's own start, frozen and torn content for cameras
+only; a volume is judged by size, light and frozen content alone.
+"""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from framegate.runtime.health_content import Content, block_sums, measure
+from framegate.runtime.health_frozen import HISTORY, RecentFrames
+from framegate.runtime.health_judge import judge_content
+from framegate.runtime.health_learning import Learner
+from framegate.runtime.health_thresholds import HealthThresholds
+from framegate.runtime.health_volume import VolumeHealth
 from framegate.runtime.pixel_format import nv12_problem, nv12_rows
 from framegate.runtime.verdict import BGR, NV12, Image, Reason
 
 MIN_SIDE = 16
 """Smaller regions (pixels) carry too little to classify."""
-BLACK_MEAN = 12.0
-BLACK_STD = 6.0
-"""A frame is black if mean and standard deviation of all its values (0..255) are at most these: a covered lens with
-sensor noise is, a night street with lamps is not."""
-ROW_STEP = 32
-"""Of a camera's frame every so many rows are looked at."""
-_HISTORY = 32
-_NEVER = (-1.0, -1.0)  # no pixels have a negative mean
+ROWS = 32
+MAX_STEP = 32
+"""Every so many rows of a frame are looked at that there are about 32, at most every 32nd."""
+SMALL = 120
+"""Of images with a shorter side (pixels) only light and exact repetition are judged: they have too few blocks."""
 
 
 def unusable(image: object, depth: int = 1) -> str:
@@ -57,31 +63,40 @@ class CameraHealth:
 
     Args:
         frame_size: (width, height) that every frame must have; None: the first usable frame decides.
-        fixed_size: False for sources whose images may differ in size (a folder of photographs).
+        fixed_size: False for unrelated images, which may differ in size (a folder of photographs): then only the
+            absolute limits apply, and nothing is compared with other frames.
+        thresholds: The limits; None: `HealthThresholds()`.
 
-    Frozen content is found by comparing every 32nd row (of a volume every row) with those rows of the last 32 frames.
-    Identical frames are always found, also when a ring of stale buffers is played again and when time stamps advance;
-    a live camera's noise makes an accidental match practically impossible, and if it happens, the frame is rejected,
-    not accepted.
+    Attributes:
+        content: Measures of the last camera frame or image that was judged, None before that.
     """
 
-    def __init__(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> None:
+    def __init__(
+        self,
+        frame_size: tuple[int, int] | None = None,
+        fixed_size: bool = True,
+        thresholds: HealthThresholds | None = None,
+    ) -> None:
+        limits = thresholds or HealthThresholds()
         self._expected = frame_size
         self._fixed = fixed_size
-        self._ring: list[Image] = []
-        self._flat: list[Image] = []
-        self._moments: list[tuple[float, float]] = []
-        self._slot = 0
+        self._learner = Learner(limits)
+        self._recent = RecentFrames(limits.still, HISTORY if fixed_size else 0)
+        self._volumes = VolumeHealth(limits, compare=fixed_size)
+        self.content: Content | None = None
 
-    def check(self, image: Image, row_step: int = ROW_STEP, pixel_format: str = BGR) -> tuple[tuple[Reason, ...], str]:
+    @property
+    def limits(self) -> HealthThresholds:
+        """The limits in force now: what was given, then what was learnt from the stream's first good frames."""
+        return self._learner.limits
+
+    def check(self, image: Image, volume: bool = False, pixel_format: str = BGR) -> tuple[tuple[Reason, ...], str]:
         """Reasons to reject this frame whatever the network says, and a sentence for people.
 
         Args:
             image: The whole frame.
-            row_step: Look at every so many rows, always the same for one stream. Volumes need 1: most rows of a
-                shape in empty space are black in all of them.
-            pixel_format: Of the image. Of NV12 only those rows are converted, with the findings that the whole
-                conversion would give.
+            volume: It is a column of slices of a volume: always the same for one stream.
+            pixel_format: Of the image. Of NV12 only the rows that are looked at are converted.
         """
         problem = _unusable_nv12(image) if pixel_format == NV12 else unusable(image)
         if problem:
@@ -94,35 +109,26 @@ class CameraHealth:
                 self._expected = (width, height)
             elif (width, height) != self._expected:
                 return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
-        pixels = self._remember(nv12_rows(image, row_step) if pixel_format == NV12 else image[::row_step])
-        mean, std = cv2.meanStdDev(pixels)
-        reasons: tuple[Reason, ...] = ()
-        if mean[0, 0] <= BLACK_MEAN and std[0, 0] <= BLACK_STD:
-            reasons += (Reason.BLACK,)
-        if self._fixed and self._is_frozen(pixels, (mean[0, 0], std[0, 0])):
-            reasons += (Reason.FROZEN,)
-        return reasons, ""
+        if volume:
+            return self._volumes.check(image), ""
+        step = max(1, min(MAX_STEP, height // ROWS))
+        # Chroma belongs to pairs of rows.
+        rows = nv12_rows(image, max(2, step - step % 2)) if pixel_format == NV12 else image[::step]
+        return self._check_camera(rows, min(height, width) < SMALL)
 
-    def _remember(self, rows: Image) -> Image:
-        """Copy the rows into the next slot of the ring; returns its bytes as one row of numbers.
-
-        One contiguous channel is what OpenCV's reductions are fastest on.
-        """
-        if not self._ring or self._ring[0].shape != rows.shape:
-            self._ring = [np.empty_like(rows, order="C") for _ in range(_HISTORY + 1)]
-            self._flat = [slot.reshape(1, -1) for slot in self._ring]
-            self._moments = [_NEVER] * len(self._ring)
-            self._slot = 0
-        self._slot = (self._slot + 1) % len(self._ring)
-        self._moments[self._slot] = _NEVER
-        np.copyto(self._ring[self._slot], rows)
-        return self._flat[self._slot]
-
-    def _is_frozen(self, pixels: Image, moments: tuple[float, float]) -> bool:
-        # Equal pixels have equal moments, so only slots with the same ones need the comparison.
-        frozen = moments in self._moments and any(
-            known == moments and cv2.norm(past, pixels, cv2.NORM_INF) == 0
-            for known, past in zip(self._moments, self._flat, strict=True)
-        )
-        self._moments[self._slot] = moments
-        return frozen
+    def _check_camera(self, sampled: Image, small: bool) -> tuple[tuple[Reason, ...], str]:
+        rows = self._recent.take(sampled)
+        grey = self._recent.grey()
+        sums = block_sums(grey)
+        content = self.content = measure(rows, grey, sums)
+        found = judge_content(content, self.limits, small)
+        if self._fixed:
+            frozen, torn = self._recent.repeats(sums, content.noise, small)
+            if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike
+                found.setdefault(Reason.TORN, "rows repeat those of an earlier frame")
+            if frozen:
+                found[Reason.FROZEN] = ""
+            if not found:
+                self._recent.learn()
+                self._learner.learn(content)
+        return tuple(found), "; ".join(filter(None, found.values()))

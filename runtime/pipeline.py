@@ -85,7 +85,7 @@ class Pipeline:
         self._keep = keep_frames
         self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless)
         self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
-        self._health = CameraHealth(source.frame_size, fixed_size=source.fixed_size)
+        self._health = CameraHealth(source.frame_size, source.fixed_size, session.health_thresholds)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
         self._reset_drift = threading.Event()

@@ -23,7 +23,8 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
-from framegate.runtime.health import ROW_STEP, CameraHealth, unusable
+from framegate.runtime.health import CameraHealth, unusable
+from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
@@ -46,6 +47,7 @@ class Session:
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         preprocessor: Turns crops into the engine's input.
         policy: What several frames together decide, unless a pipeline is given another.
+        health_thresholds: Limits of the camera-health check.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Session:
         camera: bool = True,
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
+        health: HealthThresholds | None = None,
     ) -> None:
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
@@ -77,11 +80,11 @@ class Session:
         else:
             backend.bind(self.preprocessor.tensor)
         self._depth = bundle.preprocess.depth
-        self._row_step = 1 if self._depth > 1 else ROW_STEP
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._converted: Image | None = None
-        self._health = CameraHealth(fixed_size=camera)
+        self.health_thresholds = health or HealthThresholds()
+        self._health = CameraHealth(fixed_size=camera, thresholds=self.health_thresholds)
         self.policy = policy or Policy()
         # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
         self._streams = (self.stream_policy(),) if camera else None
@@ -113,6 +116,7 @@ class Session:
         camera: bool = True,
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
+        health: HealthThresholds | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -128,6 +132,8 @@ class Session:
                 resize does not round to 8 bits as the CPU's does, on which thresholds are calibrated: compare the
                 verdicts first.
             policy: Debounce, warm-up and drift; None rejects and accepts at once, and watches for drift.
+            health: Limits of the camera-health check, e.g. from a calibration run of this camera; None: the defaults,
+                and what a stream's first frames show.
 
         Raises:
             BundleError: The bundle is missing, damaged or unknown.
@@ -156,6 +162,7 @@ class Session:
             camera=camera,
             gpu_preprocess=gpu_preprocess,
             policy=policy,
+            health=health,
         )
         if backend == "auto":
             tell(f"framegate: {session.describe()}")
@@ -225,7 +232,7 @@ class Session:
                 self._converted = frame.image
             if self._grey:
                 frame = self._with_three_channels(frame)
-            reasons, detail = health.check(frame.image, self._row_step, frame.pixel_format)
+            reasons, detail = health.check(frame.image, self._depth > 1, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
         policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)

