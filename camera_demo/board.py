@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import itertools
 import math
+import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from framegate.runtime.verdict import Prediction
 
 REMEMBERED = 500
 """Frames in the charts and the histogram: 20 s at 25 frames per second."""
-_THUMBNAILS = 8
+_THUMBNAILS = 6
 _THUMBNAIL_S = 1.0
 """At least so long between two thumbnails of a region."""
 _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
@@ -76,6 +79,7 @@ class Board:
         panel: For what is pressed.
         rois: The pipeline's regions.
         deadline_ms: The pipeline's.
+        notice: Asked for a line about the pressed faults.
     """
 
     def __init__(
@@ -86,11 +90,13 @@ class Board:
         panel: FaultPanel,
         rois: tuple[Roi, ...],
         deadline_ms: float,
+        notice: Callable[[], str],
     ) -> None:
         self._pipeline = pipeline
         self._source = source
         self._panel = panel
         self._rois = rois
+        self._notice = notice
         self._charts = charts_of(session)
         self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
@@ -101,7 +107,7 @@ class Board:
         self._started_ns = time.monotonic_ns()
         calibration = session.calibration
         self._about = {
-            "source": source.name,
+            "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
             "model": session.bundle.name,
             "engine": f"{session.backend.engine}, {session.precision}",
             "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
@@ -111,7 +117,7 @@ class Board:
             "fps": source.fps,
             "remembered": REMEMBERED,
             # A picture without a verdict for so long is worth nothing: the page says DO NOT USE by itself.
-            "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0),
+            "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0, 2.0 * deadline_ms * len(rois)),
             "charts": [
                 {"title": chart.title, "low": chart.low, "high": chart.high, "signal": chart.signal}
                 for chart in self._charts
@@ -156,7 +162,7 @@ class Board:
             "drifting": [name for name, stream in stats.streams.items() if stream.drifting],
             "latency": self._latency(),
             "thumbnails": list(self._thumbnails),
-            "faults": self._panel.record(),
+            "faults": self._panel.record() | {"notice": self._notice()},
         }
 
     def _values(self, prediction: Prediction) -> list[float | None]:

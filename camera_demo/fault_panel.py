@@ -18,9 +18,8 @@ _SHOWN = {
     "glare": "Glare",
     "noise": "Noise",
     "blur": "Blur",
-    "pgd": "PGD attack",
-    "patch": "PGD patch",
-    "fgsm": "FGSM attack",
+    "pgd": "PGD",
+    "fgsm": "FGSM",
 }
 """The buttons in the first row, in this order, as far as these faults exist; all others follow by name."""
 _HINTS = {
@@ -72,7 +71,7 @@ class FaultPanel:
         ]
         self.buttons = (
             *first,
-            Button(KILL, "Kill the camera", _HINTS[KILL]),
+            Button(KILL, "Kill camera", _HINTS[KILL]),
             Button(SLOW, "Slow engine", _HINTS[SLOW]),
             Button(NONE, "All off", _HINTS[NONE]),
             *more,

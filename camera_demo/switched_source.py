@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
+from framegate.camera_demo.attack_thread import AttackThread
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.runtime.console import tell
 from framegate.runtime.errors import SourceError
-from framegate.runtime.fault_plugins import FaultFunction
-from framegate.runtime.faults import PAST_KINDS, corrupt
+from framegate.runtime.faults import KINDS, PAST_KINDS, corrupt
 from framegate.runtime.pixel_format import to_bgr
-from framegate.runtime.roi import Roi
 from framegate.runtime.source import BaseSource, Source, SourceStatus
 from framegate.runtime.source_live import FIRST_DELAY_S, LONGEST_DELAY_S
 from framegate.runtime.verdict import Frame, Image
@@ -25,8 +24,7 @@ class SwitchedSource(BaseSource):
     Args:
         open_source: Opens the real source; called at once, and again after the camera was killed.
         panel: Says what is switched on. This source takes over its `kill`.
-        rois: Attacks of other packages are made on these regions, which is what the network is shown.
-        plugins: Functions of the faults that come from other packages.
+        attacks: Makes the faults that come from other packages.
 
     A killed camera is closed for real. While it is away there are no frames, as with any camera that breaks off, and
     `status` says ``reconnecting``; plugged in, it is opened again with growing delays. Frames are numbered on without a
@@ -41,13 +39,11 @@ class SwitchedSource(BaseSource):
         self,
         open_source: Callable[[], Source],
         panel: FaultPanel,
-        rois: tuple[Roi, ...],
-        plugins: Mapping[str, FaultFunction] | None = None,
+        attacks: AttackThread,
     ) -> None:
         self._open = open_source
         self._panel = panel
-        self._rois = rois
-        self._plugins = dict(plugins or {})
+        self._attacks = attacks
         self._good: Image | None = None
         self._was: tuple[str, int] | None = None
         self._delay_s = FIRST_DELAY_S
@@ -128,28 +124,19 @@ class SwitchedSource(BaseSource):
 
     def _with_fault(self, frame: Frame) -> Frame:
         fault = self._panel.fault
-        started = time.monotonic_ns()
+        if fault is None or fault[0] in KINDS or fault[0] in PAST_KINDS:
+            self._attacks.rest()
         if fault is None:
             self._was = None
             return frame
+        started = time.monotonic_ns()
+        frame = to_bgr(frame)
+        kind, severity = fault
         if fault != self._was:  # the picture that a frozen camera repeats is the first one it is frozen on
             self._was = fault
-            self._good = to_bgr(frame).image.copy() if fault[0] in PAST_KINDS else None
-        kind, severity = fault
-        frame = to_bgr(frame)
-        plugin = self._plugins.get(kind)
-        image = (
-            corrupt(frame.image, kind, severity, frame.frame_id, self._good)
-            if plugin is None
-            else self._attacked(frame.image, plugin, severity)
-        )
+            self._good = frame.image.copy() if kind in PAST_KINDS else None
+        if kind in KINDS or kind in PAST_KINDS:
+            image = corrupt(frame.image, kind, severity, frame.frame_id, self._good)
+        else:
+            image = self._attacks.apply(frame.image, kind, severity)
         return replace(frame, image=image, captured_ns=frame.captured_ns + time.monotonic_ns() - started)
-
-    def _attacked(self, image: Image, attack: FaultFunction, severity: int) -> Image:
-        """A copy of the image whose regions are attacked."""
-        attacked = image.copy()
-        for roi in self._rois:
-            region, crop = roi.crop(attacked), roi.crop(image)
-            if region is not None and crop is not None:
-                region[...] = attack(crop, severity)
-        return attacked
