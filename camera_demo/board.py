@@ -56,15 +56,21 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
     calibration = session.calibration
     score = calibration.score if calibration else "entropy"
     unit = " (nats)" if score == "entropy" else ""
-    charts = [Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration and calibration.threshold)]
+    charts = [
+        Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration and calibration.threshold)
+    ]
     limits = {limit.signal: limit for limit in reversed(calibration.limits if calibration else ()) if limit.frames == 1}
     monitor = session.bundle.monitor
     signals = monitor.signals if monitor else ()
     taps = [name for name in signals if name.startswith(ENTROPY)]
-    wanted = dict.fromkeys([*(name for name in limits if name in signals), *(s for s in signals if s == SHIFT), *taps[-1:]])
+    wanted = dict.fromkeys(
+        [*(name for name in limits if name in signals), *(s for s in signals if s == SHIFT), *taps[-1:]]
+    )
     for name in itertools.islice(wanted, 3):
         limit = limits.get(name)
-        title = "Shift inside the network (log odds)" if name == SHIFT else f"Activation entropy, {name[len(ENTROPY) :]}"
+        title = (
+            "Shift inside the network (log odds)" if name == SHIFT else f"Activation entropy, {name[len(ENTROPY) :]}"
+        )
         charts.append(Chart(name, title, limit and limit.low, limit and limit.high))
     return tuple(charts)
 
@@ -131,7 +137,9 @@ class Board:
         predictions = result.predictions
         self._last_ns = time.monotonic_ns()
         self._latencies.append(max(each.latency_ms for each in predictions))
-        self._samples.append([[self._values(each) for each in predictions], [int(each.accepted) for each in predictions]])
+        self._samples.append(
+            [[self._values(each) for each in predictions], [int(each.accepted) for each in predictions]]
+        )
         self._seen += 1
         for prediction, roi in zip(predictions, self._rois, strict=True):
             self._keep_rejected(prediction, roi, result)

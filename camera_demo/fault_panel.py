@@ -64,7 +64,9 @@ class FaultPanel:
 
     def __init__(self, kinds: Iterable[str]) -> None:
         known = set(kinds)
-        first = [Button(name, label, severity=name not in ONE_SEVERITY) for name, label in _SHOWN.items() if name in known]
+        first = [
+            Button(name, label, severity=name not in ONE_SEVERITY) for name, label in _SHOWN.items() if name in known
+        ]
         more = [
             Button(name, name.replace("_", " ").capitalize(), first=False, severity=name not in ONE_SEVERITY)
             for name in sorted(known - set(_SHOWN))

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from framegate.camera_demo.attack_thread import AttackThread
 from framegate.camera_demo.fault_panel import FaultPanel
+from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.runtime.console import tell
 from framegate.runtime.errors import SourceError
 from framegate.runtime.faults import KINDS, PAST_KINDS, corrupt
@@ -39,7 +39,7 @@ class SwitchedSource(BaseSource):
         self,
         open_source: Callable[[], Source],
         panel: FaultPanel,
-        attacks: AttackThread,
+        attacks: LiveAttacks,
     ) -> None:
         self._open = open_source
         self._panel = panel
@@ -101,7 +101,9 @@ class SwitchedSource(BaseSource):
             self._inner.close()
             self._inner = None
             was = self.status
-            self.status = SourceStatus("reconnecting", was.reconnects, "killed on the page", was.skipped, was.timestamps)
+            self.status = SourceStatus(
+                "reconnecting", was.reconnects, "killed on the page", was.skipped, was.timestamps
+            )
         self._plugged.wait()
 
     def _reopen(self) -> None:

@@ -1,8 +1,8 @@
 """The viewers of the page: each has a mailbox of one picture, so that a slow one delays nobody.
 
-The thread that consumes the pipeline offers pictures to all viewers; each viewer's own task sends the newest one as soon
-as the browser has confirmed the one before. Older ones that it had no time for are overwritten. So at most `IN_FLIGHT`
-pictures are on the way: a slow link shows fewer pictures, not older ones, and a browser that stalls is left after
+The thread that consumes the pipeline offers pictures to all viewers; each viewer's own task sends the newest one as
+soon as the browser has confirmed an earlier one. Those that it had no time for are overwritten. So at most `IN_FLIGHT`
+messages are on the way: a slow link shows fewer pictures, not older ones, and a browser that stalls is left after
 `STALLED_S` seconds.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 IN_FLIGHT = 2
-"""Pictures sent and not yet confirmed: one in the browser's decoder, one on the way."""
+"""Messages sent and not yet confirmed: one in the browser's decoder, one on the way."""
 STATE_INTERVAL_S = 0.2
 STALLED_S = 10.0
 MOST_VIEWERS = 16
@@ -37,9 +37,7 @@ class Viewer:
         press: Called with what the viewer sends: the name of a button and a severity.
     """
 
-    def __init__(
-        self, websocket: WebSocket, state: Callable[[int], State], press: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, websocket: WebSocket, state: Callable[[int], State], press: Callable[[str, int], None]) -> None:
         self._websocket = websocket
         self._state = state
         self._press = press

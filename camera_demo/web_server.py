@@ -93,7 +93,9 @@ class WebServer:
         deadline = time.monotonic() + _START_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise FramegateError("the web server did not start; uvicorn or starlette are damaged, install them again")
+                raise FramegateError(
+                    "the web server did not start; uvicorn or starlette are damaged, install them again"
+                )
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -52,7 +52,8 @@ class Browser:
         port = port_file.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
             page = next(each for each in json.load(answer) if each["type"] == "page")
-        self._socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+        self._connecting = connect(page["webSocketDebuggerUrl"], max_size=None)
+        self._socket = self._connecting.__enter__()
         self._id = 0
         self.problems: list[str] = []
         """Uncaught errors and console errors of the page."""
@@ -113,7 +114,7 @@ class Browser:
         path.write_bytes(base64.b64decode(picture["data"]))
 
     def close(self) -> None:
-        self._socket.close()
+        self._connecting.__exit__(None, None, None)
         self._process.terminate()
         try:
             self._process.wait(10)
