@@ -106,7 +106,7 @@ class FaultPanel:
             severity: 1 to 5.
 
         Raises:
-            UsageError: There is no such button or severity (a ValueError for the page's server would say no more).
+            UsageError: There is no such button or severity.
         """
         if name not in self._names or not 1 <= severity <= 5:
             raise UsageError(f"button {name!r} with severity {severity}; there are {', '.join(sorted(self._names))}")

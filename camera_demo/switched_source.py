@@ -48,6 +48,7 @@ class SwitchedSource(BaseSource):
         self._was: tuple[str, int] | None = None
         self._delay_s = FIRST_DELAY_S
         self._plugged = threading.Event()
+        self._cut: Source | None = None
         self._inner: Source | None = open_source()
         inner = self._inner
         super().__init__(
@@ -75,36 +76,32 @@ class SwitchedSource(BaseSource):
             return
         self._plugged.clear()
         self._delay_s = FIRST_DELAY_S
-        inner = self._inner
-        if inner is not None:
-            inner.close()
+        self._cut = self._inner
+        if self._cut is not None:
+            self._cut.close()
 
     def _produce(self, frame_id: int) -> Frame | None:
         while not self._closed.is_set():
-            if self._panel.killed:
-                self._wait_for_plug()
-                continue
             inner = self._inner
             if inner is None:
-                self._reopen()
+                if self._panel.killed:
+                    self._plugged.wait()
+                else:
+                    self._reopen()
                 continue
             frame = inner.read()
-            if self._panel.killed or inner is not self._inner:
-                continue  # what a closed camera still had is not shown, and its end is not the end
+            if inner is self._cut:  # what a killed camera still had is not shown, and its end is not the end
+                self._lose()
+                continue
             if frame is None:
                 return None
             return self._with_fault(replace(frame, frame_id=frame_id))
         return None
 
-    def _wait_for_plug(self) -> None:
-        if self._inner is not None:
-            self._inner.close()
-            self._inner = None
-            was = self.status
-            self.status = SourceStatus(
-                "reconnecting", was.reconnects, "killed on the page", was.skipped, was.timestamps
-            )
-        self._plugged.wait()
+    def _lose(self) -> None:
+        self._inner = self._cut = None
+        was = self.status
+        self.status = SourceStatus("reconnecting", was.reconnects, "killed on the page", was.skipped, was.timestamps)
 
     def _reopen(self) -> None:
         """Try once to open it; wait if that does not work."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from framegate.runtime.errors import UsageError
+
 IN_FLIGHT = 2
 """Messages sent and not yet confirmed: one in the browser's decoder, one on the way."""
 STATE_INTERVAL_S = 0.2
@@ -125,7 +127,7 @@ class Viewer:
                     self._wake.set()
                 else:
                     self._press(str(message["press"]), int(message["severity"]))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, UsageError):
                 await self._websocket.close(REFUSED, "not a message of this page")
                 return
             except WebSocketDisconnect:

@@ -41,9 +41,9 @@ class Demo:
             raise AssertionError(f"no address: {line!r} {self.process.communicate(timeout=20)}")
         self.address = found.group()
 
-    def end(self, number: int = signal.SIGINT, timeout: float = 30) -> tuple[int, str]:
-        """Exit code and standard error."""
-        if self.process.poll() is None:
+    def end(self, number: int | None = signal.SIGINT, timeout: float = 30) -> tuple[int, str]:
+        """Send a signal, unless None, and wait for the end: exit code and standard error."""
+        if number is not None and self.process.poll() is None:
             self.process.send_signal(number)
         try:
             _, said = self.process.communicate(timeout=timeout)
@@ -84,7 +84,8 @@ class Client:
             return "state"
         (length,) = struct.unpack_from(">I", message)
         self.picture = json.loads(message[4 : 4 + length])
-        self.image = cv2.imdecode(np.frombuffer(message[4 + length :], np.uint8), cv2.IMREAD_COLOR)
+        encoded = np.frombuffer(message[4 + length :], np.uint8)
+        self.image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
         return "picture"
 
     def waits(self, seconds: float) -> bool:
