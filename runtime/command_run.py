@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
             keep_frames=arguments.video is not None,
         )
         # Files are replaced last, when everything else that was asked for is known to be possible.
-        _require_distinct(arguments.source, arguments.jsonl, arguments.video)
+        require_distinct(arguments.source, arguments.jsonl, arguments.video)
         sinks: list[Sink] = []
         if arguments.video:
             sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
@@ -174,7 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _require_distinct(source: str, *outputs: Path | None) -> None:
+def require_distinct(source: str, *outputs: Path | None) -> None:
     """Refuse to write over the source, or two outputs into one file.
 
     Raises:

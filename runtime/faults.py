@@ -39,6 +39,7 @@ _WITH_PAST: dict[str, Callable[[Image, int, int, Image], Image]] = {
     "stuck": fault_camera.stuck,
     "torn": fault_camera.torn,
 }
+PAST_KINDS = frozenset(_WITH_PAST)
 """Faults that also need the last frame without a fault."""
 ONE_SEVERITY = frozenset(("black", "channel", _FREEZE, "grey16", "size"))
 """Kinds that are there or not; all others have a severity from 1 to 5."""
@@ -186,19 +187,10 @@ class FaultInjector(BaseSource):
         return replace(frame, image=self._corrupt(frame, fault))
 
     def _corrupt(self, frame: Frame, fault: Fault) -> Image:
-        """A new array each time: whoever draws on it must not change the next."""
-        image = frame.image
-        if fault.kind in _WITH_PAST:
-            assert self._good is not None
-            if fault.kind != _FREEZE and not _is_picture(self._good):
-                return self._good.copy()
-            return _WITH_PAST[fault.kind](image, fault.severity, frame.frame_id, self._good)
-        if fault.kind in KINDS:
-            if image.size == 0 or (fault.kind not in ("black", "size", "grey16") and not _is_picture(image)):
-                return image.copy()
-            return KINDS[fault.kind](image, fault.severity, frame.frame_id)
+        if fault.kind not in self._plugins:
+            return corrupt(frame.image, fault.kind, fault.severity, frame.frame_id, self._good)
         try:
-            return self._plugins[fault.kind](image, fault.severity)
+            return self._plugins[fault.kind](frame.image, fault.severity)
         except Exception as error:
             raise SourceError(f"fault {str(fault)!r} failed on frame {frame.frame_id}: {error}") from error
 
@@ -210,6 +202,29 @@ class FaultInjector(BaseSource):
         while (fault := self._fault_of(frame_id - 1)) is not None:
             frame_id = fault.first
         return frame_id - 1
+
+
+def corrupt(image: Image, kind: str, severity: int, frame_id: int, past: Image | None) -> Image:
+    """One of the faults in `KINDS` and `PAST_KINDS` on one image.
+
+    Args:
+        image: The frame; not written to.
+        kind: The fault.
+        severity: 1 to 5.
+        frame_id: Makes rain, noise and the like differ from frame to frame.
+        past: The last image without a fault, for `PAST_KINDS`; not written to.
+
+    Returns:
+        A new array each time: whoever draws on it must not change the next.
+    """
+    if kind in _WITH_PAST:
+        assert past is not None
+        if kind != _FREEZE and not _is_picture(past):
+            return past.copy()
+        return _WITH_PAST[kind](image, severity, frame_id, past)
+    if image.size == 0 or (kind not in ("black", "size", "grey16") and not _is_picture(image)):
+        return image.copy()
+    return KINDS[kind](image, severity, frame_id)
 
 
 def _is_picture(image: Image) -> bool:

@@ -18,6 +18,7 @@ ALLOWED = {
     "models": {"cuda_kernels", "runtime"},
     "export": {"cuda_kernels", "runtime", "models"},
     "evaluation": {"cuda_kernels", "runtime", "models", "export"},
+    "camera_demo": {"runtime"},
 }
 
 

@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
         .split("\0")
     )
     for name in names:
-        kept = (".py", ".toml", ".typed", ".cu", ".cuh", ".h", "LICENSE", "README.md")
+        kept = (".py", ".toml", ".typed", ".cu", ".cuh", ".h", ".html", ".css", ".js", "LICENSE", "README.md")
         if name.endswith(kept) and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
@@ -60,10 +60,12 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_and_nothing_generic(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for room in ("cuda_kernels", "runtime", "models", "export"):
+    for room in ("cuda_kernels", "runtime", "models", "export", "evaluation", "camera_demo"):
         expected = {f"framegate/{room}/{path.name}" for path in (ROOT / room).glob("*.py")}
         assert expected - inside == set()
         assert f"framegate/{room}/py.typed" in inside
+    page = {f"framegate/camera_demo/page/{path.name}" for path in (ROOT / "camera_demo" / "page").iterdir()}
+    assert page <= inside
     top = {name.split("/")[0] for name in inside}
     assert {name for name in top if not name.endswith(".dist-info")} == {"framegate"}
     assert "framegate/__init__.py" not in inside  # a namespace package: other parts may be installed separately

@@ -1,0 +1,225 @@
+"""What the page shows beside the picture: the pipeline's own numbers, and a short memory of them."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framegate.camera_demo.fault_panel import FaultPanel
+from framegate.camera_demo.picture import number, thumbnail
+from framegate.runtime.command_source import source_record
+from framegate.runtime.monitor import ENTROPY, SHIFT
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
+from framegate.runtime.source import Source
+from framegate.runtime.verdict import Prediction
+
+REMEMBERED = 500
+"""Frames in the charts and the histogram: 20 s at 25 frames per second."""
+_THUMBNAILS = 6
+_THUMBNAIL_S = 1.0
+"""At least so long between two thumbnails of a region."""
+_EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
+"""Edges of the bars of the histogram: 0.5 ms to 1024 ms, two to an octave."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One strip chart.
+
+    Attributes:
+        signal: Name of the signal; the calibrated score for the first one.
+        title: What people read.
+        low: Accepted from here on; None if there is no such limit.
+        high: Accepted up to here; see ``low``.
+    """
+
+    signal: str
+    title: str
+    low: float | None
+    high: float | None
+
+
+def charts_of(session: Session) -> tuple[Chart, ...]:
+    """The calibrated score with its threshold; then what the bundle's monitor says, limited signals first."""
+    calibration = session.calibration
+    score = calibration.score if calibration else "entropy"
+    unit = " (nats)" if score == "entropy" else ""
+    charts = [
+        Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration and calibration.threshold)
+    ]
+    limits = {limit.signal: limit for limit in reversed(calibration.limits if calibration else ()) if limit.frames == 1}
+    monitor = session.bundle.monitor
+    signals = monitor.signals if monitor else ()
+    taps = [name for name in signals if name.startswith(ENTROPY)]
+    wanted = dict.fromkeys(
+        [*(name for name in limits if name in signals), *(s for s in signals if s == SHIFT), *taps[-1:]]
+    )
+    for name in itertools.islice(wanted, 3):
+        limit = limits.get(name)
+        title = (
+            "Shift inside the network (log odds)" if name == SHIFT else f"Activation entropy, {name[len(ENTROPY) :]}"
+        )
+        charts.append(Chart(name, title, limit and limit.low, limit and limit.high))
+    return tuple(charts)
+
+
+class Board:
+    """Takes results and tells viewers about them. `saw` belongs to one thread, `record` to any.
+
+    Args:
+        pipeline: Gives the counters.
+        session: Names the engine, its threshold and limits.
+        source: For how it is doing.
+        panel: For what is pressed.
+        rois: The pipeline's regions.
+        deadline_ms: The pipeline's.
+        notice: Asked for a line about the pressed faults.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        session: Session,
+        source: Source,
+        panel: FaultPanel,
+        rois: tuple[Roi, ...],
+        deadline_ms: float,
+        notice: Callable[[], str],
+    ) -> None:
+        self._pipeline = pipeline
+        self._source = source
+        self._panel = panel
+        self._rois = rois
+        self._notice = notice
+        self._charts = charts_of(session)
+        self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._seen = 0
+        self._thumbnails: deque[dict[str, Any]] = deque(maxlen=_THUMBNAILS)
+        self._shown: dict[str, tuple[tuple[str, ...], float]] = {}
+        self._last_ns: int | None = None
+        self._started_ns = time.monotonic_ns()
+        calibration = session.calibration
+        self._about = {
+            "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
+            "model": session.bundle.name,
+            "engine": f"{session.backend.engine}, {session.precision}",
+            "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
+            "regions": [roi.name for roi in rois],
+            "whole": all(roi.is_whole for roi in rois),
+            "deadline_ms": deadline_ms,
+            "fps": source.fps,
+            "remembered": REMEMBERED,
+            # A picture without a verdict for so long is worth nothing: the page says DO NOT USE by itself.
+            "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0, 2.0 * deadline_ms * len(rois)),
+            "charts": [
+                {"title": chart.title, "low": chart.low, "high": chart.high, "signal": chart.signal}
+                for chart in self._charts
+            ],
+            "has_monitor": session.bundle.monitor is not None,
+            "buttons": [vars(button) for button in panel.buttons],
+        }
+
+    def saw(self, result: FrameResult) -> None:
+        """Remember one frame."""
+        predictions = result.predictions
+        self._last_ns = time.monotonic_ns()
+        self._latencies.append(max(each.latency_ms for each in predictions))
+        self._samples.append(
+            [[self._values(each) for each in predictions], [int(each.accepted) for each in predictions]]
+        )
+        self._seen += 1
+        for prediction, roi in zip(predictions, self._rois, strict=True):
+            self._keep_rejected(prediction, roi, result)
+
+    def record(self, seen: int) -> dict[str, Any]:
+        """Everything that is not part of a single picture, as plain JSON values.
+
+        Args:
+            seen: How many samples the viewer has; 0 for one who has just come, who gets everything.
+        """
+        stats, status = self._pipeline.stats, self._source.status
+        new = list(self._samples)[-min(self._seen - seen, REMEMBERED) :] if self._seen > seen else []
+        since = self._started_ns if self._last_ns is None else self._last_ns
+        return {
+            **({"about": self._about} if not seen else {}),
+            "samples_seen": self._seen,
+            "samples": new,
+            "silent_ms": (time.monotonic_ns() - since) // 1_000_000,
+            "source": source_record(self._source) | {"state": status.state},
+            "counters": {
+                "captured": stats.captured,
+                "dropped": stats.dropped,
+                "verdicts": stats.evaluated,
+                "accepted": stats.accepted,
+            },
+            "reasons": self._reasons(),
+            "drift": stats.drift_line(),
+            "drifting": [name for name, stream in stats.streams.items() if stream.drifting],
+            "latency": self._latency(),
+            "thumbnails": list(self._thumbnails),
+            "faults": self._panel.record() | {"notice": self._notice()},
+        }
+
+    def _values(self, prediction: Prediction) -> list[float | None]:
+        """What the charts show of one region."""
+        rest = [number(prediction.signals.get(chart.signal, math.nan)) for chart in self._charts[1:]]
+        return [number(prediction.score), *rest]
+
+    def _reasons(self) -> list[tuple[str, int]]:
+        """Reason -> verdicts that had it, the most frequent first."""
+        found: dict[str, int] = {}
+        for stream in self._pipeline.stats.streams.values():
+            for name, count in dict(stream.reasons).items():  # a copy: the worker goes on counting
+                found[name] = found.get(name, 0) + count
+        return sorted(found.items(), key=lambda item: -item[1])
+
+    def _latency(self) -> dict[str, Any]:
+        """The histogram of the remembered frames with its percentiles, and those since the start."""
+        recent = np.array(list(self._latencies))
+        overall = self._pipeline.stats.latency
+        if not len(recent):
+            return {"bars": [], "edges_ms": _EDGES_MS}
+        clipped = np.clip(recent, _EDGES_MS[0], _EDGES_MS[-1] * 0.999)
+        low, high = np.percentile(recent, (50, 99), method="inverted_cdf")
+        return {
+            "edges_ms": _EDGES_MS,
+            "bars": np.histogram(clipped, _EDGES_MS)[0].tolist(),
+            "frames": len(recent),
+            "p50_ms": number(float(low)),
+            "p99_ms": number(float(high)),
+            "all_p50_ms": number(overall.percentile_ms(50)),
+            "all_p99_ms": number(overall.percentile_ms(99)),
+        }
+
+    def _keep_rejected(self, prediction: Prediction, roi: Roi, result: FrameResult) -> None:
+        """A thumbnail when a region is rejected for other reasons than before: the change is what is worth seeing."""
+        reasons = tuple(reason.value for reason in prediction.reasons)
+        was, shown_at = self._shown.get(roi.name, ((), -math.inf))
+        now = time.monotonic()
+        if not reasons:
+            self._shown[roi.name] = ((), shown_at)
+            return
+        if reasons == was or now - shown_at < _THUMBNAIL_S:
+            return
+        self._shown[roi.name] = (reasons, now)
+        self._thumbnails.append(
+            {
+                "frame": prediction.frame_id,
+                "region": roi.name,
+                "reasons": reasons,
+                "jpeg": base64.b64encode(thumbnail(result.image, roi)).decode(),
+            }
+        )

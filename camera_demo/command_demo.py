@@ -1,0 +1,232 @@
+"""``framegate demo``: a camera or clip on a web page, with its verdicts, and faults on buttons."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from framegate.camera_demo.board import Board
+from framegate.camera_demo.delayed_backend import DelayedBackend
+from framegate.camera_demo.fault_panel import FaultPanel
+from framegate.camera_demo.live_attacks import LiveAttacks
+from framegate.camera_demo.looped_clip import LoopedClip
+from framegate.camera_demo.picture import message
+from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.switched_source import SwitchedSource
+from framegate.runtime.command_run import (
+    SWITCH_INTERVAL_S,
+    Sink,
+    add_engine_options,
+    add_policy_options,
+    policy_of,
+    require_distinct,
+)
+from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options
+from framegate.runtime.console import say, tell
+from framegate.runtime.errors import FramegateError, SinkError, UsageError
+from framegate.runtime.faults import fault_kinds
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.roi import Roi, parse_rois
+from framegate.runtime.session import Session
+from framegate.runtime.source import Source, open_source
+from framegate.runtime.source_options import SourceOptions
+
+PORT = 8321
+DEADLINE_MS = 150.0
+_SLOWED = 1.2
+"""The slow engine's extra time, in deadlines."""
+_NEEDED = ("starlette", "uvicorn", "websockets")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``demo`` to the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="a camera or clip on a web page, faults on buttons",
+        description="Serves a page with the live picture, its verdicts and buttons for faults. Without SOURCE it plays "
+        "the repository's clip in a loop through the repository's bundle.",
+    )
+    parser.add_argument("source", nargs="?", help=SOURCE_HELP)
+    parser.add_argument("--bundle", type=Path, help=f"folder NAME.bundle (default: the repository's {BUNDLE})")
+    add_engine_options(parser)
+    parser.add_argument(
+        "--roi", action="append", default=[], metavar="[NAME=]x,y,w,h", help="classify this region; repeat for several"
+    )
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        default=DEADLINE_MS,
+        help="a verdict on an older frame is LATE (default: %(default)g)",
+    )
+    parser.add_argument("--once", action="store_true", help="end where a clip ends instead of starting it again")
+    add_source_options(parser)
+    add_policy_options(parser)
+    page = parser.add_argument_group("page")
+    page.add_argument("--port", type=int, default=PORT, help=f"0 takes any free one (default: {PORT})")
+    page.add_argument(
+        "--host", default="127.0.0.1", help="open the page to other machines, with a token, e.g. 0.0.0.0 (default: not)"
+    )
+    outputs = parser.add_argument_group("outputs beside the page")
+    outputs.add_argument("--show", action="store_true", help="a window on this machine, too")
+    outputs.add_argument("--record", type=Path, metavar="FILE", help="annotated video (.mp4, .avi) or .mcap")
+    outputs.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the page until the source ends or Ctrl-C."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"demo: {', '.join(missing)} not installed; pip install 'framegate[demo]'")
+    from framegate.camera_demo.viewers import Viewers
+    from framegate.camera_demo.web_app import is_loopback, make_app
+    from framegate.camera_demo.web_server import WebServer, listen
+
+    _check(arguments)
+    policy = policy_of(arguments)
+    rois = REGIONS if arguments.source is None and not arguments.roi else parse_rois(arguments.roi)
+    opened = _opener(arguments)
+    bundle = arguments.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listen(arguments.host, arguments.port))
+        session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
+        if arguments.backend != "auto":
+            tell(f"framegate: {session.describe()}")
+        backend = DelayedBackend(session.backend)
+        session.backend = backend
+        panel = FaultPanel(fault_kinds())
+        panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * arguments.deadline_ms / 1e3 if on else 0.0)
+        attacks = LiveAttacks(session.bundle.path, rois)
+        stack.callback(attacks.close)
+        source = SwitchedSource(opened, panel, attacks)
+        stack.callback(source.close)
+        pipeline = Pipeline(
+            source,
+            session,
+            rois=rois,
+            deadline_ms=arguments.deadline_ms,
+            lossless=not source.live,
+            keep_frames=True,
+        )
+        sinks = _sinks(arguments, rois, source.fps, stack)
+        board = Board(pipeline, session, source, panel, rois, arguments.deadline_ms, lambda: attacks.status)
+        viewers = Viewers()
+        token = None if is_loopback(arguments.host) else secrets.token_urlsafe(16)
+        server = WebServer(make_app(viewers, board.record, panel.press, token), listener)
+        stack.callback(server.stop)
+        server.start()
+        say(f"framegate demo: {_address(arguments.host, server.address[1], token)}   (Ctrl-C ends it)")
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+
+        def write(result: FrameResult) -> None:
+            board.saw(result)
+            for sink in sinks:
+                sink.write(result)
+            if viewers.hungry:
+                viewers.offer(message(result, rois))
+
+        code, ending = _consume(pipeline, write)
+        viewers.finish(ending)
+    tell(f"framegate: {ending}")
+    tell(f"framegate: {pipeline.stats}")
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before anything is opened.
+
+    Raises:
+        UsageError: A value is outside its range.
+    """
+    if not arguments.deadline_ms > 0:
+        raise UsageError(f"--deadline-ms {arguments.deadline_ms:g}: expected a positive number")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+
+
+def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
+    """What opens the source, at the start and again after it was killed on the page.
+
+    Raises:
+        UsageError: There is no source, and no repository whose clip could be played.
+    """
+    options = source_options(arguments)
+    if arguments.source is not None:
+        return lambda: open_source(arguments.source, options, loop=not arguments.once)
+    clip = shipped(CLIP, "the clip", "a SOURCE, e.g. 0 or synthetic://, and --bundle")
+    if arguments.once or options != SourceOptions():
+        return lambda: open_source(str(clip), options, loop=not arguments.once)
+    return lambda: LoopedClip(clip)
+
+
+def _consume(pipeline: Pipeline, write: Callable[[FrameResult], None]) -> tuple[int, str]:
+    """Hand on results until they end. Returns the exit code and why it was the last one."""
+    try:
+        with pipeline:
+            for result in pipeline.results():
+                write(result)
+    except KeyboardInterrupt:
+        return 130, "the demo was ended"
+    except FramegateError as error:
+        return error.exit_code, str(error)
+    return (0, "the source has ended") if pipeline.stats.frames else (1, "the source delivered no frame")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    """What a browser is given; for all interfaces the name that other machines most likely know this one by."""
+    if host in ("0.0.0.0", "::", ""):
+        host = socket.gethostname()
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+
+
+def _sinks(
+    arguments: argparse.Namespace, rois: tuple[Roi, ...], fps: float | None, stack: contextlib.ExitStack
+) -> list[Sink]:
+    """What is written beside the page; the stack closes it.
+
+    Raises:
+        UsageError: Something that is needed for it is missing here.
+        SinkError: A file cannot be written.
+    """
+    sinks: list[Sink] = []
+
+    def add(sink: Sink) -> None:
+        sinks.append(sink)
+        stack.callback(sink.close)
+
+    if arguments.show:
+        from framegate.camera_demo.window import WindowSink
+
+        add(WindowSink(rois))
+    record: Path | None = arguments.record
+    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
+        raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
+    require_distinct(arguments.source or "", record, arguments.rerun)
+    if record is not None and record.suffix.lower() == ".mcap":
+        from framegate.camera_demo.sink_mcap import McapSink
+
+        add(McapSink(record, rois))
+    elif record is not None:
+        from framegate.runtime.sink_video import OverlayVideoSink
+
+        add(OverlayVideoSink(record, rois, fps))
+    if arguments.rerun is not None:
+        from framegate.camera_demo.sink_rerun import RerunSink
+
+        add(RerunSink(arguments.rerun, rois))
+    return sinks

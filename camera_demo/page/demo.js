@@ -1,0 +1,389 @@
+// Shows what framegate demo sends. Decides one thing by itself: a verdict that is too old, or a connection that is
+// gone, is DO NOT USE.
+"use strict";
+
+const SENTENCES = {
+  BAD_INPUT: "not a usable image", WRONG_SIZE: "another picture size", BLACK: "no light, or no signal",
+  SATURATED: "overexposed", LOW_CONTRAST: "fog, dirt or a covered lens", BLURRED: "out of focus",
+  NOISY: "too much noise", COLOUR_LOST: "a colour channel is lost", TORN: "parts are from another time",
+  FROZEN: "the picture stands still", STALE_FRAME: "time does not advance", WARMING_UP: "too few frames so far",
+  NOT_FINITE: "the network gave no number", HIGH_SCORE: "the network is unsure",
+  ACTIVATION_SHIFT: "unusual inside the network", DRIFT: "the stream has left what was calibrated",
+  NOT_CALIBRATED: "no threshold", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
+};
+const LINES = [  // colours that the colour-blind can tell apart (Okabe and Ito), and a dash pattern each
+  ["#56b4e9", []], ["#f0e442", [7, 4]], ["#e69f00", [2, 3]], ["#cc79a7", [10, 3, 2, 3]], ["#5fd3b0", [4, 2]],
+];
+const SILENT_LINK_MS = 1500, RETRY_MS = 1000;
+
+const $ = (id) => document.getElementById(id);
+const token = new URLSearchParams(location.search).get("token");
+let socket = null, about = null, state = null, stateAt = 0, head = null, pictureAt = 0, bitmap = null;
+let samples = [], ended = "", lost = "connecting to the demo", spokenAt = 0;
+
+function connect() {
+  const address = new URL("stream", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  address.search = token ? "?token=" + encodeURIComponent(token) : "";
+  socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => { samples = []; lost = ""; ended = ""; stateAt = performance.now(); };
+  socket.onmessage = (event) => typeof event.data === "string" ? takeState(JSON.parse(event.data)) : takePicture(event.data);
+  socket.onclose = (event) => {
+    lost = event.reason || "no connection to the demo; is it still running?";
+    judge();
+    setTimeout(connect, RETRY_MS);
+  };
+}
+function send(value) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
+}
+
+function takeState(record) {
+  if (record.ended) { ended = record.ended; judge(); return; }
+  if (record.about) { about = record.about; samples = []; build(); }
+  state = record;
+  stateAt = performance.now();
+  samples.push(...record.samples);
+  samples.splice(0, samples.length - about.remembered);
+  showState();
+  judge();
+  send("shown");
+}
+
+async function takePicture(buffer) {
+  const length = new DataView(buffer).getUint32(0);
+  const record = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  try {
+    const decoded = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], {type: "image/jpeg"}));
+    if (!head || !about || record.frame > head.frame || performance.now() - pictureAt > 1000) {
+      if (bitmap) bitmap.close();
+      [bitmap, head, pictureAt] = [decoded, record, performance.now()];
+      judge();
+    } else decoded.close();
+  } finally { send("shown"); }
+}
+
+// ---- the verdict
+
+function silence() {
+  const now = performance.now();
+  if (ended) return ended;
+  if (lost) return lost;
+  if (!about || !state) return "No verdict yet.";
+  if (now - stateAt > SILENT_LINK_MS) return `Nothing heard from the demo for ${seconds(now - stateAt)}.`;
+  const silent = state.silent_ms + now - stateAt;
+  if (silent > about.stale_ms) {
+    const source = state.source;
+    const how = source.state === "open" ? "the source delivers nothing" :
+      `the source is ${source.state}${source.error ? ": " + source.error : ""}`;
+    return `No verdict for ${seconds(silent)}; ${how}.`;
+  }
+  if (!head || now - pictureAt > about.stale_ms) return "No picture has reached this page in time.";
+  return "";
+}
+const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
+const percent = (value) => value === null ? "" : `${Math.round(100 * value)} %`;
+
+function judge() {
+  const silent = silence();
+  const regions = silent || !head ? [] : head.regions;
+  const usable = regions.filter((region) => region.accepted);
+  let word = "DO NOT USE", why = silent;
+  if (usable.length) {
+    const rest = regions.filter((region) => !region.accepted);
+    word = regions.length === 1 ? "USE" : `USE ${usable.length} of ${regions.length}`;
+    why = usable.map((region) => (region.whole ? "" : region.name + ": ") + `${region.label} ${percent(region.confidence)}`).join(", ");
+    if (rest.length) why += ` — do not use ${rest.map((region) => region.name).join(", ")}`;
+  } else if (!silent) {
+    const shared = regions[0].reasons.filter((reason) => regions.every((region) => region.reasons.includes(reason)));
+    const reasons = shared.length ? shared : [...new Set(regions.flatMap((region) => region.reasons))];
+    why = reasons.map((reason) => reason + (SENTENCES[reason] ? ` (${SENTENCES[reason]})` : "")).join(", ");
+  }
+  document.body.className = usable.length ? "use" : "stop";
+  text($("sign"), usable.length ? "✓" : "✕");
+  text($("word"), word);
+  text($("why"), why);
+  if (performance.now() - spokenAt > 2000 && $("spoken").dataset.word !== word) {  // not 25 times a second
+    spokenAt = performance.now();
+    $("spoken").dataset.word = word;
+    text($("spoken"), `${word}. ${why}`);
+  }
+  showRegions(regions, silent);
+  draw(silent);
+}
+
+function text(element, value) { if (element.textContent !== value) element.textContent = value; }
+
+function showRegions(regions, silent) {
+  const list = $("regions");
+  const shown = regions.length ? regions : (about ? about.regions : []).map((name) => ({name, accepted: false, reasons: [], label: ""}));
+  while (list.children.length > shown.length) list.lastChild.remove();
+  shown.forEach((region, k) => {
+    const item = list.children[k] || list.appendChild(document.createElement("li"));
+    if (!item.firstChild) item.innerHTML = '<b></b><span class="name"></span><span class="label"></span>';
+    item.className = region.accepted ? "yes" : "no";
+    text(item.children[0], region.accepted ? "✓ USE" : "✕ DO NOT USE");
+    text(item.children[1], region.name);
+    const guess = region.label ? ` (${region.label}? ${percent(region.confidence)})` : "";
+    text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess);
+  });
+}
+
+function draw(silent) {
+  const canvas = $("picture"), pen = canvas.getContext("2d");
+  if (bitmap && (canvas.width !== bitmap.width || canvas.height !== bitmap.height)) {
+    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  }
+  const {width, height} = canvas;
+  const unit = width / Math.max(canvas.clientWidth, 1);  // canvas pixels to one of the screen
+  pen.filter = silent ? "grayscale(1) brightness(.35)" : "none";
+  if (bitmap) pen.drawImage(bitmap, 0, 0, width, height);
+  pen.filter = "none";
+  if (silent) {
+    pen.strokeStyle = "#f04452";
+    pen.lineWidth = 6 * unit;
+    line(pen, 0, 0, width, height);
+    line(pen, width, 0, 0, height);
+    label(pen, ["✕ NO LIVE VERDICT", bitmap ? "last picture, do not use" : ""].filter(Boolean), width / 2, height / 2, 20 * unit, "#b3121d", true);
+    return;
+  }
+  const taken = [];
+  for (const region of head.regions) if (region.box) outline(pen, region, width, height, unit);
+  for (const region of head.regions) {
+    if (!region.box || region.whole) continue;
+    const lines = [(region.accepted ? "✓ " : "✕ ") + (region.accepted ? `${region.label} ${percent(region.confidence)}` : region.reasons[0])];
+    const x = region.box[0] * width, y = region.box[1] * height, size = (canvas.clientWidth < 500 ? 11 : 14) * unit;
+    const low = y + region.box[3] * height;
+    for (const at of [y - size * 0.95, low + size * 0.95, low + size * 2.6, y - size * 2.6]) {
+      const place = measure(pen, lines, x, at, size, width);
+      if (place.top < 0 || place.top + place.high > height || taken.some((other) => meets(place, other))) continue;
+      taken.push(place);
+      label(pen, lines, place.left + place.wide / 2, at, size, region.accepted ? "#0b7a34" : "#b3121d", false);
+      break;
+    }
+  }
+}
+function line(pen, x0, y0, x1, y1) { pen.beginPath(); pen.moveTo(x0, y0); pen.lineTo(x1, y1); pen.stroke(); }
+function outline(pen, region, width, height, unit) {
+  if (region.whole) return;  // the frame around the picture says it
+  const [x, y, w, h] = [region.box[0] * width, region.box[1] * height, region.box[2] * width, region.box[3] * height];
+  for (const [colour, thick] of [["#fff", 5], [region.accepted ? "#0b9a40" : "#e0202d", 3]]) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = thick * unit;
+    pen.setLineDash(region.accepted ? [] : [8 * unit, 5 * unit]);
+    pen.strokeRect(x, y, w, h);
+    pen.setLineDash([]);
+    if (!region.accepted) { line(pen, x, y, x + w, y + h); line(pen, x + w, y, x, y + h); }
+  }
+}
+function measure(pen, lines, x, y, size, width) {
+  pen.font = `700 ${size}px system-ui, "DejaVu Sans", sans-serif`;
+  const wide = Math.max(...lines.map((each) => pen.measureText(each).width)) + size * 0.7;
+  return {left: Math.max(0, Math.min(x, width - wide)), top: y - size * 0.75, wide, high: size * 1.5 * lines.length};
+}
+const meets = (a, b) => a.left < b.left + b.wide && b.left < a.left + a.wide && a.top < b.top + b.high && b.top < a.top + a.high;
+function label(pen, lines, x, y, size, ground, centred) {
+  const place = measure(pen, lines, 0, y, size, Infinity);
+  const top = centred ? y - place.high / 2 : place.top;
+  pen.fillStyle = ground;
+  pen.fillRect(x - place.wide / 2, top, place.wide, place.high);
+  pen.fillStyle = "#fff";
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  lines.forEach((each, k) => pen.fillText(each, x, top + size * (0.75 + 1.5 * k)));
+}
+
+// ---- everything beside it
+
+function make(tag, parent, attributes = {}, content = "") {
+  const element = parent.appendChild(document.createElement(tag));
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (content) element.textContent = content;
+  return element;
+}
+
+function build() {
+  text($("engine"), `${about.model} on ${about.engine}`);
+  text($("promise"), `Promise: ${about.promise}. Deadline ${about.deadline_ms} ms.`);
+  $("regions").classList.toggle("one", about.regions.length === 1);
+  for (const id of ["charts", "first", "more", "regions"]) $(id).replaceChildren();
+  about.charts.forEach((chart) => {
+    const card = make("section", $("charts"), {class: "card"});
+    const title = make("h2", card, {}, chart.title + " ");
+    const limits = [chart.low === null ? "" : `use from ${chart.low.toPrecision(3)}`, chart.high === null ? "" : `use up to ${chart.high.toPrecision(3)}`];
+    make("small", title, {}, limits.filter(Boolean).join(", ") || "no threshold");
+    make("canvas", card, {class: "plot", role: "img"});
+    make("div", card, {class: "legend"});
+  });
+  if (!about.has_monitor) {
+    const card = make("section", $("charts"), {class: "card"});
+    make("h2", card, {}, "Activation entropy ");
+    make("p", card, {class: "small"}, "This bundle has no monitor, so nothing is known from inside the network (framegate monitor fits one).");
+  }
+  let key = 1;
+  for (const button of about.buttons) {
+    const element = make("button", $(button.first ? "first" : "more"), {type: "button", "aria-pressed": "false", "data-name": button.name});
+    if (button.hint) element.title = button.hint;
+    if (button.first && (key <= 9 || button.name === "none")) {
+      element.dataset.key = button.name === "none" ? "0" : String(key++);
+      make("kbd", element, {"aria-hidden": "true"}, element.dataset.key);
+      element.setAttribute("aria-keyshortcuts", element.dataset.key);
+    }
+    element.append(button.label);
+    element.onclick = () => press(button.name);
+  }
+}
+function press(name) { send({press: name, severity: Number($("severity").value)}); }
+$("severity").oninput = () => text($("level"), $("severity").value);
+$("severity").onchange = () => {  // the fault that is on takes the new severity
+  const on = about && state && about.buttons.find((button) => button.severity && state.faults.pressed.includes(button.name));
+  if (on) press(on.name);
+};
+document.onkeydown = (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=text]")) return;
+  const button = document.querySelector(`button[data-key="${CSS.escape(event.key)}"]`);
+  if (button) button.click();
+};
+
+function showState() {
+  const {source, counters, latency} = state;
+  const rate = about.fps ? `, ${about.fps.toFixed(0)} fps` : "";
+  text($("source"), `${about.source}: ${source.state}${rate}, reconnects ${source.reconnects}`);
+  document.querySelectorAll("button[data-name]").forEach((button) =>
+    button.setAttribute("aria-pressed", state.faults.pressed.includes(button.dataset.name)));
+  text($("notice"), state.faults.notice);
+  document.querySelectorAll("#charts canvas").forEach((canvas, k) => strip(canvas, about.charts[k], k));
+  histogram($("histogram"), latency);
+  const ms = (value) => value === undefined ? "–" : `${value} ms`;
+  text($("latency-recent"), `last ${latency.frames || 0} frames: p50 ${ms(latency.p50_ms)}, p99 ${ms(latency.p99_ms)}`);
+  text($("latency-all"), `since the start, every region: p50 ${ms(latency.all_p50_ms)}, p99 ${ms(latency.all_p99_ms)}`);
+  text($("counts"), `${counters.verdicts} given, ${counters.captured} frames captured, ${counters.dropped} dropped`);
+  text($("drift"), state.drift);
+  const total = Math.max(counters.verdicts, 1);
+  bars([["accepted", counters.accepted, "ok"], ...state.reasons.slice(0, 6).map(([name, count]) => [name, count, ""])], total);
+  thumbnails(state.thumbnails);
+}
+function bars(rows, total) {
+  const list = $("reasons");
+  while (list.children.length > rows.length) list.lastChild.remove();
+  rows.forEach(([name, count, kind], k) => {
+    const item = list.children[k] || list.appendChild(document.createElement("li"));
+    if (!item.firstChild) item.innerHTML = "<span></span><div><i></i></div><span></span>";
+    item.className = kind;
+    item.title = SENTENCES[name] || "";
+    text(item.children[0], name);
+    item.querySelector("i").style.width = `${100 * count / total}%`;
+    text(item.children[2], String(count));
+  });
+}
+function thumbnails(records) {
+  const list = $("rejected"), key = records.map((record) => record.frame + record.region).join();
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren();
+  for (const record of [...records].reverse()) {
+    const item = make("li", list);
+    make("img", item, {src: "data:image/jpeg;base64," + record.jpeg, alt: `rejected picture of ${record.region}`});
+    item.append(`${record.region}: ${record.reasons.join(", ")}`);
+  }
+}
+
+// A canvas in device pixels; returns its pen and its size in CSS pixels.
+function sheet(canvas) {
+  const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio)) [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  pen.font = '11px system-ui, "DejaVu Sans", sans-serif';
+  pen.textBaseline = "middle";
+  return {pen, width, height};
+}
+
+function strip(canvas, chart, k) {
+  const {pen, width, height} = sheet(canvas);
+  const limits = [chart.low, chart.high].filter((each) => each !== null);
+  const all = samples.flatMap((sample) => sample[0].map((values) => values[k])).filter((value) => value !== null);
+  let [low, high] = [Math.min(...all, ...limits), Math.max(...all, ...limits)];
+  if (chart.signal === "entropy" && chart.high !== null) [low, high] = [0, 2 * chart.high];  // beyond: drawn at the edge
+  if (!(high > low)) [low, high] = [low - 1, low + 1];
+  if (!Number.isFinite(low)) [low, high] = [0, 1];
+  const room = chart.signal === "entropy" ? 0 : 0.08 * (high - low);
+  [low, high] = [low - room, high + room];
+  const left = 38, y = (value) => 5 + (height - 10) * (1 - (Math.min(Math.max(value, low), high) - low) / (high - low));
+  const x = (index) => left + (width - left - 2) * (index + about.remembered - samples.length) / (about.remembered - 1);
+  pen.fillStyle = "#46161b";  // where a frame is rejected
+  if (chart.high !== null) pen.fillRect(left, 0, width - left, y(chart.high));
+  if (chart.low !== null) pen.fillRect(left, y(chart.low), width - left, height - y(chart.low));
+  pen.fillStyle = "#b3bdc9";
+  pen.textAlign = "right";
+  for (const value of [low, high]) pen.fillText(value.toPrecision(2), left - 4, Math.min(Math.max(y(value), 8), height - 8));
+  pen.textAlign = "left";
+  about.regions.forEach((name, r) => {
+    const [colour, dash] = LINES[r % LINES.length];
+    pen.strokeStyle = colour;
+    pen.lineWidth = 1.8;
+    pen.setLineDash(dash);
+    pen.beginPath();
+    let down = false;
+    samples.forEach((sample, index) => {
+      const value = sample[0][r][k];
+      if (value === null) { down = false; return; }
+      pen[down ? "lineTo" : "moveTo"](x(index), y(value));
+      down = true;
+    });
+    pen.stroke();
+  });
+  pen.setLineDash([]);
+  pen.strokeStyle = "#fff";
+  pen.lineWidth = 1;
+  for (const limit of limits) line(pen, left, y(limit), width, y(limit));
+  pen.fillStyle = "#fff";
+  if (chart.high !== null) { pen.fillText("REJECT", left + 4, 11); pen.fillText("accept", left + 4, y(chart.high) + 10); }
+  const last = samples.length ? samples[samples.length - 1][0] : [];
+  const values = about.regions.map((name, r) => last[r] && last[r][k] !== null ? last[r][k].toPrecision(2) : "–");
+  canvas.setAttribute("aria-label", `${chart.title}: ${about.regions.map((name, r) => `${name} ${values[r]}`).join(", ")}`);
+  legend(canvas.nextElementSibling, values);
+}
+function legend(box, values) {
+  if (!box.firstChild) {
+    about.regions.forEach((name, r) => {
+      const [colour, dash] = LINES[r % LINES.length];
+      const item = make("span", box);
+      item.innerHTML = `<svg width="26" height="6" aria-hidden="true"><line x1="0" y1="3" x2="26" y2="3" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash.join(" ")}"/></svg><span></span>`;
+    });
+  }
+  about.regions.forEach((name, r) => text(box.children[r].lastChild, `${name} ${values[r]}`));
+}
+
+function histogram(canvas, latency) {
+  const {pen, width, height} = sheet(canvas), edges = latency.edges_ms, base = height - 15;
+  const most = Math.max(...latency.bars, 1), x = (ms) => width * Math.log2(Math.min(Math.max(ms, edges[0]), edges[edges.length - 1]) / edges[0]) / Math.log2(edges[edges.length - 1] / edges[0]);
+  pen.fillStyle = "#46161b";
+  pen.fillRect(x(about.deadline_ms), 0, width, base);
+  pen.fillStyle = "#56b4e9";
+  latency.bars.forEach((count, k) => {
+    const high = count ? Math.max(2, (base - 14) * count / most) : 0;
+    pen.fillRect(x(edges[k]) + 1, base - high, x(edges[k + 1]) - x(edges[k]) - 2, high);
+  });
+  pen.fillStyle = "#b3bdc9";
+  pen.textAlign = "center";
+  for (const ms of [1, 10, 100]) pen.fillText(`${ms} ms`, x(ms), height - 6);
+  pen.strokeStyle = pen.fillStyle = "#fff";
+  pen.setLineDash([4, 3]);
+  line(pen, x(about.deadline_ms), 0, x(about.deadline_ms), base);
+  pen.setLineDash([]);
+  pen.textAlign = "left";
+  pen.fillText("LATE", x(about.deadline_ms) + 4, base - 8);
+  for (const [name, value] of [["p50", latency.p50_ms], ["p99", latency.p99_ms]]) {
+    if (value === undefined) continue;
+    line(pen, x(value), name === "p50" ? 2 : 14, x(value), base);
+    pen.fillText(name, x(value) + 3, name === "p50" ? 8 : 19);
+  }
+  canvas.setAttribute("aria-label", `Latency of the last ${latency.frames || 0} frames: p50 ${latency.p50_ms} ms, p99 ${latency.p99_ms} ms`);
+}
+
+setInterval(judge, 100);
+judge();
+connect();

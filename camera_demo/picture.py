@@ -1,0 +1,79 @@
+"""One frame and its verdicts as one message, so that no page can show the one without the other.
+
+A message is a 4-byte big-endian length, so many bytes of JSON (UTF-8), then a JPEG.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+
+from framegate.runtime.health import unusable
+from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.roi import Roi
+from framegate.runtime.verdict import Image, Prediction
+
+WIDTH = 960
+"""Pixels across, at most: what a page shows without scaling up on most screens, for half the bytes of 1280."""
+_QUALITY = 75
+_SIDE = 96  # of a thumbnail
+
+
+def shown(image: Image | None) -> Image:
+    """What people can be shown of a frame: (height, width, 3) uint8 BGR; black for what is no picture."""
+    if isinstance(image, np.ndarray) and image.size:
+        if image.dtype == np.uint16:
+            image = (image >> 8).astype(np.uint8)
+        if image.ndim == 2 and image.dtype == np.uint8:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if not unusable(image):
+            return image
+    return np.zeros((180, 320, 3), np.uint8)
+
+
+def jpeg(image: Image, width: int) -> bytes:
+    """Encode, at most so many pixels across."""
+    height, across = image.shape[:2]
+    if across > width:
+        image = cv2.resize(image, (width, max(1, round(height * width / across))), interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1])
+
+
+def thumbnail(image: Image | None, roi: Roi) -> bytes:
+    """A small JPEG of a region, of black if the frame does not reach so far."""
+    crop = roi.crop(shown(image))
+    return jpeg(np.zeros((_SIDE, _SIDE, 3), np.uint8) if crop is None else crop, _SIDE)
+
+
+def number(value: float) -> float | None:
+    """A value for JSON, four digits; None for NaN and infinities."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _verdict(prediction: Prediction, roi: Roi, width: int, height: int) -> dict[str, Any]:
+    box = roi.pixels(width, height)
+    return {
+        "name": prediction.stream,
+        "whole": roi.is_whole,
+        "box": None if box is None else [box[0] / width, box[1] / height, box[2] / width, box[3] / height],
+        "accepted": prediction.accepted,
+        "reasons": [reason.value for reason in prediction.reasons],
+        "label": prediction.candidate,
+        "confidence": number(prediction.confidence),
+        "entropy": number(prediction.entropy),
+        "detail": prediction.detail,
+    }
+
+
+def message(result: FrameResult, rois: tuple[Roi, ...]) -> bytes:
+    """What is sent to the page for one frame."""
+    image = shown(result.image)
+    height, width = image.shape[:2]
+    regions = [_verdict(each, roi, width, height) for each, roi in zip(result.predictions, rois, strict=True)]
+    head = json.dumps({"frame": result.predictions[0].frame_id, "regions": regions}, separators=(",", ":")).encode()
+    return struct.pack(">I", len(head)) + head + jpeg(image, WIDTH)

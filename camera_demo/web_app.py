@@ -1,0 +1,102 @@
+"""The page and its stream as a Starlette application, and who may open them.
+
+On a loopback address everybody on this machine may, but no web page of somebody else: a browser says in ``Host`` which
+name it was asked for (another name that was pointed here, DNS rebinding, is refused) and in ``Origin`` which page asks
+(a foreign one is refused). On any other address a token is asked for as well.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from framegate.camera_demo.viewers import MOST_VIEWERS, REFUSED, TRY_LATER, State, Viewer, Viewers
+
+_PAGE = Path(__file__).parent / "page"
+_FILES = {"demo.css": "text/css", "demo.js": "text/javascript"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal(connection: HTTPConnection, token: str | None) -> str:
+    """Why this request may not be answered, or an empty string.
+
+    Args:
+        connection: The request.
+        token: What ``?token=`` must be; None on a loopback address, where none is needed.
+    """
+    asked = connection.headers.get("host", "")
+    origin = connection.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != asked:
+        return f"a page of {origin} may not use this one"
+    if token is None:
+        if not is_loopback(urlsplit(f"//{asked}").hostname or ""):
+            return f"this page is for this machine only, and {asked!r} is not its name; start it with --host to open it"
+        return ""
+    given = connection.query_params.get("token", "")
+    if hmac.compare_digest(given.encode(), token.encode()):
+        return ""
+    found = "the token in the address is wrong" if given else "the address lacks its token"
+    return f"{found}; open the whole address that framegate demo printed when it started"
+
+
+def make_app(
+    viewers: Viewers, state: Callable[[int], State], press: Callable[[str, int], None], token: str | None
+) -> Starlette:
+    """The application.
+
+    Args:
+        viewers: Where open pages are entered.
+        state: See `Viewer`.
+        press: See `Viewer`.
+        token: See `refusal`.
+    """
+
+    async def page(request: Request) -> Response:
+        if why := refusal(request, token):
+            return PlainTextResponse(f"framegate demo: {why}\n", 403, _HEADERS)
+        return FileResponse(_PAGE / "index.html", headers=_HEADERS)
+
+    async def file(request: Request) -> Response:  # holds no secret: the same for everybody
+        name = request.path_params["name"]
+        if name not in _FILES:
+            return PlainTextResponse("framegate demo: there is no such file\n", 404, _HEADERS)
+        return FileResponse(_PAGE / name, headers=_HEADERS, media_type=_FILES[name])
+
+    async def stream(websocket: WebSocket) -> None:
+        if refusal(websocket, token):
+            await websocket.close(REFUSED)  # before it is accepted: the answer is 403
+            return
+        await websocket.accept()
+        if len(viewers) >= MOST_VIEWERS:
+            await websocket.close(TRY_LATER, f"{MOST_VIEWERS} pages are open already; close one")
+            return
+        await viewers.serve(Viewer(websocket, state, press))
+
+    return Starlette(
+        routes=[Route("/", page), Route("/page/{name}", file), WebSocketRoute("/stream", stream)],
+    )
