@@ -57,7 +57,9 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
     score = calibration.score if calibration else "entropy"
     unit = " (nats)" if score == "entropy" else ""
     charts = [
-        Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration and calibration.threshold)
+        Chart(
+            score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration.threshold if calibration else None
+        )
     ]
     limits = {limit.signal: limit for limit in reversed(calibration.limits if calibration else ()) if limit.frames == 1}
     monitor = session.bundle.monitor
@@ -71,7 +73,7 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
         title = (
             "Shift inside the network (log odds)" if name == SHIFT else f"Activation entropy, {name[len(ENTROPY) :]}"
         )
-        charts.append(Chart(name, title, limit and limit.low, limit and limit.high))
+        charts.append(Chart(name, title, limit.low if limit else None, limit.high if limit else None))
     return tuple(charts)
 
 
