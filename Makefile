@@ -11,7 +11,7 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-page test check lint types bench results evaluation kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-page test check lint types bench results evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -21,6 +21,8 @@ help:
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make evaluation  attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
+	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
+	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
 	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
 	@echo "make pycuda       build a PyCUDA wheel; needs a CUDA toolkit, no driver"
@@ -50,7 +52,7 @@ demo: $(VENV)/.runtime
 	$(run_demo)
 
 demo-faults: OUT := $(OUT)/faults
-demo-faults: FAULTS := --inject black:10-15,freeze:20-25,size:30-32
+demo-faults: FAULTS := --inject black:12-14,stuck:16-18,torn:20-22,saturated:24-26,half:28-30,size:32-33
 demo-faults: $(VENV)/.runtime
 	$(run_demo)
 
@@ -84,7 +86,6 @@ bench: $(VENV)/.runtime
 
 # Every figure of the README comes from these files.
 results: bench
-	$(BIN)/framegate info $(BUNDLE) --json > benchmarks/results/hybrid-cifar10.json
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
 
 # Long; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
@@ -100,8 +101,18 @@ define evaluate
 $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)
 @mkdir -p benchmarks/results/evaluation
 cp runs/evaluation-$(1)-$(SUITE)/results.json benchmarks/results/evaluation/$(1).json
+@mkdir -p benchmarks/results/gate
+$(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) --out benchmarks/results/gate/$(1).json
 
 endef
+
+# PHOTOS=, a folder of pictures, is optional.
+faults: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_faults.py --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
+	$(BIN)/python benchmarks/bench_health.py --out benchmarks/results/health-latency.json
+
+drift: $(VENV)/.runtime
+	$(BIN)/python benchmarks/simulate_drift.py --out benchmarks/results/drift.json
 
 # Prints registers, shared memory and spills of each kernel, and fails if one spills.
 kernels: $(VENV)/.runtime

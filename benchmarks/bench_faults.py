@@ -70,6 +70,8 @@ NAMES: dict[str, tuple[Reason, ...]] = {
     "grey16": (Reason.BAD_INPUT,),
 }
 """The reasons that name a fault; kinds of other packages are not camera faults and have none."""
+ATTACKS = {"fgsm": (Reason.ACTIVATION_SHIFT,), "pgd": (Reason.ACTIVATION_SHIFT,)}
+"""The same for faults that the monitor is there for, not the camera check."""
 Verdicts = dict[tuple[int, str], Prediction]
 
 
@@ -175,7 +177,7 @@ def rows_of(item: Footage, session: Session, plugins: dict[str, Any], limit: int
             for (frame, stream), prediction in item.judge(session, fault, plugins, limit).items():
                 if frame >= item.first:
                     for tally in (tallies[stream], tallies["all"]):
-                        tally.add(prediction, clean.get((frame, stream)), NAMES.get(kind, ()))
+                        tally.add(prediction, clean.get((frame, stream)), {**NAMES, **ATTACKS}.get(kind, ()))
             faults[kind if severity is None else f"{kind}:{severity}"] = {k: t.to_json() for k, t in tallies.items()}
             total = tallies["all"]
             print(

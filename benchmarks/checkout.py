@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("cuda_kernels", "runtime", "export")
+ROOMS = ("cuda_kernels", "runtime", "models", "export")
 
 
 def make_importable() -> None:

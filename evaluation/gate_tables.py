@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framegate.evaluation.gate import WINDOWS
+from framegate.evaluation import gate_tables_signals as signals
+from framegate.evaluation.gate_tables_signals import SHOWN, auroc_cell, share_cell
 from framegate.evaluation.report_table import Row, Table
 from framegate.evaluation.report_values import NOT_MEASURED, Cell, estimate, follow, number, percent, text
-from framegate.evaluation.scores_input import CONTROLS
 from framegate.runtime.errors import DataError
-from framegate.runtime.monitor import ENTROPY, SHIFT
+from framegate.runtime.monitor import SHIFT
 
 FORMAT = "framegate-gate-1"
 Record = Mapping[str, Any]
-_SHOWN = ("FGSM 8/255", "PGD-20 8/255", "PGD-20 on the margin 8/255", "APGD-DLR 8/255", "uniform noise 8/255")
-_WINDOW_ATTACKS = ("FGSM 2/255", "PGD-20 2/255")
 
 
 def load_gate_records(folder: Path) -> list[dict[str, Any]]:
@@ -50,7 +48,7 @@ def gate(found: Sequence[Record]) -> Table:
             cells: list[str | Cell] = [text(record, "bundle"), words]
             cells.append(percent(estimate(record, "clean", rule, "coverage")))
             cells.append(percent(estimate(record, "clean", rule, "selective_risk")))
-            cells += [_rate(record, attack, rule) for attack in _SHOWN[:2]]
+            cells += [_rate(record, attack, rule) for attack in SHOWN[:2]]
             cells.append(percent(estimate(record, "adaptive", rule, "false_accepts")))
             rows.append(Row(tuple(cells), "best" if rule == "gate" else ""))
     return Table(
@@ -99,64 +97,6 @@ def gate_attacks(found: Sequence[Record]) -> Table:
     )
 
 
-def gate_signals(found: Sequence[Record]) -> Table:
-    """Does the monitor beat what needs no network, and what do activation entropies do?"""
-    rows = []
-    for record in found:
-        for attack in _SHOWN:
-            figures = follow(record, "detection", attack) or {}
-            controls = {name: value for name, value in figures.items() if any(each in name for each in CONTROLS)}
-            entropies = {name: value for name, value in figures.items() if ENTROPY in name}
-            best = max(controls, key=lambda name: controls[name], default=None)
-            rows.append(
-                Row(
-                    (
-                        text(record, "bundle"),
-                        attack,
-                        _auroc(figures.get(SHIFT)),
-                        _auroc(figures.get("two_sided(energy)")),
-                        _auroc(max(entropies.values(), default=None)),
-                        _auroc(controls[best] if best else None),
-                        best or NOT_MEASURED,
-                    )
-                )
-            )
-    return Table(
-        "AUROC per frame, attacked against clean",
-        (
-            "bundle",
-            "attack",
-            "monitor",
-            "energy, two-sided",
-            "best activation entropy, two-sided",
-            "best control without a network",
-            "which",
-        ),
-        rows,
-        "A signal has to beat the controls to be worth its place. Activation entropies do not reliably, and limit "
-        "nothing; they are shown for people.",
-        folded=True,
-    )
-
-
-def gate_windows(found: Sequence[Record]) -> Table:
-    """What a window over the stream adds for weak attacks."""
-    rows = []
-    for record in found:
-        for attack in _WINDOW_ATTACKS:
-            for signal, figures in (follow(record, "windows", attack) or {}).items():
-                cells = [_share(follow(figures, str(n), "detected")) for n in WINDOWS]
-                rows.append(Row((text(record, "bundle"), attack, signal, *cells)))
-    return Table(
-        "Weak attacks over a window of the stream: windows stopped, one clean window in a hundred stopped",
-        ("bundle", "attack", "mean of", *(f"{n} frame{'s' if n > 1 else ''}" for n in WINDOWS)),
-        rows,
-        "Frames drawn independently; the frames of a real stream resemble each other, and gain less. The delay is the "
-        "length of the window.",
-        folded=True,
-    )
-
-
 def gate_foreign(found: Sequence[Record]) -> Table:
     """Frames of other things, and damaged ones."""
     rows = []
@@ -172,8 +112,8 @@ def gate_foreign(found: Sequence[Record]) -> Table:
                         percent(estimate(each, "entropy", "coverage")),
                         percent(estimate(each, "gate", "coverage")),
                         percent(estimate(each, "promised", "coverage")),
-                        _auroc(figures.get("entropy") or figures.get("two_sided(entropy)")),
-                        _auroc(figures.get(SHIFT)),
+                        auroc_cell(figures.get("entropy") or figures.get("two_sided(entropy)")),
+                        auroc_cell(figures.get(SHIFT)),
                     )
                 )
             )
@@ -210,21 +150,6 @@ def gate_foreign(found: Sequence[Record]) -> Table:
     )
 
 
-def gate_transfer(found: Sequence[Record]) -> Table:
-    """Heads fitted without a family of attacks."""
-    rows = []
-    for record in found:
-        for name, each in (follow(record, "transfer") or {}).items():
-            rows.append(Row((text(record, "bundle"), name, *(_auroc(follow(each, attack)) for attack in _SHOWN[:2]))))
-    return Table(
-        "AUROC of monitors fitted without one family of attacks",
-        ("bundle", "monitor", *_SHOWN[:2]),
-        rows,
-        "On 1,000 training images; the shipped monitors are fitted on 3,000 and on both families.",
-        folded=True,
-    )
-
-
 def promise(found: Sequence[Record]) -> Table:
     """A thousand calibrations of each bundle."""
     rows = []
@@ -238,13 +163,13 @@ def promise(found: Sequence[Record]) -> Table:
                         text(each, "key"),
                         method,
                         f"{_count(each, 'frames')} {text(each, 'units')}" if follow(each, "frames") else NOT_MEASURED,
-                        _share(follow(each, "target_risk"), 0),
+                        share_cell(follow(each, "target_risk"), 0),
                         Cell(_count(each, "trials")),
                         percent(broken),
-                        _share(follow(each, "allowed"), 0),
+                        share_cell(follow(each, "allowed"), 0),
                         Cell(_count(each, "refused")),
-                        _share(follow(each, "mean_coverage")),
-                        _share(follow(each, "mean_risk"), 2),
+                        share_cell(follow(each, "mean_coverage")),
+                        share_cell(follow(each, "mean_risk"), 2),
                     ),
                     "pass" if follow(each, "kept") is True else "fail",
                 )
@@ -272,10 +197,10 @@ def promise(found: Sequence[Record]) -> Table:
 TABLES = {
     "gate": gate,
     "gate-attacks": gate_attacks,
-    "gate-signals": gate_signals,
-    "gate-windows": gate_windows,
+    "gate-signals": signals.gate_signals,
+    "gate-windows": signals.gate_windows,
     "gate-foreign": gate_foreign,
-    "gate-transfer": gate_transfer,
+    "gate-transfer": signals.gate_transfer,
     "promise": promise,
 }
 """Name of a block -> its table."""
@@ -293,11 +218,3 @@ def _of(each: Record, rule: str) -> Cell:
 def _count(record: Record, *keys: str) -> str:
     value = number(record, *keys)
     return NOT_MEASURED if value is None else f"{value:,.0f}"
-
-
-def _auroc(value: object) -> Cell:
-    return Cell(f"{value:.3f}" if isinstance(value, float) else NOT_MEASURED)
-
-
-def _share(value: object, digits: int = 1) -> Cell:
-    return Cell(f"{value * 100:.{digits}f} %" if isinstance(value, float | int) else NOT_MEASURED)

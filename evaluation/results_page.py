@@ -35,6 +35,12 @@ _ALL: dict[str, Callable[[Sequence[Record]], Table]] = {
 }
 
 
+_OF_ONE: dict[str, Callable[[Record], Table]] = {
+    "research": results_tables.research,
+    "engines": results_tables.engines,
+}
+
+
 def load_records(folder: Path) -> list[dict[str, Any]]:
     """All results records of a folder, by file name.
 
@@ -63,7 +69,8 @@ def fill(document: str, records: Sequence[Record], gates: Sequence[Record] = ())
     """The document with every block written anew.
 
     Args:
-        document: Markdown. A block's name is one of the tables over all bundles, or ``research BUNDLE``.
+        document: Markdown. A block's name is one of the tables over all bundles, ``research BUNDLE`` or
+            ``engines BUNDLE``.
         records: Results records.
         gates: Gate records.
 
@@ -79,17 +86,16 @@ def fill(document: str, records: Sequence[Record], gates: Sequence[Record] = ())
 
 def _table(name: str, records: Sequence[Record], gates: Sequence[Record]) -> str:
     kind, _, bundle = name.partition(" ")
-    if kind == "research" and bundle:
+    if kind in _OF_ONE and bundle:
         for record in records:
             if text(record, "bundle", "name") == bundle:
-                return markdown(results_tables.research(record))
+                return markdown(_OF_ONE[kind](record))
         raise DataError(f"block {name!r}: no record of bundle {bundle}")
     if name in gate_tables.TABLES:
         return markdown(gate_tables.TABLES[name](gates))
     if name not in _ALL:
-        raise DataError(
-            f"block {name!r}: expected 'research BUNDLE' or one of {', '.join((*_ALL, *gate_tables.TABLES))}"
-        )
+        known = ", ".join((*_ALL, *gate_tables.TABLES))
+        raise DataError(f"block {name!r}: expected 'research BUNDLE', 'engines BUNDLE' or one of {known}")
     return markdown(_ALL[name](records))
 
 

@@ -80,6 +80,37 @@ def models(found: Sequence[Record]) -> Table:
     return of_columns("The shipped bundles on their clean test sets", columns, rows, note)
 
 
+def engines(record: Record) -> Table:
+    """What happens to the verdicts of a bundle on the way from the trained network to an engine."""
+    rows = []
+    compared = None
+    for each in records(record, "clean", "backends"):
+        compared = number(each, "compared") or compared
+        rows.append(
+            Row(
+                (
+                    text(each, "key"),
+                    percent(estimate(each, "accuracy")),
+                    _plain_share(number(each, "same_label")),
+                    _plain_share(number(each, "same_verdict")),
+                    percent(estimate(each, "coverage")),
+                    percent(estimate(each, "selective_risk")),
+                )
+            )
+        )
+    return Table(
+        f"{_name(record)}: from the trained network to the engines",
+        ("engine / precision", "test accuracy", "same label", "same verdict", "coverage", "errors / accepted"),
+        rows,
+        f"Same label and verdict: as the trained network in PyTorch, on {count(compared)} test images, each with its "
+        "own calibration.",
+    )
+
+
+def _plain_share(value: float | None) -> Cell:
+    return Cell("–" if value is None else f"{value * 100:.1f} %")
+
+
 def research(record: Record) -> Table:
     """The research's figures beside one bundle's.
 

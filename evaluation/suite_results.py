@@ -82,6 +82,9 @@ class Judge:
             backends.append(
                 {
                     "key": row["key"],
+                    "compared": int(row["compared"]),
+                    "same_label": row["agreement"],
+                    "same_verdict": row["verdict_agreement"],
                     "accuracy": proportion(round(row["test_accuracy"] * n), n).to_json(),
                     "coverage": proportion(accepted, n).to_json(),
                     "selective_risk": proportion(wrong, accepted).to_json(),

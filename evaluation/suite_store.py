@@ -122,10 +122,18 @@ def rounded(record: Any, digits: int = 6) -> Any:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a part, completely or not at all."""
+    """Write a part, completely or not at all; one line for each entry, or long records would be half indentation."""
+    lines = (
+        [f" {json.dumps(key)}: {_compact(value)}" for key, value in record.items()] if isinstance(record, dict) else []
+    )
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = "{\n" + ",\n".join(lines) + "\n}" if lines else _compact(record)
+        partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -13,7 +13,8 @@ from torch import nn
 
 from framegate.export import bundle_writer, onnx_graph
 from framegate.export.assess import Assessment, Reference, assess_all
-from framegate.export.calibrate import Promise, split_units
+from framegate.export.calibrate import Promise
+from framegate.export.calibration_design import split_units
 from framegate.export.decisions import Outputs
 from framegate.export.fold import deployment_model
 from framegate.export.half_check import check_half

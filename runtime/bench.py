@@ -14,46 +14,29 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.backend import Backend, load_backend
+from framegate.runtime.bench_machine import resident_mib
+from framegate.runtime.bench_stream import HELD, BenchStream, FrameFeed, Samples, read_frames
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.channel import Channel
 from framegate.runtime.errors import BackendError
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.session import Session
-from framegate.runtime.source import BaseSource, open_source
-from framegate.runtime.verdict import Frame, Image
+from framegate.runtime.source import open_source
+from framegate.runtime.verdict import Image
 
 BLOCK = 50
 _SETTLE = 5  # frames at the start of a block that are not counted: caches and threads of the engine before
 
 Progress = Callable[[str, int, int], None]
-
-
-class _OfferedFrames(BaseSource):
-    """A source that delivers what the benchmark offers, stamped at delivery like a camera's frame."""
-
-    def __init__(self, width: int, height: int) -> None:
-        super().__init__("benchmark", live=True, frame_size=(width, height))
-        self._offered: Channel[Image] = Channel(1, overwrite=False)
-
-    def offer(self, image: Image) -> None:
-        self._offered.put(image)
-
-    def close(self) -> None:
-        self._offered.close()
-        super().close()
-
-    def _produce(self, frame_id: int) -> Frame | None:
-        image = self._offered.take()
-        return None if image is None else Frame(frame_id, time.monotonic_ns(), image)
 
 
 @dataclass
@@ -67,6 +50,8 @@ class Configuration:
         bare_ns: Durations of the bare path.
         verdict_ns: Capture to verdict of the pipeline, same frames.
         call_ns: The engine call inside the pipeline.
+        stages_ns: (frames, stages) what the pipeline spent where, see `framegate.runtime.stage_clock`.
+        samples: The pipeline's frames: verdicts, hand-over, drops.
     """
 
     backend: str
@@ -75,6 +60,8 @@ class Configuration:
     bare_ns: list[int] = field(default_factory=list)
     verdict_ns: list[int] = field(default_factory=list)
     call_ns: list[int] = field(default_factory=list)
+    stages_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    samples: Samples = field(default_factory=Samples)
 
     @property
     def name(self) -> str:
@@ -82,36 +69,32 @@ class Configuration:
         return f"{self.backend}/{self.precision}"
 
 
-def percentiles(durations_ns: list[int]) -> dict[str, float]:
-    """p50, p99, p99.9 and max in milliseconds (nearest rank)."""
-    values = np.sort(np.asarray(durations_ns, np.float64)) / 1e6
-    ranks = {
-        name: max(0, int(np.ceil(len(values) * p / 100)) - 1)
-        for name, p in (("p50_ms", 50.0), ("p99_ms", 99.0), ("p99.9_ms", 99.9))
-    }
-    return {**{name: float(values[rank]) for name, rank in ranks.items()}, "max_ms": float(values[-1])}
-
-
 def synthetic_frames(count: int, width: int, height: int) -> list[Image]:
     """``count`` different frames of the moving test pattern."""
-    with open_source(f"synthetic://?width={width}&height={height}&frames={count}", realtime=False) as source:
-        return [frame.image for frame in iter(source.read, None) if frame is not None]
+    return read_frames(f"synthetic://?width={width}&height={height}&frames={count}", count=count)
 
 
 class _Rig:
     """A configuration with its two paths ready to run."""
 
     def __init__(
-        self, bundle: Bundle, backend: str, precision: str, threads: int | None, size: tuple[int, int]
+        self,
+        bundle: Bundle,
+        backend: str,
+        precision: str,
+        threads: int | None,
+        images: Sequence[Image],
+        capacity: int,
     ) -> None:
         session = Session.open(bundle, backend, precision, threads)
         self.result = Configuration(backend, precision, session.backend.engine)
         self._preprocess = Preprocessor(bundle.preprocess)
         self._engine: Backend = load_backend(backend, bundle.model_path(precision), threads)
         self._engine.bind(self._preprocess.tensor)
-        self._source = _OfferedFrames(*size)
-        self.pipeline = Pipeline(self._source, session)
-        self._results: Iterator[FrameResult] = self.pipeline.results()
+        self._images = images
+        self._fed = 0
+        self.stream = BenchStream(session, FrameFeed(images), capacity)
+        self.result.samples = self.stream.samples
 
     def bare(self, image: Image) -> int:
         started = time.perf_counter_ns()
@@ -119,23 +102,25 @@ class _Rig:
         self._engine.infer()
         return time.perf_counter_ns() - started
 
-    def whole(self, image: Image) -> tuple[int, int]:
-        self._source.offer(image)
-        prediction = next(self._results).predictions[0]
-        return prediction.published_ns - prediction.captured_ns, prediction.engine_ns
-
-    def block(self, images: list[Image], turn: int) -> None:
-        for k, image in enumerate(images[: BLOCK + _SETTLE]):
+    def block(self, turn: int) -> None:
+        for k in range(BLOCK + _SETTLE):
+            image = self._images[self._fed % len(self._images)]  # what the feed will deliver next
+            self._fed += 1
+            counted = int(k >= _SETTLE)
             if (turn + k) % 2:
-                verdict_ns, call_ns = self.whole(image)
+                self.stream.run(1 - counted, counted)
                 bare_ns = self.bare(image)
             else:
                 bare_ns = self.bare(image)
-                verdict_ns, call_ns = self.whole(image)
-            if k >= _SETTLE:
+                self.stream.run(1 - counted, counted)
+            if counted:
                 self.result.bare_ns.append(bare_ns)
-                self.result.verdict_ns.append(verdict_ns)
-                self.result.call_ns.append(call_ns)
+
+    def finish(self) -> Configuration:
+        self.result.verdict_ns = self.stream.samples.verdict_ns
+        self.result.call_ns = self.stream.samples.engine_ns
+        self.result.stages_ns = self.stream.stages_ns
+        return self.result
 
 
 def measure_latency(
@@ -145,6 +130,7 @@ def measure_latency(
     threads: int | None,
     size: tuple[int, int],
     progress: Progress,
+    images: Sequence[Image] | None = None,
 ) -> list[Configuration]:
     """Time all configurations in turns.
 
@@ -153,20 +139,22 @@ def measure_latency(
         wanted: (backend, precision) pairs.
         frames: Frames counted per configuration, rounded up to whole blocks.
         threads: CPU threads of every engine; None leaves it to each.
-        size: (width, height) of the frames in pixels.
+        size: (width, height) of synthetic frames in pixels; not read if there are ``images``.
         progress: Called with (description, done, total).
+        images: Real frames, (height, width, 3) uint8 BGR of one size; None takes the moving test pattern.
     """
-    images = synthetic_frames(BLOCK + _SETTLE, *size)
-    rigs = [_Rig(bundle, backend, precision, threads, size) for backend, precision in wanted]
+    images = synthetic_frames(HELD, *size) if images is None else images
     turns = -(-frames // BLOCK)
+    capacity = turns * (BLOCK + _SETTLE)
+    rigs = [_Rig(bundle, backend, precision, threads, images, capacity) for backend, precision in wanted]
     with ExitStack() as stack:
         for rig in rigs:
-            stack.enter_context(rig.pipeline)
+            stack.enter_context(rig.stream)
         for turn in range(turns):
             for rig in rigs:
-                rig.block(images, turn)
+                rig.block(turn)
             progress("latency", turn + 1, turns)
-    return [rig.result for rig in rigs]
+    return [rig.finish() for rig in rigs]
 
 
 _START_SCRIPT = """
@@ -199,14 +187,6 @@ def measure_startup(
             raise BackendError(f"start-up of {backend}/{precision} failed: {done.stderr.strip().splitlines()[-1:]}")
         progress("start-up", k + 1, repetitions)
     return seconds
-
-
-def resident_mib() -> float:
-    """Resident memory of this process in MiB (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def measure_memory(

@@ -150,8 +150,9 @@ def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
 
 
 def _read_monitor(folder: Path) -> Monitor:
+    record = _read_json(folder / MONITOR)
     try:
-        return Monitor.from_json(_read_json(folder / MONITOR))
+        return Monitor.from_json(record)
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {error}") from error
 

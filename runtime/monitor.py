@@ -18,7 +18,7 @@ every signal NaN, which no limit lets pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,45 @@ ENTROPY = "activation_entropy:"
 """Followed by the tap's name."""
 
 Row = npt.NDArray[np.float32]
+
+
+class Signals(Mapping[str, float]):
+    """The signals of one frame by name. Entropies are computed when they are asked for: usually nobody limits them.
+
+    Args:
+        known: Those that are computed already.
+        parts: Name, start and end in ``pooled`` of each of the others.
+        pooled: (F,) the frame's own copy.
+    """
+
+    __slots__ = ("_known", "_parts", "_pooled")
+
+    def __init__(self, known: dict[str, float], parts: tuple[tuple[str, int, int], ...], pooled: Row) -> None:
+        self._known, self._parts, self._pooled = known, parts, pooled
+
+    def beside(self, others: Mapping[str, float]) -> Signals:
+        """These signals and other values in one mapping; the others win where names meet."""
+        return Signals({**self._known, **others}, self._parts, self._pooled)
+
+    def __getitem__(self, name: str) -> float:
+        if name not in self._known:
+            for own, start, end in self._parts:
+                if own == name:
+                    self._known[name] = _entropy(self._pooled[start:end])
+                    break
+            else:
+                raise KeyError(name)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = [name for name, _, _ in self._parts]
+        return iter([*(name for name in self._known if name not in names), *names])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @dataclass(frozen=True)
@@ -114,18 +153,18 @@ class Monitor:
         """Names of the signals."""
         return (SHIFT, *(name for name, _, _ in self._parts))
 
-    def __call__(self, pooled: Row) -> dict[str, float]:
+    def __call__(self, pooled: Row) -> Signals:
         """The signals of one frame.
 
         Args:
-            pooled: (F,) float32, the network's second output.
+            pooled: (F,) float32, the network's second output; it may be overwritten afterwards.
 
         Returns:
             Name -> value, NaN if a pooled value is not finite. Not for two threads at once.
         """
         # A NaN or an infinity stays one in a sum; an overflow of huge numbers fails in the right direction.
         if not math.isfinite(float(pooled @ self._ones)):
-            return dict.fromkeys(self.signals, math.nan)
+            return Signals(dict.fromkeys(self.signals, math.nan), (), pooled)
         row = self._row
         np.multiply(pooled, self._scale, out=row)
         np.add(row, self._offset, out=row)
@@ -134,10 +173,7 @@ class Monitor:
         inner = self.hidden @ row
         inner += self.hidden_bias
         np.maximum(inner, 0.0, out=inner)
-        found = {SHIFT: float(inner @ self.weights) + self.bias}
-        for name, start, end in self._parts:
-            found[name] = _entropy(pooled[start:end])
-        return found
+        return Signals({SHIFT: float(inner @ self.weights) + self.bias}, self._parts, pooled.copy())
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Monitor:

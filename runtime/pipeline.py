@@ -56,9 +56,11 @@ class Pipeline:
         lossless: Wait instead of dropping frames or results (files that must be processed completely).
         keep_frames: Hand the pixels on to the consumer (`results`).
         policy: Debounce, warm-up and drift of every region; None takes the session's.
+        spin_us: How long the worker looks for the next frame before it sleeps, in microseconds: waking costs tens of
+            them. 0, the default, leaves the processor to others. See `framegate.runtime.realtime`.
 
     Raises:
-        UsageError: A region reaches outside the frame, or the deadline is not positive.
+        UsageError: A region reaches outside the frame, the deadline is not positive, or the spinning is negative.
 
     Iterating raises SourceError after the last verdict if the source broke off.
     """
@@ -73,7 +75,10 @@ class Pipeline:
         lossless: bool = False,
         keep_frames: bool = False,
         policy: Policy | None = None,
+        spin_us: float = 0.0,
     ) -> None:
+        if not (math.isfinite(spin_us) and spin_us >= 0):
+            raise UsageError(f"spin_us is {spin_us}; expected microseconds, 0 or more")
         if deadline_ms is not None and not deadline_ms > 0:
             raise UsageError(f"deadline is {deadline_ms} ms; expected a positive number")
         self._rois = rois or (Roi.whole(),)
@@ -83,7 +88,7 @@ class Pipeline:
         self._session = session
         self._deadline_ns = None if deadline_ms is None else int(deadline_ms * 1e6)
         self._keep = keep_frames
-        self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless)
+        self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless, spin_us=spin_us)
         self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
         self._health = CameraHealth(source.frame_size, source.fixed_size, session.health_thresholds)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
@@ -142,6 +147,16 @@ class Pipeline:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    @property
+    def worker_id(self) -> int | None:
+        """The operating system's number of the thread that judges, for its core and priority; None before it runs."""
+        return self._threads[1].native_id if self._threads else None
+
+    @property
+    def capture_id(self) -> int | None:
+        """The same of the thread that reads the source."""
+        return self._threads[0].native_id if self._threads else None
 
     def reset_drift(self) -> None:
         """End every drift alarm and forget its evidence, from the next frame on; can be called from any thread.

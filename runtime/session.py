@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,13 @@ from framegate.runtime.console import tell
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import CameraHealth, unusable
 from framegate.runtime.health_thresholds import HealthThresholds
+from framegate.runtime.monitor import Signals
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import FrameScores, frame_scores
+from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, SCORES, StageClock
 from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import BGR, NV12, Frame, Image, Prediction, Reason
 
@@ -48,6 +51,7 @@ class Session:
         preprocessor: Turns crops into the engine's input.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
+        stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Session:
         self.health_thresholds = health or HealthThresholds()
         self._health = CameraHealth(fixed_size=camera, thresholds=self.health_thresholds)
         self.policy = policy or Policy()
+        self.stages: StageClock | None = None
         # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
         self._streams = (self.stream_policy(),) if camera else None
         self._whole = (Roi.whole(),)
@@ -226,6 +231,9 @@ class Session:
             deadline_ns: Older verdicts are LATE; None sets no deadline.
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
+        stages = self.stages
+        if stages is not None:
+            stages.begin(frame.captured_ns)
         try:
             if frame.pixel_format != BGR and not (self.takes_nv12 and all(roi.is_whole for roi in rois)):
                 frame = to_bgr(frame, self._converted)
@@ -235,11 +243,16 @@ class Session:
             reasons, detail = health.check(frame.image, self._depth > 1, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
+        if stages is not None:
+            stages.mark(HEALTH)
         policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)
-        return tuple(
+        predictions = tuple(
             self._judge_region(frame, roi, reasons, detail, deadline_ns, policy)
             for roi, policy in zip(rois, policies, strict=True)
         )
+        if stages is not None:
+            stages.end(frame.frame_id)
+        return predictions
 
     def _with_three_channels(self, frame: Frame) -> Frame:
         """A grey frame as BGR with equal channels; any other one as it is."""
@@ -270,13 +283,18 @@ class Session:
             return
         tell(f"framegate: {self.backend.engine} runs again")
 
-    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, dict[str, float], int]:
+    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, Mapping[str, float], int]:
         """Scores and signals of a crop, and the engine's time in ns."""
+        stages = self.stages
         if self._frames_on is None:
             self.preprocessor(crop)
+            if stages is not None:
+                stages.mark(PREPROCESS)
             started = time.perf_counter_ns()
             logits = self.backend.infer()
             engine_ns = time.perf_counter_ns() - started  # the scores are not the engine's
+            if stages is not None:
+                stages.mark(ENGINE)
             return frame_scores(logits, self._temperature), self._signals(), engine_ns
         rows, width = crop.shape[:2]
         height = rows * 2 // 3 if pixel_format == NV12 else rows
@@ -289,9 +307,11 @@ class Session:
         self._frames_on.submit(crop)
         scores = self._frames_on.result()
         engine_ns = time.perf_counter_ns() - started
+        if stages is not None:
+            stages.mark(ENGINE)
         return scores, self._signals(), engine_ns
 
-    def _signals(self) -> dict[str, float]:
+    def _signals(self) -> Mapping[str, float]:
         """What the monitor says about the frame that the engine has just seen."""
         if self._monitor is None:
             return {}
@@ -317,8 +337,8 @@ class Session:
         policy: StreamPolicy | None,
     ) -> Prediction:
         engine_ns, scores, score = 0, None, math.nan
-        signals: dict[str, float] = {}
-        values: dict[str, float] = {}
+        signals: Mapping[str, float] = {}
+        values: Mapping[str, float] = {}
         if not any(reason in _NO_ENGINE for reason in reasons):
             crop, problem = self._crop(frame, roi)
             if problem or crop is None:
@@ -330,10 +350,12 @@ class Session:
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
                 except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
                     reasons, detail = (*reasons, Reason.BACKEND_FAULT), f"{type(error).__name__}: {error}"
+        if self.stages is not None:
+            self.stages.mark(SCORES)
         candidate, confidence, entropy, margin, energy = "", math.nan, math.nan, math.nan, math.nan
         if scores is not None:
             _, confidence, entropy, margin, energy = scores
-            values = {**scores.values(), **signals}
+            values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
             score = values.get(self._score, math.nan)
             reasons += judge_score(score, scores.finite, self.calibration)
             shifted, why = judge_limits(values, self._limits)
@@ -344,6 +366,8 @@ class Session:
         if policy is not None:
             reasons = policy.decide(reasons, values, score, frame.captured_ns)
         published_ns = time.monotonic_ns()
+        if self.stages is not None:
+            self.stages.mark(POLICY, published_ns)
         return Prediction(
             frame_id=frame.frame_id,
             stream=roi.name,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -151,3 +152,18 @@ def coloured() -> Callable[..., np.ndarray]:
         return np.clip(np.array(bgr) + noise, 0, 255).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def blue_scene() -> Callable[[int], Any]:
+    """Picture k of a healthy camera on a blue scene: structure, sensor noise, and something that moves."""
+    structure = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 180, (240, 320, 3)), (0, 0), 3)
+
+    def picture(k: int) -> Any:
+        noise = np.random.default_rng([1, k]).normal(0, 5, (240, 320, 3))
+        image = np.clip(np.array((225.0, 40.0, 40.0)) + structure + noise, 0, 255).astype(np.uint8)
+        place = k % 60
+        image[100 + place : 120 + place, 50 + 2 * place : 90 + 2 * place] = (200, 60, 30)
+        return image
+
+    return picture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from framegate.evaluation import results_page
+from framegate.evaluation.gate_tables import load_gate_records
 from framegate.evaluation.results_page import fill, load_records, main
 from framegate.runtime.errors import DataError
 
@@ -57,7 +58,9 @@ def test_what_was_not_measured_is_no_figure(name):
 
 
 def test_a_block_that_nobody_knows(record):
-    with pytest.raises(DataError, match="block 'modls': expected 'research BUNDLE' or one of models, selective"):
+    with pytest.raises(
+        DataError, match="block 'modls': expected 'research BUNDLE', 'engines BUNDLE' or one of models, selective"
+    ):
         fill(block("modls"), [record])
     with pytest.raises(DataError, match="no record of bundle gone"):
         fill(block("research gone"), [record])
@@ -85,7 +88,8 @@ def test_the_command_writes_the_documents(record, tmp_path, capsys):
 def test_the_committed_documents_hold_the_committed_figures(document):
     content = (ROOT / document).read_text(encoding="utf-8")
     assert "<!-- begin" in content
-    assert fill(content, load_records(RECORDS)) == content
+    gates = load_gate_records(results_page.gates_beside(RECORDS))
+    assert fill(content, load_records(RECORDS), gates) == content
 
 
 def test_the_committed_records_belong_to_the_shipped_bundles():
@@ -96,3 +100,20 @@ def test_the_committed_records_belong_to_the_shipped_bundles():
     evaluated = {r["bundle"]["name"]: r["bundle"]["manifest_sha256"] for r in load_records(RECORDS)}
     assert evaluated == shipped
     assert all(check["passed"] for record in load_records(RECORDS) for check in record["health"])
+
+
+def test_the_committed_gate_records_belong_to_the_shipped_bundles():
+    shipped = {
+        path.stem: hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
+        for path in (ROOT / "models" / "bundles").glob("*.bundle")
+    }
+    records = load_gate_records(results_page.gates_beside(RECORDS))
+    assert {record["bundle"]: record["manifest_sha256"] for record in records} == shipped
+    for record in records:
+        assert all(check["passed"] for check in record["health"])
+        assert all(each["kept"] for each in record["promise"].values())
+
+
+def test_a_bundles_engines_stand_in_one_table(record):
+    filled = fill(block("engines shown"), [record])
+    assert re.search(r"^\| openvino/int8 \|", filled, re.MULTILINE)

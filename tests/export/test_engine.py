@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from framegate.export.bundle_half import add_half
+from framegate.export.bundle_writer import update_manifest
 from framegate.export.engine_build import EngineJob, build_engine, report_path
 from framegate.export.engine_network import NetworkFacts, TensorFacts, check_network
 from framegate.export.engine_options import BuildOptions, resolve_target
@@ -90,6 +91,9 @@ def test_a_missing_float16_network_is_derived_once_and_rejects_until_calibrated(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = Path(shutil.copytree(MOBILENET, tmp_path / MOBILENET.name))
+    (path / "model.fp16.onnx").unlink()
+    models = {precision: file for precision, file in Bundle.open(MOBILENET).models.items() if precision != "fp16"}
+    update_manifest(path, models=models)
     before = Bundle.open(path)
     arguments = ["engine", str(path), "--backend", "tensorrt-rtx", "--precision", "fp16", "--json"]
     assert main(arguments) == 0

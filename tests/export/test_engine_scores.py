@@ -278,7 +278,7 @@ def test_the_functions_scores_at_a_temperature_that_is_given_are_the_references(
     image = np.random.default_rng(4).normal(0, 1, (3, 3, 32, 32)).astype(np.float32)
     for temperature in (1.0, 0.4, 3.0):
         fed = {session.get_inputs()[0].name: image, TEMPERATURE: np.array([temperature], np.float32)}
-        logits, probabilities, entropy, margin, energy = session.run(None, fed)
+        logits, probabilities, entropy, margin, energy = session.run(["logits", *SCORES], fed)
         truth = softmax_scores(logits, float(np.float32(temperature)))
         np.testing.assert_allclose(probabilities, truth.probabilities, atol=1e-6)
         for found, wanted in ((entropy, truth.entropy), (margin, truth.margin), (energy, truth.energy)):
@@ -326,6 +326,7 @@ def test_rtx_builds_the_function_into_the_engine(rtx, tmp_path, precision):
     network = engine.header["network"]
     assert [(tensor["name"], tensor["shape"][1:]) for tensor in network["outputs"]] == [
         ("logits", [10]),
+        ("pooled", [bundle.monitor.size]),
         ("probabilities", [10]),
         ("entropy", [1]),
         ("margin", [1]),

@@ -17,6 +17,7 @@ import pytest
 from framegate.export import command_calibrate, command_export, export_bundle
 from framegate.export.activation_ranges import METHODS
 from framegate.export.calibrate import Promise
+from framegate.export.calibration_design import split_units
 from framegate.export.export_bundle import ExportReport, quantiser_images
 from framegate.export.int8_choice import Candidate, Int8Choice
 from framegate.export.splits import Splits
@@ -123,8 +124,9 @@ def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
 def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report: ExportReport, splits: Splits) -> None:
     record = Bundle.open(report.bundle).origin["int8_ranges"]
     judged = quantiser_images(splits, PROMISE.seed)[1]
-    assert record["held_out_images"] == len(judged) == 30
-    proof = splits.calibration.images[np.random.default_rng(PROMISE.seed).permutation(60)[30:]]
+    design, proving = split_units(60, None, PROMISE.seed)
+    assert record["held_out_images"] == len(judged) == len(design) == 12
+    proof = splits.calibration.images[proving]
     assert not {image.tobytes() for image in judged} & {image.tobytes() for image in proof}
     assert [candidate["method"] for candidate in record["candidates"]][:3] == list(METHODS[1:4])
     least = min(record["candidates"], key=lambda candidate: candidate["entropy_difference"])

@@ -192,7 +192,7 @@ def test_command_writes_the_shipped_bundle_in_half_with_everything(tmp_path: Pat
     target = tmp_path / "all.onnx"
     words = (SHIPPED, "--out", target, "--precision", "fp16", "--scores", "1.5", "--taps", "adapt.0")
     assert _command(*words) == 0
-    assert "fp16, outputs logits, adapt.0, probabilities, entropy, margin, energy" in capsys.readouterr().out
+    assert "fp16, outputs logits, pooled, adapt.0, probabilities, entropy, margin, energy" in capsys.readouterr().out
     found = _run(onnx.load(target), IMAGES[:2])
     expected = softmax_scores(found["logits"], 1.5).entropy
     np.testing.assert_allclose(found["entropy"][:, 0], expected, atol=2e-6)
@@ -216,7 +216,7 @@ def test_command_takes_the_temperature_of_the_engine_and_openvino_reads_the_resu
     ("words", "error", "message"),
     [
         (["--out", "x"], UsageError, "ends in .onnx"),
-        (["--out", "x.onnx", "--precision", "bf16"], BundleError, "'bf16' was asked for, it has fp32, int8"),
+        (["--out", "x.onnx", "--precision", "bf16"], BundleError, "'bf16' was asked for, it has fp16, fp32, int8"),
         (["--out", "x.onnx", "--scores", "tensorrt"], CalibrationError, "which has onnxruntime/fp32"),
         (["--out", "x.onnx", "--scores", "-1"], UsageError, "above 0"),
         (["--out", SHIPPED / "x.onnx"], UsageError, "inside the bundle"),
@@ -234,7 +234,7 @@ def test_the_taps_of_the_bundle_are_the_default_and_must_be_there(make_bundle, t
     target = tmp_path / "with taps.onnx"
     assert _command(SHIPPED, "--out", target, "--taps") == 0
     outputs = [value.name for value in onnx.load(target).graph.output]
-    assert outputs == ["logits", *Bundle.open(SHIPPED).taps]
+    assert outputs == ["logits", "pooled", *Bundle.open(SHIPPED).taps]
     assert len(outputs) > 1
     with pytest.raises(UsageError, match="names none"):
         _command(make_bundle(), "--out", tmp_path / "x.onnx", "--taps")

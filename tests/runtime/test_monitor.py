@@ -58,6 +58,19 @@ def test_one_bad_number_makes_every_signal_nan(bad):
     assert all(math.isnan(value) for value in monitor()(row).values())
 
 
+def test_entropies_are_of_their_own_frame_whenever_they_are_asked_for():
+    m, row = monitor(), pooled(1)
+    found, expected = m(row), dict(m(pooled(1)))
+    row[:] = pooled(2)  # the engine's next frame
+    m(row)
+    assert dict(found) == expected
+    beside = m(pooled(1)).beside({"entropy": 0.5, SHIFT: 7.0})
+    assert (beside["entropy"], beside[SHIFT]) == (0.5, 7.0)
+    assert beside["activation_entropy:stem"] == expected["activation_entropy:stem"]
+    assert len(beside) == 4
+    assert beside.get("unknown") is None
+
+
 def test_a_tap_without_any_activity_has_no_entropy():
     found = monitor()(np.array([1, 1, 1, 1, 0, 0, 0], np.float32))
     assert math.isnan(found["activation_entropy:late"])

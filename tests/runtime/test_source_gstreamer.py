@@ -153,7 +153,8 @@ tell(reasons=reasons)
 """,
         tmp_path,
     )
-    assert found["reasons"] == [[]] * 20 + [["WRONG_SIZE"]] * 20
+    # Snow is no good picture, whatever its size.
+    assert ["WRONG_SIZE" in reasons for reasons in found["reasons"]] == [False] * 20 + [True] * 20
 
 
 def test_a_pipeline_that_cannot_run_says_how_to_find_out(tmp_path: Path) -> None:

@@ -227,12 +227,8 @@ def test_a_killed_server_gives_no_frames_until_it_is_back(serve: Serve) -> None:
     assert [frame.frame_id for frame in received] == list(range(5, 5 + len(received)))
 
 
-def test_no_verdict_while_the_server_is_away(serve: Serve, tiny_bundle: Path) -> None:
-    blues = []  # more than the health check remembers
-    for k in range(60):
-        image = np.full((240, 320, 3), (250, 10, 10), np.uint8)
-        image[100 + k : 120 + k, 50 + 2 * k : 90 + 2 * k] = (200, 60, 30)
-        blues.append(cv2.imencode(".jpg", image)[1].tobytes())
+def test_no_verdict_while_the_server_is_away(serve: Serve, tiny_bundle: Path, blue_scene: Callable[[int], Any]) -> None:
+    blues = [cv2.imencode(".jpg", blue_scene(k))[1].tobytes() for k in range(60)]  # more than the check remembers
 
     def blue(handler: Handler) -> None:
         handler.begin()

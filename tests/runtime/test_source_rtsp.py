@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,17 +50,16 @@ def missing() -> str:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds of clear blue with the frame's number along the top; every frame differs."""
+def clip(tmp_path_factory: pytest.TempPathFactory, blue_scene: Callable[[int], Any]) -> Path:
+    """Five seconds of a blue scene with the frame's number along the top; every frame differs."""
     path = tmp_path_factory.mktemp("clip") / "blue.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (320, 240))
     assert writer.isOpened()
     with SyntheticSource(320, 240, frames=150, realtime=False) as source:
         for frame in iter(source.read, None):
             assert frame is not None
-            image = np.full_like(frame.image, (250, 10, 10))
+            image = blue_scene(frame.frame_id)
             image[:16] = frame.image[:16]
-            image[100:140, 2 * frame.frame_id : 2 * frame.frame_id + 20] = (200, 30, 30)
             writer.write(image)
     writer.release()
     return path
