@@ -11,11 +11,12 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults test check lint types bench results evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-page test check lint types bench results evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
 	@echo "make demo-faults  the same with corrupted frames"
+	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make bench        measure latency, start-up and memory on this machine"
@@ -34,6 +35,11 @@ $(VENV)/bin/python:
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the runtime (about 150 MB) ..."
 	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+# What the page of the live demo needs on top: three small packages.
+$(VENV)/.page: pyproject.toml constraints.txt | $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
 # Training, export and the test tools on top.
@@ -55,6 +61,10 @@ define run_demo
 $(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) $(FAULTS) --jsonl $(OUT)/verdicts.jsonl --video $(OUT)/annotated.mp4
 @echo "verdicts: $(OUT)/verdicts.jsonl   annotated video: $(OUT)/annotated.mp4"
 endef
+
+# DEMO= is what follows `framegate demo`, e.g. make demo-page DEMO='0 --bundle models/bundles/hybrid-cifar10.bundle'
+demo-page: $(VENV)/.page
+	$(BIN)/framegate demo $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -34,6 +34,12 @@ _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
 """Edges of the bars of the histogram: 0.5 ms to 1024 ms, two to an octave."""
 
 
+_CHARTS = 3
+"""Beside that of the score."""
+_ENERGY = "energy"
+_TITLES = {SHIFT: "Shift inside the network (log odds)", _ENERGY: "Energy of the logits"}
+
+
 @dataclass(frozen=True)
 class Chart:
     """One strip chart.
@@ -57,21 +63,19 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
     score = calibration.score if calibration else "entropy"
     unit = " (nats)" if score == "entropy" else ""
     charts = [
-        Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration and calibration.threshold)
+        Chart(
+            score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration.threshold if calibration else None
+        )
     ]
     limits = {limit.signal: limit for limit in reversed(calibration.limits if calibration else ()) if limit.frames == 1}
-    monitor = session.bundle.monitor
-    signals = monitor.signals if monitor else ()
+    signals = session.bundle.monitor.signals if session.bundle.monitor else ()
     taps = [name for name in signals if name.startswith(ENTROPY)]
-    wanted = dict.fromkeys(
-        [*(name for name in limits if name in signals), *(s for s in signals if s == SHIFT), *taps[-1:]]
-    )
-    for name in itertools.islice(wanted, 3):
+    # Of the taps those with a limit, else the deepest one: seven curves would show nothing.
+    shown = [name for name in signals if name == SHIFT or name in limits] + taps[-1:] + [_ENERGY] * (_ENERGY in limits)
+    for name in itertools.islice(dict.fromkeys(shown), _CHARTS):
         limit = limits.get(name)
-        title = (
-            "Shift inside the network (log odds)" if name == SHIFT else f"Activation entropy, {name[len(ENTROPY) :]}"
-        )
-        charts.append(Chart(name, title, limit and limit.low, limit and limit.high))
+        title = _TITLES.get(name, f"Activation entropy, {name.removeprefix(ENTROPY)}")
+        charts.append(Chart(name, title, limit.low if limit else None, limit.high if limit else None))
     return tuple(charts)
 
 
@@ -175,7 +179,8 @@ class Board:
 
     def _values(self, prediction: Prediction) -> list[float | None]:
         """What the charts show of one region."""
-        rest = [number(prediction.signals.get(chart.signal, math.nan)) for chart in self._charts[1:]]
+        values = {_ENERGY: prediction.energy, **prediction.signals}
+        rest = [number(values.get(chart.signal, math.nan)) for chart in self._charts[1:]]
         return [number(prediction.score), *rest]
 
     def _reasons(self) -> list[tuple[str, int]]:
@@ -215,6 +220,9 @@ class Board:
         if reasons == was or now - shown_at < _THUMBNAIL_S:
             return
         self._shown[roi.name] = (reasons, now)
+        same = [each for each in self._thumbnails if (each["region"], each["reasons"]) == (roi.name, reasons)]
+        for each in same:  # a region between two thresholds would fill the row by itself
+            self._thumbnails.remove(each)
         self._thumbnails.append(
             {
                 "frame": prediction.frame_id,

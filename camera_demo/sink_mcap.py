@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from framegate.camera_demo.picture import WIDTH, jpeg, shown
@@ -80,7 +81,7 @@ class McapSink:
         except OSError as error:
             raise SinkError(f"recording {self._path}: writing failed ({error.strerror}); is the disk full?") from error
 
-    def _add(self, channel: int, at: int, record: dict[str, object], sequence: int) -> None:
+    def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:
         self._writer.add_message(channel, at, json.dumps(record, separators=(",", ":")).encode(), at, sequence)
 
     def close(self) -> None:
@@ -88,7 +89,8 @@ class McapSink:
         if self._file.closed:
             return
         try:
-            self._writer.finish()
+            finish: Callable[[], object] = self._writer.finish
+            finish()
             self._file.close()
         except OSError as error:
             raise SinkError(f"recording {self._path}: closing failed ({error.strerror}); is the disk full?") from error

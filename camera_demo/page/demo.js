@@ -207,14 +207,14 @@ function build() {
   text($("engine"), `${about.model} on ${about.engine}`);
   text($("promise"), `Promise: ${about.promise}. Deadline ${about.deadline_ms} ms.`);
   $("regions").classList.toggle("one", about.regions.length === 1);
-  for (const id of ["charts", "first", "more", "regions"]) $(id).replaceChildren();
+  for (const id of ["legend", "charts", "first", "more", "regions"]) $(id).replaceChildren();
+  if (about.regions.length > 1) legend();
   about.charts.forEach((chart) => {
     const card = make("section", $("charts"), {class: "card"});
     const title = make("h2", card, {}, chart.title + " ");
     const limits = [chart.low === null ? "" : `use from ${chart.low.toPrecision(3)}`, chart.high === null ? "" : `use up to ${chart.high.toPrecision(3)}`];
     make("small", title, {}, limits.filter(Boolean).join(", ") || "no threshold");
     make("canvas", card, {class: "plot", role: "img"});
-    make("div", card, {class: "legend"});
   });
   if (!about.has_monitor) {
     const card = make("section", $("charts"), {class: "card"});
@@ -341,20 +341,18 @@ function strip(canvas, chart, k) {
   for (const limit of limits) line(pen, left, y(limit), width, y(limit));
   pen.fillStyle = "#fff";
   if (chart.high !== null) { pen.fillText("REJECT", left + 4, 11); pen.fillText("accept", left + 4, y(chart.high) + 10); }
+  else if (chart.low !== null) { pen.fillText("REJECT", left + 4, height - 9); pen.fillText("accept", left + 4, y(chart.low) - 9); }
   const last = samples.length ? samples[samples.length - 1][0] : [];
   const values = about.regions.map((name, r) => last[r] && last[r][k] !== null ? last[r][k].toPrecision(2) : "–");
   canvas.setAttribute("aria-label", `${chart.title}: ${about.regions.map((name, r) => `${name} ${values[r]}`).join(", ")}`);
-  legend(canvas.nextElementSibling, values);
 }
-function legend(box, values) {
-  if (!box.firstChild) {
-    about.regions.forEach((name, r) => {
-      const [colour, dash] = LINES[r % LINES.length];
-      const item = make("span", box);
-      item.innerHTML = `<svg width="26" height="6" aria-hidden="true"><line x1="0" y1="3" x2="26" y2="3" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash.join(" ")}"/></svg><span></span>`;
-    });
-  }
-  about.regions.forEach((name, r) => text(box.children[r].lastChild, `${name} ${values[r]}`));
+function legend() {
+  about.regions.forEach((name, r) => {
+    const [colour, dash] = LINES[r % LINES.length];
+    const item = make("span", $("legend"));
+    item.innerHTML = `<svg width="26" height="6" aria-hidden="true"><line x1="0" y1="3" x2="26" y2="3" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash.join(" ")}"/></svg><span></span>`;
+    text(item.lastChild, name);
+  });
 }
 
 function histogram(canvas, latency) {

@@ -67,9 +67,6 @@ def test_frames_move_and_the_cars_may_be_used(page):
         ("glare", "SATURATED"),
         ("noise", "NOISY"),
         ("blur", "BLURRED"),
-        ("half", "TORN"),
-        ("size", "WRONG_SIZE"),
-        ("channel", "COLOUR_LOST"),
     ],
 )
 def test_a_button_turns_the_page_to_do_not_use(page, button, reason):
