@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,60 +25,27 @@ from checkout import ROOT, make_importable
 
 make_importable()
 
-from latency_rivals import Rival, Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival  # noqa: E402
+from latency_race import SETTLE, Contender, race, series_of  # noqa: E402
+from latency_rivals import Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival  # noqa: E402
 from latency_torch import torch_rivals  # noqa: E402
 
-from framegate.runtime.backend import BACKENDS, choose_backend, default_precision, load_backend  # noqa: E402
-from framegate.runtime.bench import BLOCK  # noqa: E402
+from framegate.runtime.backend import choose_backend, default_precision  # noqa: E402
+from framegate.runtime.bench import BLOCK, configurations  # noqa: E402
 from framegate.runtime.bench_machine import Usage  # noqa: E402
 from framegate.runtime.bench_page import page  # noqa: E402
 from framegate.runtime.bench_record import head, write_record, write_text  # noqa: E402
-from framegate.runtime.bench_series import duration_summary, ratio, stage_summary, summarise  # noqa: E402
 from framegate.runtime.bench_stream import HELD, BenchStream, FrameFeed, read_frames  # noqa: E402
 from framegate.runtime.bundle import Bundle  # noqa: E402
 from framegate.runtime.command_run import SWITCH_INTERVAL_S  # noqa: E402
 from framegate.runtime.console import progress_bar, say  # noqa: E402
-from framegate.runtime.errors import BackendError, FramegateError, SinkError, UsageError  # noqa: E402
+from framegate.runtime.errors import FramegateError, SinkError, UsageError  # noqa: E402
 from framegate.runtime.session import Session  # noqa: E402
 from framegate.runtime.verdict import Image  # noqa: E402
 
 CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
 BUNDLES = ROOT / "models" / "bundles"
 OUT = ROOT / "benchmarks" / "results" / "latency-rivals.json"
-SETTLE = 5
 WHAT = "capture to verdict of framegate against plain loops of other tools, same frames, interleaved in one process"
-
-
-@dataclass
-class Contender:
-    """Somebody in the race: a pipeline of framegate's, or a rival.
-
-    Attributes:
-        name: For people.
-        engine: Library and version.
-        stream: The pipeline, or None.
-        rival: The function, or None.
-        times_ns: What was measured.
-    """
-
-    name: str
-    engine: str
-    stream: BenchStream | None = None
-    rival: Rival | None = None
-    times_ns: list[int] = field(default_factory=list)
-
-    def block(self, images: Sequence[Image]) -> None:
-        """One turn."""
-        if self.stream is not None:
-            self.stream.run(SETTLE, BLOCK)
-            return
-        assert self.rival is not None
-        for k in range(SETTLE + BLOCK):
-            image = images[k % len(images)]
-            started = time.perf_counter_ns()
-            self.rival(image)
-            if k >= SETTLE:
-                self.times_ns.append(time.perf_counter_ns() - started)
 
 
 def pipelines(
@@ -104,51 +69,9 @@ def own_configurations(bundle: Bundle) -> tuple[list[tuple[str, str]], dict[str,
     """The default first, then every other engine that runs here in every precision; and why others do not run."""
     default = choose_backend("auto")
     first = (default, default_precision(default, bundle.models))
-    others, left_out = [], {}
-    for name, entry in BACKENDS.items():
-        try:
-            chosen = choose_backend(name)
-            for precision in bundle.models if entry.gpu else ():
-                load_backend(chosen, bundle.model_path(precision))  # a GPU, an engine: found out now
-        except BackendError as error:
-            left_out[f"framegate {name}"] = str(error)
-            continue
-        others += [(chosen, precision) for precision in bundle.models]
-    return [first, *(one for one in others if one != first)], left_out
-
-
-def race(contenders: Sequence[Contender], images: Sequence[Image], turns: int, title: str, progress: Any) -> Usage:
-    """Let all take turns."""
-    usage = Usage()
-    with usage.measuring():
-        for turn in range(turns):
-            for contender in contenders if turn % 2 else reversed(contenders):
-                contender.block(images)
-            progress(title, turn + 1, turns)
-    return usage
-
-
-def series_of(contenders: Sequence[Contender], prefix: str) -> dict[str, dict[str, Any]]:
-    """What the record says about each; the first contender is the reference of all."""
-    reference = contenders[0]
-    found: dict[str, dict[str, Any]] = {}
-    for contender in contenders:
-        stream = contender.stream
-        if stream is not None:
-            contender.times_ns = stream.samples.verdict_ns
-        row = summarise(contender.times_ns, BLOCK) | {"engine": contender.engine, "bundle": prefix}
-        if stream is not None:
-            row["stages"] = stage_summary(stream.stages_ns)
-            row["hand_over"] = duration_summary(stream.samples.hand_over_ns)
-            row |= {"fed": stream.samples.fed, "dropped": stream.samples.dropped}
-        if contender is not reference:
-            row["reference"] = f"{prefix}: {reference.name}"
-            row["to_reference"] = {
-                name: ratio(contender.times_ns, reference.times_ns, BLOCK, percent)
-                for name, percent in (("p50", 50.0), ("p99", 99.0))
-            }
-        found[f"{prefix}: {contender.name}"] = row
-    return found
+    wanted, left_out = configurations(bundle)
+    reasons = {f"framegate {name}": reason for name, reason in left_out.items()}
+    return [first, *(one for one in wanted if one != first)], reasons
 
 
 def agreement(bundle: Bundle, rivals: Rivals, images: Sequence[Image]) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ A document says where a table goes; everything between its marks is written anew
     <!-- end speed -->
     <!-- begin speed stages -->       where the time goes, the same record
     <!-- begin speed rivals -->       framegate against other tools, from latency-rivals.json
-    <!-- begin speed scenarios -->    cameras, load and real-time tuning, from latency-scenarios.json
+    <!-- begin speed scenarios -->    a camera, load and real-time tuning, from latency-scenarios.json
+    <!-- begin speed streams -->      several cameras at once, from latency-streams.json
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "stages": ("cpu-latency.json", stages),
     "rivals": ("latency-rivals.json", rivals),
     "scenarios": ("latency-scenarios.json", scenarios),
+    "streams": ("latency-streams.json", scenarios),
 }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.backend import Backend, load_backend
+from framegate.runtime.backend import BACKENDS, Backend, choose_backend, load_backend
 from framegate.runtime.bench_machine import resident_mib
 from framegate.runtime.bench_stream import HELD, BenchStream, FrameFeed, Samples, read_frames
 from framegate.runtime.bundle import Bundle
@@ -72,6 +72,22 @@ class Configuration:
 def synthetic_frames(count: int, width: int, height: int) -> list[Image]:
     """``count`` different frames of the moving test pattern."""
     return read_frames(f"synthetic://?width={width}&height={height}&frames={count}", count=count)
+
+
+def configurations(bundle: Bundle) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Every (backend, precision) of the bundle that runs here, and why the others do not: name -> reason."""
+    wanted, left_out = [], {}
+    for name, entry in BACKENDS.items():
+        for precision in bundle.models:
+            try:
+                chosen = choose_backend(name)
+                if entry.gpu:
+                    load_backend(chosen, bundle.model_path(precision))  # a GPU, an engine: found out now
+            except BackendError as error:
+                left_out[f"{name}/{precision}"] = str(error)
+                continue
+            wanted.append((chosen, precision))
+    return wanted, left_out
 
 
 class _Rig:

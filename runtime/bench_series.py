@@ -8,7 +8,7 @@ block bootstrap with blocks that do not overlap).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,25 @@ def ratio(mine_ns: Durations, others_ns: Durations, block: int, percent: float =
     return {"ratio": of(np.arange(count)), "low": float(low), "high": float(high), "blocks": count}
 
 
-def ratio_of_blocks(before: Sequence[float], after: Sequence[float], confidence: float) -> tuple[float, float, float]:
-    """Mean of ``after`` over mean of ``before``, with an interval.
+def ratio_of_blocks(
+    before: Sequence[float], after: Sequence[float], confidence: float, centre: Callable[..., Any] = np.median
+) -> tuple[float, float, float]:
+    """The centre of ``after`` over that of ``before``, with an interval.
 
-    Both are one figure a block, of two runs that share nothing but the question.
+    Args:
+        before: One figure a block.
+        after: The same of another run, which shares nothing with the first but the question.
+        confidence: Of the interval, in (0, 1).
+        centre: ``numpy.median``, which a few disturbed blocks do not move, or ``numpy.mean``, which they should.
     """
     rng = np.random.default_rng(0)
     first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    above, below = (side[rng.integers(0, len(side), (4 * _DRAWS, len(side)))].mean(1) for side in (second, first))
+    above, below = (
+        centre(side[rng.integers(0, len(side), (4 * _DRAWS, len(side)))], axis=1) for side in (second, first)
+    )
     drawn = above / below
     low, high = np.percentile(drawn, (50 * (1 - confidence), 50 * (1 + confidence)))
-    return float(second.mean() / first.mean()), float(low), float(high)
+    return float(centre(second) / centre(first)), float(low), float(high)
 
 
 def verdict_counts(reasons: Mapping[str, int], evaluated: int, accepted: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from framegate.runtime.stage_clock import StageClock
 from framegate.runtime.verdict import BGR, Frame, Image, Reason
 
 HELD = 55
-"""Frames kept in memory; more than the 32 that camera health remembers, so that the repetition is not FROZEN."""
+"""Most frames kept in memory; more than the 32 that camera health remembers, or the repetition would be FROZEN."""
 
 
 def read_frames(uri: str, options: SourceOptions | None = None, count: int = HELD) -> list[Image]:

@@ -87,8 +87,9 @@ def realtime(
                 raise UsageError(f"cores {strangers} cannot be used; this process may use {list(allowed)}")
             _pin(stack, tuning, workers, cores or allowed)
             takers = [thread.native_id for thread in consumers] or [threading.get_native_id()]
-            first = dict.fromkeys(captures, priority + 1)
-            _prioritise(stack, tuning, dict.fromkeys((*workers, *takers), priority) | first, priority)
+            wanted: dict[int | None, int] = dict.fromkeys((*workers, *takers), priority)
+            wanted.update(dict.fromkeys(captures, priority + 1))
+            _prioritise(stack, tuning, wanted, priority)
         else:
             tuning.refused.append("cores and SCHED_FIFO: only on Linux")
         yield tuning
