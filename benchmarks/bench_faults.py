@@ -72,6 +72,8 @@ NAMES: dict[str, tuple[Reason, ...]] = {
 """The reasons that name a fault; kinds of other packages are not camera faults and have none."""
 ATTACKS = {"fgsm": (Reason.ACTIVATION_SHIFT,), "pgd": (Reason.ACTIVATION_SHIFT,)}
 """The same for faults that the monitor is there for, not the camera check."""
+ATTACKED = 12
+"""Frames that are attacked: PGD on every region takes a second a frame."""
 Verdicts = dict[tuple[int, str], Prediction]
 
 
@@ -170,11 +172,15 @@ def rows_of(item: Footage, session: Session, plugins: dict[str, Any], limit: int
     clean = item.judge(session, None, {}, limit)
     faults: dict[str, Any] = {}
     for kind in item.kinds:
+        frames = [limit, item.first + ATTACKED if kind in ATTACKS else None]
+        last = min((number for number in frames if number is not None), default=None)
         for severity in (None,) if kind in ONE_SEVERITY else range(1, 6):
             started = time.monotonic()
             fault = Fault(kind, item.first, 10**9, severity or 3)
             tallies = {roi.name: Tally() for roi in item.rois} | {"all": Tally()}
-            for (frame, stream), prediction in item.judge(session, fault, plugins, limit).items():
+            for (frame, stream), prediction in item.judge(
+                session, fault, plugins, last if limit is None else min(last or limit, limit)
+            ).items():
                 if frame >= item.first:
                     for tally in (tallies[stream], tallies["all"]):
                         tally.add(prediction, clean.get((frame, stream)), {**NAMES, **ATTACKS}.get(kind, ()))

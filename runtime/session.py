@@ -12,17 +12,14 @@ import cv2
 import numpy as np
 
 from framegate.runtime.backend import (
-    BACKENDS,
     Backend,
     FrameBackend,
     RecoverableBackend,
-    choose_backend,
-    default_precision,
-    load_backend,
 )
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
+from framegate.runtime.engine_choice import open_engine
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.health import CameraHealth, unusable
 from framegate.runtime.health_thresholds import HealthThresholds
@@ -146,19 +143,7 @@ class Session:
             UsageError: The backend's name is unknown.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        name = choose_backend(backend, lambda candidate: _engine_is_there(opened, candidate, precision))
-        chosen = precision or default_precision(name, opened.models)
-        model = opened.model_path(chosen)
-        try:
-            engine = load_backend(name, model, threads)
-        except BackendError as error:
-            if backend != "auto" or not BACKENDS[name].gpu:
-                raise
-            # auto may choose; an engine that is there but cannot run here is a reason to choose again.
-            tell(f"framegate: not on {name}: {error}")
-            name = choose_backend("auto")
-            chosen = precision or default_precision(name, opened.models)
-            engine = load_backend(name, opened.model_path(chosen), threads)
+        engine, name, chosen = open_engine(opened, backend, precision, threads)
         session = cls(
             opened,
             engine,
@@ -385,13 +370,3 @@ class Session:
             detail=detail,
             signals=signals,
         )
-
-
-def _engine_is_there(bundle: Bundle, name: str, precision: str | None) -> bool:
-    """Whether ``auto`` may try a GPU backend: an engine was built for the bundle here, and it is calibrated."""
-    chosen = precision or default_precision(name, bundle.models)
-    if chosen not in bundle.models or bundle.calibration(name, chosen) is None:
-        return False
-    from framegate.runtime.tensorrt_store import stored_engines  # only where TensorRT is installed
-
-    return bool(stored_engines(bundle.hashes[bundle.models[chosen]], name))
