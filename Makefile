@@ -94,7 +94,7 @@ evaluation: $(VENV)/.dev
 	  { echo "make evaluation: give CIFAR10=, GTSRB= and ADRENAL=, the paths of the data sets"; exit 2; }
 	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
 	$(call evaluate,hybrid-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path)))
-	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),)
+	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),,--limit 100)
 	$(BIN)/python -m framegate.evaluation.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
 
 define evaluate
@@ -102,7 +102,7 @@ $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(
 @mkdir -p benchmarks/results/evaluation
 cp runs/evaluation-$(1)-$(SUITE)/results.json benchmarks/results/evaluation/$(1).json
 @mkdir -p benchmarks/results/gate
-$(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) --out benchmarks/results/gate/$(1).json
+$(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out benchmarks/results/gate/$(1).json
 
 endef
 
