@@ -75,6 +75,12 @@ STEPS = (
         60,
     ),
     Step("engines", (PYTHON, "benchmarks/bench_engine.py", "--out", f"{RESULTS}/gpu-engines.json"), 240),
+    # After the engines, which it finds in their store; the first place of its field is the engine that auto takes.
+    Step(
+        "rivals",
+        (PYTHON, "benchmarks/latency.py", "--frames", "2000", "--no-compile", "--out", f"{RESULTS}/gpu-rivals.json"),
+        120,
+    ),
     Step(
         "kernels",
         (

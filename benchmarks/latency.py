@@ -29,7 +29,6 @@ from latency_race import SETTLE, Contender, race, series_of  # noqa: E402
 from latency_rivals import Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival  # noqa: E402
 from latency_torch import torch_rivals  # noqa: E402
 
-from framegate.runtime.backend import choose_backend, default_precision  # noqa: E402
 from framegate.runtime.bench import BLOCK, configurations  # noqa: E402
 from framegate.runtime.bench_machine import Usage  # noqa: E402
 from framegate.runtime.bench_page import page  # noqa: E402
@@ -38,7 +37,7 @@ from framegate.runtime.bench_stream import HELD, BenchStream, FrameFeed, read_fr
 from framegate.runtime.bundle import Bundle  # noqa: E402
 from framegate.runtime.command_run import SWITCH_INTERVAL_S  # noqa: E402
 from framegate.runtime.console import progress_bar, say  # noqa: E402
-from framegate.runtime.errors import FramegateError, SinkError, UsageError  # noqa: E402
+from framegate.runtime.errors import BackendError, FramegateError, SinkError, UsageError  # noqa: E402
 from framegate.runtime.session import Session  # noqa: E402
 from framegate.runtime.verdict import Image  # noqa: E402
 
@@ -67,8 +66,8 @@ def pipelines(
 
 def own_configurations(bundle: Bundle) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """The default first, then every other engine that runs here in every precision; and why others do not run."""
-    default = choose_backend("auto")
-    first = (default, default_precision(default, bundle.models))
+    chosen = Session.open(bundle)
+    first = (chosen.backend.name, chosen.precision)
     wanted, left_out = configurations(bundle)
     reasons = {f"framegate {name}": reason for name, reason in left_out.items()}
     return [first, *(one for one in wanted if one != first)], reasons
@@ -79,7 +78,10 @@ def agreement(bundle: Bundle, rivals: Rivals, images: Sequence[Image]) -> dict[s
 
     Entropies are taken before temperature scaling, which rivals do not have.
     """
-    session = Session.open(bundle, "onnxruntime", "fp32", camera=False)
+    try:
+        session = Session.open(bundle, "onnxruntime", "fp32", camera=False)
+    except BackendError as error:  # a machine with a GPU may have nothing else
+        return {name: {"not_compared": str(error)} for name in rivals.found}
     session._temperature = 1.0
     truth = [session.infer(image) for image in images]
     found = {}

@@ -144,8 +144,9 @@ def _latency(
 def _scenarios(
     arguments: argparse.Namespace, bundle: Bundle, images: list[Image], progress: Progress
 ) -> dict[str, Any]:
-    backend = choose_backend(arguments.backend or "auto")
-    precision = arguments.precision or default_precision(backend, bundle.models)
+    # auto as the product means it: with a GPU, the engine that was built and calibrated there.
+    chosen = Session.open(bundle, arguments.backend or "auto", arguments.precision, arguments.threads)
+    backend, precision, engine = chosen.backend.name, chosen.precision, chosen.backend.engine
 
     def open_session() -> Session:
         return Session.open(bundle, backend, precision, arguments.threads)
@@ -169,7 +170,7 @@ def _scenarios(
             )
             found = measure_scenario(scenario, open_session, images, arguments.frames, progress, open_live)
             series |= {_named(name, own_pace): row for name, row in found.items()}
-    return {"configuration": f"{backend}/{precision}", "engine": open_session().backend.engine, "series": series}
+    return {"configuration": f"{backend}/{precision}", "engine": engine, "series": series}
 
 
 def _named(name: str, own_pace: bool) -> str:
