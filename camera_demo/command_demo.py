@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -43,6 +44,8 @@ PORT = 8321
 DEADLINE_MS = 150.0
 _SLOWED = 1.2
 """The slow engine's extra time, in deadlines."""
+_LAST_WORD_S = 2.0
+"""Time for every page to be told why the demo ends."""
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
 
@@ -137,6 +140,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         code, ending = _consume(pipeline, write)
         viewers.finish(ending)
+        last_word = time.monotonic() + _LAST_WORD_S
+        while len(viewers) and time.monotonic() < last_word:  # a server that stops would cut it off
+            time.sleep(0.02)
     tell(f"framegate: {ending}")
     tell(f"framegate: {pipeline.stats}")
     return code

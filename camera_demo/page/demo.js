@@ -19,7 +19,7 @@ const SILENT_LINK_MS = 1500, RETRY_MS = 1000;
 const $ = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.search).get("token");
 let socket = null, about = null, state = null, stateAt = 0, head = null, pictureAt = 0, bitmap = null;
-let samples = [], ended = "", lost = "connecting to the demo", spokenAt = 0;
+let samples = [], ended = "", lost = "connecting to the demo", spokenAt = 0, drawn = "", chartsAt = 0;
 
 function connect() {
   const address = new URL("stream", location.href);
@@ -110,7 +110,9 @@ function judge() {
     text($("spoken"), `${word}. ${why}`);
   }
   showRegions(regions, silent);
-  draw(silent);
+  const scene = `${head && head.frame} ${Boolean(silent)} ${$("picture").clientWidth}`;
+  if (scene !== drawn) draw(silent);  // painting what has not changed would take the time to decode the next picture
+  drawn = scene;
 }
 
 function text(element, value) { if (element.textContent !== value) element.textContent = value; }
@@ -253,6 +255,8 @@ function showState() {
   document.querySelectorAll("button[data-name]").forEach((button) =>
     button.setAttribute("aria-pressed", state.faults.pressed.includes(button.dataset.name)));
   text($("notice"), state.faults.notice);
+  if (performance.now() - chartsAt < 450) return;
+  chartsAt = performance.now();
   document.querySelectorAll("#charts canvas").forEach((canvas, k) => strip(canvas, about.charts[k], k));
   histogram($("histogram"), latency);
   const ms = (value) => value === undefined ? "–" : `${value} ms`;
