@@ -153,5 +153,5 @@ def test_without_a_demo_the_page_says_do_not_use(page, demo):
     # The last test: it ends the demo.
     page.wait(USE, SLOW_MACHINE_S)
     demo.end()
-    page.wait(f"{STOP} && {WHY}.includes('no connection')", SLOW_MACHINE_S)
+    page.wait(f"{STOP} && {WHY}.includes('the demo was ended')", SLOW_MACHINE_S)
     page.problems.clear()  # Chromium reports the refused connections
