@@ -13,6 +13,8 @@ from framegate.runtime.tensorrt_library import TensorRt
 
 Progress = Callable[[str, int, int], None]
 
+_ALIVE: list[Any] = []  # nothing says that TensorRT's threads report to a monitor no more once a stopped build returns
+
 
 @contextmanager
 def interrupt_event() -> Iterator[threading.Event]:
@@ -68,4 +70,6 @@ def progress_monitor(trt: TensorRt, title: str, progress: Progress, stop: thread
                 if total is not None:
                     progress(f"{title}: {phase}", min(done, total), total)
 
-    return Monitor()
+    monitor = Monitor()
+    _ALIVE.append(monitor)
+    return monitor
