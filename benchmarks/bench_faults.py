@@ -271,7 +271,9 @@ def main() -> int:
         "clips": clips,
         "sources": sources,
     }
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    # One line for each entry: indented, the table would be half spaces.
+    lines = [f" {json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in record.items()]
+    arguments.out.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"hard faults under which something was accepted on the clips: {', '.join(through) or 'none'}")
     return 1 if through else 0
 

@@ -13,7 +13,7 @@ import cv2
 from framegate.runtime.capture_clock import DriverClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import quiet_opencv
-from framegate.runtime.source_live import Captured, LiveSource, one_line
+from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
@@ -71,11 +71,7 @@ class CameraConnection:
         except SourceError:
             self._capture.release()
             raise
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frame_size = (width, height) if width > 0 and height > 0 else None
-        self.fps = fps if 0 < fps <= 1000 else None
+        self.frame_size, self.fps = size_and_rate(self._capture)
 
     def read(self) -> Captured:
         """The next frame; a camera that goes silent breaks off after four seconds."""

@@ -14,7 +14,7 @@ import cv2
 
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.source import BaseSource, quiet_opencv
-from framegate.runtime.source_live import Captured, LiveSource, one_line
+from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
@@ -142,11 +142,7 @@ class GStreamerConnection:
                 f"{self._name} does not run; `gst-launch-1.0 {pipeline.partition(' ! appsink')[0]} ! fakesink` "
                 "says why; is every plugin installed, and is no other program using the camera?"
             )
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frame_size = (width, height) if width > 0 and height > 0 else None
-        self.fps = fps if 0 < fps <= 1000 else None
+        self.frame_size, self.fps = size_and_rate(self._capture)
 
     def read(self) -> Captured:
         """The newest frame."""

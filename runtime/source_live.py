@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
+
 from framegate.runtime.console import tell
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import BaseSource
@@ -134,3 +136,15 @@ class LiveSource(BaseSource):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def size_and_rate(capture: cv2.VideoCapture, most: float = 1000.0) -> tuple[tuple[int, int] | None, float | None]:
+    """(width, height) and frames per second that an opened capture states; None for what it does not know.
+
+    Args:
+        capture: Opened.
+        most: Larger rates are no rates.
+    """
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return (width, height) if width > 0 and height > 0 else None, fps if 0 < fps <= most else None

@@ -11,7 +11,7 @@ import cv2
 from framegate.runtime.capture_clock import StreamClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import BaseSource, quiet_opencv
-from framegate.runtime.source_live import Captured, Connection, LiveSource, one_line
+from framegate.runtime.source_live import Captured, Connection, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.stream_address import StreamAddress, why_no_rtsp
 from framegate.runtime.stream_mjpeg import MjpegConnection, open_http
@@ -75,11 +75,8 @@ class FfmpegConnection:
             raise SourceError(
                 f"stream {address.shown}: a recording, not a live stream; download it and give the file's name"
             )
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frame_size = (width, height) if width > 0 and height > 0 else None
-        self.fps = fps if 0 < fps <= 240 else None  # where it is unknown FFmpeg likes to say 90000
+        # Where the rate is unknown FFmpeg likes to say 90000.
+        self.frame_size, self.fps = size_and_rate(self._capture, 240.0)
         self._fresh = False
 
     def read(self) -> Captured:
