@@ -82,7 +82,7 @@ def agreement(bundle: Bundle, rivals: Rivals, images: Sequence[Image]) -> dict[s
         session = Session.open(bundle, "onnxruntime", "fp32", camera=False)
     except BackendError as error:  # a machine with a GPU may have nothing else
         return {name: {"not_compared": str(error)} for name in rivals.found}
-    session._temperature = 1.0
+    session.scorer.temperature = 1.0
     truth = [session.infer(image) for image in images]
     found = {}
     for name, rival in rivals.found.items():

@@ -16,6 +16,7 @@ from rich.table import Table
 from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, say
 from framegate.runtime.doctor_gpu import gpu_findings
+from framegate.runtime.native import library
 
 Finding = tuple[str, bool, str]
 """(what, usable, explanation)."""
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         _machine(),
         *engines,
         *(finding for finding in gpu if finding not in engines),
+        _compiled(),
         _video("FFMPEG", "clips, RTSP"),
         _video("GStreamer", "csi://, pipelines"),
         _cameras(),
@@ -60,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _machine() -> Finding:
     text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
     return "machine", True, text
+
+
+def _compiled() -> Finding:
+    code, explanation = library()
+    text = explanation if code is not None else f"{explanation}; NumPy does the same, at a higher cost per frame"
+    return "compiled camera check and scores", code is not None, text
 
 
 def _engine(name: str) -> Finding:

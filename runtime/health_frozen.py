@@ -1,6 +1,6 @@
 """Content that comes back: whole frames (frozen) and rows of a frame (torn), also behind a codec or with added noise.
 
-The last 32 frames are kept: about 32 rows of each, and the means of the 16-pixel blocks of these rows.
+The last 32 frames are kept: about 32 rows of each, in grey, and the means of the 16-pixel blocks of these rows.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.health_content import BLOCK
+from framegate.runtime.health_rows import Change, RowCounts
+from framegate.runtime.health_rows_native import row_memory
 from framegate.runtime.verdict import Image
 
 HISTORY = 32
 """Frames of a stream that a new one is compared with."""
-_NEVER = 1_000
-"""Difference to a frame that never was, in levels: larger than any."""
 _RECENT = 3
 _MOVING = 4.0
 """The scene as a whole moved if a twentieth of the blocks changed by at least this much, in levels."""
@@ -25,8 +24,6 @@ _ABRUPT = 3.0
 _ALIVE = 8
 _ALIVE_LEAST = 3
 """A row lives if it changed in each of the last comparisons: at most eight, at least three."""
-_PIECES = 8
-"""Parts of a row, each of which must change for the row to live: an object that passes by does not make a row live."""
 _TORN_SHARE = 0.1
 _REPEATED_NOISE = 0.7
 """Two frames with the same noise differ by less than this part of what independent noise gives."""
@@ -41,7 +38,7 @@ class RecentFrames:
 
     A frame is frozen if one of these holds for any of the last 32 frames:
 
-    1. Its pixels are equal.
+    1. Its pixels are equal, in grey.
     2. No block changed by more than `still` levels, although in each of the last three frames that were not frozen
        the whole scene moved, and some block changed three times as much. A stuck picture behind a codec, or with
        noise of any kind added; a vehicle that brakes comes to rest over many frames.
@@ -72,69 +69,37 @@ class RecentFrames:
         self._stuck = False
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
-    def take(self, rows: Image) -> Image:
-        """Copy rows (n, width, 3) into the next slot and return the copy, contiguous."""
+    def take(self, rows: Image) -> RowCounts:
+        """Remember rows (n, width, 3), in grey, and say what they show."""
         if rows.shape != self._shape:
             self._shape = rows.shape
-            n, width = rows.shape[:2]
-            blocks = n * (width // BLOCK)
-            self._rows = [np.zeros(rows.shape, np.uint8) for _ in range(self._slots)]
-            self._grey = [np.zeros((n, width), np.uint8) for _ in range(self._slots)]
-            self._means = np.zeros((self._slots, blocks), np.uint8)
-            pieces = min(_PIECES, width // BLOCK)
-            self._marks = np.zeros((self._slots, n, pieces), np.int64)
-            self._starts = np.arange(pieces) * (width // BLOCK) // pieces
-            self._known = np.zeros(self._slots, np.bool_)
-            self._larger, self._smaller = np.empty_like(self._means), np.empty_like(self._means)
-            # Equal pieces of a row have equal marks; what has equal marks is compared in full.
-            self._weights = np.random.default_rng(0).integers(1, 1 << 40, width // BLOCK)
+            self._memory = row_memory(rows.shape[0], rows.shape[1], self._slots)
             self._motions.clear()
             self._changed.clear()
             self._slot = 0
         self._slot = (self._slot + 1) % self._slots
-        self._known[self._slot] = False
-        np.copyto(self._rows[self._slot], rows)
-        return self._rows[self._slot]
+        return self._memory.count(self._slot, rows)
 
-    def grey(self) -> Image:
-        """The rows taken last in grey, (n, width)."""
-        return np.asarray(cv2.cvtColor(self._rows[self._slot], cv2.COLOR_BGR2GRAY, dst=self._grey[self._slot]))
-
-    def repeats(self, sums: npt.NDArray[np.int32], noise: float, small: bool = False) -> tuple[bool, bool]:
+    def repeats(self, noise: float, small: bool = False) -> tuple[bool, bool]:
         """Whether the frame taken last is (frozen, torn).
 
         Call `learn` next if it was a good one.
 
         Args:
-            sums: Block sums of its rows.
             noise: Standard deviation of its noise in levels; NaN: unknown.
             small: The frame has too few blocks for more than equal pixels to be looked for.
         """
-        current, previous = self._slot, (self._slot - 1) % self._slots
-        means = (sums.ravel() // BLOCK).astype(np.uint8)
-        marks = np.add.reduceat(sums * self._weights, self._starts, axis=1)
-        # Three passes over bytes: the absolute difference to every frame before.
-        np.maximum(self._means, means, out=self._larger)
-        np.minimum(self._means, means, out=self._smaller)
-        differences = np.subtract(self._larger, self._smaller, out=self._larger)
-        farthest = differences.max(axis=1).astype(np.int64)
-        farthest[~self._known] = _NEVER
-        same = self._marks == marks
-        equal = same.all(axis=2) & self._known[:, None]
-        self._last = None
-        if self._known[previous]:
-            self._last = ~same[previous].any(axis=1), (_exceeded(differences[previous]), int(farthest[previous]))
-        self._means[current], self._marks[current], self._known[current] = means, marks, True
-        closest = int(np.argmin(farthest))
+        change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
+        self._last = (self._memory.changed.astype(bool), (change.moved, change.last)) if change.follows else None
         if small:
-            return self._is_equal(equal.all(axis=1)), False
-        if farthest[closest] > self._still:
+            return self._is_equal(change), False
+        if change.nearest > self._still:
             self._stuck = False
-            return False, self._is_torn(equal)
-        if self._is_equal(equal.all(axis=1)):
+            return False, self._is_torn(change)
+        if self._is_equal(change):
             return True, False
         # A stuck picture stays stuck until something moves, however the codec varies.
-        self._stuck = self._stuck or self._is_stuck(closest, int(farthest[closest]), noise)
+        self._stuck = self._stuck or self._is_stuck(change, noise)
         return self._stuck, False
 
     def learn(self) -> None:
@@ -144,35 +109,33 @@ class RecentFrames:
             self._motions = [*self._motions[1 - _RECENT :], motion]
             self._changed = [*self._changed[1 - _ALIVE :], changed]
 
-    def _is_stuck(self, closest: int, farthest: int, noise: float) -> bool:
+    def _is_stuck(self, change: Change, noise: float) -> bool:
         if len(self._motions) == _RECENT and all(
-            moved >= _MOVING and most >= _ABRUPT * farthest for moved, most in self._motions
+            moved >= _MOVING and most >= _ABRUPT * change.nearest for moved, most in self._motions
         ):
             return True
-        grey = self._grey[self._slot]
-        difference = cv2.norm(self._grey[closest], grey, cv2.NORM_L1) / grey.size
+        grey = self._memory.grey[self._slot]
+        difference = cv2.norm(self._memory.grey[change.closest], grey, cv2.NORM_L1) / grey.size
         # Written so that an unknown noise (NaN) counts as repeated.
         return not (difference >= _LEAST_DIFFERENCE and difference >= _REPEATED_NOISE * _NOISE_DIFFERENCE * noise)
 
-    def _is_equal(self, equal: npt.NDArray[np.bool_]) -> bool:
-        rows = self._rows[self._slot]
-        return any(cv2.norm(self._rows[slot], rows, cv2.NORM_INF) == 0 for slot in np.flatnonzero(equal))
-
-    def _is_torn(self, equal: npt.NDArray[np.bool_]) -> bool:
-        if len(self._changed) < _ALIVE_LEAST:
+    def _is_equal(self, change: Change) -> bool:
+        if not change.some_equal:
             return False
+        grey = self._memory.grey
+        equal = self._memory.equal.all(axis=1)
+        return any(cv2.norm(grey[slot], grey[self._slot], cv2.NORM_INF) == 0 for slot in np.flatnonzero(equal))
+
+    def _is_torn(self, change: Change) -> bool:
+        if len(self._changed) < _ALIVE_LEAST or not change.some_equal:
+            return False
+        grey = self._memory.grey
         alive = np.logical_and.reduce(self._changed)
         least = max(2, _TORN_SHARE * int(alive.sum()))
-        equal = equal & alive
+        equal = self._memory.equal.astype(bool) & alive
         for slot in np.flatnonzero(equal.sum(axis=1) >= least):
             rows = np.flatnonzero(equal[slot])
-            same = (self._rows[slot][rows] == self._rows[self._slot][rows]).all(axis=(1, 2))
+            same = (grey[slot][rows] == grey[self._slot][rows]).all(axis=1)
             if int(same.sum()) >= least:
                 return True
         return False
-
-
-def _exceeded(differences: npt.NDArray[np.uint8]) -> float:
-    """The change that a twentieth of the blocks exceeds, in levels."""
-    rank = int((1.0 - _MOVING_SHARE) * (differences.size - 1))
-    return float(np.partition(differences, rank)[rank])

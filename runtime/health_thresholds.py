@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framegate.runtime.errors import SinkError, UsageError
-from framegate.runtime.health_sharpness import ZONES
+from framegate.runtime.health_rows import ZONES
 
 FORMAT = "framegate-health-1"
 

@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from framegate.runtime.native import library
+
 
 def circumstances() -> dict[str, Any]:
     """Processor, system, versions, date, and the commit of the working folder: a figure means nothing without them."""
@@ -36,6 +38,7 @@ def circumstances() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
+        "compiled": library()[1],
         "commit": commit or None,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -18,7 +18,7 @@ every signal NaN, which no limit lets pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError
+from framegate.runtime.native import address, library
 
 FORMAT = "framegate-monitor-1"
 FILE = "monitor.json"
@@ -120,6 +121,7 @@ class Monitor:
     _row: Row = field(init=False, repr=False)
     _ones: Row = field(init=False, repr=False)
     _parts: tuple[tuple[str, int, int], ...] = field(init=False, repr=False)
+    _code: Callable[[int], float] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that everything fits together.
@@ -142,6 +144,7 @@ class Monitor:
         ends = np.cumsum([tap.channels for tap in self.taps]).tolist()
         parts = [(ENTROPY + tap.name, end - tap.channels, end) for tap, end in zip(self.taps, ends, strict=True)]
         object.__setattr__(self, "_parts", tuple(parts))
+        object.__setattr__(self, "_code", self._compiled())
 
     @property
     def size(self) -> int:
@@ -162,10 +165,42 @@ class Monitor:
         Returns:
             Name -> value, NaN if a pooled value is not finite. Not for two threads at once.
         """
+        shift = self._shift(pooled)
+        if not math.isfinite(shift):
+            return Signals(dict.fromkeys(self.signals, math.nan), (), pooled)
+        return Signals({SHIFT: shift}, self._parts, pooled.copy())
+
+    def _compiled(self) -> Callable[[int], float] | None:
+        """`_shift` in compiled code, of the address of the pooled values; None where there is none."""
+        code, _ = library()
+        if code is None:
+            return None
+        arrays = (self._scale, self._offset, self.hidden, self.hidden_bias, self.weights, self._row)
+        scale, offset, hidden, hidden_bias, weights, row = kept = [
+            np.ascontiguousarray(each, np.float32) for each in arrays
+        ]
+        before = scale.ctypes.data, offset.ctypes.data, self.limit, hidden.ctypes.data, hidden_bias.ctypes.data
+        after = weights.ctypes.data, self.bias, len(scale), len(weights), row.ctypes.data
+
+        def shift(pooled: int, _kept: list[Row] = kept) -> float:  # whose memory the addresses are
+            found: float = code.framegate_shift(pooled, *before, *after)
+            return found
+
+        return shift
+
+    def _shift(self, pooled: Row) -> float:
+        """The head's output; NaN if a pooled value is not finite."""
+        row = self._row
+        if (
+            self._code is not None
+            and pooled.shape == row.shape
+            and pooled.dtype == row.dtype
+            and pooled.flags.c_contiguous
+        ):
+            return self._code(address(pooled))
         # A NaN or an infinity stays one in a sum; an overflow of huge numbers fails in the right direction.
         if not math.isfinite(float(pooled @ self._ones)):
-            return Signals(dict.fromkeys(self.signals, math.nan), (), pooled)
-        row = self._row
+            return math.nan
         np.multiply(pooled, self._scale, out=row)
         np.add(row, self._offset, out=row)
         np.minimum(row, self.limit, out=row)
@@ -173,7 +208,7 @@ class Monitor:
         inner = self.hidden @ row
         inner += self.hidden_bias
         np.maximum(inner, 0.0, out=inner)
-        return Signals({SHIFT: float(inner @ self.weights) + self.bias}, self._parts, pooled.copy())
+        return float(inner @ self.weights) + self.bias
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Monitor:

@@ -18,7 +18,6 @@ from types import TracebackType
 
 from framegate.runtime.channel import Channel
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.health import CameraHealth
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.roi import Roi, require_inside
 from framegate.runtime.session import Session
@@ -90,7 +89,7 @@ class Pipeline:
         self._keep = keep_frames
         self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless, spin_us=spin_us)
         self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
-        self._health = CameraHealth(source.frame_size, source.fixed_size, session.health_thresholds)
+        self._health = session.camera_health(source.frame_size, source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
         self._reset_drift = threading.Event()

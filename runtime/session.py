@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from framegate.runtime.backend import (
-    Backend,
-    FrameBackend,
-    RecoverableBackend,
-)
+from framegate.runtime.backend import Backend, RecoverableBackend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
 from framegate.runtime.engine_choice import open_engine
-from framegate.runtime.errors import BackendError, BundleError, UsageError
-from framegate.runtime.health import CameraHealth, unusable
+from framegate.runtime.errors import BackendError
+from framegate.runtime.health import NOTHING, CameraHealth, Findings, unusable
 from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.monitor import Signals
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy import judge_age, judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
-from framegate.runtime.scores import FrameScores, frame_scores
-from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, SCORES, StageClock
+from framegate.runtime.scorer import Scored, Scorer
+from framegate.runtime.scores import not_finite
+from framegate.runtime.stage_clock import POLICY, SCORES, StageClock
 from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import BGR, NV12, Frame, Image, Prediction, Reason
 
-_WARM_UP = 5
-_NO_ENGINE = (Reason.BAD_INPUT, Reason.WRONG_SIZE)
+_NONE: Mapping[str, float] = {}
 
 
 class Session:
@@ -46,6 +42,7 @@ class Session:
         precision: Which model of the bundle runs.
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         preprocessor: Turns crops into the engine's input.
+        scorer: Turns regions into scores.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
         stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
@@ -63,49 +60,26 @@ class Session:
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
     ) -> None:
-        if backend.classes != len(bundle.labels):
-            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         self.bundle = bundle
-        self.backend = backend
         self.precision = precision
         self.calibration = calibration
-        self.preprocessor = Preprocessor(bundle.preprocess)
-        self._recoverable = backend if isinstance(backend, RecoverableBackend) else None
+        self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
         self._may_recover = True
-        self._frames_on: FrameBackend | None = None
-        self._frames_bound: tuple[int, int, str] | None = None
-        if gpu_preprocess:
-            if not isinstance(backend, FrameBackend):
-                raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
-            self._frames_on = backend  # bound to the size of the first frame, and warmed up then
-        else:
-            backend.bind(self.preprocessor.tensor)
         self._depth = bundle.preprocess.depth
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._converted: Image | None = None
         self.health_thresholds = health or HealthThresholds()
-        self._health = CameraHealth(fixed_size=camera, thresholds=self.health_thresholds)
+        self._health = self.camera_health(fixed_size=camera)
         self.policy = policy or Policy()
         self.stages: StageClock | None = None
         # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
         self._streams = (self.stream_policy(),) if camera else None
         self._whole = (Roi.whole(),)
         self._frames = 0
-        self._temperature = calibration.temperature if calibration else 1.0
         self._threshold = calibration.threshold if calibration else math.nan
-        self._score = calibration.score if calibration else "entropy"
+        self._score_name = calibration.score if calibration else "entropy"
         self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
-        self._monitor = bundle.monitor
-        if self._monitor and not gpu_preprocess:
-            found = 0 if backend.pooled is None else backend.pooled.shape[1]
-            if found != self._monitor.size:
-                raise BundleError(
-                    f"bundle {bundle.path}: its monitor reads {self._monitor.size} values, the {precision} network "
-                    f"gives {found}; export the bundle again"
-                )
-        for _ in range(0 if gpu_preprocess else _WARM_UP):
-            frame_scores(backend.infer(), self._temperature)
 
     @classmethod
     def open(
@@ -158,6 +132,20 @@ class Session:
             tell(f"framegate: {session.describe()}")
         return session
 
+    @property
+    def backend(self) -> Backend:
+        """The engine. One that is put in its place must be bound to `preprocessor`'s tensor."""
+        return self.scorer.backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self.scorer.backend = backend
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """Turns crops into the engine's input."""
+        return self.scorer.preprocessor
+
     def describe(self) -> str:
         """Model, engine and promise in one line."""
         running = f"{self.bundle.name} on {self.backend.engine}, {self.precision}"
@@ -174,6 +162,15 @@ class Session:
             sequence: The frames follow each other in time; False for unrelated images.
         """
         return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
+
+    def camera_health(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> CameraHealth:
+        """A camera check with this session's limits and a fresh memory for one stream.
+
+        Args:
+            frame_size: (width, height) that every frame must have; None: the first usable frame decides.
+            fixed_size: False for unrelated images.
+        """
+        return CameraHealth(frame_size, fixed_size, self.health_thresholds, grey=self._grey, volume=self._depth > 1)
 
     def reset_drift(self) -> None:
         """End the drift alarm of the frames given to `infer`; a pipeline has its own `Pipeline.reset_drift`."""
@@ -212,32 +209,45 @@ class Session:
         Args:
             frame: The frame; ``health`` must be the one of its stream.
             rois: Regions to classify.
-            health: Camera health of the stream, with its memory of recent frames.
+            health: Camera health of the stream, with its memory of recent frames (`camera_health`).
             deadline_ns: Older verdicts are LATE; None sets no deadline.
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         stages = self.stages
         if stages is not None:
             stages.begin(frame.captured_ns)
-        try:
-            if frame.pixel_format != BGR and not (self.takes_nv12 and all(roi.is_whole for roi in rois)):
-                frame = to_bgr(frame, self._converted)
-                self._converted = frame.image
-            if self._grey:
-                frame = self._with_three_channels(frame)
-            reasons, detail = health.check(frame.image, self._depth > 1, frame.pixel_format)
-        except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
-            reasons, detail = (Reason.BAD_INPUT,), f"health check failed: {error}"
-        if stages is not None:
-            stages.mark(HEALTH)
+        found: Findings | None = None
+
+        def look() -> Findings:
+            nonlocal found
+            if found is None:
+                found = health.inspect(frame.image, frame.pixel_format)
+            return found
+
+        shown: Frame | None = None
+        refused = health.admit(frame.image, frame.pixel_format)
+        if refused[0]:
+            found = refused
+        else:
+            try:
+                shown = self._readable(frame, rois)
+            except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
+                found = (Reason.BAD_INPUT,), f"the frame cannot be converted: {error}"
         policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)
         predictions = tuple(
-            self._judge_region(frame, roi, reasons, detail, deadline_ns, policy)
+            self._judge_region(frame, shown, roi, look, deadline_ns, policy)
             for roi, policy in zip(rois, policies, strict=True)
         )
         if stages is not None:
             stages.end(frame.frame_id)
         return predictions
+
+    def _readable(self, frame: Frame, rois: tuple[Roi, ...]) -> Frame:
+        """The frame as the preprocessing takes it."""
+        if frame.pixel_format != BGR and not (self.takes_nv12 and all(roi.is_whole for roi in rois)):
+            frame = to_bgr(frame, self._converted)
+            self._converted = frame.image
+        return self._with_three_channels(frame) if self._grey else frame
 
     def _with_three_channels(self, frame: Frame) -> Frame:
         """A grey frame as BGR with equal channels; any other one as it is."""
@@ -250,118 +260,95 @@ class Session:
     @property
     def takes_nv12(self) -> bool:
         """Whether whole NV12 frames go to the GPU as they are; elsewhere `judge` converts them, once a frame."""
-        return self._frames_on is not None
+        return self.scorer.takes_nv12
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
 
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
-        if self._recoverable is None or not self._recoverable.fault or not self._may_recover:
+        backend = self.backend
+        if not isinstance(backend, RecoverableBackend) or not backend.fault or not self._may_recover:
             return
         self._may_recover = False
-        tell(f"framegate: {self.backend.engine} failed ({self._recoverable.fault}); starting it again, once")
+        tell(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
         try:
-            self._recoverable.reinitialise()
+            backend.reinitialise()
         except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
             tell(f"framegate: it does not start again, every frame will be rejected: {error}")
             return
-        tell(f"framegate: {self.backend.engine} runs again")
-
-    def _scores_of(self, crop: Image, pixel_format: str) -> tuple[FrameScores, Mapping[str, float], int]:
-        """Scores and signals of a crop, and the engine's time in ns."""
-        stages = self.stages
-        if self._frames_on is None:
-            self.preprocessor(crop)
-            if stages is not None:
-                stages.mark(PREPROCESS)
-            started = time.perf_counter_ns()
-            logits = self.backend.infer()
-            engine_ns = time.perf_counter_ns() - started  # the scores are not the engine's
-            if stages is not None:
-                stages.mark(ENGINE)
-            return frame_scores(logits, self._temperature), self._signals(), engine_ns
-        rows, width = crop.shape[:2]
-        height = rows * 2 // 3 if pixel_format == NV12 else rows
-        if (width, height, pixel_format) != self._frames_bound:
-            self._frames_on.bind_frames(
-                self.bundle.preprocess, width, height, self._temperature, self._threshold, pixel_format
-            )
-            self._frames_bound = (width, height, pixel_format)
-        started = time.perf_counter_ns()
-        self._frames_on.submit(crop)
-        scores = self._frames_on.result()
-        engine_ns = time.perf_counter_ns() - started
-        if stages is not None:
-            stages.mark(ENGINE)
-        return scores, self._signals(), engine_ns
-
-    def _signals(self) -> Mapping[str, float]:
-        """What the monitor says about the frame that the engine has just seen."""
-        if self._monitor is None:
-            return {}
-        pooled = self.backend.pooled
-        if pooled is None:
-            return dict.fromkeys(self._monitor.signals, math.nan)
-        return self._monitor(pooled[0])
+        tell(f"framegate: {backend.engine} runs again")
 
     def _crop(self, frame: Frame, roi: Roi) -> tuple[Image | None, str]:
         """The region's pixels, and why they cannot be classified."""
-        if frame.pixel_format == NV12:  # only whole ones come this far, and the health check has seen them
+        if frame.pixel_format == NV12:  # only whole ones come this far, and the camera check has seen them
             return frame.image, ""
         crop = roi.crop(frame.image)
         return crop, f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
 
+    def _score(self, frame: Frame, roi: Roi, look: Callable[[], Findings]) -> tuple[Scored | None, Findings]:
+        """What the network says about a region, or why it says nothing."""
+        try:
+            crop, problem = self._crop(frame, roi)
+            if problem or crop is None:
+                return None, ((Reason.BAD_INPUT,), problem)
+            return self.scorer(crop, frame.pixel_format, look, self.stages), ((), "")
+        except BackendError as error:
+            return None, ((Reason.BACKEND_FAULT,), str(error))
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
+            return None, ((Reason.BACKEND_FAULT,), f"{type(error).__name__}: {error}")
+
     def _judge_region(
         self,
         frame: Frame,
+        shown: Frame | None,
         roi: Roi,
-        reasons: tuple[Reason, ...],
-        detail: str,
+        look: Callable[[], Findings],
         deadline_ns: int | None,
         policy: StreamPolicy | None,
     ) -> Prediction:
-        engine_ns, scores, score = 0, None, math.nan
-        signals: Mapping[str, float] = {}
-        values: Mapping[str, float] = {}
-        if not any(reason in _NO_ENGINE for reason in reasons):
-            crop, problem = self._crop(frame, roi)
-            if problem or crop is None:
-                reasons, detail = (*reasons, Reason.BAD_INPUT), problem
-            else:
-                try:
-                    scores, signals, engine_ns = self._scores_of(crop, frame.pixel_format)
-                except BackendError as error:
-                    reasons, detail = (*reasons, Reason.BACKEND_FAULT), str(error)
-                except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
-                    reasons, detail = (*reasons, Reason.BACKEND_FAULT), f"{type(error).__name__}: {error}"
-        if self.stages is not None:
-            self.stages.mark(SCORES)
-        candidate, confidence, entropy, margin, energy = "", math.nan, math.nan, math.nan, math.nan
-        if scores is not None:
-            _, confidence, entropy, margin, energy = scores
+        """The verdict on one region.
+
+        Args:
+            frame: As it came.
+            shown: As the network takes it; None if it must not see it.
+            roi: The region.
+            look: The camera check of the whole frame, which is done once.
+            deadline_ns: See `judge`.
+            policy: Of the region's stream.
+        """
+        scored, (failed, problem) = (None, NOTHING) if shown is None else self._score(shown, roi, look)
+        found, detail = look()
+        stages = self.stages
+        if stages is not None:
+            stages.mark(SCORES)
+        reasons, detail = found + failed, problem or detail
+        scores, signals, engine_ns = scored or (not_finite(), _NONE, 0)
+        score, candidate = math.nan, ""
+        values: Mapping[str, float] = _NONE
+        if scored is not None:
             values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
-            score = values.get(self._score, math.nan)
-            reasons += judge_score(score, scores.finite, self.calibration)
+            score = values.get(self._score_name, math.nan)
             shifted, why = judge_limits(values, self._limits)
-            reasons, detail = reasons + shifted, detail or why
+            reasons += judge_score(score, scores.finite, self.calibration) + shifted
+            detail = detail or why
             candidate = self.bundle.labels[scores.argmax] if scores.finite else ""
         elif not reasons:
             raise AssertionError("no scores and no reason")  # pragma: no cover - the branches above exclude it
         if policy is not None:
             reasons = policy.decide(reasons, values, score, frame.captured_ns)
         published_ns = time.monotonic_ns()
-        if self.stages is not None:
-            self.stages.mark(POLICY, published_ns)
+        if stages is not None:
+            stages.mark(POLICY, published_ns)
         return Prediction(
             frame_id=frame.frame_id,
             stream=roi.name,
             reasons=reasons + judge_age(published_ns - frame.captured_ns, deadline_ns),
             candidate=candidate,
-            confidence=confidence,
-            entropy=entropy,
-            margin=margin,
-            energy=energy,
+            confidence=scores.max_probability,
+            entropy=scores.entropy,
+            margin=scores.margin,
+            energy=scores.energy,
             score=score,
             threshold=self._threshold,
             captured_ns=frame.captured_ns,

@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
         .split("\0")
     )
     for name in names:
-        kept = (".py", ".toml", ".typed", ".cu", ".cuh", ".h", ".html", ".css", ".js", "LICENSE", "README.md")
+        kept = (".py", ".toml", ".typed", ".cu", ".cuh", ".c", ".h", ".html", ".css", ".js", "LICENSE", "README.md")
         if name.endswith(kept) and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())

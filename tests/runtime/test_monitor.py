@@ -7,11 +7,23 @@ import math
 import numpy as np
 import pytest
 
+from framegate.runtime import monitor as monitor_module
 from framegate.runtime.calibration import Calibration, Limit
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.monitor import SHIFT, Monitor, Tap
+from framegate.runtime.native import library
 from framegate.runtime.policy import judge_limits
 from framegate.runtime.verdict import Reason
+
+
+@pytest.fixture(params=["compiled", "numpy"], scope="module", autouse=True)
+def _way(request):
+    if request.param == "compiled" and library()[0] is None:
+        pytest.skip(f"no compiled code: {library()[1]}")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(monitor_module, "library", lambda: (None, "switched off by a test"))
+        yield
 
 
 def monitor(**changes) -> Monitor:
@@ -143,3 +155,29 @@ def test_a_record_with_limits_survives_json():
         Calibration.from_json({**record.to_json(), "score_quantiles": [0.0, math.nan, 2.0]})
     with pytest.raises(CalibrationError, match="not usable"):
         Calibration.from_json({**record.to_json(), "limits": [{"sginal": "shift", "high": 1.0}]})
+
+
+@pytest.mark.skipif(library()[0] is None, reason="no compiled code")
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 464])
+def test_the_compiled_head_gives_what_numpy_gives(size, monkeypatch):
+    rng = np.random.default_rng(size)
+    values = {
+        "taps": (Tap("all", size),),
+        "centre": rng.normal(size=size).astype(np.float32),
+        "spread": rng.uniform(0.5, 2, size).astype(np.float32),
+        "hidden": rng.normal(size=(16, size)).astype(np.float32),
+        "hidden_bias": rng.normal(size=16).astype(np.float32),
+        "weights": rng.normal(size=16).astype(np.float32),
+    }
+    monkeypatch.setattr(monitor_module, "library", library)
+    compiled = monitor(**values)
+    monkeypatch.setattr(monitor_module, "library", lambda: (None, ""))
+    plain = monitor(**values)
+    assert compiled._code is not None
+    assert plain._code is None
+    for _ in range(20):
+        row = rng.gamma(1.0, 4.0, size).astype(np.float32)
+        assert compiled(row)[SHIFT] == pytest.approx(plain(row)[SHIFT], rel=1e-4, abs=1e-4)
+        assert compiled(row[::-1])[SHIFT] == pytest.approx(
+            plain(row[::-1])[SHIFT], rel=1e-4, abs=1e-4
+        )

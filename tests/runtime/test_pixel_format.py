@@ -105,11 +105,11 @@ def test_health_sees_the_same_in_nv12():
     image = to_nv12(np.full((48, 64, 3), 90, np.uint8))
     black = to_nv12(np.zeros((48, 64, 3), np.uint8))
     health = CameraHealth()
-    assert health.check(image, False, NV12) == ((), "")
-    assert health.check(image, False, NV12)[0] == (Reason.FROZEN,)
-    assert health.check(black, False, NV12)[0] == (Reason.BLACK,)
-    assert health.check(to_nv12(np.full((64, 64, 3), 90, np.uint8)), False, NV12)[0] == (Reason.WRONG_SIZE,)
-    assert health.check(to_nv12(np.full((8, 64, 3), 90, np.uint8)), False, NV12)[0] == (Reason.BAD_INPUT,)
+    assert health.check(image, NV12) == ((), "")
+    assert health.check(image, NV12)[0] == (Reason.FROZEN,)
+    assert health.check(black, NV12)[0] == (Reason.BLACK,)
+    assert health.check(to_nv12(np.full((64, 64, 3), 90, np.uint8)), NV12)[0] == (Reason.WRONG_SIZE,)
+    assert health.check(to_nv12(np.full((8, 64, 3), 90, np.uint8)), NV12)[0] == (Reason.BAD_INPUT,)
 
 
 def test_the_test_pattern_comes_as_nv12_and_people_see_bgr(tiny_bundle):

@@ -9,11 +9,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from framegate.cuda_kernels.reference import softmax_scores
+from framegate.runtime import scores
+from framegate.runtime.native import library
 from framegate.runtime.scores import frame_scores
 
 LARGE = float(np.float32(3e38))
 FINITE = st.floats(-LARGE, LARGE, width=32)
 USUAL = st.floats(-50, 50, width=32)
+
+
+@pytest.fixture(params=["compiled", "python"], scope="module", autouse=True)
+def _way(request):
+    if request.param == "compiled" and library()[0] is None:
+        pytest.skip(f"no compiled code: {library()[1]}")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(scores, "library", lambda: (None, "switched off by a test"))
+        yield
 
 
 @given(

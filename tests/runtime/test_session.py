@@ -10,6 +10,10 @@ import pytest
 
 from framegate.runtime import BackendError, BundleError, Reason, RejectedFrame, Session, UsageError
 from framegate.runtime.backend import choose_backend, load_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.roi import Roi
+from framegate.runtime.scores import not_finite
+from framegate.runtime.verdict import Frame
 
 BACKENDS = ["openvino", "onnxruntime"]
 
@@ -171,3 +175,54 @@ def test_a_model_that_is_not_onnx(make_bundle, backend):
     (folder / "model.fp32.onnx").write_bytes(b"not a model")
     with pytest.raises(BackendError, match=backend):
         Session.open(folder, backend, "fp32")
+
+
+def test_refused_frames_never_reach_the_engine(tiny_bundle, coloured):
+    session = Session.open(tiny_bundle, "onnxruntime")
+    calls = []
+    infer = session.backend.infer
+    session.backend.infer = lambda: calls.append(1) or infer()
+    session.infer(coloured((250, 10, 10), seed=1))
+    assert len(calls) == 1
+    assert Reason.WRONG_SIZE in session.infer(np.zeros((100, 90, 3), np.uint8)).reasons
+    assert Reason.BAD_INPUT in session.infer(np.zeros((48, 64), np.uint16)).reasons
+    assert len(calls) == 1
+
+
+def test_fault_camera_check_raises(tiny_bundle, coloured, monkeypatch):
+    session = Session.open(tiny_bundle, "onnxruntime")
+    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: 1 / 0)
+    prediction = session.infer(coloured((250, 10, 10), seed=1))
+    assert prediction.reasons == (Reason.BAD_INPUT,)
+    assert prediction.detail == "health check failed: division by zero"
+
+
+def test_a_gpu_computes_while_the_camera_is_checked(tiny_bundle, coloured, monkeypatch):
+    done = []
+
+    class Gpu:
+        name, engine, classes, pooled = "gpu", "gpu 1", 3, None
+
+        def bind(self, tensor):
+            raise AssertionError("not asked for")
+
+        infer = bind
+
+        def bind_frames(self, *_):
+            done.append("bind")
+
+        def submit(self, frame):
+            done.append("submit")
+
+        def result(self):
+            done.append("result")
+            return not_finite()
+
+    bundle = Bundle.open(tiny_bundle)
+    session = Session(bundle, Gpu(), "fp32", None, gpu_preprocess=True)
+    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: done.append("check") or 1 / 0)
+    rois = (Roi.whole(), Roi.parse("left=0,0,32,48"))
+    frame = Frame(0, time.monotonic_ns(), coloured((250, 10, 10), seed=1))
+    predictions = session.judge(frame, rois, session.camera_health())
+    assert done == ["bind", "submit", "check", "result", "bind", "submit", "result"]
+    assert [Reason.BAD_INPUT in prediction.reasons for prediction in predictions] == [True, True]

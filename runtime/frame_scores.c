@@ -1,0 +1,67 @@
+/* Scores of one row of logits, and the monitor's head: what runtime/scores.py and runtime/monitor.py compute with Python's
+   floats and NumPy. Tests hold them together. */
+
+#include "native.h"
+
+#include <math.h>
+
+EXPORT int32_t framegate_version(void) { return VERSION; }
+
+/* Softmax scores of one row; the formulas and their sources are in cuda_kernels/reference.py.
+
+   scores: argmax, largest probability, entropy, margin, energy. Returns 0 if a logit is not finite, scores are not written
+   then. */
+EXPORT int32_t framegate_scores(const float *logits, int32_t classes, double temperature, double *scores) {
+    int32_t best = 0;
+    for (int32_t k = 0; k < classes; ++k) {
+        if (!isfinite(logits[k])) return 0;
+        if (logits[k] > logits[best]) best = k;
+    }
+    const double largest = logits[best];
+    double z = 0.0, s = 0.0, second = -INFINITY;
+    for (int32_t k = 0; k < classes; ++k) {
+        const double d = (logits[k] - largest) / temperature, e = exp(d);
+        z += e;
+        s += d * e;
+        if (k != best && d > second) second = d;
+    }
+    const double entropy = log(z) - s / z, most = log(classes);
+    scores[0] = best;
+    scores[1] = 1.0 / z;
+    scores[2] = entropy < 0.0 ? 0.0 : entropy > most ? most : entropy;
+    scores[3] = -expm1(second) / z; /* 1 - exp(d) without its cancellation; a lone class has no rival */
+    scores[4] = -(largest + temperature * log(z));
+    return 1;
+}
+
+enum { LANES = 16 };
+
+/* Sums in lanes, which the compiler may put into one register: a sum in order it must not rearrange. */
+FAST static float dot(const float *restrict a, const float *restrict b, ptrdiff_t count) {
+    float lanes[LANES] = {0}, sum = 0.0f;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (ptrdiff_t k = 0; k < LANES; ++k) lanes[k] += a[i + k] * b[i + k];
+    for (; i < count; ++i) sum += a[i] * b[i];
+    for (ptrdiff_t k = 0; k < LANES; ++k) sum += lanes[k];
+    return sum;
+}
+
+/* Log odds of the monitor's head; NaN if a pooled value is not finite.
+
+   pooled, scale, offset: (size,); hidden: (width, size); hidden_bias, weights: (width,); spare: (size,). */
+EXPORT double framegate_shift(const float *pooled, const float *scale, const float *offset, float limit, const float *hidden,
+                              const float *hidden_bias, const float *weights, double bias, int32_t size, int32_t width,
+                              float *spare) {
+    for (ptrdiff_t i = 0; i < size; ++i) {
+        if (!isfinite(pooled[i])) return NAN;
+        const float value = pooled[i] * scale[i] + offset[i];
+        spare[i] = value > limit ? limit : value < -limit ? -limit : value;
+    }
+    double sum = bias;
+    for (ptrdiff_t h = 0; h < width; ++h) {
+        const float inner = dot(hidden + h * size, spare, size) + hidden_bias[h];
+        if (!(inner <= 0.0f)) sum += (double)inner * weights[h];
+    }
+    return sum;
+}

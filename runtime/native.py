@@ -1,0 +1,56 @@
+"""The compiled part of the runtime, where there was a C compiler at installation: the camera check and the scores.
+
+A frame on its way to a verdict passes some two hundred small calls of NumPy and OpenCV, each of which costs more than
+what it computes. The functions of the ``.c`` files beside this one do the same in one call each. Nothing depends on
+them: whoever asks `library` gets None where they are missing, and computes in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+SWITCH = "FRAMEGATE_COMPILED"
+"""Environment variable: 0 leaves the compiled code aside."""
+_VERSION = 1
+_P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
+_SIGNATURES = {
+    "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
+    "framegate_compare_rows": (None, [_P, *[_I] * 7, *[_P] * 9]),
+    "framegate_scores": (_I, [_P, _I, _D, _P]),
+    "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
+}
+
+
+def address(array: npt.NDArray[Any]) -> int:
+    """Where an array's memory begins; quicker than its attribute ``ctypes``."""
+    first: int = array.__array_interface__["data"][0]
+    return first
+
+
+@cache
+def library() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled functions and their file's name; or None, and why they are not used."""
+    if os.environ.get(SWITCH) == "0":
+        return None, f"switched off by {SWITCH}=0"
+    folder = Path(__file__).parent
+    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_native{suffix}").is_file()]
+    if not found:
+        return None, "not compiled; install framegate again where there is a C compiler"
+    try:
+        code = ctypes.CDLL(str(found[0]))
+        version = int(code.framegate_version())
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(code, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        return None, f"{found[0].name} cannot be used ({error}); install framegate again"
+    if version != _VERSION:
+        return None, f"{found[0].name} has version {version}, expected {_VERSION}; install framegate again"
+    return code, found[0].name
