@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from framegate.runtime.health_rows import NEVER, RowMemory
 from framegate.runtime.health_rows_native import NativeRowMemory, row_memory
 from framegate.runtime.native import library
 
+ROOT = Path(__file__).resolve().parents[2]
 CODE, WHY_NOT = library()
 compiled = pytest.mark.skipif(CODE is None, reason=f"no compiled code: {WHY_NOT}")
 
@@ -154,3 +157,64 @@ for n in range(20):
     assert why == "switched off by FRAMEGATE_COMPILED=0"
     assert "FROZEN" in without
     assert told("1")[1] == without
+
+
+SANITIZED = """
+import ctypes, sys
+import numpy as np
+from framegate.runtime import monitor, native, scores
+from framegate.runtime.health_rows_native import NativeRowMemory, row_memory
+from framegate.runtime.monitor import Monitor, Tap
+
+rng = np.random.default_rng(0)
+assert native.library()[1] == sys.argv[1], native.library()
+for rows, width in ((2, 16), (2, 17), (3, 31), (5, 33), (7, 100), (33, 1280), (4, 10_000)):
+    memory = row_memory(rows, width, 3)
+    assert isinstance(memory, NativeRowMemory)
+    for k in range(7):
+        # Arrays of exactly the size that is read: one pixel too far is an error here.
+        image = rng.integers(0, 256, (rows, width, 3), np.uint8)
+        image[:] = (0, 255, image)[k % 3] if k < 6 else image
+        memory.count(k % 3, image)
+        memory.compare(k % 3, (k - 1) % 3, 0.05)
+for classes in (1, 2, 10, 1000):
+    for scale in (1.0, 1e38, np.inf, np.nan):
+        row = np.float32(scale) * rng.normal(size=(1, classes)).astype(np.float32)
+        scores.frame_scores(row, 0.05)
+for size, width in ((1, 1), (15, 3), (464, 16)):
+    values = [rng.normal(size=shape).astype(np.float32) for shape in (size, (width, size), width, width)]
+    head = Monitor((Tap("all", size),), values[0], np.ones(size, np.float32), 3.0, *values[1:], 0.0, {})
+    for value in (1.0, 3e38, np.nan):
+        head(np.full(size, value, np.float32))
+print("clean")
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc, whose sanitizers are used")
+def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
+    def located(name):
+        return subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    if not Path(located("libasan.so")).is_absolute():
+        pytest.skip("gcc has no address sanitizer here")
+    package = tmp_path / "framegate"
+    for room in ("runtime", "cuda_kernels"):
+        shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    target = package / "runtime" / f"_native{EXTENSION_SUFFIXES[0]}"
+    sources = [str(ROOT / "runtime" / name) for name in ("health_rows.c", "frame_scores.c")]
+    flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["gcc", *flags, *sources, "-o", str(target), "-lm"], check=True)
+    environment = {
+        "PYTHONPATH": str(tmp_path),
+        "LD_PRELOAD": located("libasan.so"),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        "PYTHONMALLOC": "malloc",  # so that every array ends where its memory ends
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED, target.name], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "clean\n"

@@ -178,6 +178,4 @@ def test_the_compiled_head_gives_what_numpy_gives(size, monkeypatch):
     for _ in range(20):
         row = rng.gamma(1.0, 4.0, size).astype(np.float32)
         assert compiled(row)[SHIFT] == pytest.approx(plain(row)[SHIFT], rel=1e-4, abs=1e-4)
-        assert compiled(row[::-1])[SHIFT] == pytest.approx(
-            plain(row[::-1])[SHIFT], rel=1e-4, abs=1e-4
-        )
+        assert compiled(row[::-1])[SHIFT] == pytest.approx(plain(row[::-1])[SHIFT], rel=1e-4, abs=1e-4)
