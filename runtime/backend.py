@@ -78,6 +78,25 @@ class RecoverableBackend(Protocol):
 
 
 @runtime_checkable
+class StartedBackend(Protocol):
+    """A backend whose `Backend.infer` can be had in two steps, because a GPU computes by itself."""
+
+    def start(self) -> None:
+        """Start on the bound array.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+
+    def finish(self) -> Tensor:
+        """Wait for what was started: logits as from `Backend.infer`.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+
+
+@runtime_checkable
 class FrameBackend(Protocol):
     """A backend that can take the camera's pixels: preprocessing and scores are its own work."""
 

@@ -54,7 +54,7 @@ _URGENT = -5  # of what streams may have; the driver takes the nearest that the 
 
 
 class TensorRtBackend:
-    """See `framegate.runtime.backend.Backend`, `RecoverableBackend` and `FrameBackend`.
+    """See `framegate.runtime.backend.Backend`, `StartedBackend`, `RecoverableBackend` and `FrameBackend`.
 
     Attributes:
         fault: Why nothing is computed any more; empty while all is well.
@@ -123,11 +123,22 @@ class TensorRtBackend:
 
     def infer(self) -> Tensor:
         """See `Backend.infer`."""
+        self.start()
+        return self.finish()
+
+    def start(self) -> None:
+        """See `StartedBackend.start`."""
         graph = self._ready()
         slot = graph.slots[0]
         # One call of NumPy: 0.1 MB into pinned memory, which the copy engine or the GPU reads.
         np.copyto(slot.input.array.view(np.float32).reshape(self._source.shape), self._source)
-        self._guarded(lambda: self._run(graph, slot))
+        self._guarded(lambda: graph.submit(slot))
+
+    def finish(self) -> Tensor:
+        """See `StartedBackend.finish`."""
+        graph = self._ready()
+        slot = graph.slots[0]
+        self._guarded(lambda: self._wait(graph, slot))
         return slot.logits.reshape(1, -1)
 
     def bind_frames(
@@ -206,10 +217,6 @@ class TensorRtBackend:
         if self._rebind is not None:
             self._translated(self._rebind)
         self.fault = ""
-
-    def _run(self, graph: FrameGraph, slot: Slot) -> Record:
-        graph.submit(slot)
-        return self._wait(graph, slot)
 
     def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
         self.tap_entropies, self.pooled = {}, graph.side_of(slot)

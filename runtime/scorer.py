@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from framegate.runtime.backend import Backend, FrameBackend
+from framegate.runtime.backend import Backend, FrameBackend, StartedBackend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
@@ -25,8 +25,7 @@ class Scored(NamedTuple):
     Attributes:
         scores: See `framegate.runtime.scores.FrameScores`.
         signals: Name -> value; empty without a monitor.
-        engine_ns: Duration of the engine's call; with preprocessing on the GPU, from the frame's submission to the
-            result.
+        engine_ns: Duration of the engine's call; on a GPU, from the start to the result, whatever was done meanwhile.
     """
 
     scores: FrameScores
@@ -45,7 +44,6 @@ class Scorer:
         gpu_preprocess: Give the camera's pixels to the engine, which resizes and scores them, too.
 
     Attributes:
-        backend: The engine.
         preprocessor: Turns crops into the engine's input.
         temperature: Logits are divided by it.
 
@@ -83,6 +81,16 @@ class Scorer:
             frame_scores(backend.infer(), self.temperature)
 
     @property
+    def backend(self) -> Backend:
+        """The engine. One that is put in its place must be bound to the same tensor."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = backend
+        self._in_steps = backend if isinstance(backend, StartedBackend) else None
+
+    @property
     def takes_nv12(self) -> bool:
         """Whether whole NV12 frames go to the GPU as they are; elsewhere they are converted, once a frame."""
         return self._frames_on is not None
@@ -95,8 +103,8 @@ class Scorer:
         Args:
             crop: Its pixels, usable (`framegate.runtime.health.unusable`).
             pixel_format: BGR, or NV12 where `takes_nv12`.
-            meanwhile: Called once; a GPU that prepares its own frames computes meanwhile. On a CPU it is called after
-                the resize, which has brought the frame's pixels nearer.
+            meanwhile: Called once; a GPU computes meanwhile. On a CPU it is called after the resize, which has brought
+                the frame's pixels nearer.
             stages: Learns how long preprocessing, the call and the engine took.
 
         Raises:
@@ -105,12 +113,18 @@ class Scorer:
         if self._frames_on is not None:
             return self._on_gpu(self._frames_on, crop, pixel_format, meanwhile, stages)
         self.preprocessor(crop)
+        in_steps, began = self._in_steps, time.perf_counter_ns()
+        if in_steps is not None:
+            in_steps.start()
         _mark(stages, PREPROCESS)
         meanwhile()
         _mark(stages, HEALTH)
-        started = time.perf_counter_ns()
-        logits = self.backend.infer()
-        engine_ns = time.perf_counter_ns() - started  # the scores are not the engine's
+        if in_steps is not None:
+            logits = in_steps.finish()
+        else:
+            began = time.perf_counter_ns()
+            logits = self.backend.infer()
+        engine_ns = time.perf_counter_ns() - began  # the scores are not the engine's
         _mark(stages, ENGINE)
         return Scored(frame_scores(logits, self.temperature), self._signals(), engine_ns)
 

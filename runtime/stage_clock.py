@@ -16,10 +16,10 @@ STAGES = ("wait_for_frame", "preprocess", "health", "engine", "scores", "policy"
 """In the order of a frame's way.
 
 ``wait_for_frame``: from capture until the session has the frame: the mailbox, the waking of the worker, and what it was
-still busy with. ``preprocess``: the conversion of the pixel format, crop, resize, normalise; with preprocessing on the
-GPU the frame's submission. ``health``: the camera check; a GPU computes meanwhile. ``engine``: the engine's call; with
-preprocessing on the GPU what is left of the whole graph, preprocessing and scores included. ``scores``: scores and
-signals. ``policy``: threshold, limits, debounce and the verdict's own making.
+still busy with. ``preprocess``: the conversion of the pixel format, crop, resize, normalise; on a GPU the start of its
+work, too. ``health``: the camera check; a GPU computes meanwhile. ``engine``: the engine's call, or what is left of it;
+with preprocessing on the GPU that is the whole graph. ``scores``: scores and signals. ``policy``: threshold, limits,
+debounce and the verdict's own making.
 """
 WAIT, PREPROCESS, HEALTH, ENGINE, SCORES, POLICY = range(len(STAGES))
 

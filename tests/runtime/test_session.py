@@ -226,3 +226,31 @@ def test_a_gpu_computes_while_the_camera_is_checked(tiny_bundle, coloured, monke
     predictions = session.judge(frame, rois, session.camera_health())
     assert done == ["bind", "submit", "check", "result", "bind", "submit", "result"]
     assert [Reason.BAD_INPUT in prediction.reasons for prediction in predictions] == [True, True]
+
+
+def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bundle, coloured, monkeypatch):
+    done = []
+
+    class Steps:
+        name, engine, classes, pooled = "steps", "steps 1", 3, None
+
+        def bind(self, tensor):
+            done.append("bind")
+
+        def infer(self):
+            return np.zeros((1, 3), np.float32)  # the warm-up
+
+        def start(self):
+            done.append("start")
+
+        def finish(self):
+            done.append("finish")
+            return np.array([[9.0, 0.0, 0.0]], np.float32)
+
+    session = Session(Bundle.open(tiny_bundle), Steps(), "fp32", None)
+    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: done.append("check") or 1 / 0)
+    prediction = session.infer(coloured((250, 10, 10), seed=1))
+    assert done == ["bind", "start", "check", "finish"]
+    assert prediction.candidate == "blue"
+    assert Reason.BAD_INPUT in prediction.reasons
+    assert prediction.engine_ns > 0
