@@ -74,6 +74,9 @@ class Signals(Mapping[str, float]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def __bool__(self) -> bool:  # asked several times a frame
+        return bool(self._known or self._parts)
+
     def __repr__(self) -> str:
         return repr(dict(self))
 
