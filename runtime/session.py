@@ -268,7 +268,8 @@ class Session:
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
         backend = self.backend
-        if not isinstance(backend, RecoverableBackend) or not backend.fault or not self._may_recover:
+        # The quick question first: this is asked after every frame.
+        if not getattr(backend, "fault", "") or not isinstance(backend, RecoverableBackend) or not self._may_recover:
             return
         self._may_recover = False
         tell(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
