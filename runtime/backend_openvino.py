@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import openvino as ov
@@ -10,9 +11,20 @@ from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 
+_SMALL_S = 0.002
+"""A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
+threads fall asleep: waking them eats what they save, and now and then much more (benchmarks/results/engine-threads.json,
+measured on two cores: the same median, a smaller p99, half of the processor time)."""
+_TRIALS = 5
+
 
 class OpenVinoBackend:
-    """See `framegate.runtime.backend.Backend`."""
+    """See `framegate.runtime.backend.Backend`.
+
+    Args:
+        model: The ONNX file.
+        threads: That compute; None: one, or all processors for networks that take one more than 2 ms.
+    """
 
     name = "openvino"
 
@@ -23,12 +35,11 @@ class OpenVinoBackend:
         # Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can: logits then move by whole
         # units, and a threshold calibrated on one machine would not hold on another.
         config["INFERENCE_PRECISION_HINT"] = "f32"
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             self._core = ov.Core()
             self._model = self._core.read_model(model)
             self._config = config
+            self._threads = threads
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
@@ -39,14 +50,22 @@ class OpenVinoBackend:
         """See `Backend.bind`."""
         try:
             self._model.reshape(list(tensor.shape))
-            self._request = self._core.compile_model(self._model, "CPU", self._config).create_infer_request()
-            self._request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
+            self._request = self._compiled(tensor, self._threads or 1)
+            if self._threads is None and _fastest_s(self._request) > _SMALL_S:
+                self._request = self._compiled(tensor, None)
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
             pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
             self.pooled = self._request.get_output_tensor(pooled[0]).data if pooled else None
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
+
+    def _compiled(self, tensor: Tensor, threads: int | None) -> ov.InferRequest:
+        """A request on the bound array; with None all processors compute."""
+        config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
+        request = self._core.compile_model(self._model, "CPU", config).create_infer_request()
+        request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
+        return request
 
     def infer(self) -> Tensor:
         """See `Backend.infer`."""
@@ -58,6 +77,16 @@ class OpenVinoBackend:
             raise BackendError(f"openvino failed: {_first_line(error)}") from error
         output: Tensor = self._output
         return output
+
+
+def _fastest_s(request: ov.InferRequest) -> float:
+    """Seconds of the fastest of a few calls: what a call costs when nothing disturbs it."""
+    seconds = []
+    for _ in range(_TRIALS):
+        started = time.perf_counter()
+        request.infer()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _first_line(error: Exception) -> str:

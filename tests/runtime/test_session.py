@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import os
 import time
 
 import numpy as np
@@ -154,6 +155,21 @@ def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
     with pytest.raises(BackendError, match="'openvino' was asked for, but the package 'openvino' is not installed"):
         Session.open(tiny_bundle, "openvino")
     assert choose_backend("auto") == "onnxruntime"
+
+
+def test_openvino_takes_one_thread_for_small_networks_and_all_for_large_ones(tiny_bundle, monkeypatch):
+    pytest.importorskip("openvino")
+    from framegate.runtime import backend_openvino
+
+    def threads(wanted=None):
+        session = Session.open(tiny_bundle, "openvino", threads=wanted)
+        return session.backend._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+
+    assert threads() == 1
+    assert threads(2) == 2
+    monkeypatch.setattr(backend_openvino, "_SMALL_S", 0.0)  # no network is small
+    assert threads() > 1 or os.cpu_count() == 1
+    assert threads(1) == 1
 
 
 def test_auto_says_which_one_it_took(tiny_bundle, capsys):
