@@ -30,7 +30,7 @@ class OpenVinoBackend:
 
     def __init__(self, model: Path, threads: int | None) -> None:
         self.engine = f"openvino {ov.__version__.split('-')[0]}"
-        # One stream with all threads: the latency of a single frame counts, not throughput.
+        # One stream: the latency of a single frame counts, not throughput.
         config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         # Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can: logits then move by whole
         # units, and a threshold calibrated on one machine would not hold on another.
