@@ -82,16 +82,19 @@ types: $(VENV)/.dev
 
 check: lint types test
 
-# Five minutes on a quiet machine; as root, or the record says that there was no SCHED_FIFO.
-FRAMES ?= 5000
-RIVAL_FRAMES ?= 1000
+# A quarter of an hour on a quiet machine; as root, or the record says that there was no SCHED_FIFO.
+FRAMES ?= 10000
+PACED_FRAMES ?= 3000
+RIVAL_FRAMES ?= 2000
 
 bench: $(VENV)/.dev
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --frames $(FRAMES) --out benchmarks/results/cpu-latency.json
-	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 30 --streams 4 --frames 300 --realtime block --out benchmarks/results/latency-streams.json
-	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 60 --frames 900 --load --realtime block --out benchmarks/results/latency-scenarios.json
+	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 30 --streams 4 --frames $(PACED_FRAMES) --realtime block --out benchmarks/results/latency-streams.json
+	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 60 --frames $(PACED_FRAMES) --load --realtime block --out benchmarks/results/latency-scenarios.json
 	$(BIN)/python benchmarks/latency.py --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
 	$(BIN)/python benchmarks/bench_monitor.py --out benchmarks/results/monitor-latency.json
+	$(BIN)/python benchmarks/bench_health.py --out benchmarks/results/health-latency.json
+	$(BIN)/python benchmarks/bench_threads.py --out benchmarks/results/engine-threads.json
 	$(BIN)/python benchmarks/speed_table.py README.md
 
 # Every figure of the README comes from these files.
@@ -119,7 +122,6 @@ endef
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_faults.py --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
-	$(BIN)/python benchmarks/bench_health.py --out benchmarks/results/health-latency.json
 
 drift: $(VENV)/.runtime
 	$(BIN)/python benchmarks/simulate_drift.py --out benchmarks/results/drift.json

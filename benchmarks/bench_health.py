@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -23,7 +24,9 @@ from checkout import ROOT, make_importable
 make_importable()
 
 from framegate.runtime.health import CameraHealth  # noqa: E402
+from framegate.runtime.health_rows import RowMemory  # noqa: E402
 from framegate.runtime.machine import circumstances  # noqa: E402
+from framegate.runtime.native import library  # noqa: E402
 from framegate.runtime.source import open_source  # noqa: E402
 from framegate.runtime.verdict import Image  # noqa: E402
 
@@ -42,26 +45,35 @@ def frames_of(clip: Path, size: tuple[int, int]) -> list[Image]:
     return images
 
 
-def time_checks(images: list[Image], count: int) -> dict[str, Any]:
-    """Time `count` checks over the images in turn.
+def time_checks(images: list[Image], count: int) -> dict[str, dict[str, Any]]:
+    """Time `count` checks over the images in turn, compiled (where it is) and in NumPy, frame by frame.
 
     A clip that starts again repeats frames of more than 32 before, which is a live stream to the check.
     """
-    health = CameraHealth()
-    wall, processor = np.empty(count, np.int64), np.empty(count, np.int64)
-    rejected = 0
-    for k in range(-_WARM_UP, count):
+    ways = {"numpy": CameraHealth()}
+    with patch("framegate.runtime.health_frozen.row_memory", RowMemory):
+        ways["numpy"].check(images[0])  # now it has its memory
+    if library()[0] is not None:
+        ways["compiled"] = CameraHealth()
+        ways["compiled"].check(images[0])
+    wall, processor = ({way: np.empty(count, np.int64) for way in ways} for _ in range(2))
+    rejected = dict.fromkeys(ways, 0)
+    for k in range(1 - _WARM_UP, count):
         image = images[k % len(images)]
-        cpu, start = time.thread_time_ns(), time.perf_counter_ns()
-        reasons, _ = health.check(image)
-        if k >= 0:
-            wall[k], processor[k] = time.perf_counter_ns() - start, time.thread_time_ns() - cpu
-            rejected += bool(reasons)
+        for way in list(ways) if k % 2 else reversed(list(ways)):
+            cpu, start = time.thread_time_ns(), time.perf_counter_ns()
+            reasons, _ = ways[way].check(image)
+            if k >= 0:
+                wall[way][k], processor[way][k] = time.perf_counter_ns() - start, time.thread_time_ns() - cpu
+                rejected[way] += bool(reasons)
     return {
-        "frames": count,
-        "rejected": rejected,
-        "wall_ms": _percentiles(wall),
-        "processor_ms": _percentiles(processor),
+        way: {
+            "frames": count,
+            "rejected": rejected[way],
+            "wall_ms": _percentiles(wall[way]),
+            "processor_ms": _percentiles(processor[way]),
+        }
+        for way in ways
     }
 
 
@@ -81,7 +93,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     sizes = {f"{w}x{h}": time_checks(frames_of(CLIP, (w, h)), arguments.frames) for w, h in SIZES}
     record = {
-        "what": "camera-health check of one frame, all measures, one thread",
+        "what": "camera-health check of one frame, all measures, one thread, compiled and in NumPy in turns",
         "command": "python benchmarks/bench_health.py" + (f" --frames {arguments.frames}"),
         "machine": circumstances(),
         "budget_ms": BUDGET_MS,
@@ -89,8 +101,9 @@ def main() -> int:
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for name, row in sizes.items():
-        print(name, "wall ms", row["wall_ms"], "processor ms", row["processor_ms"], "rejected", row["rejected"])
+    for name, ways in sizes.items():
+        for way, row in ways.items():
+            print(f"{name} {way}: wall {row['wall_ms']}, processor {row['processor_ms']}, rejected {row['rejected']}")
     return 0
 
 

@@ -13,8 +13,8 @@ from framegate.runtime.monitor import POOLED
 
 _SMALL_S = 0.002
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
-threads fall asleep: waking them eats what they save, and now and then much more (benchmarks/results/engine-threads.json,
-measured on two cores: the same median, a smaller p99, half of the processor time)."""
+threads fall asleep: waking them eats what they save, and now and then much more. Measured on two cores
+(benchmarks/results/engine-threads.json): the same median, a smaller p99, half of the processor time."""
 _TRIALS = 5
 
 
