@@ -57,6 +57,8 @@ class Step:
 
 
 STEPS = (
+    # The camera check and the scores, as an installation compiles them; without it they run in NumPy.
+    Step("compile", (PYTHON, "setup.py", "-q", "build_ext", "--inplace"), 60),
     Step("doctor", (PYTHON, "-m", "framegate.runtime.cli", "doctor"), 30),
     Step("tests", (*GPU_TESTS, "tests/cuda_kernels"), 180),
     Step(
