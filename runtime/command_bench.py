@@ -39,6 +39,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.command_run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, say, tell
 from framegate.runtime.errors import UsageError
+from framegate.runtime.realtime import WAITING, spin_us
 from framegate.runtime.session import Session
 from framegate.runtime.source import open_source
 from framegate.runtime.verdict import Image
@@ -73,7 +74,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     group.add_argument("--load", action="store_true", help="also with a foreign process on the last core, in turns")
     group.add_argument(
         "--realtime",
-        choices=("block", "spin"),
+        choices=WAITING,
         help="also tuned, in turns: no garbage collection, workers on cores of their own, SCHED_FIFO where allowed; "
         "the worker sleeps (block) or looks (spin) until the next frame",
     )
@@ -162,7 +163,7 @@ def _scenarios(
                 streams,
                 arguments.load,
                 arguments.realtime is not None,
-                spin_us=1200 * (period_ms or 2.0) if arguments.realtime == "spin" else 0.0,
+                spin_us=spin_us(arguments.realtime, fps, streams),
                 deadline_ms=arguments.deadline_ms or period_ms,
             )
             open_live: Callable[[], Any] | None = (
