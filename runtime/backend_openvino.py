@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import openvino as ov
-
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
+from framegate.runtime.telemetry import no_telemetry
+
+with no_telemetry():
+    import openvino as ov
 
 
 class OpenVinoBackend:

@@ -16,6 +16,7 @@ from rich.table import Table
 from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, say
 from framegate.runtime.doctor_gpu import gpu_findings
+from framegate.runtime.telemetry import no_telemetry
 
 Finding = tuple[str, bool, str]
 """(what, usable, explanation)."""
@@ -65,7 +66,8 @@ def _machine() -> Finding:
 def _engine(name: str) -> Finding:
     entry = BACKENDS[name]
     try:
-        module = importlib.import_module(entry.requires)
+        with no_telemetry():
+            module = importlib.import_module(entry.requires)
         devices = _DEVICES[name](module)
     except ImportError as error:
         return f"backend {name}", False, f"{error}; pip install {entry.requires}"
