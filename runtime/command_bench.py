@@ -32,7 +32,7 @@ from framegate.runtime.bench_record import (
     write_record,
     write_text,
 )
-from framegate.runtime.bench_report import comparison_table, lines, tables
+from framegate.runtime.bench_report import comparison_table, left_out_lines, lines, tables
 from framegate.runtime.bench_scenarios import Progress, Scenario, measure_scenario
 from framegate.runtime.bench_stream import HELD, read_frames
 from framegate.runtime.bundle import Bundle
@@ -125,8 +125,8 @@ def _latency(
     arguments: argparse.Namespace, bundle: Bundle, images: list[Image], size: tuple[int, int], progress: Progress
 ) -> dict[str, Any]:
     wanted, left_out = bench.configurations(bundle)
-    for name, reason in left_out.items():
-        tell(f"left out: {name}: {reason}")
+    for line in left_out_lines(left_out):
+        tell(f"left out: {line}")
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
@@ -139,6 +139,7 @@ def _latency(
     return latency_record(results, f"{default}/{precision}") | {
         "startup_s": startup_record(startup),
         "memory": memory,
+        "left_out": left_out,
     }
 
 
