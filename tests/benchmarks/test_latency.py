@@ -178,7 +178,7 @@ def test_all_tables_can_be_made_from_what_the_commands_write(scripts, tiny_bundl
 
 DRIVER = (
     'BackendError: tensorrt-rtx: loading the CUDA driver, libcuda.so.1: NO_DRIVER ("cuda" is an NVIDIA driver '
-    "library and can only be found via system search. Ensure the driver is installed.); framegate doctor says what is missing"
+    "library and can be found via system search. Ensure it is installed.); framegate doctor says what is missing"
 )
 
 
