@@ -13,12 +13,14 @@ import cv2
 from framegate.runtime.capture_clock import DriverClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import quiet_opencv
+from framegate.runtime.source_images import decode_image
 from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
 CAMERA_OPTIONS = ("size", "fps", "format", "exposure_ms", "buffers", "flip", "skip", "reconnect")
 _FOURCC = {"mjpeg": "MJPG", "yuyv": "YUYV", "nv12": "NV12"}
+_JPEGS = ("MJPG", "JPEG")
 _SILENCE = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
 _SILENCE_S = 4
 # V4L2_CID_EXPOSURE_AUTO: 1 is manual; exposure times count in 100 microseconds (videodev2.h).
@@ -53,6 +55,8 @@ class CameraConnection:
     With the one buffer that the driver may hold unless more are asked for (some insist on more) the frame read is the
     newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else the moment when the
     driver hands the frame over, before it is decoded: exposure and transfer then lie before it.
+
+    JPEGs are decoded here. OpenCV would complete half a picture with the lower half of the one before.
     """
 
     def __init__(self, path: str, options: SourceOptions) -> None:
@@ -82,6 +86,9 @@ class CameraConnection:
             ok, image = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
             raise SourceError(f"{self._name} failed: {one_line(error)}") from error
+        if ok and self._sends_jpeg:
+            data = b"" if image is None else image.tobytes()
+            image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
         captured_ns = self._clock.captured_ns(stamp_ms, now_ns)
@@ -105,7 +112,6 @@ class CameraConnection:
             capture.set(cv2.CAP_PROP_FOURCC, code)
             self._require("format", _FOURCC[options.format], _fourcc_name(capture.get(cv2.CAP_PROP_FOURCC)))
             if options.format == NV12:
-                capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
                 self._pixel_format = NV12
         if options.size is not None:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
@@ -123,6 +129,9 @@ class CameraConnection:
             if not (capture.set(cv2.CAP_PROP_EXPOSURE, ticks) and manual):
                 self._require("exposure_ms", f"{options.exposure_ms:g}", "none that can be set")
         capture.set(cv2.CAP_PROP_BUFFERSIZE, options.buffers)
+        self._sends_jpeg = _fourcc_name(capture.get(cv2.CAP_PROP_FOURCC)) in _JPEGS
+        if self._sends_jpeg or self._pixel_format == NV12:
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
 
     def _require(self, what: str, wanted: str, found: str) -> None:
         if wanted != found:
