@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from framegate.runtime.capture_clock import DriverClock
+from framegate.runtime.capture_clock import ArrivalClock, DriverClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import quiet_opencv
 from framegate.runtime.source_images import decode_image
@@ -53,8 +53,8 @@ class CameraConnection:
     """An open V4L2 device; see `Connection`.
 
     With the one buffer that the driver may hold unless more are asked for (some insist on more) the frame read is the
-    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else the moment when the
-    driver hands the frame over, before it is decoded: exposure and transfer then lie before it.
+    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else that of its arrival
+    (`ArrivalClock`), before it is decoded: exposure and transfer then lie before it.
 
     JPEGs are decoded here. OpenCV would complete half a picture with the lower half of the one before.
     """
@@ -62,7 +62,7 @@ class CameraConnection:
     def __init__(self, path: str, options: SourceOptions) -> None:
         _require_device(path)
         self._name = f"camera {path}"
-        self._clock = DriverClock()
+        self._clock, self._arrivals = DriverClock(), ArrivalClock(options.buffers)
         # By path, not by number: a link is resolved, and one camera has one name in all messages.
         self._capture = cv2.VideoCapture(os.path.realpath(path), cv2.CAP_V4L2)
         try:
@@ -79,6 +79,7 @@ class CameraConnection:
 
     def read(self) -> Captured:
         """The next frame; a camera that goes silent breaks off after four seconds."""
+        asked_ns = time.monotonic_ns()
         try:
             grabbed = self._capture.grab()
             now_ns = time.monotonic_ns()
@@ -91,8 +92,11 @@ class CameraConnection:
             image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
+        arrived_ns = self._arrivals.captured_ns(asked_ns, now_ns)
         captured_ns = self._clock.captured_ns(stamp_ms, now_ns)
-        return Captured(image, captured_ns, self._pixel_format, "driver" if self._clock.trusted else "arrival")
+        if self._clock.trusted:
+            return Captured(image, captured_ns, self._pixel_format, "driver")
+        return Captured(image, arrived_ns, self._pixel_format)
 
     def close(self) -> None:
         """Close the device."""

@@ -201,6 +201,34 @@ def test_a_late_reader_gets_the_newest_picture(serve: Serve) -> None:
         assert source.status.skipped >= 20
 
 
+def test_a_picture_that_waited_while_nobody_read_is_as_old_as_it_may_be(serve: Serve) -> None:
+    sent, go_on = threading.Event(), threading.Event()
+
+    def answer(handler: Handler) -> None:
+        handler.begin()
+        for picture in PICTURES[:3]:
+            handler.send(picture, pause_s=0.02)
+        sent.set()
+        go_on.wait(HANG)
+        for picture in PICTURES[10:13]:
+            handler.send(picture, pause_s=0.05)
+
+    with open_source(serve(answer).uri, SourceOptions(open_timeout_s=2.0, read_timeout_s=2.0)) as source:
+        first = source.read()
+        assert first is not None
+        assert sent.wait(HANG)
+        time.sleep(0.5)  # held up: a picture waits meanwhile
+        asked = time.monotonic_ns()
+        (late,) = take(source, 1)
+        assert read_frame_number(late.image) == 2
+        assert first.captured_ns < late.captured_ns < asked - 300_000_000
+        go_on.set()
+        for frame in take(source, 2):
+            assert (time.monotonic_ns() - frame.captured_ns) < 200_000_000 or read_frame_number(frame.image) < 12
+            assert frame.captured_ns > asked
+    assert source.status.timestamps == "arrival"
+
+
 def test_a_killed_server_gives_no_frames_until_it_is_back(serve: Serve) -> None:
     server = serve(endless)
     with open_source(server.uri, QUICK) as source:
@@ -492,6 +520,7 @@ def test_warm_up_flip_and_rate_on_a_stream(serve: Serve) -> None:
         numbers = [read_frame_number(image) for image in turned]
         assert numbers[0] >= 3
         periods = np.diff([frame.captured_ns for frame in frames])
-        assert periods.min() >= 0.9e9 / 20
+        assert periods.mean() >= 0.9e9 / 20
+        assert periods.min() >= 0.4e9 / 20
         assert source.status.skipped >= 3
         assert [frame.frame_id for frame in frames] == list(range(6))
