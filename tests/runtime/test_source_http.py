@@ -368,16 +368,21 @@ def test_a_damaged_picture_is_bad_input_and_not_half_the_one_before(serve: Serve
 
 
 def test_another_size_in_mid_stream_is_the_wrong_size(serve: Serve) -> None:
+    turn = threading.Semaphore(1)
+
     def answer(handler: Handler) -> None:
         handler.begin()
         for picture in [*PICTURES[:5], *LARGER[5:8], *PICTURES[8:12]]:
-            handler.send(picture, pause_s=0.03)
-        time.sleep(0.5)
+            turn.acquire(timeout=HANG)
+            handler.send(picture, pause_s=0)
 
-    with open_source(serve(answer).uri, QUICK) as source:
+    reasons: list[tuple[Reason, ...]] = []
+    with open_source(serve(answer).uri, SourceOptions(read_timeout_s=HANG)) as source:
         health = CameraHealth(source.frame_size, source.fixed_size)
-        reasons = {read_frame_number(f.image): health.check(f.image)[0] for f in take(source, 12)}
-    assert [number for number, why in reasons.items() if Reason.WRONG_SIZE in why] == [5, 6, 7]
+        for _ in range(12):
+            reasons += [health.check(frame.image)[0] for frame in take(source, 1)]
+            turn.release()
+    assert [Reason.WRONG_SIZE in why for why in reasons] == [k in (5, 6, 7) for k in range(12)]
 
 
 def test_close_ends_a_read_that_waits_for_a_dead_server(serve: Serve) -> None:
