@@ -333,6 +333,28 @@ def test_fps_plays_files_and_pictures_and_skip_leaves_the_first_out(tmp_path: Pa
         assert all(frame.captured_ns - started >= (frame.frame_id + 2) * 10 * MS for frame in frames)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [SourceOptions(), SourceOptions(skip=3), SourceOptions(fps=100, flip="180"), SourceOptions(fps=200, skip=1)],
+    ids=["plain", "skip", "fps and flip", "fps and skip"],
+)
+def test_ages_in_a_loop_are_those_of_a_camera(tmp_path: Path, options: SourceOptions) -> None:
+    """Later than the frame before (equal times are a STALE_FRAME), after the call began, and not in the future."""
+    write_video(tmp_path / "a.avi", 5)
+    pictures(tmp_path, 4)
+    for uri in (str(tmp_path / "a.avi"), str(tmp_path / "*.png"), "synthetic://?width=128&height=64&fps=100&frames=4"):
+        if options.fps is not None and uri.startswith("synthetic"):
+            continue
+        latest = 0
+        with open_source(uri, options, loop=True) as source:
+            for _ in range(12):
+                asked = time.monotonic_ns()
+                frame = source.read()
+                assert frame is not None
+                assert max(latest, asked) < frame.captured_ns <= time.monotonic_ns()
+                latest = frame.captured_ns
+
+
 def test_patterns_of_file_names(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -204,10 +204,12 @@ def test_a_server_that_comes_back_with_another_size_is_the_wrong_size(server: Rt
         assert frame is not None
         assert Reason.WRONG_SIZE not in health.check(frame.image)[0]
         server.kill()
+        killed_ns = time.monotonic_ns()
         server.process = server.restarted(tmp_path / "wide.avi").process
         while source.status.reconnects == 0:
             frame = source.read()
         assert frame is not None
+        assert killed_ns < frame.captured_ns <= time.monotonic_ns()
         assert frame.image.shape == (240, 400, 3)
         assert Reason.WRONG_SIZE in health.check(frame.image)[0]
 

@@ -172,17 +172,22 @@ meanwhile, error = len(later) - held, source.status.error
 is_now("ok")
 while len(later) < held + 5:
     time.sleep(0.01)
-state, reconnects = source.status.state, source.status.reconnects
+age, state, reconnects = age_ms(later[-1]), source.status.state, source.status.reconnects
 source.close()
 reader.join(20)
-ids = [frame.frame_id for frame in before + later][:10]
-tell(meanwhile=meanwhile, error=error, state=state, reconnects=reconnects, ids=ids)
+frames = before + later
+tell(meanwhile=meanwhile, error=error, state=state, reconnects=reconnects, ids=[f.frame_id for f in frames][:10],
+     age=age, stamps=source.status.timestamps,
+     forwards=all(a.captured_ns < b.captured_ns for a, b in zip(frames, frames[1:])))
 """,
     )
     assert found["meanwhile"] == 0
     assert "camera /dev/full" in found["error"]
     assert "No such device" in found["error"]
     assert (found["state"], found["reconnects"], found["ids"]) == ("open", 1, list(range(10)))
+    assert found["stamps"] == "driver"  # which are 20 ms old here
+    assert 20 <= found["age"] < 800  # less than the time it was away
+    assert found["forwards"]
     assert "trying to reconnect, no frames meanwhile" in told
     assert "delivers again" in told
 
