@@ -10,6 +10,7 @@ from pathlib import Path
 from framegate.runtime.errors import SinkError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.realtime import spin_us
+from framegate.runtime.source_options import hide_passwords
 
 MOST_STREAMS = 8
 BACK_TO_BACK, SOURCE = "back-to-back", "source"
@@ -24,7 +25,7 @@ def command_of(arguments: argparse.Namespace) -> str:
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [option] if one is True else [option, str(one)]
-    return shlex.join(words)
+    return shlex.join(hide_passwords(word) for word in words)
 
 
 def wants_scenarios(arguments: argparse.Namespace) -> bool:

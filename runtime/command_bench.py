@@ -42,6 +42,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.realtime import WAITING, spin_us
 from framegate.runtime.session import Session
 from framegate.runtime.source import open_source
+from framegate.runtime.source_options import hide_passwords
 from framegate.runtime.verdict import Image
 
 
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = frame_size(arguments.size, bundle.preprocess)
     if arguments.source:
         images = read_frames(arguments.source)
-        source, size = arguments.source, (images[0].shape[1], images[0].shape[0])
+        source, size = hide_passwords(arguments.source), (images[0].shape[1], images[0].shape[0])
     else:
         images = bench.synthetic_frames(HELD, *size)
         source = "moving test pattern"

@@ -16,7 +16,7 @@ from framegate.runtime.capture_clock import ArrivalClock
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.source import BaseSource, quiet_opencv
 from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
-from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.source_options import SourceOptions, hide_passwords
 from framegate.runtime.verdict import BGR, NV12
 from framegate.runtime.watched_capture import WatchedCapture
 
@@ -53,7 +53,7 @@ def open_gstreamer(uri: str, options: SourceOptions) -> tuple[BaseSource, Source
         options.require_only("a GStreamer pipeline", _GST_OPTIONS)
         wanted = uri[len("gst://") :] if uri.lower().startswith("gst://") else uri
         pipeline, nv12 = with_sink(wanted, options.format)
-        name, left = wanted.strip(), options
+        name, left = hide_passwords(wanted.strip()), options
     _require_gstreamer(name)
 
     given_up: WatchedCapture | None = None
@@ -153,8 +153,9 @@ class GStreamerConnection:
             raise SourceError(self._silence) from None
         if not opened:
             self._capture.release()
+            shown = hide_passwords(pipeline.partition(" ! appsink")[0])
             raise SourceError(
-                f"{self._name} does not run; `gst-launch-1.0 {pipeline.partition(' ! appsink')[0]} ! fakesink` "
+                f"{self._name} does not run; `gst-launch-1.0 {shown} ! fakesink` "
                 "says why; is every plugin installed, and is no other program using the camera?"
             )
         self.frame_size, self.fps = size_and_rate(self._capture)

@@ -19,9 +19,9 @@ from framegate.runtime.stream_mjpeg import MjpegConnection, open_http
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _ENVIRONMENT = threading.Lock()
 _SCALES_SINCE = 4, 13
-_BACKLOG_S = 2.0
-_AT_ONCE_S = 0.004
-"""A frame that took less to get had been waiting."""
+_BACKLOG_NS = 2_000_000_000
+_AT_ONCE_NS = 4_000_000
+"""A frame that took less to get, decoding included, had been waiting."""
 
 
 def open_stream(uri: str, options: SourceOptions) -> BaseSource:
@@ -81,15 +81,11 @@ class FfmpegConnection:
     def read(self) -> Captured:
         """The next frame; after opening, the first one that was not waiting already."""
         skipped = 0
-        started = time.monotonic()
-        while True:
-            before = time.monotonic()
-            self._grab()
-            now_ns = time.monotonic_ns()
-            at_once = now_ns / 1e9 - before < _AT_ONCE_S
-            if self._fresh or not at_once or now_ns / 1e9 - started > _BACKLOG_S:
-                break
+        asked_ns = started_ns = time.monotonic_ns()
+        now_ns = self._grab()
+        while not self._fresh and now_ns - asked_ns < _AT_ONCE_NS and now_ns - started_ns < _BACKLOG_NS:
             skipped += 1
+            asked_ns, now_ns = now_ns, self._grab()
         self._fresh = True
         ok, image = self._capture.retrieve()
         if not ok or image is None:
@@ -101,15 +97,17 @@ class FfmpegConnection:
         """Close the connection."""
         self._capture.release()
 
-    def _grab(self) -> None:
-        before = time.monotonic()
+    def _grab(self) -> int:
+        """Wait for a frame; returns when it was there, in ns of the monotonic clock."""
+        asked_ns = time.monotonic_ns()
         try:
             ok = self._capture.grab()
         except cv2.error as error:
             raise SourceError(f"{self._name} failed: {one_line(error)}") from error
+        now_ns = time.monotonic_ns()
         if ok:
-            return
-        if time.monotonic() - before >= 0.9 * self._read_timeout_s:
+            return now_ns
+        if now_ns - asked_ns >= 0.9e9 * self._read_timeout_s:
             raise SourceError(f"{self._name}: nothing usable for {self._read_timeout_s:g} s")
         raise SourceError(f"{self._name} broke off: the server closed it, or sent what is no video")
 

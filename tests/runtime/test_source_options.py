@@ -16,7 +16,7 @@ from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.source import open_source
 from framegate.runtime.source_adjust import AdjustedSource
 from framegate.runtime.source_live import FIRST_DELAY_S, LONGEST_DELAY_S, Captured, Connection, LiveSource
-from framegate.runtime.source_options import SourceOptions, parse_size
+from framegate.runtime.source_options import SourceOptions, hide_passwords, parse_size
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
 from framegate.runtime.stream_address import StreamAddress
 from framegate.runtime.verdict import Image
@@ -439,6 +439,34 @@ def test_what_a_source_would_ignore_is_refused(uri: str, options: SourceOptions,
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("rtmp://me:s3cret@camera/x", "rtmp://me:***@camera/x"),
+        ("rtmp://me:s3:c@ret@camera/x", "rtmp://me:***@camera/x"),
+        (
+            "rtspsrc location=rtsp://me:s3cret@camera/x ! decodebin",
+            "rtspsrc location=rtsp://me:***@camera/x ! decodebin",
+        ),
+        ("rtspsrc user-id=me user-pw=s3cret ! decodebin", "rtspsrc user-id=me user-pw=*** ! decodebin"),
+        ('souphttpsrc proxy-pw="s3 cret" ! jpegdec', "souphttpsrc proxy-pw=*** ! jpegdec"),
+        ("http://camera:8080/a@b", "http://camera:8080/a@b"),
+        ("C:/clips/a:b@c.mp4", "C:/clips/a:b@c.mp4"),
+    ],
+)
+def test_passwords_are_not_shown(typed: str, shown: str) -> None:
+    assert hide_passwords(typed) == shown
+
+
+@pytest.mark.parametrize(
+    "uri", ["rtmp://me:s3cret@camera/x", "rtspsrc location=rtsp://me:s3cret@127.0.0.1/x ! nothing"]
+)
+def test_no_message_shows_a_password(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"me:\*\*\*@") as caught:
+        open_source(uri)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_addresses() -> None:
