@@ -14,7 +14,7 @@ import cv2
 
 from framegate.runtime.capture_clock import ArrivalClock
 from framegate.runtime.errors import SourceError, UsageError
-from framegate.runtime.source import BaseSource, quiet_opencv
+from framegate.runtime.source import BaseSource, opencv_is_at_least, quiet_opencv
 from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions, hide_passwords
 from framegate.runtime.verdict import BGR, NV12
@@ -149,6 +149,7 @@ class GStreamerConnection:
         self._clock = ArrivalClock()
         try:
             opened = capture.isOpened()
+            self.frame_size, self.fps = size_and_rate(capture)
         except TimeoutError:
             raise SourceError(self._silence) from None
         if not opened:
@@ -158,7 +159,6 @@ class GStreamerConnection:
                 f"{self._name} does not run; `gst-launch-1.0 {shown} ! fakesink` "
                 "says why; is every plugin installed, and is no other program using the camera?"
             )
-        self.frame_size, self.fps = size_and_rate(self._capture)
 
     def read(self) -> Captured:
         """The newest frame."""
@@ -182,7 +182,7 @@ class GStreamerConnection:
 
 def _open(pipeline: str, timeout_s: float) -> cv2.VideoCapture | WatchedCapture:
     """Open a pipeline that is given up when it is silent for so long."""
-    if tuple(map(int, cv2.__version__.split(".")[:2])) < _TIMEOUTS_SINCE:
+    if not opencv_is_at_least(*_TIMEOUTS_SINCE):
         return WatchedCapture(pipeline, cv2.CAP_GSTREAMER, timeout_s)
     timeout = round(timeout_s * 1000)
     parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]

@@ -10,7 +10,7 @@ import cv2
 
 from framegate.runtime.capture_clock import StreamClock
 from framegate.runtime.errors import SourceError
-from framegate.runtime.source import BaseSource, quiet_opencv
+from framegate.runtime.source import BaseSource, opencv_is_at_least, quiet_opencv
 from framegate.runtime.source_live import Captured, Connection, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.stream_address import StreamAddress, why_no_video
@@ -118,7 +118,7 @@ def _require_scaling(address: StreamAddress) -> None:
     Raises:
         SourceError: It is older than 4.13.
     """
-    if tuple(map(int, cv2.__version__.split(".")[:2])) >= _SCALES_SINCE:
+    if opencv_is_at_least(*_SCALES_SINCE):
         return
     advice = "pip install --upgrade opencv-python-headless"
     if address.scheme in ("rtsp", "rtsps"):
