@@ -33,6 +33,7 @@ from framegate.runtime.bench import BLOCK, configurations  # noqa: E402
 from framegate.runtime.bench_machine import Usage  # noqa: E402
 from framegate.runtime.bench_page import page  # noqa: E402
 from framegate.runtime.bench_record import head, write_record, write_text  # noqa: E402
+from framegate.runtime.bench_report import left_out_lines  # noqa: E402
 from framegate.runtime.bench_stream import HELD, BenchStream, FrameFeed, read_frames  # noqa: E402
 from framegate.runtime.bundle import Bundle  # noqa: E402
 from framegate.runtime.command_run import SWITCH_INTERVAL_S  # noqa: E402
@@ -205,8 +206,8 @@ def _print(record: dict[str, Any]) -> None:
             part = row["to_reference"]["p50"]
             line += f"; p50 {part['ratio']:.2f} [{part['low']:.2f}, {part['high']:.2f}] x {row['reference']}"
         say(line)
-    for name, reason in record["left_out"].items():
-        say(f"left out: {name}: {reason}")
+    for line in left_out_lines(record["left_out"]):
+        say(f"left out: {line}")
     for name, found in record["agreement"].items():
         if "same_label" in found:
             say(

@@ -17,6 +17,7 @@ import numpy as np
 from framegate.runtime.backend import load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.telemetry import no_telemetry
 from framegate.runtime.verdict import Image
 
 Answer = tuple[int, float]
@@ -91,7 +92,8 @@ def onnxruntime_rival(bundle: Bundle, precision: str, threads: int | None) -> tu
 
 def openvino_rival(bundle: Bundle, precision: str, threads: int | None) -> tuple[Rival, str]:
     """cv2, a compiled model's call with the hint for latency, NumPy."""
-    import openvino as ov
+    with no_telemetry():  # its thread and its fork would be in everybody's times
+        import openvino as ov
 
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:

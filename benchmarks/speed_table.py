@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from checkout import ROOT, make_importable
 make_importable()
 
 from framegate.runtime.bench_compare import read_record  # noqa: E402
+from framegate.runtime.bench_report import left_out_lines  # noqa: E402
 from framegate.runtime.errors import DataError, FramegateError  # noqa: E402
 from framegate.runtime.stage_clock import STAGES  # noqa: E402
 
@@ -33,18 +35,26 @@ _FIGURES = ("p50_ms", "p99_ms", "p99.9_ms", "max_ms")
 Record = Mapping[str, Any]
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+def _markdown(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * texts + "---:|" * (len(header) - texts)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _circumstances(record: Record) -> str:
-    machine = record["machine"]
-    frames = sorted({row["frames"] for row in record["series"].values()})
-    counted = f"{frames[0]:,}" if len(frames) == 1 else f"{frames[0]:,} to {frames[-1]:,}"
-    return (
-        f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}, {counted} frames each; {record['source']}."
-    )
+def _caption(text: str, record: Record | None = None) -> str:
+    """A paragraph, with where, when and on what it was measured."""
+    if record is not None:
+        machine, source = record["machine"], record["source"]
+        source = source if "://" in source else source.rpartition("/")[2]
+        frames = sorted({row["frames"] for row in record["series"].values()})
+        counted = f"{frames[0]:,}" if len(frames) == 1 else f"{frames[0]:,} to {frames[-1]:,}"
+        text += (
+            f" {counted} frames a row from {source}; {machine['cores']} cores of {machine['cpu']}, {machine['date']}."
+        )
+        if frames[0] < 1000:
+            text += " Of fewer than 1,000 frames the p99.9 is the longest."
+    unbroken = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    lines = textwrap.fill(unbroken, 120, break_on_hyphens=False, break_long_words=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ") + "\n\n"
 
 
 def _spread(part: Mapping[str, float]) -> str:
@@ -63,12 +73,18 @@ def latency(record: Record) -> str:
                 _spread(row["ratio_p50_spread"]),
             ]
         )
-    header = ["engine / precision, ms", "p50", "p99", "p99.9", "max", "p50 to the bare loop's"]
+    caption = _caption(
+        "**One frame after the other.** Capture to verdict, and in brackets the bare loop: resize, normalise and the "
+        "engine's call on the same frame, nothing else. p50 is the median; one frame in 100 takes longer than p99, one "
+        "in 1,000 longer than p99.9. Last column: the medians divided, with the 95 % interval.",
+        record,
+    )
+    header = ["engine / precision", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms", "p50 : bare loop's p50"]
     startup, memory = record["startup_s"], record["memory"]
-    after = f"\n\nIn brackets the bare loop. Start-up, new process to first verdict: median {startup['median']:.2f} s."
+    after = f"\n\nFrom the start of a new process to its first verdict: {startup['median']:.2f} s (median)."
     if memory:
-        after += f" Resident memory over {memory['frames']:,} frames: {memory['growth_mib']:+.1f} MiB."
-    return f"{_circumstances(record)}\n\n{_markdown(header, rows)}{after}"
+        after += f" Growth of resident memory over {memory['frames']:,} frames: {memory['growth_mib']:+.1f} MiB."
+    return caption + _markdown(header, rows) + after + _left_out(record, "cpu-latency.json")
 
 
 def stages(record: Record) -> str:
@@ -78,8 +94,20 @@ def stages(record: Record) -> str:
         if "stages" in row:
             means = [row["stages"][stage]["mean_ms"] for stage in STAGES]
             rows.append([name, *(f"{mean:.3f}" for mean in (*means, sum(means), row["hand_over"]["mean_ms"]))])
-    header = ["mean, ms", *(stage.replace("_", " ") for stage in STAGES), "capture to verdict", "then hand-over"]
-    return _markdown(header, rows)
+    caption = _caption(
+        "**Where the time goes**, same run: mean milliseconds of a frame. The stages follow each other and add up to "
+        "capture to verdict; after that the verdict is handed over to whoever waits for it."
+    )
+    header = [
+        "engine / precision",
+        *(_STAGE_NAMES.get(stage, stage) for stage in STAGES),
+        "**capture to verdict**",
+        "then hand-over",
+    ]
+    return caption + _markdown(header, rows)
+
+
+_STAGE_NAMES = {"wait_for_frame": "wait for frame", "health": "camera check"}
 
 
 def rivals(record: Record) -> str:
@@ -87,19 +115,42 @@ def rivals(record: Record) -> str:
     rows = []
     for name, row in record["series"].items():
         part = row.get("to_reference")
+        bundle = row["bundle"]
         rows.append(
-            [name, *(f"{row[key]:.2f}" for key in _FIGURES), *(_spread(part[key]) if part else "1" for key in _SPREADS)]
+            [
+                bundle,
+                name.removeprefix(f"{bundle}: "),
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                *(_spread(part[key]) if part else "1" for key in ("p50", "p99")),
+            ]
         )
-    left_out = "".join(f" Left out: {name} ({reason})." for name, reason in record["left_out"].items())
-    header = ["bundle: tool, ms", "p50", "p99", "p99.9", "max", "p50 to the default's", "p99 to the default's"]
-    return f"{_circumstances(record)}{left_out}\n\n{_markdown(header, rows)}"
+    caption = _caption(
+        "**Against what one would write or pick instead**, in turns within one process. framegate: capture to verdict, "
+        "through the whole pipeline. The others: a plain loop from a frame in memory to label and entropy, without "
+        "camera check, thresholds or the age of a frame. Last two columns: divided by framegate's default, the "
+        "bundle's first row, with the 95 % interval; above 1 is slower.",
+        record,
+    )
+    header = ["bundle", "who", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms", "p50 : default's", "p99 : default's"]
+    return caption + _markdown(header, rows, texts=2) + _left_out(record, "latency-rivals.json")
 
 
-_SPREADS = ("p50", "p99")
+def _left_out(record: Record, file: str) -> str:
+    lines = "\n".join(f"- {line}" for line in left_out_lines(record.get("left_out", {})))
+    return f"\n\nCould not run on that machine (in full in `benchmarks/results/{file}`):\n\n{lines}" if lines else ""
+
+
+def streams(record: Record) -> str:
+    """Several cameras."""
+    return _paced(record, "**Several cameras at once**, which fire at the same moment.")
 
 
 def scenarios(record: Record) -> str:
-    """Cameras, load, tuning."""
+    """One camera, load, tuning."""
+    return _paced(record, "**One camera**, alone and beside a foreign process that keeps the last core busy (load).")
+
+
+def _paced(record: Record, what: str) -> str:
     rows = []
     for name, row in record["series"].items():
         part = row.get("to_untuned")
@@ -112,8 +163,14 @@ def scenarios(record: Record) -> str:
                 _spread(part["p99.9"]) if part else "",
             ]
         )
-    header = ["scenario, ms", "p50", "p99", "p99.9", "max", "dropped", "of one core", "p99.9 to the untuned"]
-    return f"{record['configuration']}. {_circumstances(record)}\n\n{_markdown(header, rows)}"
+    caption = _caption(
+        f"{what} Capture to verdict at the camera's pace, {record['configuration']}; realtime: with `--realtime`. "
+        "Dropped: overtaken by a newer frame before their turn. CPU: all threads, 100 % is one core. Last column: "
+        "divided by the row without realtime, with the 95 % interval; below 1 is better.",
+        record,
+    )
+    header = ["frames", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms", "dropped", "CPU", "p99.9 : without realtime"]
+    return caption + _markdown(header, rows)
 
 
 _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
@@ -121,7 +178,7 @@ _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "stages": ("cpu-latency.json", stages),
     "rivals": ("latency-rivals.json", rivals),
     "scenarios": ("latency-scenarios.json", scenarios),
-    "streams": ("latency-streams.json", scenarios),
+    "streams": ("latency-streams.json", streams),
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import openvino as ov
-
 from framegate.runtime.backend import Tensor
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
+from framegate.runtime.telemetry import no_telemetry
+
+with no_telemetry():
+    import openvino as ov
 
 _SMALL_S = 0.002
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other

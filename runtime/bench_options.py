@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shlex
 from pathlib import Path
 
 from framegate.runtime.errors import SinkError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.realtime import spin_us
+from framegate.runtime.source_options import hide_passwords
 
 MOST_STREAMS = 8
 BACK_TO_BACK, SOURCE = "back-to-back", "source"
@@ -24,7 +25,7 @@ def command_of(arguments: argparse.Namespace) -> str:
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [option] if one is True else [option, str(one)]
-    return shlex.join(words)
+    return shlex.join(hide_passwords(word) for word in words)
 
 
 def wants_scenarios(arguments: argparse.Namespace) -> bool:
@@ -57,12 +58,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     if arguments.source and arguments.size:
         raise UsageError("--size is that of the synthetic frames; those of --source have their own")
     paces(arguments)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if arguments.realtime == "spin" and max(arguments.streams or [1]) >= cores:
-        raise UsageError(
-            f"--realtime spin takes a core for every stream and needs one more; here are {cores}: take fewer --streams "
-            "or --realtime block"
-        )
+    spin_us(arguments.realtime, None, max(arguments.streams or [1]))
     for path, what in ((arguments.out, "results"), (arguments.html, "page")):
         if path and not path.parent.is_dir():
             raise SinkError(f"{what} {path}: the folder {path.parent} does not exist")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from framegate.runtime.stage_clock import STAGES
 
 Record = Mapping[str, Any]
 _FIGURES = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "max_ms")
+_PRECISION = re.compile(r"[ /](fp32|fp16|int8)\b")
+_PREAMBLE = re.compile(r"^(?:\w+(?:Error|Exception): |backend '[\w-]+' was asked for, but )+")
+_FIRST_SENTENCE = re.compile(r"[;(]|\. |\n")
 
 
 def tables(record: Record) -> list[Table]:
@@ -53,6 +57,24 @@ def lines(record: Record) -> list[str]:
             said.append(f"{name}: {row['tuning']}")
             said += [f"{name}: {figure} {spread(part)} of untuned" for figure, part in row["to_untuned"].items()]
     return said
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
+    """Who was left out and why, in one short line a reason.
+
+    Args:
+        left_out: Name, with or without its precision -> the whole reason, of which the first sentence is taken.
+    """
+    groups: dict[str, dict[str, list[str]]] = {}
+    for name, reason in left_out.items():
+        why = _FIRST_SENTENCE.split(_PREAMBLE.sub("", reason), maxsplit=1)[0].strip()
+        precision = _PRECISION.search(name)
+        who = name if precision is None else name[: precision.start()] + name[precision.end() :]
+        groups.setdefault(why, {}).setdefault(who, []).extend([precision[1]] if precision else [])
+    return [
+        ", ".join(f"{who} ({', '.join(sorted(each))})" if each else who for who, each in names.items()) + f": {why}"
+        for why, names in groups.items()
+    ]
 
 
 def spread(part: Mapping[str, float]) -> str:

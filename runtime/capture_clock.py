@@ -3,10 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 _PLAUSIBLE_NS = 1_000_000_000
 _DRIFT = 200e-6
 """How much slower than ours a camera's clock may run: 200 parts per million are several times what quartz clocks do."""
+
+WAITED_NS = 1_000_000
+"""A frame that was handed over sooner had been there when it was asked for."""
+
+
+class ArrivalClock:
+    """Time of arrival of frames that bring no stamp.
+
+    A frame that had to be waited for has just arrived. One that was there already came at some time since its place
+    in the queue became free: it counts as that old, so that a reader which was held up does not take an old frame for a
+    new one.
+
+    Args:
+        depth: Frames that the queue in front can hold.
+    """
+
+    def __init__(self, depth: int = 1) -> None:
+        self._handed_over: deque[int] = deque(maxlen=depth)
+        self._latest = -1
+
+    def captured_ns(self, asked_ns: int, now_ns: int) -> int:
+        """Time of capture in ns of `time.monotonic_ns`, at most `now_ns` and later than that of the frame before.
+
+        Args:
+            asked_ns: When the frame was asked for.
+            now_ns: When it was handed over.
+        """
+        if not self._handed_over or now_ns - asked_ns >= WAITED_NS:
+            self._handed_over.clear()
+            captured = now_ns
+        else:
+            captured = self._handed_over[0]
+        self._handed_over.append(now_ns)
+        self._latest = max(captured, self._latest + 1)
+        return self._latest
 
 
 class DriverClock:

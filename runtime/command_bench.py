@@ -32,15 +32,17 @@ from framegate.runtime.bench_record import (
     write_record,
     write_text,
 )
-from framegate.runtime.bench_report import comparison_table, lines, tables
+from framegate.runtime.bench_report import comparison_table, left_out_lines, lines, tables
 from framegate.runtime.bench_scenarios import Progress, Scenario, measure_scenario
 from framegate.runtime.bench_stream import HELD, read_frames
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.command_run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, say, tell
 from framegate.runtime.errors import UsageError
+from framegate.runtime.realtime import WAITING, spin_us
 from framegate.runtime.session import Session
 from framegate.runtime.source import open_source
+from framegate.runtime.source_options import hide_passwords
 from framegate.runtime.verdict import Image
 
 
@@ -73,7 +75,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     group.add_argument("--load", action="store_true", help="also with a foreign process on the last core, in turns")
     group.add_argument(
         "--realtime",
-        choices=("block", "spin"),
+        choices=WAITING,
         help="also tuned, in turns: no garbage collection, workers on cores of their own, SCHED_FIFO where allowed; "
         "the worker sleeps (block) or looks (spin) until the next frame",
     )
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = frame_size(arguments.size, bundle.preprocess)
     if arguments.source:
         images = read_frames(arguments.source)
-        source, size = arguments.source, (images[0].shape[1], images[0].shape[0])
+        source, size = hide_passwords(arguments.source), (images[0].shape[1], images[0].shape[0])
     else:
         images = bench.synthetic_frames(HELD, *size)
         source = "moving test pattern"
@@ -124,8 +126,8 @@ def _latency(
     arguments: argparse.Namespace, bundle: Bundle, images: list[Image], size: tuple[int, int], progress: Progress
 ) -> dict[str, Any]:
     wanted, left_out = bench.configurations(bundle)
-    for name, reason in left_out.items():
-        tell(f"left out: {name}: {reason}")
+    for line in left_out_lines(left_out):
+        tell(f"left out: {line}")
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
@@ -138,6 +140,7 @@ def _latency(
     return latency_record(results, f"{default}/{precision}") | {
         "startup_s": startup_record(startup),
         "memory": memory,
+        "left_out": left_out,
     }
 
 
@@ -162,7 +165,7 @@ def _scenarios(
                 streams,
                 arguments.load,
                 arguments.realtime is not None,
-                spin_us=1200 * (period_ms or 2.0) if arguments.realtime == "spin" else 0.0,
+                spin_us=spin_us(arguments.realtime, fps, streams),
                 deadline_ms=arguments.deadline_ms or period_ms,
             )
             open_live: Callable[[], Any] | None = (

@@ -17,6 +17,7 @@ from framegate.runtime.backend import BACKENDS
 from framegate.runtime.console import OUT, say
 from framegate.runtime.doctor_gpu import gpu_findings
 from framegate.runtime.native import library
+from framegate.runtime.telemetry import no_telemetry
 
 Finding = tuple[str, bool, str]
 """(what, usable, explanation)."""
@@ -73,7 +74,8 @@ def _compiled() -> Finding:
 def _engine(name: str) -> Finding:
     entry = BACKENDS[name]
     try:
-        module = importlib.import_module(entry.requires)
+        with no_telemetry():
+            module = importlib.import_module(entry.requires)
         devices = _DEVICES[name](module)
     except ImportError as error:
         return f"backend {name}", False, f"{error}; pip install {entry.requires}"

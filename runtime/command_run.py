@@ -21,6 +21,7 @@ from framegate.runtime.health_thresholds import HealthThresholds
 from framegate.runtime.machine import circumstances
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.policy_delays import policy_lines, policy_record
+from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
 from framegate.runtime.report import stats_tables
 from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
@@ -110,6 +111,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
     parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
+    parser.add_argument(
+        "--realtime",
+        choices=WAITING,
+        help="no garbage collection, a core for the worker, SCHED_FIFO where allowed; the worker sleeps (block) or "
+        "looks (spin, which takes a core) until the next frame",
+    )
     add_policy_options(parser)
     parser.set_defaults(run=run)
 
@@ -129,13 +136,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.backend != "auto":
         tell(f"framegate: {session.describe()}")
     with contextlib.ExitStack() as stack:
-        realtime = not arguments.as_fast_as_possible
-        source = open_source(arguments.source, options, realtime=realtime, loop=arguments.loop)
+        paced = not arguments.as_fast_as_possible
+        source = open_source(arguments.source, options, realtime=paced, loop=arguments.loop)
         stack.callback(source.close)
         if not source.fixed_size and (policy.debounce or policy.warm_up):
             raise UsageError(
                 f"source {arguments.source!r}: images of a folder do not follow each other in time, so they have no "
                 "--debounce and no --warm-up; leave both out"
+            )
+        if arguments.realtime and not source.live:
+            raise UsageError(
+                f"--realtime is for frames that come by themselves; those of {arguments.source!r} wait until they are "
+                "read: leave it out"
             )
         if faults:
             source = FaultInjector(source, faults, load_plugins((fault.kind for fault in faults), session.bundle, rois))
@@ -147,6 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
             # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
             lossless=not source.live,
             keep_frames=arguments.video is not None,
+            spin_us=spin_us(arguments.realtime, source.fps),
         )
         # Files are replaced last, when everything else that was asked for is known to be possible.
         require_distinct(arguments.source, arguments.jsonl, arguments.video)
@@ -157,11 +170,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.jsonl:
             sinks.append(JsonLinesSink(arguments.jsonl))
             stack.callback(sinks[-1].close)
-        code, ending = _consume(pipeline, source, sinks)
+        code, ending, tuning = _consume(pipeline, source, sinks, arguments.realtime is not None)
     if arguments.json:
         about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
         about |= {"model": session.describe(), "machine": circumstances()}
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
+        about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
         say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
     else:
         for table in stats_tables(pipeline.stats):
@@ -190,24 +204,36 @@ def require_distinct(source: str, *outputs: Path | None) -> None:
         taken.add(output.resolve())
 
 
-def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink]) -> tuple[int, str]:
-    """Run to the end. Returns the exit code and one line about why it is not 0; what was judged is written."""
+def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool) -> tuple[int, str, Tuning | None]:
+    """Run to the end. What was judged is written, whatever happens.
+
+    Returns:
+        The exit code, one line about why it is not 0, and what real-time tuning achieved.
+    """
     previous = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     unusable: list[str] = []
     try:
-        with pipeline:
+        with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
+            if tuning is not None:
+                _tell_tuning(tuning)
             code, ending = _drain(pipeline, source, sinks, unusable)
     finally:
         sys.setswitchinterval(previous)
     bad = pipeline.stats.rejected_by_reason[Reason.BAD_INPUT.value]
     if code == 0 and not pipeline.stats.frames:
-        return 1, "the source delivered no frame"
+        return 1, "the source delivered no frame", tuning
     if code == 0 and bad:
         for line in unusable:
             tell(f"framegate: {line}")
-        return 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)"
-    return code, ending
+        return 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)", tuning
+    return code, ending, tuning
+
+
+def _tell_tuning(tuning: Tuning) -> None:
+    tell(f"framegate: real time: {'; '.join(tuning.applied)}")
+    for problem in tuning.refused:
+        tell(f"framegate: real time, NOT allowed: {problem}")
 
 
 def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:

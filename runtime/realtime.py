@@ -33,6 +33,10 @@ from framegate.runtime.pipeline import Pipeline
 
 PRIORITY = 50
 """Of SCHED_FIFO, 1 to 98: above ordinary processes, with room for what the system's own threads need."""
+WAITING = ("block", "spin")
+"""How a worker may wait for the next frame: asleep, or looking for it."""
+_LOOKED = 1.2  # periods of the camera: a frame that comes a little late is still met awake
+_USUAL_FPS = 30.0
 _T = TypeVar("_T")
 
 
@@ -50,6 +54,28 @@ class Tuning:
 
     def __str__(self) -> str:
         return "; ".join([*self.applied, *(f"NOT: {problem}" for problem in self.refused)])
+
+
+def spin_us(waiting: str | None, fps: float | None, streams: int = 1) -> float:
+    """How long a worker looks for the next frame before it sleeps, for `Pipeline`, in microseconds.
+
+    Args:
+        waiting: One of `WAITING`; None, without real-time tuning, sleeps.
+        fps: Frames per second of the source; None if it does not say, and then 30.
+        streams: Pipelines of this process.
+
+    Raises:
+        UsageError: Workers that look would leave no core to anybody else.
+    """
+    if waiting != "spin":
+        return 0.0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if streams >= cores:
+        raise UsageError(
+            f"--realtime spin takes a core for every stream and needs one more: {streams + 1} in all, this process may "
+            f"use {cores}; take {'--realtime block' if streams == 1 else 'fewer --streams or --realtime block'}"
+        )
+    return _LOOKED * 1e6 / (fps or _USUAL_FPS)
 
 
 @contextmanager

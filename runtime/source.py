@@ -215,6 +215,11 @@ def open_source(uri: str, options: SourceOptions | None = None, *, realtime: boo
     return AdjustedSource(source, flip=left.flip, skip=left.skip, fps=left.fps)
 
 
+def opencv_is_at_least(major: int, minor: int) -> bool:
+    """Whether OpenCV is of this version or a later one."""
+    return tuple(map(int, cv2.__version__.split(".")[:2])) >= (major, minor)
+
+
 @functools.cache
 def quiet_opencv() -> None:
     """Keep OpenCV and FFmpeg from writing to stderr: our own errors say the same in one line.

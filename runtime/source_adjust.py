@@ -17,9 +17,10 @@ class AdjustedSource(BaseSource):
         source: The source; closed along with this one.
         flip: A key of `FLIPS`.
         skip: Frames left out at the start and after every reconnection.
-        fps: Frames captured sooner after the last one than this rate allows are left out; None: none are.
+        fps: Frames that come sooner than this rate allows are left out; None: none are.
 
-    The limit looks at times of capture and allows a tenth of a period of jitter.
+    The limit looks at times of capture. It keeps a schedule, so that 30 frames a second limited to 20 become 20 and not
+    15; allows a tenth of a period of jitter; makes up for half a period, and for none after a pause.
     """
 
     def __init__(self, source: Source, *, flip: str = "none", skip: int = 0, fps: float | None = None) -> None:
@@ -27,8 +28,8 @@ class AdjustedSource(BaseSource):
         self._flip = FLIPS[flip]
         self._skip = self._to_skip = skip
         self._connections = source.status.reconnects
-        self._period_ns = round(0.9e9 / fps) if fps else 0
-        self._last_ns: int | None = None
+        self._period_ns = round(1e9 / fps) if fps else 0
+        self._due_ns = 0
         rate = source.fps if fps is None or (source.fps is not None and source.fps < fps) else fps
         super().__init__(
             source.name,
@@ -50,7 +51,6 @@ class AdjustedSource(BaseSource):
             if self._is_left_out(frame):
                 self.status.skipped += 1
                 continue
-            self._last_ns = frame.captured_ns
             image = frame.image
             if self._flip is not None and image.size:  # an unreadable file has no pixels
                 image = flip_image(image, frame.pixel_format, self._flip)
@@ -63,4 +63,9 @@ class AdjustedSource(BaseSource):
         if self._to_skip > 0:
             self._to_skip -= 1
             return True
-        return self._last_ns is not None and frame.captured_ns - self._last_ns < self._period_ns
+        if frame.captured_ns < self._due_ns - self._period_ns // 10:
+            return True
+        paused = frame.captured_ns - self._due_ns > self._period_ns
+        makes_up = 0 if paused else self._period_ns // 2
+        self._due_ns = max(self._due_ns, frame.captured_ns - makes_up) + self._period_ns
+        return False

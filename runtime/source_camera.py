@@ -10,15 +10,17 @@ from pathlib import Path
 
 import cv2
 
-from framegate.runtime.capture_clock import DriverClock
+from framegate.runtime.capture_clock import ArrivalClock, DriverClock
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import quiet_opencv
+from framegate.runtime.source_images import decode_image
 from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.verdict import BGR, NV12
 
 CAMERA_OPTIONS = ("size", "fps", "format", "exposure_ms", "buffers", "flip", "skip", "reconnect")
 _FOURCC = {"mjpeg": "MJPG", "yuyv": "YUYV", "nv12": "NV12"}
+_JPEGS = ("MJPG", "JPEG")
 _SILENCE = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
 _SILENCE_S = 4
 # V4L2_CID_EXPOSURE_AUTO: 1 is manual; exposure times count in 100 microseconds (videodev2.h).
@@ -51,14 +53,16 @@ class CameraConnection:
     """An open V4L2 device; see `Connection`.
 
     With the one buffer that the driver may hold unless more are asked for (some insist on more) the frame read is the
-    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else the moment when the
-    driver hands the frame over, before it is decoded: exposure and transfer then lie before it.
+    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else that of its arrival
+    (`ArrivalClock`), before it is decoded: exposure and transfer then lie before it.
+
+    JPEGs are decoded here. OpenCV would complete half a picture with the lower half of the one before.
     """
 
     def __init__(self, path: str, options: SourceOptions) -> None:
         _require_device(path)
         self._name = f"camera {path}"
-        self._clock = DriverClock()
+        self._clock, self._arrivals = DriverClock(), ArrivalClock(options.buffers)
         # By path, not by number: a link is resolved, and one camera has one name in all messages.
         self._capture = cv2.VideoCapture(os.path.realpath(path), cv2.CAP_V4L2)
         try:
@@ -75,6 +79,7 @@ class CameraConnection:
 
     def read(self) -> Captured:
         """The next frame; a camera that goes silent breaks off after four seconds."""
+        asked_ns = time.monotonic_ns()
         try:
             grabbed = self._capture.grab()
             now_ns = time.monotonic_ns()
@@ -82,10 +87,16 @@ class CameraConnection:
             ok, image = self._capture.retrieve() if grabbed else (False, None)
         except cv2.error as error:
             raise SourceError(f"{self._name} failed: {one_line(error)}") from error
+        if ok and self._sends_jpeg:
+            data = b"" if image is None else image.tobytes()
+            image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
+        arrived_ns = self._arrivals.captured_ns(asked_ns, now_ns)
         captured_ns = self._clock.captured_ns(stamp_ms, now_ns)
-        return Captured(image, captured_ns, self._pixel_format, "driver" if self._clock.trusted else "arrival")
+        if self._clock.trusted:
+            return Captured(image, captured_ns, self._pixel_format, "driver")
+        return Captured(image, arrived_ns, self._pixel_format)
 
     def close(self) -> None:
         """Close the device."""
@@ -105,7 +116,6 @@ class CameraConnection:
             capture.set(cv2.CAP_PROP_FOURCC, code)
             self._require("format", _FOURCC[options.format], _fourcc_name(capture.get(cv2.CAP_PROP_FOURCC)))
             if options.format == NV12:
-                capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
                 self._pixel_format = NV12
         if options.size is not None:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
@@ -123,6 +133,9 @@ class CameraConnection:
             if not (capture.set(cv2.CAP_PROP_EXPOSURE, ticks) and manual):
                 self._require("exposure_ms", f"{options.exposure_ms:g}", "none that can be set")
         capture.set(cv2.CAP_PROP_BUFFERSIZE, options.buffers)
+        self._sends_jpeg = _fourcc_name(capture.get(cv2.CAP_PROP_FOURCC)) in _JPEGS
+        if self._sends_jpeg or self._pixel_format == NV12:
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
 
     def _require(self, what: str, wanted: str, found: str) -> None:
         if wanted != found:

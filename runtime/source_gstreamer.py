@@ -12,18 +12,20 @@ from dataclasses import replace
 
 import cv2
 
+from framegate.runtime.capture_clock import ArrivalClock
 from framegate.runtime.errors import SourceError, UsageError
-from framegate.runtime.source import BaseSource, quiet_opencv
+from framegate.runtime.source import BaseSource, opencv_is_at_least, quiet_opencv
 from framegate.runtime.source_live import Captured, LiveSource, one_line, size_and_rate
-from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.source_options import SourceOptions, hide_passwords
 from framegate.runtime.verdict import BGR, NV12
+from framegate.runtime.watched_capture import WatchedCapture
 
 _SINK = "appsink drop=true max-buffers=1 sync=false"
 """Newest frame wins: the sink holds one, and a newer one replaces it."""
 _CSI_OPTIONS = ("size", "fps", "format", "exposure_ms", "flip", "skip", "reconnect", "read_timeout_s")
 _GST_OPTIONS = ("fps", "format", "flip", "skip", "reconnect", "read_timeout_s")
 _TIMEOUTS_SINCE = 4, 7
-"""OpenCV's first version with timeouts for pipelines. Older ones wait for a silent pipeline without an end."""
+"""OpenCV's first version with timeouts for pipelines; older ones need a `WatchedCapture`."""
 _CSI_SIZE, _CSI_FPS = (1280, 720), 30.0
 
 
@@ -51,11 +53,20 @@ def open_gstreamer(uri: str, options: SourceOptions) -> tuple[BaseSource, Source
         options.require_only("a GStreamer pipeline", _GST_OPTIONS)
         wanted = uri[len("gst://") :] if uri.lower().startswith("gst://") else uri
         pipeline, nv12 = with_sink(wanted, options.format)
-        name, left = wanted.strip(), options
+        name, left = hide_passwords(wanted.strip()), options
     _require_gstreamer(name)
 
+    given_up: WatchedCapture | None = None
+
     def connect() -> GStreamerConnection:
-        return GStreamerConnection(name, pipeline, options.read_timeout_s, nv12)
+        nonlocal given_up
+        if given_up is not None and given_up.waits:  # a second one would find the camera in use
+            raise SourceError(
+                f"GStreamer pipeline {name} is silent, and OpenCV {cv2.__version__} cannot stop it (4.7 and newer can)"
+            )
+        capture = _open(pipeline, options.read_timeout_s)
+        given_up = capture if isinstance(capture, WatchedCapture) else None
+        return GStreamerConnection(name, pipeline, capture, options.read_timeout_s, nv12)
 
     return LiveSource(name, connect, reconnect=options.reconnect), left
 
@@ -122,40 +133,57 @@ def _require_gstreamer(name: str) -> None:
 
 
 class GStreamerConnection:
-    """A running pipeline; see `Connection`. The time of capture is that of arrival from the pipeline.
+    """A running pipeline; see `Connection`. The time of capture is that of arrival from it (`ArrivalClock`).
 
     Raises:
         SourceError: It does not run.
     """
 
-    def __init__(self, name: str, pipeline: str, read_timeout_s: float, nv12: bool) -> None:
+    def __init__(
+        self, name: str, pipeline: str, capture: cv2.VideoCapture | WatchedCapture, read_timeout_s: float, nv12: bool
+    ) -> None:
         self._name = f"GStreamer pipeline {name}"
+        self._capture = capture
         self._pixel_format = NV12 if nv12 else BGR
-        timeout = round(read_timeout_s * 1000)
-        parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
-        if tuple(map(int, cv2.__version__.split(".")[:2])) < _TIMEOUTS_SINCE:
-            parameters = []  # it refuses to open with any
-        self._capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, parameters)
-        if not self._capture.isOpened():
+        self._silence = f"{self._name} delivered nothing for {read_timeout_s:g} s"
+        self._clock = ArrivalClock()
+        try:
+            opened = capture.isOpened()
+            self.frame_size, self.fps = size_and_rate(capture)
+        except TimeoutError:
+            raise SourceError(self._silence) from None
+        if not opened:
             self._capture.release()
+            shown = hide_passwords(pipeline.partition(" ! appsink")[0])
             raise SourceError(
-                f"{self._name} does not run; `gst-launch-1.0 {pipeline.partition(' ! appsink')[0]} ! fakesink` "
+                f"{self._name} does not run; `gst-launch-1.0 {shown} ! fakesink` "
                 "says why; is every plugin installed, and is no other program using the camera?"
             )
-        self.frame_size, self.fps = size_and_rate(self._capture)
 
     def read(self) -> Captured:
         """The newest frame."""
+        asked_ns = time.monotonic_ns()
         try:
             grabbed = self._capture.grab()
             now_ns = time.monotonic_ns()
             ok, image = self._capture.retrieve() if grabbed else (False, None)
+        except TimeoutError:
+            raise SourceError(self._silence) from None
         except cv2.error as error:
             raise SourceError(f"{self._name} failed: {one_line(error)}") from error
         if not ok or image is None:
-            raise SourceError(f"{self._name} stopped delivering: it ended, or a part of it failed")
-        return Captured(image, now_ns, self._pixel_format)
+            raise SourceError(f"{self._name} stopped delivering: it ended, a part of it failed, or it fell silent")
+        return Captured(image, self._clock.captured_ns(asked_ns, now_ns), self._pixel_format)
 
     def close(self) -> None:
         """Stop the pipeline."""
         self._capture.release()
+
+
+def _open(pipeline: str, timeout_s: float) -> cv2.VideoCapture | WatchedCapture:
+    """Open a pipeline that is given up when it is silent for so long."""
+    if not opencv_is_at_least(*_TIMEOUTS_SINCE):
+        return WatchedCapture(pipeline, cv2.CAP_GSTREAMER, timeout_s)
+    timeout = round(timeout_s * 1000)
+    parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+    return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, parameters)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source import IMAGE_SUFFIXES, Source
-from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.source_options import SourceOptions, hide_passwords
 
 _CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
 _CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
@@ -81,4 +81,4 @@ def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> 
     found = "it is neither a file nor a folder" if exists else "there is no such file or folder"
     if "://" in uri:
         found = "this kind of address is not supported"
-    raise SourceError(f"source {uri!r}: {found if uri else 'nothing was named'}; {_POSSIBLE}")
+    raise SourceError(f"source {hide_passwords(uri)!r}: {found if uri else 'nothing was named'}; {_POSSIBLE}")

@@ -138,7 +138,11 @@ class LiveSource(BaseSource):
             self._connection = None
 
 
-def size_and_rate(capture: cv2.VideoCapture, most: float = 1000.0) -> tuple[tuple[int, int] | None, float | None]:
+class _Stating(Protocol):
+    def get(self, prop: int, /) -> float: ...
+
+
+def size_and_rate(capture: _Stating, most: float = 1000.0) -> tuple[tuple[int, int] | None, float | None]:
     """(width, height) and frames per second that an opened capture states; None for what it does not know.
 
     Args:

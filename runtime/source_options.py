@@ -15,6 +15,8 @@ FLIPS = {"none": None, "horizontal": 1, "vertical": 0, "180": -1}
 """Name -> OpenCV's flip code."""
 FORMATS = ("mjpeg", "yuyv", "nv12")
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_PASSWORD = re.compile(r"""(://[^\s/:@"']*):[^\s/"']+@""")
+_PASSWORD_OPTION = re.compile(r"""\b((?:user|proxy)-pw)\s*=\s*(?:"[^"]*"|'[^']*'|\S+)""")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ class SourceOptions:
             except ValueError as error:
                 raise UsageError(f"source {uri!r}: parameter {key} is {text!r}; expected {error}") from None
         return replace(self, **given)
+
+
+def hide_passwords(text: str) -> str:
+    """What a user typed, without the passwords of addresses in it and of GStreamer's elements, to be shown."""
+    return _PASSWORD_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def parse_size(text: str) -> tuple[int, int]:

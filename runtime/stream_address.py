@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from framegate.runtime.errors import SourceError
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_QUESTION_S = 1.0
+"""For a question that comes on top of the time that an attempt may take."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class StreamAddress:
             raise SourceError(f"stream {scheme}://...: {error}; expected {scheme}://host:port/path") from None
         if not host and scheme != "udp":  # udp://:5000 listens on all addresses
             raise SourceError(f"stream {scheme}://...: there is no host in it; expected {scheme}://host:port/path")
+        if scheme == "udp" and not port:
+            raise SourceError("stream udp://...: there is no port in it; expected udp://host:port")
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         shown = _with_user(parts, f"{parts.username}:***@" if password else f"{user}@" if user else "")
         return cls(uri, shown, _with_user(parts, ""), scheme, host, port, user, password)
@@ -75,6 +80,8 @@ def why_not_connected(address: StreamAddress, error: OSError) -> str:
             f"the certificate of {address.place} is not trusted ({error.verify_message}); if the camera has made it "
             "itself, save it and point the environment variable SSL_CERT_FILE to the file"
         )
+    if isinstance(error, ssl.SSLError):
+        return f"what listens at {address.place} does not speak TLS ({error.reason})"
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {address.place}; is the camera or server running, and is the port right?"
     if isinstance(error, TimeoutError):
@@ -93,18 +100,51 @@ def why_status(code: int, text: str) -> str:
     return f"the server answers {code} {text}".rstrip() + advice.get(code, "")
 
 
-def why_no_rtsp(address: StreamAddress, timeout_s: float) -> str:
-    """Ask an RTSP server that FFmpeg got nothing from what is the matter; empty if it sees nothing wrong.
+def why_no_video(address: StreamAddress, timeout_s: float) -> str:
+    """One sentence about an address from which FFmpeg got nothing.
 
     Args:
         address: Where.
-        timeout_s: For the connection, and for the answer.
+        timeout_s: How long it has been tried; to ask takes at most that, and at most a second, once more.
     """
+    if address.scheme == "udp":
+        return _why_no_udp(address) or (
+            f"nothing that is a video arrived within {timeout_s:g} s; does the sender run, and send to this port?"
+        )
+    reason = _why_no_rtsp(address, min(timeout_s, _QUESTION_S)) if address.scheme in ("rtsp", "rtsps") else ""
+    return reason or f"no video could be read from it within {timeout_s:g} s; is it one?"
+
+
+def _why_no_udp(address: StreamAddress) -> str:
+    """Whether this machine can listen there; empty if it can."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(address.host or "0.0.0.0", address.port, type=socket.SOCK_DGRAM)[
+            0
+        ]
+        with socket.socket(family, kind) as listener:
+            listener.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"another program listens at {address.place}; is a second framegate running?"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return (
+                f"{address.host} is not an address of this machine; udp:// waits for a sender, so name an address of "
+                f"this machine, or all of them: udp://0.0.0.0:{address.port}"
+            )
+        return why_not_connected(address, error)
+    return ""
+
+
+def _why_no_rtsp(address: StreamAddress, timeout_s: float) -> str:
+    """Ask an RTSP server what is the matter; empty if it sees nothing wrong."""
     question = f"DESCRIBE {address.bare} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
     try:
         with socket.create_connection((address.host, address.port), timeout_s) as connection:
-            connection.sendall(question.encode())
-            answer = connection.recv(200).decode("latin-1")
+            if address.scheme == "rtsps":
+                answer = _ask_over_tls(connection, question)
+            else:
+                connection.sendall(question.encode())
+                answer = connection.recv(200).decode("latin-1")
     except OSError as error:
         return why_not_connected(address, error)
     version, _, status = answer.partition("\r\n")[0].partition(" ")
@@ -114,3 +154,11 @@ def why_no_rtsp(address: StreamAddress, timeout_s: float) -> str:
     if code == "401" and address.user:
         return "the server asks for a password, and did not take the one in the address"
     return why_status(int(code), text) if int(code) >= 400 else ""
+
+
+def _ask_over_tls(connection: socket.socket, question: str) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # FFmpeg does not look at it either
+    with context.wrap_socket(connection) as encrypted:
+        encrypted.sendall(question.encode())
+        return encrypted.recv(200).decode("latin-1")

@@ -18,6 +18,7 @@ from http.client import HTTPException, HTTPResponse
 
 import cv2
 
+from framegate.runtime.capture_clock import WAITED_NS
 from framegate.runtime.errors import SourceError
 from framegate.runtime.source_images import decode_image
 from framegate.runtime.source_live import Captured
@@ -81,7 +82,8 @@ def open_http(address: StreamAddress, open_timeout_s: float, read_timeout_s: flo
 class MjpegConnection:
     """One answer of the type multipart/x-mixed-replace, picture by picture; see `Connection`.
 
-    If several pictures have arrived, the newest one is taken and the others are not even decoded.
+    If several pictures have arrived, the newest one is taken and the others are not even decoded. One that need not be
+    waited for arrived at some time since nothing was there to be received, and counts as that old.
     """
 
     def __init__(self, address: StreamAddress, response: HTTPResponse, read_timeout_s: float) -> None:
@@ -92,7 +94,7 @@ class MjpegConnection:
         # Servers disagree about whether the two dashes are part of it.
         self._boundary = b"--" + boundary.encode("latin-1").removeprefix(b"--")
         self._buffer = bytearray()
-        self._received_ns = 0
+        self._empty_ns = time.monotonic_ns()  # when nothing was known to wait in the network's buffers
         self.frame_size: tuple[int, int] | None = None
         self.fps: float | None = None
         try:
@@ -122,10 +124,11 @@ class MjpegConnection:
             newer = self._next_part()
             if newer is not None:
                 picture = newer
-                arrived_ns = self._received_ns
+                arrived_ns = self._empty_ns
                 skipped += 1
                 continue
             if picture is not None and not self._has_arrived():
+                self._empty_ns = time.monotonic_ns()
                 break
             self._receive(deadline if picture is None else None)
         assert picture is not None
@@ -168,6 +171,7 @@ class MjpegConnection:
         Raises:
             SourceError: Nothing does, or no whole picture until the deadline.
         """
+        asked_ns = time.monotonic_ns()
         try:
             data = self._response.read1(1 << 16)
         except TimeoutError:
@@ -178,5 +182,7 @@ class MjpegConnection:
             raise SourceError(f"{self._name} broke off: the server closed it")
         if deadline is not None and time.monotonic() > deadline:
             raise SourceError(f"{self._name}: no whole picture for {self._read_timeout_s:g} s")
-        self._received_ns = time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        if now_ns - asked_ns >= WAITED_NS:
+            self._empty_ns = now_ns
         self._buffer += data

@@ -151,11 +151,12 @@ def test_the_table_of_a_document_comes_from_the_record(scripts, record, tmp_path
     for _ in range(2):  # filling twice changes nothing
         assert scripts["speed_table"].main([str(document), "--results", str(folder)]) == 0
         text = document.read_text()
-        assert "old" not in text
+        assert "\nold\n" not in text
         assert text.startswith("a\n")
         assert text.endswith("<!-- end speed -->\nb\n")
         for name, row in json.loads(record.read_text())["series"].items():
-            assert f"| {name} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |" in text
+            bundle, _, who = name.partition(": ")
+            assert f"| {bundle} | {who} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |" in text
         assert text.count("<!-- begin") == 1
 
 
@@ -173,6 +174,33 @@ def test_all_tables_can_be_made_from_what_the_commands_write(scripts, tiny_bundl
         for name, row in json.loads(path.read_text())["series"].items():
             assert name.endswith("bare") or f"| {name}" in text
             assert name.endswith("bare") or f"{row['p50_ms']:.2f}" in text
+
+
+DRIVER = (
+    'BackendError: tensorrt-rtx: loading the CUDA driver, libcuda.so.1: NO_DRIVER ("cuda" is an NVIDIA driver '
+    "library and can be found via system search. Ensure it is installed.); framegate doctor says what is missing"
+)
+
+
+def test_who_was_left_out_is_short_in_the_table_and_whole_in_the_record(scripts, record, tmp_path):
+    changed = json.loads(record.read_text())
+    missing = "backend 'tensorrt' was asked for, but the package 'tensorrt' is not installed; pip install tensorrt-cu13"
+    changed["left_out"] = {f"framegate tensorrt/{precision}": missing for precision in ("int8", "fp16")}
+    changed["left_out"] |= {"cv2 + tensorrt-rtx fp32 + NumPy": DRIVER, "framegate tensorrt-rtx/fp32": DRIVER}
+    changed["left_out"]["torch"] = "not installed; pip install 'framegate[evaluate]'"
+    (tmp_path / "latency-rivals.json").write_text(json.dumps(changed))
+    text = scripts["speed_table"].fill(DOCUMENT, tmp_path)
+    assert "- framegate tensorrt (fp16, int8): the package 'tensorrt' is not installed\n" in text
+    assert (
+        "- cv2 + tensorrt-rtx + NumPy (fp32), framegate tensorrt-rtx (fp32): tensorrt-rtx: loading the CUDA driver, "
+        "libcuda.so.1: NO_DRIVER\n" in text
+    )
+    assert "- torch: not installed\n" in text
+    assert text.count("\n- ") == 3
+    assert "in full in `benchmarks/results/latency-rivals.json`" in text
+    changed["left_out"] = {}
+    (tmp_path / "latency-rivals.json").write_text(json.dumps(changed))
+    assert "Could not run" not in scripts["speed_table"].fill(DOCUMENT, tmp_path)
 
 
 def test_documents_and_records_that_cannot_be_used_are_refused(scripts, tmp_path, capsys, record):

@@ -174,6 +174,80 @@ tell(messages=messages)
     assert "csi://0 does not run; `gst-launch-1.0 nvarguscamerasrc" in found["messages"][1]
 
 
+SILENT = """
+import cv2, os
+reads, writes = os.pipe()
+pipeline = (f"fdsrc fd={reads} blocksize=12288 ! rawvideoparse width=64 height=64 format=bgr framerate=30/1 "
+            "! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false")
+speaks = threading.Event()
+
+def send():
+    while True:
+        speaks.wait()
+        os.write(writes, os.urandom(12288))
+        time.sleep(0.02)
+
+def until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+threading.Thread(target=send, daemon=True).start()
+before = threading.active_count()
+"""
+
+
+def test_a_pipeline_that_falls_silent_breaks_off_and_comes_back(tmp_path: Path) -> None:
+    found = run_child(
+        SILENT
+        + """
+speaks.set()
+source = open_source(pipeline, SourceOptions(read_timeout_s=0.6))
+frames = take(source, 5)
+speaks.clear()
+reader = threading.Thread(target=lambda: frames.extend(iter(source.read, None)))
+reader.start()
+until(lambda: source.status.state == "reconnecting")
+held = len(frames)
+first = source.status.error
+time.sleep(1.2)
+more, last, threads = len(frames) - held, source.status.error, threading.active_count()
+speaks.set()
+until(lambda: len(frames) >= held + 5)
+reconnects, state = source.status.reconnects, source.status.state
+source.close()
+reader.join(20)
+until(lambda: threading.active_count() == before)
+tell(first=first, more=more, last=last, extra=threads - before, reconnects=reconnects, state=state,
+     ids=[f.frame_id for f in frames] == list(range(len(frames))),
+     old=tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 7))
+""",
+        tmp_path,
+    )
+    assert "delivered nothing for 0.6 s" in found["first"] or not found["old"]
+    assert "is silent, and OpenCV" in found["last"] or not found["old"]
+    assert found["more"] == 0
+    assert found["extra"] <= 2  # the reader, and the one that cannot be called off
+    assert (found["reconnects"], found["state"], found["ids"]) == (1, "open", True)
+
+
+def test_a_pipeline_that_is_silent_from_the_start_is_an_error_and_the_process_ends(tmp_path: Path) -> None:
+    found = run_child(
+        SILENT
+        + """
+begun = time.monotonic()
+try:
+    with open_source(pipeline, SourceOptions(read_timeout_s=0.6, reconnect=False)) as source:
+        take(source, 1)
+except FramegateError as error:
+    tell(message=str(error))
+""",
+        tmp_path,
+    )
+    assert "delivered nothing for 0.6 s" in found["message"] or "does not run" in found["message"]
+
+
 @pytest.mark.skipif(HAS_GSTREAMER, reason="this OpenCV has GStreamer")
 @pytest.mark.parametrize("uri", ["csi://0", "gst://videotestsrc", "videotestsrc ! video/x-raw,width=640"])
 def test_without_gstreamer_the_message_says_what_to_do(uri: str) -> None:

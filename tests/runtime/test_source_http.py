@@ -201,6 +201,34 @@ def test_a_late_reader_gets_the_newest_picture(serve: Serve) -> None:
         assert source.status.skipped >= 20
 
 
+def test_a_picture_that_waited_while_nobody_read_is_as_old_as_it_may_be(serve: Serve) -> None:
+    sent, go_on = threading.Event(), threading.Event()
+
+    def answer(handler: Handler) -> None:
+        handler.begin()
+        for picture in PICTURES[:3]:
+            handler.send(picture, pause_s=0.02)
+        sent.set()
+        go_on.wait(HANG)
+        for picture in PICTURES[10:13]:
+            handler.send(picture, pause_s=0.05)
+
+    with open_source(serve(answer).uri, SourceOptions(open_timeout_s=2.0, read_timeout_s=2.0)) as source:
+        first = source.read()
+        assert first is not None
+        assert sent.wait(HANG)
+        time.sleep(0.5)  # held up: a picture waits meanwhile
+        asked = time.monotonic_ns()
+        (late,) = take(source, 1)
+        assert read_frame_number(late.image) == 2
+        assert first.captured_ns < late.captured_ns < asked - 300_000_000
+        go_on.set()
+        for frame in take(source, 2):
+            assert (time.monotonic_ns() - frame.captured_ns) < 200_000_000 or read_frame_number(frame.image) < 12
+            assert frame.captured_ns > asked
+    assert source.status.timestamps == "arrival"
+
+
 def test_a_killed_server_gives_no_frames_until_it_is_back(serve: Serve) -> None:
     server = serve(endless)
     with open_source(server.uri, QUICK) as source:
@@ -322,29 +350,39 @@ def test_a_stream_that_goes_wrong_is_left_and_opened_again(serve: Serve, rest: A
 
 
 def test_a_damaged_picture_is_bad_input_and_not_half_the_one_before(serve: Serve) -> None:
+    turn = threading.Semaphore(1)
+
     def answer(handler: Handler) -> None:
         handler.begin()
-        for k, picture in enumerate(PICTURES):
+        for k, picture in enumerate(PICTURES[:12]):
+            turn.acquire(timeout=HANG)  # one at a time: none is left out for a newer one
             bad = {5: picture[: len(picture) // 2], 6: b"", 7: os.urandom(5000)}
-            handler.send(bad.get(k, picture), pause_s=0.03)
+            handler.send(bad.get(k, picture), pause_s=0)
 
-    with open_source(serve(answer).uri, QUICK) as source:
-        frames = take(source, 12 - source.status.skipped)
-    assert sum(bool(unusable(frame.image)) for frame in frames) == 3
-    assert all(unusable(frame.image) or read_frame_number(frame.image) not in (5, 6, 7) for frame in frames)
+    frames: list[Frame] = []
+    with open_source(serve(answer).uri, SourceOptions(read_timeout_s=HANG)) as source:
+        for _ in range(12):
+            frames += take(source, 1)
+            turn.release()
+    assert [bool(unusable(frame.image)) for frame in frames] == [k in (5, 6, 7) for k in range(12)]
 
 
 def test_another_size_in_mid_stream_is_the_wrong_size(serve: Serve) -> None:
+    turn = threading.Semaphore(1)
+
     def answer(handler: Handler) -> None:
         handler.begin()
         for picture in [*PICTURES[:5], *LARGER[5:8], *PICTURES[8:12]]:
-            handler.send(picture, pause_s=0.03)
-        time.sleep(0.5)
+            turn.acquire(timeout=HANG)
+            handler.send(picture, pause_s=0)
 
-    with open_source(serve(answer).uri, QUICK) as source:
+    reasons: list[tuple[Reason, ...]] = []
+    with open_source(serve(answer).uri, SourceOptions(read_timeout_s=HANG)) as source:
         health = CameraHealth(source.frame_size, source.fixed_size)
-        reasons = {read_frame_number(f.image): health.check(f.image)[0] for f in take(source, 12)}
-    assert [number for number, why in reasons.items() if Reason.WRONG_SIZE in why] == [5, 6, 7]
+        for _ in range(12):
+            reasons += [health.check(frame.image)[0] for frame in take(source, 1)]
+            turn.release()
+    assert [Reason.WRONG_SIZE in why for why in reasons] == [k in (5, 6, 7) for k in range(12)]
 
 
 def test_close_ends_a_read_that_waits_for_a_dead_server(serve: Serve) -> None:
@@ -492,6 +530,7 @@ def test_warm_up_flip_and_rate_on_a_stream(serve: Serve) -> None:
         numbers = [read_frame_number(image) for image in turned]
         assert numbers[0] >= 3
         periods = np.diff([frame.captured_ns for frame in frames])
-        assert periods.min() >= 0.9e9 / 20
+        assert periods.mean() >= 0.9e9 / 20
+        assert periods.min() >= 0.4e9 / 20
         assert source.status.skipped >= 3
         assert [frame.frame_id for frame in frames] == list(range(6))

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from framegate.runtime.capture_clock import DriverClock, StreamClock
+from framegate.runtime.capture_clock import ArrivalClock, DriverClock, StreamClock
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.source import open_source
 from framegate.runtime.source_adjust import AdjustedSource
 from framegate.runtime.source_live import FIRST_DELAY_S, LONGEST_DELAY_S, Captured, Connection, LiveSource
-from framegate.runtime.source_options import SourceOptions, parse_size
+from framegate.runtime.source_options import SourceOptions, hide_passwords, parse_size
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
 from framegate.runtime.stream_address import StreamAddress
 from framegate.runtime.verdict import Image
@@ -101,6 +101,84 @@ def test_a_stream_without_times_counts_as_captured_on_arrival() -> None:
     assert clock.captured_ns(43.0, 8 * SECOND + 50 * MS) == pytest.approx(8 * SECOND + 33 * MS, abs=MS // 10)
 
 
+def believable(result: int, stamp_ms: float, now: int) -> bool:
+    return result == now or (result <= now and abs(result - stamp_ms * 1e6) < 1000)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_driver_says_no_frame_is_from_the_future_or_from_nowhere(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    clock, now = DriverClock(), 5000 * SECOND
+    for _ in range(200):
+        now += int(rng.integers(1, 200 * MS))
+        wild = [0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e300, rng.normal() * 1e9]
+        near = (now + rng.normal() * 100 * MS) / 1e6
+        stamp = float(rng.choice([near, near, near, near, *wild]))
+        assert believable(clock.captured_ns(stamp, now), stamp, now)
+        assert clock.trusted or clock.captured_ns(0.0, now) == now
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_stream_says_no_frame_is_from_the_future(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    clock, now, pts = StreamClock(), 5000 * SECOND, 0.0
+    for _ in range(300):
+        now += int(rng.integers(1, 100 * MS))
+        pts += float(rng.normal(30, 40))
+        said = float(rng.choice([pts, pts, pts, pts, 0.0, float("nan"), 1e300, -1e300]))
+        assert 0 <= clock.captured_ns(said, now) <= now
+
+
+class Queue:
+    """A queue in front of a reader, as drivers have one: `depth` places, each free again when its frame is taken."""
+
+    def __init__(self, arrivals: list[int], depth: int) -> None:
+        self.arrivals, self.depth = list(arrivals), depth
+        self.waiting: list[int] = []
+
+    def take(self, asked: int) -> tuple[int, int]:
+        """When the frame truly arrived, and when it is handed over."""
+        while self.arrivals and self.arrivals[0] <= asked:
+            arrival = self.arrivals.pop(0)
+            if len(self.waiting) < self.depth:  # otherwise the driver has no room and the frame is lost
+                self.waiting.append(arrival)
+        if self.waiting:
+            return self.waiting.pop(0), asked + 1000
+        arrival = self.arrivals.pop(0)
+        return arrival, arrival + 1000
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_frame_without_a_stamp_is_never_taken_for_newer_than_it_is(seed: int, depth: int) -> None:
+    rng = np.random.default_rng(seed)
+    arrivals = (1000 * SECOND + np.cumsum(rng.integers(5 * MS, 60 * MS, 3000))).tolist()
+    queue, clock, now, latest = Queue(arrivals, depth), ArrivalClock(depth), 1000 * SECOND, 0
+    first = True
+    for _ in range(150):
+        asked = now + int(rng.choice([10_000, 1 * MS, 30 * MS, 500 * MS]))
+        arrival, now = queue.take(asked)
+        captured = clock.captured_ns(asked, now)
+        assert latest < captured <= now
+        # Of the very first frame nothing is known. One for which one hardly waited may count as waited for.
+        assert first or captured <= max(arrival, latest + 1) + 2 * MS
+        latest, first = captured, False
+
+
+def test_a_reader_that_waits_for_every_frame_sees_them_arrive() -> None:
+    clock = ArrivalClock()
+    times = [1000 * SECOND + 33 * MS * k for k in range(100)]
+    assert [clock.captured_ns(now - 20 * MS, now) for now in times] == times
+
+
+def test_a_reader_that_was_held_up_takes_no_old_frame_for_a_new_one() -> None:
+    clock, now = ArrivalClock(), 1000 * SECOND
+    clock.captured_ns(now - 20 * MS, now)
+    late = now + 5 * SECOND
+    assert clock.captured_ns(late, late + 1000) == now + 1
+    assert clock.captured_ns(late + 10 * MS, late + 30 * MS) == late + 30 * MS
+
+
 # --- breaking off and coming back ------------------------------------------------------------------------------------
 
 
@@ -176,6 +254,59 @@ def test_warm_up_frames_are_left_out_after_every_opening() -> None:
     assert adjusted.read() is None
 
 
+class Timed:
+    """A connection whose frames were captured at given times."""
+
+    frame_size: tuple[int, int] | None = None
+    fps: float | None = None
+
+    def __init__(self, times: list[int]) -> None:
+        self.times = iter(times)
+
+    def read(self) -> Captured:
+        time_ns = next(self.times, None)
+        if time_ns is None:
+            raise SourceError("camera: gone")
+        return Captured(np.zeros((20, 20, 3), np.uint8), time_ns)
+
+    def close(self) -> None:
+        pass
+
+
+def limited(times: list[int], fps: float) -> list[int]:
+    """Which of these frames get through."""
+    source = AdjustedSource(LiveSource("camera", lambda: Timed(times), reconnect=False), fps=fps)
+    found: list[int] = []
+    with pytest.raises(SourceError, match="gone"):
+        found.extend(frame.captured_ns for frame in iter(source.read, None) if frame is not None)
+    assert source.status.skipped == len(times) - len(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit"), [(30, 20), (30, 15), (60, 25), (30, 29), (30, 30), (25, 30), (120, 7), (30, 0.5)]
+)
+@pytest.mark.parametrize("jitter", [0.0, 0.05])
+def test_a_limited_rate_is_kept_and_used(rate: float, limit: float, jitter: float) -> None:
+    rng = np.random.default_rng(0)
+    seconds = 40
+    ideal = np.arange(rate * seconds) / rate + rng.uniform(-jitter, jitter, round(rate * seconds)) / rate
+    times = (1000 * SECOND + ideal * SECOND).astype(np.int64).tolist()
+    found = limited(times, limit)
+    expected = min(rate, limit) * seconds
+    assert expected * 0.97 - 1 <= len(found) <= expected * 1.01 + 1
+    gaps = np.diff(found)
+    assert gaps.min() >= 0.4 * SECOND / limit  # made up for, but never two at once
+
+
+def test_a_pause_is_no_credit_for_a_burst() -> None:
+    times = [1000 * SECOND + 33 * MS * k for k in range(30)]
+    times += [times[-1] + 10 * SECOND + 5 * MS * k for k in range(100)]  # what has queued up comes at once
+    found = limited(times, 30.0)
+    assert np.diff(found).min() > 29 * MS
+    assert 14 <= len(found) - 30 <= 15  # in half a second
+
+
 # --- adjusted --------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +331,28 @@ def test_fps_plays_files_and_pictures_and_skip_leaves_the_first_out(tmp_path: Pa
         assert [read_frame_number(frame.image) for frame in frames] == [2, 3, 4, 5]
         assert [frame.frame_id for frame in frames] == [0, 1, 2, 3]
         assert all(frame.captured_ns - started >= (frame.frame_id + 2) * 10 * MS for frame in frames)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SourceOptions(), SourceOptions(skip=3), SourceOptions(fps=100, flip="180"), SourceOptions(fps=200, skip=1)],
+    ids=["plain", "skip", "fps and flip", "fps and skip"],
+)
+def test_ages_in_a_loop_are_those_of_a_camera(tmp_path: Path, options: SourceOptions) -> None:
+    """Later than the frame before (equal times are a STALE_FRAME), after the call began, and not in the future."""
+    write_video(tmp_path / "a.avi", 5)
+    pictures(tmp_path, 4)
+    for uri in (str(tmp_path / "a.avi"), str(tmp_path / "*.png"), "synthetic://?width=128&height=64&fps=100&frames=4"):
+        if options.fps is not None and uri.startswith("synthetic"):
+            continue
+        latest = 0
+        with open_source(uri, options, loop=True) as source:
+            for _ in range(12):
+                asked = time.monotonic_ns()
+                frame = source.read()
+                assert frame is not None
+                assert max(latest, asked) < frame.captured_ns <= time.monotonic_ns()
+                latest = frame.captured_ns
 
 
 def test_patterns_of_file_names(tmp_path: Path) -> None:
@@ -286,6 +439,34 @@ def test_what_a_source_would_ignore_is_refused(uri: str, options: SourceOptions,
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("rtmp://me:s3cret@camera/x", "rtmp://me:***@camera/x"),
+        ("rtmp://me:s3:c@ret@camera/x", "rtmp://me:***@camera/x"),
+        (
+            "rtspsrc location=rtsp://me:s3cret@camera/x ! decodebin",
+            "rtspsrc location=rtsp://me:***@camera/x ! decodebin",
+        ),
+        ("rtspsrc user-id=me user-pw=s3cret ! decodebin", "rtspsrc user-id=me user-pw=*** ! decodebin"),
+        ('souphttpsrc proxy-pw="s3 cret" ! jpegdec', "souphttpsrc proxy-pw=*** ! jpegdec"),
+        ("http://camera:8080/a@b", "http://camera:8080/a@b"),
+        ("C:/clips/a:b@c.mp4", "C:/clips/a:b@c.mp4"),
+    ],
+)
+def test_passwords_are_not_shown(typed: str, shown: str) -> None:
+    assert hide_passwords(typed) == shown
+
+
+@pytest.mark.parametrize(
+    "uri", ["rtmp://me:s3cret@camera/x", "rtspsrc location=rtsp://me:s3cret@127.0.0.1/x ! nothing"]
+)
+def test_no_message_shows_a_password(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"me:\*\*\*@") as caught:
+        open_source(uri)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_addresses() -> None:

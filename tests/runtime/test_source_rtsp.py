@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import SourceError
+from framegate.runtime.health import CameraHealth
 from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.session import Session
 from framegate.runtime.source import open_source
 from framegate.runtime.source_options import SourceOptions
 from framegate.runtime.source_synthetic import SyntheticSource, read_frame_number
-from framegate.runtime.verdict import Prediction
+from framegate.runtime.verdict import Frame, Prediction, Reason
 
 HANG = 30.0
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -53,8 +54,7 @@ def missing() -> str:
 def clip(tmp_path_factory: pytest.TempPathFactory, blue_scene: Callable[[int], Any]) -> Path:
     """Five seconds of a blue scene with the frame's number along the top; every frame differs."""
     path = tmp_path_factory.mktemp("clip") / "blue.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (320, 240))
-    assert writer.isOpened()
+    writer = open_writer(path, 320, 240)
     with SyntheticSource(320, 240, frames=150, realtime=False) as source:
         for frame in iter(source.read, None):
             assert frame is not None
@@ -63,6 +63,27 @@ def clip(tmp_path_factory: pytest.TempPathFactory, blue_scene: Callable[[int], A
             writer.write(image)
     writer.release()
     return path
+
+
+def open_writer(path: Path, width: int, height: int) -> cv2.VideoWriter:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (width, height))
+    assert writer.isOpened()
+    return writer
+
+
+def h264(folder: Path, width: int, height: int, first: int, count: int, every: int = 10) -> bytes:
+    """Numbered frames of the test pattern, a key frame every so many, as a bare H.264 stream."""
+    path = folder / f"{width}x{height}-{first}.avi"
+    writer = open_writer(path, width, height)
+    with SyntheticSource(width, height, frames=first + count, realtime=False) as source:
+        for frame in iter(source.read, None):
+            assert frame is not None
+            if frame.frame_id >= first:
+                writer.write(frame.image)
+    writer.release()
+    command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-pix_fmt", "yuv420p", "-c:v", "libx264"]
+    command += ["-preset", "ultrafast", "-tune", "zerolatency", "-g", str(every), "-f", "h264", "-"]
+    return subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
 
 
 def free_port() -> int:
@@ -92,8 +113,8 @@ class RtspServer:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def restarted(self) -> RtspServer:
-        return RtspServer(self.clip, self.port)
+    def restarted(self, clip: Path | None = None) -> RtspServer:
+        return RtspServer(clip or self.clip, self.port)
 
 
 @pytest.fixture
@@ -170,6 +191,29 @@ def test_no_verdict_while_the_server_is_away(server: RtspServer, tiny_bundle: Pa
     assert source.status.state == "closed"
 
 
+def test_a_server_that_comes_back_with_another_size_is_the_wrong_size(server: RtspServer, tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "wide.avi", 400, 240)
+    with SyntheticSource(400, 240, frames=60, realtime=False) as pattern:
+        for frame in iter(pattern.read, None):
+            assert frame is not None
+            writer.write(frame.image)
+    writer.release()
+    with open_source(server.uri, OPTIONS) as source:
+        health = CameraHealth(source.frame_size, source.fixed_size)
+        frame = source.read()
+        assert frame is not None
+        assert Reason.WRONG_SIZE not in health.check(frame.image)[0]
+        server.kill()
+        killed_ns = time.monotonic_ns()
+        server.process = server.restarted(tmp_path / "wide.avi").process
+        while source.status.reconnects == 0:
+            frame = source.read()
+        assert frame is not None
+        assert killed_ns < frame.captured_ns <= time.monotonic_ns()
+        assert frame.image.shape == (240, 400, 3)
+        assert Reason.WRONG_SIZE in health.check(frame.image)[0]
+
+
 def test_rtsp_says_what_is_wrong(server: RtspServer) -> None:
     with pytest.raises(SourceError, match=r"the server answers 404 .*is the path right"):
         open_source(server.uri + "x", OPTIONS)
@@ -206,6 +250,107 @@ def test_what_does_not_speak_rtsp() -> None:
         thread.start()
         with pytest.raises(SourceError, match="does not speak RTSP"):
             open_source(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", SourceOptions(open_timeout_s=1.0))
+        thread.join(HANG)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsps"])
+def test_a_server_that_says_nothing(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uri = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/x"
+        with pytest.raises(SourceError, match=r"no answer from 127\.0\.0\.1"):
+            open_source(uri, SourceOptions(open_timeout_s=0.5, read_timeout_s=0.5))
+
+
+def test_rtsps_to_something_without_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(b"RTSP/1.0 400 Bad Request\r\n\r\n")
+                    connection.recv(1000)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(SourceError, match="does not speak TLS"):
+            open_source(f"rtsps://127.0.0.1:{listener.getsockname()[1]}/x", SourceOptions(open_timeout_s=1.0))
+        thread.join(HANG)
+
+
+def test_an_opencv_that_would_mix_two_pictures_reads_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "__version__", "4.12.0")
+    with pytest.raises(SourceError, match=r"needs OpenCV 4\.13 or newer.*rtspsrc location=rtsp://me:\*\*\*@camera/x"):
+        open_source("rtsp://me:s3cret@camera/x")
+    with pytest.raises(SourceError, match=r"needs OpenCV 4\.13 or newer.*opencv-python-headless$"):
+        open_source("udp://127.0.0.1:5000")
+
+
+def test_udp_says_what_is_wrong() -> None:
+    quick = SourceOptions(open_timeout_s=0.3)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(SourceError, match=f"another program listens at 127.0.0.1:{port}; is a second framegate"):
+            open_source(f"udp://127.0.0.1:{port}", quick)
+    with pytest.raises(SourceError, match=r"nothing that is a video arrived within 0\.3 s; does the sender run"):
+        open_source(f"udp://127.0.0.1:{port}", quick)
+    with pytest.raises(SourceError, match=rf"not an address of this machine.*udp://0\.0\.0\.0:{port}"):
+        open_source(f"udp://192.0.2.7:{port}", quick)
+    with pytest.raises(SourceError, match="there is no port in it"):
+        open_source("udp://127.0.0.1", quick)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize(("first", "second"), [((320, 240), (640, 480)), ((640, 480), (320, 240))], ids=["up", "down"])
+def test_a_size_that_changes_within_a_session_is_scaled_and_not_seen(
+    tmp_path: Path, first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    """What OpenCV does, written down: nobody is told, but every picture is whole and the newest one."""
+    (tmp_path / "both.h264").write_bytes(h264(tmp_path, *first, 0, 40) + h264(tmp_path, *second, 40, 40))
+    port = free_port()
+    send = ["ffmpeg", "-loglevel", "error", "-re", "-f", "h264", "-framerate", "30", "-i", str(tmp_path / "both.h264")]
+    send += ["-c", "copy", "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316"]
+    sender = subprocess.Popen(send, stdin=subprocess.DEVNULL)
+    try:
+        with open_source(f"udp://127.0.0.1:{port}", SourceOptions(read_timeout_s=0.8, reconnect=False)) as source:
+            assert source.frame_size == first
+            frames: list[Frame] = []
+            with pytest.raises(SourceError, match=r"nothing usable|broke off"):
+                frames.extend(frame for frame in iter(source.read, None) if frame is not None)
+    finally:
+        sender.kill()
+        sender.wait(HANG)
+    assert {frame.image.shape[1::-1] for frame in frames} == {first}
+    # Scaled, the strip is 8 or 32 rows high, and legible either way.
+    seen = np.array([read_frame_number(frame.image) for frame in frames])
+    assert seen[-1] == 79
+    assert set(np.diff(seen)) == {1}
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_a_stream_without_a_key_frame_is_not_opened_without_its_size(tmp_path: Path) -> None:
+    (tmp_path / "one.h264").write_bytes(h264(tmp_path, 320, 240, 0, 120, every=300))
+    command = ["ffmpeg", "-loglevel", "error", "-f", "h264", "-framerate", "30", "-i", str(tmp_path / "one.h264")]
+    command += ["-c", "copy", "-f", "mpegts", "-"]
+    packets = subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
+    rest = packets[len(packets) // 2 // 188 * 188 :]  # tables come again every 0.1 s, the key frame does not
+    port, enough = free_port(), threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for at in range(0, 1000 * 1316, 1316):
+                if enough.wait(0.01):
+                    return
+                sender.sendto(rest[at % len(rest) :][:1316], ("127.0.0.1", port))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with pytest.raises(SourceError, match="nothing that is a video arrived"):
+            open_source(f"udp://127.0.0.1:{port}", SourceOptions(open_timeout_s=1.0))
+    finally:
+        enough.set()
         thread.join(HANG)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -72,22 +73,31 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def run_child(emulator: Path, tmp_path: Path, code: str, **settings: str) -> tuple[dict[str, Any], str]:
-    control = tmp_path / "control"
-    control.write_text("ok")
+def start_child(emulator: Path, tmp_path: Path, code: str, **settings: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "LD_PRELOAD": str(emulator),
-        "V4L2_CONTROL": str(control),
+        "V4L2_CONTROL": str(tmp_path / "control"),
         "V4L2_JPEG": str(emulator.with_suffix(".jpg")),
         **settings,
     }
     command = [sys.executable, "-c", START + code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def run_child(emulator: Path, tmp_path: Path, code: str, **settings: str) -> tuple[dict[str, Any], str]:
+    (tmp_path / "control").write_text("ok")
+    child = start_child(emulator, tmp_path, code, **settings)
+    try:
+        said, told = child.communicate(timeout=HANG)
+    finally:
+        child.kill()
+    assert child.returncode == 0, told
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
     assert found.pop("threads") == 1
-    return found, done.stderr
+    return found, told
 
 
 def test_formats_sizes_buffers_and_exposure_reach_the_driver(emulator: Path, tmp_path: Path) -> None:
@@ -162,17 +172,22 @@ meanwhile, error = len(later) - held, source.status.error
 is_now("ok")
 while len(later) < held + 5:
     time.sleep(0.01)
-state, reconnects = source.status.state, source.status.reconnects
+age, state, reconnects = age_ms(later[-1]), source.status.state, source.status.reconnects
 source.close()
 reader.join(20)
-ids = [frame.frame_id for frame in before + later][:10]
-tell(meanwhile=meanwhile, error=error, state=state, reconnects=reconnects, ids=ids)
+frames = before + later
+tell(meanwhile=meanwhile, error=error, state=state, reconnects=reconnects, ids=[f.frame_id for f in frames][:10],
+     age=age, stamps=source.status.timestamps,
+     forwards=all(a.captured_ns < b.captured_ns for a, b in zip(frames, frames[1:])))
 """,
     )
     assert found["meanwhile"] == 0
     assert "camera /dev/full" in found["error"]
     assert "No such device" in found["error"]
     assert (found["state"], found["reconnects"], found["ids"]) == ("open", 1, list(range(10)))
+    assert found["stamps"] == "driver"  # which are 20 ms old here
+    assert 20 <= found["age"] < 800  # less than the time it was away
+    assert found["forwards"]
     assert "trying to reconnect, no frames meanwhile" in told
     assert "delivers again" in told
 
@@ -195,6 +210,67 @@ source.close()
     )
     assert "stopped delivering" in found["message"]
     assert found["state"] == "failed"
+
+
+def test_a_damaged_jpeg_is_bad_input_and_not_completed_with_the_one_before(emulator: Path, tmp_path: Path) -> None:
+    picture = emulator.with_suffix(".jpg").read_bytes()
+    larger = cv2.imencode(".jpg", np.full((480, 640, 3), 99, np.uint8))[1].tobytes()
+    pictures = {
+        "whole": picture,
+        "half": picture[: len(picture) // 2],
+        "empty": b"",
+        "noise": os.urandom(5000),
+        "padded": picture + bytes(3000),
+        "larger": larger,
+    }
+    for name, data in pictures.items():
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    found, _ = run_child(
+        emulator,
+        tmp_path,
+        """
+folder = Path(os.environ["V4L2_JPEG"]).parent
+facts = {}
+with camera(format="mjpeg", size=(320, 240), reconnect=False) as source:
+    for name in ("whole", "half", "empty", "noise", "padded", "larger"):
+        (folder / "now.tmp").write_bytes((folder / f"{name}.jpg").read_bytes())
+        (folder / "now.tmp").rename(folder / "now.jpg")
+        take(source, 1)
+        (frame,) = take(source, 1)
+        facts[name] = [frame.image.shape, shown([frame])[0] if frame.image.size else None]
+tell(**facts)
+""",
+        V4L2_JPEG=str(tmp_path / "now.jpg"),
+    )
+    damaged = [[0, 0, 3], None]
+    assert found.pop("larger")[0] == [480, 640, 3]
+    good = [[240, 320, 3], 7]
+    assert found == {"whole": good, "half": damaged, "empty": damaged, "noise": damaged, "padded": good}
+
+
+def test_a_camera_that_another_process_uses_is_refused_until_that_ends(emulator: Path, tmp_path: Path) -> None:
+    (tmp_path / "control").write_text("ok")
+    first = start_child(
+        emulator,
+        tmp_path,
+        """
+with camera() as source:
+    take(source, 3)
+    print("streaming", flush=True)
+    input()
+""",
+    )
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "streaming\n"
+        found, _ = run_child(emulator, tmp_path, "tell(busy=refusal())")
+        assert "another program may be using it" in found["busy"]
+        first.communicate("\n", timeout=HANG)
+        assert first.returncode == 0
+        found, _ = run_child(emulator, tmp_path, "tell(busy=refusal())")
+        assert found["busy"] is None
+    finally:
+        first.kill()
 
 
 def test_what_a_camera_does_not_do_is_refused(emulator: Path, tmp_path: Path) -> None:
@@ -227,7 +303,16 @@ def _loopback() -> str:
     return ""
 
 
-@pytest.mark.skipif(not _loopback(), reason="no v4l2loopback device (modprobe v4l2loopback)")
+def _why_no_loopback() -> str:
+    release = platform.release()
+    modules = Path("/lib/modules") / release
+    if any(modules.rglob("v4l2loopback.ko*")):
+        return "v4l2loopback is installed and not loaded: modprobe v4l2loopback"
+    found = "has no module v4l2loopback" if modules.is_dir() else "cannot load modules: /lib/modules has none for it"
+    return f"no v4l2loopback device, and this kernel ({release}) {found}"
+
+
+@pytest.mark.skipif(not _loopback(), reason=_why_no_loopback())
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_a_loopback_device() -> None:
     send = [

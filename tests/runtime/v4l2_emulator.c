@@ -5,6 +5,7 @@
  *
  * The first word of the control file, read again at each step, says how the camera is: ok, busy, gone (unplugged),
  * silent, realtime (stamps of another clock), unstamped, late (stamps 300 ms old), fixed (refuses to be configured).
+ * One process at a time may stream, as with a real driver: the lock is a file beside the control file.
  * YUYV, NV12 and MJPG in 320x240 and 640x480, 30 frames a second. The frame's number stands in 32 blocks along the top.
  * What it cannot show: a real driver's habits, a USB bus, exposure.
  */
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/timerfd.h>
@@ -40,6 +42,16 @@ static int mode_is(const char *name) {
         fclose(file);
     }
     return !strcmp(word, name);
+}
+
+static int lock_or_not(int operation) {
+    static int lock = -1;
+    if (lock < 0) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s.lock", getenv("V4L2_CONTROL"));
+        lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    }
+    return flock(lock, operation | LOCK_NB);
 }
 
 static int refuse(int error) { errno = error; return -1; }
@@ -200,7 +212,7 @@ static int answer(unsigned long request, void *argument) {
     }
     case VIDIOC_REQBUFS: {
         struct v4l2_requestbuffers *wish = argument;
-        if (mode_is("busy")) return refuse(EBUSY);
+        if (mode_is("busy") || lock_or_not(wish->count ? LOCK_EX : LOCK_UN)) return refuse(EBUSY);
         if (wish->count > BUFFERS) wish->count = BUFFERS;
         buffers = wish->count, queue_length = 0;
         fprintf(stderr, "buffers %d\n", buffers);
