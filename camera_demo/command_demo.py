@@ -5,23 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import secrets
 import signal
-import socket
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from framegate.camera_demo.board import Board
-from framegate.camera_demo.delayed_backend import DelayedBackend
-from framegate.camera_demo.fault_panel import FaultPanel
-from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.picture import message
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
-from framegate.camera_demo.switched_source import SwitchedSource
 from framegate.runtime.command_run import (
     SWITCH_INTERVAL_S,
     Sink,
@@ -33,7 +24,6 @@ from framegate.runtime.command_run import (
 from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options
 from framegate.runtime.console import say, tell
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
-from framegate.runtime.faults import fault_kinds
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
@@ -42,10 +32,6 @@ from framegate.runtime.source_options import SourceOptions
 
 PORT = 8321
 DEADLINE_MS = 150.0
-_SLOWED = 1.2
-"""The slow engine's extra time, in deadlines."""
-_LAST_WORD_S = 2.0
-"""Time for every page to be told why the demo ends."""
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
 
@@ -89,9 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"demo: {', '.join(missing)} not installed; pip install 'framegate[demo]'")
-    from framegate.camera_demo.viewers import Viewers
-    from framegate.camera_demo.web_app import is_loopback, make_app
-    from framegate.camera_demo.web_server import WebServer, listen
+    from framegate.camera_demo.live_demo import LiveDemo
+    from framegate.camera_demo.web_server import listen
 
     _check(arguments)
     policy = policy_of(arguments)
@@ -103,48 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
         session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
         if arguments.backend != "auto":
             tell(f"framegate: {session.describe()}")
-        backend = DelayedBackend(session.backend)
-        session.backend = backend
-        panel = FaultPanel(fault_kinds())
-        panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * arguments.deadline_ms / 1e3 if on else 0.0)
-        attacks = LiveAttacks(session.bundle.path, rois)
-        stack.callback(attacks.close)
-        source = SwitchedSource(opened, panel, attacks)
-        stack.callback(source.close)
-        pipeline = Pipeline(
-            source,
-            session,
-            rois=rois,
-            deadline_ms=arguments.deadline_ms,
-            lossless=not source.live,
-            keep_frames=True,
-        )
-        sinks = _sinks(arguments, rois, source.fps, stack)
-        board = Board(pipeline, session, source, panel, rois, arguments.deadline_ms, lambda: attacks.status)
-        viewers = Viewers()
-        token = None if is_loopback(arguments.host) else secrets.token_urlsafe(16)
-        server = WebServer(make_app(viewers, board.record, panel.press, token), listener)
-        stack.callback(server.stop)
-        server.start()
-        say(f"framegate demo: {_address(arguments.host, server.address[1], token)}   (Ctrl-C ends it)")
+        demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
+        sinks = _sinks(arguments, rois, demo.source.fps, stack)
+        say(f"framegate demo: {demo.start()}   (Ctrl-C ends it)")
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-
-        def write(result: FrameResult) -> None:
-            board.saw(result)
-            for sink in sinks:
-                sink.write(result)
-            if viewers.hungry:
-                viewers.offer(message(result, rois))
-
-        code, ending = _consume(pipeline, write)
-        viewers.finish(ending)
-        last_word = time.monotonic() + _LAST_WORD_S
-        while len(viewers) and time.monotonic() < last_word:  # a server that stops would cut it off
-            time.sleep(0.02)
+        code, ending = _consume(demo.pipeline, [demo.show, *(sink.write for sink in sinks)])
+        demo.finish(ending)
     tell(f"framegate: {ending}")
-    tell(f"framegate: {pipeline.stats}")
+    tell(f"framegate: {demo.pipeline.stats}")
     return code
 
 
@@ -175,12 +128,13 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
     return lambda: LoopedClip(clip)
 
 
-def _consume(pipeline: Pipeline, write: Callable[[FrameResult], None]) -> tuple[int, str]:
+def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]) -> tuple[int, str]:
     """Hand on results until they end. Returns the exit code and why it was the last one."""
     try:
         with pipeline:
             for result in pipeline.results():
-                write(result)
+                for take in takers:
+                    take(result)
     except KeyboardInterrupt:
         return 130, "the demo was ended"
     except FramegateError as error:
@@ -190,14 +144,6 @@ def _consume(pipeline: Pipeline, write: Callable[[FrameResult], None]) -> tuple[
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _address(host: str, port: int, token: str | None) -> str:
-    """What a browser is given; for all interfaces the name that other machines most likely know this one by."""
-    if host in ("0.0.0.0", "::", ""):
-        host = socket.gethostname()
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
 
 
 def _sinks(

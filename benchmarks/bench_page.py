@@ -1,0 +1,294 @@
+"""What an open page costs the pipeline: ``python benchmarks/bench_page.py``.
+
+One demo with its real parts (clip, pipeline, page, web server) runs at the clip's pace. In turns, in blocks of frames,
+nobody looks, one viewer looks, or a browser does:
+
+- "one viewer": a process that takes and confirms every picture over the WebSocket, as a browser on another machine.
+  It does not decode them: that would be the other machine's work. Its own share of receiving is done here.
+- "Chromium beside it", where one is installed: the page itself in a headless Chromium on this machine. It decodes and
+  paints without a GPU, on the cores that the pipeline uses, so this says what the machine is asked for, not the page.
+
+A frame's time is capture to the last of its verdicts. The record has the format of ``framegate bench``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from framegate.camera_demo.live_demo import LiveDemo
+from framegate.camera_demo.looped_clip import LoopedClip
+from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.web_server import listen
+from framegate.runtime.bench_machine import Usage
+from framegate.runtime.bench_record import head, write_record
+from framegate.runtime.bench_series import ratio, summarise, verdict_counts
+from framegate.runtime.command_run import SWITCH_INTERVAL_S
+from framegate.runtime.console import progress_bar, say
+from framegate.runtime.errors import FramegateError, SinkError, UsageError
+from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.session import Session
+from framegate.runtime.source import Source, open_source
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "benchmarks" / "results" / "page-latency.json"
+WHAT = "capture to the last verdict of a frame in the running demo; nobody looks, or a page is open; blocks in turns"
+NOBODY, VIEWER, CHROMIUM = "nobody looks", "one viewer", "Chromium beside it"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_HOST, _DEADLINE_MS = "127.0.0.1", 150.0
+BLOCK, SETTLE = 100, 25
+_OPEN_S = 30.0
+
+
+@dataclass
+class Case:
+    """Who looks, and what was measured meanwhile.
+
+    Attributes:
+        command: Starts what looks; the page's address is appended. None: nobody does.
+        verdict_ns: Of every counted frame.
+        fed: Frames captured meanwhile.
+        pictures: Pictures sent meanwhile.
+        seconds: How long that took.
+        machine_s: Processor time that the whole machine used meanwhile, in seconds.
+        accepted: ACCEPT verdicts.
+        reasons: Of the others.
+        usage: Of the demo's process.
+    """
+
+    command: list[str] | None
+    verdict_ns: list[int] = field(default_factory=list)
+    fed: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+    machine_s: float = 0.0
+    accepted: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, result: FrameResult) -> None:
+        """Count a frame."""
+        self.verdict_ns.append(max(each.published_ns - each.captured_ns for each in result.predictions))
+        for prediction in result.predictions:
+            self.accepted += prediction.accepted
+            self.reasons.update(reason.value for reason in prediction.reasons)
+
+
+class Race:
+    """A running demo whose cases take turns.
+
+    Args:
+        demo: Started, its pipeline running.
+        address: Of its page.
+    """
+
+    def __init__(self, demo: LiveDemo, address: str) -> None:
+        self._demo = demo
+        self._address = address
+        self._results = demo.pipeline.results()
+
+    def block(self, case: Case) -> None:
+        """One turn of one case.
+
+        Raises:
+            FramegateError: The source ended, or what should look did not open the page.
+        """
+        with self._looking(case.command):
+            deadline = time.monotonic() + _OPEN_S
+            while len(self._demo.viewers) != (case.command is not None) or self._demo.viewers.pictures < SETTLE * (
+                case.command is not None
+            ):
+                if time.monotonic() > deadline:
+                    raise FramegateError(f"bench_page: {(case.command or [NOBODY])[0]} did not open or close the page")
+                self._next()
+            for _ in range(SETTLE):
+                self._next()
+            pictures, captured = self._demo.viewers.pictures, self._demo.pipeline.stats.captured
+            began, machine = time.monotonic(), machine_seconds()
+            with case.usage.measuring():
+                for _ in range(BLOCK):
+                    case.add(self._next())
+            case.seconds += time.monotonic() - began
+            case.machine_s += machine_seconds() - machine
+            case.pictures += self._demo.viewers.pictures - pictures
+            case.fed += self._demo.pipeline.stats.captured - captured
+
+    def _next(self) -> FrameResult:
+        result = next(self._results, None)
+        if result is None:
+            raise FramegateError("bench_page: the source ended before enough frames were measured")
+        self._demo.show(result)
+        return result
+
+    @contextmanager
+    def _looking(self, command: list[str] | None) -> Iterator[None]:
+        if command is None:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="framegate-page-", ignore_cleanup_errors=True) as folder:
+            profile = [f"--user-data-dir={folder}"] if "--headless=new" in command else []
+            process = subprocess.Popen(
+                [*command, *profile, self._address],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a browser is several processes
+            )
+            try:
+                yield
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                process.wait()
+
+
+def machine_seconds() -> float:
+    """Processor time that the whole machine has used since it was started, in seconds (Linux; NaN elsewhere)."""
+    try:
+        fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return float("nan")
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def look(address: str) -> None:
+    """Take and confirm everything, until the demo ends."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    with connect(address.replace("http", "ws", 1) + "stream", max_size=None) as socket, suppress(ConnectionClosed):
+        while True:
+            socket.recv()
+            socket.send('"shown"')
+
+
+def find_browser() -> str | None:
+    """Path of an installed Chromium."""
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+
+
+def cases_here(browser: str | None) -> dict[str, Case]:
+    """Name -> case; nobody first, then who is compared with that."""
+    found = {NOBODY: Case(None), VIEWER: Case([sys.executable, __file__, "--look"])}
+    if browser is not None:
+        found[CHROMIUM] = Case(
+            [
+                browser,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--window-size=1280,800",
+                "--remote-debugging-port=0",  # without it a headless browser may end after loading
+            ]
+        )
+    return found
+
+
+def series_of(cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
+    """What the record says about each."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, case in cases.items():
+        used = case.usage.to_json()
+        row = summarise(case.verdict_ns, BLOCK) | {
+            "fed": case.fed,
+            "dropped": case.fed - len(case.verdict_ns),
+            "pictures_per_second": case.pictures / case.seconds,
+            "verdicts": verdict_counts(case.reasons, len(REGIONS) * len(case.verdict_ns), case.accepted),
+            "usage": used,
+            "others_percent_of_one_core": 100 * (case.machine_s - case.usage.processor_s) / case.seconds,
+        }
+        if name != NOBODY:
+            row["reference"] = NOBODY
+            row["to_reference"] = {
+                key: ratio(case.verdict_ns, cases[NOBODY].verdict_ns, BLOCK, percent)
+                for key, percent in (("p50", 50.0), ("p99", 99.0))
+            }
+        found[name] = row
+    return found
+
+
+def measure(turns: int, source: str | None, bundle: Path) -> tuple[Session, dict[str, Case]]:
+    """Run the demo and let the cases take turns.
+
+    Raises:
+        FramegateError: A part does not start, or the source ends.
+    """
+
+    def opened() -> Source:
+        return LoopedClip(shipped(CLIP, "the clip", "--source")) if source is None else open_source(source, loop=True)
+
+    session = Session.open(bundle)
+    cases = cases_here(find_browser())
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with LiveDemo(opened, session, REGIONS, _DEADLINE_MS, _HOST, listen(_HOST, 0)) as demo, progress_bar() as progress:
+        address = demo.start()
+        with demo.pipeline:
+            race = Race(demo, address)
+            for turn in range(turns):
+                for name in cases if turn % 2 else reversed(cases):
+                    race.block(cases[name])
+                progress("page", turn + 1, turns)
+    return session, cases
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=3000, help="counted in every case; default: 3000")
+    parser.add_argument("--source", help="default: the shipped clip in a loop, as the demo plays it")
+    parser.add_argument("--bundle", type=Path, help="default: the one of the demo")
+    parser.add_argument("--note", default="", help="what else ran on the machine, for the record")
+    parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
+    parser.add_argument("--look", metavar="ADDRESS", help=argparse.SUPPRESS)  # the process of the case "one viewer"
+    options = parser.parse_args(words)
+    if options.look:
+        look(options.look)
+        return 0
+    try:
+        return _run(options, words if words is not None else sys.argv[1:])
+    except FramegateError as error:
+        print(f"bench_page: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(options: argparse.Namespace, words: list[str]) -> int:
+    if options.frames < 1:
+        raise UsageError(f"--frames {options.frames}: expected at least 1")
+    if not options.out.parent.is_dir():
+        raise SinkError(f"{options.out}: the folder {options.out.parent} does not exist")
+    bundle = options.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
+    session, cases = measure(-(-options.frames // BLOCK), options.source, bundle)
+    name = options.source or Path(CLIP).name
+    record = head(WHAT, " ".join(["python benchmarks/bench_page.py", *words]), session.bundle, name) | {
+        "configuration": f"{session.backend.engine}, {session.precision}, {len(REGIONS)} regions",
+        "series": series_of(cases),
+        "left_out": {} if CHROMIUM in cases else {CHROMIUM: "no Chromium is installed"},
+        "load": {"average_of_a_minute": os.getloadavg()[0], "note": options.note},
+    }
+    write_record(options.out, record)
+    for name, row in record["series"].items():
+        line = f"{name}: p50 {row['p50_ms']:.2f} p99 {row['p99_ms']:.2f} p99.9 {row['p99.9_ms']:.2f} max "
+        line += f"{row['max_ms']:.2f} ms, {row['pictures_per_second']:.1f} pictures/s"
+        line += f", others {row['others_percent_of_one_core']:.0f} % of a core"
+        if "to_reference" in row:
+            part = row["to_reference"]["p50"]
+            line += f"; p50 {part['ratio']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+        say(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
