@@ -14,15 +14,16 @@ A frame's time is capture to the last of its verdicts. The record has the format
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,61 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "page-latency.json"
 WHAT = "capture to the last verdict of a frame in the running demo; nobody looks, or a page is open; blocks in turns"
 NOBODY, VIEWER, CHROMIUM = "nobody looks", "one viewer", "Chromium beside it"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _HOST, _DEADLINE_MS = "127.0.0.1", 150.0
-BLOCK, SETTLE = 100, 25
+BLOCK, SETTLE = 50, 10
 _OPEN_S = 30.0
+
+
+class RemoteViewer:
+    """A process that opens the page's stream when told to. Use as a context manager.
+
+    Args:
+        address: Of the page.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--look", address], stdin=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def __enter__(self) -> RemoteViewer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def turn(self) -> None:
+        """Open the stream, or close it again."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+
+
+class PageInChromium:
+    """The page in a headless Chromium, driven as in the tests. Use as a context manager.
+
+    Args:
+        address: Of the page.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._folder = tempfile.TemporaryDirectory(prefix="framegate-page-", ignore_cleanup_errors=True)
+        self._browser = _browser_module().Browser(Path(self._folder.name))
+        self._browser.size(1280, 800)
+        self._open = False
+
+    def __enter__(self) -> PageInChromium:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._browser.close()
+        self._folder.cleanup()
+
+    def turn(self) -> None:
+        """Open the page, or leave it again."""
+        self._open = not self._open
+        self._browser.open(self._address if self._open else "about:blank")
 
 
 @dataclass
@@ -56,7 +108,7 @@ class Case:
     """Who looks, and what was measured meanwhile.
 
     Attributes:
-        command: Starts what looks; the page's address is appended. None: nobody does.
+        looking: Opens and closes the page; None: nobody looks.
         verdict_ns: Of every counted frame.
         fed: Frames captured meanwhile.
         pictures: Pictures sent meanwhile.
@@ -67,7 +119,7 @@ class Case:
         usage: Of the demo's process.
     """
 
-    command: list[str] | None
+    looking: RemoteViewer | PageInChromium | None
     verdict_ns: list[int] = field(default_factory=list)
     fed: int = 0
     pictures: int = 0
@@ -89,67 +141,61 @@ class Race:
     """A running demo whose cases take turns.
 
     Args:
-        demo: Started, its pipeline running.
-        address: Of its page.
+        demo: Its pipeline runs.
     """
 
-    def __init__(self, demo: LiveDemo, address: str) -> None:
+    def __init__(self, demo: LiveDemo) -> None:
         self._demo = demo
-        self._address = address
         self._results = demo.pipeline.results()
 
     def block(self, case: Case) -> None:
         """One turn of one case.
 
         Raises:
-            FramegateError: The source ended, or what should look did not open the page.
+            FramegateError: The source ended, or what should look did not open or leave the page.
         """
-        with self._looking(case.command):
-            deadline = time.monotonic() + _OPEN_S
-            while len(self._demo.viewers) != (case.command is not None) or self._demo.viewers.pictures < SETTLE * (
-                case.command is not None
-            ):
-                if time.monotonic() > deadline:
-                    raise FramegateError(f"bench_page: {(case.command or [NOBODY])[0]} did not open or close the page")
-                self._next()
-            for _ in range(SETTLE):
-                self._next()
-            pictures, captured = self._demo.viewers.pictures, self._demo.pipeline.stats.captured
-            began, machine = time.monotonic(), machine_seconds()
-            with case.usage.measuring():
-                for _ in range(BLOCK):
-                    case.add(self._next())
-            case.seconds += time.monotonic() - began
-            case.machine_s += machine_seconds() - machine
-            case.pictures += self._demo.viewers.pictures - pictures
-            case.fed += self._demo.pipeline.stats.captured - captured
+        viewers, stats = self._demo.viewers, self._demo.pipeline.stats
+        if case.looking is not None:
+            case.looking.turn()
+            self._wait(lambda: viewers.pictures > 0)
+        for _ in range(SETTLE):
+            self._next()
+        began, machine, pictures, captured = time.monotonic(), machine_seconds(), viewers.pictures, stats.captured
+        with case.usage.measuring():
+            for _ in range(BLOCK):
+                case.add(self._next())
+        case.seconds += time.monotonic() - began
+        case.machine_s += machine_seconds() - machine
+        case.pictures += viewers.pictures - pictures
+        case.fed += stats.captured - captured
+        if case.looking is not None:
+            case.looking.turn()
+            self._wait(lambda: len(viewers) == 0)
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _OPEN_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise FramegateError("what should look did not open or leave the page in time")
+            self._next()
 
     def _next(self) -> FrameResult:
         result = next(self._results, None)
         if result is None:
-            raise FramegateError("bench_page: the source ended before enough frames were measured")
+            raise FramegateError("the source ended before enough frames were measured")
         self._demo.show(result)
         return result
 
-    @contextmanager
-    def _looking(self, command: list[str] | None) -> Iterator[None]:
-        if command is None:
-            yield
-            return
-        with tempfile.TemporaryDirectory(prefix="framegate-page-", ignore_cleanup_errors=True) as folder:
-            profile = [f"--user-data-dir={folder}"] if "--headless=new" in command else []
-            process = subprocess.Popen(
-                [*command, *profile, self._address],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a browser is several processes
-            )
-            try:
-                yield
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                process.wait()
+
+def _browser_module() -> Any:
+    """The tests' way of driving a browser."""
+    path = ROOT / "tests" / "camera_demo" / "browser.py"
+    spec = importlib.util.spec_from_file_location("browser", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def machine_seconds() -> float:
@@ -163,38 +209,22 @@ def machine_seconds() -> float:
 
 
 def look(address: str) -> None:
-    """Take and confirm everything, until the demo ends."""
+    """The viewer's process: a line opens the stream, the next one closes it; everything is taken and confirmed."""
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
-    with connect(address.replace("http", "ws", 1) + "stream", max_size=None) as socket, suppress(ConnectionClosed):
-        while True:
-            socket.recv()
-            socket.send('"shown"')
+    while sys.stdin.readline():
+        with connect(address.replace("http", "ws", 1) + "stream", max_size=None) as stream:
 
+            def end(stream: Any = stream) -> None:
+                sys.stdin.readline()
+                stream.close()
 
-def find_browser() -> str | None:
-    """Path of an installed Chromium."""
-    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-
-
-def cases_here(browser: str | None) -> dict[str, Case]:
-    """Name -> case; nobody first, then who is compared with that."""
-    found = {NOBODY: Case(None), VIEWER: Case([sys.executable, __file__, "--look"])}
-    if browser is not None:
-        found[CHROMIUM] = Case(
-            [
-                browser,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--window-size=1280,800",
-                "--remote-debugging-port=0",  # without it a headless browser may end after loading
-            ]
-        )
-    return found
+            threading.Thread(target=end).start()
+            with suppress(ConnectionClosed):
+                while True:
+                    stream.recv()
+                    stream.send('"shown"')
 
 
 def series_of(cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
@@ -231,16 +261,20 @@ def measure(turns: int, source: str | None, bundle: Path) -> tuple[Session, dict
         return LoopedClip(shipped(CLIP, "the clip", "--source")) if source is None else open_source(source, loop=True)
 
     session = Session.open(bundle)
-    cases = cases_here(find_browser())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with LiveDemo(opened, session, REGIONS, _DEADLINE_MS, _HOST, listen(_HOST, 0)) as demo, progress_bar() as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar())
+        demo = stack.enter_context(LiveDemo(opened, session, REGIONS, _DEADLINE_MS, _HOST, listen(_HOST, 0)))
         address = demo.start()
-        with demo.pipeline:
-            race = Race(demo, address)
-            for turn in range(turns):
-                for name in cases if turn % 2 else reversed(cases):
-                    race.block(cases[name])
-                progress("page", turn + 1, turns)
+        cases = {NOBODY: Case(None), VIEWER: Case(stack.enter_context(RemoteViewer(address)))}
+        if _browser_module().find_chromium() is not None:
+            cases[CHROMIUM] = Case(stack.enter_context(PageInChromium(address)))
+        stack.enter_context(demo.pipeline)
+        race = Race(demo)
+        for turn in range(turns):
+            for name in cases if turn % 2 else reversed(cases):
+                race.block(cases[name])
+            progress("page", turn + 1, turns)
     return session, cases
 
 
