@@ -37,7 +37,7 @@ _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
 _CHARTS = 3
 """Beside that of the score."""
 _ENERGY = "energy"
-_TITLES = {SHIFT: "Shift inside the network (log odds)", _ENERGY: "Energy of the logits"}
+_TITLES = {SHIFT: "Activation shift (log odds)", _ENERGY: "Energy of the logits"}
 
 
 @dataclass(frozen=True)
