@@ -8,6 +8,7 @@ A document says where a table goes; everything between its marks is written anew
     <!-- begin speed rivals -->       framegate against other tools, from latency-rivals.json
     <!-- begin speed scenarios -->    a camera, load and real-time tuning, from latency-scenarios.json
     <!-- begin speed streams -->      several cameras at once, from latency-streams.json
+    <!-- begin speed page -->         what an open page costs, from page-latency.json (docs/demo.md)
 """
 
 from __future__ import annotations
@@ -116,12 +117,38 @@ def scenarios(record: Record) -> str:
     return f"{record['configuration']}. {_circumstances(record)}\n\n{_markdown(header, rows)}"
 
 
+def page(record: Record) -> str:
+    """The running demo with and without somebody who looks."""
+    rows = []
+    for name, row in record["series"].items():
+        part = row.get("to_reference")
+        rows.append(
+            [
+                name,
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                _spread(part["p50"]) if part else "1",
+                f"{row['pictures_per_second']:.1f}",
+                f"{row['usage']['cpu_percent_of_one_core']:.0f} %",
+                f"{row['others_percent_of_one_core']:.0f} %",
+            ]
+        )
+    said = f"{record['configuration']}. {_circumstances(record)}"
+    if record["load"]["note"]:
+        said += f" Beside it: {record['load']['note']}."
+    repeated = sum(row["turns_repeated"] for row in record["series"].values())
+    if repeated:
+        said += f" {repeated} turns were measured again, because no verdict came for a second."
+    header = ["ms", "p50", "p99", "p99.9", "max", "p50 to nobody's", "pictures/s", "demo, of one core", "all others"]
+    return f"{said}\n\n{_markdown(header, rows)}"
+
+
 _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "latency": ("cpu-latency.json", latency),
     "stages": ("cpu-latency.json", stages),
     "rivals": ("latency-rivals.json", rivals),
     "scenarios": ("latency-scenarios.json", scenarios),
     "streams": ("latency-streams.json", scenarios),
+    "page": ("page-latency.json", page),
 }
 
 

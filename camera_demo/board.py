@@ -6,6 +6,7 @@ import base64
 import itertools
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,8 +33,6 @@ _THUMBNAIL_S = 1.0
 """At least so long between two thumbnails of a region."""
 _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
 """Edges of the bars of the histogram: 0.5 ms to 1024 ms, two to an octave."""
-
-
 _CHARTS = 3
 """Beside that of the score."""
 _ENERGY = "energy"
@@ -111,6 +110,7 @@ class Board:
         self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._seen = 0
+        self._lock = threading.Lock()
         self._thumbnails: deque[dict[str, Any]] = deque(maxlen=_THUMBNAILS)
         self._shown: dict[str, tuple[tuple[str, ...], float]] = {}
         self._last_ns: int | None = None
@@ -128,10 +128,7 @@ class Board:
             "remembered": REMEMBERED,
             # A picture without a verdict for so long is worth nothing: the page says DO NOT USE by itself.
             "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0, 2.0 * deadline_ms * len(rois)),
-            "charts": [
-                {"title": chart.title, "low": chart.low, "high": chart.high, "signal": chart.signal}
-                for chart in self._charts
-            ],
+            "charts": [vars(chart) for chart in self._charts],
             "has_monitor": session.bundle.monitor is not None,
             "buttons": [vars(button) for button in panel.buttons],
         }
@@ -141,10 +138,9 @@ class Board:
         predictions = result.predictions
         self._last_ns = time.monotonic_ns()
         self._latencies.append(max(each.latency_ms for each in predictions))
-        self._samples.append(
-            [[self._values(each) for each in predictions], [int(each.accepted) for each in predictions]]
-        )
-        self._seen += 1
+        with self._lock:  # together: a viewer is given the samples after the last one that it has
+            self._samples.append([self._values(each) for each in predictions])
+            self._seen += 1
         for prediction, roi in zip(predictions, self._rois, strict=True):
             self._keep_rejected(prediction, roi, result)
 
@@ -155,12 +151,13 @@ class Board:
             seen: How many samples the viewer has; 0 for one who has just come, who gets everything.
         """
         stats, status = self._pipeline.stats, self._source.status
-        new = list(self._samples)[-min(self._seen - seen, REMEMBERED) :] if self._seen > seen else []
+        with self._lock:
+            total, samples = self._seen, list(self._samples)
         since = self._started_ns if self._last_ns is None else self._last_ns
         return {
             **({"about": self._about} if not seen else {}),
-            "samples_seen": self._seen,
-            "samples": new,
+            "samples_seen": total,
+            "samples": samples[max(0, len(samples) - (total - seen)) :],
             "silent_ms": (time.monotonic_ns() - since) // 1_000_000,
             "source": source_record(self._source) | {"state": status.state},
             "counters": {

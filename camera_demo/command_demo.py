@@ -7,12 +7,15 @@ import contextlib
 import importlib.util
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
+from framegate.camera_demo.recorder import Recorder
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.window import Window, WindowClosed
 from framegate.runtime.command_run import (
     SWITCH_INTERVAL_S,
     Sink,
@@ -30,8 +33,12 @@ from framegate.runtime.session import Session
 from framegate.runtime.source import Source, open_source
 from framegate.runtime.source_options import SourceOptions
 
+if TYPE_CHECKING:  # needs the packages of the page
+    from framegate.camera_demo.live_demo import LiveDemo
+
 PORT = 8321
 DEADLINE_MS = 150.0
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
 
@@ -88,15 +95,16 @@ def run(arguments: argparse.Namespace) -> int:
         session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
         if arguments.backend != "auto":
             tell(f"framegate: {session.describe()}")
+        stack.enter_context(_ended_by_signals())
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
-        sinks = _sinks(arguments, rois, demo.source.fps, stack)
+        takers = _takers(arguments, rois, demo, stack)
         say(f"framegate demo: {demo.start()}   (Ctrl-C ends it)")
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-        code, ending = _consume(demo.pipeline, [demo.show, *(sink.write for sink in sinks)])
+        code, ending = _consume(demo.pipeline, takers)
+        _let_it_end()
+        tell(f"framegate: {ending}")
         demo.finish(ending)
-    tell(f"framegate: {ending}")
     tell(f"framegate: {demo.pipeline.stats}")
     return code
 
@@ -135,6 +143,8 @@ def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]
             for result in pipeline.results():
                 for take in takers:
                     take(result)
+    except WindowClosed:
+        return 0, "the window was closed"
     except KeyboardInterrupt:
         return 130, "the demo was ended"
     except FramegateError as error:
@@ -142,43 +152,81 @@ def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]
     return (0, "the source has ended") if pipeline.stats.frames else (1, "the source delivered no frame")
 
 
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Meanwhile SIGTERM and a closed terminal end the demo as Ctrl-C does, unless they were ignored (nohup)."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _let_it_end()
     raise KeyboardInterrupt
 
 
-def _sinks(
-    arguments: argparse.Namespace, rois: tuple[Roi, ...], fps: float | None, stack: contextlib.ExitStack
-) -> list[Sink]:
-    """What is written beside the page; the stack closes it.
+def _let_it_end() -> None:
+    """From now on no signal interrupts what ends in seconds anyway: recordings are finished, pages told."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _takers(
+    arguments: argparse.Namespace, rois: tuple[Roi, ...], demo: LiveDemo, stack: contextlib.ExitStack
+) -> list[Callable[[FrameResult], None]]:
+    """Who gets every result: the page, and what was asked for beside it, which the stack closes.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
         SinkError: A file cannot be written.
     """
-    sinks: list[Sink] = []
-
-    def add(sink: Sink) -> None:
-        sinks.append(sink)
-        stack.callback(sink.close)
-
+    takers: list[Callable[[FrameResult], None]] = [demo.show]
     if arguments.show:
-        from framegate.camera_demo.window import WindowSink
+        window = Window(rois)
+        stack.callback(window.close)
+        takers.append(window.show)
+    require_distinct(arguments.source or "", arguments.record, arguments.rerun)
+    sinks = _sinks(arguments, rois, demo.source.fps)
+    if sinks:
+        recorder = Recorder(sinks, lossless=not demo.source.live)
+        stack.callback(_finish, recorder)
+        takers.append(recorder.put)
+    return takers
 
-        add(WindowSink(rois))
+
+def _finish(recorder: Recorder) -> None:
+    recorder.close()
+    if recorder.missing:
+        tell(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
+
+
+def _sinks(arguments: argparse.Namespace, rois: tuple[Roi, ...], fps: float | None) -> list[Sink]:
+    """The files to be written.
+
+    Raises:
+        UsageError: The package for it is missing.
+        SinkError: A file cannot be written.
+    """
+    sinks: list[Sink] = []
     record: Path | None = arguments.record
     if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
         raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
-    require_distinct(arguments.source or "", record, arguments.rerun)
     if record is not None and record.suffix.lower() == ".mcap":
         from framegate.camera_demo.sink_mcap import McapSink
 
-        add(McapSink(record, rois))
+        sinks.append(McapSink(record, rois))
     elif record is not None:
         from framegate.runtime.sink_video import OverlayVideoSink
 
-        add(OverlayVideoSink(record, rois, fps))
+        sinks.append(OverlayVideoSink(record, rois, fps))
     if arguments.rerun is not None:
         from framegate.camera_demo.sink_rerun import RerunSink
 
-        add(RerunSink(arguments.rerun, rois))
+        sinks.append(RerunSink(arguments.rerun, rois))
     return sinks

@@ -13,7 +13,7 @@ from framegate.camera_demo.board import Board
 from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
-from framegate.camera_demo.picture import message
+from framegate.camera_demo.picture import is_fresh, message
 from framegate.camera_demo.switched_source import SwitchedSource
 from framegate.camera_demo.viewers import Viewers
 from framegate.camera_demo.web_app import is_loopback, make_app
@@ -110,7 +110,7 @@ class LiveDemo:
     def show(self, result: FrameResult) -> None:
         """Put a result on the page; belongs to one thread."""
         self._board.saw(result)
-        if self.viewers.hungry:
+        if self.viewers.hungry and is_fresh(result):
             self.viewers.offer(message(result, self._rois))
 
     def finish(self, why: str) -> None:

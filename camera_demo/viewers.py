@@ -127,7 +127,7 @@ class Viewer:
                     self._wake.set()
                 else:
                     self._press(str(message["press"]), int(message["severity"]))
-            except (KeyError, TypeError, ValueError, UsageError):
+            except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError, UsageError):
                 await self._websocket.close(REFUSED, "not a message of this page")
                 return
             except WebSocketDisconnect:

@@ -313,7 +313,7 @@ function sheet(canvas) {
 function strip(canvas, chart, k) {
   const {pen, width, height} = sheet(canvas);
   const limits = [chart.low, chart.high].filter((each) => each !== null);
-  const all = samples.flatMap((sample) => sample[0].map((values) => values[k])).filter((value) => value !== null);
+  const all = samples.flatMap((sample) => sample.map((values) => values[k])).filter((value) => value !== null);
   let [low, high] = [Math.min(...all, ...limits), Math.max(...all, ...limits)];
   if (chart.signal === "entropy" && chart.high !== null) [low, high] = [0, 2 * chart.high];  // beyond: drawn at the edge
   if (!(high > low)) [low, high] = [low - 1, low + 1];
@@ -342,7 +342,7 @@ function strip(canvas, chart, k) {
     pen.beginPath();
     let down = false;
     samples.forEach((sample, index) => {
-      const value = sample[0][r][k];
+      const value = sample[r][k];
       if (value === null) { down = false; return; }
       pen[down ? "lineTo" : "moveTo"](x(index), y(value));
       down = true;
@@ -358,7 +358,7 @@ function strip(canvas, chart, k) {
   const word = (content, at, room) => { if (room >= 14) pen.fillText(content, left + 4, at); };
   if (chart.high !== null) { word("REJECT", 10, y(chart.high)); word("accept", y(chart.high) + 9, height - y(chart.high)); }
   else if (chart.low !== null) { word("REJECT", height - 8, height - y(chart.low)); word("accept", y(chart.low) - 9, y(chart.low)); }
-  const last = samples.length ? samples[samples.length - 1][0] : [];
+  const last = samples.length ? samples[samples.length - 1] : [];
   const values = about.regions.map((name, r) => last[r] && last[r][k] !== null ? last[r][k].toPrecision(2) : "–");
   const use = [chart.low === null ? "" : `use from ${chart.low.toPrecision(3)}`, chart.high === null ? "" : `use up to ${chart.high.toPrecision(3)}`];
   canvas.setAttribute("aria-label", `${chart.title}, ${use.filter(Boolean).join(", ") || "no threshold"}: ${about.regions.map((name, r) => `${name} ${values[r]}`).join(", ")}`);
