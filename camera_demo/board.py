@@ -88,6 +88,7 @@ class Board:
         panel: For what is pressed.
         rois: The pipeline's regions.
         deadline_ms: The pipeline's.
+        stale_ms: Without a verdict for so long the page says DO NOT USE by itself.
         notice: Asked for a line about the pressed faults.
     """
 
@@ -99,6 +100,7 @@ class Board:
         panel: FaultPanel,
         rois: tuple[Roi, ...],
         deadline_ms: float,
+        stale_ms: float,
         notice: Callable[[], str],
     ) -> None:
         self._pipeline = pipeline
@@ -126,8 +128,7 @@ class Board:
             "deadline_ms": deadline_ms,
             "fps": source.fps,
             "remembered": REMEMBERED,
-            # A picture without a verdict for so long is worth nothing: the page says DO NOT USE by itself.
-            "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0, 2.0 * deadline_ms * len(rois)),
+            "stale_ms": stale_ms,
             "charts": [vars(chart) for chart in self._charts],
             "has_monitor": session.bundle.monitor is not None,
             "buttons": [vars(button) for button in panel.buttons],

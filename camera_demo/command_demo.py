@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.recorder import Recorder
+from framegate.camera_demo.recorder import Recorder, open_sinks
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
-from framegate.camera_demo.window import Window, WindowClosed
+from framegate.camera_demo.window import Window
 from framegate.runtime.command_run import (
     SWITCH_INTERVAL_S,
-    Sink,
     add_engine_options,
     add_policy_options,
     policy_of,
@@ -26,7 +27,7 @@ from framegate.runtime.command_run import (
 )
 from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options
 from framegate.runtime.console import say, tell
-from framegate.runtime.errors import FramegateError, SinkError, UsageError
+from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
@@ -97,11 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
             tell(f"framegate: {session.describe()}")
         stack.enter_context(_ended_by_signals())
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
-        takers = _takers(arguments, rois, demo, stack)
+        window = Window(rois, demo.stale_ms) if arguments.show else None
+        takers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
         say(f"framegate demo: {demo.start()}   (Ctrl-C ends it)")
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        code, ending = _consume(demo.pipeline, takers)
+        consume = functools.partial(_consume, demo.pipeline, takers)
+        code, ending = consume() if window is None else _consume_beside(window, consume, demo.source.close)
         _let_it_end()
         tell(f"framegate: {ending}")
         demo.finish(ending)
@@ -143,8 +146,6 @@ def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]
             for result in pipeline.results():
                 for take in takers:
                     take(result)
-    except WindowClosed:
-        return 0, "the window was closed"
     except KeyboardInterrupt:
         return 130, "the demo was ended"
     except FramegateError as error:
@@ -152,23 +153,58 @@ def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]
     return (0, "the source has ended") if pipeline.stats.frames else (1, "the source delivered no frame")
 
 
+def _consume_beside(
+    window: Window, consume: Callable[[], tuple[int, str]], stop: Callable[[], None]
+) -> tuple[int, str]:
+    """The same in a thread of its own, since a window belongs to the main one.
+
+    Args:
+        window: Shown until it is closed or the results end.
+        consume: Returns what this returns if the results end by themselves.
+        stop: Ends the source.
+    """
+    ended: list[tuple[int, str]] = []
+
+    def work() -> None:
+        try:
+            ended.append(consume())
+        finally:
+            window.finish()
+
+    thread = threading.Thread(target=work, name="framegate-demo-consumer")
+    thread.start()
+    closed = (0, "the window was closed")
+    try:
+        if not window.run():
+            thread.join()
+            return ended[0]
+    except KeyboardInterrupt:
+        closed = (130, "the demo was ended")
+    stop()
+    thread.join()
+    return closed
+
+
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Meanwhile SIGTERM and a closed terminal end the demo as Ctrl-C does, unless they were ignored (nohup)."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        _let_it_end()
+        raise KeyboardInterrupt
+
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _let_it_end()
-    raise KeyboardInterrupt
+        if not received:  # else the process is about to end, and nothing more should interrupt that
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _let_it_end() -> None:
@@ -177,56 +213,25 @@ def _let_it_end() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _takers(
+def _recorders(
     arguments: argparse.Namespace, rois: tuple[Roi, ...], demo: LiveDemo, stack: contextlib.ExitStack
 ) -> list[Callable[[FrameResult], None]]:
-    """Who gets every result: the page, and what was asked for beside it, which the stack closes.
+    """What writes the files that were asked for; the stack finishes it.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
         SinkError: A file cannot be written.
     """
-    takers: list[Callable[[FrameResult], None]] = [demo.show]
-    if arguments.show:
-        window = Window(rois)
-        stack.callback(window.close)
-        takers.append(window.show)
     require_distinct(arguments.source or "", arguments.record, arguments.rerun)
-    sinks = _sinks(arguments, rois, demo.source.fps)
-    if sinks:
-        recorder = Recorder(sinks, lossless=not demo.source.live)
-        stack.callback(_finish, recorder)
-        takers.append(recorder.put)
-    return takers
+    sinks = open_sinks(arguments.record, arguments.rerun, rois, demo.source.fps)
+    if not sinks:
+        return []
+    recorder = Recorder(sinks, lossless=not demo.source.live)
 
+    def finish() -> None:
+        recorder.close()
+        if recorder.missing:
+            tell(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
 
-def _finish(recorder: Recorder) -> None:
-    recorder.close()
-    if recorder.missing:
-        tell(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
-
-
-def _sinks(arguments: argparse.Namespace, rois: tuple[Roi, ...], fps: float | None) -> list[Sink]:
-    """The files to be written.
-
-    Raises:
-        UsageError: The package for it is missing.
-        SinkError: A file cannot be written.
-    """
-    sinks: list[Sink] = []
-    record: Path | None = arguments.record
-    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
-        raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
-    if record is not None and record.suffix.lower() == ".mcap":
-        from framegate.camera_demo.sink_mcap import McapSink
-
-        sinks.append(McapSink(record, rois))
-    elif record is not None:
-        from framegate.runtime.sink_video import OverlayVideoSink
-
-        sinks.append(OverlayVideoSink(record, rois, fps))
-    if arguments.rerun is not None:
-        from framegate.camera_demo.sink_rerun import RerunSink
-
-        sinks.append(RerunSink(arguments.rerun, rois))
-    return sinks
+    stack.callback(finish)
+    return [recorder.put]

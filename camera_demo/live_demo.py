@@ -45,6 +45,7 @@ class LiveDemo:
         source: With the faults of the page.
         pipeline: Not running yet.
         viewers: The open pages.
+        stale_ms: A picture without a new verdict for so long, in milliseconds, must no longer be shown as live.
 
     Raises:
         SourceError: The source cannot be opened.
@@ -79,7 +80,18 @@ class LiveDemo:
                 lossless=not self.source.live,
                 keep_frames=True,
             )
-            self._board = Board(self.pipeline, session, self.source, panel, rois, deadline_ms, lambda: attacks.status)
+            fps = self.source.fps
+            self.stale_ms = max(1000.0, 3000.0 / fps if fps else 0.0, 2.0 * deadline_ms * len(rois))
+            self._board = Board(
+                self.pipeline,
+                session,
+                self.source,
+                panel,
+                rois,
+                deadline_ms,
+                self.stale_ms,
+                lambda: attacks.status,
+            )
             self.viewers = Viewers()
             self._server = WebServer(make_app(self.viewers, self._board.record, panel.press, self._token), listener)
             stack.callback(self._server.stop)

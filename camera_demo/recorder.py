@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
+from framegate.camera_demo.sink_mcap import McapSink
+from framegate.camera_demo.sink_rerun import RerunSink
 from framegate.runtime.channel import Channel
 from framegate.runtime.command_run import Sink
+from framegate.runtime.errors import SinkError
 from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.roi import Roi
+from framegate.runtime.sink_video import OverlayVideoSink
 
 _HELD = 64
 """Results waiting to be written: 2.5 s at 25 frames per second."""
+
+
+def open_sinks(record: Path | None, rerun: Path | None, rois: tuple[Roi, ...], fps: float | None) -> list[Sink]:
+    """The files to be written.
+
+    Args:
+        record: ``.mp4``, ``.avi`` or ``.mcap``.
+        rerun: ``.rrd``.
+        rois: The pipeline's regions.
+        fps: Of the source, None if it has none.
+
+    Raises:
+        UsageError: The package for it is missing.
+        SinkError: A file cannot be written.
+    """
+    sinks: list[Sink] = []
+    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
+        raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
+    if record is not None and record.suffix.lower() == ".mcap":
+        sinks.append(McapSink(record, rois))
+    elif record is not None:
+        sinks.append(OverlayVideoSink(record, rois, fps))
+    if rerun is not None:
+        sinks.append(RerunSink(rerun, rois))
+    return sinks
 
 
 class Recorder:

@@ -253,12 +253,12 @@ def test_a_recording_is_finished_however_often_the_demo_is_ended(
     demo = start_demo(SOURCE, "--bundle", str(tiny_bundle), "--record", str(tmp_path / name))
     client = viewer(demo.address)
     client.until(lambda c: c.picture and c.picture["frame"] > 10)
-    for _ in range(20):  # somebody who is impatient
+    for _ in range(100):  # somebody who is impatient
         if demo.process.poll() is None:
             demo.process.send_signal(number)
         time.sleep(0.01)
     code, said = demo.end(None)
-    assert code in (130, -number)  # the last one may come when all is done
+    assert code == 130
     assert "Traceback" not in said
     assert "the demo was ended" in said
     assert frames_of(tmp_path / name) > 5
@@ -313,13 +313,6 @@ def test_wrong_usage_is_one_line_and_leaves_no_thread(tiny_bundle, capsys, argum
     assert words in err.splitlines()[-1]
     assert "http://" not in out
     assert {thread.name for thread in set(threading.enumerate()) - before} == set()
-
-
-def test_show_without_windows_says_what_to_do(tiny_bundle, capsys, monkeypatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["demo", SOURCE, "--bundle", str(tiny_bundle), "--port", "0", "--show"]) == 2
-    assert "use the page" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_said_before_anything_is_opened(tiny_bundle, capsys):
