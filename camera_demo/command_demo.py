@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -100,7 +101,14 @@ def run(arguments: argparse.Namespace) -> int:
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
         window = Window(rois, demo.stale_ms) if arguments.show else None
         takers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
-        say(f"framegate demo: {demo.start()}   (Ctrl-C ends it)")
+        address = demo.start()
+        say(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
+        if demo.is_private and "SSH_CONNECTION" in os.environ:
+            port = listener.getsockname()[1]
+            tell(
+                f"framegate: that is for a browser on this machine; from another one first run ssh -L "
+                f"{port}:127.0.0.1:{port} to here, or start the demo with --host 0.0.0.0"
+            )
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         consume = functools.partial(_consume, demo.pipeline, takers)

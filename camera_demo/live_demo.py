@@ -44,6 +44,7 @@ class LiveDemo:
     Attributes:
         source: With the faults of the page.
         pipeline: Not running yet.
+        is_private: Whether the page is for this machine only.
         viewers: The open pages.
         stale_ms: A picture without a new verdict for so long, in milliseconds, must no longer be shown as live.
 
@@ -63,7 +64,8 @@ class LiveDemo:
     ) -> None:
         self._rois = rois
         self._host = host
-        self._token = None if is_loopback(host) else secrets.token_urlsafe(16)
+        self.is_private = is_loopback(host)
+        self._token = None if self.is_private else secrets.token_urlsafe(16)
         backend = session.backend = DelayedBackend(session.backend)
         panel = FaultPanel(fault_kinds())
         panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * deadline_ms / 1e3 if on else 0.0)
