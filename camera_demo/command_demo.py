@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         if demo.is_private and "SSH_CONNECTION" in os.environ:
             port = listener.getsockname()[1]
             tell(
-                f"framegate: that is for a browser on this machine; from another one first run ssh -L "
+                "framegate: that is for a browser on this machine; from another one first run ssh -L "
                 f"{port}:127.0.0.1:{port} to here, or start the demo with --host 0.0.0.0"
             )
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -111,7 +111,7 @@ class Viewer:
         await self._websocket.send_text(json.dumps({"ended": self._ending}))
         await self._websocket.close(GOING_AWAY, "the demo has ended")
 
-    async def _sent(self, sending: Any) -> None:
+    async def _sent(self, sending: Awaitable[None]) -> None:
         if not self._unconfirmed:
             self._confirmed_at = time.monotonic()
         self._unconfirmed += 1

@@ -353,9 +353,14 @@ function strip(canvas, chart, k) {
   pen.strokeStyle = "#fff";
   pen.lineWidth = 1;
   for (const limit of limits) line(pen, left, y(limit), width, y(limit));
-  pen.fillStyle = "#fff";
-  if (!limits.length) pen.fillText("no threshold", left + 4, 9);
-  const word = (content, at, room) => { if (room >= 14) pen.fillText(content, left + 4, at); };
+  const word = (content, at, room) => {  // on a ground of its own: the curves go on behind it
+    if (room < 14) return;
+    pen.fillStyle = "#0e1116";
+    pen.fillRect(left + 1, at - 7, pen.measureText(content).width + 6, 14);
+    pen.fillStyle = "#fff";
+    pen.fillText(content, left + 4, at);
+  };
+  if (!limits.length) word("no threshold", 9, height);
   if (chart.high !== null) { word("REJECT", 10, y(chart.high)); word("accept", y(chart.high) + 9, height - y(chart.high)); }
   else if (chart.low !== null) { word("REJECT", height - 8, height - y(chart.low)); word("accept", y(chart.low) - 9, y(chart.low)); }
   const last = samples.length ? samples[samples.length - 1] : [];
