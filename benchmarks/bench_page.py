@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -327,7 +328,7 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
     bundle = options.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
     session, cases = measure(-(-options.frames // BLOCK), options.source, bundle)
     name = options.source or Path(CLIP).name
-    record = head(WHAT, " ".join(["python benchmarks/bench_page.py", *words]), session.bundle, name) | {
+    record = head(WHAT, shlex.join(["python", "benchmarks/bench_page.py", *words]), session.bundle, name) | {
         "configuration": f"{session.backend.engine}, {session.precision}, {len(REGIONS)} regions",
         "series": series_of(cases),
         "left_out": {} if CHROMIUM in cases else {CHROMIUM: "no Chromium is installed"},

@@ -243,8 +243,9 @@ def frames_of(path):
     return count
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("name", ["out.mp4", "out.mcap"])
+@pytest.mark.parametrize(
+    ("name", "number"), [("out.mp4", signal.SIGINT), ("out.mcap", signal.SIGTERM), ("out.mp4", signal.SIGHUP)]
+)
 def test_a_recording_is_finished_however_often_the_demo_is_ended(
     start_demo, viewer, tiny_bundle, tmp_path, name, number
 ):
