@@ -23,7 +23,7 @@ SLOW_MACHINE_S = 60
 @pytest.fixture(scope="module")
 def demo(demo_process):
     # Of a machine that renders a browser in software beside it, nobody can ask for 150 ms.
-    demo = demo_process("--deadline-ms", "2000")
+    demo = demo_process("--deadline-ms", "600")
     yield demo
     demo.end()
 
