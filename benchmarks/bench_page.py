@@ -14,20 +14,18 @@ A frame's time is capture to the last of its verdicts. The record has the format
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shlex
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from page_viewers import PageInChromium, RemoteViewer, browser_module
 
 from framegate.camera_demo.live_demo import LiveDemo
 from framegate.camera_demo.looped_clip import LoopedClip
@@ -51,58 +49,6 @@ _HOST, _DEADLINE_MS = "127.0.0.1", 150.0
 BLOCK, SETTLE = 50, 10
 _OPEN_S = 60.0
 _STANDSTILL_S = 1.0
-
-
-class RemoteViewer:
-    """A process that opens the page's stream when told to. Use as a context manager.
-
-    Args:
-        address: Of the page.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--look", address], stdin=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def __enter__(self) -> RemoteViewer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def turn(self) -> None:
-        """Open the stream, or close it again."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-
-
-class PageInChromium:
-    """The page in a headless Chromium, driven as in the tests. Use as a context manager.
-
-    Args:
-        address: Of the page.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._folder = tempfile.TemporaryDirectory(prefix="framegate-page-", ignore_cleanup_errors=True)
-        self._browser = _browser_module().Browser(Path(self._folder.name))
-        self._browser.size(1280, 800)
-        self._open = False
-
-    def __enter__(self) -> PageInChromium:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._browser.close()
-        self._folder.cleanup()
-
-    def turn(self) -> None:
-        """Open the page, or leave it again."""
-        self._open = not self._open
-        self._browser.open(self._address if self._open else "about:blank")
 
 
 @dataclass
@@ -208,17 +154,6 @@ class Race:
         return result
 
 
-def _browser_module() -> Any:
-    """The tests' way of driving a browser."""
-    path = ROOT / "tests" / "camera_demo" / "browser.py"
-    spec = importlib.util.spec_from_file_location("browser", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def machine_seconds() -> float:
     """Processor time that the whole machine has used since it was started, in seconds (Linux; NaN elsewhere)."""
     try:
@@ -227,25 +162,6 @@ def machine_seconds() -> float:
         return float("nan")
     idle = fields[3] + fields[4]
     return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
-
-
-def look(address: str) -> None:
-    """The viewer's process: a line opens the stream, the next one closes it; everything is taken and confirmed."""
-    from websockets.exceptions import ConnectionClosed
-    from websockets.sync.client import connect
-
-    while sys.stdin.readline():
-        with connect(address.replace("http", "ws", 1) + "stream", max_size=None) as stream:
-
-            def end(stream: Any = stream) -> None:
-                sys.stdin.readline()
-                stream.close()
-
-            threading.Thread(target=end).start()
-            with suppress(ConnectionClosed):
-                while True:
-                    stream.recv()
-                    stream.send('"shown"')
 
 
 def series_of(cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
@@ -289,7 +205,7 @@ def measure(turns: int, source: str | None, bundle: Path) -> tuple[Session, dict
         demo = stack.enter_context(LiveDemo(opened, session, REGIONS, _DEADLINE_MS, _HOST, listen(_HOST, 0)))
         address = demo.start()
         cases = {NOBODY: Case(None), VIEWER: Case(stack.enter_context(RemoteViewer(address)))}
-        if _browser_module().find_chromium() is not None:
+        if browser_module().find_chromium() is not None:
             cases[CHROMIUM] = Case(stack.enter_context(PageInChromium(address)))
         stack.enter_context(demo.pipeline)
         race = Race(demo)
@@ -308,11 +224,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, help="default: the one of the demo")
     parser.add_argument("--note", default="", help="what else ran on the machine, for the record")
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
-    parser.add_argument("--look", metavar="ADDRESS", help=argparse.SUPPRESS)  # the process of the case "one viewer"
     options = parser.parse_args(words)
-    if options.look:
-        look(options.look)
-        return 0
     try:
         return _run(options, words if words is not None else sys.argv[1:])
     except FramegateError as error:

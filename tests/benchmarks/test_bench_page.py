@@ -28,7 +28,7 @@ def scripts():
 
 
 def test_a_viewer_takes_turns_with_nobody(scripts, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(scripts.bench_page, "_browser_module", lambda: SimpleNamespace(find_chromium=lambda: None))
+    monkeypatch.setattr(scripts.bench_page, "browser_module", lambda: SimpleNamespace(find_chromium=lambda: None))
     out = tmp_path / "page-latency.json"
     words = ["--frames", "60", "--source", FAST, "--bundle", str(tiny_bundle), "--out", str(out), "--note", "a test"]
     assert scripts.bench_page.main(words) == 0
