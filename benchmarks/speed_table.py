@@ -8,6 +8,7 @@ A document says where a table goes; everything between its marks is written anew
     <!-- begin speed rivals -->       framegate against other tools, from latency-rivals.json
     <!-- begin speed scenarios -->    a camera, load and real-time tuning, from latency-scenarios.json
     <!-- begin speed streams -->      several cameras at once, from latency-streams.json
+    <!-- begin speed page -->         what an open page costs, from page-latency.json (docs/demo.md)
 """
 
 from __future__ import annotations
@@ -173,12 +174,43 @@ def _paced(record: Record, what: str) -> str:
     return caption + _markdown(header, rows)
 
 
+def page(record: Record) -> str:
+    """The running demo with and without somebody who looks."""
+    rows = []
+    for name, row in record["series"].items():
+        part = row.get("to_reference")
+        rows.append(
+            [
+                name,
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                _spread(part["p50"]) if part else "1",
+                f"{row['pictures_per_second']:.1f}",
+                f"{row['usage']['cpu_percent_of_one_core']:.0f} %",
+                f"{row['others_percent_of_one_core']:.0f} %",
+            ]
+        )
+    said = (
+        f"Capture to verdict of the running demo, {record['configuration']}: while nobody looks, with one viewer as on "
+        "another machine, and with Chromium on the same cores. Fifth column of figures: the medians divided, with the "
+        "95 % interval. CPU: 100 % is one core."
+    )
+    if record["load"]["note"]:
+        said += f" Beside it: {record['load']['note']}."
+    repeated = sum(row["turns_repeated"] for row in record["series"].values())
+    if repeated:
+        said += f" {repeated} turns were measured again, because no verdict came for a second."
+    figures = ["p50, ms", "p99, ms", "p99.9, ms", "longest, ms", "p50 : nobody's"]
+    header = ["who looks", *figures, "pictures/s", "CPU of the demo", "CPU of all others"]
+    return _caption(said, record) + _markdown(header, rows)
+
+
 _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "latency": ("cpu-latency.json", latency),
     "stages": ("cpu-latency.json", stages),
     "rivals": ("latency-rivals.json", rivals),
     "scenarios": ("latency-scenarios.json", scenarios),
     "streams": ("latency-streams.json", streams),
+    "page": ("page-latency.json", page),
 }
 
 

@@ -6,6 +6,7 @@ import base64
 import itertools
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,12 +33,10 @@ _THUMBNAIL_S = 1.0
 """At least so long between two thumbnails of a region."""
 _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
 """Edges of the bars of the histogram: 0.5 ms to 1024 ms, two to an octave."""
-
-
 _CHARTS = 3
 """Beside that of the score."""
 _ENERGY = "energy"
-_TITLES = {SHIFT: "Shift inside the network (log odds)", _ENERGY: "Energy of the logits"}
+_TITLES = {SHIFT: "Activation shift (log odds)", _ENERGY: "Energy of the logits"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class Board:
         panel: For what is pressed.
         rois: The pipeline's regions.
         deadline_ms: The pipeline's.
+        stale_ms: Without a verdict for so long the page says DO NOT USE by itself.
         notice: Asked for a line about the pressed faults.
     """
 
@@ -100,6 +100,7 @@ class Board:
         panel: FaultPanel,
         rois: tuple[Roi, ...],
         deadline_ms: float,
+        stale_ms: float,
         notice: Callable[[], str],
     ) -> None:
         self._pipeline = pipeline
@@ -111,6 +112,7 @@ class Board:
         self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._seen = 0
+        self._lock = threading.Lock()
         self._thumbnails: deque[dict[str, Any]] = deque(maxlen=_THUMBNAILS)
         self._shown: dict[str, tuple[tuple[str, ...], float]] = {}
         self._last_ns: int | None = None
@@ -126,12 +128,8 @@ class Board:
             "deadline_ms": deadline_ms,
             "fps": source.fps,
             "remembered": REMEMBERED,
-            # A picture without a verdict for so long is worth nothing: the page says DO NOT USE by itself.
-            "stale_ms": max(1000.0, 3000.0 / source.fps if source.fps else 0.0, 2.0 * deadline_ms * len(rois)),
-            "charts": [
-                {"title": chart.title, "low": chart.low, "high": chart.high, "signal": chart.signal}
-                for chart in self._charts
-            ],
+            "stale_ms": stale_ms,
+            "charts": [vars(chart) for chart in self._charts],
             "has_monitor": session.bundle.monitor is not None,
             "buttons": [vars(button) for button in panel.buttons],
         }
@@ -141,10 +139,9 @@ class Board:
         predictions = result.predictions
         self._last_ns = time.monotonic_ns()
         self._latencies.append(max(each.latency_ms for each in predictions))
-        self._samples.append(
-            [[self._values(each) for each in predictions], [int(each.accepted) for each in predictions]]
-        )
-        self._seen += 1
+        with self._lock:  # together: a viewer is given the samples after the last one that it has
+            self._samples.append([self._values(each) for each in predictions])
+            self._seen += 1
         for prediction, roi in zip(predictions, self._rois, strict=True):
             self._keep_rejected(prediction, roi, result)
 
@@ -155,12 +152,13 @@ class Board:
             seen: How many samples the viewer has; 0 for one who has just come, who gets everything.
         """
         stats, status = self._pipeline.stats, self._source.status
-        new = list(self._samples)[-min(self._seen - seen, REMEMBERED) :] if self._seen > seen else []
+        with self._lock:
+            total, samples = self._seen, list(self._samples)
         since = self._started_ns if self._last_ns is None else self._last_ns
         return {
             **({"about": self._about} if not seen else {}),
-            "samples_seen": self._seen,
-            "samples": new,
+            "samples_seen": total,
+            "samples": samples[max(0, len(samples) - (total - seen)) :],
             "silent_ms": (time.monotonic_ns() - since) // 1_000_000,
             "source": source_record(self._source) | {"state": status.state},
             "counters": {

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
-import secrets
+import os
 import signal
-import socket
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from framegate.camera_demo.board import Board
-from framegate.camera_demo.delayed_backend import DelayedBackend
-from framegate.camera_demo.fault_panel import FaultPanel
-from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.picture import message
+from framegate.camera_demo.recorder import Recorder, open_sinks
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
-from framegate.camera_demo.switched_source import SwitchedSource
+from framegate.camera_demo.window import Window
 from framegate.runtime.command_run import (
     SWITCH_INTERVAL_S,
-    Sink,
     add_engine_options,
     add_policy_options,
     policy_of,
@@ -32,20 +28,19 @@ from framegate.runtime.command_run import (
 )
 from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options
 from framegate.runtime.console import say, tell
-from framegate.runtime.errors import FramegateError, SinkError, UsageError
-from framegate.runtime.faults import fault_kinds
+from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.source import Source, open_source
 from framegate.runtime.source_options import SourceOptions
 
+if TYPE_CHECKING:  # needs the packages of the page
+    from framegate.camera_demo.live_demo import LiveDemo
+
 PORT = 8321
 DEADLINE_MS = 150.0
-_SLOWED = 1.2
-"""The slow engine's extra time, in deadlines."""
-_LAST_WORD_S = 2.0
-"""Time for every page to be told why the demo ends."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
 
@@ -89,9 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"demo: {', '.join(missing)} not installed; pip install 'framegate[demo]'")
-    from framegate.camera_demo.viewers import Viewers
-    from framegate.camera_demo.web_app import is_loopback, make_app
-    from framegate.camera_demo.web_server import WebServer, listen
+    from framegate.camera_demo.live_demo import LiveDemo
+    from framegate.camera_demo.web_server import listen
 
     _check(arguments)
     policy = policy_of(arguments)
@@ -103,48 +97,26 @@ def run(arguments: argparse.Namespace) -> int:
         session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
         if arguments.backend != "auto":
             tell(f"framegate: {session.describe()}")
-        backend = DelayedBackend(session.backend)
-        session.backend = backend
-        panel = FaultPanel(fault_kinds())
-        panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * arguments.deadline_ms / 1e3 if on else 0.0)
-        attacks = LiveAttacks(session.bundle.path, rois)
-        stack.callback(attacks.close)
-        source = SwitchedSource(opened, panel, attacks)
-        stack.callback(source.close)
-        pipeline = Pipeline(
-            source,
-            session,
-            rois=rois,
-            deadline_ms=arguments.deadline_ms,
-            lossless=not source.live,
-            keep_frames=True,
-        )
-        sinks = _sinks(arguments, rois, source.fps, stack)
-        board = Board(pipeline, session, source, panel, rois, arguments.deadline_ms, lambda: attacks.status)
-        viewers = Viewers()
-        token = None if is_loopback(arguments.host) else secrets.token_urlsafe(16)
-        server = WebServer(make_app(viewers, board.record, panel.press, token), listener)
-        stack.callback(server.stop)
-        server.start()
-        say(f"framegate demo: {_address(arguments.host, server.address[1], token)}   (Ctrl-C ends it)")
+        stack.enter_context(_ended_by_signals())
+        demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
+        window = Window(rois, demo.stale_ms) if arguments.show else None
+        takers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
+        address = demo.start()
+        say(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
+        if demo.is_private and "SSH_CONNECTION" in os.environ:
+            port = listener.getsockname()[1]
+            tell(
+                "framegate: that is for a browser on this machine; from another one first run ssh -L "
+                f"{port}:127.0.0.1:{port} to here, or start the demo with --host 0.0.0.0"
+            )
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-
-        def write(result: FrameResult) -> None:
-            board.saw(result)
-            for sink in sinks:
-                sink.write(result)
-            if viewers.hungry:
-                viewers.offer(message(result, rois))
-
-        code, ending = _consume(pipeline, write)
-        viewers.finish(ending)
-        last_word = time.monotonic() + _LAST_WORD_S
-        while len(viewers) and time.monotonic() < last_word:  # a server that stops would cut it off
-            time.sleep(0.02)
-    tell(f"framegate: {ending}")
-    tell(f"framegate: {pipeline.stats}")
+        consume = functools.partial(_consume, demo.pipeline, takers)
+        code, ending = consume() if window is None else _consume_beside(window, consume, demo.source.close)
+        _let_it_end()
+        tell(f"framegate: {ending}")
+        demo.finish(ending)
+    tell(f"framegate: {demo.pipeline.stats}")
     return code
 
 
@@ -175,12 +147,13 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
     return lambda: LoopedClip(clip)
 
 
-def _consume(pipeline: Pipeline, write: Callable[[FrameResult], None]) -> tuple[int, str]:
+def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]) -> tuple[int, str]:
     """Hand on results until they end. Returns the exit code and why it was the last one."""
     try:
         with pipeline:
             for result in pipeline.results():
-                write(result)
+                for take in takers:
+                    take(result)
     except KeyboardInterrupt:
         return 130, "the demo was ended"
     except FramegateError as error:
@@ -188,51 +161,85 @@ def _consume(pipeline: Pipeline, write: Callable[[FrameResult], None]) -> tuple[
     return (0, "the source has ended") if pipeline.stats.frames else (1, "the source delivered no frame")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _consume_beside(
+    window: Window, consume: Callable[[], tuple[int, str]], stop: Callable[[], None]
+) -> tuple[int, str]:
+    """The same in a thread of its own, since a window belongs to the main one.
+
+    Args:
+        window: Shown until it is closed or the results end.
+        consume: Returns what this returns if the results end by themselves.
+        stop: Ends the source.
+    """
+    ended: list[tuple[int, str]] = []
+
+    def work() -> None:
+        try:
+            ended.append(consume())
+        finally:
+            window.finish()
+
+    thread = threading.Thread(target=work, name="framegate-demo-consumer")
+    thread.start()
+    closed = (0, "the window was closed")
+    try:
+        if not window.run():
+            thread.join()
+            return ended[0]
+    except KeyboardInterrupt:
+        closed = (130, "the demo was ended")
+    stop()
+    thread.join()
+    return closed
 
 
-def _address(host: str, port: int, token: str | None) -> str:
-    """What a browser is given; for all interfaces the name that other machines most likely know this one by."""
-    if host in ("0.0.0.0", "::", ""):
-        host = socket.gethostname()
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Meanwhile SIGTERM and a closed terminal end the demo as Ctrl-C does, unless they were ignored (nohup)."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        _let_it_end()
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        if not received:  # else the process is about to end, and nothing more should interrupt that
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _sinks(
-    arguments: argparse.Namespace, rois: tuple[Roi, ...], fps: float | None, stack: contextlib.ExitStack
-) -> list[Sink]:
-    """What is written beside the page; the stack closes it.
+def _let_it_end() -> None:
+    """From now on no signal interrupts what ends in seconds anyway: recordings are finished, pages told."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _recorders(
+    arguments: argparse.Namespace, rois: tuple[Roi, ...], demo: LiveDemo, stack: contextlib.ExitStack
+) -> list[Callable[[FrameResult], None]]:
+    """What writes the files that were asked for; the stack finishes it.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
         SinkError: A file cannot be written.
     """
-    sinks: list[Sink] = []
+    require_distinct(arguments.source or "", arguments.record, arguments.rerun)
+    sinks = open_sinks(arguments.record, arguments.rerun, rois, demo.source.fps)
+    if not sinks:
+        return []
+    recorder = Recorder(sinks, lossless=not demo.source.live)
 
-    def add(sink: Sink) -> None:
-        sinks.append(sink)
-        stack.callback(sink.close)
+    def finish() -> None:
+        recorder.close()
+        if recorder.missing:
+            tell(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
 
-    if arguments.show:
-        from framegate.camera_demo.window import WindowSink
-
-        add(WindowSink(rois))
-    record: Path | None = arguments.record
-    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
-        raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
-    require_distinct(arguments.source or "", record, arguments.rerun)
-    if record is not None and record.suffix.lower() == ".mcap":
-        from framegate.camera_demo.sink_mcap import McapSink
-
-        add(McapSink(record, rois))
-    elif record is not None:
-        from framegate.runtime.sink_video import OverlayVideoSink
-
-        add(OverlayVideoSink(record, rois, fps))
-    if arguments.rerun is not None:
-        from framegate.camera_demo.sink_rerun import RerunSink
-
-        add(RerunSink(arguments.rerun, rois))
-    return sinks
+    stack.callback(finish)
+    return [recorder.put]

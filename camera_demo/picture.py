@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 from typing import Any
 
 import cv2
@@ -21,7 +22,17 @@ from framegate.runtime.verdict import Image, Prediction
 WIDTH = 960
 """Pixels across, at most: what a page shows without scaling up on most screens, for half the bytes of 1280."""
 _QUALITY = 75
+_FRESH_NS = 250_000_000
 _SIDE = 96  # of a thumbnail
+
+
+def is_fresh(result: FrameResult) -> bool:
+    """Whether the verdicts are so new that people should see them.
+
+    Where showing takes longer than a frame lasts, results queue up before whoever shows them. Those that waited long
+    are left out, so that what is seen is less, not old.
+    """
+    return time.monotonic_ns() - result.predictions[-1].published_ns < _FRESH_NS
 
 
 def shown(image: Image | None) -> Image:

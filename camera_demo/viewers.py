@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -50,8 +50,8 @@ class Viewer:
         self._confirmed_at = time.monotonic()
         self._seen = 0
         self._ending: str | None = None
-        self.skipped = 0
-        """Pictures that were overwritten before this viewer took them."""
+        self.pictures = 0
+        """Pictures that were sent."""
 
     @property
     def hungry(self) -> bool:
@@ -71,7 +71,6 @@ class Viewer:
             self._loop.call_soon_threadsafe(function, value)
 
     def _put(self, picture: bytes) -> None:
-        self.skipped += self._slot is not None
         self._slot = picture
         self._wake.set()
 
@@ -107,11 +106,12 @@ class Viewer:
                     await self._sent(self._websocket.send_text(json.dumps(record, separators=(",", ":"))))
             if self._slot is not None and self._unconfirmed < IN_FLIGHT:
                 picture, self._slot = self._slot, None
+                self.pictures += 1
                 await self._sent(self._websocket.send_bytes(picture))
         await self._websocket.send_text(json.dumps({"ended": self._ending}))
         await self._websocket.close(GOING_AWAY, "the demo has ended")
 
-    async def _sent(self, sending: Any) -> None:
+    async def _sent(self, sending: Awaitable[None]) -> None:
         if not self._unconfirmed:
             self._confirmed_at = time.monotonic()
         self._unconfirmed += 1
@@ -127,7 +127,7 @@ class Viewer:
                     self._wake.set()
                 else:
                     self._press(str(message["press"]), int(message["severity"]))
-            except (KeyError, TypeError, ValueError, UsageError):
+            except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError, UsageError):
                 await self._websocket.close(REFUSED, "not a message of this page")
                 return
             except WebSocketDisconnect:
@@ -143,6 +143,11 @@ class Viewers:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that were sent to those who are watching now."""
+        return sum(viewer.pictures for viewer in self._open)
 
     @property
     def hungry(self) -> bool:

@@ -51,10 +51,15 @@ def refusal(connection: HTTPConnection, token: str | None) -> str:
     """
     asked = connection.headers.get("host", "")
     origin = connection.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != asked:
+    try:
+        foreign = origin is not None and urlsplit(origin).netloc != asked
+        name = urlsplit(f"//{asked}").hostname or ""
+    except ValueError:
+        return "its headers are no addresses"
+    if foreign:
         return f"a page of {origin} may not use this one"
     if token is None:
-        if not is_loopback(urlsplit(f"//{asked}").hostname or ""):
+        if not is_loopback(name):
             return f"this page is for this machine only, and {asked!r} is not its name; start it with --host to open it"
         return ""
     given = connection.query_params.get("token", "")

@@ -83,7 +83,7 @@ function silence() {
   return "";
 }
 const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
-const percent = (value) => value === null ? "" : `${Math.round(100 * value)} %`;
+const percent = (value) => value === null ? "" : `${Math.round(100 * value)}\u00a0%`;
 
 function judge() {
   const silent = silence();
@@ -127,7 +127,7 @@ function showRegions(regions, silent) {
     item.className = region.accepted ? "yes" : "no";
     text(item.children[0], region.accepted ? "✓ USE" : "✕ DO NOT USE");
     text(item.children[1], region.name);
-    const guess = region.label ? ` (${region.label}? ${percent(region.confidence)})` : "";
+    const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
     text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess);
   });
 }
@@ -136,6 +136,7 @@ function draw(silent) {
   const canvas = $("picture"), pen = canvas.getContext("2d");
   if (bitmap && (canvas.width !== bitmap.width || canvas.height !== bitmap.height)) {
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+    $("frame").style.setProperty("--shape", bitmap.width / bitmap.height);
   }
   const {width, height} = canvas;
   const unit = width / Math.max(canvas.clientWidth, 1);  // canvas pixels to one of the screen
@@ -209,13 +210,12 @@ function build() {
   text($("engine"), `${about.model} on ${about.engine}`);
   text($("promise"), `Promise: ${about.promise}. Deadline ${about.deadline_ms} ms.`);
   $("regions").classList.toggle("one", about.regions.length === 1);
+  const others = $("others");
   for (const id of ["legend", "charts", "first", "more", "regions"]) $(id).replaceChildren();
   if (about.regions.length > 1) legend();
   about.charts.forEach((chart) => {
     const card = make("section", $("charts"), {class: "card"});
-    const title = make("h2", card, {}, chart.title + " ");
-    const limits = [chart.low === null ? "" : `use from ${chart.low.toPrecision(3)}`, chart.high === null ? "" : `use up to ${chart.high.toPrecision(3)}`];
-    make("small", title, {}, limits.filter(Boolean).join(", ") || "no threshold");
+    make("h2", card, {title: chart.title}, chart.title);
     make("canvas", card, {class: "plot", role: "img"});
   });
   if (!about.has_monitor) {
@@ -235,7 +235,12 @@ function build() {
     element.append(button.label);
     element.onclick = () => press(button.name);
   }
+  $("first").append(others);
 }
+$("others").onclick = () => {
+  $("more").hidden = !$("more").hidden;
+  $("others").setAttribute("aria-expanded", !$("more").hidden);
+};
 function press(name) { send({press: name, severity: Number($("severity").value)}); }
 $("severity").oninput = () => text($("level"), $("severity").value);
 $("severity").onchange = () => {  // the fault that is on takes the new severity
@@ -259,7 +264,7 @@ function showState() {
   chartsAt = performance.now();
   document.querySelectorAll("#charts canvas").forEach((canvas, k) => strip(canvas, about.charts[k], k));
   histogram($("histogram"), latency);
-  const ms = (value) => value === undefined ? "–" : `${value} ms`;
+  const ms = (value) => value === undefined ? "–" : `${value.toPrecision(3)} ms`;
   text($("latency-recent"), `last ${latency.frames || 0} frames: p50 ${ms(latency.p50_ms)}, p99 ${ms(latency.p99_ms)}`);
   text($("latency-all"), `since the start, every region: p50 ${ms(latency.all_p50_ms)}, p99 ${ms(latency.all_p99_ms)}`);
   text($("counts"), `${counters.verdicts} given, ${counters.captured} frames captured, ${counters.dropped} dropped`);
@@ -289,7 +294,7 @@ function thumbnails(records) {
   for (const record of [...records].reverse()) {
     const item = make("li", list);
     make("img", item, {src: "data:image/jpeg;base64," + record.jpeg, alt: `rejected picture of ${record.region}`});
-    item.append(`${record.region}: ${record.reasons.join(", ")}`);
+    make("span", item, {title: record.reasons.join(", ")}, `${record.region}: ${record.reasons.join(", ").replaceAll("_", "_\u200b")}`);
   }
 }
 
@@ -308,21 +313,26 @@ function sheet(canvas) {
 function strip(canvas, chart, k) {
   const {pen, width, height} = sheet(canvas);
   const limits = [chart.low, chart.high].filter((each) => each !== null);
-  const all = samples.flatMap((sample) => sample[0].map((values) => values[k])).filter((value) => value !== null);
+  const all = samples.flatMap((sample) => sample.map((values) => values[k])).filter((value) => value !== null);
   let [low, high] = [Math.min(...all, ...limits), Math.max(...all, ...limits)];
   if (chart.signal === "entropy" && chart.high !== null) [low, high] = [0, 2 * chart.high];  // beyond: drawn at the edge
   if (!(high > low)) [low, high] = [low - 1, low + 1];
   if (!Number.isFinite(low)) [low, high] = [0, 1];
   const room = chart.signal === "entropy" ? 0 : 0.08 * (high - low);
   [low, high] = [low - room, high + room];
-  const left = 38, y = (value) => 5 + (height - 10) * (1 - (Math.min(Math.max(value, low), high) - low) / (high - low));
+  const left = 40, y = (value) => 5 + (height - 10) * (1 - (Math.min(Math.max(value, low), high) - low) / (high - low));
   const x = (index) => left + (width - left - 2) * (index + about.remembered - samples.length) / (about.remembered - 1);
   pen.fillStyle = "#46161b";  // where a frame is rejected
   if (chart.high !== null) pen.fillRect(left, 0, width - left, y(chart.high));
   if (chart.low !== null) pen.fillRect(left, y(chart.low), width - left, height - y(chart.low));
-  pen.fillStyle = "#b3bdc9";
+  const beside = (value) => Math.min(Math.max(y(value), 8), height - 8);
   pen.textAlign = "right";
-  for (const value of [low, high]) pen.fillText(value.toPrecision(2), left - 4, Math.min(Math.max(y(value), 8), height - 8));
+  for (const value of [low, high, ...limits]) {
+    const isLimit = limits.includes(value);
+    if (!isLimit && limits.some((limit) => Math.abs(beside(limit) - beside(value)) < 12)) continue;
+    pen.fillStyle = isLimit ? "#fff" : "#b3bdc9";
+    pen.fillText(value.toPrecision(isLimit ? 3 : 2), left - 4, beside(value));
+  }
   pen.textAlign = "left";
   about.regions.forEach((name, r) => {
     const [colour, dash] = LINES[r % LINES.length];
@@ -332,7 +342,7 @@ function strip(canvas, chart, k) {
     pen.beginPath();
     let down = false;
     samples.forEach((sample, index) => {
-      const value = sample[0][r][k];
+      const value = sample[r][k];
       if (value === null) { down = false; return; }
       pen[down ? "lineTo" : "moveTo"](x(index), y(value));
       down = true;
@@ -343,12 +353,20 @@ function strip(canvas, chart, k) {
   pen.strokeStyle = "#fff";
   pen.lineWidth = 1;
   for (const limit of limits) line(pen, left, y(limit), width, y(limit));
-  pen.fillStyle = "#fff";
-  if (chart.high !== null) { pen.fillText("REJECT", left + 4, 11); pen.fillText("accept", left + 4, y(chart.high) + 10); }
-  else if (chart.low !== null) { pen.fillText("REJECT", left + 4, height - 9); pen.fillText("accept", left + 4, y(chart.low) - 9); }
-  const last = samples.length ? samples[samples.length - 1][0] : [];
+  const word = (content, at, room) => {  // on a ground of its own: the curves go on behind it
+    if (room < 14) return;
+    pen.fillStyle = "#0e1116";
+    pen.fillRect(left + 1, at - 7, pen.measureText(content).width + 6, 14);
+    pen.fillStyle = "#fff";
+    pen.fillText(content, left + 4, at);
+  };
+  if (!limits.length) word("no threshold", 9, height);
+  if (chart.high !== null) { word("REJECT", 10, y(chart.high)); word("accept", y(chart.high) + 9, height - y(chart.high)); }
+  else if (chart.low !== null) { word("REJECT", height - 8, height - y(chart.low)); word("accept", y(chart.low) - 9, y(chart.low)); }
+  const last = samples.length ? samples[samples.length - 1] : [];
   const values = about.regions.map((name, r) => last[r] && last[r][k] !== null ? last[r][k].toPrecision(2) : "–");
-  canvas.setAttribute("aria-label", `${chart.title}: ${about.regions.map((name, r) => `${name} ${values[r]}`).join(", ")}`);
+  const use = [chart.low === null ? "" : `use from ${chart.low.toPrecision(3)}`, chart.high === null ? "" : `use up to ${chart.high.toPrecision(3)}`];
+  canvas.setAttribute("aria-label", `${chart.title}, ${use.filter(Boolean).join(", ") || "no threshold"}: ${about.regions.map((name, r) => `${name} ${values[r]}`).join(", ")}`);
 }
 function legend() {
   about.regions.forEach((name, r) => {

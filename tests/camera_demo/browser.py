@@ -103,7 +103,8 @@ class Browser:
 
     def key(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
+            code = {"windowsVirtualKeyCode": 9} if key == "Tab" else {"text": key if kind == "keyDown" else ""}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **code)
 
     def screenshot(self, path: Path, *, full: bool = False, quality: int = 80) -> None:
         picture = self.call(

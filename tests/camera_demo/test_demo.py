@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -130,7 +132,18 @@ def test_a_viewer_that_stalls_holds_nobody_up(demo, client, viewer):
 
 
 @pytest.mark.parametrize(
-    "message", ["{", "[]", "7", '{"press": "nonsense", "severity": 3}', '{"press": "fog", "severity": 9}']
+    "message",
+    [
+        "{",
+        "[]",
+        "7",
+        b"\x00\xff",
+        "[" * 4000,
+        '{"press": "nonsense", "severity": 3}',
+        '{"press": "fog", "severity": 9}',
+        '{"press": "fog", "severity": 1e999}',
+        '{"press": "fog", "severity": NaN}',
+    ],
 )
 def test_a_message_that_is_none_of_the_page_ends_that_viewer_only(demo, viewer, client, message):
     from websockets.exceptions import ConnectionClosed
@@ -140,6 +153,32 @@ def test_a_message_that_is_none_of_the_page_ends_that_viewer_only(demo, viewer, 
     with pytest.raises(ConnectionClosed) as caught:
         bad.until(lambda c: False)
     assert caught.value.rcvd.code == 1008
+    client.picture = {}
+    client.until(lambda c: c.picture)
+
+
+def shake_hands(address):
+    """A stream opened by hand: the socket after the server's answer."""
+    host, port = re.search(r"//(.*):(\d+)/", address).groups()
+    raw = socket.create_connection((host, int(port)), timeout=20)
+    raw.sendall(
+        f"GET /stream HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert raw.recv(12) == b"HTTP/1.1 101"
+    return raw
+
+
+@pytest.mark.parametrize("last", [b"", b"\x00\x01 no frame of the protocol", b"\x81\xfe\xff\xff"])
+def test_a_viewer_that_vanishes_or_sends_garbage_disturbs_nobody(demo, client, last):
+    raw = shake_hands(demo.address)
+    raw.recv(500)  # in the middle of a message
+    if last:
+        raw.sendall(last)
+        while raw.recv(65536):  # the server ends it
+            pass
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone without a farewell
+    raw.close()
     client.picture = {}
     client.until(lambda c: c.picture)
 
@@ -190,11 +229,48 @@ def test_viewers_are_told_why_it_ends_and_a_recording_is_whole(start_demo, viewe
     code, said = demo.end(None)
     assert code == 130
     assert "Traceback" not in said
-    capture = cv2.VideoCapture(str(video))
-    frames = 0
+    assert frames_of(video) > 5
+
+
+def frames_of(path):
+    if path.suffix == ".mcap":
+        reader = pytest.importorskip("mcap.reader")
+        with path.open("rb") as file:
+            return sum(channel.topic == "/camera" for _, channel, _ in reader.make_reader(file).iter_messages())
+    capture, count = cv2.VideoCapture(str(path)), 0
     while capture.read()[0]:
-        frames += 1
-    assert frames > 5
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("out.mp4", signal.SIGINT), ("out.mcap", signal.SIGTERM), ("out.mp4", signal.SIGHUP)]
+)
+def test_a_recording_is_finished_however_often_the_demo_is_ended(
+    start_demo, viewer, tiny_bundle, tmp_path, name, number
+):
+    if name.endswith("mcap"):
+        pytest.importorskip("mcap")
+    demo = start_demo(SOURCE, "--bundle", str(tiny_bundle), "--record", str(tmp_path / name))
+    client = viewer(demo.address)
+    client.until(lambda c: c.picture and c.picture["frame"] > 10)
+    for _ in range(100):  # somebody who is impatient
+        if demo.process.poll() is None:
+            demo.process.send_signal(number)
+        time.sleep(0.01)
+    code, said = demo.end(None)
+    assert code == 130
+    assert "Traceback" not in said
+    assert "the demo was ended" in said
+    assert frames_of(tmp_path / name) > 5
+
+
+def test_two_demos_do_not_take_each_others_port(start_demo, tiny_bundle, capsys):
+    first = start_demo(SOURCE, "--bundle", str(tiny_bundle))
+    port = re.search(r":(\d+)/", first.address).group(1)
+    assert main(["demo", SOURCE, "--bundle", str(tiny_bundle), "--port", port]) == 1
+    assert f"port {port} on 127.0.0.1 is in use, perhaps by another demo" in capsys.readouterr().err
+    assert first.end()[0] == 130
 
 
 def test_a_source_that_breaks_off_ends_with_its_message(start_demo, viewer, tiny_bundle, tmp_path):
@@ -238,13 +314,6 @@ def test_wrong_usage_is_one_line_and_leaves_no_thread(tiny_bundle, capsys, argum
     assert words in err.splitlines()[-1]
     assert "http://" not in out
     assert {thread.name for thread in set(threading.enumerate()) - before} == set()
-
-
-def test_show_without_windows_says_what_to_do(tiny_bundle, capsys, monkeypatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["demo", SOURCE, "--bundle", str(tiny_bundle), "--port", "0", "--show"]) == 2
-    assert "use the page" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_said_before_anything_is_opened(tiny_bundle, capsys):

@@ -23,7 +23,7 @@ SLOW_MACHINE_S = 60
 @pytest.fixture(scope="module")
 def demo(demo_process):
     # Of a machine that renders a browser in software beside it, nobody can ask for 150 ms.
-    demo = demo_process("--deadline-ms", "2000")
+    demo = demo_process("--deadline-ms", "600")
     yield demo
     demo.end()
 
@@ -102,6 +102,11 @@ def test_it_works_from_the_keyboard(page):
     page.wait("state.faults.pressed.includes('black')", SLOW_MACHINE_S)
     page.key("0")
     page.wait("state.faults.pressed.length === 0", SLOW_MACHINE_S)
+    page.value("document.activeElement.blur()")
+    for _ in range(2):  # the slider, then the first button
+        page.key("Tab")
+    assert page.value("document.activeElement.dataset.name") == "black"
+    assert page.value("getComputedStyle(document.activeElement).outline").endswith("solid 3px")
     # Everything that can be pressed can be reached and has a name.
     assert page.value("[...document.querySelectorAll('button')].every((b) => b.tabIndex === 0 && b.textContent.trim())")
 
@@ -138,13 +143,47 @@ def test_text_has_a_contrast_of_4_5(page):
     assert page.value(CONTRAST) == []
 
 
-def test_a_phone_needs_no_scrolling_sideways(page):
+BOTTOM = "document.getElementById('{}').getBoundingClientRect().bottom + scrollY"
+
+
+@pytest.mark.parametrize("name", ["none", "fog"])
+def test_a_laptop_shows_everything_without_scrolling(page, name):
+    press(page, name)
+    page.wait(
+        f"state.faults.pressed.length === {int(name != 'none')} && {STOP if name != 'none' else USE}", SLOW_MACHINE_S
+    )
+    assert page.value("document.documentElement.scrollHeight") <= 800
+    assert page.value("document.documentElement.scrollWidth") <= 1280
+    press(page, "none")
+
+
+def test_a_low_window_keeps_picture_and_buttons_on_the_screen(page):
+    page.size(1366, 700)
+    try:
+        page.wait("document.documentElement.clientHeight === 700")
+        assert page.value(BOTTOM.format("faults")) <= 700
+    finally:
+        page.size(1280, 800)
+
+
+def test_more_faults_are_unfolded_and_folded(page):
+    assert page.value("document.getElementById('more').offsetHeight") == 0
+    for shown in (True, False):
+        page.value("document.getElementById('others').click()")
+        assert page.value("document.getElementById('others').getAttribute('aria-expanded')") == str(shown).lower()
+        assert page.value("document.querySelector('#more button').offsetHeight > 0") is shown
+
+
+def test_a_phone_shows_verdict_picture_and_buttons_on_its_first_screen(page):
     page.size(390, 844, phone=True)
     try:
         page.wait("document.documentElement.clientWidth === 390")
         assert page.value("document.documentElement.scrollWidth") <= 390
         heights = page.value("[...document.querySelectorAll('#first button')].map((b) => b.offsetHeight)")
         assert min(heights) >= 44  # the size of a finger
+        bottoms = [page.value(BOTTOM.format(name)) for name in ("verdict", "frame", "faults", "regions")]
+        assert bottoms == sorted(bottoms)
+        assert bottoms[2] <= 844
     finally:
         page.size(1280, 800)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 
@@ -98,6 +99,39 @@ def test_another_name_for_this_machine_is_refused_on_loopback(serve):
     assert "rebound.example" in text
 
 
+@pytest.mark.parametrize("headers", [{"Host": "[::1"}, {"Host": ""}, {"Origin": "http://[bad"}, {"Origin": "null"}])
+def test_headers_that_are_no_addresses_are_refused(serve, headers):
+    _, address = serve()
+    assert get(address, "/", **headers)[0] == 403
+
+
+def test_a_viewer_that_reads_nothing_at_all_is_left(serve, viewer, monkeypatch):
+    monkeypatch.setattr(viewers_module, "STALLED_S", 0.4)
+    viewers, address = serve()
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = address.split("/")[2].split(":")
+        raw.connect((host, int(port)))
+        raw.sendall(
+            f"GET /stream HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        wait_for(lambda: len(viewers) == 1)
+        for _ in range(3):
+            viewers.offer(bytes(8_000_000))  # more than the buffers of the system take
+        wait_for(lambda: len(viewers) == 0)
+        other = viewer(address)
+        assert other.take() == "state"
+        other.close()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_viewer_that_confirms_nothing_is_left(serve, viewer, monkeypatch):
     monkeypatch.setattr(viewers_module, "STALLED_S", 0.4)
     viewers, address = serve()
@@ -105,10 +139,7 @@ def test_a_viewer_that_confirms_nothing_is_left(serve, viewer, monkeypatch):
     with pytest.raises(ConnectionClosed) as caught:
         client.until(lambda c: False)
     assert "confirmed nothing" in caught.value.rcvd.reason
-    deadline = time.monotonic() + 5
-    while len(viewers) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(viewers) == 0
+    wait_for(lambda: len(viewers) == 0)
 
 
 def test_the_mailbox_keeps_the_newest_picture_only(serve, viewer):

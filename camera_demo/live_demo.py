@@ -1,0 +1,135 @@
+"""The parts of the demo put together: source with faults, pipeline, board, viewers, web server."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+
+from framegate.camera_demo.board import Board
+from framegate.camera_demo.delayed_backend import DelayedBackend
+from framegate.camera_demo.fault_panel import FaultPanel
+from framegate.camera_demo.live_attacks import LiveAttacks
+from framegate.camera_demo.picture import is_fresh, message
+from framegate.camera_demo.switched_source import SwitchedSource
+from framegate.camera_demo.viewers import Viewers
+from framegate.camera_demo.web_app import is_loopback, make_app
+from framegate.camera_demo.web_server import WebServer
+from framegate.runtime.faults import fault_kinds
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
+from framegate.runtime.source import Source
+
+_SLOWED = 1.2
+"""The slow engine's extra time, in deadlines."""
+_LAST_WORD_S = 2.0
+"""Time for every page to be told why the demo ends."""
+
+
+class LiveDemo:
+    """A pipeline on a page. Use as a context manager; whoever runs the pipeline gives every result to `show`.
+
+    Args:
+        opened: Opens the source; called at once, and again after the camera was killed on the page.
+        session: Judges the frames.
+        rois: Regions to classify.
+        deadline_ms: A verdict on an older frame is LATE.
+        host: Address that the page is served on; one that others reach is protected by a token.
+        listener: Taken there (`framegate.camera_demo.web_server.listen`); closed at the end.
+
+    Attributes:
+        source: With the faults of the page.
+        pipeline: Not running yet.
+        is_private: Whether the page is for this machine only.
+        viewers: The open pages.
+        stale_ms: A picture without a new verdict for so long, in milliseconds, must no longer be shown as live.
+
+    Raises:
+        SourceError: The source cannot be opened.
+        UsageError: A region reaches outside the picture.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], Source],
+        session: Session,
+        rois: tuple[Roi, ...],
+        deadline_ms: float,
+        host: str,
+        listener: socket.socket,
+    ) -> None:
+        self._rois = rois
+        self._host = host
+        self.is_private = is_loopback(host)
+        self._token = None if self.is_private else secrets.token_urlsafe(16)
+        backend = session.backend = DelayedBackend(session.backend)
+        panel = FaultPanel(fault_kinds())
+        panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * deadline_ms / 1e3 if on else 0.0)
+        with ExitStack() as stack:
+            attacks = LiveAttacks(session.bundle.path, rois)
+            stack.callback(attacks.close)
+            self.source = SwitchedSource(opened, panel, attacks)
+            stack.callback(self.source.close)
+            self.pipeline = Pipeline(
+                self.source,
+                session,
+                rois=rois,
+                deadline_ms=deadline_ms,
+                lossless=not self.source.live,
+                keep_frames=True,
+            )
+            fps = self.source.fps
+            self.stale_ms = max(1000.0, 3000.0 / fps if fps else 0.0, 2.0 * deadline_ms * len(rois))
+            self._board = Board(
+                self.pipeline,
+                session,
+                self.source,
+                panel,
+                rois,
+                deadline_ms,
+                self.stale_ms,
+                lambda: attacks.status,
+            )
+            self.viewers = Viewers()
+            self._server = WebServer(make_app(self.viewers, self._board.record, panel.press, self._token), listener)
+            stack.callback(self._server.stop)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> LiveDemo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def start(self) -> str:
+        """Serve the page from now on, at the address returned.
+
+        Raises:
+            FramegateError: The web server does not start.
+        """
+        self._server.start()
+        port = self._server.address[1]
+        # For all interfaces the name that other machines most likely know this one by.
+        host = socket.gethostname() if self._host in ("0.0.0.0", "::", "") else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/" + (
+            f"?token={self._token}" if self._token else ""
+        )
+
+    def show(self, result: FrameResult) -> None:
+        """Put a result on the page; belongs to one thread."""
+        self._board.saw(result)
+        if self.viewers.hungry and is_fresh(result):
+            self.viewers.offer(message(result, self._rois))
+
+    def finish(self, why: str) -> None:
+        """Tell every page why it ends, and wait until they know."""
+        self.viewers.finish(why)
+        last_word = time.monotonic() + _LAST_WORD_S
+        while len(self.viewers) and time.monotonic() < last_word:  # a server that stops would cut it off
+            time.sleep(0.02)
