@@ -202,7 +202,9 @@ class Monitor:
         ):
             return self._code(address(pooled))
         # A NaN or an infinity stays one in a sum; an overflow of huge numbers fails in the right direction.
-        if not math.isfinite(float(pooled @ self._ones)):
+        with np.errstate(invalid="ignore"):
+            total = float(pooled @ self._ones)
+        if not math.isfinite(total):
             return math.nan
         np.multiply(pooled, self._scale, out=row)
         np.add(row, self._offset, out=row)
