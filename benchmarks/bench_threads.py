@@ -3,7 +3,7 @@
     python benchmarks/bench_threads.py --out benchmarks/results/engine-threads.json
 
 Why OpenVINO computes small networks on one thread (framegate/runtime/backend_openvino.py): between the frames of a
-camera the other threads fall asleep, and a frame waits for their waking.
+camera the other threads fall asleep, and waking them eats what they save.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def page(record: Record) -> str:
                 _spread(part["p50"]) if part else "1",
                 f"{row['pictures_per_second']:.1f}",
                 f"{row['usage']['cpu_percent_of_one_core']:.0f} %",
-                f"{row['others_percent_of_one_core']:.0f} %",
+                f"{max(row['others_percent_of_one_core'], 0.0):.0f} %",  # a difference of two clocks
             ]
         )
     said = (

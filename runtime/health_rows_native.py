@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 
 from framegate.runtime.health_rows import BLOCK, FLAT_SHARE, ZONES, Change, RowCounts, RowMemory
-from framegate.runtime.native import address, library
+from framegate.runtime.native import library
 from framegate.runtime.verdict import Image
 
 _WIDEST = 10_000
@@ -71,7 +71,8 @@ class NativeRowMemory(RowMemory):
         self.known[slot] = 0
         sums, spare, histogram, counts = self._counting
         self._code.framegate_count_rows(
-            address(pixels),
+            # Not __array_interface__, which loses memory at every view it is asked of (NumPy 2.4.6).
+            pixels.ctypes.data,
             pixels.strides[0],
             rows,
             width,

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError
-from framegate.runtime.native import address, library
+from framegate.runtime.native import library
 
 FORMAT = "framegate-monitor-1"
 FILE = "monitor.json"
@@ -200,7 +200,7 @@ class Monitor:
             and pooled.dtype == row.dtype
             and pooled.flags.c_contiguous
         ):
-            return self._code(address(pooled))
+            return self._code(pooled.ctypes.data)
         # A NaN or an infinity stays one in a sum; an overflow of huge numbers fails in the right direction.
         with np.errstate(invalid="ignore"):
             total = float(pooled @ self._ones)

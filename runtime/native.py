@@ -12,9 +12,6 @@ import os
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
@@ -26,12 +23,6 @@ _SIGNATURES = {
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }
-
-
-def address(array: npt.NDArray[Any]) -> int:
-    """Where an array's memory begins; quicker than its attribute ``ctypes``."""
-    first: int = array.__array_interface__["data"][0]
-    return first
 
 
 @cache

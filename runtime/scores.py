@@ -15,7 +15,7 @@ import numpy as np
 
 from framegate.cuda_kernels.reference import softmax_scores
 from framegate.runtime.backend import Tensor
-from framegate.runtime.native import address, library
+from framegate.runtime.native import library
 
 _SHORT = 64
 _Five = ctypes.c_double * 5
@@ -71,7 +71,7 @@ def frame_scores(logits: Tensor, temperature: float) -> FrameScores:
     code, _ = library()
     if code is not None and logits.dtype == np.float32 and logits.flags.c_contiguous:
         found = _Five()
-        if not code.framegate_scores(address(logits), logits.shape[1], temperature, found):
+        if not code.framegate_scores(logits.ctypes.data, logits.shape[1], temperature, found):
             return _NOT_FINITE
         best, probability, entropy, margin, energy = found
         return FrameScores(int(best), probability, entropy, margin, energy)
