@@ -4,6 +4,7 @@ A document says where a table goes; everything between its marks is written anew
 
     <!-- begin speed latency -->      every engine and precision, from cpu-latency.json (make bench)
     <!-- end speed -->
+    <!-- begin speed targets -->      what was aimed at and what was measured, from all of these records
     <!-- begin speed stages -->       where the time goes, the same record
     <!-- begin speed rivals -->       framegate against other tools, from latency-rivals.json
     <!-- begin speed scenarios -->    a camera, load and real-time tuning, from latency-scenarios.json
@@ -88,6 +89,31 @@ def latency(record: Record) -> str:
     return caption + _markdown(header, rows) + after + _left_out(record, "cpu-latency.json")
 
 
+def targets(record: Record) -> str:
+    """What was aimed at on two processor cores, and what came of it, from all records."""
+    paced, several, race, page = (
+        read_record(RESULTS / _TABLES[name][0]) for name in ("scenarios", "streams", "rivals", "page")
+    )
+    default = record["configurations"][record["default"]]["ratio_p50_spread"]
+    alone = next(row for name, row in paced["series"].items() if "load" not in name and "realtime" not in name)
+    tail = alone["p99.9_ms"] / alone["p50_ms"]
+    dropped, fed = (sum(row[key] for row in several["series"].values()) for key in ("dropped", "fed"))
+    eager = next(row for name, row in race["series"].items() if "torch eager" in name)["to_reference"]["p50"]
+    viewer = page["series"]["one viewer"]["to_reference"]["p50"]
+    rows = [
+        ("p50 of the default : bare loop's", "<= 1.05", _spread(default), default["ratio"] <= 1.05),
+        ("p99.9 : p50 at 60 fps, no other load", "<= 3", f"{tail:.1f}", tail <= 3),
+        ("frames dropped of four 30 fps streams", "0", f"{dropped} of {fed}", dropped == 0),
+        ("torch eager's p50 : INT8 default's", ">= 2", _spread(eager), eager["ratio"] >= 2),
+        ("p50 with an open page : without", "<= 1.05", _spread(viewer), viewer["ratio"] <= 1.05),
+    ]
+    caption = (
+        "The targets for two processor cores. The bare loop is the same engine with the same threads, and no more."
+    )
+    header = ["what", "target", "measured", ""]
+    return f"{caption}\n\n" + _markdown(header, [[a, b, c, "kept" if kept else "**missed**"] for a, b, c, kept in rows])
+
+
 def stages(record: Record) -> str:
     """Mean time of every stage."""
     rows = []
@@ -117,22 +143,27 @@ def rivals(record: Record) -> str:
     for name, row in record["series"].items():
         part = row.get("to_reference")
         bundle = row["bundle"]
+        who = name.removeprefix(f"{bundle}: ")
+        same = record["agreement"].get(who, {}).get("same_label") if bundle == record["bundle"]["name"] else None
         rows.append(
             [
                 bundle,
-                name.removeprefix(f"{bundle}: "),
+                who,
                 *(f"{row[key]:.2f}" for key in _FIGURES),
                 *(_spread(part[key]) if part else "1" for key in ("p50", "p99")),
+                "" if same is None else f"{100 * same:.0f} %",
             ]
         )
     caption = _caption(
         "**Against what one would write or pick instead**, in turns within one process. framegate: capture to verdict, "
         "through the whole pipeline. The others: a plain loop from a frame in memory to label and entropy, without "
-        "camera check, thresholds or the age of a frame. Last two columns: divided by framegate's default, the "
-        "bundle's first row, with the 95 % interval; above 1 is slower.",
+        "camera check, thresholds or the age of a frame. Ratios: divided by framegate's default, the bundle's first "
+        "row, with the 95 % interval; above 1 is slower. Last column: frames of the clip on which a plain loop gives "
+        "the label that framegate gives in fp32; where it is low, the loop computes something else.",
         record,
     )
     header = ["bundle", "who", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms", "p50 : default's", "p99 : default's"]
+    header.append("same label")
     return caption + _markdown(header, rows, texts=2) + _left_out(record, "latency-rivals.json")
 
 
@@ -206,6 +237,7 @@ def page(record: Record) -> str:
 
 _TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "latency": ("cpu-latency.json", latency),
+    "targets": ("cpu-latency.json", targets),
     "stages": ("cpu-latency.json", stages),
     "rivals": ("latency-rivals.json", rivals),
     "scenarios": ("latency-scenarios.json", scenarios),

@@ -172,10 +172,13 @@ def _consume_beside(
         stop: Ends the source.
     """
     ended: list[tuple[int, str]] = []
+    failed: list[BaseException] = []
 
     def work() -> None:
         try:
             ended.append(consume())
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            failed.append(error)
         finally:
             window.finish()
 
@@ -185,6 +188,8 @@ def _consume_beside(
     try:
         if not window.run():
             thread.join()
+            if failed:
+                raise failed[0]
             return ended[0]
     except KeyboardInterrupt:
         closed = (130, "the demo was ended")

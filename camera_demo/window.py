@@ -50,8 +50,12 @@ class Window:
             )
         os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # Qt misses fonts that are not needed
         # Qt ends the whole process where it finds no display, instead of saying so: let it end another one.
-        probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=_PROBE_S, check=False)
-        if probe.returncode:
+        try:
+            probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=_PROBE_S, check=False)
+            opens = probe.returncode == 0
+        except subprocess.TimeoutExpired:  # a display that accepts and then says nothing
+            opens = False
+        if not opens:
             display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             found = f"on the display {display!r}" if display else "because this session has no display"
             raise UsageError(f"--show: no window can be opened {found}; use the page")

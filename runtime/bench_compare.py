@@ -106,7 +106,7 @@ def circumstances_that_differ(before: Record, after: Record) -> list[str]:
         first, second = (record.get(part) or {} for record in (before, after))
         lines += [
             f"{part} {key}: {first.get(key)} -> {second.get(key)}"
-            for key in sorted({*first, *second} - {"commit", "date"})
+            for key in sorted({*first, *second} - {"commit", "changed_since_commit", "date"})
             if first.get(key) != second.get(key)
         ]
     if before.get("source") != after.get("source"):

@@ -50,7 +50,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``bench`` to the command line."""
     parser = commands.add_parser("bench", help="measure latency, start-up and memory on this machine")
     parser.add_argument("bundle", type=Path, nargs="?")
-    parser.add_argument("--frames", type=int, default=2000, help="timed frames per configuration (default: 2000)")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=2000,
+        help="timed frames per configuration, rounded up to whole blocks (default: 2000)",
+    )
     parser.add_argument("--memory-frames", type=int, default=10_000, help="frames of the memory test, 0 skips it")
     parser.add_argument("--threads", type=int, help="CPU threads of every engine (default: each engine's own choice)")
     parser.add_argument("--source", help="real frames from a clip, folder or camera (default: a moving test pattern)")

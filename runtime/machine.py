@@ -27,10 +27,12 @@ def circumstances() -> dict[str, Any]:
             if line.startswith(("model name", "Model"))
         ]
         cpu = names[0] if names else ""
-    commit = ""
+    commit, changed = "", False
     if shutil.which("git"):
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        commit = done.stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        changed = bool(
+            _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)*.py", ":(top)*.c", ":(top)*.h")
+        )
     return {
         "cpu": cpu or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -40,5 +42,13 @@ def circumstances() -> dict[str, Any]:
         "opencv": cv2.__version__,
         "compiled": library()[1],
         "commit": commit or None,
+        "changed_since_commit": changed,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _git(*words: str) -> str:
+    """What git says about the folder that this file is in; empty where it is no working folder."""
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

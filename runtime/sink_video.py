@@ -36,6 +36,7 @@ class OverlayVideoSink:
         self._fps = fps or _DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._frames = 0
         if self.path.suffix.lower() not in _CODECS:
             raise SinkError(f"video {self.path}: the ending decides the format; use {' or '.join(_CODECS)}")
         try:
@@ -64,9 +65,24 @@ class OverlayVideoSink:
         if (frame.shape[1], frame.shape[0]) != self._size:
             frame = cv2.resize(frame, self._size)
         self._writer.write(frame)
+        self._frames += 1
 
     def close(self) -> None:
-        """Finish the file; can be called twice."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+        """Finish the file; can be called twice.
+
+        Raises:
+            SinkError: It is not the video that it should be. OpenCV says nothing when it cannot write.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        written = cv2.VideoCapture(str(self.path))
+        try:
+            found = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.read()[0] else 0
+        finally:
+            written.release()
+        if found < self._frames:
+            raise SinkError(
+                f"video {self.path}: {self._frames} frames were written, {max(found, 0)} can be read; is the disk full?"
+            )

@@ -78,10 +78,13 @@ class WatchedCapture:
         return result
 
     def _work(self, name: str, api: int) -> None:
-        capture = cv2.VideoCapture(name, api)
+        capture: cv2.VideoCapture | None = None
         while (work := self._wanted.get()) is not None:
             try:
+                if capture is None:
+                    capture = cv2.VideoCapture(name, api)
                 self._done.put((work(capture), None))
-            except cv2.error as error:
+            except Exception as error:  # noqa: BLE001 - whatever OpenCV raises belongs to whoever asked
                 self._done.put((None, error))
-        capture.release()
+        if capture is not None:
+            capture.release()

@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 
-from framegate.camera_demo.delayed_backend import DelayedBackend
+from framegate.camera_demo.delayed_backend import DelayedBackend, delayed
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import SHIFTS, LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.switched_source import SwitchedSource
+from framegate.runtime.backend import RecoverableBackend, StartedBackend
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.faults import fault_kinds
 from framegate.runtime.health import CameraHealth
@@ -231,3 +232,41 @@ def test_an_attack_changes_the_label_of_the_shipped_bundle():
     outside = np.ones(image.shape[:2], bool)
     outside[int(roi.y) : int(roi.y + roi.height), int(roi.x) : int(roi.x + roi.width)] = False
     assert np.array_equal(image[outside], attacked[outside])
+
+
+def test_a_delayed_gpu_is_still_a_gpu(monkeypatch):
+    class Gpu:
+        name, engine, classes, pooled, fault = "gpu", "gpu 1", 3, None, ""
+
+        def __init__(self):
+            self.done = []
+
+        def bind(self, tensor):
+            self.done.append("bind")
+
+        def infer(self):
+            self.done.append("infer")
+
+        def start(self):
+            self.done.append("start")
+
+        def finish(self):
+            self.done.append("finish")
+            return np.zeros((1, 3), np.float32)
+
+        def reinitialise(self):
+            self.fault = ""
+
+    gpu = Gpu()
+    slow = delayed(gpu)
+    assert isinstance(slow, StartedBackend)
+    assert isinstance(slow, RecoverableBackend)
+    slow.delay_s = 0.05
+    monkeypatch.setattr("framegate.camera_demo.delayed_backend.time.sleep", gpu.done.append)
+    slow.start()
+    slow.finish()
+    assert gpu.done == ["start", 0.05, "finish"]
+    gpu.fault = "broken"
+    assert slow.fault == "broken"
+    slow.reinitialise()
+    assert slow.fault == ""
