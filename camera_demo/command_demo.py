@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.recorder import Recorder, open_sinks
+from framegate.camera_demo.recorder import Recorder, open_sinks, require_format
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.window import Window
 from framegate.runtime.command_run import (
@@ -130,6 +130,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--deadline-ms {arguments.deadline_ms:g}: expected a positive number")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+    require_format(arguments.record)
 
 
 def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:

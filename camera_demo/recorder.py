@@ -10,13 +10,23 @@ from framegate.camera_demo.sink_mcap import McapSink
 from framegate.camera_demo.sink_rerun import RerunSink
 from framegate.runtime.channel import Channel
 from framegate.runtime.command_run import Sink
-from framegate.runtime.errors import SinkError
+from framegate.runtime.errors import UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sink_video import OverlayVideoSink
 
 _HELD = 64
 """Results waiting to be written: 2.5 s at 25 frames per second."""
+
+
+def require_format(record: Path | None) -> None:
+    """Refuse a file whose ending says no format.
+
+    Raises:
+        UsageError: It is none of ``.mp4``, ``.avi`` and ``.mcap``.
+    """
+    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
+        raise UsageError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
 
 
 def open_sinks(record: Path | None, rerun: Path | None, rois: tuple[Roi, ...], fps: float | None) -> list[Sink]:
@@ -33,8 +43,6 @@ def open_sinks(record: Path | None, rerun: Path | None, rois: tuple[Roi, ...], f
         SinkError: A file cannot be written.
     """
     sinks: list[Sink] = []
-    if record is not None and record.suffix.lower() not in (".mp4", ".avi", ".mcap"):
-        raise SinkError(f"--record {record}: the ending decides the format; use .mp4, .avi or .mcap")
     if record is not None and record.suffix.lower() == ".mcap":
         sinks.append(McapSink(record, rois))
     elif record is not None:

@@ -300,7 +300,7 @@ def test_a_source_that_breaks_off_ends_with_its_message(start_demo, viewer, tiny
         ([SOURCE, "--host", "no.such.host.invalid"], 2, "no such name or address"),
         ([SOURCE, "--deadline-ms", "0"], 2, "positive"),
         ([SOURCE, "--roi", "0,0,4000,10"], 2, "reaches outside"),
-        ([SOURCE, "--record", "out.gif"], 1, "use .mp4, .avi or .mcap"),
+        ([SOURCE, "--record", "out.gif"], 2, "use .mp4, .avi or .mcap"),
         ([SOURCE, "--record", "/no/such/folder/out.mcap"], 1, "cannot be written"),
         ([SOURCE, "--bundle", "no.bundle"], 1, "no.bundle"),
     ],
