@@ -90,8 +90,9 @@ def _columns(table: Table, first: str, *others: str) -> Table:
 
 
 def _configurations(record: Record) -> Table:
+    frames = max(row["frames"] for row in record["series"].values())
     table = _columns(
-        Table(title="Latency in ms: capture to verdict, and (resize + normalise + bare engine call)"),
+        Table(title=f"Latency in ms, {frames:,} frames each: capture to verdict, and (resize + normalise + engine)"),
         *("backend/precision", "p50", "p90", "p99", "p99.9", "max", "ratio p50 [95 %]"),
     )
     for name, row in record["configurations"].items():

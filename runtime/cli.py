@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = next((a for a in arguments if not a.startswith("-")), None)
         _add_offline_commands(parser, first)
         parsed = parser.parse_args(arguments)
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
+        return code
     except FramegateError as error:
         tell(f"framegate: {error}")
         return error.exit_code
@@ -65,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (framegate info | head): nothing is wrong with us.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        tell(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        return 1
 
 
 if __name__ == "__main__":

@@ -331,3 +331,18 @@ def test_no_command_is_wrong_usage():
     done = framegate()
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_fault_output_on_a_full_disk(tiny_bundle):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "framegate.runtime.cli", "info", str(tiny_bundle)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("framegate: the output cannot be written: No space left on device")
+    assert "Traceback" not in done.stderr
