@@ -30,6 +30,7 @@ class Session:
         precision: Which model of the bundle runs.
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         preprocessor: Turns crops into the engine's input.
+        judge: Judges every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`.
         scorer: Turns regions into scores.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
@@ -53,6 +54,7 @@ class Session:
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
         self._judge = FrameJudge(bundle, self.scorer, calibration)
+        self.judge = self._judge.judge
         self._may_recover = True
         self.health_thresholds = health or HealthThresholds()
         self._health = self.camera_health(fixed_size=camera)
@@ -188,17 +190,6 @@ class Session:
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
         return self.judge(frame, self._whole, self._health, streams=self._streams)[0]
-
-    def judge(
-        self,
-        frame: Frame,
-        rois: tuple[Roi, ...],
-        health: CameraHealth,
-        deadline_ns: int | None = None,
-        streams: tuple[StreamPolicy, ...] | None = None,
-    ) -> tuple[Prediction, ...]:
-        """Judge every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`."""
-        return self._judge.judge(frame, rois, health, deadline_ns, streams)
 
     @property
     def takes_nv12(self) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +16,8 @@ FAST = "synthetic://?width=1280&height=720&fps=60"
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The folder of the scripts on the search path, as when one of them is started."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("bench_page", "speed_table")})
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+def scripts(script):
+    return SimpleNamespace(**{name: script(name) for name in ("bench_page", "speed_table")})
 
 
 def test_a_viewer_takes_turns_with_nobody(scripts, tiny_bundle, tmp_path, monkeypatch):

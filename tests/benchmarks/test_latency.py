@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,8 @@ SMALL = "synthetic://?width=128&height=96&frames=40"
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The folder of the scripts on the search path, as when one of them is started."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield {name: importlib.import_module(name) for name in ("latency", "latency_rivals", "speed_table")}
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+def scripts(script):
+    return {name: script(name) for name in ("latency", "latency_rivals", "speed_table")}
 
 
 @pytest.fixture(scope="module")
