@@ -91,12 +91,12 @@ bench: $(VENV)/.dev
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --frames $(FRAMES) --out benchmarks/results/cpu-latency.json
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 30 --streams 4 --frames $(PACED_FRAMES) --realtime block --out benchmarks/results/latency-streams.json
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 60 --frames $(PACED_FRAMES) --load --realtime block --out benchmarks/results/latency-scenarios.json
-	$(BIN)/python benchmarks/latency.py --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
-	$(BIN)/python benchmarks/bench_monitor.py --out benchmarks/results/monitor-latency.json
-	$(BIN)/python benchmarks/bench_health.py --out benchmarks/results/health-latency.json
-	$(BIN)/python benchmarks/bench_threads.py --out benchmarks/results/engine-threads.json
-	$(BIN)/python benchmarks/bench_page.py --frames 1500 --out benchmarks/results/page-latency.json
-	$(BIN)/python benchmarks/speed_table.py README.md docs/demo.md
+	$(BIN)/python -m framegate.benchmarks.latency.against_rivals --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
+	$(BIN)/python -m framegate.benchmarks.cost.monitor --out benchmarks/results/monitor-latency.json
+	$(BIN)/python -m framegate.benchmarks.cost.health --out benchmarks/results/health-latency.json
+	$(BIN)/python -m framegate.benchmarks.cost.threads --out benchmarks/results/engine-threads.json
+	$(BIN)/python -m framegate.benchmarks.cost.page --frames 1500 --out benchmarks/results/page-latency.json
+	$(BIN)/python -m framegate.benchmarks.tables README.md docs/demo.md
 
 # Every figure of the README comes from these files.
 results: bench
@@ -109,7 +109,7 @@ evaluation: $(VENV)/.dev
 	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
 	$(call evaluate,hybrid-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path)))
 	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),,--limit 100)
-	$(BIN)/python -m framegate.evaluation.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
+	$(BIN)/python -m framegate.evaluation.report.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
 
 define evaluate
 $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)
@@ -122,22 +122,22 @@ endef
 
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench_faults.py --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
+	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
 
 drift: $(VENV)/.runtime
-	$(BIN)/python benchmarks/simulate_drift.py --out benchmarks/results/drift.json
+	$(BIN)/python -m framegate.benchmarks.cost.drift --out benchmarks/results/drift.json
 
 # Prints registers, shared memory and spills of each kernel, and fails if one spills.
 kernels: $(VENV)/.runtime
-	$(BIN)/python -m framegate.cuda_kernels.build --out cuda_kernels
+	$(BIN)/python -m framegate.cuda_kernels.compile.build --out cuda_kernels
 
 # Ten minutes at most; says so and ends well where there is no GPU.
 gpu: $(VENV)/.dev
-	$(BIN)/python benchmarks/gpu_suite.py
+	$(BIN)/python -m framegate.benchmarks.gpu.suite
 
 # Two to three minutes. Install what it prints with pip; importing it needs the NVIDIA driver.
 pycuda: $(VENV)/.runtime
-	$(BIN)/python -m framegate.cuda_kernels.build_pycuda --out dist
+	$(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist
 
 clean:
-	rm -rf build dist *.egg-info cuda_kernels/*.fatbin cuda_kernels/*.fatbin.json $(OUT)
+	rm -rf build dist *.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)

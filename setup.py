@@ -7,8 +7,8 @@ setup(
         # A plain library for ctypes, not a Python module. Without a C compiler it is left out, and NumPy does the same.
         Extension(
             "framegate.runtime._native",
-            sources=["runtime/health_rows.c", "runtime/frame_scores.c"],
-            depends=["runtime/native.h"],
+            sources=["src/framegate/runtime/health/rows.c", "src/framegate/runtime/frame_scores.c"],
+            depends=["src/framegate/runtime/native.h"],
             libraries=["m"],
             extra_compile_args=["-O3"],
             optional=True,

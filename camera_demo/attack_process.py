@@ -19,7 +19,7 @@ import numpy as np
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import FramegateError
-from framegate.runtime.fault_plugins import FaultFunction, load_plugins
+from framegate.runtime.faults.plugins import FaultFunction, load_plugins
 
 NICE = 5
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from framegate.camera_demo.fault_panel import FaultPanel
-from framegate.camera_demo.picture import number, thumbnail
-from framegate.runtime.command_source import source_record
+from framegate.camera_demo.picture import thumbnail
+from framegate.runtime.cli.options import source_record
 from framegate.runtime.monitor import ENTROPY, SHIFT
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
-from framegate.runtime.source import Source
+from framegate.runtime.sinks.picture import number
+from framegate.runtime.sources.base import Source
 from framegate.runtime.verdict import Prediction
 
 REMEMBERED = 500

@@ -16,24 +16,27 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.recorder import Recorder, open_sinks, require_format
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.window import Window
-from framegate.runtime.command_run import (
-    SWITCH_INTERVAL_S,
+from framegate.runtime.cli.options import (
+    SOURCE_HELP,
     add_engine_options,
     add_policy_options,
+    add_source_options,
     policy_of,
     require_distinct,
+    source_options,
 )
-from framegate.runtime.command_source import SOURCE_HELP, add_source_options, source_options
+from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import say, tell
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
-from framegate.runtime.source import Source, open_source
-from framegate.runtime.source_options import SourceOptions
+from framegate.runtime.sinks.recorder import Recorder, open_sinks, require_format
+from framegate.runtime.sources.base import Source
+from framegate.runtime.sources.open import open_source
+from framegate.runtime.sources.options import SourceOptions
 
 if TYPE_CHECKING:  # needs the packages of the page
     from framegate.camera_demo.live_demo import LiveDemo

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol, cast
 
-from framegate.runtime.backend import Backend, RecoverableBackend, StartedBackend, Tensor
+from framegate.runtime.backends.base import Backend, RecoverableBackend, StartedBackend
+from framegate.runtime.scores import Tensor
 
 
 class _Gpu(Backend, StartedBackend, RecoverableBackend, Protocol):

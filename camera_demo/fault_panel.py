@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.faults import DEFAULT_SEVERITY, ONE_SEVERITY
+from framegate.runtime.faults.inject import DEFAULT_SEVERITY, ONE_SEVERITY
 
 KILL, SLOW, NONE = "kill", "slow", "none"
 _SHOWN = {
@@ -59,7 +59,7 @@ class FaultPanel:
         kill: Called with True or False when the camera is killed or plugged in again.
         slow: Called with True or False when the engine is slowed down or not any more.
 
-    One fault of the picture at a time, as in `framegate.runtime.faults`; the camera and the engine beside it.
+    One fault of the picture at a time, as in `framegate.runtime.faults.inject`; the camera and the engine beside it.
     """
 
     def __init__(self, kinds: Iterable[str]) -> None:

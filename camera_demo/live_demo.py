@@ -18,11 +18,11 @@ from framegate.camera_demo.switched_source import SwitchedSource
 from framegate.camera_demo.viewers import Viewers
 from framegate.camera_demo.web_app import is_loopback, make_app
 from framegate.camera_demo.web_server import WebServer
-from framegate.runtime.faults import fault_kinds
+from framegate.runtime.faults.inject import fault_kinds
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
-from framegate.runtime.source import Source
+from framegate.runtime.sources.base import Source
 
 _SLOWED = 1.2
 """The slow engine's extra time, in deadlines."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from framegate.runtime.source import BaseSource
-from framegate.runtime.source_video import VideoFileSource
+from framegate.runtime.sources.base import BaseSource
+from framegate.runtime.sources.video import VideoFileSource
 from framegate.runtime.verdict import Frame
 
 SHIFTS = tuple(itertools.product((0, 6, 12), (0, 5, 10)))

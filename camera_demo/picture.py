@@ -6,22 +6,17 @@ A message is a 4-byte big-endian length, so many bytes of JSON (UTF-8), then a J
 from __future__ import annotations
 
 import json
-import math
 import struct
 import time
 from typing import Any
 
-import cv2
 import numpy as np
 
-from framegate.runtime.health import unusable
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.picture import WIDTH, jpeg, number, shown
 from framegate.runtime.verdict import Image, Prediction
 
-WIDTH = 960
-"""Pixels across, at most: what a page shows without scaling up on most screens, for half the bytes of 1280."""
-_QUALITY = 75
 _FRESH_NS = 250_000_000
 _SIDE = 96  # of a thumbnail
 
@@ -35,35 +30,10 @@ def is_fresh(result: FrameResult) -> bool:
     return time.monotonic_ns() - result.predictions[-1].published_ns < _FRESH_NS
 
 
-def shown(image: Image | None) -> Image:
-    """What people can be shown of a frame: (height, width, 3) uint8 BGR; black for what is no picture."""
-    if isinstance(image, np.ndarray) and image.size:
-        if image.dtype == np.uint16:
-            image = (image >> 8).astype(np.uint8)
-        if image.ndim == 2 and image.dtype == np.uint8:
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-        if not unusable(image):
-            return image
-    return np.zeros((180, 320, 3), np.uint8)
-
-
-def jpeg(image: Image, width: int) -> bytes:
-    """Encode, at most so many pixels across."""
-    height, across = image.shape[:2]
-    if across > width:
-        image = cv2.resize(image, (width, max(1, round(height * width / across))), interpolation=cv2.INTER_AREA)
-    return bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1])
-
-
 def thumbnail(image: Image | None, roi: Roi) -> bytes:
     """A small JPEG of a region, of black if the frame does not reach so far."""
     crop = roi.crop(shown(image))
     return jpeg(np.zeros((_SIDE, _SIDE, 3), np.uint8) if crop is None else crop, _SIDE)
-
-
-def number(value: float) -> float | None:
-    """A value for JSON, four digits; None for NaN and infinities."""
-    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def _verdict(prediction: Prediction, roi: Roi, width: int, height: int) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.runtime.console import tell
 from framegate.runtime.errors import SourceError
-from framegate.runtime.faults import KINDS, PAST_KINDS, corrupt
+from framegate.runtime.faults.inject import KINDS, PAST_KINDS, corrupt
 from framegate.runtime.pixel_format import to_bgr
-from framegate.runtime.source import BaseSource, Source, SourceStatus
-from framegate.runtime.source_live import FIRST_DELAY_S, LONGEST_DELAY_S
+from framegate.runtime.sources.base import BaseSource, Source, SourceStatus
+from framegate.runtime.sources.live import FIRST_DELAY_S, LONGEST_DELAY_S
 from framegate.runtime.verdict import Frame, Image
 
 

@@ -11,12 +11,12 @@ import time
 import cv2
 import numpy as np
 
-from framegate.camera_demo.picture import shown
 from framegate.runtime.channel import Channel
 from framegate.runtime.errors import UsageError
-from framegate.runtime.overlay import draw
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.overlay import draw
+from framegate.runtime.sinks.picture import shown
 from framegate.runtime.verdict import Image
 
 _TITLE = "framegate (q or Escape ends)"

@@ -8,7 +8,7 @@
 #include <cuda_fp16.h>
 #endif
 
-#include "softmax_entropy.h"
+#include "fixed_size_integers.h"
 
 namespace framegate {
 

@@ -1,6 +1,6 @@
 """The kernels of one CUDA source on one GPU: loaded once, launched from a plan.
 
-Plans come from `entropy_launch` and `preprocess_launch`. They refuse wrong types, sizes, shapes and addresses before
+Plans come from the module ``launch`` beside each source. They refuse wrong types, sizes, shapes and addresses before
 any launch, so what arrives here has been checked.
 
     kernels = Kernels(gpu, "softmax_entropy")
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from framegate.cuda_kernels.build import FOLDER
-from framegate.cuda_kernels.driver import Driver
-from framegate.cuda_kernels.driver_checks import Argument, Dimensions
-from framegate.cuda_kernels.images import load_image
+from framegate.cuda_kernels.compile.images import load_image
+from framegate.cuda_kernels.compile.sources import FOLDER
+from framegate.cuda_kernels.driver.checks import Argument, Dimensions
+from framegate.cuda_kernels.driver.open import Driver
 
 
 class LaunchPlan(Protocol):
-    """All that a launch needs; `entropy_launch.Launch` is one."""
+    """All that a launch needs; `softmax_entropy.launch.Launch` is one."""
 
     @property
     def kernel(self) -> str:
@@ -52,8 +52,8 @@ class Kernels:
 
         Args:
             driver: an open GPU.
-            source: name of the .cu file, without suffix.
-            folder: where the sources and fat binaries are.
+            source: its name, see `kernel_sources`.
+            folder: where the folders with the sources and fat binaries are.
 
         Raises:
             CompilerError: no machine code fits this GPU and driver, and none can be compiled here.

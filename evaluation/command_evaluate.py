@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.network import Network, network_sha256
-from framegate.evaluation.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
-from framegate.evaluation.report_html import write_report
-from framegate.evaluation.report_tables import write_tables
-from framegate.evaluation.suite import Frames, Suite
-from framegate.evaluation.suite_plan import PLANS, Plan, parse_epsilon
-from framegate.evaluation.suite_results import Judge
-from framegate.evaluation.suite_store import Store, rounded, write_json
-from framegate.export.calibrate import fingerprint
+from framegate.evaluation.frames.network import Network, network_sha256
+from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.report.html import write_report
+from framegate.evaluation.report.tables import write_tables
+from framegate.evaluation.suite.plan import PLANS, Plan, parse_epsilon
+from framegate.evaluation.suite.results import Judge
+from framegate.evaluation.suite.run import Frames, Suite
+from framegate.evaluation.suite.store import Store, rounded, write_json
+from framegate.export.calibration.calibrate import fingerprint
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, say
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.machine import circumstances
 
 FORMAT = "framegate-evaluation-1"
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")

@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 from framegate.evaluation.command_evaluate import foreign_set
-from framegate.evaluation.gate import RULES
-from framegate.evaluation.gate_run import MAIN, GateRun, Sizes
-from framegate.evaluation.network import Network
-from framegate.evaluation.ood import NOISE_SETS, noise_set
-from framegate.evaluation.promise import Population, simulate
-from framegate.evaluation.suite import Frames
-from framegate.evaluation.suite_store import rounded, write_json
-from framegate.export.calibrate import Promise
-from framegate.export.decisions import Outputs
-from framegate.export.model_outputs import backend_outputs
-from framegate.export.selective_risk import METHODS
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
+from framegate.evaluation.gate.promise import Population, simulate
+from framegate.evaluation.gate.rules import RULES
+from framegate.evaluation.gate.run import MAIN, GateRun, Sizes
+from framegate.evaluation.suite.run import Frames
+from framegate.evaluation.suite.store import rounded, write_json
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.calibration.selective_risk import METHODS
+from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
 from framegate.models.training_batches import Progress
-from framegate.runtime.backend import choose_backend, default_precision
+from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.calibration import record_key
+from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, say
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
-from framegate.runtime.machine import circumstances
 
 FORMAT = "framegate-gate-1"
 _FOREIGN = 1_000

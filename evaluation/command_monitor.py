@@ -9,21 +9,21 @@ from pathlib import Path
 
 import onnx
 
-from framegate.evaluation.gate import observe
-from framegate.evaluation.monitor_fit import Recipe, attacked_sets, fit_monitor
-from framegate.evaluation.network import Network
-from framegate.export import onnx_graph
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.rules import observe
+from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
-from framegate.export.calibrate import Promise, calibrate
-from framegate.export.command_calibrate import calibrations_of
-from framegate.export.labelled_data import load_splits
-from framegate.export.model_outputs import backend_outputs
-from framegate.export.onnx_half import HALF, half_file
-from framegate.export.onnx_pooled import with_pooled
-from framegate.export.parity import ParityRow, compare
-from framegate.export.promise_options import add_promise_options, promise_of
-from framegate.export.report_tables import calibration_table
-from framegate.export.splits import Splits
+from framegate.export.calibration.calibrate import Promise, calibrate
+from framegate.export.checks.parity import ParityRow, compare
+from framegate.export.commands.calibrate import calibrations_of
+from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.tables import calibration_table
+from framegate.export.data.labelled import load_splits
+from framegate.export.data.outputs import backend_outputs
+from framegate.export.data.splits import Splits
+from framegate.export.graph import graph as onnx_graph
+from framegate.export.graph.half import HALF, half_file
+from framegate.export.graph.pooled import with_pooled
 from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json

@@ -3,7 +3,7 @@
 The attack sees what the network sees: each region of interest is attacked on its own, at the camera's resolution and
 through the network's resize, away from the label that the network gives to the clean region. Pixels are rounded to
 8 bits, as they would come from a camera. It does not know of the gate; the attack that does is in
-`framegate.evaluation.attack_adaptive`.
+`framegate.evaluation.attacks.adaptive`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framegate.evaluation.attack_linf import fgsm as fgsm_attack
-from framegate.evaluation.attack_linf import pgd as pgd_attack
-from framegate.evaluation.attack_problem import AttackResult
-from framegate.evaluation.network import Network
+from framegate.evaluation.attacks.linf import fgsm as fgsm_attack
+from framegate.evaluation.attacks.linf import pgd as pgd_attack
+from framegate.evaluation.attacks.problem import AttackResult
+from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_images, to_pixels
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import UsageError

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from framegate.export.bundle_writer import staged
-from framegate.export.onnx_half import HALF, half_file
+from framegate.export.graph.half import HALF, half_file
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file, write_bundle_json
 from framegate.runtime.errors import BundleError, ExportRefusedError
 
@@ -22,7 +22,7 @@ def add_half(path: Path) -> Bundle:
 
     Raises:
         BundleError: It has no float32 network, that network cannot be read, or the folder cannot be written.
-        ExportRefusedError: The network has no float16 form; see `framegate.export.onnx_half.to_half`.
+        ExportRefusedError: The network has no float16 form; see `framegate.export.graph.half.to_half`.
     """
     bundle = Bundle.open(path)
     if "fp16" in bundle.models:

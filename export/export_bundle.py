@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from framegate.export import bundle_writer, onnx_graph
-from framegate.export.assess import Assessment, Reference, assess_all
-from framegate.export.calibrate import Promise
-from framegate.export.calibration_design import split_units
-from framegate.export.decisions import Outputs
-from framegate.export.fold import deployment_model
-from framegate.export.half_check import check_half
-from framegate.export.int8_choice import HELD_OUT, Int8Choice, choose_int8
-from framegate.export.model_outputs import Images, Progress
-from framegate.export.onnx_half import HALF, half_file
-from framegate.export.parity import ParityRow
-from framegate.export.sensitivity import logit_changes
-from framegate.export.splits import Splits
-from framegate.export.torch_outputs import torch_logits
+from framegate.export import bundle_writer
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.calibration.design import split_units
+from framegate.export.checks.assess import Assessment, Reference, assess_all
+from framegate.export.checks.half import check_half
+from framegate.export.checks.parity import ParityRow
+from framegate.export.data.outputs import Images, Progress
+from framegate.export.data.outputs_torch import torch_logits
+from framegate.export.data.splits import Splits
+from framegate.export.graph import graph as onnx_graph
+from framegate.export.graph.fold import deployment_model
+from framegate.export.graph.half import HALF, half_file
+from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
+from framegate.export.int8.sensitivity_torch import logit_changes
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.registry import architecture
 from framegate.runtime.bundle import sha256_file
@@ -110,7 +111,7 @@ def export_bundle(
         origin: Where the weights come from and under which licence, for people; may be empty.
         force: Replace an existing bundle.
         progress: Called during the work.
-        int8_ranges: One of `framegate.export.int8_choice.FAMILIES`.
+        int8_ranges: One of `framegate.export.int8.choice.FAMILIES`.
 
     Raises:
         DataError: The checkpoint cannot be used with these data.

@@ -10,19 +10,20 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from framegate.export import bundle_writer, onnx_graph
-from framegate.export.assess import Assessment, Reference
-from framegate.export.calibrate import Promise
-from framegate.export.decisions import Outputs
+from framegate.export import bundle_writer
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.checks.assess import Assessment, Reference
+from framegate.export.checks.half import check_half
+from framegate.export.checks.pixel_scaling import check_scaling
+from framegate.export.data.outputs import STEP, Images, Logits, Progress
+from framegate.export.data.splits import Splits
 from framegate.export.export_bundle import MODELS, ExportReport, quantiser_images
-from framegate.export.half_check import check_half
-from framegate.export.int8_choice import Int8Choice, choose_int8
-from framegate.export.model_outputs import STEP, Images, Logits, Progress
-from framegate.export.onnx_half import HALF, half_file
-from framegate.export.onnx_prepare import Prepared, check_same_function
-from framegate.export.onnx_sensitivity import logit_changes
-from framegate.export.pixel_scaling import check_scaling
-from framegate.export.splits import Splits
+from framegate.export.graph import graph as onnx_graph
+from framegate.export.graph.half import HALF, half_file
+from framegate.export.graph.prepare import Prepared, check_same_function
+from framegate.export.int8.choice import Int8Choice, choose_int8
+from framegate.export.int8.sensitivity import logit_changes
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.errors import ExportRefusedError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -42,7 +43,7 @@ class ForeignExport:
         spec: How an image becomes the network's input.
         promise: What the calibrations shall promise.
         origin: Where the weights come from and under which licence, for people; may be empty.
-        int8_ranges: One of `framegate.export.int8_choice.FAMILIES`.
+        int8_ranges: One of `framegate.export.int8.choice.FAMILIES`.
     """
 
     source: Path

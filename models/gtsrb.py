@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from framegate.models.labelled import LabelledImages, Labels, checked_labels, read_arrays
 from framegate.runtime.errors import DataError
-from framegate.runtime.source import quiet_opencv
-from framegate.runtime.source_images import read_image
+from framegate.runtime.sources.images import read_image
+from framegate.runtime.sources.opencv import quiet_opencv
 
 Images = npt.NDArray[np.uint8]
 

@@ -4,7 +4,6 @@ from framegate.runtime import Pipeline, Session, open_source
 """
 
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.debounce import Debounce
 from framegate.runtime.errors import (
     BackendError,
     BundleError,
@@ -15,10 +14,11 @@ from framegate.runtime.errors import (
     UsageError,
 )
 from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.policy.debounce import Debounce
+from framegate.runtime.policy.stream import Policy
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
-from framegate.runtime.source import open_source
-from framegate.runtime.stream_policy import Policy
+from framegate.runtime.sources.open import open_source
 from framegate.runtime.verdict import Frame, Prediction, Reason, Verdict
 
 __all__ = [

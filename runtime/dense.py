@@ -86,7 +86,7 @@ class DensePrediction:
 
 
 def dense_scores(logits: npt.NDArray[Any], temperature: float, names: tuple[str, ...] = ("entropy",)) -> DenseScores:
-    """Score every pixel, by the formulas of `framegate.cuda_kernels.reference` in float32.
+    """Score every pixel, by the formulas of `framegate.cuda_kernels.softmax_entropy.reference` in float32.
 
     A pixel with NaN or an infinity of either sign among its logits has no scores: from a network, each is a fault.
 

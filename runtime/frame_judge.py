@@ -13,15 +13,15 @@ import numpy as np
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BackendError
-from framegate.runtime.health import NOTHING, CameraHealth, Findings, unusable
+from framegate.runtime.health.check import NOTHING, CameraHealth, Findings, unusable
 from framegate.runtime.monitor import Signals
 from framegate.runtime.pixel_format import to_bgr
-from framegate.runtime.policy import judge_age, judge_limits, judge_score
+from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
+from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
 from framegate.runtime.scores import not_finite
 from framegate.runtime.stage_clock import POLICY, SCORES, StageClock
-from framegate.runtime.stream_policy import StreamPolicy
 from framegate.runtime.verdict import BGR, NV12, Frame, Image, Prediction, Reason
 
 _NONE: Mapping[str, float] = {}

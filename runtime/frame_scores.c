@@ -7,7 +7,7 @@
 
 EXPORT int32_t framegate_version(void) { return VERSION; }
 
-/* Softmax scores of one row; the formulas and their sources are in cuda_kernels/reference.py.
+/* Softmax scores of one row; the formulas and their sources are in cuda_kernels/softmax_entropy/reference.py.
 
    scores: argmax, largest probability, entropy, margin, energy. Returns 0 if a logit is not finite, scores are not written
    then. */

@@ -19,11 +19,11 @@ from types import TracebackType
 from framegate.runtime.channel import Channel
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pixel_format import to_bgr
+from framegate.runtime.policy.stream import Policy
 from framegate.runtime.roi import Roi, require_inside
 from framegate.runtime.session import Session
-from framegate.runtime.source import Source
+from framegate.runtime.sources.base import Source
 from framegate.runtime.stats import PipelineStats
-from framegate.runtime.stream_policy import Policy
 from framegate.runtime.verdict import Frame, Image, Prediction
 
 _RESULTS_HELD = 64

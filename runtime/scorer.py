@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from framegate.runtime.backend import Backend, FrameBackend, StartedBackend
+from framegate.runtime.backends.base import Backend, FrameBackend, StartedBackend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
@@ -101,7 +101,7 @@ class Scorer:
         """Score one region.
 
         Args:
-            crop: Its pixels, usable (`framegate.runtime.health.unusable`).
+            crop: Its pixels, usable (`framegate.runtime.health.check.unusable`).
             pixel_format: BGR, or NV12 where `takes_nv12`.
             meanwhile: Called once; a GPU computes meanwhile. On a CPU it is called after the resize, which has brought
                 the frame's pixels nearer.

@@ -1,6 +1,6 @@
 """The scores of one frame.
 
-The truth is `framegate.cuda_kernels.reference.softmax_scores`. On a single row its twenty array operations cost more
+The truth is `framegate.cuda_kernels.softmax_entropy.reference.softmax_scores`. On a single row its twenty array operations cost more
 than the arithmetic, so a row goes to one call of compiled code (frame_scores.c), and without that, rows of up to 64
 classes are computed with plain floats. The formulas are the same; a test holds all three together.
 """
@@ -12,10 +12,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from framegate.cuda_kernels.reference import softmax_scores
-from framegate.runtime.backend import Tensor
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.runtime.native import library
+
+Tensor = npt.NDArray[np.float32]
+"""What engines take and give."""
 
 _SHORT = 64
 _Five = ctypes.c_double * 5

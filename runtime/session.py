@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from framegate.runtime.backend import Backend, RecoverableBackend
+from framegate.runtime.backends.base import Backend, RecoverableBackend
+from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import tell
-from framegate.runtime.engine_choice import open_engine
 from framegate.runtime.frame_judge import FrameJudge
-from framegate.runtime.health import CameraHealth
-from framegate.runtime.health_thresholds import HealthThresholds
+from framegate.runtime.health.check import CameraHealth
+from framegate.runtime.health.thresholds import HealthThresholds
+from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.stage_clock import StageClock
-from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import Frame, Image, Prediction
 
 

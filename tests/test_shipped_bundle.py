@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
-from framegate.runtime.cli import main
-from framegate.runtime.faults import FaultInjector, parse_faults
+from framegate.runtime.cli.main import main
+from framegate.runtime.faults.inject import FaultInjector, parse_faults
 from framegate.runtime.roi import parse_rois
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "models" / "bundles" / "hybrid-cifar10.bundle"
 CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
 FRAMES = 38

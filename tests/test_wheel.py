@@ -8,13 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+from framegate.cuda_kernels.compile.sources import included_headers, kernel_sources
 
 
 def fat_binaries() -> list[Path]:
     """What `make kernels` has left beside the sources, if it was run."""
-    return sorted([*(ROOT / "cuda_kernels").glob("*.fatbin"), *(ROOT / "cuda_kernels").glob("*.fatbin.json")])
+    return sorted([*(ROOT / "cuda_kernels").glob("*/*.fatbin"), *(ROOT / "cuda_kernels").glob("*/*.fatbin.json")])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def wheel(tmp_path_factory):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     for binary in fat_binaries():  # git ignores them
-        (source / "cuda_kernels" / binary.name).write_bytes(binary.read_bytes())
+        (source / binary.relative_to(ROOT)).write_bytes(binary.read_bytes())
     subprocess.run(
         [
             sys.executable,
@@ -72,12 +73,13 @@ def test_the_wheel_holds_every_module_and_nothing_generic(wheel):
 
 
 def test_the_wheel_holds_the_kernels_sources_and_their_fat_binaries_if_built(wheel):
-    inside = {name.split("/")[-1] for name in zipfile.ZipFile(wheel).namelist() if "/cuda_kernels/" in name}
-    folder = ROOT / "cuda_kernels"
-    sources = {path.name for pattern in ("*.cu", "*.cuh", "*.h") for path in folder.glob(pattern)}
-    assert sources
-    assert sources <= inside
-    assert {path.name for path in fat_binaries()} == {name for name in inside if ".fatbin" in name}
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("framegate/cuda_kernels/")}
+    headers = {header for source in kernel_sources().values() for header in included_headers(source)}
+    needed = {f"framegate/{path.relative_to(ROOT)}" for path in (*kernel_sources().values(), *headers)}
+    assert len(needed) > len(kernel_sources())
+    assert needed - inside == set()
+    shipped = {f"framegate/{path.relative_to(ROOT)}" for path in fat_binaries()}
+    assert shipped == {name for name in inside if ".fatbin" in name}
 
 
 def test_the_wheel_runs_from_another_folder(wheel, tmp_path, tiny_bundle):
@@ -90,7 +92,7 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path, tiny_bundle):
             sys.executable,
             "-c",
             "import sys; sys.path.insert(0, 'site'); import framegate.runtime as r; print(r.__file__);"
-            "from framegate.runtime.cli import main; raise SystemExit(main(['info', sys.argv[1]]))",
+            "from framegate.runtime.cli.main import main; raise SystemExit(main(['info', sys.argv[1]]))",
             str(tiny_bundle),
         ],
         cwd=tmp_path,

@@ -28,7 +28,7 @@ class Demo:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "framegate.runtime.cli", "demo", "--port", "0", *arguments],
+            [sys.executable, "-m", "framegate.runtime.cli.main", "demo", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from framegate.runtime.cli import main
+from framegate.runtime.cli.main import main
 
 SOURCE = "synthetic://?width=320&height=240&fps=25"
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
-_BROWSER = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_BROWSER)
-Browser, find_chromium = _BROWSER.Browser, _BROWSER.find_chromium
+from framegate.benchmarks.cost.browser import Browser, find_chromium
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium (apt-get install chromium)")
 

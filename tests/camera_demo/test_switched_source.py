@@ -15,12 +15,12 @@ from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import SHIFTS, LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.switched_source import SwitchedSource
-from framegate.runtime.backend import RecoverableBackend, StartedBackend
+from framegate.runtime.backends.base import RecoverableBackend, StartedBackend
 from framegate.runtime.errors import SourceError, UsageError
-from framegate.runtime.faults import fault_kinds
-from framegate.runtime.health import CameraHealth
+from framegate.runtime.faults.inject import fault_kinds
+from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.session import Session
-from framegate.runtime.source import open_source
+from framegate.runtime.sources.open import open_source
 
 SOURCE = "synthetic://?width=160&height=120&fps=200"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from framegate.camera_demo.window import no_verdict
-from framegate.runtime.cli import main
+from framegate.runtime.cli.main import main
 
 SOURCE = "synthetic://?width=320&height=240&fps=25"
 GUI = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-SOURCE = "tests/cuda_kernels/emulation/probe.cu"
+SOURCE = "tests/helpers/emulation/probe.cu"
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +191,11 @@ def test_compile_errors_carry_the_compilers_words(emulate, tmp_path):
 # Sanitizers: first that they see, then that they have nothing to say.
 
 OVERRUN = """
-    import importlib.util, sys
+    import sys
+    sys.path.append("tests/helpers")
+    import emulate
     import numpy as np
-    spec = importlib.util.spec_from_file_location("emulate", "tests/cuda_kernels/emulate.py")
-    emulate = importlib.util.module_from_spec(spec); spec.loader.exec_module(emulate)
-    probe = emulate.compile("tests/cuda_kernels/emulation/probe.cu")
+    probe = emulate.compile("tests/helpers/emulation/probe.cu")
     x, out = emulate.aligned(8, np.float32), np.zeros(64, np.float32)
     probe.launch({launch})
     print("survived")

@@ -1,4 +1,4 @@
-"""The real kernels on a real GPU against the reference. Run by benchmarks/gpu_suite.py; skipped without a GPU.
+"""The real kernels on a real GPU against the reference. Run by benchmarks/gpu/suite.py; skipped without a GPU.
 
 Every shape says why it is there. Those called small are also run under compute-sanitizer, which is slow.
 """
@@ -8,14 +8,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framegate.cuda_kernels.activation_entropy_launch import plan_activation_entropy, workspace_bytes
-from framegate.cuda_kernels.activation_entropy_reference import activation_entropy
-from framegate.cuda_kernels.driver import CudaError, open_driver
-from framegate.cuda_kernels.entropy_launch import ELEMENT_SIZES, Thresholds, Verdict, plan_dense, plan_rows, read_record
+from framegate.cuda_kernels.activation_entropy.launch import plan_activation_entropy, workspace_bytes
+from framegate.cuda_kernels.activation_entropy.reference import activation_entropy
+from framegate.cuda_kernels.camera_preprocess.launch import RECORD_WORDS, plan_preprocess, totals_of_record
+from framegate.cuda_kernels.camera_preprocess.reference import CameraFrame, plane_shapes, preprocess
+from framegate.cuda_kernels.driver.open import CudaError, open_driver
 from framegate.cuda_kernels.kernels import Kernels
-from framegate.cuda_kernels.preprocess_launch import RECORD_WORDS, plan_preprocess, totals_of_record
-from framegate.cuda_kernels.preprocess_reference import CameraFrame, plane_shapes, preprocess
-from framegate.cuda_kernels.reference import softmax_scores
+from framegate.cuda_kernels.softmax_entropy.launch import (
+    ELEMENT_SIZES,
+    Thresholds,
+    Verdict,
+    plan_dense,
+    plan_rows,
+    read_record,
+)
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 
 pytestmark = pytest.mark.gpu
 
@@ -187,7 +194,7 @@ def test_preprocess(gpu, stream, memory, pixel_format, mode, size, output):
         workspace=memory.put(np.zeros(plan.workspace_bytes, np.uint8)),
         record=record,
     )
-    kernels = Kernels(gpu, "preprocess")
+    kernels = Kernels(gpu, "camera_preprocess")
     first = None
     for _ in range(2):  # the second launch finds the workspace as the first left it, and the totals are the same
         kernels.launch(plan.kernel, plan.grid, plan.block, parameters, stream)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from framegate.cuda_kernels import kernels as kernels_module
-from framegate.cuda_kernels.compiler import CompilerError
-from framegate.cuda_kernels.driver_base import DeviceInfo
-from framegate.cuda_kernels.entropy_launch import plan_rows
+from framegate.cuda_kernels.compile.compiler import CompilerError
+from framegate.cuda_kernels.driver.base import DeviceInfo
 from framegate.cuda_kernels.kernels import Kernels
+from framegate.cuda_kernels.softmax_entropy.launch import plan_rows
 
 
 class Recorder:

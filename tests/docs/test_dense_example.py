@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from repository import ROOT
 
 
 def test_the_clear_lane_is_accepted_the_foggy_one_is_not_and_the_picture_shows_both(tmp_path):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+import report_fixture
 import torch
 
 from framegate.export import bundle_writer
-from framegate.export.fold import deployment_model
-from framegate.export.onnx_graph import save, to_onnx
+from framegate.export.graph.fold import deployment_model
+from framegate.export.graph.graph import save, to_onnx
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture, build
 from framegate.models.train_loop import Task, Trainer
@@ -40,11 +40,8 @@ def colours_fixture():
 
 @pytest.fixture(scope="session")
 def invented_record():
-    """The maker of invented results records; with --import-mode=importlib a test cannot import its neighbour."""
-    spec = importlib.util.spec_from_file_location("invented_record", Path(__file__).with_name("report_fixture.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.record
+    """The maker of invented results records."""
+    return report_fixture.record
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from framegate.evaluation import command_evaluate
-from framegate.evaluation.suite_plan import PLANS
-from framegate.runtime import cli
+from framegate.evaluation.suite.plan import PLANS
+from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
 
 LABELS = ("blue", "green", "red")
@@ -95,7 +95,7 @@ def test_a_second_run_measures_nothing_again(report, data, capsys, monkeypatch):
         raise AssertionError("measured again")
 
     for name in ("run_linf", "adaptive_pgd", "corrupt", "check_attack_health"):
-        monkeypatch.setattr(f"framegate.evaluation.suite.{name}", forbidden)
+        monkeypatch.setattr(f"framegate.evaluation.suite.run.{name}", forbidden)
     evaluate(*words)
     printed = capsys.readouterr().out
     assert "clean accuracy" in printed

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from framegate.evaluation.fault_attacks import LEVELS, fgsm, pgd
-from framegate.evaluation.network import Network
+from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import UsageError
-from framegate.runtime.fault_plugins import load_plugins
+from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.roi import Roi
 
 ROIS = (Roi.parse("a=10,20,40,40"), Roi.parse("b=90,5,60,50"))

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from framegate.export.fold import deployment_model
-from framegate.export.onnx_graph import to_onnx
-from framegate.export.quantize import to_int8
+from framegate.export.graph.fold import deployment_model
+from framegate.export.graph.graph import to_onnx
+from framegate.export.int8.quantize import to_int8
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages
 from framegate.models.predict import to_tensor

@@ -14,17 +14,19 @@ import numpy as np
 import onnx
 import pytest
 
-from framegate.export import command_calibrate, command_export, export_bundle
-from framegate.export.activation_ranges import METHODS
-from framegate.export.calibrate import Promise
-from framegate.export.calibration_design import split_units
+from framegate.export import export_bundle
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.design import split_units
+from framegate.export.commands import calibrate as command_calibrate
+from framegate.export.commands import export as command_export
+from framegate.export.data.splits import Splits
 from framegate.export.export_bundle import ExportReport, quantiser_images
-from framegate.export.int8_choice import Candidate, Int8Choice
-from framegate.export.splits import Splits
+from framegate.export.int8.choice import Candidate, Int8Choice
+from framegate.export.int8.ranges import METHODS
 from framegate.models.checkpoint import save_checkpoint
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.registry import architecture
-from framegate.runtime.backend import load_backend
+from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import (
     BundleError,
@@ -34,7 +36,7 @@ from framegate.runtime.errors import (
     FramegateError,
     UsageError,
 )
-from framegate.runtime.policy import judge_limits, judge_score
+from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import frame_scores
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,16 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import foreign_onnx
 import numpy as np
 import onnx
 import pytest
 
-from framegate.export import command_calibrate, command_export, command_verify, export_onnx
-from framegate.export.decisions import Outputs
-from framegate.export.onnx_prepare import prepare
-from framegate.export.onnx_sensitivity import logit_changes
-from framegate.export.pixel_scaling import SCALINGS, trials
-from framegate.export.verify import Side, compare_sides
+from framegate.export import export_onnx
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.checks.pixel_scaling import SCALINGS, trials
+from framegate.export.checks.verify import Side, compare_sides
+from framegate.export.commands import calibrate as command_calibrate
+from framegate.export.commands import export as command_export
+from framegate.export.commands import verify as command_verify
+from framegate.export.graph.prepare import prepare
+from framegate.export.int8.sensitivity import logit_changes
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
@@ -34,9 +37,6 @@ from framegate.runtime.errors import (
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("foreign_onnx", Path(__file__).with_name("foreign_onnx.py"))
-foreign_onnx = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(foreign_onnx)
 LABELS, SIDE, foreign_model = foreign_onnx.LABELS, foreign_onnx.SIDE, foreign_onnx.foreign_model
 
 
@@ -316,7 +316,7 @@ def test_a_new_false_accept_is_the_worst_frame(outputs, quiet) -> None:
 
 def test_calibrating_and_verifying_on_the_target_need_no_torch() -> None:
     code = (
-        "import sys, framegate.export.command_calibrate, framegate.export.command_verify\n"
+        "import sys, framegate.export.commands.calibrate, framegate.export.commands.verify\n"
         "print('torch' in sys.modules, 'onnx' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")

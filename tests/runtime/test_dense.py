@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from framegate.cuda_kernels.reference import softmax_scores
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.runtime.calibration import SCORES, Calibration, Limit
-from framegate.runtime.debounce import Debounce
 from framegate.runtime.dense import dense_scores, judge_dense
 from framegate.runtime.errors import RejectedFrame, UsageError
+from framegate.runtime.policy.debounce import Debounce
+from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.roi import Roi
-from framegate.runtime.stream_policy import Policy, StreamPolicy
 from framegate.runtime.verdict import Reason
 
 CALIBRATION = Calibration(1.5, "entropy", 0.5, 0.05, 0.95, 0.04, 0.9, 0.01, 1000, "0", "0", "test")

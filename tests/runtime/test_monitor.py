@@ -12,7 +12,7 @@ from framegate.runtime.calibration import Calibration, Limit
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.monitor import SHIFT, Monitor, Tap
 from framegate.runtime.native import library
-from framegate.runtime.policy import judge_limits
+from framegate.runtime.policy.rules import judge_limits
 from framegate.runtime.verdict import Reason
 
 

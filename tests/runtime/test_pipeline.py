@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from framegate.runtime import Frame, Pipeline, Reason, Roi, Session, SourceError, UsageError, open_source
-from framegate.runtime.backend import load_backend
-from framegate.runtime.faults import FaultInjector, parse_faults
-from framegate.runtime.source import BaseSource
+from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.faults.inject import FaultInjector, parse_faults
+from framegate.runtime.sources.base import BaseSource
 
 
 class Numbered(BaseSource):

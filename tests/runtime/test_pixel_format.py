@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.faults import FaultInjector, parse_faults
-from framegate.runtime.health import CameraHealth
+from framegate.runtime.faults.inject import FaultInjector, parse_faults
+from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.pixel_format import flip_image, frame_size, nv12_problem, nv12_rows, to_bgr, to_nv12
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
-from framegate.runtime.source import open_source
-from framegate.runtime.source_adjust import AdjustedSource
-from framegate.runtime.source_synthetic import read_frame_number
+from framegate.runtime.sources.adjust import AdjustedSource
+from framegate.runtime.sources.open import open_source
+from framegate.runtime.sources.synthetic import read_frame_number
 from framegate.runtime.verdict import BGR, NV12, Frame, Reason
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from framegate.runtime import cli
+from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import UsageError
 from framegate.runtime.realtime import spin_us
 
@@ -27,7 +27,7 @@ def test_run_says_what_is_in_force_and_judges_as_ever(tiny_bundle: Path, tmp_pat
     jsonl, video = tmp_path / "v.jsonl", tmp_path / "v.mp4"
     words = ["run", SOURCE, "--bundle", str(tiny_bundle), "--backend", "onnxruntime", "--realtime", waiting, "--json"]
     words += ["--roi", "a=0,0,160,120", "--roi", "b=0.5,0.5,0.5,0.5", "--jsonl", str(jsonl), "--video", str(video)]
-    command = [sys.executable, "-m", "framegate.runtime.cli", *words]
+    command = [sys.executable, "-m", "framegate.runtime.cli.main", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from framegate.cuda_kernels.reference import softmax_scores
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.runtime import scores
 from framegate.runtime.native import library
 from framegate.runtime.scores import frame_scores

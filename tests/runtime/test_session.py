@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime import BackendError, BundleError, Reason, RejectedFrame, Session, UsageError
-from framegate.runtime.backend import choose_backend, load_backend
+from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import not_finite
@@ -159,7 +159,7 @@ def test_a_named_backend_never_falls_back(tiny_bundle, monkeypatch):
 
 def test_openvino_takes_one_thread_for_small_networks_and_all_for_large_ones(tiny_bundle, monkeypatch):
     pytest.importorskip("openvino")
-    from framegate.runtime import backend_openvino
+    from framegate.runtime.backends import openvino_cpu as backend_openvino
 
     def threads(wanted=None):
         session = Session.open(tiny_bundle, "openvino", threads=wanted)
@@ -207,7 +207,7 @@ def test_refused_frames_never_reach_the_engine(tiny_bundle, coloured):
 
 def test_fault_camera_check_raises(tiny_bundle, coloured, monkeypatch):
     session = Session.open(tiny_bundle, "onnxruntime")
-    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: 1 / 0)
     prediction = session.infer(coloured((250, 10, 10), seed=1))
     assert prediction.reasons == (Reason.BAD_INPUT,)
     assert prediction.detail == "health check failed: division by zero"
@@ -236,7 +236,7 @@ def test_a_gpu_computes_while_the_camera_is_checked(tiny_bundle, coloured, monke
 
     bundle = Bundle.open(tiny_bundle)
     session = Session(bundle, Gpu(), "fp32", None, gpu_preprocess=True)
-    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: done.append("check") or 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
     rois = (Roi.whole(), Roi.parse("left=0,0,32,48"))
     frame = Frame(0, time.monotonic_ns(), coloured((250, 10, 10), seed=1))
     predictions = session.judge(frame, rois, session.camera_health())
@@ -264,7 +264,7 @@ def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bund
             return np.array([[9.0, 0.0, 0.0]], np.float32)
 
     session = Session(Bundle.open(tiny_bundle), Steps(), "fp32", None)
-    monkeypatch.setattr("framegate.runtime.health.measure", lambda *_: done.append("check") or 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
     prediction = session.infer(coloured((250, 10, 10), seed=1))
     assert done == ["bind", "start", "check", "finish"]
     assert prediction.candidate == "blue"

@@ -11,11 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from framegate.runtime import BackendError, Frame, Pipeline, Reason, Session, bench, cli, open_source
-from framegate.runtime.backend import load_backend
+from framegate.benchmarks.latency import measure as bench
+from framegate.runtime import BackendError, Frame, Pipeline, Reason, Session, open_source
+from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.overlay import draw
+from framegate.runtime.cli import main as cli
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.overlay import draw
 
 DEPTH, SIDE = 4, 16
 BACKENDS = ["openvino", "onnxruntime"]

@@ -1,0 +1,1 @@
+"""Measurements: latency, GPU, and what each part costs. Records lie in ``results/``."""

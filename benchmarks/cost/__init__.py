@@ -1,0 +1,1 @@
+"""What single parts cost: camera check, monitor, page, threads, faults, drift alarm."""

@@ -1,0 +1,1 @@
+"""``framegate bench``, and the race against what one would write instead."""

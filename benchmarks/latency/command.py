@@ -1,0 +1,205 @@
+"""``framegate bench``: capture-to-verdict latency, stage by stage, against the bare engine or under a camera's pace."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from framegate.benchmarks.latency import measure as bench
+from framegate.benchmarks.latency.compare import circumstances_that_differ, compare_records, read_record
+from framegate.benchmarks.latency.options import (
+    BACK_TO_BACK,
+    SOURCE,
+    can_loop,
+    check_options,
+    command_of,
+    frame_size,
+    paces,
+    wants_scenarios,
+)
+from framegate.benchmarks.latency.page import page
+from framegate.benchmarks.latency.record import (
+    CLOSED_LOOP,
+    SCENARIOS,
+    head,
+    latency_record,
+    startup_record,
+    write_record,
+    write_text,
+)
+from framegate.benchmarks.latency.scenarios import Progress, Scenario, measure_scenario
+from framegate.benchmarks.latency.stream import HELD, read_frames
+from framegate.benchmarks.latency.tables import comparison_table, left_out_lines, lines, tables
+from framegate.runtime.backends.choice import choose_backend, default_precision
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.cli.run import SWITCH_INTERVAL_S
+from framegate.runtime.console import OUT, progress_bar, say, tell
+from framegate.runtime.errors import UsageError
+from framegate.runtime.realtime import WAITING, spin_us
+from framegate.runtime.session import Session
+from framegate.runtime.sources.open import open_source
+from framegate.runtime.sources.options import hide_passwords
+from framegate.runtime.verdict import Image
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``bench`` to the command line."""
+    parser = commands.add_parser("bench", help="measure latency, start-up and memory on this machine")
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=2000,
+        help="timed frames per configuration, rounded up to whole blocks (default: 2000)",
+    )
+    parser.add_argument("--memory-frames", type=int, default=10_000, help="frames of the memory test, 0 skips it")
+    parser.add_argument("--threads", type=int, help="CPU threads of every engine (default: each engine's own choice)")
+    parser.add_argument("--source", help="real frames from a clip, folder or camera (default: a moving test pattern)")
+    parser.add_argument(
+        "--size", metavar="WxH", help="size of the synthetic frames (default: 1280x720, for volumes a column of slices)"
+    )
+    parser.add_argument("--out", type=Path, help="also write the figures with their circumstances to this JSON file")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="two JSON files: what changed beyond noise?"
+    )
+    group = parser.add_argument_group("one configuration as it runs in a vehicle (any of these)")
+    group.add_argument(
+        "--pace",
+        action="append",
+        metavar="FPS",
+        help=f"frames per second of each stream, {BACK_TO_BACK}, or {SOURCE}: the source at its own pace, "
+        "decoding included; repeat for several",
+    )
+    group.add_argument("--streams", type=int, action="append", metavar="N", help="cameras at once, 1 to 8; repeat")
+    group.add_argument("--load", action="store_true", help="also with a foreign process on the last core, in turns")
+    group.add_argument(
+        "--realtime",
+        choices=WAITING,
+        help="also tuned, in turns: no garbage collection, workers on cores of their own, SCHED_FIFO where allowed; "
+        "the worker sleeps (block) or looks (spin) until the next frame",
+    )
+    group.add_argument("--deadline-ms", type=float, help="a later verdict is LATE (default: the camera's period)")
+    group.add_argument("--backend", help="default: auto")
+    group.add_argument("--precision", help="default: the backend's fastest")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and report, or compare: then the exit code is 1 if something became worse."""
+    if arguments.compare:
+        return _compare(arguments)
+    if arguments.bundle is None:
+        raise UsageError("bench needs a bundle to measure, or --compare with two records")
+    check_options(arguments)
+    bundle = Bundle.open(arguments.bundle)
+    size = frame_size(arguments.size, bundle.preprocess)
+    if arguments.source:
+        images = read_frames(arguments.source)
+        source, size = hide_passwords(arguments.source), (images[0].shape[1], images[0].shape[0])
+    else:
+        images = bench.synthetic_frames(HELD, *size)
+        source = "moving test pattern"
+    source += f", {size[0]}x{size[1]}"
+    command = command_of(arguments)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with progress_bar() as progress:
+        if wants_scenarios(arguments):
+            record = head(SCENARIOS, command, bundle, source) | _scenarios(arguments, bundle, images, progress)
+        else:
+            record = head(CLOSED_LOOP, command, bundle, source) | _latency(arguments, bundle, images, size, progress)
+    if arguments.out:
+        write_record(arguments.out, record)
+    if arguments.html:
+        write_text(arguments.html, page(record), "page")
+    if arguments.json:
+        say(json.dumps(record, indent=2))
+        return 0
+    for table in tables(record):
+        OUT.print(table)
+    for line in lines(record):
+        say(line)
+    return 0
+
+
+def _latency(
+    arguments: argparse.Namespace, bundle: Bundle, images: list[Image], size: tuple[int, int], progress: Progress
+) -> dict[str, Any]:
+    wanted, left_out = bench.configurations(bundle)
+    for line in left_out_lines(left_out):
+        tell(f"left out: {line}")
+    default = choose_backend("auto")
+    precision = default_precision(default, bundle.models)
+    results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
+    startup = bench.measure_startup(arguments.bundle, default, precision, size, 5, progress)
+    memory = (
+        bench.measure_memory(bundle, default, precision, arguments.memory_frames, size, progress)
+        if arguments.memory_frames
+        else None
+    )
+    return latency_record(results, f"{default}/{precision}") | {
+        "startup_s": startup_record(startup),
+        "memory": memory,
+        "left_out": left_out,
+    }
+
+
+def _scenarios(
+    arguments: argparse.Namespace, bundle: Bundle, images: list[Image], progress: Progress
+) -> dict[str, Any]:
+    # auto as the product means it: with a GPU, the engine that was built and calibrated there.
+    chosen = Session.open(bundle, arguments.backend or "auto", arguments.precision, arguments.threads)
+    backend, precision, engine = chosen.backend.name, chosen.precision, chosen.backend.engine
+
+    def open_session() -> Session:
+        return Session.open(bundle, backend, precision, arguments.threads)
+
+    series: dict[str, Any] = {}
+    for pace in paces(arguments):
+        own_pace = pace == SOURCE
+        fps = pace if isinstance(pace, float) else None
+        period_ms = 1000 / fps if fps else None
+        for streams in arguments.streams or [1]:
+            scenario = Scenario(
+                fps,
+                streams,
+                arguments.load,
+                arguments.realtime is not None,
+                spin_us=spin_us(arguments.realtime, fps, streams),
+                deadline_ms=arguments.deadline_ms or period_ms,
+            )
+            open_live: Callable[[], Any] | None = (
+                (lambda: open_source(arguments.source, loop=can_loop(arguments.source))) if own_pace else None
+            )
+            found = measure_scenario(scenario, open_session, images, arguments.frames, progress, open_live)
+            series |= {_named(name, own_pace): row for name, row in found.items()}
+    return {"configuration": f"{backend}/{precision}", "engine": engine, "series": series}
+
+
+def _named(name: str, own_pace: bool) -> str:
+    return name.replace("back to back", "the source's pace") if own_pace else name
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    if arguments.bundle is not None:
+        raise UsageError("--compare compares two records and measures nothing; leave the bundle out")
+    first, second = (read_record(path) for path in arguments.compare)
+    changes = compare_records(first, second)
+    differ = circumstances_that_differ(first, second)
+    worse = any(change.worse for change in changes)
+    if arguments.json:
+        say(json.dumps({"differ": differ, "changes": [vars(change) for change in changes]}, indent=2))
+        return int(worse)
+    for line in differ:
+        say(f"differs: {line}")
+    if not changes:
+        raise UsageError(f"{arguments.compare[0]} and {arguments.compare[1]} have no series in common")
+    OUT.print(comparison_table(changes))
+    moved = [change for change in changes if change.beyond_noise]
+    say(f"{len(moved)} of {len(changes)} figures changed beyond noise" if moved else "nothing changed beyond noise")
+    return int(worse)

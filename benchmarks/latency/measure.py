@@ -1,0 +1,224 @@
+"""Latency measured as ratios: the whole way of a frame against the bare engine, interleaved in one process.
+
+Per configuration (backend and precision) two paths are timed in turn on the same frames:
+
+    bare      resize + normalise + the engine's own call, in a plain loop: the floor
+    pipeline  capture -> mailbox -> health -> preprocess -> engine -> scores -> policy -> verdict, as in production
+
+Configurations take turns in blocks, so that a noisy minute of a shared machine hits all of them alike. The loop is
+closed: the next frame is offered when the verdict on the last one is known.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.benchmarks.latency.machine import resident_mib
+from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, Samples, read_frames
+from framegate.runtime.backends.base import Backend
+from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import BackendError
+from framegate.runtime.pipeline import Pipeline
+from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.session import Session
+from framegate.runtime.sources.open import open_source
+from framegate.runtime.verdict import Image
+
+BLOCK = 50
+_SETTLE = 5  # frames at the start of a block that are not counted: caches and threads of the engine before
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Configuration:
+    """One backend and precision under test, with its measurements in nanoseconds.
+
+    Attributes:
+        backend: Name of the backend.
+        precision: Which model.
+        engine: Library and version.
+        bare_ns: Durations of the bare path.
+        verdict_ns: Capture to verdict of the pipeline, same frames.
+        call_ns: The engine call inside the pipeline.
+        stages_ns: (frames, stages) what the pipeline spent where, see `framegate.runtime.stage_clock`.
+        samples: The pipeline's frames: verdicts, hand-over, drops.
+    """
+
+    backend: str
+    precision: str
+    engine: str
+    bare_ns: list[int] = field(default_factory=list)
+    verdict_ns: list[int] = field(default_factory=list)
+    call_ns: list[int] = field(default_factory=list)
+    stages_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    samples: Samples = field(default_factory=Samples)
+
+    @property
+    def name(self) -> str:
+        """``backend/precision``."""
+        return f"{self.backend}/{self.precision}"
+
+
+def synthetic_frames(count: int, width: int, height: int) -> list[Image]:
+    """``count`` different frames of the moving test pattern."""
+    return read_frames(f"synthetic://?width={width}&height={height}&frames={count}", count=count)
+
+
+def configurations(bundle: Bundle) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Every (backend, precision) of the bundle that runs here, and why the others do not: name -> reason."""
+    wanted, left_out = [], {}
+    for name, entry in BACKENDS.items():
+        for precision in bundle.models:
+            try:
+                chosen = choose_backend(name)
+                if entry.gpu:
+                    load_backend(chosen, bundle.model_path(precision))  # a GPU, an engine: found out now
+            except BackendError as error:
+                left_out[f"{name}/{precision}"] = str(error)
+                continue
+            wanted.append((chosen, precision))
+    return wanted, left_out
+
+
+class _Rig:
+    """A configuration with its two paths ready to run."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str,
+        precision: str,
+        threads: int | None,
+        images: Sequence[Image],
+        capacity: int,
+    ) -> None:
+        session = Session.open(bundle, backend, precision, threads)
+        self.result = Configuration(backend, precision, session.backend.engine)
+        self._preprocess = Preprocessor(bundle.preprocess)
+        self._engine: Backend = load_backend(backend, bundle.model_path(precision), threads)
+        self._engine.bind(self._preprocess.tensor)
+        self._images = images
+        self._fed = 0
+        self.stream = BenchStream(session, FrameFeed(images), capacity)
+        self.result.samples = self.stream.samples
+
+    def bare(self, image: Image) -> int:
+        started = time.perf_counter_ns()
+        self._preprocess(image)
+        self._engine.infer()
+        return time.perf_counter_ns() - started
+
+    def block(self, turn: int) -> None:
+        for k in range(BLOCK + _SETTLE):
+            image = self._images[self._fed % len(self._images)]  # what the feed will deliver next
+            self._fed += 1
+            counted = int(k >= _SETTLE)
+            if (turn + k) % 2:
+                self.stream.run(1 - counted, counted)
+                bare_ns = self.bare(image)
+            else:
+                bare_ns = self.bare(image)
+                self.stream.run(1 - counted, counted)
+            if counted:
+                self.result.bare_ns.append(bare_ns)
+
+    def finish(self) -> Configuration:
+        self.result.verdict_ns = self.stream.samples.verdict_ns
+        self.result.call_ns = self.stream.samples.engine_ns
+        self.result.stages_ns = self.stream.stages_ns
+        return self.result
+
+
+def measure_latency(
+    bundle: Bundle,
+    wanted: list[tuple[str, str]],
+    frames: int,
+    threads: int | None,
+    size: tuple[int, int],
+    progress: Progress,
+    images: Sequence[Image] | None = None,
+) -> list[Configuration]:
+    """Time all configurations in turns.
+
+    Args:
+        bundle: The model.
+        wanted: (backend, precision) pairs.
+        frames: Frames counted per configuration, rounded up to whole blocks.
+        threads: CPU threads of every engine; None leaves it to each.
+        size: (width, height) of synthetic frames in pixels; not read if there are ``images``.
+        progress: Called with (description, done, total).
+        images: Real frames, (height, width, 3) uint8 BGR of one size; None takes the moving test pattern.
+    """
+    images = synthetic_frames(HELD, *size) if images is None else images
+    turns = -(-frames // BLOCK)
+    capacity = turns * (BLOCK + _SETTLE)
+    rigs = [_Rig(bundle, backend, precision, threads, images, capacity) for backend, precision in wanted]
+    with ExitStack() as stack:
+        for rig in rigs:
+            stack.enter_context(rig.stream)
+        for turn in range(turns):
+            for rig in rigs:
+                rig.block(turn)
+            progress("latency", turn + 1, turns)
+    return [rig.finish() for rig in rigs]
+
+
+_START_SCRIPT = """
+import numpy, sys
+from framegate.runtime import Session
+session = Session.open(sys.argv[1], sys.argv[2], sys.argv[3])
+session.infer(numpy.full((int(sys.argv[5]), int(sys.argv[4]), 3), 128, numpy.uint8))
+"""
+
+
+def measure_startup(
+    bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, progress: Progress
+) -> list[float]:
+    """Seconds from starting an interpreter to the end of the first verdict's process, for each repetition.
+
+    Raises:
+        BackendError: The process failed.
+    """
+    seconds = []
+    for k in range(repetitions):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _START_SCRIPT, str(bundle), backend, precision, *map(str, size)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds.append(time.perf_counter() - started)
+        if done.returncode:
+            raise BackendError(f"start-up of {backend}/{precision} failed: {done.stderr.strip().splitlines()[-1:]}")
+        progress("start-up", k + 1, repetitions)
+    return seconds
+
+
+def measure_memory(
+    bundle: Bundle, backend: str, precision: str, frames: int, size: tuple[int, int], progress: Progress
+) -> dict[str, float]:
+    """Resident memory after the first tenth and after all of ``frames`` synthetic frames, in MiB."""
+    uri = f"synthetic://?width={size[0]}&height={size[1]}&frames={frames}"
+    session = Session.open(bundle, backend, precision)
+    warm, start, done = max(1, frames // 10), 0.0, 0
+    with Pipeline(open_source(uri, realtime=False), session, lossless=True) as pipeline:
+        for _ in pipeline.results():
+            done += 1
+            if done == warm:
+                start = resident_mib()
+            if done % 100 == 0:
+                progress("memory", done, frames)
+        end = resident_mib()
+    return {"frames": done, "after_warm_up_mib": start, "at_end_mib": end, "growth_mib": end - start}

@@ -1,0 +1,109 @@
+"""The JSON record of `framegate bench`. docs/benchmark.md says how to read it; `bench_compare` compares two of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framegate.benchmarks.latency.compare import FORMAT, VERSION
+from framegate.benchmarks.latency.measure import BLOCK, Configuration
+from framegate.benchmarks.latency.series import (
+    duration_summary,
+    percentiles,
+    ratio,
+    stage_summary,
+    summarise,
+    verdict_counts,
+)
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.errors import SinkError
+
+CLOSED_LOOP = "closed loop, frame available -> verdict ready, against the bare engine, interleaved in one process"
+SCENARIOS = "closed loop, capture -> verdict, paced or back to back, variants interleaved in one process"
+
+
+def head(what: str, command: str, bundle: Bundle, source: str) -> dict[str, Any]:
+    """What every record begins with."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "what": what,
+        "command": command,
+        "source": source,
+        "bundle": {"name": bundle.name, "models": {p: bundle.hashes[f] for p, f in bundle.models.items()}},
+        "machine": circumstances(),
+    }
+
+
+def latency_record(results: list[Configuration], default: str) -> dict[str, Any]:
+    """Configurations and series of `framegate.benchmarks.latency.measure.measure_latency`.
+
+    Args:
+        results: At least one.
+        default: Name of the configuration that runs unless told otherwise.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    series: dict[str, dict[str, Any]] = {}
+    for result in results:
+        bare, verdict = percentiles(result.bare_ns), percentiles(result.verdict_ns)
+        samples = result.samples
+        rows[result.name] = {
+            "engine": result.engine,
+            "frames": len(result.bare_ns),
+            "resize_normalise_infer": bare,
+            "capture_to_verdict": verdict,
+            "engine_call_in_pipeline": percentiles(result.call_ns),
+            "ratio_p50": verdict["p50_ms"] / bare["p50_ms"],
+            "ratio_p99": verdict["p99_ms"] / bare["p99_ms"],
+            "ratio_p50_spread": ratio(result.verdict_ns, result.bare_ns, BLOCK),
+        }
+        series[f"{result.name} bare"] = summarise(result.bare_ns, BLOCK)
+        series[result.name] = {
+            **summarise(result.verdict_ns, BLOCK),
+            "reference": f"{result.name} bare",
+            "stages": stage_summary(result.stages_ns),
+            "hand_over": duration_summary(samples.hand_over_ns),
+            "fed": samples.fed,
+            "dropped": samples.dropped,
+            "verdicts": verdict_counts(samples.reasons, len(samples.frame_ids), samples.accepted),
+        }
+    floor = min(rows, key=lambda name: rows[name]["resize_normalise_infer"]["p50_ms"])
+    return {
+        "configurations": rows,
+        "series": series,
+        "fastest_bare": floor,
+        "default": default,
+        "default_p50_to_fastest_bare_p50": rows[default]["capture_to_verdict"]["p50_ms"]
+        / rows[floor]["resize_normalise_infer"]["p50_ms"],
+    }
+
+
+def startup_record(seconds: list[float]) -> dict[str, float]:
+    """Start-up times in seconds."""
+    return {"median": float(np.median(seconds)), "max": max(seconds), "runs": len(seconds)}
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record.
+
+    Raises:
+        SinkError: It cannot be written.
+    """
+    write_text(path, json.dumps(record, indent=2) + "\n", "results")
+
+
+def write_text(path: Path, text: str, what: str) -> None:
+    """Write a result file.
+
+    Raises:
+        SinkError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{what} {path}: cannot be written ({error.strerror})") from error

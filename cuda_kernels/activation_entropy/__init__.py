@@ -1,0 +1,1 @@
+"""Entropy of a layer's activations."""

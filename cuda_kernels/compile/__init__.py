@@ -1,0 +1,1 @@
+"""From ``.cu`` sources to images for each architecture."""

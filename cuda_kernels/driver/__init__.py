@@ -1,0 +1,1 @@
+"""One thin layer over cuda-bindings or PyCUDA."""

@@ -1,0 +1,1 @@
+"""Softmax, entropy, margin and energy of logits in one pass."""

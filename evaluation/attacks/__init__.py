@@ -1,0 +1,1 @@
+"""Attacks on the network and on the gate, and the checks of their own health."""

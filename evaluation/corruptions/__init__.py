@@ -1,0 +1,1 @@
+"""The fifteen common corruptions at five severities."""

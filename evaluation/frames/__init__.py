@@ -1,0 +1,1 @@
+"""Sets of frames, and what the network says about them."""

@@ -1,0 +1,1 @@
+"""What the whole gate lets through, and whether its promise holds."""

@@ -1,0 +1,1 @@
+"""Metrics of selective classification, with intervals."""

@@ -1,0 +1,1 @@
+"""Fitting the monitor: a small head over pooled layer means."""

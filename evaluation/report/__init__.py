@@ -1,0 +1,1 @@
+"""Reports: tables, plots, one page of HTML."""

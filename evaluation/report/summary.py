@@ -1,0 +1,158 @@
+"""The report's opening: what was found, in plain words, made from the numbers."""
+
+from __future__ import annotations
+
+from framegate.evaluation.report.findings import (
+    ENTROPY,
+    PURPOSES,
+    attack_name,
+    failed_checks,
+    headline_attack,
+    is_control,
+    name_of,
+    score_named,
+    target_row,
+    wrong_frames,
+)
+from framegate.evaluation.report.values import (
+    Cell,
+    Estimate,
+    count,
+    decimal,
+    estimate,
+    number,
+    percent,
+    records,
+    text,
+)
+
+
+def summary(results: object) -> list[str]:
+    """The report's opening: a few sentences, each only if its figures were measured."""
+    sentences = [
+        _clean_sentence(results),
+        _coverage_sentence(results),
+        _attack_sentence(results),
+        _adaptive_sentence(results),
+        _best_sentence(results),
+        _control_sentence(results),
+        _checks_sentence(results),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _attacked(results: object) -> bool:
+    return any(records(results, kind) for kind in ("attacks", "epsilon_curve", "adaptive"))
+
+
+def _with_interval(cell: Cell) -> str:
+    return f"{cell.text} {cell.interval}".strip()
+
+
+def _share(found: Estimate) -> str:
+    return _with_interval(percent(found))
+
+
+def _clean_sentence(results: object) -> str:
+    accuracy = estimate(results, "clean", "accuracy")
+    if accuracy is None:
+        return ""
+    frames = f"Of {count(accuracy.n)} clean test frames" if accuracy.n else "Of the clean test frames"
+    return f"{frames} {_share(accuracy)} are classified right."
+
+
+def _coverage_sentence(results: object) -> str:
+    row = target_row(score_named(results, ENTROPY))
+    coverage, accuracy = estimate(row, "coverage"), estimate(row, "accuracy")
+    if coverage is None or accuracy is None:
+        return ""
+    sentence = (
+        f"With the entropy threshold that accepts 95 % of the calibration frames, {_share(coverage)} of the test "
+        f"frames are accepted and {_share(accuracy)} of those are right"
+    )
+    false_accepts = estimate(row, "false_accept_rate")
+    tail = f"; {_share(false_accepts)} of all frames are false accepts (wrong and accepted)" if false_accepts else ""
+    return sentence + tail + "."
+
+
+def _attack_sentence(results: object) -> str:
+    attack = headline_attack(results)
+    accuracy = estimate(attack, "accuracy")
+    if accuracy is None:
+        return ""
+    sentence = f"Under {attack_name(attack)}, {_share(accuracy)} of the frames stay right"
+    wrong = wrong_frames(attack)
+    if wrong is None:
+        return sentence + "."
+    accepted, total = wrong
+    return (
+        f"{sentence}, and the entropy gate at that threshold accepts {count(accepted)} of the {count(total)} wrong "
+        f"frames ({accepted / total * 100:.1f} %)."
+    )
+
+
+def _adaptive_sentence(results: object) -> str:
+    attacks = [row for row in records(results, "adaptive") if estimate(row, "evaded") is not None]
+    if not _attacked(results):
+        return "No attack was run: nothing here says what becomes of attacked frames."
+    if not attacks:
+        return (
+            "No adaptive attack was run: nothing here says what a score is worth against an attacker who knows of it."
+        )
+    evaded = {text(row, "score"): number(row, "evaded", "value") or 0.0 for row in attacks}
+    least = min(attacks, key=lambda row: number(row, "evaded", "value") or 0.0)
+    sentence = "An attack that knows of the score gets "
+    if ENTROPY in evaded:
+        row = next(row for row in attacks if text(row, "score") == ENTROPY)
+        found = estimate(row, "evaded")
+        sentence += f"{_share(found)} of frames wrong and past the entropy gate; " if found else ""
+    found = estimate(least, "evaded")
+    assert found is not None
+    return f"{sentence}the hardest score to get past was {text(least, 'score')} ({_share(found)} wrong and accepted)."
+
+
+def _best_sentence(results: object) -> str:
+    name = text(results, "best", "overall") or text(results, "best", "failure")
+    if not name:
+        return ""
+    failure = estimate(score_named(results, name), "failure", "auroc")
+    tail = f" (AUROC {_with_interval(decimal(failure))} for finding the network's errors)" if failure else ""
+    others = [f"{label} {text(results, 'best', key)}" for key, label in PURPOSES[1:] if text(results, "best", key)]
+    purposes = f" Best by purpose: {', '.join(others)}." if others else ""
+    why = text(results, "best", "why").rstrip(".")
+    return f"The best score to gate on was {name}{tail}.{purposes}{' Rules: ' + why + '.' if why else ''}"
+
+
+def _control_sentence(results: object) -> str:
+    attack = text(headline_attack(results), "key")
+    found = [
+        (estimate(score, "attacks", attack, "auroc"), score)
+        for score in records(results, "scores")
+        if estimate(score, "attacks", attack, "auroc") is not None
+    ]
+    controls = [(figure, score) for figure, score in found if figure and is_control(score)]
+    others = [(figure, score) for figure, score in found if figure and not is_control(score)]
+    if not controls or not others:
+        return ""
+    control, best = (max(group, key=lambda item: item[0].value) for group in (controls, others))
+    verdict = (
+        "is beaten by" if best[0].value > control[0].value else "is not beaten by any score that uses the network:"
+    )
+    return (
+        f"At telling {name_of(results, attack)} frames from clean ones, the best control that needs no network "
+        f"({text(control[1], 'name')}, AUROC {control[0].value:.3f}) {verdict} {text(best[1], 'name')} "
+        f"({best[0].value:.3f}), before any adaptive attack."
+    )
+
+
+def _checks_sentence(results: object) -> str:
+    checks, failed = records(results, "health"), failed_checks(results)
+    if not checks and not _attacked(results):
+        return ""
+    if not checks:
+        return (
+            "The attacks' own health was not checked: treat the attack figures as upper limits of what is left right."
+        )
+    if failed:
+        return f"{len(failed)} of {len(checks)} health checks of the attacks FAILED: do not trust the attack figures."
+    return f"All {len(checks)} health checks of the attacks passed."

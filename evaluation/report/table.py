@@ -1,0 +1,110 @@
+"""A table of the report, and how it reads as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from framegate.cuda_kernels.compile.cache import write_atomically
+from framegate.evaluation.report.values import NOT_MEASURED, Cell
+from framegate.runtime.errors import SinkError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: words as ``str``, figures as `Cell`.
+
+    Attributes:
+        cells: As many as the table has columns.
+        mark: ``control`` (needs no network), ``best``, ``fail``, ``pass`` or nothing.
+    """
+
+    cells: tuple[str | Cell, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures with their headings.
+
+    Attributes:
+        title: What the table shows.
+        columns: One heading each.
+        rows: At least one, else the table is left out.
+        note: What the columns mean and on what they rest.
+        folded: Long or secondary: shown closed on the page.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    note: str = ""
+    folded: bool = False
+
+    def figures(self) -> set[int]:
+        """Columns that hold figures, to be aligned on the right."""
+        return {k for row in self.rows for k, cell in enumerate(row.cells) if isinstance(cell, Cell)}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report.
+
+    Attributes:
+        key: Under which the figures are found; an HTML id.
+        title: Heading.
+        about: One paragraph, or nothing.
+        tables: Those with rows.
+        missing: What stands there when the record holds nothing for this section.
+    """
+
+    key: str
+    title: str
+    about: str
+    tables: tuple[Table, ...]
+    missing: str = "Not measured in this run."
+
+
+def of_columns(title: str, columns: Sequence[str], rows: Sequence[Row], note: str = "", folded: bool = False) -> Table:
+    """A table without the columns in which nothing was measured (the first always stays)."""
+    empty = Cell(NOT_MEASURED)
+    kept = [k for k in range(len(columns)) if not k or any(row.cells[k] not in (empty, "") for row in rows)]
+    slim = [Row(tuple(row.cells[k] for k in kept), row.mark) for row in rows]
+    return Table(title, tuple(columns[k] for k in kept), slim, note, folded)
+
+
+def markdown(table: Table) -> str:
+    """The table as a Markdown table below its title."""
+    right = table.figures()
+    lines = [f"**{_clean(table.title)}**", ""]
+    lines.append("| " + " | ".join(_clean(column) for column in table.columns) + " |")
+    lines.append("|" + "|".join("---:" if k in right else "---" for k in range(len(table.columns))) + "|")
+    for row in table.rows:
+        cells = [_clean(" ".join(cell).strip() if isinstance(cell, Cell) else cell) for cell in row.cells]
+        if row.mark == "best":
+            cells[0] = f"**{cells[0]}**"
+        lines.append("| " + " | ".join(cells) + " |")
+    if table.note:
+        lines += ["", table.note]
+    return "\n".join(lines) + "\n"
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        SinkError: The folder or the file cannot be written.
+    """
+    try:
+        write_atomically(Path(path), lambda temporary: _write(temporary, content))
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
+
+
+def _write(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
+
+
+def _clean(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""Scores of how little a prediction can be trusted."""

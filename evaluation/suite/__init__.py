@@ -1,0 +1,1 @@
+"""An evaluation from plan to results."""

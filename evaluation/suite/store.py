@@ -1,0 +1,139 @@
+"""Keeps every finished part of an evaluation on disk, so that an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framegate.evaluation.frames.observations import Observations
+from framegate.evaluation.frames.observations import load as load_observations
+from framegate.runtime.errors import DataError, UsageError
+
+IDENTITY = "identity.json"
+_ADVICE = "give another --out, or --restart to begin anew"
+
+
+class Store:
+    """A folder of finished parts that all belong to one bundle, data set and plan.
+
+    Args:
+        folder: Where the parts lie; it is made.
+        identity: What decides whether old parts may be used again.
+        restart: Delete what is there first.
+
+    Raises:
+        UsageError: The folder holds parts of another evaluation.
+        DataError: The folder cannot be written, or its record is damaged.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], restart: bool = False) -> None:
+        self.folder = folder
+        record = json.loads(json.dumps(identity))
+        try:
+            if restart and (folder / IDENTITY).is_file():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            known = folder / IDENTITY
+            if not known.exists():
+                if any(folder.iterdir()):
+                    raise UsageError(f"out: {folder} holds files of something else; {_ADVICE}")
+                write_json(known, record)
+        except OSError as error:
+            raise DataError(f"out: {folder} cannot be written ({error.strerror}); give another --out") from error
+        found = read_json(folder / IDENTITY)
+        changed = [key for key in {**record, **found} if record.get(key) != found.get(key)]
+        if changed:
+            key = changed[0]
+            raise UsageError(
+                f"out: {folder} holds an evaluation with {key} {_short(found.get(key))}, now {_short(record.get(key))} "
+                f"is asked for; {_ADVICE}"
+            )
+
+    def observations(self, name: str, make: Callable[[], Observations]) -> Observations:
+        """A set of observations, made now or read from an earlier run."""
+        path = self.folder / f"{_file(name)}.npz"
+        if not path.exists():
+            make().save(path)
+        return load_observations(path)
+
+    def array(self, name: str, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """An array, made now or read from an earlier run.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        path = self.folder / f"{_file(name)}.npy"
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial.npy")
+            try:
+                np.save(partial, make(), allow_pickle=False)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
+
+    def record(self, name: str, make: Callable[[], Any]) -> Any:
+        """A JSON record, made now or read from an earlier run."""
+        path = self.folder / f"{_file(name)}.json"
+        if not path.exists():
+            write_json(path, make())
+        return read_json(path)
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_json(path: Path) -> Any:
+    """Read a part.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
+
+
+def rounded(record: Any, digits: int = 6) -> Any:
+    """A JSON record with its floats at so many significant digits: more would be noise, and half the file."""
+    if isinstance(record, float):
+        return float(f"{record:.{digits}g}")
+    if isinstance(record, Mapping):
+        return {key: rounded(value, digits) for key, value in record.items()}
+    return [rounded(value, digits) for value in record] if isinstance(record, list | tuple) else record
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a part, completely or not at all; one line for each entry, or long records would be half indentation."""
+    lines = (
+        [f" {json.dumps(key)}: {_compact(value)}" for key, value in record.items()] if isinstance(record, dict) else []
+    )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        text = "{\n" + ",\n".join(lines) + "\n}" if lines else _compact(record)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""The checks that refuse an export."""

@@ -1,0 +1,107 @@
+"""``framegate calibrate``: set the thresholds of a bundle again, for another promise or on another machine."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
+from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.tables import calibration_table
+from framegate.export.data.labelled import load_calibration
+from framegate.export.data.outputs import CPU_BACKENDS, Progress, backend_outputs
+from framegate.models.labelled import LabelledImages
+from framegate.runtime.backends.choice import BACKENDS, choose_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.console import OUT, progress_bar, say
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``calibrate`` to the command line."""
+    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again")
+    parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+    )
+    parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
+    parser.add_argument("--precision", default="all", help="e.g. int8; default: all, but fp16 only on a GPU")
+    add_promise_options(parser)
+    parser.set_defaults(run=run)
+
+
+def calibrate_bundle(
+    path: Path, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """Replace calibrations of a bundle; others stay as they are.
+
+    Args:
+        path: The bundle.
+        split: The calibration split.
+        backend: A backend, or ``all`` for those that run on every machine.
+        precision: A precision of the bundle, or ``all``.
+        promise: What the calibrations shall promise.
+        progress: Called during the work.
+
+    Returns:
+        The new calibrations.
+
+    Raises:
+        BundleError: The bundle or the precision cannot be used, or the folder cannot be written.
+        CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+    """
+    bundle = Bundle.open(path)
+    found = calibrations_of(bundle, split, backend, precision, promise, progress)
+    with staged(path, force=True) as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True)
+        replace_calibrations(folder, {**bundle.calibrations, **found})
+        # Rows of the export's report that speak of the old thresholds.
+        update_manifest(folder, parity=[dict(row) for row in bundle.parity if row["key"] not in found])
+    return found
+
+
+def calibrations_of(
+    bundle: Bundle, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
+    backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
+    pairs = [
+        (name, each)
+        for each in (sorted(bundle.models) if precision == "all" else [precision])
+        for name in backends
+        if precision != "all" or unasked(name, each)
+    ]
+    split_sha256 = fingerprint(split)
+    found = {}
+    for name, each in pairs:
+        model = bundle.model_path(each)
+        outputs, engine = backend_outputs(name, model, bundle.preprocess, {"": split.images}, progress, bundle.monitor)
+        found[record_key(name, each)] = calibrate(
+            outputs[""],
+            split.labels,
+            promise,
+            split_sha256=split_sha256,
+            model_sha256=bundle.hashes[model.name],
+            engine=engine,
+            groups=split.groups,
+        )
+    return found
+
+
+def unasked(backend: str, precision: str) -> bool:
+    """Whether a precision is calibrated that nobody named: float16 is for GPUs, a CPU computes it in float32."""
+    return precision != "fp16" or BACKENDS[backend].gpu
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate and print the new thresholds."""
+    promise = promise_of(arguments)
+    bundle = Bundle.open(arguments.bundle)
+    with progress_bar() as progress:
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
+    OUT.print(calibration_table(found))
+    say(f"bundle: {arguments.bundle}")
+    return 0

@@ -1,0 +1,149 @@
+"""The part of ``framegate export`` that takes ONNX files: its options, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from framegate.export.bundle_writer import check_target
+from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, require_scaling, scaling
+from framegate.export.commands.promise_options import promise_of
+from framegate.export.data.labelled import load_splits
+from framegate.export.data.labels_file import check_count, read_labels
+from framegate.export.export_bundle import ExportReport
+from framegate.export.export_onnx import ForeignExport, export_onnx
+from framegate.export.graph.prepare import prepare
+from framegate.export.graph.source import ImageInput, find_input, read_onnx
+from framegate.runtime.console import progress_bar
+from framegate.runtime.errors import UsageError
+from framegate.runtime.preprocess import PreprocessSpec
+
+_OPTIONS = ("labels", "scaling", "mean", "std", "colour", "input_size", "resize", "layout", "output_name")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that only an ONNX file needs."""
+    group = parser.add_argument_group(
+        "for an ONNX file", "What the file itself does not say. A Softmax at its end is found and removed."
+    )
+    group.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, in the order of the outputs")
+    group.add_argument(
+        "--scaling", choices=tuple(SCALINGS), help=f"how pixels become inputs. {MEANING}. Left out: says which fits"
+    )
+    group.add_argument(
+        "--mean", metavar="R,G,B", help="instead of --scaling, with --std: (pixel - mean) / std, pixels 0..255"
+    )
+    group.add_argument("--std", metavar="R,G,B", help="see --mean; both in the network's channel order")
+    group.add_argument("--colour", choices=("rgb", "bgr", "grey"), help="channel order (default: rgb; grey if one)")
+    group.add_argument("--input-size", metavar="WxH", help="default: what the file says")
+    group.add_argument("--resize", choices=("bilinear", "area"), help="how images are resized (default: bilinear)")
+    group.add_argument("--layout", choices=("nchw", "nhwc"), help="order of the input's axes (default: found out)")
+    group.add_argument("--output-name", metavar="NAME", help="the output with the classes, if there are several")
+
+
+def refuse_options(arguments: argparse.Namespace) -> None:
+    """A checkpoint brings all of this with it; an option that is ignored would be a trap.
+
+    Raises:
+        UsageError: One was given.
+    """
+    for name in _OPTIONS:
+        if getattr(arguments, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: only for .onnx files; {arguments.model} is taken for a checkpoint of "
+                "framegate train, which records it"
+            )
+
+
+def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
+    """Export an ONNX file.
+
+    Returns:
+        The report, and lines that the user should read.
+
+    Raises:
+        FramegateError: Something asked for cannot be used or done; see `framegate.export.export_onnx`.
+    """
+    promise = promise_of(arguments)
+    check_target(arguments.out, arguments.force)
+    path: Path = arguments.model
+    image = find_input(read_onnx(path), path, arguments.layout)
+    width, height = _size(arguments.input_size, image, path)
+    if arguments.labels is None:
+        raise UsageError("--labels is missing: give a text file with one label a line, in the order of the outputs")
+    labels = read_labels(arguments.labels)
+    spec = _spec(arguments, image, width, height)
+    prepared = prepare(path, width, height, image.layout, arguments.output_name)
+    check_count(arguments.labels, labels, prepared.classes)
+    with progress_bar() as progress:
+        splits = load_splits(arguments.data, labels, spec, progress)
+        if arguments.scaling is None and arguments.mean is None:
+            require_scaling(prepared.model, spec, splits.train)
+        asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin, arguments.int8_ranges)
+        report, missing = export_onnx(asked, splits, arguments.out, arguments.force, progress)
+    notes = [f"input {width}x{height} {spec.colour}, {image.layout.upper()} in the file; classes: {len(labels)}"]
+    if prepared.removed:
+        notes.append(f"removed the {prepared.removed} at the end: a bundle's networks give logits")
+    if prepared.fixed_batch:
+        notes.append("the network only takes one image at a time")
+    notes += missing
+    absent = sorted(set(range(len(labels))) - set(splits.calibration.labels.tolist()))
+    if absent:
+        names = ", ".join([*(labels[k] for k in absent[:3]), *(["..."] if absent[3:] else [])])
+        notes.append(
+            f"{len(absent)} of {len(labels)} labels have no calibration image ({names}); "
+            "the promise does not speak of them"
+        )
+    return report, notes
+
+
+def _size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:
+    """Width and height of the input."""
+    if text is None:
+        if image.width is None or image.height is None:
+            raise UsageError(f"model {path}: the file leaves the image size open; give --input-size WxH, e.g. 224x224")
+        return image.width, image.height
+    parts = text.lower().split("x")
+    if not (len(parts) in (1, 2) and all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)):
+        raise UsageError(f"--input-size {text}: expected WxH in pixels, e.g. 224x224")
+    width, height = int(parts[0]), int(parts[-1])
+    if image.width not in (None, width) or image.height not in (None, height):
+        raise UsageError(
+            f"--input-size {text}: the file says {image.width or '?'}x{image.height or '?'}; leave the option out"
+        )
+    return width, height
+
+
+def _spec(arguments: argparse.Namespace, image: ImageInput, width: int, height: int) -> PreprocessSpec:
+    colour = arguments.colour or ("grey" if image.channels == 1 else "rgb")
+    if (colour == "grey") != (image.channels == 1):
+        raise UsageError(f"--colour {colour}: the network takes {image.channels} channels")
+    if (arguments.mean is None) != (arguments.std is None):
+        raise UsageError("--mean and --std belong together; give both, or --scaling")
+    if arguments.mean is not None:
+        if arguments.scaling is not None:
+            raise UsageError("--scaling and --mean say the same thing; give one of them")
+        mean, std = (_numbers(name, getattr(arguments, name), image.channels) for name in ("mean", "std"))
+        if max(map(abs, mean)) <= 1 and max(std) < 1:
+            times = [",".join(f"{value * 255:g}" for value in values) for values in (mean, std)]
+            raise UsageError(
+                f"--mean {arguments.mean} --std {arguments.std}: these are for pixels 0..1, framegate's pixels are "
+                f"0..255; give --mean={times[0]} --std={times[1]}"
+            )
+    else:
+        mean, std = scaling(arguments.scaling or "unit", colour)
+    return PreprocessSpec(width, height, arguments.resize or "bilinear", "stretch", colour, mean, std)
+
+
+def _numbers(name: str, text: str, channels: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--{name} {text}: expected {'R,G,B' if channels == 3 else 'one number'}") from error
+    if len(values) == 1:
+        values *= channels
+    if len(values) != channels:
+        raise UsageError(f"--{name} {text}: {len(values)} numbers for {channels} channels")
+    if not all(abs(value) < float("inf") for value in values) or (name == "std" and min(values) <= 0):
+        raise UsageError(f"--{name} {text}: expected finite numbers{', above zero' if name == 'std' else ''}")
+    return values

@@ -1,0 +1,1 @@
+"""Labelled images for calibration and checks."""

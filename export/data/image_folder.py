@@ -1,0 +1,129 @@
+"""A labelled data set of one folder per label: DIR/LABEL/IMAGE.
+
+The order of the images is that of the SHA-256 of their files: the same on every machine, as good as shuffled, and
+not changed for the others when an image is added. Copies of one file count once, so that no image serves for
+calibration and test at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from framegate.models.labelled import LabelledImages
+from framegate.runtime.errors import DataError
+from framegate.runtime.health.check import MIN_SIDE
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+from framegate.runtime.sources.images import read_image
+from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
+from framegate.runtime.verdict import Image
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class NamedImages:
+    """Labelled images and what they are called.
+
+    Attributes:
+        images: The images, brought to the network's input size as the runtime does.
+        names: One per image, e.g. ``cat/0001.png``.
+    """
+
+    images: LabelledImages
+    names: tuple[str, ...]
+
+
+def is_image_folder(place: Path) -> bool:
+    """True if a folder has sub-folders with images."""
+    return place.is_dir() and any(_images(folder) for folder in _folders(place))
+
+
+def read_image_folder(
+    place: Path, labels: tuple[str, ...], spec: PreprocessSpec, limit: int | None, progress: Progress
+) -> NamedImages:
+    """Read the images in the order of their hashes.
+
+    Args:
+        place: A folder with one sub-folder per label; not every label needs one.
+        labels: The network's labels, in the order of its outputs.
+        spec: How an image becomes the network's input; images are stored at its size.
+        limit: Read at most so many; None reads all.
+        progress: Called during the work.
+
+    Raises:
+        DataError: A folder is no label, an image is damaged or too small, or one image lies in two folders.
+    """
+    quiet_opencv()
+    files = _ordered(place, labels, progress)[:limit]
+    preprocess = Preprocessor(spec)
+    images = np.empty((len(files), *preprocess.small.shape), np.uint8)
+    for k, (file, _) in enumerate(files):
+        preprocess(_usable(file))
+        images[k] = preprocess.small
+        progress("reading images", k + 1, len(files))
+    numbers = np.array([number for _, number in files], np.int64)
+    return NamedImages(
+        LabelledImages(place.name, images, numbers), tuple(f"{file.parent.name}/{file.name}" for file, _ in files)
+    )
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return [
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    ]
+
+
+def _ordered(place: Path, labels: tuple[str, ...], progress: Progress) -> list[tuple[Path, int]]:
+    """Every different image file with the number of its label, ordered by SHA-256."""
+    number = {label: k for k, label in enumerate(labels)}
+    folders = _folders(place)
+    unknown = [folder.name for folder in folders if folder.name not in number]
+    if unknown:
+        known = f"{', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''} ({len(labels)})"
+        raise DataError(
+            f"{place}: folder {unknown[0]!r} ({len(unknown)} of {len(folders)} like it) is no label of the network, "
+            f"its labels are {known}; give the folder that holds one folder per label, named like the labels"
+        )
+    files = [(file, number[folder.name]) for folder in folders for file in _images(folder)]
+    if not files:
+        raise DataError(f"{place}: no image in its {len(folders)} folders; expected DIR/LABEL/IMAGE.png or .jpg")
+    found: dict[str, tuple[Path, int]] = {}
+    for k, (file, label) in enumerate(files):
+        try:
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError(f"image {file}: cannot be read ({error.strerror})") from error
+        other = found.setdefault(digest, (file, label))
+        if other[1] != label:
+            raise DataError(f"image {file}: the same file is {other[0]}, under another label; remove one")
+        progress("looking for copies", k + 1, len(files))
+    return [found[digest] for digest in sorted(found)]
+
+
+def _usable(file: Path) -> Image:
+    image = read_image(file)
+    if image.size == 0:
+        raise DataError(f"image {file}: damaged or cut off; remove it or copy it again")
+    if image.dtype != np.uint8:
+        raise DataError(f"image {file}: {image.dtype} pixels, expected 8 bits; convert or remove it")
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise DataError(
+            f"image {file}: {image.shape[1]}x{image.shape[0]} pixels; the runtime takes none below "
+            f"{MIN_SIDE}x{MIN_SIDE}, remove it"
+        )
+    return image

@@ -1,0 +1,1 @@
+"""ONNX graphs: reading, preparing, half precision, scores."""

@@ -1,0 +1,97 @@
+"""Adds the output that a monitor reads: the spatial means of some layers' activations, side by side.
+
+In an INT8 file the quantised activation is what the next layer sees and what is averaged, so that engines keep their
+fused integer layers: averaging the float32 tensor in front of the quantiser would make them compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from framegate.export.graph.scores import activation_of
+from framegate.runtime.errors import UsageError
+from framegate.runtime.monitor import POOLED, Tap
+
+FEATURES = "features"
+"""The input of the last linear layer, which is at hand for nothing."""
+_LINEAR = ("Gemm", "MatMul")
+_BEHIND_LINEAR = ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
+
+
+def penultimate(graph: onnx.GraphProto) -> str:
+    """Name of the tensor that the layer of the logits reads.
+
+    Raises:
+        UsageError: The logits do not come from a linear layer.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    node = made_by.get(graph.output[0].name)
+    while node is not None and node.op_type not in _LINEAR:
+        node = (
+            made_by.get(node.input[0])
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
+            else None
+        )
+    if node is None:
+        raise UsageError("monitor: the network's logits do not come from a linear layer; a monitor needs its input")
+    return str(node.input[0])
+
+
+def with_pooled(model: onnx.ModelProto, taps: Sequence[str]) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:
+    """A copy with the output ``pooled`` (N, F) float32.
+
+    Args:
+        model: A bundle's network, fp32 or int8, without such an output or with an older one, which is replaced.
+        taps: Names of layers, and `FEATURES`; at least one.
+
+    Returns:
+        The network, and what its output consists of.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    result = without_pooled(model)
+    graph = result.graph
+    shapes = {value.name: value for value in shape_inference.infer_shapes(result).graph.value_info}
+    parts, found = [], []
+    for k, tap in enumerate(taps):
+        at = penultimate(graph) if tap == FEATURES else _behind_quantiser(graph, activation_of(graph, tap))
+        if at not in shapes:
+            raise UsageError(f"monitor: the shape of layer {tap!r} is not known")
+        dims = shapes[at].type.tensor_type.shape.dim
+        if len(dims) > 2:
+            graph.node.append(helper.make_node("GlobalAveragePool", [at], [f"{POOLED}.{k}.mean"], f"{POOLED}.{k}.mean"))
+            at = f"{POOLED}.{k}.mean"
+        graph.node.append(helper.make_node("Flatten", [at], [f"{POOLED}.{k}"], f"{POOLED}.{k}", axis=1))
+        parts.append(f"{POOLED}.{k}")
+        found.append(Tap(tap, int(dims[1].dim_value)))
+    graph.node.append(helper.make_node("Concat", parts, [POOLED], POOLED, axis=1))
+    value = helper.make_tensor_value_info(POOLED, TensorProto.FLOAT, [None, sum(tap.channels for tap in found)])
+    value.type.tensor_type.shape.dim[0].CopyFrom(graph.output[0].type.tensor_type.shape.dim[0])
+    graph.output.append(value)
+    return result, tuple(found)
+
+
+def without_pooled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the logits alone."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    for node in [node for node in graph.node if node.name.split(".")[0] == POOLED]:
+        graph.node.remove(node)
+    for value in [value for value in graph.output if value.name == POOLED]:
+        graph.output.remove(value)
+    return result
+
+
+def _behind_quantiser(graph: onnx.GraphProto, name: str) -> str:
+    """The dequantised form of a tensor if only a quantiser reads it, else the tensor."""
+    readers = [node for node in graph.node if name in node.input]
+    if len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
+        behind = [node for node in graph.node if readers[0].output[0] in node.input]
+        if behind and behind[0].op_type == "DequantizeLinear":
+            return str(behind[0].output[0])
+    return name

@@ -1,0 +1,1 @@
+"""Symmetric INT8 in the form that TensorRT parses, too."""

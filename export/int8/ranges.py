@@ -1,0 +1,145 @@
+"""INT8 ranges of activations from histograms: largest magnitude, percentile, or least loss of information.
+
+ONNX Runtime's own calibrators keep every activation of every image until the last one has run (14 GB for 512 images of
+the hybrid at 96x96) and run the network anew for every method. Here one pass counts magnitudes, and every method reads
+the same counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from framegate.export.data.outputs import STEP, Images, Progress
+from framegate.export.graph.graph import INPUT
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+METHODS = ("minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999", "entropy")
+"""Every way to a range; of all magnitudes, a percentile leaves the rest beyond it to be clipped."""
+BINS = 4096
+LEVELS = 128
+"""Magnitudes that a symmetric INT8 can tell apart."""
+_STEP = 16  # bins between two ranges that the entropy method tries
+
+
+@dataclass(frozen=True)
+class ActivationStatistics:
+    """What one pass over real images found.
+
+    Attributes:
+        largest: Tensor -> upper end of its histogram, the range of the min-max method.
+        magnitudes: Tensor -> (BINS,) counts of |x| over [0, largest].
+        means: Tensor -> (channels,) mean of every channel over images and positions.
+    """
+
+    largest: Mapping[str, float]
+    magnitudes: Mapping[str, Counts]
+    means: Mapping[str, Floats]
+
+    def range_of(self, tensor: str, method: str) -> float:
+        """The magnitude that becomes 127, positive.
+
+        Args:
+            tensor: One of `magnitudes`.
+            method: One of `METHODS`.
+        """
+        counts, largest = self.magnitudes[tensor], self.largest[tensor]
+        if method == "minmax" or not counts[1:].any():  # nothing but zeros tells nothing
+            return largest
+        if method == "entropy":
+            return largest * entropy_bins(counts) / len(counts)
+        return largest * percentile_bins(counts, float(method.removeprefix("percentile-"))) / len(counts)
+
+
+def collect(
+    model: onnx.ModelProto,
+    largest: Mapping[str, float],
+    layer_inputs: Sequence[str],
+    images: Images,
+    spec: PreprocessSpec,
+    progress: Progress,
+) -> ActivationStatistics:
+    """Run the float network once over real images.
+
+    Args:
+        model: The network in float32, input ``image``.
+        largest: Tensor -> largest magnitude on these very images.
+        layer_inputs: Tensors whose channel means are wanted, (N, channels, ...).
+        images: (N, h, w, 3) uint8 BGR from the training split.
+        spec: How an image becomes the network's input.
+        progress: Called during the work.
+    """
+    session, names = _with_outputs(model, sorted({*largest, *layer_inputs} - {INPUT}))
+    magnitudes = {name: np.zeros(BINS, np.int64) for name in largest}
+    sums: dict[str, Floats] = {}
+    preprocess = Preprocessor(spec)
+    for k, image in enumerate(images):
+        tensor = preprocess(image)
+        values = dict(zip(names, session.run(names, {INPUT: tensor}), strict=True)) if names else {}
+        values[INPUT] = tensor
+        for name, top in largest.items():
+            bins = np.minimum((np.abs(values[name].ravel()) * np.float32(BINS / top)).astype(np.int32), BINS - 1)
+            magnitudes[name] += np.bincount(bins, minlength=BINS)
+        for name in layer_inputs:
+            value = values[name]
+            mean = value.mean(axis=(0, *range(2, value.ndim)), dtype=np.float64)
+            sums[name] = sums.get(name, 0.0) + mean
+        if (k + 1) % STEP == 0 or k + 1 == len(images):
+            progress("INT8 activation histograms", k + 1, len(images))
+    return ActivationStatistics(dict(largest), magnitudes, {name: total / len(images) for name, total in sums.items()})
+
+
+def percentile_bins(counts: Counts, percentile: float) -> int:
+    """How many bins, from zero on, hold this percentage of all values."""
+    reached = np.cumsum(counts) >= percentile / 100 * counts.sum()
+    return int(np.argmax(reached)) + 1
+
+
+def entropy_bins(counts: Counts) -> int:
+    """How many bins, from zero on, lose least information in `LEVELS` steps (Kullback-Leibler divergence).
+
+    After Migacz, "8-bit inference with TensorRT", GTC 2017: the values inside, those beyond counted in the last bin,
+    are compared with the same values merged into steps and spread evenly over the bins that were not empty.
+    """
+    inside = counts.astype(np.float64)
+    inside[0] = inside[1]  # exact zeros, half of all values behind a ReLU, are exact in INT8, too
+    beyond = inside.sum() - np.cumsum(inside)
+    best, least = len(inside), np.inf
+    for end in range(LEVELS, len(inside) + 1, _STEP):
+        expected = inside[:end].copy()
+        filled = expected > 0
+        step = np.arange(end) * LEVELS // end
+        sums = np.bincount(step, expected, minlength=LEVELS)
+        bins = np.bincount(step, filled, minlength=LEVELS)
+        found = np.where(filled, sums[step] / np.maximum(bins[step], 1), 0.0)
+        expected[-1] += beyond[end - 1]
+        if not found.any():
+            continue
+        p, q = expected / expected.sum(), found / found.sum()
+        some = p > 0
+        divergence = float(np.sum(p[some] * np.log(p[some] / np.maximum(q[some], 1e-12))))
+        if divergence < least:
+            best, least = end, divergence
+    return best
+
+
+def _with_outputs(model: onnx.ModelProto, tensors: list[str]) -> tuple[ort.InferenceSession, list[str]]:
+    """A session that gives these tensors, too."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    known = {value.name for value in graph.graph.output}
+    for name in tensors:
+        if name not in known:
+            graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"]), tensors

@@ -1,0 +1,72 @@
+"""ONNX Runtime on the CPU with bound input and output buffers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
+from framegate.runtime.scores import Tensor
+
+
+class OnnxRuntimeBackend:
+    """See `framegate.runtime.backends.base.Backend`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, threads: int | None) -> None:
+        self.engine = f"onnxruntime {ort.__version__}"
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BackendError(f"onnxruntime cannot load {model}: {_first_line(error)}") from error
+        self._input = self._session.get_inputs()[0]
+        first, *others = self._session.get_outputs()
+        self._outputs = [first, *(output for output in others if output.name == POOLED)]
+        self.classes = int(self._outputs[0].shape[1])
+        self.pooled: Tensor | None = None
+        self._binding: ort.IOBinding | None = None
+
+    def bind(self, tensor: Tensor) -> None:
+        """See `Backend.bind`."""
+        expected = self._input.shape
+        if len(expected) != tensor.ndim or any(
+            isinstance(e, int) and e != t for e, t in zip(expected, tensor.shape, strict=True)
+        ):
+            raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")
+        self._tensor = tensor
+        found = [np.zeros((tensor.shape[0], int(output.shape[1])), np.float32) for output in self._outputs]
+        binding = self._session.io_binding()
+        # Bound by address, so the arrays must stay alive: they are attributes.
+        binding.bind_input(self._input.name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
+        for output, array in zip(self._outputs, found, strict=True):
+            binding.bind_output(output.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._output, self.pooled = found[0], (found[1] if len(found) > 1 else None)
+        self._binding = binding
+
+    def infer(self) -> Tensor:
+        """See `Backend.infer`."""
+        if self._binding is None:
+            raise BackendError("onnxruntime: bind an input before infer")
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+        return self._output
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def load(model: Path, threads: int | None) -> OnnxRuntimeBackend:
+    """Entry point of the table in `framegate.runtime.backends.base`."""
+    return OnnxRuntimeBackend(model, threads)

@@ -1,0 +1,102 @@
+"""OpenVINO on the CPU: one synchronous request on shared memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
+from framegate.runtime.scores import Tensor
+
+with no_telemetry():
+    import openvino as ov
+
+_SMALL_S = 0.001
+"""A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
+threads fall asleep, and waking them eats what they save. On two cores, at 60 frames per second, one thread has the
+same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of 0.4 ms,
+by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
+_TRIALS = 5
+
+
+class OpenVinoBackend:
+    """See `framegate.runtime.backends.base.Backend`.
+
+    Args:
+        model: The ONNX file.
+        threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: Path, threads: int | None) -> None:
+        self.engine = f"openvino {ov.__version__.split('-')[0]}"
+        # One stream: the latency of a single frame counts, not throughput.
+        config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        # Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can: logits then move by whole
+        # units, and a threshold calibrated on one machine would not hold on another.
+        config["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            self._core = ov.Core()
+            self._model = self._core.read_model(model)
+            self._config = config
+            self._threads = threads
+            self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
+        except RuntimeError as error:
+            raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
+        self._request: ov.InferRequest | None = None
+        self.pooled: Tensor | None = None
+
+    def bind(self, tensor: Tensor) -> None:
+        """See `Backend.bind`."""
+        try:
+            self._model.reshape(list(tensor.shape))
+            self._request = self._compiled(tensor, self._threads or 1)
+            if self._threads is None and _fastest_s(self._request) > _SMALL_S:
+                self._request = self._compiled(tensor, None)
+            # Bind the output too: reading it through the request costs more than the copy it saves.
+            self._output = self._request.get_output_tensor(0).data
+            pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
+            self.pooled = self._request.get_output_tensor(pooled[0]).data if pooled else None
+        except RuntimeError as error:
+            raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
+
+    def _compiled(self, tensor: Tensor, threads: int | None) -> ov.InferRequest:
+        """A request on the bound array; with None all processors compute."""
+        config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
+        request = self._core.compile_model(self._model, "CPU", config).create_infer_request()
+        request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
+        return request
+
+    def infer(self) -> Tensor:
+        """See `Backend.infer`."""
+        if self._request is None:
+            raise BackendError("openvino: bind an input before infer")
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise BackendError(f"openvino failed: {_first_line(error)}") from error
+        output: Tensor = self._output
+        return output
+
+
+def _fastest_s(request: ov.InferRequest) -> float:
+    """Seconds of the fastest of a few calls: what a call costs when nothing disturbs it."""
+    seconds = []
+    for _ in range(_TRIALS):
+        started = time.perf_counter()
+        request.infer()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def load(model: Path, threads: int | None) -> OpenVinoBackend:
+    """Entry point of the table in `framegate.runtime.backends.base`."""
+    return OpenVinoBackend(model, threads)

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines, and one CUDA graph a frame."""

@@ -1,0 +1,364 @@
+"""TensorRT and TensorRT-RTX: one stream, one CUDA graph a frame, results through mapped memory.
+
+    tensor or camera frame in pinned memory -> (copy) -> (preprocessing kernel) -> engine -> softmax-entropy kernel
+                                                                                              -> 32-byte record
+
+An engine that outputs the scores itself (``framegate engine --scores ...``) is recognised from its tensors, and the
+kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU; `infer` gives logits.
+
+After a GPU fault nothing that comes from the GPU is believed: the frame in flight and every later one fail until
+`TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
+context; if another library (PyTorch) holds it too, it cannot be renewed, and every frame stays rejected.
+
+A GPU that hangs gives no error at all, so waiting for a frame ends after a limit, which is a fault like the others.
+What hangs cannot be freed either (the driver would wait for it): as long as it hangs, nothing is released and
+`reinitialise` refuses.
+
+Environment: FRAMEGATE_CUDA_GRAPH=0 launches kernel by kernel; FRAMEGATE_GPU_WAIT=block sleeps while the GPU works;
+FRAMEGATE_GPU_LIMIT is the longest wait for a frame in seconds (default 2).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from framegate.cuda_kernels.compile.compiler import CompilerError
+from framegate.cuda_kernels.driver.checks import TIMEOUT
+from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
+from framegate.cuda_kernels.softmax_entropy.launch import Record, Thresholds, Verdict
+from framegate.runtime.backends.tensorrt.engine import OpenedEngine
+from framegate.runtime.backends.tensorrt.feed import frame_feed, plan_frame, tensor_feed
+from framegate.runtime.backends.tensorrt.graph import WAIT_LIMIT_S, FrameGraph, SideOutput, Slot, allocate_outputs
+from framegate.runtime.backends.tensorrt.library import load_tensorrt
+from framegate.runtime.backends.tensorrt.scores import TEMPERATURE, EngineOutputs, KernelRecord, ScoreSource
+from framegate.runtime.backends.tensorrt.store import engine_folder, find_engine
+from framegate.runtime.backends.tensorrt.taps import TapEntropies
+from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.monitor import POOLED
+from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.scores import FrameScores, Tensor, not_finite
+from framegate.runtime.verdict import BGR, NV12, Image
+
+Result = TypeVar("Result")
+_ABANDONED: list[object] = []  # what belongs to a GPU that hangs: destroying it would wait for ever
+_URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
+
+
+class TensorRtBackend:
+    """See `framegate.runtime.backends.base.Backend`, `StartedBackend`, `RecoverableBackend` and `FrameBackend`.
+
+    Attributes:
+        fault: Why nothing is computed any more; empty while all is well.
+        graph: The graph of the bound input; None before `bind` or `bind_frames`.
+        own_scores: Whether the engine itself gives the scores.
+        tap_entropies: Tap -> mass entropy in nats of the last frame; empty if the engine has no taps.
+    """
+
+    def __init__(self, flavour: str, model: Path) -> None:
+        self.name = flavour
+        self._model = model
+        self._trt = load_tensorrt(flavour)
+        self.engine = self._trt.engine
+        self.fault = ""
+        self.graph: FrameGraph | None = None
+        self.tap_entropies: dict[str, float] = {}
+        self._hanging = 0  # the event that was not reached in time
+        self._rebind: Callable[[], None] | None = None
+        self._turn = 0
+        self._flying: Slot | None = None
+        self._gpu: Driver | None = None
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self._gpu = open_driver()
+            self._thread = threading.get_ident()
+            info, flavour = self._gpu.info, self._trt.flavour
+            stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder())
+            self._engine = OpenedEngine(self._trt, stored, self._gpu)
+            self._stream = self._gpu.create_stream(_URGENT)
+        except (CudaError, CompilerError) as error:
+            raise BackendError(f"{self.name}: {error}; framegate doctor says what is missing") from error
+        self.classes = int(stored.header["network"]["outputs"][0]["shape"][1])
+        self.own_scores = self._engine.own_scores
+        self.pooled: Tensor | None = None
+
+    def close(self) -> None:
+        """Give everything back, unless the GPU hangs. May be called twice."""
+        if self._hangs() and self._gpu is not None:
+            self._gpu.abandon()
+            _ABANDONED.append((self._gpu, self._engine, self.graph))
+            self._gpu = self.graph = None
+            return
+        self.graph = None
+        if hasattr(self, "_engine"):
+            self._engine.close()  # before its memory and its context go
+        if self._gpu is not None:
+            with suppress(CudaError):  # after a fault the driver refuses to free anything
+                self._gpu.close()
+            self._gpu = None
+
+    def bind(self, tensor: Tensor) -> None:
+        """See `Backend.bind`. The array is copied into pinned memory at each call."""
+        self._check_environment()
+
+        def build() -> None:
+            self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, thresholds=Thresholds())
+
+        self._start(build)
+        self._source = tensor
+
+    def infer(self) -> Tensor:
+        """See `Backend.infer`."""
+        self.start()
+        return self.finish()
+
+    def start(self) -> None:
+        """See `StartedBackend.start`."""
+        graph = self._ready()
+        slot = graph.slots[0]
+        # One call of NumPy: 0.1 MB into pinned memory, which the copy engine or the GPU reads.
+        np.copyto(slot.input.array.view(np.float32).reshape(self._source.shape), self._source)
+        self._guarded(lambda: graph.submit(slot))
+
+    def finish(self) -> Tensor:
+        """See `StartedBackend.finish`."""
+        graph = self._ready()
+        slot = graph.slots[0]
+        self._guarded(lambda: self._wait(graph, slot))
+        return slot.logits.reshape(1, -1)
+
+    def bind_frames(
+        self,
+        spec: PreprocessSpec,
+        width: int,
+        height: int,
+        temperature: float,
+        threshold: float,
+        pixel_format: str = BGR,
+    ) -> None:
+        """Take camera frames of one size from now on: preprocessing, too, happens on the GPU.
+
+        Args:
+            spec: How the bundle wants its input.
+            width: Of the frames, in pixels.
+            height: Of the frames, in pixels.
+            temperature: Of the calibration.
+            threshold: Of the calibration, on the entropy in nats; NaN accepts nothing.
+            pixel_format: Of the frames, BGR or NV12 (of even width and height).
+
+        Raises:
+            BackendError: The kernel or the engine cannot do it.
+        """
+        self._check_environment()
+        plan = plan_frame(spec, width, height, pixel_format)
+        rows = (height * 3 // 2, width) if pixel_format == NV12 else (height, width, 3)
+        shape = (1, 3, spec.height, spec.width)
+        thresholds = Thresholds(temperature, entropy_at_most=threshold)
+
+        def build() -> None:
+            self._build(shape, int(np.prod(rows)), slots=2, frame=plan, thresholds=thresholds)
+
+        self._start(build)
+        self._frame_shape = rows
+
+    def submit(self, frame: Image) -> None:
+        """Start one frame of the bound size; the slot before it may still be under way.
+
+        Raises:
+            BackendError: The GPU has failed, or a frame is waiting already for `result`.
+        """
+        graph = self._ready()
+        if self._flying is not None:
+            raise BackendError(f"{self.name}: take the result of the last frame before submitting another")
+        slot = graph.slots[self._turn]
+        np.copyto(slot.input.array.reshape(self._frame_shape), frame)
+        self._guarded(lambda: graph.submit(slot))
+        self._flying, self._turn = slot, 1 - self._turn
+
+    def result(self) -> FrameScores:
+        """Wait for the submitted frame.
+
+        Raises:
+            BackendError: The GPU failed on it, or no frame was submitted.
+        """
+        graph, slot = self._ready(), self._flying
+        if slot is None:
+            raise BackendError(f"{self.name}: submit a frame before asking for its result")
+        self._flying = None
+        return _scores(self._guarded(lambda: self._wait(graph, slot)), slot)
+
+    def reinitialise(self) -> None:
+        """Open GPU, engine and graph anew after a fault.
+
+        Raises:
+            BackendError: It did not work; the backend stays faulted.
+        """
+        self.fault = self.fault or "being re-initialised"
+        if self._hangs():
+            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
+        self.close()
+        self._hanging = 0
+        self._flying, self._turn = None, 0
+        self._open()
+        if self._rebind is not None:
+            self._translated(self._rebind)
+        self.fault = ""
+
+    def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
+        self.tap_entropies, self.pooled = {}, graph.side_of(slot)
+        try:
+            record = graph.wait(slot)
+        except CudaError as error:
+            self._hanging = slot.event if error.name == TIMEOUT else 0
+            raise
+        self.tap_entropies = graph.tap_entropies(slot)
+        return record
+
+    def _hangs(self) -> bool:
+        """Whether the work that was given up is still under way."""
+        if not self._hanging or self._gpu is None:
+            return False
+        try:
+            return not self._current_gpu().event_done(self._hanging)
+        except CudaError:  # it has ended, badly
+            return False
+
+    def _start(self, build: Callable[[], None]) -> None:
+        if self.graph is not None:  # another size: its buffers go with everything else
+            self.close()
+            self._open()
+        self._flying, self._turn = None, 0
+        self._rebind = build
+        self._translated(build)
+
+    def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, thresholds: Thresholds) -> None:
+        gpu = self._current_gpu()
+        shapes = self._engine.shape_for(tuple(shape))
+        if shapes[self._engine.logits] != (1, self.classes):
+            raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
+        scores, outputs = self._score_source(gpu, shapes, thresholds)
+        tapped = self._engine.taps(shapes, outputs)
+        side = SideOutput(outputs[POOLED], math.prod(shapes[POOLED])) if POOLED in outputs else None
+        if frame is None:
+            feed = tensor_feed(gpu, self._engine, self._stream, nbytes)
+        else:
+            network_input = gpu.allocate(4 * int(np.prod(shape)))
+            self._engine.place(self._engine.input, network_input)
+            feed = frame_feed(gpu, self._stream, frame, nbytes, network_input)
+        self.graph = FrameGraph(
+            gpu,
+            self._engine,
+            self._stream,
+            input_bytes=nbytes,
+            slots=slots,
+            feed=feed,
+            scores=scores,
+            capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
+            blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
+            taps=TapEntropies(gpu, self._stream, tapped) if tapped else None,
+            limit_s=_limit(),
+            side=side,
+        )
+        self.pooled = self.graph.side_of(self.graph.slots[0])
+        self._engine.save_runtime_cache()
+
+    def _score_source(
+        self, gpu: Driver, shapes: Mapping[str, Sequence[int]], thresholds: Thresholds
+    ) -> tuple[ScoreSource, dict[str, int]]:
+        """Place every output; what computes the scores follows from which ones there are.
+
+        Returns:
+            What computes the scores, and output -> device address.
+        """
+        engine = self._engine
+        if not engine.own_scores:
+            outputs = allocate_outputs(gpu, engine, shapes)
+            return KernelRecord(gpu, outputs[engine.logits], self.classes, thresholds), outputs
+        source = EngineOutputs(gpu, engine.logits, self.classes, thresholds)
+        for name, address in source.addresses.items():
+            engine.place(name, address)
+        others = {name: shape for name, shape in shapes.items() if name not in source.addresses}
+        outputs = {**source.addresses, **allocate_outputs(gpu, engine, others)}
+        temperature = gpu.allocate(256)
+        gpu.copy_to_device(temperature, np.array([thresholds.temperature], np.float32), self._stream)
+        gpu.synchronize(self._stream)
+        engine.place(TEMPERATURE, temperature)
+        return source, outputs
+
+    def _check_environment(self) -> None:
+        for name, known in (("FRAMEGATE_CUDA_GRAPH", ("0", "1")), ("FRAMEGATE_GPU_WAIT", ("spin", "block"))):
+            value = os.environ.get(name, known[0])
+            if value not in known:
+                raise UsageError(f"environment variable {name} is {value!r}; expected {' or '.join(known)}")
+        _limit()
+
+    def _ready(self) -> FrameGraph:
+        if self.fault:
+            raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
+        if self.graph is None:
+            raise BackendError(f"{self.name}: bind an input before infer")
+        self._current_gpu()
+        return self.graph
+
+    def _current_gpu(self) -> Driver:
+        if self._gpu is None:
+            raise BackendError(f"{self.name}: closed")
+        if threading.get_ident() != self._thread:  # a context is current per thread
+            self._gpu.make_current()
+            self._thread = threading.get_ident()
+        return self._gpu
+
+    def _guarded(self, work: Callable[[], Result]) -> Result:
+        """Do something on the GPU; whatever goes wrong is a fault that stays."""
+        try:
+            return work()
+        except (CudaError, BackendError) as error:
+            self.fault = str(error)
+            raise BackendError(f"{self.name}: the GPU failed: {error}") from error
+        except BaseException as error:
+            # Ctrl-C in the middle of a frame, say: what is under way now belongs to nobody.
+            self.fault = f"interrupted by {type(error).__name__}"
+            raise
+
+    def _translated(self, build: Callable[[], None]) -> None:
+        try:
+            build()
+        except (CudaError, CompilerError) as error:
+            raise BackendError(f"{self.name}: {error}") from error
+
+
+def _limit() -> float:
+    """The longest wait for a frame in seconds."""
+    text = os.environ.get("FRAMEGATE_GPU_LIMIT", str(WAIT_LIMIT_S))
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise UsageError(f"environment variable FRAMEGATE_GPU_LIMIT is {text!r}; expected a number of seconds above 0")
+    return limit
+
+
+def _scores(record: Record, slot: Slot) -> FrameScores:
+    if record.verdict & Verdict.INVALID or record.argmax < 0 or not np.isfinite(slot.logits).all():
+        return not_finite()
+    return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
+
+
+def load(model: Path, threads: int | None) -> TensorRtBackend:
+    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` is the CPU's affair."""
+    del threads
+    return TensorRtBackend("tensorrt", model)

@@ -1,0 +1,219 @@
+"""One frame on the GPU as one CUDA graph: input -> (preprocessing) -> engine -> scores, in memory that the host reads.
+
+    graph = FrameGraph(gpu, engine, steps...)          # buffers, warm-up, capture: everything that may fail or be slow
+    slot = graph.slots[0]
+    slot.input.array[...] = ...                        # pinned memory
+    graph.submit(slot)                                 # microseconds
+    record = graph.wait(slot)                          # raises unless the record is of this very submission
+
+What comes behind the engine is a `framegate.runtime.backends.tensorrt.scores.ScoreSource`.
+
+Addresses never change after the capture. Slots share the device's buffers, because one stream runs them one after the
+other; each has its own host memory, so the host can fill one while the GPU works on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.cuda_kernels.driver.open import CudaError, Driver, HostMemory
+from framegate.cuda_kernels.softmax_entropy.launch import Record
+from framegate.runtime.backends.tensorrt.engine import OpenedEngine
+from framegate.runtime.backends.tensorrt.scores import ScoreSource
+from framegate.runtime.backends.tensorrt.taps import TapEntropies
+from framegate.runtime.console import tell
+from framegate.runtime.errors import BackendError
+
+WAIT_LIMIT_S = 2.0
+"""A frame takes milliseconds; after this long the GPU hangs."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """The host's side of one frame in flight.
+
+    Attributes:
+        input: What the GPU reads: a frame, or a preprocessed tensor.
+        result: What the score source leaves, the logits among it.
+        logits: (classes,) float32 view of the result memory.
+        event: Recorded behind each submission.
+        graph: The captured graph; 0 where launches go to the stream one by one.
+        number: Sequence number of the latest submission.
+        taps: Entropies of the engine's taps, if it has any.
+        side: The side output, if there is one.
+    """
+
+    input: HostMemory
+    result: HostMemory
+    logits: npt.NDArray[np.float32]
+    event: int
+    graph: int = 0
+    number: int = 0
+    taps: HostMemory | None = None
+    side: HostMemory | None = None
+
+
+@dataclass(frozen=True)
+class SideOutput:
+    """An output of the engine that the host reads as it is.
+
+    Attributes:
+        address: Device address.
+        count: How many float32 values.
+    """
+
+    address: int
+    count: int
+
+
+Feed = Callable[[Slot], None]
+"""Enqueues whatever brings a slot's input to the engine's input."""
+
+
+class FrameGraph:
+    """The buffers, the stream and the graphs of one engine on inputs of one size.
+
+    Attributes:
+        slots: One or more; use them in turn.
+        captured: Whether each submission is one graph launch.
+    """
+
+    def __init__(
+        self,
+        gpu: Driver,
+        engine: OpenedEngine,
+        stream: int,
+        *,
+        input_bytes: int,
+        slots: int,
+        feed: Feed,
+        scores: ScoreSource,
+        capture: bool = True,
+        blocking: bool = False,
+        taps: TapEntropies | None = None,
+        limit_s: float = WAIT_LIMIT_S,
+        side: SideOutput | None = None,
+    ) -> None:
+        """Allocate, warm up and capture.
+
+        Args:
+            gpu: The open GPU.
+            engine: Opened, with shapes and addresses set.
+            stream: Where everything runs.
+            input_bytes: Size of a slot's input.
+            slots: How many frames may be in flight.
+            feed: Enqueues the slot's way to the engine's input.
+            scores: Comes behind the engine.
+            capture: False for stream launches on purpose.
+            blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
+            taps: Computes the entropies of the engine's taps, if it has any.
+            side: A further output that is copied to the host with each frame, if there is one.
+            limit_s: Seconds after which a frame that is not done counts as never done.
+
+        Raises:
+            CudaError: Out of memory, or the GPU failed during the warm-up.
+            BackendError: The engine failed during the warm-up.
+        """
+        self._gpu, self._engine, self._stream = gpu, engine, stream
+        self._feed, self._scores = feed, scores
+        self._sequence = 0
+        self._taps, self._side = taps, side
+        self._limit_s, self._blocking = limit_s, blocking
+        self.captured = False
+        self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
+        problem = "" if capture else "stream launches were asked for"
+        for slot in self.slots:
+            # Lazily loaded code and shape updates must be through before a capture.
+            self.submit(slot)
+            self.wait(slot)
+            problem = problem or engine.why_not_capturable(stream) or self._capture(slot)
+        if problem:
+            for slot in self.slots:
+                slot.graph = 0
+            if capture:
+                tell(f"framegate: no CUDA graph ({problem}); launching each kernel, which is slower")
+        for slot in self.slots:  # a graph's first launch uploads it, and shows whether it works at all
+            self.submit(slot)
+            self.wait(slot)
+        self.captured = not problem
+
+    def _make_slot(self, input_bytes: int, blocking: bool) -> Slot:
+        result = self._gpu.allocate_host(self._scores.result_bytes)
+        result.array[:] = 0
+        memory = self._gpu.allocate_host(input_bytes)
+        memory.array[:] = 0
+        taps = self._gpu.allocate_host(self._taps.host_bytes) if self._taps is not None else None
+        side = self._gpu.allocate_host(4 * self._side.count) if self._side is not None else None
+        logits = self._scores.logits_of(result)
+        return Slot(memory, result, logits, self._gpu.create_event(blocking), taps=taps, side=side)
+
+    def _capture(self, slot: Slot) -> str:
+        """Capture a slot's graph; return what went wrong."""
+        try:
+            with self._gpu.capture(self._stream) as capture:
+                self._enqueue(slot)
+        except (CudaError, BackendError) as error:
+            return f"capture failed: {error}"
+        slot.graph = capture.graph
+        return ""
+
+    def _enqueue(self, slot: Slot) -> None:
+        self._feed(slot)
+        self._engine.enqueue(self._stream)
+        self._scores.enqueue(slot.result, self._stream)
+        if self._taps is not None and slot.taps is not None:
+            self._taps.enqueue(slot.taps, self._stream)
+        if self._side is not None and slot.side is not None:
+            self._gpu.copy_to_host(slot.side.array, self._side.address, self._stream)
+
+    def submit(self, slot: Slot) -> None:
+        """Start a slot's frame. Its input must not change until `wait` returns.
+
+        Raises:
+            CudaError: The GPU, or an earlier frame on it, failed.
+            BackendError: The engine failed.
+        """
+        self._sequence = self._sequence % 0xFFFFFFFF + 1  # never 0, which fresh memory holds
+        slot.number = self._sequence
+        self._scores.mark(slot.result, slot.number)
+        if slot.side is not None:  # what is not written must not look like the last frame's
+            slot.side.array.view(np.float32).fill(np.nan)
+        if slot.graph:
+            self._gpu.launch_graph(slot.graph, self._stream)
+        else:
+            self._enqueue(slot)
+        self._gpu.record_event(slot.event, self._stream)
+
+    def wait(self, slot: Slot) -> Record:
+        """Wait for a slot's frame and return its record.
+
+        Raises:
+            CudaError: The GPU failed, or is not done after the limit.
+            BackendError: The record is not of this frame, or torn.
+        """
+        self._gpu.wait_event_within(slot.event, self._limit_s, sleeping=self._blocking)
+        record = self._scores.read(slot.result, slot.number)
+        if record is None:
+            raise BackendError(f"the GPU left no whole record of submission {slot.number}")
+        return record
+
+    def side_of(self, slot: Slot) -> npt.NDArray[np.float32] | None:
+        """(1, count) values of the side output of a slot's frame, valid until its next one; None without."""
+        return None if slot.side is None else slot.side.array.view(np.float32).reshape(1, -1)
+
+    def tap_entropies(self, slot: Slot) -> dict[str, float]:
+        """Tap -> mass entropy in nats of the frame that `wait` returned last for this slot; empty without taps."""
+        return self._taps.read(slot.taps) if self._taps is not None and slot.taps is not None else {}
+
+
+def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Give outputs of an engine device memory of their own; return name -> address."""
+    addresses: dict[str, int] = {}
+    for name, shape in shapes.items():
+        addresses[name] = gpu.allocate(engine.output_bytes(name, tuple(shape)))
+        engine.place(name, addresses[name])
+    return addresses

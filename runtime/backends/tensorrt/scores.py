@@ -1,0 +1,174 @@
+"""Where a frame's scores come from on a GPU: our kernel behind the engine, or outputs of the engine itself.
+
+The kernel is the default: it works on every TensorRT and writes one self-checking record. ``framegate engine --scores
+plugin`` and ``--scores function`` make engines that output the scores; `EngineOutputs` reads those, and nothing of ours
+runs behind such an engine. Both give the same `Record`, and both fail towards INVALID.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.cuda_kernels.driver.open import Driver, HostMemory
+from framegate.cuda_kernels.kernels import Kernels
+from framegate.cuda_kernels.softmax_entropy.launch import Record, Thresholds, Verdict, plan_rows, read_record
+from framegate.cuda_kernels.softmax_entropy.plugin_launch import OUTPUTS
+
+KERNEL, PLUGIN, FUNCTION = "kernel", "plugin", "function"
+WAYS = (KERNEL, PLUGIN, FUNCTION)
+"""Who computes the scores: our kernel behind the engine, our kernel inside it, or the engine's own layers."""
+
+SCORES = OUTPUTS
+"""Outputs of an engine that computes them itself: float32 (N, C) and three times (N, 1), entropy in nats."""
+
+TEMPERATURE = "temperature"
+"""Input of such an engine, float32 (1): calibration comes after the build, so it cannot be a constant inside."""
+
+_RECORD_BYTES = 32
+_SEQUENCE = 32  # where the sequence number lies in a record's memory
+_LOGITS = 64  # and the logits
+_ALIGNMENT = 256  # what TensorRT asks of an address
+_MARK = 0xFFFFFFFF  # a NaN that no GPU makes: theirs is 0x7FFFFFFF
+_TOLERANCE = 1e-3  # of probabilities, far above rounding and far below a wrong frame's
+
+
+class ScoreSource(Protocol):
+    """The last part of a frame's way on the GPU, and how the host reads it.
+
+    Attributes:
+        result_bytes: Size of the host memory that a slot needs for its results.
+    """
+
+    result_bytes: int
+
+    def logits_of(self, result: HostMemory) -> npt.NDArray[np.float32]:
+        """The (classes,) float32 view of the logits in a slot's result memory."""
+
+    def mark(self, result: HostMemory, number: int) -> None:
+        """Make sure that what is there now is not taken for the results of submission ``number``."""
+
+    def enqueue(self, result: HostMemory, stream: int) -> None:
+        """Give the stream everything that comes behind the engine.
+
+        Raises:
+            CudaError: The driver refuses.
+        """
+
+    def read(self, result: HostMemory, number: int) -> Record | None:
+        """The scores of submission ``number``; None if they are not there, or torn."""
+
+
+class KernelRecord:
+    """Our kernel as the next node behind the engine, a 32-byte record and the logits in mapped memory."""
+
+    def __init__(self, gpu: Driver, logits: int, classes: int, thresholds: Thresholds) -> None:
+        """Load the kernel.
+
+        Args:
+            gpu: The open GPU.
+            logits: Device address of the engine's output, (1, classes) float32.
+            classes: How many logits.
+            thresholds: Temperature, and the threshold that the verdict bits are made with.
+        """
+        self._gpu, self._logits, self._classes, self._thresholds = gpu, logits, classes, thresholds
+        self._kernels = Kernels(gpu, "softmax_entropy")
+        self.result_bytes = _LOGITS + 4 * classes
+
+    def logits_of(self, result: HostMemory) -> npt.NDArray[np.float32]:
+        """See `ScoreSource.logits_of`."""
+        return result.array[_LOGITS:].view(np.float32)
+
+    def mark(self, result: HostMemory, number: int) -> None:
+        """See `ScoreSource.mark`: the kernel copies the number into the record."""
+        result.array[_SEQUENCE : _SEQUENCE + 4].view(np.uint32)[0] = number
+
+    def enqueue(self, result: HostMemory, stream: int) -> None:
+        """See `ScoreSource.enqueue`."""
+        where = result.device_pointer
+        outputs = {"records": where, "sequence": where + _SEQUENCE}
+        plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._thresholds)
+        self._kernels.run(plan, stream)
+        # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
+        self._gpu.copy_to_host(self.logits_of(result), self._logits, stream)
+
+    def read(self, result: HostMemory, number: int) -> Record | None:
+        """See `ScoreSource.read`."""
+        return read_record(result.array[:_RECORD_BYTES].tobytes(), number)
+
+
+class EngineOutputs:
+    """Logits and scores that the engine itself writes: one block of device memory, one copy to the host."""
+
+    def __init__(self, gpu: Driver, logits: str, classes: int, thresholds: Thresholds) -> None:
+        """Lay out and allocate the block.
+
+        Args:
+            gpu: The open GPU.
+            logits: Name of that output.
+            classes: How many logits.
+            thresholds: For the verdict bits; the temperature is the engine's input.
+        """
+        self._gpu, self._classes, self._thresholds = gpu, classes, thresholds
+        self._counts = {logits: classes, SCORES[0]: classes} | dict.fromkeys(SCORES[1:], 1)
+        self._names = (logits, *SCORES)
+        self._offsets: dict[str, int] = {}
+        end = 0
+        for name in self._names:
+            self._offsets[name] = end
+            end += -(-4 * self._counts[name] // _ALIGNMENT) * _ALIGNMENT
+        self.result_bytes = end
+        self._block = gpu.allocate(end)
+        words = [self._offsets[name] // 4 + np.arange(self._counts[name]) for name in self._names]
+        self._written = np.concatenate(words)  # where in the block's words there is something
+
+    @property
+    def addresses(self) -> Mapping[str, int]:
+        """Output name -> device address, for the engine."""
+        return {name: self._block + offset for name, offset in self._offsets.items()}
+
+    def logits_of(self, result: HostMemory) -> npt.NDArray[np.float32]:
+        """See `ScoreSource.logits_of`."""
+        return result.array[: 4 * self._classes].view(np.float32)
+
+    def mark(self, result: HostMemory, number: int) -> None:
+        """See `ScoreSource.mark`: every word becomes a NaN that no computation leaves behind."""
+        del number
+        result.array[:].view(np.uint32)[...] = _MARK
+
+    def enqueue(self, result: HostMemory, stream: int) -> None:
+        """See `ScoreSource.enqueue`."""
+        self._gpu.copy_to_host(result.array, self._block, stream)
+
+    def read(self, result: HostMemory, number: int) -> Record | None:
+        """See `ScoreSource.read`. The scores must also fit to each other, or the record is INVALID."""
+        values = result.array.view(np.float32)[self._written]  # one copy, then judged
+        classes, nan = self._classes, math.nan
+        invalid = Record(number, -1, Verdict.INVALID, nan, nan, nan, nan)
+        if not np.isfinite(values).all():
+            return None if (values.view(np.uint32) == _MARK).any() else invalid
+        best = int(values[:classes].argmax())
+        probabilities = values[classes : 2 * classes]
+        largest, entropy, margin, energy = map(float, (probabilities[best], *values[2 * classes :]))
+        if abs(float(probabilities.sum()) - 1) > _TOLERANCE or float(probabilities.max()) - largest > _TOLERANCE:
+            return invalid
+        # Layers of an engine clamp nothing; rounding may leave the range by an ulp.
+        entropy = min(max(entropy, 0.0), math.log(classes))
+        return Record(number, best, self._verdict(entropy, largest, margin, energy), entropy, largest, margin, energy)
+
+    def _verdict(self, entropy: float, largest: float, margin: float, energy: float) -> Verdict:
+        limits, bits = self._thresholds, Verdict(0)
+        # Written so that a threshold that is NaN accepts nothing, as in the kernel.
+        if not entropy <= limits.entropy_at_most:
+            bits |= Verdict.ENTROPY_OVER
+        if not largest >= limits.max_probability_at_least:
+            bits |= Verdict.PROBABILITY_UNDER
+        if not margin >= limits.margin_at_least:
+            bits |= Verdict.MARGIN_UNDER
+        if not energy <= limits.energy_at_most:
+            bits |= Verdict.ENERGY_OVER
+        return bits or Verdict.ACCEPT

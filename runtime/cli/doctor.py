@@ -1,0 +1,109 @@
+"""``framegate doctor``: what this machine can run, and why not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from collections.abc import Callable
+from glob import glob
+
+import cv2
+from rich.table import Table
+
+from framegate.runtime.backends.choice import BACKENDS
+from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.cli.doctor_gpu import gpu_findings
+from framegate.runtime.console import OUT, say
+from framegate.runtime.native import library
+
+Finding = tuple[str, bool, str]
+"""(what, usable, explanation)."""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``doctor`` to the command line."""
+    parser = commands.add_parser("doctor", help="say what this machine can run, and why not")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look and tell. Returns 1 if no inference engine works."""
+    engines = [_engine(name) for name, entry in BACKENDS.items() if not entry.gpu]
+    gpu = gpu_findings()
+    engines += [finding for finding in gpu if finding[0].removeprefix("backend ") in BACKENDS]
+    findings = [
+        _machine(),
+        *engines,
+        *(finding for finding in gpu if finding not in engines),
+        _compiled(),
+        _video("FFMPEG", "clips, RTSP"),
+        _video("GStreamer", "csi://, pipelines"),
+        _cameras(),
+    ]
+    if arguments.json:
+        say(
+            json.dumps(
+                [{"what": what, "usable": usable, "explanation": text} for what, usable, text in findings], indent=2
+            )
+        )
+    else:
+        table = Table(title="framegate doctor")
+        for column in ("what", "usable", "explanation"):
+            table.add_column(column)
+        for what, usable, text in findings:
+            table.add_row(what, "yes" if usable else "NO", text)
+        OUT.print(table)
+    return 0 if any(usable for _, usable, _ in engines) else 1
+
+
+def _machine() -> Finding:
+    text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
+    return "machine", True, text
+
+
+def _compiled() -> Finding:
+    code, explanation = library()
+    text = explanation if code is not None else f"{explanation}; NumPy does the same, at a higher cost per frame"
+    return "compiled camera check and scores", code is not None, text
+
+
+def _engine(name: str) -> Finding:
+    entry = BACKENDS[name]
+    try:
+        with no_telemetry():
+            module = importlib.import_module(entry.requires)
+        devices = _DEVICES[name](module)
+    except ImportError as error:
+        return f"backend {name}", False, f"{error}; pip install {entry.requires}"
+    except Exception as error:  # noqa: BLE001 - a broken engine must be reported, whatever it raises
+        return f"backend {name}", False, f"installed but broken: {error}"
+    return f"backend {name}", True, f"{module.__version__}, {devices}; default precision {entry.default_precision}"
+
+
+_DEVICES: dict[str, Callable[..., str]] = {
+    "openvino": lambda module: "devices " + ", ".join(module.Core().available_devices),
+    "onnxruntime": lambda module: "providers " + ", ".join(module.get_available_providers()),
+}
+
+
+def _video(feature: str, purpose: str) -> Finding:
+    for line in cv2.getBuildInformation().splitlines():
+        if line.strip().startswith(feature + ":"):
+            usable = "YES" in line
+            text = f"OpenCV {cv2.__version__} has it" if usable else "this OpenCV was built without it"
+            return f"{feature} ({purpose})", usable, text
+    return f"{feature} ({purpose})", False, "this OpenCV does not say"
+
+
+def _cameras() -> Finding:
+    devices = sorted(glob("/dev/video*"))
+    if not devices:
+        return "cameras", False, "no /dev/video*; clips, folders and synthetic:// work without one"
+    closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    if closed:
+        return "cameras", len(closed) < len(devices), f"no permission for {', '.join(closed)}: join the group video"
+    return "cameras", True, ", ".join(devices)

@@ -1,0 +1,129 @@
+"""``framegate info``: what a bundle holds and promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import Limit, record_key
+from framegate.runtime.cli.options import add_policy_options, policy_of
+from framegate.runtime.console import OUT, say
+from framegate.runtime.errors import UsageError
+from framegate.runtime.policy.delays import policy_lines, policy_record
+from framegate.runtime.policy.stream import Policy
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``info`` to the command line."""
+    parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
+    parser.add_argument("bundle", type=Path)
+    add_policy_options(parser)
+    parser.add_argument("--fps", type=float, help="frames per second, to state the delays of the policy in ms, too")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify a bundle and describe it."""
+    if arguments.fps is not None and not (math.isfinite(arguments.fps) and arguments.fps > 0):
+        raise UsageError(f"--fps {arguments.fps}: expected a positive number")
+    policy = policy_of(arguments)
+    bundle = Bundle.open(arguments.bundle)
+    if arguments.json:
+        say(json.dumps(_record(bundle, policy, arguments.fps), indent=2))
+    else:
+        _describe(bundle, policy, arguments.fps)
+    return 0
+
+
+def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]:
+    monitor = bundle.monitor
+    return {
+        "name": bundle.name,
+        "path": str(bundle.path),
+        "labels": list(bundle.labels),
+        "input": [bundle.preprocess.width, bundle.preprocess.height],
+        "slices": bundle.preprocess.depth,
+        "models": {precision: bundle.hashes[file] for precision, file in bundle.models.items()},
+        "parity": list(bundle.parity),
+        "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
+        "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
+        "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
+        "origin": dict(bundle.origin),
+    }
+
+
+def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
+    spec = bundle.preprocess
+    say(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
+    slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
+    say(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
+    for precision, file in bundle.models.items():
+        size = bundle.model_path(precision).stat().st_size / 2**20
+        say(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
+    if bundle.monitor:
+        layers = ", ".join(f"{tap.name} ({tap.channels})" for tap in bundle.monitor.taps)
+        say(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
+    OUT.print(_calibrations(bundle))
+    for key, calibration in bundle.calibrations.items():
+        if calibration.limits:
+            say(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+        if calibration.groups is not None:
+            say(f"units, {key}: {calibration.groups} tracks; the promise is about a random frame of a new track")
+    missing = [
+        record_key(backend, precision)
+        for backend in ("openvino", "onnxruntime")
+        for precision in bundle.models
+        if precision != "fp16" and bundle.calibration(backend, precision) is None  # which is for GPUs
+    ]
+    if missing:
+        say(f"not calibrated, rejects every frame: {', '.join(missing)}")
+    say("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+    for lines, keys in _policies(bundle, policy, fps).items():
+        say(f"delays, {', '.join(keys)}:" if keys else "delays:")
+        for line in lines:
+            say(f"  {line}")
+    for name, text in bundle.origin.items():
+        if isinstance(text, str):
+            say(f"{name}: {text}")
+
+
+def _calibrations(bundle: Bundle) -> Table:
+    table = Table(title="Calibration (accept if score <= threshold and every signal is within its limits)")
+    for column in ("backend/precision", "T", "score", "threshold", "target risk", "confidence", "bound", "coverage"):
+        first = column.startswith("backend")
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
+    for key, calibration in bundle.calibrations.items():
+        table.add_row(
+            key,
+            f"{calibration.temperature:.3f}",
+            calibration.score,
+            f"{calibration.threshold:.4f}",
+            f"{calibration.target_risk:.2%}",
+            f"{calibration.confidence_level:.0%}",
+            f"{calibration.risk_bound:.2%}",
+            f"{calibration.coverage:.1%}",
+        )
+    return table
+
+
+def _words(limit: Limit) -> str:
+    """One limit for people."""
+    sides = [] if limit.low is None else [f">= {limit.low:.4g}"]
+    sides += [] if limit.high is None else [f"<= {limit.high:.4g}"]
+    mean = "" if limit.frames == 1 else f"mean of {limit.frames} frames of "
+    return f"{mean}{limit.signal} {' and '.join(sides)}"
+
+
+def _policies(bundle: Bundle, policy: Policy, fps: float | None) -> dict[tuple[str, ...], list[str]]:
+    """The policy's delays, once for all calibrations that share them: lines -> keys."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key, calibration in bundle.calibrations.items():
+        found.setdefault(tuple(policy_lines(policy, calibration, fps)), []).append(key)
+    return found or {tuple(policy_lines(policy, None, fps)): []}

@@ -1,0 +1,79 @@
+"""The command ``framegate``. Exit codes: 0 fine, 1 a check failed or something broke, 2 wrong usage, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from framegate.runtime.cli import doctor, health, info, run
+from framegate.runtime.console import tell
+from framegate.runtime.errors import FramegateError
+
+_GROUP = "framegate.commands"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line with every command that is installed; commands that need torch are only listed by name."""
+    parser = argparse.ArgumentParser(
+        prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
+    )
+    parser.add_argument("--version", action="version", version=f"framegate {metadata.version('framegate')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (run, info, doctor, health):
+        module.register(commands)
+    return parser
+
+
+def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -> None:
+    """Register the command ``wanted`` from the rooms with torch; all their names if help is asked for.
+
+    Loading them imports torch, which takes seconds and does not exist in the vehicle, so a command is loaded only
+    when it is the one that runs.
+    """
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
+    if wanted in offline:
+        try:
+            offline[wanted].load()(actions[0])
+        except ModuleNotFoundError as error:
+            raise FramegateError(
+                f"framegate {wanted}: the package {error.name!r} is not installed; pip install 'framegate[train]'"
+            ) from error
+    elif wanted not in actions[0].choices:  # help is asked for, or a typing mistake: name all commands
+        for name in sorted(offline):
+            actions[0].add_parser(name, help=f"see framegate {name} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the process's exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    try:
+        first = next((a for a in arguments if not a.startswith("-")), None)
+        _add_offline_commands(parser, first)
+        parsed = parser.parse_args(arguments)
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
+        return code
+    except FramegateError as error:
+        tell(f"framegate: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        tell("framegate: interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (framegate info | head): nothing is wrong with us.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        tell(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,226 @@
+"""``framegate run``: a source through a bundle, verdicts to files, a table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.options import (
+    SOURCE_HELP,
+    add_engine_options,
+    add_policy_options,
+    add_source_options,
+    policy_of,
+    require_distinct,
+    source_options,
+    source_record,
+)
+from framegate.runtime.cli.tables import stats_tables
+from framegate.runtime.console import OUT, StatusLine, say, tell
+from framegate.runtime.errors import FramegateError, UsageError
+from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
+from framegate.runtime.faults.plugins import load_plugins
+from framegate.runtime.health.thresholds import HealthThresholds
+from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.policy.delays import policy_lines, policy_record
+from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
+from framegate.runtime.roi import parse_rois
+from framegate.runtime.session import Session
+from framegate.runtime.sinks.base import Sink
+from framegate.runtime.sinks.jsonl import JsonLinesSink
+from framegate.runtime.sinks.video import OverlayVideoSink
+from framegate.runtime.sources.base import Source
+from framegate.runtime.sources.open import open_source
+from framegate.runtime.stats import PipelineStats
+from framegate.runtime.verdict import Reason
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
+_UNUSABLE_SHOWN = 5
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``run`` to the command line."""
+    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
+    parser.add_argument("source", help=SOURCE_HELP)
+    parser.add_argument("--bundle", required=True, type=Path, help="folder NAME.bundle")
+    add_engine_options(parser)
+    parser.add_argument(
+        "--roi",
+        action="append",
+        default=[],
+        metavar="[NAME=]x,y,w,h",
+        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several",
+    )
+    parser.add_argument("--deadline-ms", type=float, help="a verdict on an older frame is LATE")
+    parser.add_argument(
+        "--as-fast-as-possible", action="store_true", help="judge every frame of a file instead of playing it live"
+    )
+    parser.add_argument("--loop", action="store_true", help="start a clip again when it ends")
+    add_source_options(parser)
+    parser.add_argument(
+        "--inject",
+        metavar="KIND:FIRST-LAST[:SEVERITY],...",
+        help=f"corrupt frames, severity 1 to 5 (default: {DEFAULT_SEVERITY}), e.g. black:10-15,blur:20-25:4; "
+        f"kinds: {', '.join(fault_kinds())}",
+    )
+    parser.add_argument("--health", type=Path, metavar="FILE", help="limits of the camera-health check for this camera")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
+    parser.add_argument(
+        "--realtime",
+        choices=WAITING,
+        help="no garbage collection, a core for the worker, SCHED_FIFO where allowed; the worker sleeps (block) or "
+        "looks (spin, which takes a core) until the next frame",
+    )
+    add_policy_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
+    rois = parse_rois(arguments.roi)
+    faults = parse_faults(arguments.inject) if arguments.inject else ()
+    options = source_options(arguments)
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+    policy = policy_of(arguments)
+    health = HealthThresholds.load(arguments.health) if arguments.health else None
+    session = Session.open(
+        arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, health=health
+    )
+    if arguments.backend != "auto":
+        tell(f"framegate: {session.describe()}")
+    with contextlib.ExitStack() as stack:
+        paced = not arguments.as_fast_as_possible
+        source = open_source(arguments.source, options, realtime=paced, loop=arguments.loop)
+        stack.callback(source.close)
+        if not source.fixed_size and (policy.debounce or policy.warm_up):
+            raise UsageError(
+                f"source {arguments.source!r}: images of a folder do not follow each other in time, so they have no "
+                "--debounce and no --warm-up; leave both out"
+            )
+        if arguments.realtime and not source.live:
+            raise UsageError(
+                f"--realtime is for frames that come by themselves; those of {arguments.source!r} wait until they are "
+                "read: leave it out"
+            )
+        if faults:
+            source = FaultInjector(source, faults, load_plugins((fault.kind for fault in faults), session.bundle, rois))
+        pipeline = Pipeline(
+            source,
+            session,
+            rois=rois,
+            deadline_ms=arguments.deadline_ms,
+            # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
+            lossless=not source.live,
+            keep_frames=arguments.video is not None,
+            spin_us=spin_us(arguments.realtime, source.fps),
+        )
+        # Files are replaced last, when everything else that was asked for is known to be possible.
+        require_distinct(arguments.source, arguments.jsonl, arguments.video)
+        sinks: list[Sink] = []
+        if arguments.video:
+            sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
+            stack.callback(sinks[-1].close)
+        if arguments.jsonl:
+            sinks.append(JsonLinesSink(arguments.jsonl))
+            stack.callback(sinks[-1].close)
+        code, ending, tuning = _consume(pipeline, source, sinks, arguments.realtime is not None)
+    if arguments.json:
+        about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
+        about |= {"model": session.describe(), "machine": circumstances()}
+        about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
+        about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
+        say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+    else:
+        for table in stats_tables(pipeline.stats):
+            OUT.print(table)
+        say(pipeline.stats.drift_line())
+        for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
+            say(line)
+    if ending:
+        tell(f"framegate: {ending}")
+    return code
+
+
+def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool) -> tuple[int, str, Tuning | None]:
+    """Run to the end. What was judged is written, whatever happens.
+
+    Returns:
+        The exit code, one line about why it is not 0, and what real-time tuning achieved.
+    """
+    previous = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    unusable: list[str] = []
+    try:
+        with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
+            if tuning is not None:
+                _tell_tuning(tuning)
+            code, ending = _drain(pipeline, source, sinks, unusable)
+    finally:
+        sys.setswitchinterval(previous)
+    bad = pipeline.stats.rejected_by_reason[Reason.BAD_INPUT.value]
+    if code == 0 and not pipeline.stats.frames:
+        return 1, "the source delivered no frame", tuning
+    if code == 0 and bad:
+        for line in unusable:
+            tell(f"framegate: {line}")
+        return 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)", tuning
+    return code, ending, tuning
+
+
+def _tell_tuning(tuning: Tuning) -> None:
+    tell(f"framegate: real time: {'; '.join(tuning.applied)}")
+    for problem in tuning.refused:
+        tell(f"framegate: real time, NOT allowed: {problem}")
+
+
+def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:
+    """Write all results and close the sinks. Returns the exit code and why it ended early, if it did.
+
+    Args:
+        pipeline: Running.
+        source: Its source, for the length.
+        sinks: Get every result.
+        unusable: Gets a line for each of the first frames that were no usable input.
+    """
+    status = StatusLine()
+
+    def write(result: FrameResult) -> None:
+        for sink in sinks:
+            sink.write(result)
+        first = result.predictions[0]
+        if Reason.BAD_INPUT in first.reasons and len(unusable) < _UNUSABLE_SHOWN:
+            unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
+
+    try:
+        for result in pipeline.results():
+            write(result)
+            status.update(lambda: status_text(pipeline.stats, source.length))
+        for sink in sinks:
+            sink.close()
+    except KeyboardInterrupt:
+        pipeline.stop()
+        for result in pipeline.results():
+            write(result)
+        return 130, "interrupted"
+    except FramegateError as error:
+        return error.exit_code, str(error)
+    finally:
+        status.clear()
+    return 0, ""
+
+
+def status_text(stats: PipelineStats, length: int | None) -> str:
+    """The live line: progress, verdict counts and median latency."""
+    total = f"/{length}" if length else ""
+    return (
+        f"frame {stats.frames}{total}  accepted {stats.accepted}  rejected {stats.evaluated - stats.accepted}  "
+        f"dropped {stats.dropped}  p50 {stats.latency.percentile_ms(50):.2f} ms"
+    )

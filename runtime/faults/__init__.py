@@ -1,0 +1,1 @@
+"""Faults on demand (``--inject``), to see what the verdicts do. Loaded only when one is asked for."""

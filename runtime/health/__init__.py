@@ -1,0 +1,1 @@
+"""The camera check: may a frame's pixels be believed at all."""

@@ -1,0 +1,184 @@
+"""Is the camera itself well? Checks that need no network.
+
+Absolute limits hold for every image; limits relative to the stream's own start, frozen and torn content for cameras
+only; a volume is judged by size, light and frozen content alone.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from framegate.runtime.health.content import Content, measure
+from framegate.runtime.health.frozen import HISTORY, RecentFrames
+from framegate.runtime.health.judge import judge_content
+from framegate.runtime.health.learning import Learner
+from framegate.runtime.health.thresholds import HealthThresholds
+from framegate.runtime.health.volume import VolumeHealth
+from framegate.runtime.pixel_format import nv12_problem, nv12_rows
+from framegate.runtime.verdict import BGR, NV12, Image, Reason
+
+MIN_SIDE = 16
+"""Smaller regions (pixels) carry too little to classify."""
+ROWS = 32
+MAX_STEP = 32
+"""Every so many rows of a frame are looked at that there are about 32, at most every 32nd."""
+Findings = tuple[tuple[Reason, ...], str]
+"""Reasons to reject a frame whatever the network says, and a sentence for people."""
+NOTHING: Findings = (), ""
+SMALL = 120
+"""Of images with a shorter side (pixels) only light and exact repetition are judged: they have too few blocks."""
+
+
+def unusable(image: object, depth: int = 1) -> str:
+    """Why this image cannot be classified at all, or an empty string.
+
+    Args:
+        image: What came as pixels.
+        depth: Slices that it must be a column of, for volumes.
+    """
+    if not isinstance(image, np.ndarray):
+        return f"expected a (height, width, 3) uint8 BGR array, got {type(image).__name__}"
+    if image.ndim != 3 or image.shape[2] != 3:
+        shape = "x".join(map(str, image.shape))
+        return f"expected a colour image (height, width, 3), got shape {shape}"
+    if image.dtype != np.uint8:
+        return f"expected 8-bit pixels (uint8), got {image.dtype}"
+    if min(image.shape[:2]) < MIN_SIDE:
+        return f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}"
+    if depth > 1 and (image.shape[0] % depth or image.shape[0] // depth < MIN_SIDE):
+        return (
+            f"expected {depth} slices of equal height, at least {MIN_SIDE} pixels, one below the other, "
+            f"got {image.shape[1]}x{image.shape[0]}"
+        )
+    return ""
+
+
+def _unusable_nv12(image: Image) -> str:
+    problem = nv12_problem(image)
+    if not problem and min(image.shape[0] * 2 // 3, image.shape[1]) < MIN_SIDE:
+        size = f"{image.shape[1]}x{image.shape[0] * 2 // 3}"
+        problem = f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {size}"
+    return problem
+
+
+def _coloured(image: Image) -> Image:
+    """A view of a grey image as one with three equal channels; anything else as it is."""
+    if not isinstance(image, np.ndarray) or image.ndim != 2:
+        return image
+    return np.broadcast_to(image[:, :, None], (*image.shape, 3))
+
+
+class CameraHealth:
+    """Judges whole frames of one stream, in the order of capture; keeps what it needs of the last few.
+
+    Args:
+        frame_size: (width, height) that every frame must have; None: the first usable frame decides.
+        fixed_size: False for unrelated images, which may differ in size (a folder of photographs): then only the
+            absolute limits apply, and nothing is compared with other frames.
+        thresholds: The limits; None: `HealthThresholds()`.
+        grey: Images may also be (height, width) uint8: the network takes grey ones.
+        volume: Images are columns of slices of a volume.
+
+    Attributes:
+        content: Measures of the last camera frame or image that was judged, None before that.
+    """
+
+    def __init__(
+        self,
+        frame_size: tuple[int, int] | None = None,
+        fixed_size: bool = True,
+        thresholds: HealthThresholds | None = None,
+        *,
+        grey: bool = False,
+        volume: bool = False,
+    ) -> None:
+        limits = thresholds or HealthThresholds()
+        self._expected = frame_size
+        self._fixed = fixed_size
+        self._grey = grey
+        self._learner = Learner(limits)
+        self._recent = RecentFrames(limits.still, HISTORY if fixed_size else 0)
+        self._volumes = VolumeHealth(limits, compare=fixed_size) if volume else None
+        self.content: Content | None = None
+
+    @property
+    def limits(self) -> HealthThresholds:
+        """The limits in force now: what was given, then what was learnt from the stream's first good frames."""
+        return self._learner.limits
+
+    def check(self, image: Image, pixel_format: str = BGR) -> Findings:
+        """`admit`, and `inspect` where nothing speaks against it."""
+        refused = self.admit(image, pixel_format)
+        return refused if refused[0] else self.inspect(image, pixel_format)
+
+    def admit(self, image: Image, pixel_format: str = BGR) -> Findings:
+        """Reasons not even to show this frame to a network: its format and size.
+
+        Args:
+            image: The whole frame.
+            pixel_format: Of the image.
+        """
+        try:
+            return self._refuse(image, pixel_format)
+        except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
+            return (Reason.BAD_INPUT,), f"health check failed: {error}"
+
+    def inspect(self, image: Image, pixel_format: str = BGR) -> Findings:
+        """Reasons to reject an admitted frame for what it shows. It takes longer, and no network need wait for it.
+
+        Args:
+            image: The whole frame.
+            pixel_format: Of the image. Of NV12 only the rows that are looked at are converted.
+        """
+        try:
+            return self._inspect(image, pixel_format)
+        except Exception as error:  # noqa: BLE001 - see `admit`
+            return (Reason.BAD_INPUT,), f"health check failed: {error}"
+
+    def _refuse(self, image: Image, pixel_format: str) -> Findings:
+        if pixel_format == NV12:
+            problem = _unusable_nv12(image)
+        elif pixel_format != BGR:
+            problem = f"pixel format is {pixel_format!r}; expected {BGR} or {NV12}"
+        else:
+            problem = unusable(_coloured(image) if self._grey else image)
+        if problem:
+            return (Reason.BAD_INPUT,), problem
+        height, width = image.shape[:2]
+        if pixel_format == NV12:
+            height = height * 2 // 3
+        if self._fixed:
+            if self._expected is None:
+                self._expected = (width, height)
+            elif (width, height) != self._expected:
+                return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
+        return NOTHING
+
+    def _inspect(self, image: Image, pixel_format: str) -> Findings:
+        height, width = image.shape[:2]
+        if self._volumes is not None:
+            whole = image if pixel_format == BGR else cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12)
+            return self._volumes.check(whole), ""
+        if pixel_format == NV12:
+            height = height * 2 // 3
+        step = max(1, min(MAX_STEP, height // ROWS))
+        if pixel_format == NV12:
+            rows = nv12_rows(image, max(2, step - step % 2))  # chroma belongs to pairs of rows
+        else:
+            rows = image[::step] if image.ndim == 3 else cv2.cvtColor(image[::step], cv2.COLOR_GRAY2BGR)
+        return self._check_camera(rows, min(height, width) < SMALL)
+
+    def _check_camera(self, sampled: Image, small: bool) -> Findings:
+        content = self.content = measure(self._recent.take(sampled), sampled.shape[0], sampled.shape[1])
+        found = judge_content(content, self.limits, small)
+        if self._fixed:
+            frozen, torn = self._recent.repeats(content.noise, small)
+            if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike
+                found.setdefault(Reason.TORN, "rows repeat those of an earlier frame")
+            if frozen:
+                found[Reason.FROZEN] = ""
+            if not found:
+                self._recent.learn()
+                self._learner.learn(content)
+        return tuple(found), "; ".join(filter(None, found.values()))

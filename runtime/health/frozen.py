@@ -1,0 +1,141 @@
+"""Content that comes back: whole frames (frozen) and rows of a frame (torn), also behind a codec or with added noise.
+
+The last 32 frames are kept: about 32 rows of each, in grey, and the means of the 16-pixel blocks of these rows.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.health.rows import Change, RowCounts
+from framegate.runtime.health.rows_native import row_memory
+from framegate.runtime.verdict import Image
+
+HISTORY = 32
+"""Frames of a stream that a new one is compared with."""
+_RECENT = 3
+_MOVING = 4.0
+"""The scene as a whole moved if a twentieth of the blocks changed by at least this much, in levels."""
+_MOVING_SHARE = 0.05
+_ABRUPT = 3.0
+"""A scene that comes to rest by itself moves, from one frame to the next, by no less than this part (1/3) of before."""
+_ALIVE = 8
+_ALIVE_LEAST = 3
+"""A row lives if it changed in each of the last comparisons: at most eight, at least three."""
+_TORN_SHARE = 0.1
+_REPEATED_NOISE = 0.7
+"""Two frames with the same noise differ by less than this part of what independent noise gives."""
+_NOISE_DIFFERENCE = 2.0 / np.sqrt(np.pi)
+"""Mean absolute difference of two values with independent normal noise of standard deviation 1."""
+_LEAST_DIFFERENCE = 0.2
+"""Mean absolute difference in levels below which no live sensor can be told from a still picture."""
+
+
+class RecentFrames:
+    """The last frames of one stream, to find what is repeated.
+
+    A frame is frozen if one of these holds for any of the last 32 frames:
+
+    1. Its pixels are equal, in grey.
+    2. No block changed by more than `still` levels, although in each of the last three frames that were not frozen
+       the whole scene moved, and some block changed three times as much. A stuck picture behind a codec, or with
+       noise of any kind added; a vehicle that brakes comes to rest over many frames.
+    3. No block changed, and the pixels differ by less than 0.7 of what the noise in the frame would make two
+       exposures differ: the noise itself is repeated.
+
+    After 2 or 3 it stays frozen until some block changes by more than `still`.
+
+    A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
+    stuck while the scene was at rest and gets noise as strong as the sensor's added.
+
+    A frame is torn if at least a tenth of the rows that live (that changed over their whole width in every one of the
+    last frames), and at least two, are equal to those of one earlier frame, while others are new. That needs three
+    frames before.
+
+    Args:
+        still: See `framegate.runtime.health.thresholds.HealthThresholds.still`.
+        history: Frames to compare with; 0 for unrelated images, of which `repeats` must not be asked.
+    """
+
+    def __init__(self, still: float, history: int = HISTORY) -> None:
+        self._still = still
+        self._slots = history + 1
+        self._shape: tuple[int, ...] = ()
+        self._slot = 0
+        self._motions: list[tuple[float, int]] = []
+        self._changed: list[npt.NDArray[np.bool_]] = []
+        self._stuck = False
+        self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
+
+    def take(self, rows: Image) -> RowCounts:
+        """Remember rows (n, width, 3), in grey, and say what they show."""
+        if rows.shape != self._shape:
+            self._shape = rows.shape
+            self._memory = row_memory(rows.shape[0], rows.shape[1], self._slots)
+            self._motions.clear()
+            self._changed.clear()
+            self._slot = 0
+        self._slot = (self._slot + 1) % self._slots
+        return self._memory.count(self._slot, rows)
+
+    def repeats(self, noise: float, small: bool = False) -> tuple[bool, bool]:
+        """Whether the frame taken last is (frozen, torn).
+
+        Call `learn` next if it was a good one.
+
+        Args:
+            noise: Standard deviation of its noise in levels; NaN: unknown.
+            small: The frame has too few blocks for more than equal pixels to be looked for.
+        """
+        change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
+        self._last = (self._memory.changed.astype(bool), (change.moved, change.last)) if change.follows else None
+        if small:
+            return self._is_equal(change), False
+        if change.nearest > self._still:
+            self._stuck = False
+            return False, self._is_torn(change)
+        if self._is_equal(change):
+            return True, False
+        # A stuck picture stays stuck until something moves, however the codec varies.
+        self._stuck = self._stuck or self._is_stuck(change, noise)
+        return self._stuck, False
+
+    def learn(self) -> None:
+        """Remember how the frame taken last moved, as that of a live camera."""
+        if self._last is not None:
+            changed, motion = self._last
+            self._motions = [*self._motions[1 - _RECENT :], motion]
+            self._changed = [*self._changed[1 - _ALIVE :], changed]
+
+    def _is_stuck(self, change: Change, noise: float) -> bool:
+        if len(self._motions) == _RECENT and all(
+            moved >= _MOVING and most >= _ABRUPT * change.nearest for moved, most in self._motions
+        ):
+            return True
+        grey = self._memory.grey[self._slot]
+        difference = cv2.norm(self._memory.grey[change.closest], grey, cv2.NORM_L1) / grey.size
+        # Written so that an unknown noise (NaN) counts as repeated.
+        return not (difference >= _LEAST_DIFFERENCE and difference >= _REPEATED_NOISE * _NOISE_DIFFERENCE * noise)
+
+    def _is_equal(self, change: Change) -> bool:
+        if not change.some_equal:
+            return False
+        grey = self._memory.grey
+        equal = self._memory.equal.all(axis=1)
+        return any(cv2.norm(grey[slot], grey[self._slot], cv2.NORM_INF) == 0 for slot in np.flatnonzero(equal))
+
+    def _is_torn(self, change: Change) -> bool:
+        if len(self._changed) < _ALIVE_LEAST or not change.some_equal:
+            return False
+        grey = self._memory.grey
+        alive = np.logical_and.reduce(self._changed)
+        least = max(2, _TORN_SHARE * int(alive.sum()))
+        equal = self._memory.equal.astype(bool) & alive
+        for slot in np.flatnonzero(equal.sum(axis=1) >= least):
+            rows = np.flatnonzero(equal[slot])
+            same = (grey[slot][rows] == grey[self._slot][rows]).all(axis=1)
+            if int(same.sum()) >= least:
+                return True
+        return False

@@ -1,0 +1,117 @@
+"""The policy of one stream: what several frames together say about the present one.
+
+    reasons of this frame -> time -> windows of signals -> warm-up -> drift -> debounce -> reasons that count
+
+Every step but the last only adds reasons, and the last never removes a hard one (`framegate.runtime.policy.debounce.HARD`).
+Deadlines are judged after the policy, at publication.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from framegate.runtime.calibration import Calibration
+from framegate.runtime.errors import UsageError
+from framegate.runtime.policy.debounce import BLIND, Debounce, Debouncer, check_rule
+from framegate.runtime.policy.drift import DriftAlarm
+from framegate.runtime.policy.window import Windows
+from framegate.runtime.verdict import Reason
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user may decide about a stream's verdicts. The default rejects at once and accepts at once.
+
+    Attributes:
+        debounce: Reason -> its rule; hard reasons take only a K.
+        warm_up: The first so many usable frames of a stream are WARMING_UP.
+        drift: Whether a stream that no longer looks like the calibration frames is rejected with DRIFT.
+    """
+
+    debounce: Mapping[Reason, Debounce] = field(default_factory=dict)
+    warm_up: int = 0
+    drift: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            UsageError: A hard reason shall wait, LATE shall be debounced, or ``warm_up`` is not a whole number >= 0.
+        """
+        for reason, rule in self.debounce.items():
+            check_rule(reason, rule)
+        if not isinstance(self.warm_up, int) or isinstance(self.warm_up, bool) or self.warm_up < 0:
+            raise UsageError(f"warm-up is {self.warm_up!r} frames; expected a whole number, 0 or more")
+
+
+class StreamPolicy:
+    """Decides about one region of one stream, frame by frame, in the order of capture. Not thread-safe.
+
+    Args:
+        policy: The user's rules.
+        calibration: Its windowed limits, coverage and score quantiles; None: frames are rejected with NOT_CALIBRATED
+            by the caller, and only time, warm-up and debounce are judged here.
+        sequence: Frames follow each other in time. False for unrelated images: no windows, warm-up or debounce, whose
+            meaning is a stream; time of capture and drift are judged all the same.
+
+    Attributes:
+        drift: The alarm, None without calibration or if the policy does not want one.
+    """
+
+    def __init__(self, policy: Policy, calibration: Calibration | None, *, sequence: bool = True) -> None:
+        self.drift = DriftAlarm(calibration) if calibration and policy.drift else None
+        self._windows = Windows(calibration.limits) if calibration and sequence else None
+        self._unseen = policy.warm_up if sequence else 0
+        self._debouncer = Debouncer(policy.debounce if sequence else {})
+        self._latest_ns: int | None = None
+
+    def decide(
+        self,
+        reasons: tuple[Reason, ...],
+        values: Mapping[str, float],
+        score: float,
+        captured_ns: int,
+        now_ns: int | None = None,
+    ) -> tuple[Reason, ...]:
+        """The reasons that count for a frame; empty exactly when it may be used.
+
+        Args:
+            reasons: What this frame alone was rejected for.
+            values: Signal -> value; empty if the network gave no output.
+            score: The calibrated score, NaN if there is none.
+            captured_ns: Monotonic time of capture in ns.
+            now_ns: The present on the same clock; None asks the clock.
+        """
+        alone = reasons
+        reasons += self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns)
+        shows_scene = bool(values) and BLIND.isdisjoint(reasons)
+        if self._windows is not None and values and (shows_scene or Reason.NOT_FINITE in reasons):
+            within = self._windows.hold(values)
+            if not within and Reason.ACTIVATION_SHIFT not in reasons:
+                reasons += (Reason.ACTIVATION_SHIFT,)
+        if self._unseen > 0:
+            reasons += (Reason.WARMING_UP,)
+            self._unseen -= shows_scene
+        # A stale frame is no new evidence; what the windows added is not part of the calibrated coverage.
+        if self.drift is not None:
+            fresh = Reason.STALE_FRAME not in reasons
+            if self.drift.saw(alone, score) if fresh and values else self.drift.alarm:
+                reasons += (Reason.DRIFT,)
+        # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
+        return self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
+
+    def reset(self) -> None:
+        """End a drift alarm and forget its evidence, after the camera or its scene was changed on purpose."""
+        if self.drift is not None:
+            self.drift.reset()
+
+    def _judge_time(self, captured_ns: int, now_ns: int) -> tuple[Reason, ...]:
+        """STALE_FRAME if the frame is not newer than an earlier one, or comes from the future."""
+        if captured_ns > now_ns:
+            return (Reason.STALE_FRAME,)  # not remembered: it would make every later frame stale
+        if self._latest_ns is not None and captured_ns <= self._latest_ns:
+            return (Reason.STALE_FRAME,)
+        self._latest_ns = captured_ns
+        return ()

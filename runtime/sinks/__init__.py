@@ -1,0 +1,1 @@
+"""Where verdicts and frames go: JSON lines, video, recordings."""

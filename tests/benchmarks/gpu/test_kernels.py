@@ -1,0 +1,182 @@
+"""The kernel benchmark, end to end, on a GPU that is an emulation: what it measures means nothing, that it works does.
+
+So the one run on a machine with a GPU, which is rare, does not die of a typing error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from framegate.benchmarks.gpu import kernel_cases, kernels, small
+from framegate.benchmarks.gpu.device import percentiles
+from framegate.benchmarks.gpu.kernel_cases import Case
+from framegate.cuda_kernels.compile.build import find_source
+from framegate.cuda_kernels.driver.base import DeviceInfo, Driver, HostMemory
+
+
+class EmulatedGpu(Driver):
+    """Device memory is host memory; kernels are the .cu files compiled with g++; a graph is a list of calls."""
+
+    name = "emulated"
+
+    def __init__(self, emulate):
+        super().__init__()
+        self.info = DeviceInfo("emulated", 0, 1, 1 << 26, 1 << 10, False, (13, 0), 0)
+        self.emulate, self.arrays, self.recording, self.graphs, self.times = emulate, {}, None, {}, {}
+
+    def do(self, call):
+        if self.recording is None:
+            call()
+        else:
+            self.recording.append(call)
+
+    def make_current(self):
+        pass
+
+    def _release_context(self):
+        pass
+
+    def _memory(self, kind, nbytes):
+        array = np.empty(nbytes + 256, np.uint8)
+        pointer = array.ctypes.data + -array.ctypes.data % 256
+        self.arrays[pointer] = array
+        return self._own(kind, pointer, lambda: self.arrays.pop(pointer))
+
+    def allocate(self, nbytes):
+        return self._memory("device memory", nbytes)
+
+    def allocate_host(self, nbytes):
+        pointer = self._memory("host memory", nbytes)
+        return HostMemory(np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(pointer)), pointer)
+
+    def copy_to_device(self, destination, source, stream):
+        self.do(lambda: ctypes.memmove(destination, source.ctypes.data, source.nbytes))
+
+    def copy_to_host(self, destination, source, stream):
+        self.do(lambda: ctypes.memmove(destination.ctypes.data, source, destination.nbytes))
+
+    def copy_on_device(self, destination, source, nbytes, stream):
+        self.do(lambda: ctypes.memmove(destination, source, nbytes))
+
+    def create_stream(self, priority=0):
+        return 1
+
+    def synchronize(self, stream):
+        pass
+
+    def create_event(self):
+        self.times[len(self.times) + 1] = 0
+        return len(self.times)
+
+    def record_event(self, event, stream):
+        self.times[event] = time.perf_counter_ns()
+
+    def wait_event(self, event):
+        pass  # as with synchronize: the emulation has finished when a launch returns
+
+    def event_done(self, event):
+        return True
+
+    def elapsed_ms(self, start, end):
+        return (self.times[end] - self.times[start]) / 1e6
+
+    def load_module(self, image):
+        raise NotImplementedError
+
+    def get_function(self, module, name):
+        raise NotImplementedError
+
+    def launch(self, function, grid, block, arguments, stream, shared_bytes=0):
+        raise NotImplementedError
+
+    def begin_capture(self, stream):
+        self.recording = []
+
+    def end_capture(self, stream):
+        graph = len(self.graphs) + 1
+        self.graphs[graph], self.recording = self.recording, None
+        return self._own("graph", graph, lambda: self.graphs.pop(graph))
+
+    def launch_graph(self, graph, stream):
+        for call in self.graphs[graph]:
+            call()
+
+
+class EmulatedKernels:
+    def __init__(self, gpu, source):
+        self.gpu, self.module = gpu, gpu.emulate.compile(find_source(source))
+
+    def run(self, plan, stream):
+        self.launch(plan.kernel, plan.grid, plan.block, plan.parameters, stream, plan.shared_bytes)
+
+    def launch(self, kernel, grid, block, parameters, stream, shared_bytes=0):
+        call = partial(self.module.launch, kernel, grid=grid, block=block, arguments=[parameters])
+        self.gpu.do(partial(call, shared_bytes=shared_bytes))
+
+
+@pytest.fixture
+def bench(monkeypatch, emulate):
+    gpu = EmulatedGpu(emulate)
+    monkeypatch.setattr(kernels, "open_gpu", lambda name: gpu)
+    monkeypatch.setattr(kernels, "Kernels", EmulatedKernels)
+    monkeypatch.setattr(small, "STAND_IN_NODES", 1)
+    monkeypatch.setattr(small, "FRAME", (64, 48))
+    monkeypatch.setattr(small, "SIDE", 16)
+    monkeypatch.setattr(small, "TAPS", ((2, 3, 5, 7),))
+    monkeypatch.setattr(
+        kernels,
+        "GRID",
+        (
+            Case("rows", (3, 1000), "f16", "half", "a target"),
+            Case("rows", (2, 1000), "bf16", "bfloat16"),
+            Case("dense", (1, 19, 4, 6), "f16", "dense"),
+            Case("dense", (1, 3, 5, 7), "f32", "dense, odd"),
+        ),
+    )
+    return kernels
+
+
+def test_everything_is_checked_measured_and_written(bench, tmp_path, capsys):
+    out = tmp_path / "kernels.json"
+    assert bench.main(["--repeats", "3", "--frames", "2", "--out", str(out)]) == 0, capsys.readouterr()
+    report = json.loads(out.read_text())
+    assert report["machine"]["gpu"] == "emulated"
+    assert {"commit", "cpu", "date", "torch", "triton"} <= set(report["machine"])
+    assert set(report["graph"]["launch_to_record_us"]) == {"p50", "p99", "p99.9", "max"}
+    assert len(report["preprocess"]) == 6
+    assert len(report["activation"]) == 1
+    assert all(set(one["us"]) == {"p50", "p99", "p99.9", "max"} for one in report["preprocess"] + report["activation"])
+    for one in report["grid"]:
+        assert set(one["us"]) == {"p50", "p99", "p99.9", "max"}
+        assert one["GB_per_s"] == pytest.approx(one["bytes"] / one["us"]["p50"] / 1e3, abs=0.1)
+        assert one["inputs"] >= 2
+    assert report["grid"][0]["bytes"] == 3 * 1000 * 2 + 3 * 4
+
+
+def test_a_wrong_kernel_is_reported_and_not_timed(bench, tmp_path, monkeypatch, capsys):
+    reference = kernel_cases.softmax_scores
+    monkeypatch.setattr(kernel_cases, "softmax_scores", lambda logits: reference(logits, temperature=1.01))
+    out = tmp_path / "kernels.json"
+    assert bench.main(["--only", "grid", "--repeats", "2", "--out", str(out)]) == 1
+    report = json.loads(out.read_text())
+    assert all("us" not in one and "is off" in one["wrong"] for one in report["grid"])
+    assert "WRONG: rows [3, 1000] f16" in capsys.readouterr().err
+
+
+def test_bfloat16_rounds_half_to_even():
+    values = np.array([1.0, 1.00390625, 1.01171875, -3.3e38, 1e-40], np.float32)
+    expected = np.array([1.0, 1.0, 1.015625, -3.3e38, 1e-40])
+    found = kernel_cases.from_device_type(kernel_cases.to_device_type(values, "bf16"), "bf16")
+    assert found == pytest.approx(expected, rel=2.0**-8)
+    assert list(found[:3]) == list(expected[:3])
+
+
+def test_a_tail_that_the_sample_is_too_small_for_is_its_maximum():
+    assert percentiles(range(1, 101)) == {"p50": 50.0, "p99": 99.0, "p99.9": 100.0, "max": 100.0}
+    assert percentiles([4.0]) == {"p50": 4.0, "p99": 4.0, "p99.9": 4.0, "max": 4.0}

@@ -1,0 +1,416 @@
+"""softmax_entropy/kernel.cu, run on the host: the kernel's own source against reference.py, in every shape and alignment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from framegate.cuda_kernels.softmax_entropy import launch
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
+
+SOURCE = "cuda_kernels/softmax_entropy/kernel.cu"
+INF, NAN = np.inf, np.nan
+DTYPES = ("f16", "bf16", "f32")
+SCORES = {"entropy": "f4", "max_probability": "f4", "margin": "f4", "energy": "f4", "argmax": "i4", "verdict": "u1"}
+# A probability of 16 bits is off by half a unit in its last place; the sums behind it are fp32.
+PROBABILITY_TOLERANCE = {"f16": (2**-11, 1e-7), "bf16": (2**-8, 1e-7), "f32": (3e-6, 1e-9)}
+
+
+@pytest.fixture(scope="module")
+def kernels(emulate):
+    return emulate.compile(SOURCE)
+
+
+def encode(values, dtype):
+    """Return raw storage and the exact values it holds."""
+    values = np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):
+        if dtype == "f16":
+            raw = values.astype(np.float16)
+            return raw.view(np.uint16), raw.astype(np.float64)
+    if dtype == "f32":
+        return values.view(np.uint32), values.astype(np.float64)
+    bits = values.view(np.uint32)
+    rounded = ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    raw = np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+    return raw, decode_bf16(raw)
+
+
+def decode_bf16(raw):
+    return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+
+
+def decode(raw, dtype):
+    if dtype == "bf16":
+        return decode_bf16(raw)
+    return raw.view({"f16": np.float16, "f32": np.float32}[dtype]).astype(np.float64)
+
+
+def run_rows(emulate, kernels, raw, dtype, names, thresholds=None, offset=0, gap=0, order=0):
+    """Lay rows out `offset` elements past 256 bytes with `gap` elements between, launch, return outputs and plan."""
+    rows, classes = raw.shape
+    stride = classes + gap
+    flat = emulate.aligned(rows * stride - gap, raw.dtype, offset * raw.dtype.itemsize)
+    for row in range(rows):
+        flat[row * stride : row * stride + classes] = raw[row]
+        # Between the rows lies what would spoil every score.
+        flat[row * stride + classes : (row + 1) * stride] = encode(NAN, dtype)[0]
+    out = {}
+    for name in names:
+        shape, kind = (raw.shape, raw.dtype) if name == "probabilities" else (rows, np.dtype(SCORES[name]))
+        out[name] = emulate.aligned(shape, kind)
+        out[name].view(np.uint8)[...] = 0xA5
+    addresses = {name: array.ctypes.data for name, array in out.items()}
+    plan = launch.plan_rows(flat.ctypes.data, dtype, rows, classes, addresses, thresholds, stride)
+    kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,), order=order)
+    return out, plan
+
+
+def check_scores(out, values, thresholds, where):
+    """Compare flat scores with the reference on the same values; `values` is (N, C) float64."""
+    truth = softmax_scores(values, float(thresholds.temperature))
+    good = truth.finite
+    if "argmax" in out:
+        bad = 255 if out["argmax"].dtype == np.uint8 else -1
+        np.testing.assert_array_equal(out["argmax"], np.where(good, truth.argmax, bad), err_msg=where)
+    bounds = {"entropy": 1e-5, "max_probability": 2e-6, "margin": 2e-6}
+    for name, bound in bounds.items():
+        if name in out:
+            found, wanted = out[name].astype(np.float64), getattr(truth, name)
+            np.testing.assert_array_equal(np.isnan(found), ~good, err_msg=f"{where}: {name}")
+            np.testing.assert_allclose(found[good], wanted[good], rtol=0, atol=bound, err_msg=f"{where}: {name}")
+    if "entropy" in out:
+        assert (out["entropy"][good] >= 0).all(), where
+        assert (out["entropy"][good] <= np.float32(np.log(values.shape[1]))).all(), where
+    if "energy" in out:
+        scale = np.abs(values[good].max(axis=1, initial=-INF)) + thresholds.temperature * np.log(values.shape[1])
+        assert np.isnan(out["energy"][~good]).all(), where
+        assert not (np.abs(out["energy"][good] - truth.energy[good]) > 3e-7 * scale + 1e-6).any(), where
+    if "verdict" in out and set(SCORES) <= set(out):
+        np.testing.assert_array_equal(out["verdict"], verdicts(out, good, thresholds), err_msg=where)
+
+
+def verdicts(out, good, thresholds):
+    with np.errstate(invalid="ignore"):
+        bits = np.where(good, 0, launch.Verdict.INVALID)
+        bits |= np.where(out["entropy"] <= np.float32(thresholds.entropy_at_most), 0, 4)
+        bits |= np.where(out["max_probability"] >= np.float32(thresholds.max_probability_at_least), 0, 8)
+        bits |= np.where(out["margin"] >= np.float32(thresholds.margin_at_least), 0, 16)
+        energy_ok = np.isfinite(out["energy"]) & (out["energy"] <= np.float32(thresholds.energy_at_most))
+        bits |= np.where(energy_ok, 0, 32)
+    return np.where(bits == 0, 1, bits)
+
+
+def check_probabilities(raw, dtype, values, temperature, where):
+    truth = softmax_scores(values, float(temperature))
+    found = decode(raw, dtype)
+    rtol, atol = PROBABILITY_TOLERANCE[dtype]
+    if dtype == "f16":
+        atol = 2**-25 + 1e-7  # below 2^-14 a half has an absolute unit
+    np.testing.assert_array_equal(np.isnan(found).all(axis=1), ~truth.finite, err_msg=where)
+    good = truth.finite
+    np.testing.assert_allclose(found[good], truth.probabilities[good], rtol=rtol, atol=atol, err_msg=where)
+
+
+def check_rows(emulate, kernels, values, dtype, thresholds=None, **layout):
+    """All four outputs of one matrix, each by its own kernel."""
+    thresholds = thresholds or launch.Thresholds()
+    raw, exact = encode(values, dtype)
+    where = f"{dtype} {raw.shape} {layout} T={thresholds.temperature}"
+    for names in (("entropy",), tuple(SCORES), (*SCORES, "probabilities")):
+        out, plan = run_rows(emulate, kernels, raw, dtype, names, thresholds, **layout)
+        check_scores(out, exact, thresholds, f"{plan.kernel} {where}")
+        if "probabilities" in out:
+            check_probabilities(out["probabilities"], dtype, exact, thresholds.temperature, where)
+    return plan
+
+
+def normal(rows, classes, scale=5.0, seed=4):
+    return np.random.default_rng(seed).normal(size=(rows, classes)).astype(np.float32) * np.float32(scale)
+
+
+# (rows, classes): each says why it is here.
+SHAPES = {
+    "one camera frame, ten classes": (1, 10),
+    "one class": (3, 1),
+    "rows that leave the last block partly empty": (17, 3),
+    "largest for eight lanes": (2, 120),
+    "smallest for a warp": (5, 121),
+    "ImageNet": (3, 1000),
+    "largest for a warp": (2, 1016),
+    "smallest for a block": (2, 1017),
+    "a block whose last round is ragged": (1, 5003),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_shapes(emulate, kernels, shape, dtype):
+    check_rows(emulate, kernels, normal(*shape), dtype, launch.Thresholds(1.5, 1.0, 0.5, 0.2, -3.0), order=1)
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [("f16", 65_536), ("f32", 65_536), ("bf16", 40_001)])
+def test_largest_rows(emulate, kernels, dtype, classes):
+    values = normal(1, classes, scale=2.0)
+    values[0, classes - 2 :] = values.max() + 1  # a tie at the far end
+    assert "_block_" in check_rows(emulate, kernels, values, dtype, offset=1).kernel
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [1, 7, 8, 9, 120, 1015, 1016, 1030])
+def test_every_alignment(emulate, kernels, dtype, classes):
+    # With a gap of 1 the rows of one launch start at different places in their windows as well.
+    raw, exact = encode(normal(3, classes), dtype)
+    for offset in range(16 // raw.dtype.itemsize):
+        out, plan = run_rows(emulate, kernels, raw, dtype, (*SCORES, "probabilities"), offset=offset, gap=1)
+        check_scores(out, exact, launch.Thresholds(), f"{plan.kernel} offset {offset}")
+        check_probabilities(out["probabilities"], dtype, exact, 1.0, f"{plan.kernel} offset {offset}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [5, 121, 1017])
+def test_special_values_at_every_kind_of_place(emulate, kernels, dtype, classes):
+    places = sorted({0, 1, 3, classes // 2, classes - 2, classes - 1})
+    rows = []
+    for place in places:
+        for special in (NAN, INF, -INF, -NAN):
+            for fill in (None, -INF):
+                row = normal(1, classes, seed=place)[0] if fill is None else np.full(classes, fill, np.float32)
+                row[place] = special
+                rows.append(row)
+    mixed = normal(1, classes)[0]
+    mixed[0], mixed[-1] = NAN, INF
+    rows += [mixed, np.full(classes, -INF), np.full(classes, INF), np.full(classes, NAN), np.zeros(classes)]
+    lone = np.full(classes, -INF)
+    lone[classes - 1] = -4.0
+    check_rows(emulate, kernels, np.stack([*rows, lone]), dtype, offset=1)
+
+
+@pytest.mark.parametrize("classes", [3, 200, 2000])
+def test_hard_numbers(emulate, kernels, classes):
+    big = float(np.finfo(np.float32).max)
+    rows = [(100.0, 0.0, 0.0), (200.0, 0.0, 0.0), (1e4, 1e4 + 0.25, 1e4 - 1.5), (-5000.0, -5001.0, -5002.5)]
+    rows += [(65504.0, 65504.0, -65504.0), (big, -big, 0.0), (big, big, big), (-big, -big, -big), (1e10, 1e10, 0.0)]
+    values = np.stack([np.resize(np.float32(row), classes) for row in rows])
+    for temperature in (0.01, 1.0, 100.0):
+        check_rows(emulate, kernels, values, "f32", launch.Thresholds(temperature))
+
+
+def test_ties_go_to_the_lowest_index_across_lanes_and_warps(emulate, kernels):
+    for classes in (9, 120, 1000, 4000):
+        for first, second in ((0, classes - 1), (classes // 2, classes // 2 + 1), (classes // 3, classes - 2)):
+            values = normal(1, classes)
+            values[0, [first, second]] = 30.0
+            out, _ = run_rows(emulate, kernels, encode(values, "f16")[0], "f16", tuple(SCORES), offset=3)
+            assert (out["argmax"][0], out["margin"][0]) == (first, 0.0)
+            assert not np.signbit(out["margin"][0])
+
+
+@st.composite
+def _cases(draw):
+    dtype = draw(st.sampled_from(DTYPES))
+    rows, classes = draw(st.integers(1, 5)), draw(st.one_of(st.integers(1, 40), st.integers(41, 1300)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = rng.normal(size=(rows, classes)) * draw(st.sampled_from([0.0, 1e-3, 1.0, 8.0, 300.0, 2e4]))
+    values += draw(st.sampled_from([0.0, 1e3, -1e4]))
+    share = draw(st.sampled_from([0.0, 0.0, 0.02, 0.5]))
+    special = rng.choice(draw(st.sampled_from([[-INF], [NAN], [INF], [NAN, INF, -INF]])), size=values.shape)
+    values = np.where(rng.random(values.shape) < share, special, values)
+    thresholds = launch.Thresholds(
+        draw(st.floats(0.0625, 20.0, width=32)),
+        draw(st.sampled_from([INF, 1.0, 0.0, NAN])),
+        draw(st.sampled_from([-INF, 0.5, NAN])),
+        draw(st.sampled_from([-INF, 0.1])),
+        draw(st.sampled_from([INF, -2.0])),
+    )
+    layout = {"offset": draw(st.integers(0, 7)), "gap": draw(st.integers(0, 9)), "order": draw(st.integers(0, 9))}
+    return values, dtype, thresholds, layout
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=_cases())
+def test_drawn_rows(emulate, kernels, case):
+    values, dtype, thresholds, layout = case
+    check_rows(emulate, kernels, values, dtype, thresholds, **layout)
+
+
+@pytest.mark.parametrize("classes", [10, 1000, 3000])
+def test_schedule_does_not_move_a_bit(emulate, kernels, classes):
+    raw, _ = encode(normal(9, classes), "f16")
+    names = (*SCORES, "probabilities")
+    first, _ = run_rows(emulate, kernels, raw, "f16", names)
+    for order in (1, 2, 3):
+        again, _ = run_rows(emulate, kernels, raw, "f16", names, order=order)
+        for name in names:
+            assert again[name].tobytes() == first[name].tobytes(), (name, order)
+
+
+@pytest.mark.parametrize("classes", [10, 1000, 3000])
+def test_bad_rows_leave_their_neighbours_alone_to_the_last_bit(emulate, kernels, classes):
+    values = normal(6, classes)
+    clean, _ = run_rows(emulate, kernels, encode(values, "f32")[0], "f32", tuple(SCORES))
+    values[[1, 4], [0, classes - 1]] = NAN, INF
+    dirty, _ = run_rows(emulate, kernels, encode(values, "f32")[0], "f32", tuple(SCORES))
+    for name in SCORES:
+        assert dirty[name][[0, 2, 3, 5]].tobytes() == clean[name][[0, 2, 3, 5]].tobytes()
+    assert (dirty["verdict"][[1, 4]] == 62).all()  # INVALID and every comparison failed
+
+
+def test_no_threshold_accepts_a_row_without_a_distribution(emulate, kernels):
+    values = np.array([[NAN, 1, 2], [INF, 1, 2], [-INF] * 3], np.float32)
+    for limit in (INF, NAN):
+        thresholds = launch.Thresholds(1.0, limit, -limit, -limit, limit)
+        out, _ = run_rows(emulate, kernels, encode(values, "f32")[0], "f32", ("verdict",), thresholds)
+        assert not (out["verdict"] & launch.Verdict.ACCEPT).any()
+
+
+def test_impossible_temperature_reaching_the_kernel_is_invalid(emulate, kernels):
+    for temperature in (0.0, -1.0, INF, NAN, -INF, 1e-45):
+        thresholds = launch.Thresholds()
+        thresholds.temperature = temperature
+        for classes in (4, 500, 2000):
+            out, _ = run_rows(emulate, kernels, encode(normal(2, classes), "f32")[0], "f32", tuple(SCORES), thresholds)
+            assert (out["verdict"] & launch.Verdict.INVALID).all(), temperature
+            assert np.isnan(out["entropy"]).all(), temperature
+
+
+# Records.
+
+
+def run_records(emulate, kernels, values, sequence, memory, thresholds=None):
+    raw, exact = encode(values, "f16")
+    number = np.full(1, sequence, np.uint32)
+    addresses = {"records": memory.ctypes.data, "sequence": number.ctypes.data}
+    rows, classes = raw.shape
+    plan = launch.plan_rows(raw.ctypes.data, "f16", rows, classes, addresses, thresholds)
+    kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,))
+    return exact
+
+
+@pytest.mark.parametrize("classes", [10, 1000, 2000])
+def test_record_says_what_the_scores_say(emulate, kernels, classes):
+    memory = emulate.aligned((3, 32), np.uint8)
+    thresholds = launch.Thresholds(1.0, 2.0)
+    values = normal(3, classes)
+    values[1, 4] = NAN
+    exact = run_records(emulate, kernels, values, 77, memory, thresholds)
+    truth = softmax_scores(exact)
+    for row in range(3):
+        assert launch.read_record(memory[row].tobytes(), 78) is None
+        record = launch.read_record(memory[row].tobytes(), 77)
+        assert record is not None
+        assert record.argmax == truth.argmax[row]
+        for name in ("entropy", "max_probability", "margin", "energy"):
+            np.testing.assert_allclose(getattr(record, name), getattr(truth, name)[row], rtol=1e-6, atol=1e-5)
+        accepted = bool(truth.finite[row] and truth.entropy[row] <= 2.0)
+        assert (record.verdict == launch.Verdict.ACCEPT) == accepted
+
+
+def test_sequence_becomes_visible_last(emulate, kernels):
+    memory = emulate.aligned((1, 32), np.uint8)
+    memory[...] = 0xEE  # the last frame
+    seen = []
+    kernels.on_system_fence(lambda: seen.append(memory[0].copy()))
+    try:
+        run_records(emulate, kernels, normal(1, 10), 5, memory)
+    finally:
+        kernels.on_system_fence(None)
+    assert len(seen) == 1
+    assert seen[0][:4].tolist() == [0xEE] * 4
+    np.testing.assert_array_equal(seen[0][4:], memory[0, 4:])
+    assert memory[0, :4].view(np.uint32)[0] == 5
+
+
+def test_torn_and_empty_records_are_no_records(emulate, kernels):
+    memory = emulate.aligned((1, 32), np.uint8)
+    for sequence in (0, 1):
+        assert launch.read_record(bytes(32), sequence) is None
+    run_records(emulate, kernels, normal(1, 10), 5, memory)
+    whole = memory[0].tobytes()
+    assert launch.read_record(whole, 5) is not None
+    for bit in range(256):
+        torn = bytearray(whole)
+        torn[bit // 8] ^= 1 << bit % 8
+        assert launch.read_record(torn, 5) is None, bit
+
+
+# Dense.
+
+
+def run_dense(emulate, kernels, raw, dtype, names, thresholds=None, offset=0, order=0):
+    images, channels, pixels = raw.shape
+    flat = emulate.aligned(raw.size, raw.dtype, offset * raw.dtype.itemsize)
+    flat[...] = raw.ravel()
+    labels = set(names) <= {"entropy", "argmax"}
+    out = {}
+    for name in names:
+        kind = np.dtype({"argmax": "u1"}.get(name, SCORES.get(name, raw.dtype)))
+        if name == "entropy" and labels and dtype != "f32":
+            kind = np.dtype(np.float16)
+        out[name] = emulate.aligned(raw.shape if name == "probabilities" else (images, pixels), kind)
+        out[name].view(np.uint8)[...] = 0xA5
+    addresses = {name: array.ctypes.data for name, array in out.items()}
+    plan = launch.plan_dense(flat.ctypes.data, dtype, images, channels, pixels, addresses, thresholds)
+    kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,), order=order)
+    return out, plan
+
+
+def check_dense(emulate, kernels, values, dtype, thresholds=None, **layout):
+    thresholds = thresholds or launch.Thresholds()
+    raw, exact = encode(values, dtype)
+    rows = np.moveaxis(exact, 1, 2).reshape(-1, raw.shape[1])
+    out, plan = run_dense(emulate, kernels, raw, dtype, (*SCORES, "probabilities"), thresholds, **layout)
+    found = np.moveaxis(out["probabilities"], 1, 2).reshape(rows.shape)
+    check_probabilities(np.ascontiguousarray(found), dtype, rows, thresholds.temperature, plan.kernel)
+    check_scores({name: out[name].ravel() for name in SCORES}, rows, thresholds, plan.kernel)
+    fast, fast_plan = run_dense(emulate, kernels, raw, dtype, ("entropy", "argmax"), thresholds, **layout)
+    np.testing.assert_array_equal(fast["argmax"], out["argmax"])
+    np.testing.assert_array_equal(fast["entropy"], out["entropy"].astype(fast["entropy"].dtype))
+    return plan.kernel, fast_plan.kernel
+
+
+def dense_values(images, channels, pixels, seed=9):
+    values = np.random.default_rng(seed).normal(size=(images, channels, pixels)).astype(np.float32) * 4
+    values[0, -1, 0], values[-1, 0, -1], values[0, :, pixels // 2] = NAN, INF, -INF
+    values[0, :, pixels // 3] = 1.0
+    return values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 4, 5, 12, 13, 19, 24, 32])
+def test_dense_channels(emulate, kernels, dtype, channels):
+    names = check_dense(
+        emulate, kernels, dense_values(2, channels, 300), dtype, launch.Thresholds(0.7, 1.2, 0.3, 0.1, -1.0), order=1
+    )
+    bound = next(b for b in launch.DENSE_BOUNDS if b >= channels)
+    assert names == tuple(f"softmax_entropy_dense_{dtype}_c{bound}_{kind}" for kind in ("scores", "labels"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("pixels", "offset"), [(301, 0), (1, 0), (300, 1), (2, 1)])
+def test_dense_without_alignment(emulate, kernels, dtype, pixels, offset):
+    names = check_dense(emulate, kernels, dense_values(3, 19, pixels), dtype, offset=offset)
+    assert all("_unaligned_" in name for name in names)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(DTYPES),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 32), st.integers(1, 70)),
+    seed=st.integers(0, 2**32 - 1),
+    temperature=st.floats(0.0625, 20.0, width=32),
+    offset=st.integers(0, 3),
+    order=st.integers(0, 5),
+)
+def test_drawn_dense(emulate, kernels, dtype, shape, seed, temperature, offset, order):
+    values = dense_values(*shape, seed=seed)
+    check_dense(emulate, kernels, values, dtype, launch.Thresholds(temperature), offset=offset, order=order)
+
+
+def test_all_layouts_are_clean_under_sanitizers(emulate):
+    if emulate.SANITIZE:
+        pytest.skip("already inside the sanitized process")
+    expression = "alignment or test_shapes or special_values or hard_numbers or schedule or sequence or dense_channels"
+    emulate.run_sanitized(__file__, expression)

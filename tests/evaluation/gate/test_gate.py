@@ -1,0 +1,212 @@
+"""What the gate lets through, the adaptive attack's view of it, and the promise over many calibrations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from framegate.evaluation import command_gate
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.adaptive import gate_monitor
+from framegate.evaluation.gate.promise import Population, draw, simulate
+from framegate.evaluation.gate.rules import RULES, Seen, detection, judge, observe, rules, windows
+from framegate.evaluation.gate.run import Sizes
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.decisions import Outputs, accepted
+from framegate.models.pixels import to_pixels
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.cli import main as cli
+from framegate.runtime.errors import CalibrationError, DataError, UsageError
+
+RECORD = Calibration(1.0, "entropy", 0.5, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
+
+
+def seen(count: int, seed: int, shift: float = 0.0, right: float = 0.9) -> Seen:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count)
+    logits = rng.normal(size=(count, 4)).astype(np.float32)
+    logits[np.arange(count), labels] += 5
+    wrong = rng.random(count) > right
+    return Seen(
+        Outputs(logits, {"shift": rng.normal(shift, 1, count)}), wrong, {"total_variation": rng.normal(size=count)}
+    )
+
+
+def test_rules_accept_what_they_say_on_calibration_frames():
+    clean = seen(4000, 0)
+    calibration = replace(RECORD, limits=(Limit("shift", high=2.5), Limit("energy", low=-12.0)))
+    found = rules(calibration, clean)
+    assert tuple(found) == RULES
+    assert found["promised"] == calibration
+    for name in ("entropy", "gate"):
+        assert accepted(clean.outputs, found[name]).mean() == pytest.approx(0.95, abs=0.002)
+    assert found["entropy"].limits == ()
+
+
+def test_rule_with_limits_that_already_reject_more_accepts_what_is_left():
+    clean = seen(2000, 1)
+    found = rules(replace(RECORD, limits=(Limit("shift", high=0.0),)), clean)["gate"]
+    inside = clean.outputs.signals["shift"] <= 0
+    assert accepted(clean.outputs, found).mean() == pytest.approx(inside.mean())
+
+
+def test_false_accepts_are_the_wrong_ones_that_pass():
+    frames = seen(1000, 2, shift=3.0, right=0.4)
+    chosen = rules(replace(RECORD, limits=(Limit("shift", high=3.0),)), seen(1000, 3))
+    record = judge(frames, chosen)
+    for name in RULES:
+        passed = accepted(frames.outputs, chosen[name])
+        assert record[name]["false_accepts"] == int((passed & frames.wrong).sum())
+        assert record[name]["false_accept_rate"]["value"] == pytest.approx(passed[frames.wrong].mean())
+    assert record["stopped_by"]["shift"] == pytest.approx((frames.outputs.signals["shift"] > 3)[frames.wrong].mean())
+    assert record["gate"]["false_accepts"] < record["entropy"]["false_accepts"]
+
+
+def test_detection_and_windows_see_a_shift_and_only_there():
+    clean, moved, fitted = seen(2000, 4), seen(2000, 5, shift=1.0), seen(2000, 6)
+    found = detection(clean, moved, fitted, 1.0)
+    assert found["shift"] == pytest.approx(0.76, abs=0.03)  # of two unit normals one apart
+    assert found["total_variation"] == pytest.approx(0.5, abs=0.03)
+    by_window = windows(clean, moved, fitted)["shift"]
+    assert by_window["16"]["detected"] > 0.9 > 0.3 > by_window["1"]["detected"]
+    assert all(row["false_alarms"] < 0.03 for row in by_window.values())
+
+
+def test_adaptive_attack_sees_the_same_gate(bundle_path, colours, quiet):
+    """Its one number is at most zero exactly where the gate accepts."""
+    network = Network.from_bundle(Bundle.open(bundle_path))
+    frames = colours(120, 7, "some")
+    pixels, labels = to_pixels(frames.images), torch.from_numpy(frames.labels)
+    clean = observe(network, None, pixels, labels)
+    for score in ("entropy", "energy", "margin", "max_probability"):
+        middle = float(np.median(Outputs(clean.outputs.logits).logits.max(1)))
+        rule = rules(replace(RECORD, score=score, limits=(Limit("energy", low=-middle - 0.5),)), clean)["gate"]
+        aim = gate_monitor("gate", network, None, rule, clean)
+        verdicts = aim.scores(pixels) <= aim.threshold
+        np.testing.assert_array_equal(verdicts, accepted(clean.outputs, rule))
+        assert 0 < verdicts.sum() < len(verdicts)
+    with pytest.raises(UsageError, match="no monitor"):
+        gate_monitor("gate", network, None, replace(RECORD, limits=(Limit("shift", high=1.0),)), clean)
+
+
+def population(count: int, seed: int, groups: np.ndarray | None = None) -> Population:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (count, 5))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    return Population(Outputs(logits.astype(np.float32)), labels.astype(np.int64), groups)
+
+
+def test_promise_is_kept_on_a_known_population(quiet):
+    found = simulate(population(20_000, 8), 800, Promise(0.1, 0.9, limit_share=0.0), 60, quiet)
+    assert found["kept"]
+    assert found["broken"]["value"] <= 0.1 + 3 * np.sqrt(0.09 / 60)
+    assert found["refused"] < 20
+    assert 0.05 < found["mean_risk"] < 0.1
+
+
+def test_a_calibration_that_counts_copies_breaks_its_promise(quiet):
+    """Tracks of forty near copies, taken for independent frames: the simulation says so."""
+    base = population(600, 9)
+    track = np.repeat(np.arange(600), 40)
+    many = Population(base.outputs.subset(track), base.labels[track], track)
+    honest = simulate(many, 16_000, Promise(0.1, 0.9, limit_share=0.0), 40, quiet)
+    assert honest["kept"]
+
+    def without_groups(population, size, rng):
+        index, _ = draw(population, size, rng)
+        return index, None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("framegate.evaluation.gate.promise.draw", without_groups)
+        naive = simulate(many, 16_000, Promise(0.1, 0.9, limit_share=0.0), 40, quiet)
+    assert not naive["kept"]
+
+
+def test_drawn_tracks_stay_whole_and_count_apart():
+    groups = np.repeat(np.arange(30), 7)[np.random.default_rng(1).permutation(210)]
+    some = population(210, 10, groups)
+    index, tracks = draw(some, 70, np.random.default_rng(2))
+    assert len(index) == 70
+    assert len(np.unique(tracks)) == 10
+    for track in np.unique(tracks):
+        assert len(set(groups[index[tracks == track]])) == 1
+    np.testing.assert_allclose(some.weights().sum(), 1.0)
+
+
+@pytest.fixture
+def data(monkeypatch, colours):
+    found = SimpleNamespace(
+        name="colours", title="Colours", depth=1, labels=("blue", "green", "red"),
+        load_training=lambda folder: (colours(160, 20, "train"), colours(500, 21, "calibration")),
+        load_test=lambda folder: colours(80, 22, "test"),
+    )  # fmt: skip
+    monkeypatch.setattr(command_gate.datasets, "detect", lambda folder: found)
+    monkeypatch.setattr(command_gate, "Sizes", lambda: Sizes(queries=10, adaptive_steps=3, health=20))
+    return found
+
+
+def gate(*words):
+    parser = cli.build_parser()
+    cli._add_offline_commands(parser, "gate")
+    parsed = parser.parse_args(["gate", *map(str, words)])
+    return parsed.run(parsed)
+
+
+@pytest.fixture
+def monitored(bundle_path, colours, quiet, tmp_path):
+    import shutil
+
+    from framegate.evaluation.command_monitor import add_monitor
+    from framegate.evaluation.monitor.fit import Recipe
+    from framegate.export.data.splits import Splits
+
+    path = tmp_path / "colours.bundle"
+    shutil.copytree(bundle_path, path)
+    recipe = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
+    splits = Splits(colours(160, 31, "t"), colours(500, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
+    add_monitor(Bundle.open(path), splits, recipe, Promise(0.3, 0.9), quiet)
+    return path
+
+
+def test_command_measures_everything(monitored, data, tmp_path, capsys):
+    out = tmp_path / "gate.json"
+    assert gate(monitored, "--data", tmp_path, "--limit", 20, "--trials", 3, "--out", out) in (0, 1)
+    record = json.loads(out.read_text())
+    assert record["format"] == "framegate-gate-1"
+    assert len(record["attacks"]) == 11
+    for part in (
+        "clean",
+        "attacks",
+        "detection",
+        "windows",
+        "corruptions",
+        "foreign",
+        "transfer",
+        "adaptive",
+        "health",
+    ):
+        assert record[part], part
+    assert set(record["promise"]) == {"learn-then-test", "geifman-el-yaniv"}
+    assert record["adaptive"]["gate"]["false_accepts"]["n"] == 20
+    said = capsys.readouterr().out
+    assert "FGSM 8/255: of" in said
+    assert "aims at the gate" in said
+
+
+def test_bundle_without_calibration_is_refused(bundle_path, data, tmp_path):
+    with pytest.raises(CalibrationError, match="not calibrated; framegate calibrate"):
+        gate(bundle_path, "--data", tmp_path, "--limit", 20, "--out", tmp_path / "g.json")
+
+
+def test_other_data_and_useless_limits_are_refused(monitored, data, tmp_path):
+    with pytest.raises(UsageError, match="at least 20"):
+        gate(monitored, "--data", tmp_path, "--limit", 5, "--out", tmp_path / "g.json")
+    data.labels = ("a", "b", "c")
+    with pytest.raises(DataError, match="not what this bundle was trained on"):
+        gate(monitored, "--data", tmp_path, "--out", tmp_path / "g.json")

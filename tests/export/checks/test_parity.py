@@ -1,0 +1,87 @@
+"""The comparison with the trained network, and the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.checks.parity import accuracy, check_accuracy, compare
+from framegate.runtime.calibration import Calibration
+from framegate.runtime.errors import ExportRefusedError
+
+COUNT = 400
+
+
+def _calibration(threshold: float) -> Calibration:
+    return Calibration(1.0, "entropy", threshold, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
+
+
+@pytest.fixture
+def outputs() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 10, COUNT)
+    logits = rng.normal(size=(COUNT, 10)).astype(np.float32)
+    logits[np.arange(COUNT), labels] += 3
+    return logits, labels
+
+
+def _wrong(logits: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """The logits with ``count`` right predictions turned wrong."""
+    changed = logits.copy()
+    rows = np.flatnonzero(logits.argmax(1) == labels)[:count]
+    changed[rows, (labels[rows] + 1) % 10] = changed[rows].max(1) + 1
+    return changed
+
+
+def test_same_outputs_agree_fully(outputs) -> None:
+    logits, labels = outputs
+    row = compare("x", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels, compared=100)
+    assert (row.compared, row.test_images) == (100, COUNT)
+    assert (row.agreement, row.verdict_agreement, row.largest_difference) == (1.0, 1.0, 0.0)
+    assert row.test_accuracy == np.mean(logits.argmax(1) == labels) > 0.7
+    assert 0 < row.test_coverage < 1
+    assert row.test_selective_risk is not None
+    assert row.test_selective_risk < 1 - row.test_accuracy
+
+
+def test_differences_are_counted(outputs) -> None:
+    logits, labels = outputs
+    changed = _wrong(logits, labels, 20)
+    row = compare("x", Outputs(changed), _calibration(1.0), Outputs(logits), _calibration(1.0), labels)
+    assert row.agreement == 1 - 20 / COUNT
+    assert row.largest_difference == np.abs(changed - logits).max() > 0
+    # Each network under its own calibration: one that accepts nothing agrees only where the other rejects.
+    strict = compare("x", Outputs(logits), _calibration(-1.0), Outputs(logits), _calibration(1.0), labels)
+    assert strict.verdict_agreement == 1 - row.test_images**-1 * round(
+        COUNT
+        * compare("y", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels).test_coverage
+    )
+    assert (strict.test_coverage, strict.test_selective_risk) == (0.0, None)
+
+
+def test_accuracy_gate(outputs) -> None:
+    logits, labels = outputs
+    check_accuracy("int8", logits, logits, labels)
+    check_accuracy("int8", _wrong(logits, labels, 2), logits, labels)  # exactly half a point
+    with pytest.raises(ExportRefusedError, match=r"int8 reaches accuracy 0\.\d+ on 400 test images"):
+        check_accuracy("int8", _wrong(logits, labels, 3), logits, labels)
+
+
+def test_nan_outputs_are_wrong_whatever_argmax_says(outputs) -> None:
+    logits, labels = outputs
+    spoilt = logits.copy()
+    spoilt[:, 3] = np.nan  # argmax of such a row is 3
+    assert (spoilt.argmax(1) == 3).all()
+    assert accuracy(spoilt, np.full(COUNT, 3)) == 0.0
+    with pytest.raises(ExportRefusedError):
+        check_accuracy("int8", spoilt, logits, labels)
+
+
+def test_row_is_plain_json(outputs) -> None:
+    logits, labels = outputs
+    row = compare("x", Outputs(logits), _calibration(1.0), Outputs(logits), _calibration(1.0), labels)
+    assert row.to_json() == dataclasses.asdict(row)
+    assert all(isinstance(value, (str, int, float)) for value in row.to_json().values())

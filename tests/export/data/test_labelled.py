@@ -1,0 +1,134 @@
+"""Folders of images and label files: read the same everywhere, and mistakes named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import foreign_onnx
+import numpy as np
+import pytest
+
+from framegate.export.data.image_folder import read_image_folder
+from framegate.export.data.labelled import load_calibration, load_comparison, load_splits
+from framegate.export.data.labels_file import check_count, read_labels
+from framegate.runtime.errors import DataError
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+
+LABELS = foreign_onnx.LABELS
+SPEC = PreprocessSpec(20, 20, "bilinear", "stretch", "rgb", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    return foreign_onnx.write_photographs(tmp_path / "photographs", 40)
+
+
+def test_images_are_what_the_runtime_sees(photographs: Path, quiet) -> None:
+    named = read_image_folder(photographs, LABELS, SPEC, None, quiet)
+    assert len(named.images) == 40
+    preprocess = Preprocessor(SPEC)
+    for image, label, name in zip(named.images.images, named.images.labels, named.names, strict=True):
+        assert LABELS[label] == name.split("/")[0]
+        straight = preprocess(cv2.imread(str(photographs / name))).copy()
+        assert np.array_equal(preprocess(image), straight)
+
+
+def test_order_does_not_depend_on_other_images_and_mixes_the_labels(photographs: Path, quiet) -> None:
+    before = read_image_folder(photographs, LABELS, SPEC, None, quiet).names
+    assert {name.split("/")[0] for name in before[:12]} == set(LABELS)
+    assert read_image_folder(photographs, LABELS, SPEC, 7, quiet).names == before[:7]
+    (photographs / before[3]).unlink()
+    assert read_image_folder(photographs, LABELS, SPEC, None, quiet).names == before[:3] + before[4:]
+
+
+def test_splits_are_disjoint_and_a_copy_counts_once(photographs: Path, quiet) -> None:
+    name = read_image_folder(photographs, LABELS, SPEC, 1, quiet).names[0]
+    shutil.copy(photographs / name, photographs / name.replace(".png", "-copy.png"))
+    splits = load_splits(photographs, LABELS, SPEC, quiet)
+    parts = [splits.train, splits.calibration, splits.test]
+    assert [len(part) for part in parts] == [4, 24, 12]
+    pixels = [image.tobytes() for part in parts for image in part.images]
+    assert len(set(pixels)) == 40
+    again = load_calibration(photographs, LABELS, SPEC, quiet)
+    assert np.array_equal(again.images, splits.calibration.images)
+    assert len(load_comparison(photographs, LABELS, SPEC, None, quiet).images) == 40
+
+
+def test_grey_pictures_are_taken(photographs: Path, quiet) -> None:
+    cv2.imwrite(str(photographs / "red" / "grey.png"), np.full((30, 30), 9, np.uint8))
+    named = read_image_folder(photographs, LABELS, SPEC, None, quiet)
+    assert (named.images.images[named.names.index("red/grey.png")] == 9).all()
+
+
+def _unknown(folder: Path) -> None:
+    (folder / "red").rename(folder / "crimson")
+
+
+def _cut(folder: Path) -> None:
+    file = next((folder / "red").iterdir())
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def _deep(folder: Path) -> None:
+    cv2.imwrite(str(folder / "red" / "deep.png"), np.zeros((30, 30, 3), np.uint16))
+
+
+def _small(folder: Path) -> None:
+    cv2.imwrite(str(folder / "red" / "small.png"), np.zeros((9, 30, 3), np.uint8))
+
+
+def _two_labels(folder: Path) -> None:
+    shutil.copy(next((folder / "red").iterdir()), folder / "blue" / "same.png")
+
+
+def _few(folder: Path) -> None:
+    for file in [*folder.rglob("*.png")][2:]:
+        file.unlink()
+
+
+def _none(folder: Path) -> None:
+    for file in folder.rglob("*.png"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_unknown, r"folder 'crimson' \(1 of 3 like it\) is no label .* red, green, blue \(3\)"),
+        (_cut, "damaged or cut off"),
+        (_deep, "uint16 pixels"),
+        (_small, "30x9 pixels"),
+        (_two_labels, "under another label"),
+        (_few, "2 images; give at least a few hundred"),
+        (_none, "or a folder with one folder of images per label"),
+    ],
+)
+def test_bad_folders_are_one_clear_line(photographs: Path, quiet, damage, message: str) -> None:
+    damage(photographs)
+    with pytest.raises(DataError, match=message) as caught:
+        load_splits(photographs, LABELS, SPEC, quiet)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_label_files(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes("\ufeffred\r\ngreen \r\nblé\r\n\r\n".encode())
+    assert read_labels(path) == ("red", "green", "blé")
+    check_count(path, ("red", "green", "blé"), 3)
+    for content, message in (
+        ("a\n\nb\n", "line 2 is empty"),
+        ("a\nb\na\n", "'a' stands in lines 1, 3"),
+        ("a\n", "1 names"),
+        ("\xff\xfe", "UTF-8"),
+    ):
+        path.write_bytes(content.encode("latin-1"))
+        with pytest.raises(DataError, match=message):
+            read_labels(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_labels(tmp_path / "x.txt")
+    with pytest.raises(DataError, match=r"2 names, but the network has 3 outputs; .*background"):
+        check_count(path, ("a", "b"), 3)
+    with pytest.raises(DataError, match=r"4 names, but the network has 3 outputs$"):
+        check_count(path, ("a", "b", "c", "d"), 3)

@@ -1,0 +1,360 @@
+"""The health check by itself: what a well camera sends passes, and every fault has its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from framegate.runtime.faults import camera as fault_camera
+from framegate.runtime.faults import light as fault_light
+from framegate.runtime.health.check import CameraHealth, unusable
+from framegate.runtime.health.content import Content
+from framegate.runtime.health.judge import judge_content
+from framegate.runtime.health.thresholds import HealthThresholds
+from framegate.runtime.verdict import Reason
+
+LEARNT = 12
+"""Frames after which the limits relative to the stream are learnt."""
+
+
+def world(seed=0, height=240, width=1000):
+    """A coloured landscape of boxes and stripes, sharp edges and smooth slopes."""
+    rng = np.random.default_rng(seed)
+    image = np.empty((height, width, 3), np.float32)
+    image[:] = np.linspace(190, 60, height)[:, None, None] + np.array([15, 0, -15])
+    for _ in range(130):
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+        w, h = (int(v) for v in rng.integers(8, 90, 2))
+        cv2.rectangle(image, (x, y), (x + w, y + h), tuple(map(float, rng.integers(20, 230, 3))), -1)
+    return cv2.GaussianBlur(image, (3, 3), 0.6)
+
+
+WORLD = world()
+
+
+def drive(k, noise=1.5, speed=9, width=320):
+    """Frame k of a moving camera with sensor noise."""
+    rng = np.random.default_rng(k)
+    view = WORLD[:, k * speed % 680 :][:, :width]
+    return np.clip(view + rng.normal(0, noise, view.shape), 0, 255).astype(np.uint8)
+
+
+def after_learning(thresholds=None):
+    health = CameraHealth(thresholds=thresholds)
+    for k in range(LEARNT):
+        assert health.check(drive(k)) == ((), "")
+    return health
+
+
+def noisy(seed, level=120, spread=20, shape=(480, 640, 3)):
+    return np.clip(np.random.default_rng(seed).normal(level, spread, shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((48, 64), np.uint8), "colour image"),
+        (np.zeros((48, 64, 1), np.uint8), "colour image"),
+        (np.zeros((48, 64, 4), np.uint8), "colour image"),
+        (np.zeros((48, 64, 3), np.uint16), "8-bit"),
+        (np.zeros((48, 64, 3), np.float32), "8-bit"),
+        (np.zeros((1, 1, 3), np.uint8), "at least 16x16"),
+        (np.zeros((0, 0, 3), np.uint8), "at least 16x16"),
+        (None, "NoneType"),
+    ],
+)
+def test_unusable_images_say_why(image, message):
+    assert message in unusable(image)
+    reasons, detail = CameraHealth().check(image)
+    assert reasons == (Reason.BAD_INPUT,)
+    assert message in detail
+
+
+def test_a_live_camera_is_well():
+    health = CameraHealth()
+    for seed in range(6):
+        assert health.check(noisy(seed)) == ((), "")
+
+
+def test_frozen_is_found_at_once_and_recovers():
+    health = CameraHealth()
+    still = noisy(0)
+    assert health.check(still)[0] == ()
+    for _ in range(5):
+        assert health.check(still.copy())[0] == (Reason.FROZEN,)
+    assert health.check(noisy(1))[0] == ()
+
+
+def test_two_stale_buffers_that_alternate_are_frozen():
+    health = CameraHealth()
+    a, b = noisy(0), noisy(1)
+    assert health.check(a)[0] == ()
+    assert health.check(b)[0] == ()
+    for k in range(6):
+        assert health.check((a, b)[k % 2])[0] == (Reason.FROZEN,)
+
+
+def test_a_replayed_ring_of_buffers_is_frozen():
+    # The camera's last second is played again and again: no two neighbouring frames are alike.
+    health = CameraHealth()
+    ring = [noisy(seed, shape=(64, 64, 3)) for seed in range(30)]
+    assert [health.check(image)[0] for image in ring] == [()] * 30
+    assert [health.check(image)[0] for image in ring] == [(Reason.FROZEN,)] * 30
+
+
+def test_frozen_is_found_behind_a_gap_of_black_frames():
+    health = CameraHealth()
+    last = noisy(0)
+    health.check(last)
+    for _ in range(6):
+        health.check(np.zeros_like(last))
+    assert health.check(last.copy())[0] == (Reason.FROZEN,)
+
+
+def test_a_scene_at_rest_with_sensor_noise_is_not_frozen():
+    health = after_learning()
+    rng = np.random.default_rng(5)
+    x, speed = LEARNT * 9.0, 9.0
+    for _ in range(60):
+        # The vehicle brakes to a halt within two seconds, and stands.
+        view = cv2.warpAffine(WORLD, np.float32([[1, 0, -x], [0, 1, 0]]), (320, 240), flags=cv2.INTER_LINEAR)
+        assert health.check(np.clip(view + rng.normal(0, 1.5, view.shape), 0, 255).astype(np.uint8)) == ((), "")
+        speed *= 0.85
+        x += speed if speed > 0.05 else 0.0
+
+
+def test_black_with_and_without_sensor_noise():
+    assert Reason.BLACK in CameraHealth().check(np.zeros((480, 640, 3), np.uint8))[0]
+    assert Reason.BLACK in CameraHealth().check(noisy(0, level=6, spread=3))[0]
+
+
+def test_a_night_street_is_not_black():
+    night = noisy(0, level=8, spread=3)
+    night[100:200, 300:340] = 250  # a street lamp
+    assert Reason.BLACK not in CameraHealth().check(night)[0]
+
+
+def test_wrong_size_after_the_first_frame():
+    health = CameraHealth()
+    assert health.check(noisy(0))[0] == ()
+    reasons, detail = health.check(noisy(1, shape=(240, 320, 3)))
+    assert reasons == (Reason.WRONG_SIZE,)
+    assert detail == "320x240, the stream is 640x480"
+    assert health.check(noisy(2))[0] == ()
+
+
+def test_the_announced_size_counts_from_the_first_frame():
+    assert CameraHealth((640, 480)).check(noisy(0, shape=(240, 320, 3)))[0] == (Reason.WRONG_SIZE,)
+
+
+def test_photographs_may_repeat_and_differ_in_size():
+    health = CameraHealth(fixed_size=False)
+    assert health.check(noisy(0))[0] == ()
+    assert health.check(noisy(0))[0] == ()
+    assert health.check(noisy(1, shape=(100, 90, 3)))[0] == ()
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (fault_light.black, Reason.BLACK),
+        (fault_light.saturated, Reason.SATURATED),
+        (fault_light.contrast, Reason.LOW_CONTRAST),
+        (fault_camera.channel, Reason.COLOUR_LOST),
+        (fault_camera.half, Reason.TORN),
+    ],
+)
+def test_every_severity_has_its_reason(fault, reason, severity):
+    health = after_learning()
+    for k in range(LEARNT, LEARNT + 8):
+        assert reason in health.check(fault(drive(k), severity, k))[0]
+    assert health.check(drive(30)) == ((), "")  # and well again at once
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "least"),
+    [
+        (fault_camera.blur, Reason.BLURRED, 3),
+        (fault_camera.covered, Reason.LOW_CONTRAST, 4),
+        (fault_camera.noise, Reason.NOISY, 2),
+        (fault_camera.compression, Reason.NOISY, 3),
+    ],
+)
+def test_every_severity_from_some_on_has_its_reason(fault, reason, least):
+    health = after_learning()
+    for severity in range(least, 6):
+        for k in range(LEARNT, LEARNT + 4):
+            assert reason in health.check(fault(drive(k), severity, k))[0]
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_a_stuck_picture_behind_a_codec_is_frozen_although_no_two_frames_are_equal(severity):
+    health = after_learning()
+    past = drive(LEARNT - 1)
+    frames = [fault_camera.stuck(drive(k), severity, k, past) for k in range(LEARNT, LEARNT + 40)]
+    assert len({frame.tobytes() for frame in frames}) == len(frames)
+    found = [health.check(frame)[0] for frame in frames]
+    assert all(Reason.FROZEN in reasons or Reason.NOISY in reasons for reasons in found)
+    assert severity == 5 or all(Reason.FROZEN in reasons for reasons in found)
+    assert health.check(drive(70)) == ((), "")
+
+
+def test_one_frame_delivered_twice_at_rest_does_not_hold_up_the_next():
+    health = CameraHealth()
+    rng = np.random.default_rng(2)
+    view = WORLD[:, :320]
+    still = [np.clip(view + rng.normal(0, 1.5, view.shape), 0, 255).astype(np.uint8) for _ in range(4)]
+    found = [health.check(image)[0] for image in (still[0], still[1], still[1], still[2], still[3])]
+    assert found == [(), (), (Reason.FROZEN,), (), ()]
+
+
+def test_a_replayed_ring_behind_a_codec_is_frozen():
+    health = after_learning()
+    ring = [drive(k) for k in range(LEARNT, LEARNT + 20)]
+    assert all(health.check(image)[0] == () for image in ring)
+    again = [fault_camera.stuck(image, 2, k, image) for k, image in enumerate(ring)]
+    assert all(Reason.FROZEN in health.check(image)[0] for image in again)
+
+
+def test_a_picture_stuck_from_the_start_under_weak_new_noise_is_frozen():
+    # Its own noise is repeated, and is stronger than what is new.
+    health = CameraHealth()
+    past = drive(0, noise=3.0).astype(np.float64)
+    rng = np.random.default_rng(1)
+    frames = [np.clip(past + rng.normal(0, 1, past.shape), 0, 255).astype(np.uint8) for _ in range(20)]
+    assert [health.check(frame)[0] for frame in frames] == [()] + [(Reason.FROZEN,)] * 19
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_rows_of_an_earlier_frame_are_torn(severity):
+    health = after_learning()
+    past = drive(LEARNT - 1)
+    for k in range(LEARNT, LEARNT + 8):
+        assert Reason.TORN in health.check(fault_camera.torn(drive(k), severity, k, past))[0]
+    assert health.check(drive(40)) == ((), "")
+
+
+def test_rows_that_never_change_are_not_torn():
+    # The bonnet of the car, and a black bar of the display: the same in all frames.
+    health = CameraHealth()
+    for k in range(30):
+        frame = drive(k)
+        frame[180:] = drive(0)[180:]
+        assert health.check(frame) == ((), "")
+
+
+@pytest.mark.parametrize("fill", [(0, 0, 0), (128, 128, 128), (0, 135, 0), (20, 90, 200)])
+def test_a_missing_lower_part_is_torn_in_a_single_photograph_too(fill):
+    image = drive(0)
+    image[200:] = fill
+    reasons, detail = CameraHealth(fixed_size=False).check(image)
+    assert reasons == (Reason.TORN,)
+    assert "rows repeat" in detail
+
+
+def test_a_white_background_is_not_missing():
+    image = drive(0)
+    image[:120] = 255
+    assert CameraHealth(fixed_size=False).check(image) == ((), "")
+
+
+def test_a_colour_camera_that_turns_grey_lost_its_colour_and_a_grey_camera_did_not():
+    grey = [cv2.cvtColor(cv2.cvtColor(drive(k), cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) for k in range(30)]
+    health = after_learning()
+    assert health.check(grey[20])[0] == (Reason.COLOUR_LOST,)
+    health = CameraHealth()
+    assert [health.check(image) for image in grey] == [((), "")] * 30
+    assert CameraHealth(fixed_size=False).check(grey[0]) == ((), "")
+
+
+def test_a_channel_that_copies_another_is_lost():
+    image = drive(0)
+    image[..., 0] = image[..., 2]
+    assert CameraHealth(fixed_size=False).check(image) == ((Reason.COLOUR_LOST,), "channel blue = red")
+
+
+def test_a_camera_that_starts_blurred_is_not_learnt_as_normal():
+    health = CameraHealth()
+    for k in range(30):
+        assert Reason.BLURRED in health.check(fault_camera.blur(drive(k), 5, k))[0]
+    assert health.limits == HealthThresholds()
+    for k in range(30, 30 + LEARNT):
+        assert health.check(drive(k)) == ((), "")
+    assert health.limits.sharpness > HealthThresholds().sharpness
+
+
+def test_what_was_learnt_is_not_given_up_slowly():
+    health = after_learning()
+    limits = health.limits
+    for k in range(LEARNT, 60):
+        health.check(drive(k, noise=1.5 + k / 20))
+    assert health.limits == limits
+
+
+def test_unrelated_images_know_absolute_limits_only():
+    health = CameraHealth(fixed_size=False)
+    for k in range(LEARNT + 2):
+        assert health.check(drive(k)) == ((), "")
+    assert health.limits == HealthThresholds()
+    assert health.check(fault_camera.noise(drive(50), 2, 0)) == ((), "")
+    assert health.check(fault_camera.noise(drive(50), 5, 0))[0] == (Reason.NOISY,)
+    assert health.check(fault_camera.blur(drive(50), 5, 0))[0] == (Reason.BLURRED,)
+
+
+def test_noise_alone_and_a_flat_frame_are_rejected():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    assert Reason.NOISY in CameraHealth().check(noise)[0]
+    assert CameraHealth().check(np.full((240, 320, 3), 128, np.uint8))[0] == (Reason.TORN,)
+    flat = np.clip(rng.normal(128, 2, (240, 320, 3)), 0, 255).astype(np.uint8)
+    assert CameraHealth().check(flat)[0] == (Reason.LOW_CONTRAST,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": np.nan, "std": np.nan},
+        {"saturated": np.nan},
+        {"contrast": np.nan},
+        {"detail": np.nan},
+        {"sharpness": np.nan},
+        {"noise": np.nan},
+        {"blockiness": np.nan},
+        {"missing": np.nan},
+        {"zones": (np.nan,) * 16},
+    ],
+)
+def test_what_cannot_be_measured_is_rejected(change):
+    good = Content(100.0, 50.0, 0.0, 40.0, 0.1, 10.0, 1.0, 1.0, 0.0, (5.0,) * 16, "", True)
+    limits = replace(HealthThresholds(), zones=(5.0,) * 16, detail=1.0)
+    assert judge_content(good, limits) == {}
+    assert judge_content(good._replace(**change), limits)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 400), (400, 17), (63, 65), (64, 64), (65, 79), (33, 4000)])
+def test_any_size_and_content_is_judged_without_an_error(shape):
+    rng = np.random.default_rng(1)
+    for camera in (True, False):
+        health = CameraHealth(fixed_size=camera)
+        for image in (
+            np.zeros((*shape, 3), np.uint8),
+            np.full((*shape, 3), 255, np.uint8),
+            rng.integers(0, 256, (*shape, 3)).astype(np.uint8),
+            np.tile(np.array([[0], [255]], np.uint8), (shape[0], shape[1], 3))[: shape[0], : shape[1]],
+            np.ascontiguousarray(drive(0)[: shape[0], : shape[1]]) if shape[1] <= 320 else drive(0),
+        ):
+            if image.shape[:2] == shape:
+                health.check(image)
+                health.check(image[:, ::-1])  # not contiguous
+
+
+def test_only_light_is_judged_in_small_images():
+    small = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    health = CameraHealth(fixed_size=False)
+    assert health.check(small) == ((), "")
+    assert health.check(np.zeros_like(small))[0] == (Reason.BLACK,)
+    assert health.check(np.full_like(small, 255))[0] == (Reason.SATURATED,)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.overlay import draw
+from framegate.runtime.verdict import Prediction, Reason
+
+GREY = np.full((480, 640, 3), 128, np.uint8)
+
+
+def prediction(*reasons, stream="car"):
+    return Prediction(3, stream, reasons, "cat", 0.9, 0.1, 0.8, -3.0, 0.1, 0.2, 0, 1)
+
+
+def is_green(pixel):
+    return int(pixel[1]) > int(pixel[2]) + 50
+
+
+def is_red(pixel):
+    return int(pixel[2]) > int(pixel[1]) + 50
+
+
+def test_accepted_and_rejected_differ_in_shape_not_only_in_colour():
+    roi = Roi.parse("car=100,100,200,100")
+    accepted, rejected = draw(GREY, (prediction(),), (roi,)), draw(GREY, (prediction(Reason.HIGH_SCORE),), (roi,))
+    assert is_green(accepted[100, 200])
+    assert is_red(rejected[100, 200])
+    # The middle of an accepted region stays as it is; a rejected one is crossed out.
+    assert (accepted[145:155, 195:205] == 128).all()
+    assert is_red(rejected[150, 200])
+    assert (GREY == 128).all()
+
+
+def test_a_reason_shared_by_all_regions_is_shown_at_the_top():
+    rois = (Roi.parse("a=100,100,100,100"), Roi.parse("b=300,100,100,100"))
+    both = (prediction(Reason.FROZEN, stream="a"), prediction(Reason.FROZEN, Reason.HIGH_SCORE, stream="b"))
+    one = (prediction(Reason.HIGH_SCORE, stream="a"), prediction(stream="b"))
+    assert is_red(draw(GREY, both, rois)[2, 2])
+    assert not is_red(draw(GREY, one, rois)[2, 2])
+
+
+@pytest.mark.parametrize("text", ["0,0,640,480", "0,440,640,40", "600,0,40,480", "0,0,40,40", "600,440,40,40"])
+def test_regions_at_the_border_keep_their_text_inside(text):
+    drawn = draw(GREY, (prediction(Reason.HIGH_SCORE, Reason.LATE, stream="x"),), (Roi.parse("x=" + text),))
+    assert drawn.shape == GREY.shape
+    assert (drawn != GREY).any()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (48, 64), (2160, 3840)])
+def test_any_size_of_frame(size):
+    image = np.full((*size, 3), 128, np.uint8)
+    assert draw(image, (prediction(stream="frame"),), (Roi.whole(),)).shape == image.shape
+
+
+def test_a_region_that_does_not_fit_this_frame_is_left_out():
+    # After a wrong-size frame: its verdict exists, its region does not.
+    drawn = draw(GREY, (prediction(Reason.WRONG_SIZE),), (Roi.parse("car=600,400,200,200"),))
+    assert drawn.shape == GREY.shape
