@@ -28,7 +28,7 @@ from framegate.runtime.cli.options import (
     source_options,
 )
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
-from framegate.runtime.console import say, tell
+from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi, parse_rois
@@ -99,27 +99,27 @@ def run(arguments: argparse.Namespace) -> int:
         listener = stack.enter_context(listen(arguments.host, arguments.port))
         session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
         if arguments.backend != "auto":
-            tell(f"framegate: {session.describe()}")
+            to_stderr(f"framegate: {session.describe()}")
         stack.enter_context(_ended_by_signals())
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
         window = Window(rois, demo.stale_ms) if arguments.show else None
-        takers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
+        consumers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
         address = demo.start()
-        say(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
+        to_stdout(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
         if demo.is_private and "SSH_CONNECTION" in os.environ:
             port = listener.getsockname()[1]
-            tell(
+            to_stderr(
                 "framegate: that is for a browser on this machine; from another one first run ssh -L "
                 f"{port}:127.0.0.1:{port} to here, or start the demo with --host 0.0.0.0"
             )
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        consume = functools.partial(_consume, demo.pipeline, takers)
+        consume = functools.partial(_consume, demo.pipeline, consumers)
         code, ending = consume() if window is None else _consume_beside(window, consume, demo.source.close)
         _let_it_end()
-        tell(f"framegate: {ending}")
+        to_stderr(f"framegate: {ending}")
         demo.finish(ending)
-    tell(f"framegate: {demo.pipeline.stats}")
+    to_stderr(f"framegate: {demo.pipeline.stats}")
     return code
 
 
@@ -151,13 +151,13 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
     return lambda: LoopedClip(clip)
 
 
-def _consume(pipeline: Pipeline, takers: Sequence[Callable[[FrameResult], None]]) -> tuple[int, str]:
+def _consume(pipeline: Pipeline, consumers: Sequence[Callable[[FrameResult], None]]) -> tuple[int, str]:
     """Hand on results until they end. Returns the exit code and why it was the last one."""
     try:
         with pipeline:
             for result in pipeline.results():
-                for take in takers:
-                    take(result)
+                for consume in consumers:
+                    consume(result)
     except KeyboardInterrupt:
         return 130, "the demo was ended"
     except FramegateError as error:
@@ -248,7 +248,7 @@ def _recorders(
     def finish() -> None:
         recorder.close()
         if recorder.missing:
-            tell(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
+            to_stderr(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
 
     stack.callback(finish)
     return [recorder.put]

@@ -124,7 +124,7 @@ class LiveDemo:
     def show(self, result: FrameResult) -> None:
         """Put a result on the page; belongs to one thread."""
         self._board.saw(result)
-        if self.viewers.hungry and is_fresh(result):
+        if self.viewers.waits_for_frame and is_fresh(result):
             self.viewers.offer(message(result, self._rois))
 
     def finish(self, why: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import SourceError
 from framegate.runtime.faults.inject import KINDS, PAST_KINDS, corrupt
 from framegate.runtime.pixel_format import to_bgr
@@ -119,7 +119,7 @@ class SwitchedSource(BaseSource):
         self._inner = inner
         if self._closed.is_set():  # close() came while it was opened, and saw none to close
             inner.close()
-        tell(f"framegate: {self.name} is plugged in again")
+        to_stderr(f"framegate: {self.name} is plugged in again")
 
     def _with_fault(self, frame: Frame) -> Frame:
         fault = self._panel.fault

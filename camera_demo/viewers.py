@@ -54,7 +54,7 @@ class Viewer:
         """Pictures that were sent."""
 
     @property
-    def hungry(self) -> bool:
+    def waits_for_frame(self) -> bool:
         """Whether a picture would be sent at once; may be asked by any thread."""
         return self._slot is None and self._unconfirmed < IN_FLIGHT
 
@@ -150,9 +150,9 @@ class Viewers:
         return sum(viewer.pictures for viewer in self._open)
 
     @property
-    def hungry(self) -> bool:
+    def waits_for_frame(self) -> bool:
         """Whether anybody would take a picture at once; encoding is only worth it then."""
-        return any(viewer.hungry for viewer in self._open)
+        return any(viewer.waits_for_frame for viewer in self._open)
 
     def offer(self, picture: bytes) -> None:
         """Give a picture to everybody."""

@@ -25,7 +25,7 @@ from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 FORMAT = "framegate-evaluation-1"
@@ -160,7 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_tables(record, out / "tables.md")
     write_report(record, out / "report.html")
     _say(record)
-    say(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
+    to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
     return 0 if all(check["passed"] for check in record["health"]) else 1
 
 
@@ -180,15 +180,15 @@ def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any
 def _say(record: dict[str, Any]) -> None:
     accuracy = record["clean"]["accuracy"]
     interval = f"[{accuracy['low']:.4f}, {accuracy['high']:.4f}]"
-    say(f"clean accuracy {accuracy['value']:.4f} {interval} on {accuracy['n']} frames")
+    to_stdout(f"clean accuracy {accuracy['value']:.4f} {interval} on {accuracy['n']} frames")
     for attack in record["attacks"]:
         if attack["key"] == record["main_attack"]:
-            say(
+            to_stdout(
                 f"under {attack['key']}: accuracy {attack['accuracy']['value']:.4f}; wrong and accepted by the entropy "
                 f"gate {attack['false_accept_rate']['value']:.1%} of {attack['n']} frames"
             )
     for purpose in ("failure", "ood", "overall"):
-        say(f"best score, {purpose}: {record['best'][purpose] or 'not measured'}")
+        to_stdout(f"best score, {purpose}: {record['best'][purpose] or 'not measured'}")
     for check in record["health"]:
         if not check["passed"]:
-            say(f"attack health check FAILED: {check['name']}: {check['detail']}")
+            to_stdout(f"attack health check FAILED: {check['name']}: {check['detail']}")

@@ -28,7 +28,7 @@ from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.calibration import record_key
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
 FORMAT = "framegate-gate-1"
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     record["seconds"] = round(time.monotonic() - started, 1)
     write_json(arguments.out, rounded(record))
     _say(record)
-    say(f"figures: {arguments.out}")
+    to_stdout(f"figures: {arguments.out}")
     healthy = all(check["passed"] for check in record["health"])
     return 0 if healthy and all(each["kept"] for each in promise.values()) else 1
 
@@ -129,22 +129,22 @@ def _say(record: dict[str, Any]) -> None:
     clean = record["clean"]
     for name in RULES:
         each = clean[name]
-        say(
+        to_stdout(
             f"{name}: accepts {each['coverage']['value']:.1%} of clean frames, "
             f"{each['selective_risk']['value'] or 0:.2%} of those wrongly"
         )
     for attack in MAIN:
         each = record["attacks"][attack]
         rates = ", ".join(f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in RULES)
-        say(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")
+        to_stdout(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")
     adaptive = record["adaptive"]
     rates = ", ".join(f"{name} {adaptive[name]['false_accepts']['value']:.1%}" for name in RULES)
-    say(f"the attack that aims at the gate, wrong and accepted of {adaptive['n']}: {rates}")
+    to_stdout(f"the attack that aims at the gate, wrong and accepted of {adaptive['n']}: {rates}")
     for method, each in record["promise"].items():
-        say(
+        to_stdout(
             f"promise, {method}: broken in {each['broken']['value']:.1%} of {each['trials']} calibrations "
             f"(allowed {each['allowed']:.1%}), refused {each['refused']}"
         )
     for check in record["health"]:
         if not check["passed"]:
-            say(f"attack health check FAILED: {check['name']}: {check['detail']}")
+            to_stdout(f"attack health check FAILED: {check['name']}: {check['detail']}")

@@ -28,7 +28,7 @@ from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.calibration import Calibration
-from framegate.runtime.console import OUT, progress_bar, say
+from framegate.runtime.console import OUT, progress_bar, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor
 
@@ -59,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         splits = load_splits(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
         monitor, calibrations = add_monitor(bundle, splits, recipe, promise, progress)
     OUT.print(calibration_table(calibrations))
-    say(f"monitor: reads {', '.join(f'{tap.name} ({tap.channels})' for tap in monitor.taps)}")
-    say("AUROC on attacked training images that the fit did not see (other attacks: framegate evaluate):")
+    to_stdout(f"monitor: reads {', '.join(f'{tap.name} ({tap.channels})' for tap in monitor.taps)}")
+    to_stdout("AUROC on attacked training images that the fit did not see (other attacks: framegate evaluate):")
     for step in monitor.fitted["choice_of_layers"]:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in step["auroc"].items())
-        say(f"  {' + '.join(step['layers'])}: {figures}")
-    say(f"bundle: {arguments.bundle}")
+        to_stdout(f"  {' + '.join(step['layers'])}: {figures}")
+    to_stdout(f"bundle: {arguments.bundle}")
     return 0
 
 

@@ -21,7 +21,7 @@ from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.train_loop import Task, Trainer, choose_device
 from framegate.models.train_settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
-from framegate.runtime.console import progress_bar, say, tell
+from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS}
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         trainer = Trainer(task, settings, state_file, progress)
         history = trainer.run(resume=arguments.resume)
     if trainer.stop_reason:
-        tell(f"stopped early: {trainer.stop_reason}")
+        to_stderr(f"stopped early: {trainer.stop_reason}")
     minutes = (time.monotonic() - started) / 60
     model.cpu()
     notes = {
@@ -164,10 +164,10 @@ def run(arguments: argparse.Namespace) -> int:
     for split in (calibration, test):
         logits = predict(model, split.images, chosen.preprocess)
         accuracy[split.name] = float(np.mean(logits.argmax(1) == split.labels))
-        say(f"{split.name}: accuracy {accuracy[split.name]:.4f} on {len(split)} images")
+        to_stdout(f"{split.name}: accuracy {accuracy[split.name]:.4f} on {len(split)} images")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
-    say(f"trained in {minutes:.1f} min; checkpoint: {out}")
+    to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}")
     return 0
 
 

@@ -19,12 +19,12 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and messages about the work itself go to standard error, so results can be piped."""
 
 
-def say(line: str) -> None:
+def to_stdout(line: str) -> None:
     """Print one line of a result."""
     OUT.print(line, markup=False, soft_wrap=True)
 
 
-def tell(line: str) -> None:
+def to_stderr(line: str) -> None:
     """Print one line about the work (standard error)."""
     ERR.print(line, markup=False)
 
@@ -41,7 +41,7 @@ def _progress_lines() -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if now - last >= _LINE_INTERVAL_S:
             last = now
-            tell(f"{now - begun:6.0f} s  {description}  {done}/{total}")
+            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}")
 
     return update
 

@@ -108,12 +108,12 @@ def realtime(
         tuning.applied.append("garbage collector off")
         if hasattr(os, "sched_setaffinity"):
             allowed = tuple(sorted(os.sched_getaffinity(0)))
-            strangers = sorted(set(cores or ()) - set(allowed))
-            if strangers:
-                raise UsageError(f"cores {strangers} cannot be used; this process may use {list(allowed)}")
+            not_allowed = sorted(set(cores or ()) - set(allowed))
+            if not_allowed:
+                raise UsageError(f"cores {not_allowed} cannot be used; this process may use {list(allowed)}")
             _pin(stack, tuning, workers, cores or allowed)
-            takers = [thread.native_id for thread in consumers] or [threading.get_native_id()]
-            wanted: dict[int | None, int] = dict.fromkeys((*workers, *takers), priority)
+            consumer_ids = [thread.native_id for thread in consumers] or [threading.get_native_id()]
+            wanted: dict[int | None, int] = dict.fromkeys((*workers, *consumer_ids), priority)
             wanted.update(dict.fromkeys(captures, priority + 1))
             _prioritise(stack, tuning, wanted, priority)
         else:

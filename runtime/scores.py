@@ -1,8 +1,9 @@
 """The scores of one frame.
 
-The truth is `framegate.cuda_kernels.softmax_entropy.reference.softmax_scores`. On a single row its twenty array operations cost more
-than the arithmetic, so a row goes to one call of compiled code (frame_scores.c), and without that, rows of up to 64
-classes are computed with plain floats. The formulas are the same; a test holds all three together.
+The truth is `framegate.cuda_kernels.softmax_entropy.reference.softmax_scores`. On a single row its twenty array
+operations cost more than the arithmetic, so a row goes to one call of compiled code (frame_scores.c), and without
+that, rows of up to 64 classes are computed with plain floats. The formulas are the same; a test holds all three
+together.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from framegate.runtime.backends.base import Backend, RecoverableBackend
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -112,7 +112,7 @@ class Session:
             health=health,
         )
         if backend == "auto":
-            tell(f"framegate: {session.describe()}")
+            to_stderr(f"framegate: {session.describe()}")
         return session
 
     @property
@@ -206,10 +206,10 @@ class Session:
         if not getattr(backend, "fault", "") or not isinstance(backend, RecoverableBackend) or not self._may_recover:
             return
         self._may_recover = False
-        tell(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
+        to_stderr(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
         try:
             backend.reinitialise()
         except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
-            tell(f"framegate: it does not start again, every frame will be rejected: {error}")
+            to_stderr(f"framegate: it does not start again, every frame will be rejected: {error}")
             return
-        tell(f"framegate: {backend.engine} runs again")
+        to_stderr(f"framegate: {backend.engine} runs again")

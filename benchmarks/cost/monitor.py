@@ -25,7 +25,7 @@ from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import default_precision, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.preprocess import Preprocessor
 
@@ -116,7 +116,7 @@ def main() -> int:
         print(f"bench_monitor: {error}", file=sys.stderr)
         return error.exit_code
     for each in found:
-        say(
+        to_stdout(
             f"{each['bundle']} {each['precision']}: bare {each['bare_engine']['p50_us']:.0f} us, with the monitor x "
             f"{each['ratio_p50']:.3f} (blocks {each['ratio_p50_of_ten_blocks']}), head {each['head']['p50_us']:.1f} us"
         )

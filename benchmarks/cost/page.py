@@ -36,7 +36,7 @@ from framegate.camera_demo.looped_clip import LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.web_server import listen
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.session import Session
@@ -257,7 +257,7 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
         if "to_reference" in row:
             part = row["to_reference"]["p50"]
             line += f"; p50 {part['ratio']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
-        say(line)
+        to_stdout(line)
     return 0
 
 

@@ -24,7 +24,7 @@ from framegate.benchmarks.latency.series import percentiles, ratio
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, read_frames
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Image
@@ -99,7 +99,7 @@ def main() -> int:
     for each in found:
         pace = f"{each['pace_fps']:g} fps" if each["pace_fps"] else "back to back"
         one, many = each["one_thread"], each["all_threads"]
-        say(
+        to_stdout(
             f"{each['bundle']}, {pace}: one thread p50 {one['p50_ms']:.2f} p99 {one['p99_ms']:.2f} ms, {cores} threads "
             f"{many['p50_ms']:.2f} and {many['p99_ms']:.2f} ms"
         )

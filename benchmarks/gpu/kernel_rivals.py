@@ -113,7 +113,10 @@ def rivals(kind: str) -> dict[str, Callable[[Any], Any]]:
         return {}
     eager = _rows_eager if kind == "rows" else _dense_eager
     # Static shapes: the fairest for torch.compile, which then specialises for each.
-    found: dict[str, Callable[[Any], Any]] = {"torch eager": eager, "torch.compile": torch.compile(eager, dynamic=False)}
+    found: dict[str, Callable[[Any], Any]] = {
+        "torch eager": eager,
+        "torch.compile": torch.compile(eager, dynamic=False),
+    }
     if triton is not None:
         found["triton"] = _rows_triton if kind == "rows" else _dense_triton
     return found

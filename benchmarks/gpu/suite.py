@@ -1,4 +1,4 @@
-"""Everything there is to do on a machine with an NVIDIA GPU, in one command: ``python -m framegate.benchmarks.gpu.suite``.
+"""Everything there is to do on a machine with an NVIDIA GPU: ``python -m framegate.benchmarks.gpu.suite``.
 
 Ten minutes at most. The steps run one after the other, each in its own process with its own share of the time; one that
 fails is reported and the others still run. Results go to benchmarks/results/. It runs from a plain checkout with NumPy,

@@ -34,7 +34,7 @@ from framegate.benchmarks.latency.tables import left_out_lines
 from framegate.benchmarks.latency.torch_rival import torch_rivals
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
-from framegate.runtime.console import progress_bar, say
+from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import BackendError, FramegateError, SinkError, UsageError
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Image
@@ -202,12 +202,12 @@ def _print(record: dict[str, Any]) -> None:
         if "to_reference" in row:
             part = row["to_reference"]["p50"]
             line += f"; p50 {part['ratio']:.2f} [{part['low']:.2f}, {part['high']:.2f}] x {row['reference']}"
-        say(line)
+        to_stdout(line)
     for line in left_out_lines(record["left_out"]):
-        say(f"left out: {line}")
+        to_stdout(f"left out: {line}")
     for name, found in record["agreement"].items():
         if "same_label" in found:
-            say(
+            to_stdout(
                 f"{name}: same label on {found['same_label']:.1%}, entropy apart by at most "
                 f"{found['largest_entropy_difference_nats']:.2g} nats"
             )

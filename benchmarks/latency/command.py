@@ -37,7 +37,7 @@ from framegate.benchmarks.latency.tables import comparison_table, left_out_lines
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
-from framegate.runtime.console import OUT, progress_bar, say, tell
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.realtime import WAITING, spin_us
 from framegate.runtime.session import Session
@@ -118,12 +118,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write_text(arguments.html, page(record), "page")
     if arguments.json:
-        say(json.dumps(record, indent=2))
+        to_stdout(json.dumps(record, indent=2))
         return 0
     for table in tables(record):
         OUT.print(table)
     for line in lines(record):
-        say(line)
+        to_stdout(line)
     return 0
 
 
@@ -132,7 +132,7 @@ def _latency(
 ) -> dict[str, Any]:
     wanted, left_out = bench.configurations(bundle)
     for line in left_out_lines(left_out):
-        tell(f"left out: {line}")
+        to_stderr(f"left out: {line}")
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
@@ -193,13 +193,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     differ = circumstances_that_differ(first, second)
     worse = any(change.worse for change in changes)
     if arguments.json:
-        say(json.dumps({"differ": differ, "changes": [vars(change) for change in changes]}, indent=2))
+        to_stdout(json.dumps({"differ": differ, "changes": [vars(change) for change in changes]}, indent=2))
         return int(worse)
     for line in differ:
-        say(f"differs: {line}")
+        to_stdout(f"differs: {line}")
     if not changes:
         raise UsageError(f"{arguments.compare[0]} and {arguments.compare[1]} have no series in common")
     OUT.print(comparison_table(changes))
     moved = [change for change in changes if change.beyond_noise]
-    say(f"{len(moved)} of {len(changes)} figures changed beyond noise" if moved else "nothing changed beyond noise")
+    to_stdout(
+        f"{len(moved)} of {len(changes)} figures changed beyond noise" if moved else "nothing changed beyond noise"
+    )
     return int(worse)

@@ -1,7 +1,7 @@
 """The single checks of an attack's health; each says in plain words what it found.
 
-They only judge; `framegate.evaluation.attacks.health` runs the attacks. After Carlini et al. 2019 (arXiv:1902.06705) and
-AutoAttack's own flags (arXiv:2003.01690).
+They only judge; `framegate.evaluation.attacks.health` runs the attacks. After Carlini et al. 2019 (arXiv:1902.06705)
+and AutoAttack's own flags (arXiv:2003.01690).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Sources: softmax entropy and 1 - maximum probability as reasons to abstain, Hendrycks and Gimpel 2017
 (arXiv:1610.02136); temperature, Guo et al. 2017 (arXiv:1706.04599); energy, Liu et al. 2020 (arXiv:2010.03759); maximum
 logit, Hendrycks et al. 2022 (arXiv:1911.11132); generalized entropy (GEN), Liu, Lochman and Zach 2023 (CVPR). Entropy,
-probability, margin and energy are those of `framegate.cuda_kernels.softmax_entropy.reference`, as in the product. A row with a logit
-that is not finite scores NaN, as in the runtime.
+probability, margin and energy are those of `framegate.cuda_kernels.softmax_entropy.reference`, as in the product. A
+row with a logit that is not finite scores NaN, as in the runtime.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The export gate: do two engines still make the same decisions about the same images?
 
 Compared is what the runtime decides, with its own functions: the scores of `framegate.runtime.scores` at each engine's
-own temperature, judged by `framegate.runtime.policy.rules` with its own limits and threshold. What a stream's history adds
-(windows, drift, debouncing) is left out: images are judged one by one.
+own temperature, judged by `framegate.runtime.policy.rules` with its own limits and threshold. What a stream's history
+adds (windows, drift, debouncing) is left out: images are judged one by one.
 """
 
 from __future__ import annotations

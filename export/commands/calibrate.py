@@ -16,7 +16,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration, record_key
-from framegate.runtime.console import OUT, progress_bar, say
+from framegate.runtime.console import OUT, progress_bar, to_stdout
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,5 +103,5 @@ def run(arguments: argparse.Namespace) -> int:
         split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
         found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
-    say(f"bundle: {arguments.bundle}")
+    to_stdout(f"bundle: {arguments.bundle}")
     return 0

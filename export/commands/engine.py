@@ -26,7 +26,7 @@ from framegate.runtime.backends.tensorrt.library import (
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, engine_folder
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.console import OUT, progress_bar, say, tell
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError
 
 
@@ -95,13 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = [EngineJob(trt, bundle, precision, target, options, info, engine_folder()) for precision in precisions]
     rows = [_obtain(job, arguments.force) for job in jobs]
     if arguments.json:
-        say(json.dumps(rows, indent=2))
+        to_stdout(json.dumps(rows, indent=2))
     else:
         inside = "" if options.scores == KERNEL else f"; scores inside, by {rows[0]['plugin']} {options.scores}"
         _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))
     for precision in precisions:
         if bundle.calibration(trt.flavour, precision) is None:
-            tell(
+            to_stderr(
                 f"framegate: no calibration for {trt.flavour}/{precision}: every frame will be NOT_CALIBRATED until "
                 f"framegate calibrate {bundle.path} --backend {trt.flavour} --precision {precision} --data DIR"
             )
@@ -117,7 +117,7 @@ def _with_half(bundle: Bundle) -> Bundle:
             "installed: pip install onnx, or run this once where it is and copy the bundle"
         ) from error
     added = add_half(bundle.path)
-    tell(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
+    to_stderr(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
     return added
 
 
@@ -129,7 +129,7 @@ def _obtain(job: EngineJob, force: bool) -> dict[str, Any]:
         engine, how = job.cached(), "cached"
     except StaleEngineError as reason:
         if not force and job.key.path(job.folder).exists():
-            tell(f"framegate: {reason}; building it again")
+            to_stderr(f"framegate: {reason}; building it again")
         with interrupt_event() as stop, progress_bar() as progress:
             engine, how = build_engine(job, progress, stop), "built"
     network = engine.header["network"]
@@ -159,4 +159,4 @@ def _print(rows: list[dict[str, Any]], title: str) -> None:
         table.add_row(row["precision"], row["how"], f"{row['seconds']:.1f}", size, str(row["layers"]), types)
     OUT.print(table)
     for row in rows:
-        say(row["engine"])
+        to_stdout(row["engine"])

@@ -13,7 +13,7 @@ from framegate.export.data.splits import Splits
 from framegate.export.export_bundle import ExportReport, export_bundle
 from framegate.export.int8.choice import FAMILIES
 from framegate.models import datasets
-from framegate.runtime.console import OUT, progress_bar, say
+from framegate.runtime.console import OUT, progress_bar, to_stdout
 
 _EXAMPLES = """examples:
   framegate export runs/hybrid.pt --data cifar-10-batches-bin --out hybrid.bundle
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     OUT.print(parity_table(report.parity))
     OUT.print(calibration_table(report.calibrations))
     for note in [*notes, *([report.int8.words()] if report.int8 else [])]:
-        say(note)
+        to_stdout(note)
     sizes = ", ".join(f"{file} {size / 1e6:.2f} MB" for file, size in report.sizes.items() if file.endswith(".onnx"))
-    say(f"exported in {(time.monotonic() - started) / 60:.1f} min: {sizes}")
-    say(f"bundle: {report.bundle}")
+    to_stdout(f"exported in {(time.monotonic() - started) / 60:.1f} min: {sizes}")
+    to_stdout(f"bundle: {report.bundle}")
     return 0
 
 

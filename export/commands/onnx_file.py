@@ -13,7 +13,7 @@ from framegate.export.graph.half import WEIGHTS_HASH, to_half
 from framegate.export.graph.scores import DOMAIN, FUNCTION, SCORES, with_scores, with_taps
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
-from framegate.runtime.console import say
+from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, UsageError
 
 _EXAMPLES = """examples:
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise BundleError(f"{target}: cannot be written ({error.strerror})") from error
     outputs = ", ".join(value.name for value in model.graph.output)
-    say(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {arguments.precision}, outputs {outputs}")
+    to_stdout(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {arguments.precision}, outputs {outputs}")
     return 0
 
 

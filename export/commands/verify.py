@@ -15,7 +15,7 @@ from framegate.export.data.outputs import Progress, backend_outputs
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
-from framegate.runtime.console import OUT, progress_bar, say, tell
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, DataError, UsageError
 
 _EXAMPLES = """examples:
@@ -62,14 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         data = load_comparison(arguments.data, bundle.labels, bundle.preprocess, arguments.limit, progress)
         comparison = verify_bundle(bundle, pairs, data, arguments.worst, progress)
     if arguments.json:
-        say(json.dumps(to_json(comparison, bundle.labels, data.names), indent=2))
+        to_stdout(json.dumps(to_json(comparison, bundle.labels, data.names), indent=2))
     else:
         _print(comparison, bundle.labels, data.names)
     for tally in (comparison.first, comparison.second):
         if tally.engine != tally.calibrated_on:
-            tell(f"framegate: {tally.key} was calibrated on {tally.calibrated_on}, {tally.engine} runs here")
+            to_stderr(f"framegate: {tally.key} was calibrated on {tally.calibrated_on}, {tally.engine} runs here")
     for failure in comparison.failures:
-        tell(f"framegate: verify failed: {failure}")
+        to_stderr(f"framegate: verify failed: {failure}")
     return 1 if comparison.failures else 0
 
 
@@ -153,15 +153,15 @@ def _print(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ..
             str(tally.not_finite),
         )  # fmt: skip
     OUT.print(table)
-    say(
+    to_stdout(
         f"same label {comparison.same_label}/{count} ({comparison.same_label / count:.2%}), same verdict "
         f"{comparison.same_verdict}/{count} ({comparison.same_verdict / count:.2%})"
     )
     differences = {**comparison.largest, "logit": comparison.largest_logit}
-    say("largest difference: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items()))
+    to_stdout("largest difference: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items()))
     if comparison.worst:
         OUT.print(_worst_table(comparison, labels, names))
-    say("verify: " + ("failed" if comparison.failures else "passed"))
+    to_stdout("verify: " + ("failed" if comparison.failures else "passed"))
 
 
 def _worst_table(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ...]) -> Table:

@@ -28,8 +28,8 @@ _ACTIVATIONS = ("Relu", "Clip", "HardSwish", "Sigmoid", "LeakyRelu", "Elu", "Gel
 def softmax_entropy_function() -> onnx.FunctionProto:
     """``framegate::SoftmaxEntropy`` of standard operators: logits (N, C) and temperature (1) -> the scores.
 
-    The formulas are those of `framegate.cuda_kernels.softmax_entropy.reference`: with d = (x - max x) / T, e = exp d, Z = sum e,
-    S = sum d e it is p = e / Z, H = log Z - S / Z, margin = (1 - e2) / Z with the second largest e2, and
+    The formulas are those of `framegate.cuda_kernels.softmax_entropy.reference`: with d = (x - max x) / T, e = exp d,
+    Z = sum e, S = sum d e it is p = e / Z, H = log Z - S / Z, margin = (1 - e2) / Z with the second largest e2, and
     energy = -(max x + T log Z). Shapes: probabilities (N, C), the others (N, 1).
 
     Nothing is clamped: a maximum or minimum drops NaN in some engines, and then a fault would look like certainty. A

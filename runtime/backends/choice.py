@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError, UsageError
 
 
@@ -40,7 +40,7 @@ def open_engine(bundle: Bundle, backend: str, precision: str | None, threads: in
         if backend != "auto" or not BACKENDS[name].gpu:
             raise
         # auto may choose; an engine that is there but cannot run here is a reason to choose again.
-        tell(f"framegate: not on {name}: {error}")
+        to_stderr(f"framegate: not on {name}: {error}")
     name = choose_backend("auto")
     chosen = precision or default_precision(name, bundle.models)
     return load_backend(name, bundle.model_path(chosen), threads), name, chosen

@@ -16,7 +16,7 @@ from rich.table import Table
 from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.cli.doctor_gpu import gpu_findings
-from framegate.runtime.console import OUT, say
+from framegate.runtime.console import OUT, to_stdout
 from framegate.runtime.native import library
 
 Finding = tuple[str, bool, str]
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         _cameras(),
     ]
     if arguments.json:
-        say(
+        to_stdout(
             json.dumps(
                 [{"what": what, "usable": usable, "explanation": text} for what, usable, text in findings], indent=2
             )

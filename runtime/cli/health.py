@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framegate.runtime.console import say
+from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import CalibrationError, SinkError, UsageError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.health.content import Content
@@ -52,6 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
     limits.save(arguments.out, {"sources": arguments.sources, "frames": len(frames), "size": size})
     for name in SHOWN:
         value = getattr(limits, name)
-        say(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
-    say(f"{len(frames)} frames; use it with framegate run --health {arguments.out}")
+        to_stdout(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
+    to_stdout(f"{len(frames)} frames; use it with framegate run --health {arguments.out}")
     return 0

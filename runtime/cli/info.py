@@ -13,7 +13,7 @@ from rich.table import Table
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
 from framegate.runtime.cli.options import add_policy_options, policy_of
-from framegate.runtime.console import OUT, say
+from framegate.runtime.console import OUT, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = policy_of(arguments)
     bundle = Bundle.open(arguments.bundle)
     if arguments.json:
-        say(json.dumps(_record(bundle, policy, arguments.fps), indent=2))
+        to_stdout(json.dumps(_record(bundle, policy, arguments.fps), indent=2))
     else:
         _describe(bundle, policy, arguments.fps)
     return 0
@@ -61,21 +61,21 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
 
 def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     spec = bundle.preprocess
-    say(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
+    to_stdout(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
     slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
-    say(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
+    to_stdout(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
     for precision, file in bundle.models.items():
         size = bundle.model_path(precision).stat().st_size / 2**20
-        say(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
+        to_stdout(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
     if bundle.monitor:
         layers = ", ".join(f"{tap.name} ({tap.channels})" for tap in bundle.monitor.taps)
-        say(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
+        to_stdout(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
     OUT.print(_calibrations(bundle))
     for key, calibration in bundle.calibrations.items():
         if calibration.limits:
-            say(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+            to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
         if calibration.groups is not None:
-            say(f"units, {key}: {calibration.groups} tracks; the promise is about a random frame of a new track")
+            to_stdout(f"units, {key}: {calibration.groups} tracks; the promise is about a random frame of a new track")
     missing = [
         record_key(backend, precision)
         for backend in ("openvino", "onnxruntime")
@@ -83,15 +83,15 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
         if precision != "fp16" and bundle.calibration(backend, precision) is None  # which is for GPUs
     ]
     if missing:
-        say(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    say("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+        to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
+    to_stdout("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
     for lines, keys in _policies(bundle, policy, fps).items():
-        say(f"delays, {', '.join(keys)}:" if keys else "delays:")
+        to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
-            say(f"  {line}")
+            to_stdout(f"  {line}")
     for name, text in bundle.origin.items():
         if isinstance(text, str):
-            say(f"{name}: {text}")
+            to_stdout(f"{name}: {text}")
 
 
 def _calibrations(bundle: Bundle) -> Table:

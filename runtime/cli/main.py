@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from framegate.runtime.cli import doctor, health, info, run
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError
 
 _GROUP = "framegate.commands"
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
         return code
     except FramegateError as error:
-        tell(f"framegate: {error}")
+        to_stderr(f"framegate: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        tell("framegate: interrupted")
+        to_stderr("framegate: interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output went away (framegate info | head): nothing is wrong with us.
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        tell(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        to_stderr(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")
         return 1
 
 

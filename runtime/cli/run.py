@@ -20,7 +20,7 @@ from framegate.runtime.cli.options import (
     source_record,
 )
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import OUT, StatusLine, say, tell
+from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
 from framegate.runtime.faults.plugins import load_plugins
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, health=health
     )
     if arguments.backend != "auto":
-        tell(f"framegate: {session.describe()}")
+        to_stderr(f"framegate: {session.describe()}")
     with contextlib.ExitStack() as stack:
         paced = not arguments.as_fast_as_possible
         source = open_source(arguments.source, options, realtime=paced, loop=arguments.loop)
@@ -137,15 +137,15 @@ def run(arguments: argparse.Namespace) -> int:
         about |= {"model": session.describe(), "machine": circumstances()}
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
-        say(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+        to_stdout(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)
-        say(pipeline.stats.drift_line())
+        to_stdout(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
-            say(line)
+            to_stdout(line)
     if ending:
-        tell(f"framegate: {ending}")
+        to_stderr(f"framegate: {ending}")
     return code
 
 
@@ -170,15 +170,15 @@ def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool)
         return 1, "the source delivered no frame", tuning
     if code == 0 and bad:
         for line in unusable:
-            tell(f"framegate: {line}")
+            to_stderr(f"framegate: {line}")
         return 1, f"{bad} verdicts were REJECT because the image cannot be used as input (BAD_INPUT)", tuning
     return code, ending, tuning
 
 
 def _tell_tuning(tuning: Tuning) -> None:
-    tell(f"framegate: real time: {'; '.join(tuning.applied)}")
+    to_stderr(f"framegate: real time: {'; '.join(tuning.applied)}")
     for problem in tuning.refused:
-        tell(f"framegate: real time, NOT allowed: {problem}")
+        to_stderr(f"framegate: real time, NOT allowed: {problem}")
 
 
 def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:

@@ -2,8 +2,8 @@
 
     reasons of this frame -> time -> windows of signals -> warm-up -> drift -> debounce -> reasons that count
 
-Every step but the last only adds reasons, and the last never removes a hard one (`framegate.runtime.policy.debounce.HARD`).
-Deadlines are judged after the policy, at publication.
+Every step but the last only adds reasons, and the last never removes a hard one
+(`framegate.runtime.policy.debounce.HARD`). Deadlines are judged after the policy, at publication.
 """
 
 from __future__ import annotations

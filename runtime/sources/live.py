@@ -8,7 +8,7 @@ from typing import Protocol
 
 import cv2
 
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.verdict import BGR, Frame, Image
@@ -120,7 +120,7 @@ class LiveSource(BaseSource):
         self.status.error = why
         if self.status.state == "open":  # not once more for every attempt that opens and delivers nothing
             self.status.state = "reconnecting"
-            tell(f"framegate: {why}; trying to reconnect, no frames meanwhile")
+            to_stderr(f"framegate: {why}; trying to reconnect, no frames meanwhile")
 
     def _works_again(self, captured: Captured) -> None:
         status = self.status
@@ -129,7 +129,7 @@ class LiveSource(BaseSource):
         if status.state == "reconnecting":
             status.state = "open"
             status.reconnects += 1
-            tell(f"framegate: {self.name} delivers again (reconnected {status.reconnects} times)")
+            to_stderr(f"framegate: {self.name} delivers again (reconnected {status.reconnects} times)")
         self._delay_s = FIRST_DELAY_S
 
     def _release(self) -> None:

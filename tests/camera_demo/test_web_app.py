@@ -152,7 +152,7 @@ def test_the_mailbox_keeps_the_newest_picture_only(serve, viewer):
         time.sleep(0.03)
     assert client.take() == "picture"
     assert client.picture["frame"] == 1
-    assert not viewers.hungry
+    assert not viewers.waits_for_frame
     client.confirm = True
     client.socket.send('"shown"')
     client.socket.send('"shown"')
@@ -161,11 +161,11 @@ def test_the_mailbox_keeps_the_newest_picture_only(serve, viewer):
     client.close()
 
 
-def test_nobody_is_hungry_where_nobody_watches(serve, viewer):
+def test_nobody_is_waits_for_frame_where_nobody_watches(serve, viewer):
     viewers, address = serve()
-    assert not viewers.hungry
+    assert not viewers.waits_for_frame
     client = viewer(address)
-    client.until(lambda c: viewers.hungry)
+    client.until(lambda c: viewers.waits_for_frame)
     client.close()
 
 

@@ -359,6 +359,6 @@ def _scores(record: Record, slot: Slot) -> FrameScores:
 
 
 def load(model: Path, threads: int | None) -> TensorRtBackend:
-    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` is the CPU's affair."""
+    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` means nothing on a GPU."""
     del threads
     return TensorRtBackend("tensorrt", model)

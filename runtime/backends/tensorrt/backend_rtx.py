@@ -8,6 +8,6 @@ from framegate.runtime.backends.tensorrt.backend import TensorRtBackend
 
 
 def load(model: Path, threads: int | None) -> TensorRtBackend:
-    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` is the CPU's affair."""
+    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` means nothing on a GPU."""
     del threads
     return TensorRtBackend("tensorrt-rtx", model)

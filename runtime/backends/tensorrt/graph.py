@@ -25,7 +25,7 @@ from framegate.cuda_kernels.softmax_entropy.launch import Record
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.scores import ScoreSource
 from framegate.runtime.backends.tensorrt.taps import TapEntropies
-from framegate.runtime.console import tell
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError
 
 WAIT_LIMIT_S = 2.0
@@ -135,7 +135,7 @@ class FrameGraph:
             for slot in self.slots:
                 slot.graph = 0
             if capture:
-                tell(f"framegate: no CUDA graph ({problem}); launching each kernel, which is slower")
+                to_stderr(f"framegate: no CUDA graph ({problem}); launching each kernel, which is slower")
         for slot in self.slots:  # a graph's first launch uploads it, and shows whether it works at all
             self.submit(slot)
             self.wait(slot)

@@ -3,8 +3,8 @@
 It runs one network, "colour_network" of tests/helpers/stub_libcuda.c, on whatever stream it is given, so that a
 captured inference is really captured. Two more plans give the scores, too, and take the temperature: in one of them
 the kernel is the plan's own, as with a plugin that was compiled ahead of time; the other one needs a registered plugin,
-asks its creator for it, and calls it where TensorRT would. It has the names of `framegate.runtime.backends.tensorrt.names`,
-which other tests hold against the real bindings, and no others.
+asks its creator for it, and calls it where TensorRT would. It has the names of
+`framegate.runtime.backends.tensorrt.names`, which other tests hold against the real bindings, and no others.
 
 FAKE_TENSORRT=word,word: ``execute`` fails every inference, ``capturable`` denies that it can be captured, ``hostcode``
 allows host code, ``nan`` is a network that gives NaN.
