@@ -1,17 +1,15 @@
-"""Filter taps of a resize, computed once on the host, and where the resized image lies in the network's input.
+"""Filter weights of a resize, computed once on the host.
 
-Every resize here is separable: output sample i of an axis is the sum of ``count`` neighbouring source samples from
-``first[i]`` on, times ``weights[i]``, which sum to 1. The four rules below are the ones of the library that a model was
-most likely trained with; with n source and m output samples, scale = n / m, in float64:
+Every resize here is separable: output sample i of an axis is the sum of ``count[i]`` neighbouring source samples, from
+``first[i]`` on, each times its weight; the weights of one output sample sum to 1. The rules are those of cv2.resize.
+With n source samples, m output samples and scale = n / m, in float64:
 
-    bilinear     cv2.INTER_LINEAR: 2 taps around (i + 0.5) scale - 0.5, source coordinates clamped to the border.
-                 No low-pass filter: shrinking by more than 2 aliases.
-    antialias    PIL BILINEAR (and torchvision antialias=True): triangle of half width max(scale, 1) around
-                 (i + 0.5) scale, cut at the border and normalised again (Pillow's precompute_coeffs).
-    area         cv2.INTER_AREA when no axis is enlarged: the share of each source sample in [i scale, (i + 1) scale].
-                 cv2 drops shares below 0.001 samples, we do not, so that the weights sum to 1.
-    area, when either axis is enlarged: cv2 uses 2 taps on both axes, s = floor(i scale) with the fraction
-                 max(0, (i + 1) - (s + 1) / scale), of which only the part behind the point is kept.
+    bilinear   cv2.INTER_LINEAR: two samples around (i + 0.5) scale - 0.5; source coordinates are clamped to the border.
+               There is no low-pass filter: shrinking by more than 2 aliases.
+    area       cv2.INTER_AREA when no axis is enlarged: the share of each source sample in [i scale, (i + 1) scale].
+               cv2 drops shares below 0.001 samples; this module keeps them, so that the weights sum to 1.
+    area, when either axis is enlarged: cv2 takes two samples on both axes, from s = floor(i scale) on, with the
+               fraction max(0, (i + 1) - (s + 1) / scale), of which only the part behind the point is kept.
 """
 
 from dataclasses import dataclass
@@ -20,23 +18,22 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FITS", "RESIZE_MODES", "AxisTaps", "Placement", "axis_taps", "place", "resize_taps"]
+__all__ = ["RESIZE_MODES", "AxisWeights", "axis_weights", "resize_weights"]
 
-RESIZE_MODES = ("bilinear", "antialias", "area")
-FITS = ("stretch", "letterbox")
+RESIZE_MODES = ("bilinear", "area")
 MAX_SIDE = 16384
 """Longest side of a source or an output, pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AxisTaps:
-    """The taps of one axis.
+class AxisWeights:
+    """The filter weights of one axis.
 
     Attributes:
         first: (m,) int32, index of the first source sample of each output sample.
-        count: (m,) int32, how many samples from there on count; first + count <= source.
-        weights: (m, k) float64, k the largest count; zero from ``count`` on; each row sums to 1.
-        source: Source samples n.
+        count: (m,) int32, how many source samples each output sample takes; first + count <= source.
+        weights: (m, k) float64, where k is the largest count; zero from ``count`` on; each row sums to 1.
+        source: Number of source samples, n.
     """
 
     first: NDArray[np.int32]
@@ -52,64 +49,36 @@ class AxisTaps:
         return dense
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where the resized image lies in the output, pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
 def _check_side(name: str, value: int) -> None:
     if not 1 <= value <= MAX_SIDE:
         raise ValueError(f"{name}: asked for 1..{MAX_SIDE} pixels, found {value!r}")
 
 
-def place(source: tuple[int, int], output: tuple[int, int], fit: str) -> Placement:
-    """Where a source of (width, height) comes to lie in an output of (width, height).
-
-    ``stretch`` fills the output. ``letterbox`` keeps the aspect ratio, rounds the free side half up in whole numbers
-    and centres it; an odd rest is one pixel larger at the right or the bottom.
-
-    Raises:
-        ValueError: a side is not in 1..16384, or the fit is unknown.
-    """
-    for name, (width, height) in (("source", source), ("output", output)):
-        _check_side(f"{name} width", width)
-        _check_side(f"{name} height", height)
-    if fit not in FITS:
-        raise ValueError(f"fit: asked for one of {', '.join(FITS)}, found {fit!r}")
-    (w, h), (out_w, out_h) = source, output
-    if fit == "stretch":
-        return Placement(0, 0, out_w, out_h)
-    if w * out_h >= h * out_w:  # the width is what limits
-        width, height = out_w, max(1, (2 * h * out_w + w) // (2 * w))
-    else:
-        width, height = max(1, (2 * w * out_h + h) // (2 * h)), out_h
-    return Placement((out_w - width) // 2, (out_h - height) // 2, width, height)
+def enlarges(source: tuple[int, int], output: tuple[int, int]) -> bool:
+    """Return whether an output of (width, height) is larger than its source along either axis."""
+    return any(n < m for n, m in zip(source, output, strict=True))
 
 
-def resize_taps(source: tuple[int, int], output: tuple[int, int], mode: str) -> tuple[AxisTaps, AxisTaps]:
-    """Taps along x and along y from a source of (width, height) to an output of (width, height).
+def resize_weights(source: tuple[int, int], output: tuple[int, int], mode: str) -> tuple[AxisWeights, AxisWeights]:
+    """Return the weights along x and along y from a source of (width, height) to an output of (width, height).
 
     Raises:
         ValueError: a side is not in 1..16384, or the mode is unknown.
     """
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"resize mode: asked for one of {', '.join(RESIZE_MODES)}, found {mode!r}")
     # cv2 decides for both axes together: area only if none is enlarged.
-    enlarges = any(n < m for n, m in zip(source, output, strict=True))
-    rule = "area-enlarging" if mode == "area" and enlarges else mode
-    return axis_taps(source[0], output[0], rule), axis_taps(source[1], output[1], rule)
+    rule = "area-enlarging" if mode == "area" and enlarges(source, output) else mode
+    return axis_weights(source[0], output[0], rule), axis_weights(source[1], output[1], rule)
 
 
-def axis_taps(source: int, output: int, rule: str) -> AxisTaps:
-    """Taps of one axis by one of the rules above; ``area-enlarging`` names the last.
+def axis_weights(source: int, output: int, rule: str) -> AxisWeights:
+    """Return the weights of one axis by one of the rules above; ``area-enlarging`` is the last.
 
     Args:
-        source: Source samples n, 1..16384.
-        output: Output samples m, 1..16384.
-        rule: ``bilinear``, ``antialias``, ``area`` (n >= m only) or ``area-enlarging``.
+        source: Number of source samples n, 1..16384.
+        output: Number of output samples m, 1..16384.
+        rule: ``bilinear``, ``area`` (n >= m only) or ``area-enlarging``.
 
     Raises:
         ValueError: a size or the rule is not one of these.
@@ -117,21 +86,21 @@ def axis_taps(source: int, output: int, rule: str) -> AxisTaps:
     _check_side("source", source)
     _check_side("output", output)
     if rule not in _RULES:
-        raise ValueError(f"resize mode: asked for one of {', '.join(_RULES)}, found {rule!r}")
+        raise ValueError(f"resize rule: asked for one of {', '.join(_RULES)}, found {rule!r}")
     if rule == "area" and source < output:
         raise ValueError(f"area: asked for a source no smaller than the output, found {source} -> {output}")
-    taps = [_RULES[rule](i, source, output) for i in range(output)]
-    first = np.array([start for start, _ in taps], np.int32)
-    count = np.array([len(weights) for _, weights in taps], np.int32)
+    samples = [_RULES[rule](i, source, output) for i in range(output)]
+    first = np.array([start for start, _ in samples], np.int32)
+    count = np.array([len(values) for _, values in samples], np.int32)
     weights = np.zeros((output, int(count.max())))
-    for row, (_, values) in zip(weights, taps, strict=True):
+    for row, (_, values) in zip(weights, samples, strict=True):
         row[: len(values)] = values
         row /= row.sum()
-    return AxisTaps(first, count, weights, source)
+    return AxisWeights(first, count, weights, source)
 
 
-def _two_taps(low: int, fraction: float, n: int) -> tuple[int, list[float]]:
-    """Samples low and low + 1, each clamped to the border."""
+def _two_samples(low: int, fraction: float, n: int) -> tuple[int, list[float]]:
+    """Return samples low and low + 1, each clamped to the border."""
     if low < 0:
         return 0, [1.0]
     if low >= n - 1 or fraction == 0.0:
@@ -142,7 +111,7 @@ def _two_taps(low: int, fraction: float, n: int) -> tuple[int, list[float]]:
 def _bilinear(i: int, n: int, m: int) -> tuple[int, list[float]]:
     # One division of whole numbers: float64 rounds once, and a source point that lies on a sample stays there.
     point = ((2 * i + 1) * n - m) / (2 * m)
-    return _two_taps(floor(point), point - floor(point), n)
+    return _two_samples(floor(point), point - floor(point), n)
 
 
 def _area_enlarging(i: int, n: int, m: int) -> tuple[int, list[float]]:
@@ -151,17 +120,7 @@ def _area_enlarging(i: int, n: int, m: int) -> tuple[int, list[float]]:
     inverse_scale = m / n
     low = floor(i * (1.0 / inverse_scale))
     fraction = float(np.float32((i + 1) - (low + 1) * inverse_scale))
-    return _two_taps(low, fraction - floor(fraction) if fraction > 0.0 else 0.0, n)
-
-
-def _antialias(i: int, n: int, m: int) -> tuple[int, list[float]]:
-    scale = n / m
-    half_width = max(scale, 1.0)
-    centre = (i + 0.5) * scale
-    start = max(int(centre - half_width + 0.5), 0)
-    stop = min(int(centre + half_width + 0.5), n)
-    weights = [max(0.0, 1.0 - abs(x - centre + 0.5) / half_width) for x in range(start, stop)]
-    return start, weights
+    return _two_samples(low, fraction - floor(fraction) if fraction > 0.0 else 0.0, n)
 
 
 def _area(i: int, n: int, m: int) -> tuple[int, list[float]]:
@@ -171,4 +130,4 @@ def _area(i: int, n: int, m: int) -> tuple[int, list[float]]:
     return cells[0], [(min(stop, (x + 1) * m) - max(start, x * m)) / n for x in cells]
 
 
-_RULES = {"bilinear": _bilinear, "antialias": _antialias, "area": _area, "area-enlarging": _area_enlarging}
+_RULES = {"bilinear": _bilinear, "area": _area, "area-enlarging": _area_enlarging}

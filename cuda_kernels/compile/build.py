@@ -10,8 +10,9 @@ Without ``--out`` this only fills the cache. A release is built from a clean che
     python -m build --wheel
 
 which puts ``softmax_entropy/kernel.fatbin`` and ``softmax_entropy/kernel.fatbin.json`` beside
-``softmax_entropy/kernel.cu``, and so on; git ignores them and package-data picks them up. A wheel that was built without them still holds the sources; `load_image` then compiles on the target, with
-nvcc or NVRTC, once, into the user's cache.
+``softmax_entropy/kernel.cu``, and so on; git ignores them and package-data picks them up. A wheel that was built
+without them still holds the sources; `load_image` then compiles on the target, with nvcc or NVRTC, once, into the
+user's cache.
 """
 
 from __future__ import annotations

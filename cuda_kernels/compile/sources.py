@@ -1,8 +1,8 @@
 """The CUDA sources: which file a kernel's name stands for, and which headers that file includes.
 
-Each kernel has a folder of its own. ``kernel.cu`` has the name of its folder (``softmax_entropy``); any other source has
-the name of its folder and its own (``softmax_entropy/plugin.cu`` is ``softmax_entropy_plugin``). No other module knows
-where the sources lie.
+Each kernel has a folder of its own. ``kernel.cu`` has the name of its folder (``softmax_entropy``); any other source
+has the name of its folder and its own (``softmax_entropy/plugin.cu`` is ``softmax_entropy_plugin``). No other module
+knows where the sources lie.
 """
 
 from __future__ import annotations

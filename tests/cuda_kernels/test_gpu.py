@@ -10,7 +10,7 @@ import pytest
 
 from framegate.cuda_kernels.activation_entropy.launch import plan_activation_entropy, workspace_bytes
 from framegate.cuda_kernels.activation_entropy.reference import activation_entropy
-from framegate.cuda_kernels.camera_preprocess.launch import RECORD_WORDS, plan_preprocess, totals_of_record
+from framegate.cuda_kernels.camera_preprocess.launch import plan_preprocess
 from framegate.cuda_kernels.camera_preprocess.reference import CameraFrame, plane_shapes, preprocess
 from framegate.cuda_kernels.driver.open import CudaError, open_driver
 from framegate.cuda_kernels.kernels import Kernels
@@ -174,8 +174,8 @@ def test_small_records_in_mapped_memory_follow_the_sequence_number(gpu, stream, 
     gpu.free_host(mapped)
 
 
-@pytest.mark.parametrize("pixel_format", ["nv12", "yuyv", "bgr"])
-@pytest.mark.parametrize("mode", ["bilinear", "antialias", "area"])
+@pytest.mark.parametrize("pixel_format", ["nv12", "bgr"])
+@pytest.mark.parametrize("mode", ["bilinear", "area"])
 @pytest.mark.parametrize(
     ("size", "output"),
     [pytest.param((64, 48), (32, 32), id="small"), pytest.param((1920, 1080), (224, 224), id="full-hd")],
@@ -185,25 +185,12 @@ def test_preprocess(gpu, stream, memory, pixel_format, mode, size, output):
     planes = tuple(generator.integers(0, 256, shape, np.uint8) for shape in plane_shapes(pixel_format, *size))
     plan = plan_preprocess(pixel_format, size, output, mode=mode)
     result = memory.poisoned(plan.output_shape, np.float32)
-    record = memory.poisoned(RECORD_WORDS, np.uint64)
     parameters = plan.parameters(
-        planes=[memory.put(plane) for plane in planes],
-        pitches=[int(np.prod(plane.shape[1:])) for plane in planes],
-        output=result,
-        taps=memory.put(plan.taps),
-        workspace=memory.put(np.zeros(plan.workspace_bytes, np.uint8)),
-        record=record,
+        planes=[memory.put(plane) for plane in planes], output=result, weights=memory.put(plan.weights)
     )
-    kernels = Kernels(gpu, "camera_preprocess")
-    first = None
-    for _ in range(2):  # the second launch finds the workspace as the first left it, and the totals are the same
-        kernels.launch(plan.kernel, plan.grid, plan.block, parameters, stream)
-        expected = preprocess(CameraFrame(pixel_format, *size, planes), output, mode=mode)
-        found = memory.get(result, plan.output_shape, np.float32)
-        assert np.max(np.abs(found - expected)) <= 1.0
-        totals = totals_of_record(memory.get(record, RECORD_WORDS, np.uint64))
-        assert first in (None, totals)
-        first = totals
+    Kernels(gpu, "camera_preprocess").launch(plan.kernel, plan.grid, plan.block, parameters, stream)
+    expected = preprocess(CameraFrame(pixel_format, *size, planes), output, mode=mode)
+    assert np.max(np.abs(memory.get(result, plan.output_shape, np.float32) - expected)) <= 1e-2
 
 
 @pytest.mark.parametrize("dtype", sorted(ELEMENT_SIZES))

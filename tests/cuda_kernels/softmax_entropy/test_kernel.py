@@ -1,4 +1,4 @@
-"""softmax_entropy/kernel.cu, run on the host: the kernel's own source against reference.py, in every shape and alignment."""
+"""softmax_entropy/kernel.cu, run on the host, against reference.py: every shape and alignment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launch plans of softmax_entropy/kernel.cu: the impossible is refused before any launch, and every plan has its kernel."""
+"""Launch plans of softmax_entropy/kernel.cu: wrong arguments are refused, and the kernel of every plan exists."""
 
 from __future__ import annotations
 
