@@ -122,7 +122,7 @@ class Board:
         self._about = {
             "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
             "model": session.bundle.name,
-            "engine": f"{session.backend.engine}, {session.precision}",
+            "engine": f"{session.scorer.backend.engine}, {session.precision}",
             "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
             "regions": [roi.name for roi in rois],
             "whole": all(roi.is_whole for roi in rois),

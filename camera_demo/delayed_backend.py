@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol, cast
 
-from framegate.runtime.backends.base import Backend, RecoverableBackend, StartedBackend
-from framegate.runtime.scores import Tensor
-
-
-class _Gpu(Backend, StartedBackend, RecoverableBackend, Protocol):
-    pass
+from framegate.runtime.backends.base import Backend
+from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.scores import FrameScores, Tensor
+from framegate.runtime.verdict import BGR, Image
 
 
 class DelayedBackend:
-    """Another backend, whose calls can be delayed while it runs. Make one with `delayed`.
+    """Another backend, whose calls can be delayed while it runs; see `framegate.runtime.backends.base.Backend`.
 
     Args:
         backend: Does the work; bound already.
@@ -31,61 +28,51 @@ class DelayedBackend:
         self.delay_s = 0.0
 
     @property
+    def takes_frames(self) -> bool:
+        """See `Backend.takes_frames`."""
+        return self._backend.takes_frames
+
+    @property
+    def fault(self) -> str:
+        """See `Backend.fault`."""
+        return self._backend.fault
+
+    @property
     def pooled(self) -> Tensor | None:
         """See `Backend.pooled`."""
         return self._backend.pooled
 
-    @pooled.setter
-    def pooled(self, value: Tensor | None) -> None:
-        self._backend.pooled = value
+    @property
+    def scores(self) -> FrameScores | None:
+        """See `Backend.scores`."""
+        return self._backend.scores
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
         self._backend.bind(tensor)
 
-    def infer(self) -> Tensor:
-        """See `Backend.infer`; later by `delay_s`."""
-        self.wait()
-        return self._backend.infer()
+    def bind_frames(
+        self,
+        spec: PreprocessSpec,
+        width: int,
+        height: int,
+        temperature: float,
+        threshold: float,
+        pixel_format: str = BGR,
+    ) -> None:
+        """See `Backend.bind_frames`."""
+        self._backend.bind_frames(spec, width, height, temperature, threshold, pixel_format)
 
-    def wait(self) -> None:
-        """Let the delay pass."""
-        if self.delay_s > 0:
-            time.sleep(self.delay_s)
-
-
-class DelayedGpu(DelayedBackend):
-    """The same of a backend that computes in two steps and can be started again: the demo is no other product."""
-
-    def __init__(self, backend: _Gpu) -> None:
-        super().__init__(backend)
-        self._gpu = backend
-
-    @property
-    def fault(self) -> str:
-        """See `RecoverableBackend`."""
-        return self._gpu.fault
-
-    @fault.setter
-    def fault(self, value: str) -> None:
-        self._gpu.fault = value
-
-    def reinitialise(self) -> None:
-        """See `RecoverableBackend.reinitialise`."""
-        self._gpu.reinitialise()
-
-    def start(self) -> None:
-        """See `StartedBackend.start`."""
-        self._gpu.start()
+    def start(self, frame: Image | None = None) -> None:
+        """See `Backend.start`."""
+        self._backend.start(frame)
 
     def finish(self) -> Tensor:
-        """See `StartedBackend.finish`; later by `delay_s`."""
-        self.wait()
-        return self._gpu.finish()
+        """See `Backend.finish`; later by `delay_s`."""
+        if self.delay_s > 0:
+            time.sleep(self.delay_s)
+        return self._backend.finish()
 
-
-def delayed(backend: Backend) -> DelayedBackend:
-    """The backend with a delay, and with everything else that the session asks it for."""
-    if isinstance(backend, StartedBackend) and isinstance(backend, RecoverableBackend):
-        return DelayedGpu(cast("_Gpu", backend))
-    return DelayedBackend(backend)
+    def reinitialise(self) -> None:
+        """See `Backend.reinitialise`."""
+        self._backend.reinitialise()

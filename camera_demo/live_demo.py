@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from framegate.camera_demo.board import Board
-from framegate.camera_demo.delayed_backend import delayed
+from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.picture import is_fresh, message
@@ -66,7 +66,7 @@ class LiveDemo:
         self._host = host
         self.is_private = is_loopback(host)
         self._token = None if self.is_private else secrets.token_urlsafe(16)
-        backend = session.backend = delayed(session.backend)
+        backend = session.scorer.backend = DelayedBackend(session.scorer.backend)
         panel = FaultPanel(fault_kinds())
         panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * deadline_ms / 1e3 if on else 0.0)
         with ExitStack() as stack:

@@ -27,7 +27,7 @@ def is_fresh(result: FrameResult) -> bool:
     Where showing takes longer than a frame lasts, results queue up before whoever shows them. Those that waited long
     are left out, so that what is seen is less, not old.
     """
-    return time.monotonic_ns() - result.predictions[-1].published_ns < _FRESH_NS
+    return time.monotonic_ns() - result.predictions[-1].decided_ns < _FRESH_NS
 
 
 def thumbnail(image: Image | None, roi: Roi) -> bytes:

@@ -1,11 +1,15 @@
-"""The verdicts on one frame: what the camera check, the network and the policy say, put together."""
+"""The verdicts on one frame: what the camera check, the network and the policy say, put together.
+
+`FrameJudge.judge` is the way of a frame, to be read downwards.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,7 +17,7 @@ import numpy as np
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BackendError
-from framegate.runtime.health.check import NOTHING, CameraHealth, Findings, unusable
+from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
@@ -21,10 +25,29 @@ from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
 from framegate.runtime.scores import not_finite
-from framegate.runtime.stage_clock import POLICY, SCORES, StageClock
-from framegate.runtime.verdict import BGR, NV12, Frame, Image, Prediction, Reason
+from framegate.runtime.stage_clock import HEALTH, POLICY, PREPROCESS, StageClock
+from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Frame, Image, Prediction, Reason
 
-_NONE: Mapping[str, float] = {}
+_NO_VALUES: Mapping[str, float] = {}
+_NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
+
+
+class _Judged(NamedTuple):
+    """What was decided about one region, before its age is known.
+
+    Attributes:
+        findings: Every reason to reject it but its age.
+        detail: A sentence for people about what was found on this frame.
+        scored: What the network said; `_NOT_SCORED` if it said nothing.
+        score: The calibrated score, NaN without one.
+        candidate: The most probable label, empty without one.
+    """
+
+    findings: Findings
+    detail: str
+    scored: Scored
+    score: float
+    candidate: str
 
 
 class FrameJudge:
@@ -66,44 +89,51 @@ class FrameJudge:
             frame: The frame; ``health`` must be the one of its stream.
             rois: Regions to classify.
             health: Camera health of the stream, with its memory of recent frames (`Session.camera_health`).
-            deadline_ns: Older verdicts are LATE; None sets no deadline.
+            deadline_ns: Frames that are older when the last region is decided are LATE, in all regions, because no
+                verdict is handed over before the last one; None sets no deadline.
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         stages = self.stages
         if stages is not None:
             stages.begin(frame.captured_ns)
-        found: Findings | None = None
-
-        def look() -> Findings:
-            nonlocal found
-            if found is None:
-                found = health.inspect(frame.image, frame.pixel_format)
-            return found
-
-        shown: Frame | None = None
-        refused = health.admit(frame.image, frame.pixel_format)
-        if refused[0]:
-            found = refused
-        else:
-            try:
-                shown = self._readable(frame, rois)
-            except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
-                found = (Reason.BAD_INPUT,), f"the frame cannot be converted: {error}"
-        policies: tuple[StreamPolicy | None, ...] = streams or (None,) * len(rois)
+        camera = health.admit(frame.image, frame.pixel_format)
+        shown, unreadable = (None, NO_FINDINGS) if camera else self._readable(frame, rois)
+        camera = camera or unreadable
+        inspected = shown is None  # a frame that no network is shown is not looked at either
+        judged = []
+        for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
+            failed = NO_FINDINGS if shown is None else self._start(shown, roi)
+            if stages is not None:
+                stages.mark(PREPROCESS)
+            if not inspected:  # once a frame; a GPU computes meanwhile, and a CPU has just brought the pixels nearer
+                camera, inspected = health.inspect(frame.image, frame.pixel_format), True
+                if stages is not None:
+                    stages.mark(HEALTH)
+            scored = None
+            if shown is not None and not failed:
+                scored, failed = self._finish()
+            judged.append(self._decide({**camera, **failed}, scored, policy, frame.captured_ns))
+            if stages is not None:
+                stages.mark(POLICY)
+        decided_ns = time.monotonic_ns()
+        late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         predictions = tuple(
-            self._judge_region(frame, shown, roi, look, deadline_ns, policy)
-            for roi, policy in zip(rois, policies, strict=True)
+            self._prediction(frame, roi, one, late, decided_ns) for roi, one in zip(rois, judged, strict=True)
         )
         if stages is not None:
+            stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
         return predictions
 
-    def _readable(self, frame: Frame, rois: tuple[Roi, ...]) -> Frame:
-        """The frame as the preprocessing takes it."""
-        if frame.pixel_format != BGR and not (self._scorer.takes_nv12 and all(roi.is_whole for roi in rois)):
-            frame = to_bgr(frame, self._converted)
-            self._converted = frame.image
-        return self._with_three_channels(frame) if self._grey else frame
+    def _readable(self, frame: Frame, rois: tuple[Roi, ...]) -> tuple[Frame | None, Findings]:
+        """The frame as the preprocessing takes it; None, and why, if it cannot be converted."""
+        try:
+            if frame.pixel_format != BGR and not (self._scorer.takes_nv12 and all(roi.is_whole for roi in rois)):
+                frame = to_bgr(frame, self._converted)
+                self._converted = frame.image
+            return (self._with_three_channels(frame) if self._grey else frame), NO_FINDINGS
+        except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
+            return None, {Reason.BAD_INPUT: f"the frame cannot be converted: {error}"}
 
     def _with_three_channels(self, frame: Frame) -> Frame:
         """A grey frame as BGR with equal channels; any other one as it is."""
@@ -113,81 +143,70 @@ class FrameJudge:
         self._coloured = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR, dst=self._coloured)
         return replace(frame, image=self._coloured)
 
-    def _crop(self, frame: Frame, roi: Roi) -> tuple[Image | None, str]:
-        """The region's pixels, and why they cannot be classified."""
-        if frame.pixel_format == NV12:  # only whole ones come this far, and the camera check has seen them
-            return frame.image, ""
-        crop = roi.crop(frame.image)
-        return crop, f"region {roi.name!r} reaches outside the frame" if crop is None else unusable(crop, self._depth)
-
-    def _score(self, frame: Frame, roi: Roi, look: Callable[[], Findings]) -> tuple[Scored | None, Findings]:
-        """What the network says about a region, or why it says nothing."""
+    def _start(self, frame: Frame, roi: Roi) -> Findings:
+        """Start the network on a region; empty, or why it cannot be."""
         try:
-            crop, problem = self._crop(frame, roi)
-            if problem or crop is None:
-                return None, ((Reason.BAD_INPUT,), problem)
-            return self._scorer(crop, frame.pixel_format, look, self.stages), ((), "")
-        except BackendError as error:
-            return None, ((Reason.BACKEND_FAULT,), str(error))
+            # NV12 comes this far only as whole frames, which `CameraHealth.admit` has accepted.
+            crop = frame.image if frame.pixel_format == NV12 else roi.crop(frame.image)
+            if crop is None:
+                return {Reason.BAD_INPUT: f"region {roi.name!r} reaches outside the frame"}
+            if frame.pixel_format == BGR and (problem := unusable(crop, self._depth)):
+                return {Reason.BAD_INPUT: problem}
+            self._scorer.start(crop, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
-            return None, ((Reason.BACKEND_FAULT,), f"{type(error).__name__}: {error}")
+            return _fault(error)
+        return NO_FINDINGS
 
-    def _judge_region(
-        self,
-        frame: Frame,
-        shown: Frame | None,
-        roi: Roi,
-        look: Callable[[], Findings],
-        deadline_ns: int | None,
-        policy: StreamPolicy | None,
-    ) -> Prediction:
-        """The verdict on one region.
+    def _finish(self) -> tuple[Scored | None, Findings]:
+        """What the network says about the region that was started; None, and why, if it says nothing."""
+        try:
+            return self._scorer.finish(self.stages), NO_FINDINGS
+        except Exception as error:  # noqa: BLE001 - see `_start`
+            return None, _fault(error)
 
-        Args:
-            frame: As it came.
-            shown: As the network takes it; None if it must not see it.
-            roi: The region.
-            look: The camera check of the whole frame, which is done once.
-            deadline_ns: See `judge`.
-            policy: Of the region's stream.
-        """
-        scored, (failed, problem) = (None, NOTHING) if shown is None else self._score(shown, roi, look)
-        found, detail = look()
-        stages = self.stages
-        if stages is not None:
-            stages.mark(SCORES)
-        reasons, detail = found + failed, problem or detail
-        scores, signals, engine_ns = scored or (not_finite(), _NONE, 0)
-        score, candidate = math.nan, ""
-        values: Mapping[str, float] = _NONE
+    def _decide(
+        self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, captured_ns: int
+    ) -> _Judged:
+        """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
+        score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
+            scores, signals = scored.scores, scored.signals
             values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
             score = values.get(self._score_name, math.nan)
-            shifted, why = judge_limits(values, self._limits)
-            reasons += judge_score(score, scores.finite, self._calibration) + shifted
-            detail = detail or why
+            findings = {
+                **findings,
+                **judge_score(score, scores.finite, self._calibration),
+                **judge_limits(values, self._limits),
+            }
             candidate = self._labels[scores.argmax] if scores.finite else ""
-        elif not reasons:
-            raise AssertionError("no scores and no reason")  # pragma: no cover - the branches above exclude it
+        elif not findings:
+            raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
+        detail = "; ".join(filter(None, findings.values()))
         if policy is not None:
-            reasons = policy.decide(reasons, values, score, frame.captured_ns)
-        published_ns = time.monotonic_ns()
-        if stages is not None:
-            stages.mark(POLICY, published_ns)
+            findings = policy.decide(findings, values, score, captured_ns)
+        return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate)
+
+    def _prediction(self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int) -> Prediction:
+        scores = judged.scored.scores
         return Prediction(
             frame_id=frame.frame_id,
             stream=roi.name,
-            reasons=reasons + judge_age(published_ns - frame.captured_ns, deadline_ns),
-            candidate=candidate,
+            reasons=(*judged.findings, *late),
+            candidate=judged.candidate,
             confidence=scores.max_probability,
             entropy=scores.entropy,
             margin=scores.margin,
             energy=scores.energy,
-            score=score,
+            score=judged.score,
             threshold=self._threshold,
             captured_ns=frame.captured_ns,
-            published_ns=published_ns,
-            engine_ns=engine_ns,
-            detail=detail,
-            signals=signals,
+            decided_ns=decided_ns,
+            engine_ns=judged.scored.engine_ns,
+            detail=judged.detail,
+            signals=judged.scored.signals,
         )
+
+
+def _fault(error: Exception) -> Findings:
+    """An engine's error as a reason."""
+    return {Reason.BACKEND_FAULT: str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"}

@@ -183,9 +183,11 @@ class Pipeline:
                     self._reset_drift.clear()
                     for policy in self._streams:
                         policy.reset()
-                if self._keep and not self._session.takes_nv12:
+                if self._keep and not self._session.scorer.takes_nv12:
                     frame = _viewable(frame)  # converted here, once, for the network and for people
-                predictions = self._session.judge(frame, self._rois, self._health, self._deadline_ns, self._streams)
+                predictions = self._session.frame_judge.judge(
+                    frame, self._rois, self._health, self._deadline_ns, self._streams
+                )
                 result = FrameResult(predictions, _viewable(frame).image if self._keep else None, frame.name)
                 # Counted only if it can be read: after stop() the statistics and the read verdicts agree.
                 if not self._results.put(result):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from framegate.runtime.backends.base import Backend, RecoverableBackend
+from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
@@ -14,10 +14,8 @@ from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.policy.stream import Policy, StreamPolicy
-from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
-from framegate.runtime.stage_clock import StageClock
 from framegate.runtime.verdict import Frame, Image, Prediction
 
 
@@ -26,15 +24,12 @@ class Session:
 
     Attributes:
         bundle: The opened bundle.
-        backend: The engine, bound to this session's input buffer.
         precision: Which model of the bundle runs.
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
-        preprocessor: Turns crops into the engine's input.
-        judge: Judges every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`.
-        scorer: Turns regions into scores.
+        scorer: Turns regions into scores; it has the engine.
+        frame_judge: Judges every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
-        stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
     """
 
     def __init__(
@@ -53,8 +48,7 @@ class Session:
         self.precision = precision
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
-        self._judge = FrameJudge(bundle, self.scorer, calibration)
-        self.judge = self._judge.judge
+        self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
         self._may_recover = True
         self.health_thresholds = health or HealthThresholds()
         self._health = self.camera_health(fixed_size=camera)
@@ -115,35 +109,13 @@ class Session:
             to_stderr(f"framegate: {session.describe()}")
         return session
 
-    @property
-    def backend(self) -> Backend:
-        """The engine. One that is put in its place must be bound to `preprocessor`'s tensor."""
-        return self.scorer.backend
-
-    @backend.setter
-    def backend(self, backend: Backend) -> None:
-        self.scorer.backend = backend
-
-    @property
-    def stages(self) -> StageClock | None:
-        """Set to a clock, it learns how long each stage of every frame took; None costs nothing."""
-        return self._judge.stages
-
-    @stages.setter
-    def stages(self, clock: StageClock | None) -> None:
-        self._judge.stages = clock
-
-    @property
-    def preprocessor(self) -> Preprocessor:
-        """Turns crops into the engine's input."""
-        return self.scorer.preprocessor
-
     def describe(self) -> str:
         """Model, engine and promise in one line."""
-        running = f"{self.bundle.name} on {self.backend.engine}, {self.precision}"
+        engine = self.scorer.backend.engine
+        running = f"{self.bundle.name} on {engine}, {self.precision}"
         if self.calibration is None:
             return f"{running}; NOT CALIBRATED: every frame will be rejected"
-        other = "" if self.calibration.engine == self.backend.engine else f"; calibrated on {self.calibration.engine}"
+        other = "" if self.calibration.engine == engine else f"; calibrated on {self.calibration.engine}"
         return f"{running}; {self.calibration.promise()}{other}"
 
     def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
@@ -189,21 +161,15 @@ class Session:
         number = self._frames if frame_id is None else frame_id
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
-        return self.judge(frame, self._whole, self._health, streams=self._streams)[0]
-
-    @property
-    def takes_nv12(self) -> bool:
-        """Whether whole NV12 frames go to the GPU as they are; elsewhere `judge` converts them, once a frame."""
-        return self.scorer.takes_nv12
+        return self.frame_judge.judge(frame, self._whole, self._health, streams=self._streams)[0]
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
 
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
-        backend = self.backend
-        # The quick question first: this is asked after every frame.
-        if not getattr(backend, "fault", "") or not isinstance(backend, RecoverableBackend) or not self._may_recover:
+        backend = self.scorer.backend
+        if not backend.fault or not self._may_recover:
             return
         self._may_recover = False
         to_stderr(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")

@@ -2,7 +2,7 @@
 
 A `Session` with a clock marks the end of each stage; one without pays for a comparison with None. The stages of a
 frame follow each other without gaps, so they add up to what they cover: for one region exactly from capture to the
-verdict (`Prediction.published_ns`).
+verdict (`Prediction.decided_ns`).
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class PipelineStats:
             drifting = Reason.DRIFT in prediction.reasons
             stream.drift_alarms += drifting and not stream.drifting
             stream.drifting = drifting
-            self.latency.add(prediction.published_ns - prediction.captured_ns)
+            self.latency.add(prediction.decided_ns - prediction.captured_ns)
             if prediction.engine_ns:
                 self.engine.add(prediction.engine_ns)
 

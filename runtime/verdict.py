@@ -74,6 +74,12 @@ class Reason(str, enum.Enum):
     __str__ = str.__str__  # the plain word in logs, on every version of Python
 
 
+Findings = Mapping[Reason, str]
+"""Reasons to reject, in the order in which they were found, each with a sentence for people (which may be empty). Empty
+exactly when nothing speaks against the frame."""
+NO_FINDINGS: Findings = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One image from a source.
@@ -110,8 +116,9 @@ class Prediction:
         score: The number that was compared; higher is less trustworthy.
         threshold: Accepted if score <= threshold; NaN if not calibrated.
         captured_ns: Monotonic time of capture.
-        published_ns: Monotonic time when the verdict was ready.
-        engine_ns: Duration of the bare engine call, 0 if it was not called.
+        decided_ns: Monotonic time when all verdicts on the frame were ready.
+        engine_ns: How long the engine's two calls took (start, finish), without what was done between them; 0 if it
+            was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
         signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
     """
@@ -127,7 +134,7 @@ class Prediction:
     score: float
     threshold: float
     captured_ns: int
-    published_ns: int
+    decided_ns: int
     engine_ns: int = 0
     detail: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
@@ -159,7 +166,7 @@ class Prediction:
     @property
     def latency_ms(self) -> float:
         """Capture to verdict in milliseconds."""
-        return (self.published_ns - self.captured_ns) / 1e6
+        return (self.decided_ns - self.captured_ns) / 1e6
 
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values; what is not a finite number becomes null."""
@@ -176,7 +183,7 @@ class Prediction:
             "score": _number(self.score),
             "threshold": _number(self.threshold),
             "captured_ns": self.captured_ns,
-            "published_ns": self.published_ns,
+            "decided_ns": self.decided_ns,
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,

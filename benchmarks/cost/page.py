@@ -83,7 +83,7 @@ class Case:
     def add(self, results: list[FrameResult], usage: Usage) -> None:
         """Count the frames of a turn."""
         for result in results:
-            self.verdict_ns.append(max(each.published_ns - each.captured_ns for each in result.predictions))
+            self.verdict_ns.append(max(each.decided_ns - each.captured_ns for each in result.predictions))
             for prediction in result.predictions:
                 self.accepted += prediction.accepted
                 self.reasons.update(reason.value for reason in prediction.reasons)
@@ -244,7 +244,7 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
     record = head(
         WHAT, shlex.join(["python", "-m", "framegate.benchmarks.cost.page", *words]), session.bundle, name
     ) | {
-        "configuration": f"{session.backend.engine}, {session.precision}, {len(REGIONS)} regions",
+        "configuration": f"{session.scorer.backend.engine}, {session.precision}, {len(REGIONS)} regions",
         "series": series_of(cases),
         "left_out": {} if CHROMIUM in cases else {CHROMIUM: "no Chromium is installed"},
         "load": {"average_of_a_minute": os.getloadavg()[0], "note": options.note},

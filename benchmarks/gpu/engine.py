@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
 from framegate.benchmarks.gpu.device import circumstances_of, open_gpu, percentiles
 from framegate.benchmarks.gpu.engine_scores import agree, compare_ways
 from framegate.cuda_kernels.driver.open import CudaError, open_driver
+from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.tensorrt.backend import TensorRtBackend
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.gpu import find_gpu
@@ -104,7 +106,7 @@ def compare(bundle: Bundle, flavour: str, precision: str, images: list[Image], g
     try:
         ours = Session(bundle, backend, precision, calibration, camera=False, gpu_preprocess=gpu_preprocess)
         other = Session.open(bundle, "onnxruntime", precision, camera=False)
-        theirs = Session(bundle, other.backend, precision, calibration, camera=False)
+        theirs = Session(bundle, other.scorer.backend, precision, calibration, camera=False)
         labels = verdicts = accepted = 0
         largest = 0.0
         for image in images:
@@ -181,13 +183,13 @@ def latency(bundle: Bundle, flavour: str, precision: str, count: int, graph: boo
         spec = bundle.preprocess
         backend.bind(np.zeros((1, 3, spec.height, spec.width), np.float32))
         result["captured"] = bool(backend.graph and backend.graph.captured)
-        result["tensor_to_logits_us"] = microseconds(backend.infer, count)
+        result["tensor_to_logits_us"] = microseconds(partial(infer, backend), count)
         frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         backend.bind_frames(spec, 1280, 720, 1.0, 0.5)
 
         def whole() -> None:
-            backend.submit(frame)
-            backend.result()
+            backend.start(frame)
+            backend.finish()
 
         result["frame_1280x720_to_scores_us"] = microseconds(whole, count)
     finally:
@@ -226,7 +228,7 @@ def latency_with_taps(bundle: Bundle, flavour: str, precision: str, count: int) 
             spec = bundle.preprocess
             noise = np.random.default_rng(0).standard_normal((1, 3, spec.height, spec.width)).astype(np.float32)
             backend.bind(noise)
-            backend.infer()
+            infer(backend)
             result["nats"] = {name: round(value, 4) for name, value in backend.tap_entropies.items()}
         finally:
             backend.close()

@@ -109,8 +109,10 @@ def _judge(
         raise BackendError(f"{backend.name}: the engine that was just built is not the one that was opened")
     rows, differences = [], []
     for turn, image in enumerate(images):
-        backend.submit(cv2.resize(image, (_SIDE, _SIDE)))
-        found = backend.result()
+        backend.start(cv2.resize(image, (_SIDE, _SIDE)))
+        backend.finish()
+        found = backend.scores
+        assert found is not None
         row = np.array([found.max_probability, found.entropy, found.margin, found.energy], np.float64)
         logits = backend.graph.slots[turn % 2].logits[None].astype(np.float64)
         truth = softmax_scores(logits, float(np.float32(temperature)))
@@ -126,7 +128,7 @@ def _time(backend: TensorRtBackend, bundle: Bundle, temperature: float, frames: 
     frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
 
     def whole() -> None:
-        backend.submit(frame)
-        backend.result()
+        backend.start(frame)
+        backend.finish()
 
     return timer(whole, frames)

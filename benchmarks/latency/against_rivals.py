@@ -57,14 +57,16 @@ def pipelines(
     for backend, precision in wanted:
         session = Session.open(bundle, backend, precision, threads)
         stream = BenchStream(session, FrameFeed(images), turns * (BLOCK + SETTLE))
-        found.append(Contender(f"framegate {backend}/{precision}", session.backend.engine, stack.enter_context(stream)))
+        found.append(
+            Contender(f"framegate {backend}/{precision}", session.scorer.backend.engine, stack.enter_context(stream))
+        )
     return found
 
 
 def own_configurations(bundle: Bundle) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """The default first, then every other engine that runs here in every precision; and why others do not run."""
     chosen = Session.open(bundle)
-    first = (chosen.backend.name, chosen.precision)
+    first = (chosen.scorer.backend.name, chosen.precision)
     wanted, left_out = configurations(bundle)
     reasons = {f"framegate {name}": reason for name, reason in left_out.items()}
     return [first, *(one for one in wanted if one != first)], reasons

@@ -154,7 +154,7 @@ def _scenarios(
 ) -> dict[str, Any]:
     # auto as the product means it: with a GPU, the engine that was built and calibrated there.
     chosen = Session.open(bundle, arguments.backend or "auto", arguments.precision, arguments.threads)
-    backend, precision, engine = chosen.backend.name, chosen.precision, chosen.backend.engine
+    backend, precision, engine = chosen.scorer.backend.name, chosen.precision, chosen.scorer.backend.engine
 
     def open_session() -> Session:
         return Session.open(bundle, backend, precision, arguments.threads)

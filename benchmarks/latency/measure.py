@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from framegate.benchmarks.latency.machine import resident_mib
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, Samples, read_frames
-from framegate.runtime.backends.base import Backend
+from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BackendError
@@ -104,7 +104,7 @@ class _Rig:
         capacity: int,
     ) -> None:
         session = Session.open(bundle, backend, precision, threads)
-        self.result = Configuration(backend, precision, session.backend.engine)
+        self.result = Configuration(backend, precision, session.scorer.backend.engine)
         self._preprocess = Preprocessor(bundle.preprocess)
         self._engine: Backend = load_backend(backend, bundle.model_path(precision), threads)
         self._engine.bind(self._preprocess.tensor)
@@ -116,7 +116,7 @@ class _Rig:
     def bare(self, image: Image) -> int:
         started = time.perf_counter_ns()
         self._preprocess(image)
-        self._engine.infer()
+        infer(self._engine)
         return time.perf_counter_ns() - started
 
     def block(self, turn: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.bundle import Bundle
@@ -139,7 +140,7 @@ def tensorrt_rival(bundle: Bundle, precision: str, flavour: str) -> tuple[Rival,
 
     def judge(frame: Image) -> Answer:
         np.copyto(tensor, blob(frame))
-        return softmax_entropy(backend.infer())
+        return softmax_entropy(infer(backend))
 
     return judge, backend.engine
 

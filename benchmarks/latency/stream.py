@@ -132,8 +132,8 @@ class Samples:
         prediction = result.predictions[0]
         self.frame_ids.append(prediction.frame_id)
         self.captured_ns.append(prediction.captured_ns)
-        self.verdict_ns.append(prediction.published_ns - prediction.captured_ns)
-        self.hand_over_ns.append(received_ns - prediction.published_ns)
+        self.verdict_ns.append(prediction.decided_ns - prediction.captured_ns)
+        self.hand_over_ns.append(received_ns - prediction.decided_ns)
         self.engine_ns.append(prediction.engine_ns)
         self.deadline_misses += Reason.LATE in prediction.reasons
         self.accepted += prediction.accepted
@@ -167,7 +167,7 @@ class BenchStream:
     ) -> None:
         self.source = source
         self._feed = source if isinstance(source, FrameFeed) else None
-        self._clock = session.stages = StageClock(capacity)
+        self._clock = session.frame_judge.stages = StageClock(capacity)
         self.pipeline = Pipeline(source, session, deadline_ms=deadline_ms, spin_us=spin_us)
         self._results: Iterator[FrameResult] = self.pipeline.results()
         self._fed = 0

@@ -172,9 +172,9 @@ def decide(side: Side, index: int) -> Decision:
     scores = frame_scores(side.outputs.logits[index : index + 1], side.calibration.temperature)
     signals = {name: float(values[index]) for name, values in side.outputs.signals.items()}
     values = {**scores.values(), **signals}
-    reasons = judge_score(values.get(side.calibration.score, math.nan), scores.finite, side.calibration)
-    reasons += judge_limits(values, [limit for limit in side.calibration.limits if limit.frames == 1])[0]
-    return Decision(scores.argmax, scores, tuple(reason.value for reason in reasons))
+    found = judge_score(values.get(side.calibration.score, math.nan), scores.finite, side.calibration)
+    shifted = judge_limits(values, [limit for limit in side.calibration.limits if limit.frames == 1])
+    return Decision(scores.argmax, scores, tuple(reason.value for reason in {**found, **shifted}))
 
 
 def _tally(side: Side, labels: Labels, decisions: list[Decision]) -> Tally:

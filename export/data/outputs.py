@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Outputs
+from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import POOLED, Monitor
@@ -65,7 +66,7 @@ def backend_outputs(
         outputs[name] = Outputs(logits, signals)
         for k, image in enumerate(images):
             preprocess(image)
-            logits[k] = engine.infer()[0]
+            logits[k] = infer(engine)[0]
             if monitor is not None and engine.pooled is not None:
                 for signal, value in monitor(engine.pooled[0]).items():
                     signals[signal][k] = value

@@ -1,9 +1,10 @@
-"""What every inference engine looks like to the runtime."""
+"""What every inference engine looks like to the runtime: one protocol, and what CPU engines have in common."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
+from framegate.runtime.errors import BackendError
 from framegate.runtime.verdict import BGR
 
 if TYPE_CHECKING:
@@ -13,20 +14,38 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """An engine with one loaded model, bound to one input array.
+    """An engine with one loaded model, bound to one input. Not thread-safe.
+
+    `start` and `finish` are two calls because a GPU computes by itself: what is done between them costs no time.
 
     Attributes:
         name: The backend's name, e.g. ``openvino``.
         engine: Library and version, e.g. ``openvino 2026.4.1``.
         classes: Number of logits per image.
-        pooled: (N, F) float32 second output of a network with a monitor, of the last call; None without one, and
-            before `bind`.
     """
 
     name: str
     engine: str
     classes: int
-    pooled: Tensor | None
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether `bind_frames` works: the camera's pixels go to the engine as they are."""
+
+    @property
+    def fault(self) -> str:
+        """Why it computes nothing any more; empty while all is well."""
+
+    @property
+    def pooled(self) -> Tensor | None:
+        """Second output of a network with a monitor, (N, F) float32, of the last call.
+
+        None without one, and before `bind`.
+        """
+
+    @property
+    def scores(self) -> FrameScores | None:
+        """Scores of the last call if the engine computes them itself (`bind_frames`), else None."""
 
     def bind(self, tensor: Tensor) -> None:
         """Use this C-contiguous float32 array as input of every later call, without copying if possible.
@@ -37,54 +56,60 @@ class Backend(Protocol):
             BackendError: The model does not take this shape.
         """
 
-    def infer(self) -> Tensor:
-        """Run the model on the bound array: logits (N, classes) float32, valid until the next call.
+    def bind_frames(
+        self,
+        spec: PreprocessSpec,
+        width: int,
+        height: int,
+        temperature: float,
+        threshold: float,
+        pixel_format: str = BGR,
+    ) -> None:
+        """Take camera frames of one size from now on: preprocessing and scores are the engine's own work.
+
+        Args:
+            spec: How the bundle wants its input.
+            width: Of the frames, in pixels.
+            height: Of the frames, in pixels.
+            temperature: Of the calibration.
+            threshold: Of the calibration, on the entropy in nats; NaN accepts nothing.
+            pixel_format: BGR for (height, width, 3) uint8 frames, NV12 for (height * 3/2, width) uint8 ones, whose
+                width and height are even.
 
         Raises:
-            BackendError: The engine failed.
+            BackendError: It cannot do what the bundle asks for, or `takes_frames` is False.
         """
 
-
-@runtime_checkable
-class RecoverableBackend(Protocol):
-    """A backend that may fail for good and can be started again.
-
-    Attributes:
-        fault: Why it computes nothing any more; empty while all is well.
-    """
-
-    fault: str
-
-    def reinitialise(self) -> None:
-        """Start again.
-
-        Raises:
-            BackendError: It did not work; the backend stays as it is.
-        """
-
-
-@runtime_checkable
-class StartedBackend(Protocol):
-    """A backend whose `Backend.infer` can be had in two steps, because a GPU computes by itself."""
-
-    def start(self) -> None:
-        """Start on the bound array.
+    def start(self, frame: Image | None = None) -> None:
+        """Start on the bound array, or on this frame after `bind_frames`.
 
         Raises:
             BackendError: The engine failed.
         """
 
     def finish(self) -> Tensor:
-        """Wait for what was started: logits as from `Backend.infer`.
+        """Wait for what was started: logits (N, classes) float32, valid until the next call.
 
         Raises:
             BackendError: The engine failed.
         """
 
+    def reinitialise(self) -> None:
+        """Start again after a `fault`.
 
-@runtime_checkable
-class FrameBackend(Protocol):
-    """A backend that can take the camera's pixels: preprocessing and scores are its own work."""
+        Raises:
+            BackendError: It did not work; the backend stays as it is.
+        """
+
+
+class CpuBackend:
+    """What engines on the CPU have in common: they compute in `finish`, on arrays, and have no fault that stays."""
+
+    name: str
+    engine: str
+    takes_frames = False
+    fault = ""
+    scores: FrameScores | None = None
 
     def bind_frames(
         self,
@@ -95,22 +120,24 @@ class FrameBackend(Protocol):
         threshold: float,
         pixel_format: str = BGR,
     ) -> None:
-        """Take (height, width, 3) uint8 BGR frames, or (height * 3/2, width) uint8 NV12 ones, from now on.
+        """See `Backend.bind_frames`: always refused."""
+        del spec, width, height, temperature, threshold, pixel_format
+        raise BackendError(f"{self.engine} runs on the CPU; it takes tensors, not camera frames")
 
-        Raises:
-            BackendError: It cannot do what the bundle asks for.
-        """
+    def start(self, frame: Image | None = None) -> None:
+        """See `Backend.start`: nothing to do, a CPU computes when it is waited for."""
+        del frame
 
-    def submit(self, frame: Image) -> None:
-        """Start one frame.
+    def reinitialise(self) -> None:
+        """See `Backend.reinitialise`: always refused, since there is no fault to recover from."""
+        raise BackendError(f"{self.engine} has nothing to start again")
 
-        Raises:
-            BackendError: The engine failed.
-        """
 
-    def result(self) -> FrameScores:
-        """Wait for the submitted frame.
+def infer(backend: Backend) -> Tensor:
+    """Logits of the bound array, (N, classes) float32, valid until the next call.
 
-        Raises:
-            BackendError: The engine failed.
-        """
+    Raises:
+        BackendError: The engine failed.
+    """
+    backend.start()
+    return backend.finish()

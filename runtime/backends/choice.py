@@ -76,7 +76,7 @@ class BackendEntry:
 
 BACKENDS: dict[str, BackendEntry] = {
     "tensorrt": BackendEntry("framegate.runtime.backends.tensorrt.backend", "tensorrt", "fp16", gpu=True),
-    "tensorrt-rtx": BackendEntry("framegate.runtime.backends.tensorrt.backend_rtx", "tensorrt_rtx", "fp16", gpu=True),
+    "tensorrt-rtx": BackendEntry("framegate.runtime.backends.tensorrt.backend", "tensorrt_rtx", "fp16", gpu=True),
     "openvino": BackendEntry("framegate.runtime.backends.openvino_cpu", "openvino", "int8"),
     "onnxruntime": BackendEntry("framegate.runtime.backends.onnxruntime_cpu", "onnxruntime", "fp32"),
 }
@@ -138,5 +138,5 @@ def load_backend(name: str, model: Path, threads: int | None = None) -> Backend:
         module = importlib.import_module(BACKENDS[name].module)
     except ImportError as error:
         raise BackendError(f"backend {name!r}: its library cannot be imported ({error})") from error
-    backend: Backend = module.load(model, threads)
+    backend: Backend = module.load(name, model, threads)
     return backend

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(CpuBackend):
     """See `framegate.runtime.backends.base.Backend`."""
 
     name = "onnxruntime"
@@ -51,10 +52,10 @@ class OnnxRuntimeBackend:
         self._output, self.pooled = found[0], (found[1] if len(found) > 1 else None)
         self._binding = binding
 
-    def infer(self) -> Tensor:
-        """See `Backend.infer`."""
+    def finish(self) -> Tensor:
+        """See `Backend.finish`."""
         if self._binding is None:
-            raise BackendError("onnxruntime: bind an input before infer")
+            raise BackendError("onnxruntime: bind an input first")
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
@@ -67,6 +68,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load(model: Path, threads: int | None) -> OnnxRuntimeBackend:
-    """Entry point of the table in `framegate.runtime.backends.base`."""
+def load(name: str, model: Path, threads: int | None) -> OnnxRuntimeBackend:
+    """Entry point of the table in `framegate.runtime.backends.choice`."""
+    del name
     return OnnxRuntimeBackend(model, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
@@ -21,7 +22,7 @@ by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(CpuBackend):
     """See `framegate.runtime.backends.base.Backend`.
 
     Args:
@@ -70,10 +71,10 @@ class OpenVinoBackend:
         request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
         return request
 
-    def infer(self) -> Tensor:
-        """See `Backend.infer`."""
+    def finish(self) -> Tensor:
+        """See `Backend.finish`."""
         if self._request is None:
-            raise BackendError("openvino: bind an input before infer")
+            raise BackendError("openvino: bind an input first")
         try:
             self._request.infer()
         except RuntimeError as error:
@@ -97,6 +98,7 @@ def _first_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def load(model: Path, threads: int | None) -> OpenVinoBackend:
-    """Entry point of the table in `framegate.runtime.backends.base`."""
+def load(name: str, model: Path, threads: int | None) -> OpenVinoBackend:
+    """Entry point of the table in `framegate.runtime.backends.choice`."""
+    del name
     return OpenVinoBackend(model, threads)

@@ -16,16 +16,13 @@ from framegate.runtime.health.learning import Learner
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.health.volume import VolumeHealth
 from framegate.runtime.pixel_format import nv12_problem, nv12_rows
-from framegate.runtime.verdict import BGR, NV12, Image, Reason
+from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Image, Reason
 
 MIN_SIDE = 16
 """Smaller regions (pixels) carry too little to classify."""
 ROWS = 32
 MAX_STEP = 32
 """Every so many rows of a frame are looked at that there are about 32, at most every 32nd."""
-Findings = tuple[tuple[Reason, ...], str]
-"""Reasons to reject a frame whatever the network says, and a sentence for people."""
-NOTHING: Findings = (), ""
 SMALL = 120
 """Of images with a shorter side (pixels) only light and exact repetition are judged: they have too few blocks."""
 
@@ -110,7 +107,7 @@ class CameraHealth:
     def check(self, image: Image, pixel_format: str = BGR) -> Findings:
         """`admit`, and `inspect` where nothing speaks against it."""
         refused = self.admit(image, pixel_format)
-        return refused if refused[0] else self.inspect(image, pixel_format)
+        return refused or self.inspect(image, pixel_format)
 
     def admit(self, image: Image, pixel_format: str = BGR) -> Findings:
         """Reasons not even to show this frame to a network: its format and size.
@@ -122,7 +119,7 @@ class CameraHealth:
         try:
             return self._refuse(image, pixel_format)
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
-            return (Reason.BAD_INPUT,), f"health check failed: {error}"
+            return {Reason.BAD_INPUT: f"health check failed: {error}"}
 
     def inspect(self, image: Image, pixel_format: str = BGR) -> Findings:
         """Reasons to reject an admitted frame for what it shows. It takes longer, and no network need wait for it.
@@ -134,7 +131,7 @@ class CameraHealth:
         try:
             return self._inspect(image, pixel_format)
         except Exception as error:  # noqa: BLE001 - see `admit`
-            return (Reason.BAD_INPUT,), f"health check failed: {error}"
+            return {Reason.BAD_INPUT: f"health check failed: {error}"}
 
     def _refuse(self, image: Image, pixel_format: str) -> Findings:
         if pixel_format == NV12:
@@ -144,7 +141,7 @@ class CameraHealth:
         else:
             problem = unusable(_coloured(image) if self._grey else image)
         if problem:
-            return (Reason.BAD_INPUT,), problem
+            return {Reason.BAD_INPUT: problem}
         height, width = image.shape[:2]
         if pixel_format == NV12:
             height = height * 2 // 3
@@ -152,14 +149,14 @@ class CameraHealth:
             if self._expected is None:
                 self._expected = (width, height)
             elif (width, height) != self._expected:
-                return (Reason.WRONG_SIZE,), f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"
-        return NOTHING
+                return {Reason.WRONG_SIZE: f"{width}x{height}, the stream is {self._expected[0]}x{self._expected[1]}"}
+        return NO_FINDINGS
 
     def _inspect(self, image: Image, pixel_format: str) -> Findings:
         height, width = image.shape[:2]
         if self._volumes is not None:
             whole = image if pixel_format == BGR else cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12)
-            return self._volumes.check(whole), ""
+            return self._volumes.check(whole)
         if pixel_format == NV12:
             height = height * 2 // 3
         step = max(1, min(MAX_STEP, height // ROWS))
@@ -181,4 +178,4 @@ class CameraHealth:
             if not found:
                 self._recent.learn()
                 self._learner.learn(content)
-        return tuple(found), "; ".join(filter(None, found.values()))
+        return found

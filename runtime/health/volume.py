@@ -7,7 +7,7 @@ import numpy as np
 
 from framegate.runtime.health.frozen import HISTORY
 from framegate.runtime.health.thresholds import HealthThresholds
-from framegate.runtime.verdict import Image, Reason
+from framegate.runtime.verdict import Findings, Image, Reason
 
 _NEVER = (-1.0, -1.0)  # no pixels have a negative mean
 
@@ -27,7 +27,7 @@ class VolumeHealth:
         self._moments: list[tuple[float, float]] = []
         self._slot = 0
 
-    def check(self, image: Image) -> tuple[Reason, ...]:
+    def check(self, image: Image) -> Findings:
         """Reasons to reject this volume: BLACK, FROZEN."""
         if not self._ring or self._ring[0].shape != image.shape:
             self._ring = [np.empty(image.shape, np.uint8) for _ in range(HISTORY + 1)]
@@ -39,14 +39,14 @@ class VolumeHealth:
         values = self._ring[self._slot].reshape(1, -1)
         mean, std = cv2.meanStdDev(values)
         moments = float(mean[0, 0]), float(std[0, 0])
-        reasons: tuple[Reason, ...] = ()
+        found: dict[Reason, str] = {}
         if not (moments[0] > self._limits.black_mean or moments[1] > self._limits.black_std):
-            reasons += (Reason.BLACK,)
+            found[Reason.BLACK] = ""
         # Equal pixels have equal moments, so only slots with the same ones need the comparison.
         if self._compare and any(
             known == moments and cv2.norm(past.reshape(1, -1), values, cv2.NORM_INF) == 0
             for known, past in zip(self._moments, self._ring, strict=True)
         ):
-            reasons += (Reason.FROZEN,)
+            found[Reason.FROZEN] = ""
         self._moments[self._slot] = moments
-        return reasons
+        return found

@@ -6,30 +6,29 @@ import math
 from collections.abc import Iterable, Mapping
 
 from framegate.runtime.calibration import Calibration, Limit
-from framegate.runtime.verdict import Reason
+from framegate.runtime.verdict import NO_FINDINGS, Findings, Reason
 
 
-def judge_score(score: float, finite: bool, calibration: Calibration | None) -> tuple[Reason, ...]:
-    """Reasons that follow from the network's output; empty exactly when it may be used.
+def judge_score(score: float, finite: bool, calibration: Calibration | None) -> Findings:
+    """What speaks against the network's output; empty exactly when it may be used.
 
     Args:
         score: Higher is less trustworthy; may be NaN.
         finite: False if the network's output held NaN or +inf, or nothing but -inf.
         calibration: None if no threshold was calibrated for this backend and precision.
     """
-    reasons: tuple[Reason, ...] = ()
+    found: dict[Reason, str] = {}
     if not finite:
-        reasons += (Reason.NOT_FINITE,)
+        found[Reason.NOT_FINITE] = ""
     if calibration is None:
-        return (*reasons, Reason.NOT_CALIBRATED)
+        found[Reason.NOT_CALIBRATED] = ""
     # Written so that NaN fails: only a true comparison accepts.
-    trusted = finite and math.isfinite(score) and score <= calibration.threshold
-    if not trusted and not reasons:
-        reasons += (Reason.HIGH_SCORE,)
-    return reasons
+    elif not (finite and math.isfinite(score) and score <= calibration.threshold) and not found:
+        found[Reason.HIGH_SCORE] = ""
+    return found
 
 
-def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> tuple[tuple[Reason, ...], str]:
+def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> Findings:
     """ACTIVATION_SHIFT if a signal of this frame lies outside its range, and which one, for people.
 
     Args:
@@ -41,12 +40,12 @@ def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> tuple[
         if not limit.holds(value):
             low = "-inf" if limit.low is None else f"{limit.low:.4g}"
             high = "inf" if limit.high is None else f"{limit.high:.4g}"
-            return (Reason.ACTIVATION_SHIFT,), f"{limit.signal} is {value:.4g}, calibrated {low} to {high}"
-    return (), ""
+            return {Reason.ACTIVATION_SHIFT: f"{limit.signal} is {value:.4g}, calibrated {low} to {high}"}
+    return NO_FINDINGS
 
 
-def judge_age(age_ns: int, deadline_ns: int | None) -> tuple[Reason, ...]:
+def judge_age(age_ns: int, deadline_ns: int | None) -> Findings:
     """LATE if the frame is older than the deadline when its verdict is ready, or comes from the future."""
     if deadline_ns is None or 0 <= age_ns <= deadline_ns:
-        return ()
-    return (Reason.LATE,)
+        return NO_FINDINGS
+    return {Reason.LATE: ""}

@@ -17,7 +17,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import BLIND, Debounce, Debouncer, check_rule
 from framegate.runtime.policy.drift import DriftAlarm
 from framegate.runtime.policy.window import Windows
-from framegate.runtime.verdict import Reason
+from framegate.runtime.verdict import Findings, Reason
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ class StreamPolicy:
 
     def decide(
         self,
-        reasons: tuple[Reason, ...],
+        findings: Findings,
         values: Mapping[str, float],
         score: float,
         captured_ns: int,
         now_ns: int | None = None,
-    ) -> tuple[Reason, ...]:
+    ) -> Findings:
         """The reasons that count for a frame; empty exactly when it may be used.
 
         Args:
-            reasons: What this frame alone was rejected for.
+            findings: What this frame alone was rejected for.
             values: Signal -> value; empty if the network gave no output.
             score: The calibrated score, NaN if there is none.
             captured_ns: Monotonic time of capture in ns.
             now_ns: The present on the same clock; None asks the clock.
         """
-        alone = reasons
-        reasons += self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns)
+        alone = tuple(findings)
+        reasons = alone + self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns)
         shows_scene = bool(values) and BLIND.isdisjoint(reasons)
         if self._windows is not None and values and (shows_scene or Reason.NOT_FINITE in reasons):
             within = self._windows.hold(values)
@@ -100,7 +100,8 @@ class StreamPolicy:
             if self.drift.saw(alone, score) if fresh and values else self.drift.alarm:
                 reasons += (Reason.DRIFT,)
         # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
-        return self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
+        decided = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
+        return {reason: findings.get(reason, "") for reason in decided}
 
     def reset(self) -> None:
         """End a drift alarm and forget its evidence, after the camera or its scene was changed on purpose."""

@@ -9,13 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from framegate.camera_demo.delayed_backend import DelayedBackend, delayed
+from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import SHIFTS, LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
 from framegate.camera_demo.switched_source import SwitchedSource
-from framegate.runtime.backends.base import RecoverableBackend, StartedBackend
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.faults.inject import fault_kinds
 from framegate.runtime.health.check import CameraHealth
@@ -160,8 +159,8 @@ def test_buttons_switch_and_one_fault_replaces_another():
 def test_a_delayed_engine_gives_the_same_later(tiny_bundle, coloured):
     session = Session.open(tiny_bundle, "onnxruntime", camera=False)
     plain = session.infer(coloured((200, 20, 20)))
-    delayed = DelayedBackend(session.backend)
-    session.backend = delayed
+    delayed = DelayedBackend(session.scorer.backend)
+    session.scorer.backend = delayed
     delayed.delay_s = 0.05
     later = session.infer(coloured((200, 20, 20)))
     assert (later.candidate, later.confidence) == (plain.candidate, plain.confidence)
@@ -180,7 +179,7 @@ def test_the_looped_clip_never_repeats_itself_to_the_health_check():
             assert frame is not None
             if frame.frame_id % 5 == 0:
                 seen += 1
-                assert health.check(frame.image)[0] == ()
+                assert tuple(health.check(frame.image)) == ()
     finally:
         clip.close()
     assert len(set(SHIFTS)) == len(SHIFTS)
@@ -236,7 +235,7 @@ def test_an_attack_changes_the_label_of_the_shipped_bundle():
 
 def test_a_delayed_gpu_is_still_a_gpu(monkeypatch):
     class Gpu:
-        name, engine, classes, pooled, fault = "gpu", "gpu 1", 3, None, ""
+        name, engine, classes, pooled, scores, fault, takes_frames = "gpu", "gpu 1", 3, None, None, "", True
 
         def __init__(self):
             self.done = []
@@ -244,28 +243,30 @@ def test_a_delayed_gpu_is_still_a_gpu(monkeypatch):
         def bind(self, tensor):
             self.done.append("bind")
 
-        def infer(self):
-            self.done.append("infer")
+        def bind_frames(self, *_):
+            self.done.append("bind_frames")
 
-        def start(self):
+        def start(self, frame=None):
             self.done.append("start")
 
         def finish(self):
             self.done.append("finish")
+            self.pooled = np.ones((1, 2), np.float32)
             return np.zeros((1, 3), np.float32)
 
         def reinitialise(self):
             self.fault = ""
 
     gpu = Gpu()
-    slow = delayed(gpu)
-    assert isinstance(slow, StartedBackend)
-    assert isinstance(slow, RecoverableBackend)
+    slow = DelayedBackend(gpu)
     slow.delay_s = 0.05
     monkeypatch.setattr("framegate.camera_demo.delayed_backend.time.sleep", gpu.done.append)
+    assert slow.takes_frames
+    slow.bind_frames(None, 64, 48, 1.0, 0.5)
     slow.start()
     slow.finish()
-    assert gpu.done == ["start", 0.05, "finish"]
+    assert gpu.done == ["bind_frames", "start", 0.05, "finish"]
+    assert slow.pooled is gpu.pooled
     gpu.fault = "broken"
     assert slow.fault == "broken"
     slow.reinitialise()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import framegate.cuda_kernels.kernels as kernels
 from framegate.runtime import Pipeline, Session
+from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BackendError, FramegateError, UsageError
@@ -53,5 +54,5 @@ for image in images(60):
     assert abs(a.entropy - b.entropy) < {tolerance} and abs(a.confidence - b.confidence) < {tolerance}, (a, b)
     accepted += a.accepted
 assert 10 < accepted < 50, accepted
-assert ours.backend.graph.captured is {captured}
+assert ours.scorer.backend.graph.captured is {captured}
 """

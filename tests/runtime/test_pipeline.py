@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime import Frame, Pipeline, Reason, Roi, Session, SourceError, UsageError, open_source
+from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.faults.inject import FaultInjector, parse_faults
 from framegate.runtime.sources.base import BaseSource
@@ -39,20 +40,21 @@ def blue(coloured):
     return [coloured((250, 10, 10), seed=k) for k in range(200)]
 
 
-class _Slow:
+class _Slow(CpuBackend):
     """A real engine behind a delay."""
 
     def __init__(self, session, delay_s):
         self._inner = load_backend("onnxruntime", session.bundle.model_path("fp32"), 1)
         self._delay = delay_s
         self.name, self.engine, self.classes = self._inner.name, self._inner.engine, self._inner.classes
+        self.pooled = None
 
     def bind(self, tensor):
         self._inner.bind(tensor)
 
-    def infer(self):
+    def finish(self):
         time.sleep(self._delay)
-        return self._inner.infer()
+        return self._inner.finish()
 
 
 def slowed(session, delay_s):

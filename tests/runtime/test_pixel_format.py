@@ -74,7 +74,7 @@ def test_what_is_no_nv12_is_bad_input(tiny_bundle, image):
     with pytest.raises(ValueError, match="expected NV12"):
         to_bgr(nv12_frame(image))
     session = Session.open(tiny_bundle, "onnxruntime", threads=1)
-    (prediction,) = session.judge(nv12_frame(image), (Roi.whole(),), CameraHealth())
+    (prediction,) = session.frame_judge.judge(nv12_frame(image), (Roi.whole(),), CameraHealth())
     assert prediction.reasons == (Reason.BAD_INPUT,)
     assert "expected NV12" in prediction.detail
 
@@ -82,7 +82,7 @@ def test_what_is_no_nv12_is_bad_input(tiny_bundle, image):
 def test_an_unknown_format_is_bad_input(tiny_bundle):
     session = Session.open(tiny_bundle, "onnxruntime", threads=1)
     frame = Frame(0, 0, np.full((48, 64, 3), (250, 9, 9), np.uint8), "", "yuyv")
-    (prediction,) = session.judge(frame, (Roi.whole(),), CameraHealth())
+    (prediction,) = session.frame_judge.judge(frame, (Roi.whole(),), CameraHealth())
     assert prediction.reasons == (Reason.BAD_INPUT,)
 
 
@@ -94,7 +94,7 @@ def test_verdicts_on_nv12_are_those_on_its_bgr(tiny_bundle, coloured):
     for k in range(30):
         colour = (250, 10, 10) if k % 2 else (120, 120, 120)
         frame = nv12_frame(to_nv12(cv2.resize(coloured(colour, seed=k // 3), (64, 48))), k)
-        a, b = session.judge(frame, rois, ours), session.judge(to_bgr(frame), rois, theirs)
+        a, b = session.frame_judge.judge(frame, rois, ours), session.frame_judge.judge(to_bgr(frame), rois, theirs)
         assert [p.reasons for p in a] == [p.reasons for p in b]
         assert [p.entropy for p in a] == [p.entropy for p in b]
         accepted += sum(p.accepted for p in a)
@@ -105,11 +105,11 @@ def test_health_sees_the_same_in_nv12():
     image = to_nv12(np.full((48, 64, 3), 90, np.uint8))
     black = to_nv12(np.zeros((48, 64, 3), np.uint8))
     health = CameraHealth()
-    assert health.check(image, NV12) == ((), "")
-    assert health.check(image, NV12)[0] == (Reason.FROZEN,)
-    assert health.check(black, NV12)[0] == (Reason.BLACK,)
-    assert health.check(to_nv12(np.full((64, 64, 3), 90, np.uint8)), NV12)[0] == (Reason.WRONG_SIZE,)
-    assert health.check(to_nv12(np.full((8, 64, 3), 90, np.uint8)), NV12)[0] == (Reason.BAD_INPUT,)
+    assert health.check(image, NV12) == {}
+    assert tuple(health.check(image, NV12)) == (Reason.FROZEN,)
+    assert tuple(health.check(black, NV12)) == (Reason.BLACK,)
+    assert tuple(health.check(to_nv12(np.full((64, 64, 3), 90, np.uint8)), NV12)) == (Reason.WRONG_SIZE,)
+    assert tuple(health.check(to_nv12(np.full((8, 64, 3), 90, np.uint8)), NV12)) == (Reason.BAD_INPUT,)
 
 
 def test_the_test_pattern_comes_as_nv12_and_people_see_bgr(tiny_bundle):
@@ -132,7 +132,7 @@ def test_faults_can_be_injected_into_nv12():
     source = open_source("synthetic://?width=128&height=64&frames=6&format=nv12", realtime=False)
     health = CameraHealth((128, 64))
     with FaultInjector(source, parse_faults("black:1,freeze:3,size:5")) as faulty:
-        found = [health.check(frame.image)[0] for frame in iter(faulty.read, None) if frame is not None]
+        found = [tuple(health.check(frame.image)) for frame in iter(faulty.read, None) if frame is not None]
     assert found == [(), (Reason.BLACK,), (), (Reason.FROZEN,), (), (Reason.WRONG_SIZE,)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime import BackendError, BundleError, Reason, RejectedFrame, Session, UsageError
+from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.roi import Roi
@@ -64,21 +65,22 @@ def test_another_engine_version_than_the_calibrated_one_is_named(tiny_bundle):
     assert Session.open(tiny_bundle, "onnxruntime").describe().endswith("; calibrated on test")
 
 
-class _Breaking:
+class _Breaking(CpuBackend):
     """A real engine that fails from a given call on, as a device that falls off the bus does."""
 
     def __init__(self, inner, healthy_calls, error):
         self._inner, self._left, self._error = inner, healthy_calls, error
         self.name, self.engine, self.classes = inner.name, inner.engine, inner.classes
+        self.pooled = None
 
     def bind(self, tensor):
         self._inner.bind(tensor)
 
-    def infer(self):
+    def finish(self):
         self._left -= 1
         if self._left < 0:
             raise self._error
-        return self._inner.infer()
+        return self._inner.finish()
 
 
 @pytest.mark.parametrize("error", [BackendError("the device is gone"), RuntimeError("boom"), MemoryError("none left")])
@@ -163,7 +165,7 @@ def test_openvino_takes_one_thread_for_small_networks_and_all_for_large_ones(tin
 
     def threads(wanted=None):
         session = Session.open(tiny_bundle, "openvino", threads=wanted)
-        return session.backend._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+        return session.scorer.backend._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
 
     assert threads() == 1
     assert threads(2) == 2
@@ -174,7 +176,7 @@ def test_openvino_takes_one_thread_for_small_networks_and_all_for_large_ones(tin
 
 def test_auto_says_which_one_it_took(tiny_bundle, capsys):
     session = Session.open(tiny_bundle)
-    assert session.backend.engine in capsys.readouterr().err
+    assert session.scorer.backend.engine in capsys.readouterr().err
 
 
 def test_labels_must_match_the_logits(make_bundle):
@@ -196,8 +198,8 @@ def test_a_model_that_is_not_onnx(make_bundle, backend):
 def test_refused_frames_never_reach_the_engine(tiny_bundle, coloured):
     session = Session.open(tiny_bundle, "onnxruntime")
     calls = []
-    infer = session.backend.infer
-    session.backend.infer = lambda: calls.append(1) or infer()
+    finish = session.scorer.backend.finish
+    session.scorer.backend.finish = lambda: calls.append(1) or finish()
     session.infer(coloured((250, 10, 10), seed=1))
     assert len(calls) == 1
     assert Reason.WRONG_SIZE in session.infer(np.zeros((100, 90, 3), np.uint8)).reasons
@@ -217,30 +219,28 @@ def test_a_gpu_computes_while_the_camera_is_checked(tiny_bundle, coloured, monke
     done = []
 
     class Gpu:
-        name, engine, classes, pooled = "gpu", "gpu 1", 3, None
+        name, engine, classes, pooled, takes_frames, fault = "gpu", "gpu 1", 3, None, True, ""
 
         def bind(self, tensor):
             raise AssertionError("not asked for")
 
-        infer = bind
-
         def bind_frames(self, *_):
             done.append("bind")
 
-        def submit(self, frame):
-            done.append("submit")
+        def start(self, frame):
+            done.append("start")
 
-        def result(self):
-            done.append("result")
-            return not_finite()
+        def finish(self):
+            done.append("finish")
+            self.scores = not_finite()
 
     bundle = Bundle.open(tiny_bundle)
     session = Session(bundle, Gpu(), "fp32", None, gpu_preprocess=True)
     monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
     rois = (Roi.whole(), Roi.parse("left=0,0,32,48"))
     frame = Frame(0, time.monotonic_ns(), coloured((250, 10, 10), seed=1))
-    predictions = session.judge(frame, rois, session.camera_health())
-    assert done == ["bind", "submit", "check", "result", "bind", "submit", "result"]
+    predictions = session.frame_judge.judge(frame, rois, session.camera_health())
+    assert done == ["bind", "start", "check", "finish", "bind", "start", "finish"]
     assert [Reason.BAD_INPUT in prediction.reasons for prediction in predictions] == [True, True]
 
 
@@ -248,15 +248,14 @@ def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bund
     done = []
 
     class Steps:
-        name, engine, classes, pooled = "steps", "steps 1", 3, None
+        name, engine, classes, pooled, takes_frames, fault = "steps", "steps 1", 3, None, False, ""
+        scores = None
 
         def bind(self, tensor):
             done.append("bind")
 
-        def infer(self):
-            return np.zeros((1, 3), np.float32)  # the warm-up
-
-        def start(self):
+        def start(self, frame=None):
+            assert frame is None
             done.append("start")
 
         def finish(self):
@@ -264,9 +263,11 @@ def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bund
             return np.array([[9.0, 0.0, 0.0]], np.float32)
 
     session = Session(Bundle.open(tiny_bundle), Steps(), "fp32", None)
+    assert done == ["bind"] + ["start", "finish"] * 5  # the warm-up
+    done.clear()
     monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
     prediction = session.infer(coloured((250, 10, 10), seed=1))
-    assert done == ["bind", "start", "check", "finish"]
+    assert done == ["start", "check", "finish"]
     assert prediction.candidate == "blue"
     assert Reason.BAD_INPUT in prediction.reasons
     assert prediction.engine_ns > 0

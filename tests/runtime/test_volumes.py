@@ -100,7 +100,7 @@ def strip(bright, seed=0, side=SIDE):
 @pytest.mark.parametrize("side", [SIDE, 40])
 def test_every_slice_reaches_its_place(bundle, backend, side):
     session = Session.open(bundle, backend, camera=False)
-    assert session.preprocessor.tensor.shape == (1, 1, DEPTH, SIDE, SIDE)
+    assert session.scorer.preprocessor.tensor.shape == (1, 1, DEPTH, SIDE, SIDE)
     for bright in range(DEPTH):
         prediction = session.infer(strip(bright, side=side))
         assert prediction.accepted, prediction
@@ -151,7 +151,7 @@ def test_a_region_of_a_frame_may_hold_the_volume(bundle):
     frame[20 : 20 + DEPTH * SIDE, 30 : 30 + SIDE] = strip(3)
     health = session._health
     rois = (Roi.parse("scan=30,20,16,64"), Roi.parse("odd=0,0,16,65"))
-    inside, odd = session.judge(Frame(0, 0, frame), rois, health)
+    inside, odd = session.frame_judge.judge(Frame(0, 0, frame), rois, health)
     assert inside.label == "slice 3"
     assert odd.reasons == (Reason.BAD_INPUT,)
 

@@ -4,7 +4,7 @@
                                                                                               -> 32-byte record
 
 An engine that outputs the scores itself (``framegate engine --scores ...``) is recognised from its tensors, and the
-kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU; `infer` gives logits.
+kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU, too; arrays give logits.
 
 After a GPU fault nothing that comes from the GPU is believed: the frame in flight and every later one fail until
 `TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
@@ -53,7 +53,7 @@ _URGENT = -5  # of what streams may have; the driver takes the nearest that the 
 
 
 class TensorRtBackend:
-    """See `framegate.runtime.backends.base.Backend`, `StartedBackend`, `RecoverableBackend` and `FrameBackend`.
+    """See `framegate.runtime.backends.base.Backend`.
 
     Attributes:
         fault: Why nothing is computed any more; empty while all is well.
@@ -62,18 +62,23 @@ class TensorRtBackend:
         tap_entropies: Tap -> mass entropy in nats of the last frame; empty if the engine has no taps.
     """
 
+    takes_frames = True
+
     def __init__(self, flavour: str, model: Path) -> None:
         self.name = flavour
         self._model = model
         self._trt = load_tensorrt(flavour)
         self.engine = self._trt.engine
         self.fault = ""
+        self.scores: FrameScores | None = None
         self.graph: FrameGraph | None = None
         self.tap_entropies: dict[str, float] = {}
         self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
         self._turn = 0
         self._flying: Slot | None = None
+        self._tensor: Tensor | None = None
+        self._frame_shape: tuple[int, ...] | None = None
         self._gpu: Driver | None = None
         try:
             self._open()
@@ -118,27 +123,7 @@ class TensorRtBackend:
             self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, thresholds=Thresholds())
 
         self._start(build)
-        self._source = tensor
-
-    def infer(self) -> Tensor:
-        """See `Backend.infer`."""
-        self.start()
-        return self.finish()
-
-    def start(self) -> None:
-        """See `StartedBackend.start`."""
-        graph = self._ready()
-        slot = graph.slots[0]
-        # One call of NumPy: 0.1 MB into pinned memory, which the copy engine or the GPU reads.
-        np.copyto(slot.input.array.view(np.float32).reshape(self._source.shape), self._source)
-        self._guarded(lambda: graph.submit(slot))
-
-    def finish(self) -> Tensor:
-        """See `StartedBackend.finish`."""
-        graph = self._ready()
-        slot = graph.slots[0]
-        self._guarded(lambda: self._wait(graph, slot))
-        return slot.logits.reshape(1, -1)
+        self._tensor, self._frame_shape = tensor, None
 
     def bind_frames(
         self,
@@ -149,19 +134,7 @@ class TensorRtBackend:
         threshold: float,
         pixel_format: str = BGR,
     ) -> None:
-        """Take camera frames of one size from now on: preprocessing, too, happens on the GPU.
-
-        Args:
-            spec: How the bundle wants its input.
-            width: Of the frames, in pixels.
-            height: Of the frames, in pixels.
-            temperature: Of the calibration.
-            threshold: Of the calibration, on the entropy in nats; NaN accepts nothing.
-            pixel_format: Of the frames, BGR or NV12 (of even width and height).
-
-        Raises:
-            BackendError: The kernel or the engine cannot do it.
-        """
+        """See `Backend.bind_frames`."""
         self._check_environment()
         plan = plan_frame(spec, width, height, pixel_format)
         rows = (height * 3 // 2, width) if pixel_format == NV12 else (height, width, 3)
@@ -172,33 +145,43 @@ class TensorRtBackend:
             self._build(shape, int(np.prod(rows)), slots=2, frame=plan, thresholds=thresholds)
 
         self._start(build)
-        self._frame_shape = rows
+        self._tensor, self._frame_shape = None, rows
 
-    def submit(self, frame: Image) -> None:
-        """Start one frame of the bound size; the slot before it may still be under way.
+    def start(self, frame: Image | None = None) -> None:
+        """See `Backend.start`. A frame that was started and never finished (Ctrl-C) is waited for and forgotten.
 
         Raises:
-            BackendError: The GPU has failed, or a frame is waiting already for `result`.
+            BackendError: The GPU has failed, or this is not what was bound.
         """
         graph = self._ready()
         if self._flying is not None:
-            raise BackendError(f"{self.name}: take the result of the last frame before submitting another")
+            self.finish()
+        pixels = self._tensor if frame is None else frame
+        bound = self._frame_shape if self._tensor is None else self._tensor.shape
+        if pixels is None or pixels.shape != bound or (frame is None) != (self._frame_shape is None):
+            given = "the bound array" if frame is None else f"a frame of shape {frame.shape}"
+            raise BackendError(f"{self.name}: asked to compute {given}, but {bound} is bound")
         slot = graph.slots[self._turn]
-        np.copyto(slot.input.array.reshape(self._frame_shape), frame)
+        # One call of NumPy into pinned memory, which the copy engine or the GPU reads.
+        np.copyto(slot.input.array.view(pixels.dtype).reshape(pixels.shape), pixels)
         self._guarded(lambda: graph.submit(slot))
-        self._flying, self._turn = slot, 1 - self._turn
+        self._flying, self._turn = slot, (self._turn + 1) % len(graph.slots)
 
-    def result(self) -> FrameScores:
-        """Wait for the submitted frame.
+    def finish(self) -> Tensor:
+        """See `Backend.finish`.
 
         Raises:
-            BackendError: The GPU failed on it, or no frame was submitted.
+            BackendError: The GPU failed on it, or nothing was started.
         """
+        self.scores = None
         graph, slot = self._ready(), self._flying
         if slot is None:
-            raise BackendError(f"{self.name}: submit a frame before asking for its result")
+            raise BackendError(f"{self.name}: start a frame before finishing it")
         self._flying = None
-        return _scores(self._guarded(lambda: self._wait(graph, slot)), slot)
+        record = self._guarded(lambda: self._wait(graph, slot))
+        if self._frame_shape is not None:
+            self.scores = _scores(record, slot)
+        return slot.logits.reshape(1, -1)
 
     def reinitialise(self) -> None:
         """Open GPU, engine and graph anew after a fault.
@@ -309,7 +292,7 @@ class TensorRtBackend:
         if self.fault:
             raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
         if self.graph is None:
-            raise BackendError(f"{self.name}: bind an input before infer")
+            raise BackendError(f"{self.name}: bind an input first")
         self._current_gpu()
         return self.graph
 
@@ -358,7 +341,7 @@ def _scores(record: Record, slot: Slot) -> FrameScores:
     return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
 
 
-def load(model: Path, threads: int | None) -> TensorRtBackend:
-    """Entry point of the table in `framegate.runtime.backends.base`; ``threads`` means nothing on a GPU."""
+def load(name: str, model: Path, threads: int | None) -> TensorRtBackend:
+    """Entry point of the table in `framegate.runtime.backends.choice`; ``threads`` means nothing on a GPU."""
     del threads
-    return TensorRtBackend("tensorrt", model)
+    return TensorRtBackend(name, model)

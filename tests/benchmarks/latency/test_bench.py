@@ -37,13 +37,13 @@ def stream(tiny_bundle, images):
     def make(fps=None, delay_s=0.0, **options):
         session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
         if delay_s:
-            infer = session.backend.infer
+            finish = session.scorer.backend.finish
 
             def slow():
                 time.sleep(delay_s)
-                return infer()
+                return finish()
 
-            session.backend.infer = slow
+            session.scorer.backend.finish = slow
         return BenchStream(session, FrameFeed(images, fps), 1000, **options)
 
     return make
@@ -81,24 +81,24 @@ def test_time_spent_in_the_engine_is_found_in_the_engines_stage(stream):
 
 def test_several_regions_add_up_too(tiny_bundle, images):
     session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
-    session.stages = StageClock(100)
+    session.frame_judge.stages = StageClock(100)
     rois = parse_rois(["left=0,0,64,64", "right=64,0,64,64"])
     with Pipeline(FrameFeed(images), session, rois=rois) as pipeline:
         results = pipeline.results()
         for _ in range(3):
             pipeline._source.grant(1)
             last = next(results).predictions[-1]
-    assert session.stages.count == 3
-    assert session.stages.durations_ns[-1].sum() == last.published_ns - last.captured_ns
+    assert session.frame_judge.stages.count == 3
+    assert session.frame_judge.stages.durations_ns[-1].sum() == last.decided_ns - last.captured_ns
 
 
 def test_a_full_clock_stops_recording(tiny_bundle, images):
     session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
-    session.stages = StageClock(2)
+    session.frame_judge.stages = StageClock(2)
     for image in images[:5]:
         session.infer(image)
-    assert session.stages.count == 2
-    assert session.stages.frame_ids.tolist() == [0, 1]
+    assert session.frame_judge.stages.count == 2
+    assert session.frame_judge.stages.frame_ids.tolist() == [0, 1]
 
 
 def test_a_paced_stream_keeps_its_pace_and_counts_what_it_drops(stream):

@@ -177,7 +177,7 @@ def test_the_source_s_own_arrays_are_left_alone(kind: str) -> None:
 def test_health_rejects_exactly_the_faulty_frames(fault: str, reason: Reason) -> None:
     _, arrived = inject(fault, 40)
     health = CameraHealth(SIZE)
-    rejected = {frame.frame_id: health.check(frame.image)[0] for frame in arrived}
+    rejected = {frame.frame_id: tuple(health.check(frame.image)) for frame in arrived}
     assert [k for k, reasons in rejected.items() if reasons] == list(range(20, 31))
     assert all(reason in rejected[k] for k in range(20, 31))
 

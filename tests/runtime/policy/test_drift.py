@@ -122,9 +122,12 @@ def test_bets_do_not_gain_on_average_whatever_the_dependence_within_a_block(rate
 def test_the_policy_gives_the_reason_and_stale_frames_are_no_evidence():
     def run(captured) -> list[tuple[Reason, ...]]:
         policy = StreamPolicy(Policy(), FULL)
-        decided = [policy.decide(HIGH, {"entropy": 0.9}, 0.9, captured(k), 10**9) for k in range(1, 1501)]
+        decided = [
+            tuple(policy.decide(dict.fromkeys(HIGH, ""), {"entropy": 0.9}, 0.9, captured(k), 10**9))
+            for k in range(1, 1501)
+        ]
         assert policy.drift is not None
-        return [*decided, policy.decide((), {"entropy": 0.1}, 0.1, 10**8, 10**9)]
+        return [*decided, tuple(policy.decide({}, {"entropy": 0.1}, 0.1, 10**8, 10**9))]
 
     fresh = run(lambda k: k)
     assert fresh[0] == HIGH
@@ -137,6 +140,6 @@ def test_the_policy_gives_the_reason_and_stale_frames_are_no_evidence():
 def test_reset_of_the_policy_ends_the_alarm():
     policy = StreamPolicy(Policy(), FULL)
     for k in range(2000):
-        policy.decide(HIGH, {"entropy": 0.9}, 0.9, k, 10**9)
+        policy.decide(dict.fromkeys(HIGH, ""), {"entropy": 0.9}, 0.9, k, 10**9)
     policy.reset()
-    assert policy.decide((), {"entropy": 0.1}, 0.1, 2000, 10**9) == ()
+    assert policy.decide({}, {"entropy": 0.1}, 0.1, 2000, 10**9) == {}

@@ -33,7 +33,7 @@ class Stream:
     def frame(self, *reasons: Reason, tap: float | None = 0.5, score: float = 0.1) -> tuple[Reason, ...]:
         self.now += 10
         values = {} if tap is None else {"tap": tap, "entropy": score}
-        return self.policy.decide(reasons, values, score, self.now, self.now)
+        return tuple(self.policy.decide(dict.fromkeys(reasons, ""), values, score, self.now, self.now))
 
 
 def test_the_default_adds_and_removes_nothing():
@@ -90,7 +90,9 @@ def test_a_shift_that_a_single_frame_shows_is_named_once_and_never_waits():
 
 def test_time_must_advance():
     policy = StreamPolicy(Policy(), CALIBRATION)
-    decide = [policy.decide((), {"entropy": 0.1}, 0.1, captured, 100) for captured in (10, 10, 5, 11, 101, 12, 100)]
+    decide = [
+        tuple(policy.decide({}, {"entropy": 0.1}, 0.1, captured, 100)) for captured in (10, 10, 5, 11, 101, 12, 100)
+    ]
     # A frame from the future is refused and forgotten; it does not make the later ones stale.
     assert decide == [(), (STALE,), (STALE,), (), (STALE,), (), ()]
 
@@ -143,7 +145,7 @@ def test_no_sequence_of_inputs_turns_a_frame_with_a_hard_reason_into_accept(poli
     soft_through: dict[Reason, list[bool]] = {reason: [] for reason in SOFT}
     for reasons, tap, score, captured in frames:
         values = {} if tap is None else {"tap": tap}
-        decided = stream.decide(reasons, values, score, captured, 50)
+        decided = tuple(stream.decide(dict.fromkeys(reasons, ""), values, score, captured, 50))
         assert HARD.intersection(reasons) <= set(decided)
         if captured > 50 or captured <= latest:
             assert STALE in decided

@@ -170,5 +170,5 @@ def test_a_recorder_that_fails_says_so_once_and_closes_all(coloured):
 def test_old_results_are_not_shown(coloured):
     now = result(0, coloured)
     assert is_fresh(now)
-    old = replace(now.predictions[-1], published_ns=time.monotonic_ns() - 10**9)
+    old = replace(now.predictions[-1], decided_ns=time.monotonic_ns() - 10**9)
     assert not is_fresh(replace(now, predictions=(old, old)))

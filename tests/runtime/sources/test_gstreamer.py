@@ -148,7 +148,7 @@ pipeline = ("videotestsrc num-buffers=20 pattern=snow ! video/x-raw,width=320,he
             "! video/x-raw,format=BGR ! appsink sync=false")
 with open_source(pipeline, SourceOptions(reconnect=False)) as source:
     health = CameraHealth(source.frame_size)
-    reasons = [[str(r) for r in health.check(f.image)[0]] for f in take(source, 40)]
+    reasons = [[str(r) for r in tuple(health.check(f.image))] for f in take(source, 40)]
 tell(reasons=reasons)
 """,
         tmp_path,

@@ -381,7 +381,7 @@ def test_another_size_in_mid_stream_is_the_wrong_size(serve: Serve) -> None:
     with open_source(serve(answer).uri, SourceOptions(read_timeout_s=HANG)) as source:
         health = CameraHealth(source.frame_size, source.fixed_size)
         for _ in range(12):
-            reasons += [health.check(frame.image)[0] for frame in take(source, 1)]
+            reasons += [tuple(health.check(frame.image)) for frame in take(source, 1)]
             turn.release()
     assert [Reason.WRONG_SIZE in why for why in reasons] == [k in (5, 6, 7) for k in range(12)]
 

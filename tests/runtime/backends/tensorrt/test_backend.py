@@ -57,24 +57,24 @@ from framegate.runtime.verdict import NV12, Frame
 
 built()
 ours, theirs = open_tensorrt(gpu_preprocess=True), Session.open(BUNDLE, "onnxruntime", "fp32", camera=False)
-assert ours.takes_nv12 and not theirs.takes_nv12
+assert ours.scorer.takes_nv12 and not theirs.scorer.takes_nv12
 handed = []
-submit = ours.backend.submit
-ours.backend.submit = lambda image: (handed.append(image.shape), submit(image))
+start = ours.scorer.backend.start
+ours.scorer.backend.start = lambda image: (handed.append(image.shape), start(image))
 whole, part = (Roi.whole(),), (Roi.parse("part=0,0,32,48"),)
 accepted = 0
 for k, image in enumerate(images(40)):
     frame = Frame(k, 0, to_nv12(image), "", NV12)
-    (a,), (b,) = (s.judge(frame, whole, CameraHealth()) for s in (ours, theirs))
+    (a,), (b,) = (s.frame_judge.judge(frame, whole, CameraHealth()) for s in (ours, theirs))
     assert a.reasons == b.reasons and (a.candidate == b.candidate or not b.accepted), (a, b)
     assert abs(a.entropy - b.entropy) < 2e-2 and abs(a.confidence - b.confidence) < 2e-2, (a, b)
     accepted += a.accepted
 assert 7 < accepted < 35, accepted
 assert set(handed) == {(72, 64)}, set(handed)
-(a,), (b,) = (s.judge(frame, part, CameraHealth()) for s in (ours, theirs))
+(a,), (b,) = (s.frame_judge.judge(frame, part, CameraHealth()) for s in (ours, theirs))
 assert handed[-1] == (48, 32, 3) and abs(a.entropy - b.entropy) < 2e-2, (handed[-1], a, b)
-(a,) = ours.judge(to_bgr(frame), whole, CameraHealth())
-assert handed[-1] == (48, 64, 3) and a.reasons == theirs.judge(frame, whole, CameraHealth())[0].reasons
+(a,) = ours.frame_judge.judge(to_bgr(frame), whole, CameraHealth())
+assert handed[-1] == (48, 64, 3) and a.reasons == theirs.frame_judge.judge(frame, whole, CameraHealth())[0].reasons
 """,
         STUB_INTEGRATED=integrated,
     )
@@ -85,7 +85,7 @@ def test_two_frames_in_flight_keep_their_own_records(child):
     child("""
 built()
 session = open_tensorrt(gpu_preprocess=True)
-spec, one = session.bundle.preprocess, session.backend
+spec, one = session.bundle.preprocess, session.scorer.backend
 one.bind_frames(spec, 64, 48, 1.0, 0.5)
 graph = one.graph
 assert len(graph.slots) == 2
@@ -98,9 +98,14 @@ assert (first.argmax, second.argmax) == (0, 2), (first, second)
 assert second.sequence == first.sequence + 1
 graph.slots[0].number += 1     # the record of another submission is none
 refused(lambda: graph.wait(graph.slots[0]), "no whole record")
-refused(one.result, "submit a frame before")
-one.submit(frames[0])
-refused(lambda: one.submit(frames[1]), "take the result")
+refused(one.finish, "start a frame before")
+refused(lambda: one.start(frames[0][:24]), "asked to compute a frame of shape (24, 64, 3), but (48, 64, 3) is bound")
+refused(one.start, "the bound array")
+one.start(frames[0])
+one.start(frames[1])           # the first one was interrupted, say: it is waited for and forgotten
+one.finish()
+assert one.scores.argmax == 2, one.scores
+refused(one.finish, "start a frame before")
 """)
 
 
@@ -145,7 +150,7 @@ class Frames:
 session = Session.open(BUNDLE, "tensorrt", "fp32")
 original = session.recover
 def recover():
-    if session.backend.fault: os.environ.pop("STUB_FAIL", None)   # the fault was one event, not a broken machine
+    if session.scorer.backend.fault: os.environ.pop("STUB_FAIL", None)   # the fault was one event, not a broken machine
     original()
 session.recover = recover
 with Pipeline(Frames(), session, lossless=True) as pipeline:
@@ -255,20 +260,20 @@ assert backend.graph.captured is (os.environ["FRAMEGATE_CUDA_GRAPH"] == "1")
 rng = np.random.default_rng(0)
 for turn in range(4):
     tensor[:] = rng.normal(0, 1 + turn, tensor.shape)
-    logits = backend.infer()
+    logits = infer(backend)
     assert list(backend.tap_entropies) == ["early.tap"]  # "entropy" is a score and no activation
     expected = activation_entropy(tensor.reshape(1, -1), [0.0]).mass_entropy[0]
     assert abs(backend.tap_entropies["early.tap"] - expected) < 1e-4, (backend.tap_entropies, expected)
 tensor[0, 1, 2, 3] = np.nan
-backend.infer()
+infer(backend)
 assert np.isnan(backend.tap_entropies["early.tap"])
 session = open_tensorrt(gpu_preprocess=True)
 good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
 assert session.infer(good).accepted
-assert 0 < session.backend.tap_entropies["early.tap"] < np.log(3 * 32 * 32)
+assert 0 < session.scorer.backend.tap_entropies["early.tap"] < np.log(3 * 32 * 32)
 os.environ["STUB_FAIL"] = "cuEventQuery=700"
 assert not session.infer(good).accepted
-assert session.backend.tap_entropies == {}   # nothing of an earlier frame is left
+assert session.scorer.backend.tap_entropies == {}   # nothing of an earlier frame is left
 """
     )
     _, _, calls = child(code, FRAMEGATE_CUDA_GRAPH=graph, STUB_INTEGRATED="0")
@@ -291,16 +296,16 @@ backend.bind(tensor)
 assert backend.pooled.shape == (1, 6)
 for turn in range(4):
     tensor[0, 0, 0] = np.arange(32) + 10 * turn
-    backend.infer()
+    infer(backend)
     assert backend.pooled[0].tolist() == [10 * turn + k for k in range(6)], backend.pooled
 session = open_tensorrt(gpu_preprocess=True)    # two frames in flight, each with its own values
 good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
 assert session.infer(good).accepted
-assert np.isfinite(session.backend.pooled).all()
+assert np.isfinite(session.scorer.backend.pooled).all()
 backend._engine._context.execute_async_v3 = lambda stream: True   # an engine that writes nothing
 if not backend.graph.captured:
     backend.graph._side = None                                      # and a copy that never comes
-    backend.infer()
+    infer(backend)
     assert np.isnan(backend.pooled).all()
 """
     )
@@ -312,7 +317,7 @@ def test_an_engine_without_taps_has_no_entropies_and_no_kernel_for_them(child):
 built()
 backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
 backend.bind(np.zeros((1, 3, 32, 32), np.float32))
-backend.infer()
+infer(backend)
 assert backend.tap_entropies == {}
 """)
 
@@ -332,17 +337,17 @@ late = session.infer(good)
 assert 0.2 < time.monotonic() - started < 10
 assert [r.name for r in late.reasons] == ["BACKEND_FAULT"] and "not done after 0.2 s" in late.detail, late
 assert not session.infer(good).accepted
-refused(session.backend.reinitialise, "the GPU still hangs")
+refused(session.scorer.backend.reinitialise, "the GPU still hangs")
 session.recover()
 later = session.infer(good)
 assert not later.accepted and "not used since the GPU failed" in later.detail, later
 os.environ["STUB_FAIL"] = ""          # a stall, and it is over
 assert not session.infer(good).accepted   # still: what comes now belongs to nobody
-session.backend.reinitialise()
+session.scorer.backend.reinitialise()
 assert session.infer(good).accepted
 os.environ["STUB_FAIL"] = "cuEventQuery=600"
 assert not session.infer(good).accepted
-session.backend.close()
+session.scorer.backend.close()
 print("closed", file=sys.stderr)
 """,
         FRAMEGATE_GPU_LIMIT="0.2",
@@ -405,12 +410,12 @@ def test_rtx_keeps_what_it_compiled_and_is_asked_whether_it_can_be_captured(chil
     code = """
 built("tensorrt-rtx")
 one = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
-assert one.backend.graph.captured
+assert one.scorer.backend.graph.captured
 assert one.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
 two = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
 os.environ["FAKE_TENSORRT"] = "capturable"
 three = Session.open(BUNDLE, "tensorrt-rtx", "fp32", camera=False)
-assert not three.backend.graph.captured
+assert not three.scorer.backend.graph.captured
 assert three.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
 """
     output, told, _ = child(code)

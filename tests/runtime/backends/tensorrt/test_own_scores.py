@@ -75,8 +75,9 @@ def collect(temperature):
     backend.bind_frames(bundle.preprocess, 64, 48, temperature, 0.5)
     rows = []
     for frame in frames:
-        backend.submit(frame)
-        rows.append(backend.result())
+        backend.start(frame)
+        backend.finish()
+        rows.append(backend.scores)
     backend.close()
     return rows
 for temperature in (1.0, 0.3, 5.0):
@@ -122,7 +123,7 @@ good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
 os.environ["FRAMEGATE_CUDA_GRAPH"] = "0"  # so that the plugin is called for every frame
 one, two = (open_tensorrt(gpu_preprocess=True) for _ in range(2))
 assert one.infer(good).accepted and two.infer(good).accepted
-two.backend.close()
+two.scorer.backend.close()
 assert one.infer(good).accepted
 """,
     )
