@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framegate.runtime.backends.base import Backend
+from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError, UsageError
@@ -84,8 +85,13 @@ BACKENDS: dict[str, BackendEntry] = {
 
 
 def default_precision(name: str, available: Collection[str]) -> str:
-    """A backend's own precision if a bundle has it, else ``fp32``."""
+    """A backend's own precision if a bundle has it, else ``fp32``.
+
+    ``fp32``, too, where a processor would have to compute INT8 in detours (`adds_int8_exactly`), which is no faster.
+    """
     wanted = BACKENDS[name].default_precision
+    if wanted == "int8" and not adds_int8_exactly():
+        return "fp32"
     return wanted if wanted in available else "fp32"
 
 

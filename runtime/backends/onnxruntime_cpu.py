@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from framegate.runtime.backends.base import CpuBackend
+from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
@@ -22,6 +23,8 @@ class OnnxRuntimeBackend(CpuBackend):
         self.engine = f"onnxruntime {ort.__version__}"
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if not adds_int8_exactly():
+            options.add_session_config_entry("session.x64quantprecision", "1")  # sums in 32 bits: slower, and right
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from framegate.runtime.backends.base import CpuBackend
+from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
@@ -39,6 +40,9 @@ class OpenVinoBackend(CpuBackend):
         # Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can: logits then move by whole
         # units, and a threshold calibrated on one machine would not hold on another.
         config["INFERENCE_PRECISION_HINT"] = "f32"
+        if not adds_int8_exactly():
+            # Quantised layers are then computed in float32 on the same rounded numbers: slower, and right.
+            config["LP_TRANSFORMS_MODE"] = "NO"
         try:
             self._core = ov.Core()
             self._model = self._core.read_model(model)

@@ -13,7 +13,8 @@ from glob import glob
 import cv2
 from rich.table import Table
 
-from framegate.runtime.backends.choice import BACKENDS
+from framegate.runtime.backends.choice import BACKENDS, default_precision
+from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.cli.doctor_gpu import gpu_findings
 from framegate.runtime.console import OUT, to_stdout
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         *engines,
         *(finding for finding in gpu if finding not in engines),
         _compiled(),
+        _int8(),
         _video("FFMPEG", "clips, RTSP"),
         _video("GStreamer", "csi://, pipelines"),
         _cameras(),
@@ -71,6 +73,13 @@ def _compiled() -> Finding:
     return "compiled camera check and scores", code is not None, text
 
 
+def _int8() -> Finding:
+    if adds_int8_exactly():
+        return "INT8 on the CPU", True, "the processor adds INT8 products exactly"
+    text = "the processor's INT8 sums would overflow, so engines compute INT8 networks in another way, no faster than fp32"
+    return "INT8 on the CPU", False, text
+
+
 def _engine(name: str) -> Finding:
     entry = BACKENDS[name]
     try:
@@ -81,7 +90,8 @@ def _engine(name: str) -> Finding:
         return f"backend {name}", False, f"{error}; pip install {entry.requires}"
     except Exception as error:  # noqa: BLE001 - a broken engine must be reported, whatever it raises
         return f"backend {name}", False, f"installed but broken: {error}"
-    return f"backend {name}", True, f"{module.__version__}, {devices}; default precision {entry.default_precision}"
+    precision = default_precision(name, ("fp32", "fp16", "int8"))
+    return f"backend {name}", True, f"{module.__version__}, {devices}; default precision {precision}"
 
 
 _DEVICES: dict[str, Callable[..., str]] = {

@@ -17,7 +17,7 @@
 enum { BLOCK = 16, ZONES = 4, WHITE = 248, EDGE = 32, LOWEST = 8 * BLOCK, HIGHEST = 247 * BLOCK, FEWEST_BLOCKS = 4 };
 enum { TOTALS = 255 * BLOCK + 1 };
 
-/* See RowCounts in health_rows.py. */
+/* See RowCounts in rows.py. */
 struct counts {
     int64_t total, squares;
     int64_t saturated;

@@ -1,4 +1,4 @@
-"""`framegate.runtime.health.rows` in compiled code (health_rows.c)."""
+"""`framegate.runtime.health.rows` in compiled code (rows.c)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import ROOT
 
-from framegate.runtime.health import rows_native as health_rows_native
+from framegate.runtime.health import rows_native
 from framegate.runtime.health.rows import NEVER, RowMemory
 from framegate.runtime.health.rows_native import NativeRowMemory, row_memory
 from framegate.runtime.native import library
@@ -130,7 +130,7 @@ def test_pixels_of_another_size_are_refused():
 
 
 def test_rows_too_wide_for_compiled_sums_are_counted_by_numpy():
-    assert type(row_memory(2, health_rows_native._WIDEST + 1, 1)) is RowMemory
+    assert type(row_memory(2, rows_native._WIDEST + 1, 1)) is RowMemory
 
 
 def test_without_compiled_code_the_verdicts_stay():
@@ -206,7 +206,7 @@ def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
     for room in ("runtime", "cuda_kernels"):
         shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     target = package / "runtime" / f"_native{EXTENSION_SUFFIXES[0]}"
-    sources = [str(ROOT / "runtime" / name) for name in ("health_rows.c", "frame_scores.c")]
+    sources = [str(ROOT / "runtime" / name) for name in ("health/rows.c", "frame_scores.c")]
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(target), "-lm"], check=True)
