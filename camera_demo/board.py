@@ -210,7 +210,7 @@ class Board:
 
     def _keep_rejected(self, prediction: Prediction, roi: Roi, result: FrameResult) -> None:
         """A thumbnail when a region is rejected for other reasons than before: the change is what is worth seeing."""
-        reasons = tuple(reason.value for reason in prediction.reasons)
+        reasons = tuple(reason.value for reason in prediction.decided_reasons)
         was, shown_at = self._shown.get(roi.name, ((), -math.inf))
         now = time.monotonic()
         if not reasons:

@@ -156,6 +156,8 @@ def _consume(pipeline: Pipeline, consumers: Sequence[Callable[[FrameResult], Non
     try:
         with pipeline:
             for result in pipeline.results():
+                if not result.has_frame:  # the page says by itself that nothing comes
+                    continue
                 for consume in consumers:
                     consume(result)
     except KeyboardInterrupt:

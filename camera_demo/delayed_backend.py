@@ -57,11 +57,10 @@ class DelayedBackend:
         width: int,
         height: int,
         temperature: float,
-        threshold: float,
         pixel_format: str = BGR,
     ) -> None:
         """See `Backend.bind_frames`."""
-        self._backend.bind_frames(spec, width, height, temperature, threshold, pixel_format)
+        self._backend.bind_frames(spec, width, height, temperature, pixel_format)
 
     def start(self, frame: Image | None = None) -> None:
         """See `Backend.start`."""
@@ -72,6 +71,10 @@ class DelayedBackend:
         if self.delay_s > 0:
             time.sleep(self.delay_s)
         return self._backend.finish()
+
+    def share(self) -> Backend:
+        """See `Backend.share`; without the delay."""
+        return self._backend.share()
 
     def reinitialise(self) -> None:
         """See `Backend.reinitialise`."""

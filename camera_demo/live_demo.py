@@ -19,7 +19,7 @@ from framegate.camera_demo.viewers import Viewers
 from framegate.camera_demo.web_app import is_loopback, make_app
 from framegate.camera_demo.web_server import WebServer
 from framegate.runtime.faults.inject import fault_kinds
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
@@ -81,6 +81,7 @@ class LiveDemo:
                 deadline_ms=deadline_ms,
                 lossless=not self.source.live,
                 keep_frames=True,
+                results_held=RESULTS_HELD,  # what is recorded shall be complete
             )
             fps = self.source.fps
             self.stale_ms = max(1000.0, 3000.0 / fps if fps else 0.0, 2.0 * deadline_ms * len(rois))

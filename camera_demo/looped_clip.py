@@ -31,6 +31,8 @@ class LoopedClip(BaseSource):
         SourceError: It is not a video.
     """
 
+    hands_over = True
+
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._passes = itertools.cycle(SHIFTS)

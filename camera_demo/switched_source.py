@@ -60,6 +60,7 @@ class SwitchedSource(BaseSource):
             length=inner.length,
             status=inner.status,
         )
+        self.hands_over = inner.hands_over
         panel.kill = self._kill
 
     def close(self) -> None:

@@ -69,6 +69,10 @@ class DensePrediction:
         """True if downstream logic may use `labels`."""
         return not self.reasons
 
+    def __bool__(self) -> bool:
+        """The same as `accepted`, so that no rejected prediction is true."""
+        return self.accepted
+
     @property
     def labels(self) -> Labels:
         """The labels of the usable pixels, -1 everywhere else.

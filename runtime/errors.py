@@ -10,6 +10,7 @@ FramegateError
 |-- DataError            training or calibration data are missing or damaged
 |-- ExportRefusedError   the exported model's decisions differ too much from the trained one's
 `-- RejectedFrame        the label of a rejected frame was asked for
+    `-- ExpiredVerdict   the label of an accepted frame was asked for after the verdict's end
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class ExportRefusedError(FramegateError):
 
 class RejectedFrame(FramegateError):  # noqa: N818 - the name says what happened, in the public API since the start
     """The label of a rejected frame was asked for; it must not be used."""
+
+
+class ExpiredVerdict(RejectedFrame):
+    """The label of an accepted frame was asked for after the verdict's end; it says nothing about the present."""

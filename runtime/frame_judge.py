@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,8 +27,21 @@ from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
 from framegate.runtime.scores import not_finite
 from framegate.runtime.stage_clock import HEALTH, POLICY, PREPROCESS, StageClock
-from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Frame, Image, Prediction, Reason
+from framegate.runtime.verdict import (
+    BGR,
+    NEVER_NS,
+    NO_FINDINGS,
+    NO_FRAME_ID,
+    NV12,
+    Findings,
+    Frame,
+    Image,
+    Prediction,
+    Reason,
+)
 
+_GRID = 16
+"""Pixels to a row and a column of the grid by which a frame is known again."""
 _NO_VALUES: Mapping[str, float] = {}
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 
@@ -94,9 +108,11 @@ class FrameJudge:
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         stages = self.stages
+        frame, numbers = _whole_numbers(frame)
         if stages is not None:
             stages.begin(frame.captured_ns)
-        camera = health.admit(frame.image, frame.pixel_format)
+        camera = numbers or health.admit(frame.image, frame.pixel_format)
+        witness = _witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self._readable(frame, rois)
         camera = camera or unreadable
         inspected = shown is None  # a frame that no network is shown is not looked at either
@@ -112,13 +128,17 @@ class FrameJudge:
             scored = None
             if shown is not None and not failed:
                 scored, failed = self._finish()
-            judged.append(self._decide({**camera, **failed}, scored, policy, frame.captured_ns))
+            # What the camera check and the networks saw must still be what was handed over.
+            if shown is not None and _witness(frame.image) != witness:
+                failed = {**failed, Reason.BAD_INPUT: "somebody wrote into the frame while it was judged"}
+            judged.append(self._decide({**camera, **failed}, scored, policy, frame))
             if stages is not None:
                 stages.mark(POLICY)
         decided_ns = time.monotonic_ns()
         late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
+        end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         predictions = tuple(
-            self._prediction(frame, roi, one, late, decided_ns) for roi, one in zip(rois, judged, strict=True)
+            self._prediction(frame, roi, one, late, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
         )
         if stages is not None:
             stages.mark(POLICY, decided_ns)
@@ -164,9 +184,7 @@ class FrameJudge:
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, _fault(error)
 
-    def _decide(
-        self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, captured_ns: int
-    ) -> _Judged:
+    def _decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> _Judged:
         """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
@@ -183,15 +201,17 @@ class FrameJudge:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
         detail = "; ".join(filter(None, findings.values()))
         if policy is not None:
-            findings = policy.decide(findings, values, score, captured_ns)
+            findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
         return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate)
 
-    def _prediction(self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int) -> Prediction:
+    def _prediction(
+        self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int, end_ns: int
+    ) -> Prediction:
         scores = judged.scored.scores
         return Prediction(
             frame_id=frame.frame_id,
             stream=roi.name,
-            reasons=(*judged.findings, *late),
+            decided_reasons=(*judged.findings, *late),
             candidate=judged.candidate,
             confidence=scores.max_probability,
             entropy=scores.entropy,
@@ -204,7 +224,27 @@ class FrameJudge:
             engine_ns=judged.scored.engine_ns,
             detail=judged.detail,
             signals=judged.scored.signals,
+            valid_until_ns=end_ns,
         )
+
+
+def _whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
+    """The frame with a number and a time that can be compared; BAD_INPUT where they were none (NaN, a text)."""
+    if type(frame.frame_id) is int and type(frame.captured_ns) is int:
+        return frame, NO_FINDINGS
+    try:
+        number, captured = operator.index(frame.frame_id), operator.index(frame.captured_ns)
+    except TypeError:
+        found = f"frame_id is {frame.frame_id!r}, captured_ns is {frame.captured_ns!r}; expected whole numbers"
+        return replace(frame, frame_id=NO_FRAME_ID, captured_ns=time.monotonic_ns()), {Reason.BAD_INPUT: found}
+    return replace(frame, frame_id=number, captured_ns=captured), NO_FINDINGS
+
+
+def _witness(image: Image) -> bytes:
+    """Some hundred pixels, spread over the image, by which it is known again; empty for what is no array."""
+    if not isinstance(image, np.ndarray) or image.ndim < 2:
+        return b""
+    return image[:: max(1, image.shape[0] // _GRID), :: max(1, image.shape[1] // _GRID)].tobytes()
 
 
 def _fault(error: Exception) -> Findings:

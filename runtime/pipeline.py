@@ -1,10 +1,14 @@
 """Capture, judge, publish: three threads, and only the newest frame counts.
 
     capture thread --one-slot mailbox--> worker thread --bounded results--> the consumer (whoever iterates)
+                                                        <-- watchdog: silence
 
 A slow engine never makes the camera wait (frames are dropped and counted); a slow consumer never makes the engine
 wait (unread results are overwritten and counted). For files that must be processed completely, ``lossless`` turns
 both into waiting.
+
+A verdict has an end: of a live source it holds for a deadline after capture, and when verdicts stop coming the watchdog
+says so (`framegate.runtime.watchdog`).
 """
 
 from __future__ import annotations
@@ -12,11 +16,15 @@ from __future__ import annotations
 import gc
 import math
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
+import numpy as np
+
 from framegate.runtime.channel import Channel
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.stream import Policy
@@ -24,14 +32,31 @@ from framegate.runtime.roi import Roi, require_inside
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
 from framegate.runtime.stats import PipelineStats
-from framegate.runtime.verdict import Frame, Image, Prediction
+from framegate.runtime.verdict import Frame, Image, Prediction, Reason
+from framegate.runtime.watchdog import Watchdog
 
-_RESULTS_HELD = 64
+RESULTS_HELD = 64
+"""Results that wait for a consumer who records all of them."""
+SHORTEST_DEADLINE_MS = 100.0
+DEADLINE_FRAMES = 3
+_ASSUMED_FPS = 30.0
+_LONGEST_DEADLINE_MS = 86_400_000.0
+_JOIN_S = 5.0
+
+
+def default_deadline_ms(fps: float | None) -> float:
+    """The deadline of a live source for which none was given: three frames, at least 100 ms.
+
+    Args:
+        fps: Its rate; None if it does not say, and then 30.
+    """
+    rate = fps if fps is not None and math.isfinite(fps) and fps > 0 else _ASSUMED_FPS
+    return max(SHORTEST_DEADLINE_MS, DEADLINE_FRAMES * 1e3 / rate)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """All verdicts on one frame.
+    """All verdicts on one frame, or on the absence of one.
 
     Attributes:
         predictions: One per region, in the order given.
@@ -43,23 +68,38 @@ class FrameResult:
     image: Image | None
     name: str
 
+    @property
+    def has_frame(self) -> bool:
+        """False for a report of silence, whose predictions are NO_FRAME or LATE and belong to no frame."""
+        return self.predictions[0].frame_id >= 0
+
 
 class Pipeline:
-    """Runs a source through a session. Use as a context manager and iterate over its predictions.
+    """Runs a source through a session. Use as a context manager, once, and iterate over its predictions.
 
     Args:
         source: Where frames come from; closed at the end.
-        session: Judges them; used by the worker thread alone while the pipeline runs.
+        session: Judges them; it serves this pipeline alone while it runs.
         rois: Regions to classify; None means the whole frame.
-        deadline_ms: A verdict older than this at publication is LATE, in milliseconds; None sets no deadline.
+        deadline_ms: A frame that is older when its verdicts are ready is LATE, and an accepted prediction can be used
+            for so long after capture, in milliseconds. None: `default_deadline_ms` for a live source; for any other
+            one no deadline, because its frames do not show the present.
         lossless: Wait instead of dropping frames or results (files that must be processed completely).
         keep_frames: Hand the pixels on to the consumer (`results`).
         policy: Debounce, warm-up and drift of every region; None takes the session's.
         spin_us: How long the worker looks for the next frame before it sleeps, in microseconds: waking costs tens of
             them. 0, the default, leaves the processor to others. See `framegate.runtime.realtime`.
+        results_held: Results that wait for the consumer at most. None: only the newest one of a live source, so that
+            nobody acts on an old verdict; `RESULTS_HELD` otherwise. For recorders, which want all of them.
+
+    Attributes:
+        deadline_ms: The deadline in force; None if there is none.
+        stats: What it has done so far.
+        unfinished: Names of threads that did not end when the pipeline was stopped.
 
     Raises:
-        UsageError: A region reaches outside the frame, the deadline is not positive, or the spinning is negative.
+        UsageError: A region reaches outside the frame, or the deadline, the spinning or the number of results is no
+            number that can be used.
 
     Iterating raises SourceError after the last verdict if the source broke off.
     """
@@ -75,20 +115,26 @@ class Pipeline:
         keep_frames: bool = False,
         policy: Policy | None = None,
         spin_us: float = 0.0,
+        results_held: int | None = None,
     ) -> None:
         if not (math.isfinite(spin_us) and spin_us >= 0):
             raise UsageError(f"spin_us is {spin_us}; expected microseconds, 0 or more")
-        if deadline_ms is not None and not deadline_ms > 0:
-            raise UsageError(f"deadline is {deadline_ms} ms; expected a positive number")
+        if deadline_ms is not None and not 0 < deadline_ms <= _LONGEST_DEADLINE_MS:
+            raise UsageError(f"deadline is {deadline_ms} ms; expected a positive number, at most a day")
+        newest_only = source.live and not lossless
+        held = (1 if newest_only else RESULTS_HELD) if results_held is None else results_held
+        if held < 1:
+            raise UsageError(f"results_held is {held}; expected 1 or more")
         self._rois = rois or (Roi.whole(),)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
         self._source = source
         self._session = session
-        self._deadline_ns = None if deadline_ms is None else int(deadline_ms * 1e6)
+        self.deadline_ms = default_deadline_ms(source.fps) if deadline_ms is None and newest_only else deadline_ms
+        self._deadline_ns = None if self.deadline_ms is None else int(self.deadline_ms * 1e6)
         self._keep = keep_frames
         self._mailbox: Channel[Frame] = Channel(1, overwrite=not lossless, spin_us=spin_us)
-        self._results: Channel[FrameResult] = Channel(_RESULTS_HELD, overwrite=not lossless)
+        self._results: Channel[FrameResult] = Channel(held, overwrite=not lossless)
         self._health = session.camera_health(source.frame_size, source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
@@ -96,18 +142,35 @@ class Pipeline:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._entered = False
+        self._publishing = threading.Lock()
+        self._published_ns = 0
+        self._judging: tuple[int, int] | None = None
+        self._latest = self._silence(Reason.NO_FRAME, "the pipeline has not started; it runs inside its with block")
+        self._watchdog: Watchdog | None = None
         coverage = session.calibration.coverage if session.calibration else math.nan
         self.stats = PipelineStats(tuple(roi.name for roi in self._rois), coverage)
+        self.unfinished: tuple[str, ...] = ()
 
     def __enter__(self) -> Pipeline:
+        if self._entered:
+            raise UsageError("this pipeline has run already, or runs; make a new one for the next run")
+        self._session.claim(self)
         self._entered = True
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
+        self._published_ns = time.monotonic_ns()
+        self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
         for name, work in (("framegate-capture", self._capture), ("framegate-worker", self._work)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        if self._deadline_ns is not None and self._source.live:
+            period_ns = 1e9 / self._source.fps if self._source.fps else 0.0
+            # Between two frames of a slow camera there is no silence, whatever the deadline.
+            limit_ns = max(self._deadline_ns, int(1.5 * period_ns))
+            self._watchdog = Watchdog(limit_ns, lambda: self._published_ns, lambda: self._judging, self._report_silence)
+            self._watchdog.start()
         return self
 
     def __exit__(
@@ -116,17 +179,32 @@ class Pipeline:
         self.stop()
 
     def stop(self) -> None:
-        """Stop capturing, let the worker finish its frame, close the source. Verdicts already given stay readable."""
+        """Stop capturing, let the worker finish its frame, close the source. Verdicts already given stay readable.
+
+        What does not end within five seconds (a source or an engine that hangs) is named on standard error and in
+        `unfinished`, and the session stays with it: it cannot be used for another stream.
+        """
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self._mailbox.close()
         self._source.close()
-        if threading.current_thread() not in self._threads:
-            # A worker waiting for room in a full result channel is let go only after the channel is closed.
-            self._results.close()
-            for thread in self._threads:
-                thread.join(timeout=5.0)
-            if self._threads:
-                gc.unfreeze()
-            self._threads.clear()
+        if threading.current_thread() in self._threads:
+            return
+        # A worker waiting for room in a full result channel is let go only after the channel is closed.
+        self._results.close()
+        for thread in self._threads:
+            thread.join(timeout=_JOIN_S)
+        hanging = tuple(thread.name for thread in self._threads if thread.is_alive())
+        if self._threads:
+            gc.unfreeze()
+            self.unfinished = hanging
+            for name in hanging:
+                what = f"the source {self._source.name}" if name == "framegate-capture" else "the engine"
+                to_stderr(f"framegate: {what} does not answer: the thread {name} did not end within {_JOIN_S:g} s")
+            if not hanging:
+                self._session.release(self)
+        self._threads.clear()
+        self._latest = self._silence(Reason.NO_FRAME, "the pipeline was stopped")
 
     def __iter__(self) -> Iterator[Prediction]:
         for result in self.results():
@@ -139,13 +217,49 @@ class Pipeline:
             UsageError: The pipeline was not entered with ``with``, so nothing runs that could give a result.
             FramegateError: After the last result, if the source broke off.
         """
-        if not self._entered:
-            raise UsageError("a pipeline runs inside its with block only: with Pipeline(...) as pipeline: ...")
+        self._require_running()
         while (result := self._results.take()) is not None:
             yield result
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        self._raise_failure()
+
+    def take(self, timeout_s: float) -> FrameResult | None:
+        """The next result, or one that says NO_FRAME if none comes in time; None when there will be no more.
+
+        Args:
+            timeout_s: Longest wait in seconds, 0 or more.
+
+        Raises:
+            UsageError: The pipeline was not entered, or the time is no number of seconds.
+            FramegateError: After the last result, if the source broke off.
+        """
+        self._require_running()
+        if not (math.isfinite(timeout_s) and timeout_s >= 0):
+            raise UsageError(f"timeout is {timeout_s} s; expected seconds, 0 or more")
+        result = self._results.take(timeout_s)
+        if result is not None:
+            return result
+        if self._results.finished:
+            self._raise_failure()
+            return None
+        return FrameResult(self._silence(Reason.NO_FRAME, f"no verdict came within {timeout_s * 1e3:.0f} ms"), None, "")
+
+    def latest(self, region: str | None = None) -> Prediction:
+        """The newest verdict on a region, or a REJECT that says why there is none. Never waits.
+
+        Verdicts that wait to be iterated over are not taken. Can be called from any thread.
+
+        Args:
+            region: Its name; None where there is only one.
+
+        Raises:
+            UsageError: There is no such region, or several and none was named.
+        """
+        names = tuple(roi.name for roi in self._rois)
+        if region is None and len(names) > 1:
+            raise UsageError(f"latest() of {len(names)} regions: name one of {', '.join(names)}")
+        if region is not None and region not in names:
+            raise UsageError(f"latest({region!r}): there is no such region; there are {', '.join(names)}")
+        return self._latest[0 if region is None else names.index(region)]
 
     @property
     def worker_id(self) -> int | None:
@@ -165,9 +279,14 @@ class Pipeline:
         self._reset_drift.set()
 
     def _capture(self) -> None:
+        owned = self._source.hands_over
         try:
             while (frame := self._source.read()) is not None:
                 self.stats.captured += 1
+                if isinstance(frame.image, np.ndarray):
+                    if not owned:  # whoever writes into the array again would change what is being judged
+                        frame = replace(frame, image=frame.image.copy())
+                    frame.image.setflags(write=False)
                 if not self._mailbox.put(frame):
                     break
                 self.stats.dropped = self._mailbox.overwritten
@@ -179,6 +298,7 @@ class Pipeline:
     def _work(self) -> None:
         try:
             while (frame := self._mailbox.take()) is not None:
+                self._judging = (frame.frame_id, time.monotonic_ns())
                 if self._reset_drift.is_set():
                     self._reset_drift.clear()
                     for policy in self._streams:
@@ -188,18 +308,52 @@ class Pipeline:
                 predictions = self._session.frame_judge.judge(
                     frame, self._rois, self._health, self._deadline_ns, self._streams
                 )
-                result = FrameResult(predictions, _viewable(frame).image if self._keep else None, frame.name)
-                # Counted only if it can be read: after stop() the statistics and the read verdicts agree.
-                if not self._results.put(result):
-                    break
+                image = _viewable(frame).image if self._keep else None
+                self._judging = None
                 self.stats.record(predictions)
+                if not self._publish(FrameResult(predictions, image, frame.name)):
+                    self.stats.unread = self._results.overwritten + 1  # the pipeline was stopped meanwhile
+                    break
                 self.stats.unread = self._results.overwritten
                 self._session.recover()
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
             self._fail(error)
         finally:
+            self._judging = None
+            if self._watchdog is not None:
+                self._watchdog.stop()
+            self._latest = self._silence(Reason.NO_FRAME, "the source has ended")
             self._mailbox.close()
             self._results.close()
+
+    def _publish(self, result: FrameResult) -> bool:
+        """Hand a result over; False if nobody can read it any more."""
+        with self._publishing:
+            self._published_ns = time.monotonic_ns()
+            self._latest = result.predictions
+        return self._results.put(result)
+
+    def _report_silence(self, reason: Reason, detail: str) -> None:
+        """Called by the watchdog: everybody who reads gets a REJECT."""
+        predictions = self._silence(reason, detail)
+        with self._publishing:
+            self._published_ns = predictions[0].decided_ns
+            self._latest = predictions
+        self.stats.silences[reason.value] += 1
+        self._results.put(FrameResult(predictions, None, ""))
+
+    def _silence(self, reason: Reason, detail: str) -> tuple[Prediction, ...]:
+        now = time.monotonic_ns()
+        return tuple(Prediction.without_frame(roi.name, reason, detail, now) for roi in self._rois)
+
+    def _require_running(self) -> None:
+        if not self._entered:
+            raise UsageError("a pipeline runs inside its with block only: with Pipeline(...) as pipeline: ...")
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None or not isinstance(self._failure, FramegateError):

@@ -7,16 +7,21 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
-from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
-from framegate.runtime.scores import FrameScores, frame_scores
+from framegate.runtime.scores import FrameScores, Tensor, frame_scores
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
 from framegate.runtime.verdict import NV12, Image
 
 _WARM_UP = 5
+_SAMPLED = 509
+"""Numbers of the input that are compared; a prime, so that they do not fall into one column."""
+_GRID = 23
 
 
 class Scored(NamedTuple):
@@ -40,7 +45,7 @@ class Scorer:
         bundle: The model.
         backend: A loaded engine.
         precision: Which model of the bundle runs, for messages.
-        calibration: Its temperature and threshold; None: 1 and none.
+        calibration: Its temperature; None: 1.
         gpu_preprocess: Give the camera's pixels to the engine, which resizes and scores them, too.
 
     Attributes:
@@ -65,10 +70,14 @@ class Scorer:
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.temperature = calibration.temperature if calibration else 1.0
         self.takes_nv12 = gpu_preprocess
-        self._threshold = calibration.threshold if calibration else math.nan
         self._monitor = bundle.monitor
         self._bound_frames: tuple[int, int, str] | None = None
         self._started_ns = 0
+        self._shape = (1, len(bundle.labels))
+        flat = self.preprocessor.tensor.reshape(-1)
+        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        """What is compared of the input: every so many numbers, across all channels and rows."""
+        self._shown = self._last_shown = self._last_answer = b""
         if gpu_preprocess:
             return  # bound to the size of the first frame, and warmed up then
         backend.bind(self.preprocessor.tensor)
@@ -94,8 +103,10 @@ class Scorer:
         """
         if self.takes_nv12:
             self._bind_frames(crop, pixel_format)
+            self._shown = crop[:: max(1, crop.shape[0] // _GRID), :: max(1, crop.shape[1] // _GRID)].tobytes()
         else:
             self.preprocessor(crop)
+            self._shown = self._sample.tobytes()
         began = time.perf_counter_ns()
         self.backend.start(crop if self.takes_nv12 else None)
         self._started_ns = time.perf_counter_ns() - began
@@ -114,6 +125,7 @@ class Scorer:
         engine_ns = self._started_ns + time.perf_counter_ns() - began
         if stages is not None:
             stages.mark(ENGINE)
+        self._require_new_answer(logits)
         scores = self.backend.scores
         if scores is None:
             scores = frame_scores(logits, self.temperature)
@@ -122,6 +134,25 @@ class Scorer:
             stages.mark(SCORES)
         return scored
 
+    def _require_new_answer(self, logits: Tensor) -> None:
+        """Refuse an output of another shape, and the answer to an earlier question.
+
+        A network that is shown other pixels gives other logits, down to the last bit. An engine that hands out its
+        last output again has stopped computing, and its verdicts would be those of an old frame.
+
+        Raises:
+            BackendError: The logits cannot be those of this region.
+        """
+        if logits.shape != self._shape or logits.dtype != np.float32:
+            raise BackendError(
+                f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 {self._shape}"
+            )
+        answer, shown = logits.tobytes(), self._shown
+        stuck = answer == self._last_answer and shown != self._last_shown
+        self._last_answer, self._last_shown = answer, shown
+        if stuck:
+            raise BackendError(f"{self.backend.engine} gave bit for bit the same logits for different pixels")
+
     def _bind_frames(self, crop: Image, pixel_format: str) -> None:
         """Bind the engine to frames of this size, where it is bound to others."""
         rows, width = crop.shape[:2]
@@ -129,7 +160,7 @@ class Scorer:
         if (width, height, pixel_format) == self._bound_frames:
             return
         spec = self.preprocessor.spec
-        self.backend.bind_frames(spec, width, height, self.temperature, self._threshold, pixel_format)
+        self.backend.bind_frames(spec, width, height, self.temperature, pixel_format)
         self._bound_frames = (width, height, pixel_format)
 
     def _signals(self) -> Mapping[str, float]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import to_stderr
+from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -18,9 +22,15 @@ from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.verdict import Frame, Image, Prediction
 
+_REMEDY = "one session serves one stream: open one for each, with session.another() to share the network's weights"
+
 
 class Session:
-    """Judges frames with one model. Not thread-safe: one thread at a time.
+    """Judges the frames of one stream with one model.
+
+    A session remembers its stream (camera check, debounce, drift) and has one engine with one input. So it serves one
+    pipeline, or one thread that calls `infer`; a second one is refused. `another` makes a session for another camera
+    that shares the network's weights.
 
     Attributes:
         bundle: The opened bundle.
@@ -57,6 +67,16 @@ class Session:
         self._streams = (self.stream_policy(),) if camera else None
         self._whole = (Roi.whole(),)
         self._frames = 0
+        self._options: dict[str, Any] = {
+            "camera": camera,
+            "gpu_preprocess": gpu_preprocess,
+            "policy": policy,
+            "health": health,
+        }
+        self._process = os.getpid()
+        self._claiming = threading.Lock()
+        self._holder: object | None = None
+        self._thread: threading.Thread | None = None
 
     @classmethod
     def open(
@@ -109,6 +129,66 @@ class Session:
             to_stderr(f"framegate: {session.describe()}")
         return session
 
+    def another(self) -> Session:
+        """A session for another stream: a memory and an input of its own, and the same weights.
+
+        Engines on the CPU share them; TensorRT loads its engine again.
+
+        Raises:
+            BackendError: The engine cannot be opened once more.
+        """
+        return Session(self.bundle, self.scorer.backend.share(), self.precision, self.calibration, **self._options)
+
+    def claim(self, holder: object) -> None:
+        """Give the session to one pipeline, until `release`.
+
+        Raises:
+            UsageError: Somebody else has it, or it was opened in another process.
+        """
+        self._require_process()
+        with self._claiming:
+            if self._holder is not None or (self._thread is not None and self._in_use_elsewhere()):
+                raise UsageError(f"this session judges another stream already; {_REMEDY}")
+            self._holder, self._thread = holder, None
+
+    def release(self, holder: object) -> None:
+        """Give it back; whoever does not have it changes nothing."""
+        with self._claiming:
+            if self._holder is holder:
+                self._holder = None
+
+    def _require_thread(self) -> None:
+        """Bind the session to the calling thread.
+
+        Raises:
+            UsageError: A pipeline or another thread has it, or it was opened in another process.
+        """
+        self._require_process()
+        with self._claiming:
+            if self._holder is not None:
+                raise UsageError(f"this session runs in a pipeline, which infer() would disturb; {_REMEDY}")
+            if self._in_use_elsewhere():
+                raise UsageError(f"infer() of this session is called from a second thread; {_REMEDY}")
+            self._thread = threading.current_thread()
+
+    def _in_use_elsewhere(self) -> bool:
+        return self._thread not in (None, threading.current_thread()) and self._thread.is_alive()
+
+    def _require_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"this session was opened in process {self._process} and is used in process {os.getpid()}; engines do "
+                "not survive a fork: open the bundle in the process that judges"
+            )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("a session cannot be pickled or copied; give the bundle's path, and open it there")
+
     def describe(self) -> str:
         """Model, engine and promise in one line."""
         engine = self.scorer.backend.engine
@@ -156,8 +236,13 @@ class Session:
 
         Returns:
             A prediction whose `label` can be read only if it was accepted. This method does not raise on bad images
-            or engine faults: they are rejected with a reason.
+            or engine faults: they are rejected with a reason. It has no deadline, and so its verdict no end.
+
+        Raises:
+            UsageError: The session is used by a pipeline, by another thread, or in another process.
         """
+        if self._thread is not threading.current_thread() or os.getpid() != self._process:
+            self._require_thread()
         number = self._frames if frame_id is None else frame_id
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)

@@ -80,10 +80,11 @@ class PipelineStats:
     """What a pipeline has done so far. Written by its worker; reading while it runs may be one frame behind.
 
     Attributes:
-        captured: Frames that the source delivered.
+        captured: Frames that the source delivered: `frames` + `dropped` + `waiting`.
         dropped: Frames overwritten by newer ones before they were evaluated.
-        unread: Results overwritten because the consumer was too slow (real time only).
+        unread: Results overwritten because the consumer was too slow (real time only), or given after `stop`.
         frames: Frames evaluated.
+        silences: Reason -> how often a silence was reported in place of verdicts; those are no frames.
         streams: Name of region -> its counts.
         latency: Capture to verdict.
         engine: The bare engine call within it.
@@ -96,6 +97,7 @@ class PipelineStats:
         self.dropped = 0
         self.unread = 0
         self.frames = 0
+        self.silences: Counter[str] = Counter()
         self.streams = {name: StreamStats() for name in streams}
         self.calibrated_coverage = calibrated_coverage
         self.latency = LatencyHistogram()
@@ -107,17 +109,22 @@ class PipelineStats:
         for prediction in predictions:
             stream = self.streams[prediction.stream]
             stream.evaluated += 1
-            if prediction.accepted:
+            if prediction.accepted_when_decided:
                 stream.accepted += 1
                 stream.labels[prediction.candidate] += 1
             else:
-                stream.reasons.update(reason.value for reason in prediction.reasons)
-            drifting = Reason.DRIFT in prediction.reasons
+                stream.reasons.update(reason.value for reason in prediction.decided_reasons)
+            drifting = Reason.DRIFT in prediction.decided_reasons
             stream.drift_alarms += drifting and not stream.drifting
             stream.drifting = drifting
             self.latency.add(prediction.decided_ns - prediction.captured_ns)
             if prediction.engine_ns:
                 self.engine.add(prediction.engine_ns)
+
+    @property
+    def waiting(self) -> int:
+        """Frames that were delivered and are not judged yet, or never will be because the pipeline was stopped."""
+        return self.captured - self.frames - self.dropped
 
     @property
     def evaluated(self) -> int:
@@ -162,6 +169,8 @@ class PipelineStats:
             "captured": self.captured,
             "dropped": self.dropped,
             "unread": self.unread,
+            "waiting": self.waiting,
+            "silences": dict(self.silences),
             "frames": self.frames,
             "evaluated": self.evaluated,
             "accepted": self.accepted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.errors import RejectedFrame
+from framegate.runtime.errors import ExpiredVerdict, RejectedFrame
 
 Image = npt.NDArray[Any]
 """A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT.
@@ -27,6 +28,10 @@ class Verdict(str, enum.Enum):
     REJECT = "REJECT"
 
     __str__ = str.__str__
+
+    def __bool__(self) -> bool:
+        """True for ACCEPT only: ``if prediction.verdict:`` must not be true for the word REJECT."""
+        return self is Verdict.ACCEPT
 
 
 class Reason(str, enum.Enum):
@@ -53,7 +58,7 @@ class Reason(str, enum.Enum):
     FROZEN = "FROZEN"
     """The content repeats a recent frame, whatever its timestamp says."""
     STALE_FRAME = "STALE_FRAME"
-    """The time of capture does not advance: it is not later than that of a frame seen before."""
+    """The time of capture or the frame's number does not advance: it is not later than that of a frame seen before."""
     WARMING_UP = "WARMING_UP"
     """Too few frames have been seen to judge this stream."""
     NOT_FINITE = "NOT_FINITE"
@@ -67,7 +72,11 @@ class Reason(str, enum.Enum):
     NOT_CALIBRATED = "NOT_CALIBRATED"
     """No threshold was calibrated for this backend and precision."""
     LATE = "LATE"
-    """The frame was older than the deadline when its verdict was ready."""
+    """The frame was older than the deadline when its verdict was ready, or judging it takes longer than that."""
+    EXPIRED = "EXPIRED"
+    """The verdict was read after its end (`Prediction.valid_until_ns`): it says nothing about the present any more."""
+    NO_FRAME = "NO_FRAME"
+    """No frame came within the deadline, or none has come yet."""
     BACKEND_FAULT = "BACKEND_FAULT"
     """The engine raised an error on this frame."""
 
@@ -99,14 +108,24 @@ class Frame:
     pixel_format: str = BGR
 
 
+NEVER_NS = 2**63 - 1
+"""As `Prediction.valid_until_ns`: the verdict is on a picture, not on the present, and has no end."""
+NO_FRAME_ID = -1
+"""As `Prediction.frame_id`: the verdict is on the absence of frames."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The verdict on one region of one frame, with everything it was based on.
 
+    A verdict has an end. `accepted`, `reasons`, `verdict`, `label` and the truth value ask the clock each time: after
+    `valid_until_ns` they are those of a rejected prediction. What was decided stays in `decided_reasons`.
+
     Attributes:
-        frame_id: The frame's number at its source.
+        frame_id: The frame's number at its source; `NO_FRAME_ID` if there was no frame.
         stream: Name of the region of interest.
-        reasons: Empty exactly when the prediction may be used.
+        decided_reasons: Why it was rejected when it was decided; empty exactly when it was accepted then. For records
+            and displays, **never for decisions**.
         candidate: The most probable label, also of a rejected frame: for logs and displays, **never for decisions**;
             empty if there is none.
         confidence: Calibrated probability of the candidate, in [0, 1], NaN if there is none.
@@ -117,6 +136,7 @@ class Prediction:
         threshold: Accepted if score <= threshold; NaN if not calibrated.
         captured_ns: Monotonic time of capture.
         decided_ns: Monotonic time when all verdicts on the frame were ready.
+        valid_until_ns: Monotonic time after which the verdict must not be used; `NEVER_NS` without a deadline.
         engine_ns: How long the engine's two calls took (start, finish), without what was done between them; 0 if it
             was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
@@ -125,7 +145,7 @@ class Prediction:
 
     frame_id: int
     stream: str
-    reasons: tuple[Reason, ...]
+    decided_reasons: tuple[Reason, ...]
     candidate: str
     confidence: float
     entropy: float
@@ -138,43 +158,76 @@ class Prediction:
     engine_ns: int = 0
     detail: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
+    valid_until_ns: int = NEVER_NS
+
+    @classmethod
+    def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
+        """The verdict on a region while there is nothing to judge: REJECT, with the reason why."""
+        nan = math.nan
+        return cls(NO_FRAME_ID, stream, (reason,), "", nan, nan, nan, nan, nan, nan, now_ns, now_ns, detail=detail)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the verdict's end has passed."""
+        return not time.monotonic_ns() <= self.valid_until_ns
 
     @property
     def accepted(self) -> bool:
-        """True if downstream logic may use `label`."""
-        return not self.reasons
+        """True if downstream logic may use `label` now."""
+        return not self.decided_reasons and not self.expired
+
+    def __bool__(self) -> bool:
+        """The same as `accepted`, so that no rejected prediction is true."""
+        return self.accepted
+
+    @property
+    def accepted_when_decided(self) -> bool:
+        """Whether it was accepted when it was decided: for records and displays, **never for decisions**."""
+        return not self.decided_reasons
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why it must not be used now; empty exactly when it may be."""
+        return self.decided_reasons or ((Reason.EXPIRED,) if self.expired else ())
 
     @property
     def verdict(self) -> Verdict:
-        """ACCEPT or REJECT."""
+        """ACCEPT or REJECT, now."""
         return Verdict.ACCEPT if self.accepted else Verdict.REJECT
 
     @property
     def label(self) -> str:
-        """The label, if it may be used.
+        """The label, if it may be used now.
 
         Raises:
+            ExpiredVerdict: It was accepted, and is too old.
             RejectedFrame: The frame was rejected.
         """
-        if self.reasons:
-            why = ", ".join(reason.value for reason in self.reasons)
+        if self.decided_reasons:
+            why = ", ".join(reason.value for reason in self.decided_reasons)
             raise RejectedFrame(
                 f"frame {self.frame_id} ({self.stream}) was rejected: {why}; check .accepted before using .label"
+            )
+        if self.expired:
+            late = (time.monotonic_ns() - self.valid_until_ns) / 1e6
+            raise ExpiredVerdict(
+                f"the verdict on frame {self.frame_id} ({self.stream}) ended {late:.1f} ms ago; take the newest one "
+                "(Pipeline.latest), and check .accepted before using .label"
             )
         return self.candidate
 
     @property
     def latency_ms(self) -> float:
-        """Capture to verdict in milliseconds."""
+        """Capture to verdict in milliseconds; 0 where there was no frame."""
         return (self.decided_ns - self.captured_ns) / 1e6
 
     def to_json(self) -> dict[str, Any]:
-        """A record of plain JSON values; what is not a finite number becomes null."""
+        """What was decided, as a record of plain JSON values; what is not a finite number becomes null."""
         return {
-            "frame_id": self.frame_id,
+            "frame_id": None if self.frame_id == NO_FRAME_ID else self.frame_id,
             "stream": self.stream,
-            "verdict": self.verdict.value,
-            "reasons": [reason.value for reason in self.reasons],
+            "verdict": (Verdict.REJECT if self.decided_reasons else Verdict.ACCEPT).value,
+            "reasons": [reason.value for reason in self.decided_reasons],
             "candidate": self.candidate or None,
             "confidence": _number(self.confidence),
             "entropy": _number(self.entropy),
@@ -184,6 +237,7 @@ class Prediction:
             "threshold": _number(self.threshold),
             "captured_ns": self.captured_ns,
             "decided_ns": self.decided_ns,
+            "valid_until_ns": None if self.valid_until_ns == NEVER_NS else self.valid_until_ns,
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,

@@ -85,8 +85,8 @@ class Case:
         for result in results:
             self.verdict_ns.append(max(each.decided_ns - each.captured_ns for each in result.predictions))
             for prediction in result.predictions:
-                self.accepted += prediction.accepted
-                self.reasons.update(reason.value for reason in prediction.reasons)
+                self.accepted += prediction.accepted_when_decided
+                self.reasons.update(reason.value for reason in prediction.decided_reasons)
         self.usage.wall_s += usage.wall_s
         self.usage.processor_s += usage.processor_s
         self.usage.resident_mib = max(self.usage.resident_mib, usage.resident_mib)

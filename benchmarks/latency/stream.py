@@ -65,6 +65,7 @@ class FrameFeed(BaseSource):
 
     def __init__(self, images: Sequence[Image], fps: float | None = None) -> None:
         height, width = images[0].shape[:2]
+        self.hands_over = True  # nobody writes into them
         super().__init__("benchmark", live=True, frame_size=(width, height), fps=fps)
         self.images = images
         self.lateness_ns: list[int] = []
@@ -135,9 +136,9 @@ class Samples:
         self.verdict_ns.append(prediction.decided_ns - prediction.captured_ns)
         self.hand_over_ns.append(received_ns - prediction.decided_ns)
         self.engine_ns.append(prediction.engine_ns)
-        self.deadline_misses += Reason.LATE in prediction.reasons
-        self.accepted += prediction.accepted
-        self.reasons.update(reason.value for reason in prediction.reasons)
+        self.deadline_misses += Reason.LATE in prediction.decided_reasons
+        self.accepted += prediction.accepted_when_decided
+        self.reasons.update(reason.value for reason in prediction.decided_reasons)
 
     @property
     def dropped(self) -> int:

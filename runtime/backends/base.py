@@ -62,7 +62,6 @@ class Backend(Protocol):
         width: int,
         height: int,
         temperature: float,
-        threshold: float,
         pixel_format: str = BGR,
     ) -> None:
         """Take camera frames of one size from now on: preprocessing and scores are the engine's own work.
@@ -72,7 +71,6 @@ class Backend(Protocol):
             width: Of the frames, in pixels.
             height: Of the frames, in pixels.
             temperature: Of the calibration.
-            threshold: Of the calibration, on the entropy in nats; NaN accepts nothing.
             pixel_format: BGR for (height, width, 3) uint8 frames, NV12 for (height * 3/2, width) uint8 ones, whose
                 width and height are even.
 
@@ -92,6 +90,13 @@ class Backend(Protocol):
 
         Raises:
             BackendError: The engine failed.
+        """
+
+    def share(self) -> Backend:
+        """An engine for another stream over the same weights where the library can, to be bound anew.
+
+        Raises:
+            BackendError: It cannot be opened once more.
         """
 
     def reinitialise(self) -> None:
@@ -117,11 +122,10 @@ class CpuBackend:
         width: int,
         height: int,
         temperature: float,
-        threshold: float,
         pixel_format: str = BGR,
     ) -> None:
         """See `Backend.bind_frames`: always refused."""
-        del spec, width, height, temperature, threshold, pixel_format
+        del spec, width, height, temperature, pixel_format
         raise BackendError(f"{self.engine} runs on the CPU; it takes tensors, not camera frames")
 
     def start(self, frame: Image | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,12 @@ class OnnxRuntimeBackend(CpuBackend):
             binding.bind_output(output.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._output, self.pooled = found[0], (found[1] if len(found) > 1 else None)
         self._binding = binding
+
+    def share(self) -> OnnxRuntimeBackend:
+        """See `Backend.share`: other buffers on the same session, which may run in several threads."""
+        other = copy.copy(self)
+        other._binding = other.pooled = None
+        return other
 
     def finish(self) -> Tensor:
         """See `Backend.finish`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 
@@ -51,16 +52,19 @@ class OpenVinoBackend(CpuBackend):
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
+        self._compiled: ov.CompiledModel | None = None
         self._request: ov.InferRequest | None = None
         self.pooled: Tensor | None = None
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
         try:
-            self._model.reshape(list(tensor.shape))
-            self._request = self._compiled(tensor, self._threads or 1)
-            if self._threads is None and _fastest_s(self._request) > _SMALL_S:
-                self._request = self._compiled(tensor, None)
+            if self._compiled is None or tuple(self._compiled.input(0).shape) != tensor.shape:
+                self._model.reshape(list(tensor.shape))
+                self._compiled = self._compile(self._threads or 1)
+                if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
+                    self._compiled = self._compile(None)
+            self._request = self._request_on(tensor)
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
             pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
@@ -68,12 +72,23 @@ class OpenVinoBackend(CpuBackend):
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 
-    def _compiled(self, tensor: Tensor, threads: int | None) -> ov.InferRequest:
-        """A request on the bound array; with None all processors compute."""
+    def _compile(self, threads: int | None) -> ov.CompiledModel:
+        """The network for the present shape; with None all processors compute."""
         config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
-        request = self._core.compile_model(self._model, "CPU", config).create_infer_request()
+        return self._core.compile_model(self._model, "CPU", config)
+
+    def _request_on(self, tensor: Tensor) -> ov.InferRequest:
+        """A request whose input is this array."""
+        assert self._compiled is not None
+        request = self._compiled.create_infer_request()
         request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
         return request
+
+    def share(self) -> OpenVinoBackend:
+        """See `Backend.share`: another request on the same compiled network."""
+        other = copy.copy(self)
+        other._request = other.pooled = None
+        return other
 
     def finish(self) -> Tensor:
         """See `Backend.finish`."""

@@ -76,7 +76,9 @@ def _compiled() -> Finding:
 def _int8() -> Finding:
     if adds_int8_exactly():
         return "INT8 on the CPU", True, "the processor adds INT8 products exactly"
-    text = "the processor's INT8 sums would overflow, so engines compute INT8 networks in another way, no faster than fp32"
+    text = (
+        "the processor's INT8 sums would overflow, so engines compute INT8 networks in another way, no faster than fp32"
+    )
     return "INT8 on the CPU", False, text
 
 

@@ -25,7 +25,7 @@ from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
 from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.health.thresholds import HealthThresholds
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
 from framegate.runtime.roi import parse_rois
@@ -56,7 +56,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several",
     )
-    parser.add_argument("--deadline-ms", type=float, help="a verdict on an older frame is LATE")
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        help="a frame that is older, in milliseconds, when its verdict is ready is LATE, and so long after capture a "
+        "verdict may be used (default: three frames of a camera or clip at its own pace, at least 100; else none)",
+    )
     parser.add_argument(
         "--as-fast-as-possible", action="store_true", help="judge every frame of a file instead of playing it live"
     )
@@ -121,7 +126,10 @@ def run(arguments: argparse.Namespace) -> int:
             lossless=not source.live,
             keep_frames=arguments.video is not None,
             spin_us=spin_us(arguments.realtime, source.fps),
+            results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
+        if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
+            to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         # Files are replaced last, when everything else that was asked for is known to be possible.
         require_distinct(arguments.source, arguments.jsonl, arguments.video)
         sinks: list[Sink] = []
@@ -194,9 +202,10 @@ def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list
 
     def write(result: FrameResult) -> None:
         for sink in sinks:
-            sink.write(result)
+            if result.has_frame or sink.takes_silence:
+                sink.write(result)
         first = result.predictions[0]
-        if Reason.BAD_INPUT in first.reasons and len(unusable) < _UNUSABLE_SHOWN:
+        if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
             unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
 
     try:

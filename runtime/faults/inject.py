@@ -165,6 +165,7 @@ class FaultInjector(BaseSource):
             length=source.length,
             status=source.status,
         )
+        self.hands_over = source.hands_over
         # Copying every frame in case the next one freezes would cost time: only these are ever repeated.
         self._to_keep = {self._last_good(fault.first) for fault in self.faults if fault.kind in _WITH_PAST}
 

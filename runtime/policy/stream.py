@@ -66,6 +66,7 @@ class StreamPolicy:
         self._unseen = policy.warm_up if sequence else 0
         self._debouncer = Debouncer(policy.debounce if sequence else {})
         self._latest_ns: int | None = None
+        self._latest_id: int | None = None
 
     def decide(
         self,
@@ -74,6 +75,7 @@ class StreamPolicy:
         score: float,
         captured_ns: int,
         now_ns: int | None = None,
+        frame_id: int | None = None,
     ) -> Findings:
         """The reasons that count for a frame; empty exactly when it may be used.
 
@@ -83,9 +85,10 @@ class StreamPolicy:
             score: The calibrated score, NaN if there is none.
             captured_ns: Monotonic time of capture in ns.
             now_ns: The present on the same clock; None asks the clock.
+            frame_id: The frame's number; None does not judge it.
         """
         alone = tuple(findings)
-        reasons = alone + self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns)
+        reasons = alone + self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns, frame_id)
         shows_scene = bool(values) and BLIND.isdisjoint(reasons)
         if self._windows is not None and values and (shows_scene or Reason.NOT_FINITE in reasons):
             within = self._windows.hold(values)
@@ -108,11 +111,15 @@ class StreamPolicy:
         if self.drift is not None:
             self.drift.reset()
 
-    def _judge_time(self, captured_ns: int, now_ns: int) -> tuple[Reason, ...]:
-        """STALE_FRAME if the frame is not newer than an earlier one, or comes from the future."""
+    def _judge_time(self, captured_ns: int, now_ns: int, frame_id: int | None) -> tuple[Reason, ...]:
+        """STALE_FRAME if the frame or its number is not newer than an earlier one, or comes from the future."""
         if captured_ns > now_ns:
             return (Reason.STALE_FRAME,)  # not remembered: it would make every later frame stale
         if self._latest_ns is not None and captured_ns <= self._latest_ns:
             return (Reason.STALE_FRAME,)
+        if frame_id is not None:
+            if self._latest_id is not None and frame_id <= self._latest_id:
+                return (Reason.STALE_FRAME,)
+            self._latest_id = frame_id
         self._latest_ns = captured_ns
         return ()

@@ -19,6 +19,8 @@ class JsonLinesSink:
         SinkError: The file cannot be created, or a line cannot be written.
     """
 
+    takes_silence = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:

@@ -40,6 +40,8 @@ class McapSink:
         SinkError: The file cannot be created, or, by `write`, not written.
     """
 
+    takes_silence = False
+
     def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")

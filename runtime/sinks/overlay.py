@@ -59,10 +59,10 @@ def _text(image: Image, lines: list[str], box: Box, scale: float, ground: tuple[
 
 def _lines(prediction: Prediction, named: bool) -> list[str]:
     who = f"{prediction.stream}: " if named else ""
-    if prediction.accepted:
+    if prediction.accepted_when_decided:
         return [f"{who}USE {prediction.label} {prediction.confidence:.2f}"]
     lines = [f"{who}DO NOT USE"]
-    lines += [reason.value for reason in prediction.reasons]
+    lines += [reason.value for reason in prediction.decided_reasons]
     if prediction.candidate:
         lines.append(
             f"({prediction.candidate}? H={prediction.entropy:.2f} > {prediction.threshold:.2f})"
@@ -91,7 +91,7 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
     ]
     for prediction, roi, box in shown:
         inset = line if roi.name == FULL else 0
-        _outline(canvas, box, _colour(prediction), line, inset, crossed=not prediction.accepted)
+        _outline(canvas, box, _colour(prediction), line, inset, crossed=not prediction.accepted_when_decided)
     taken = [box for _, roi, box in shown if roi.name != FULL]
     for prediction, roi, (x, y, w, h) in shown:
         lines = _lines(prediction, named=roi.name != FULL)
@@ -101,8 +101,10 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
         place = _place(wanted, (text_width, text_height), (width, height), taken)
         taken.append(place)
         _text(canvas, lines, place, scale, _colour(prediction))
-    accepted = sum(prediction.accepted for prediction in predictions)
-    shared = set.intersection(*(set(prediction.reasons) for prediction in predictions)) if predictions else set()
+    accepted = sum(prediction.accepted_when_decided for prediction in predictions)
+    shared = (
+        set.intersection(*(set(prediction.decided_reasons) for prediction in predictions)) if predictions else set()
+    )
     bar = f"frame {predictions[0].frame_id}: {accepted} of {len(predictions)} regions usable" if predictions else ""
     if shared:
         bar += "   ALL REJECTED: " + ", ".join(sorted(shared))
@@ -111,7 +113,7 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
 
 
 def _colour(prediction: Prediction) -> tuple[int, int, int]:
-    return _GREEN if prediction.accepted else _RED
+    return _GREEN if prediction.accepted_when_decided else _RED
 
 
 def _outline(image: Image, box: Box, colour: tuple[int, int, int], line: int, inset: int, crossed: bool) -> None:

@@ -27,6 +27,8 @@ class RerunSink:
         SinkError: The file cannot be created.
     """
 
+    takes_silence = False
+
     def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
         if importlib.util.find_spec("rerun") is None:
             raise UsageError(
@@ -57,14 +59,14 @@ class RerunSink:
         for prediction, roi in zip(result.predictions, self._rois, strict=True):
             verdict = (
                 f"USE {prediction.candidate} {prediction.confidence:.2f}"
-                if prediction.accepted
-                else "DO NOT USE " + " ".join(reason.value for reason in prediction.reasons)
+                if prediction.accepted_when_decided
+                else "DO NOT USE " + " ".join(reason.value for reason in prediction.decided_reasons)
             )
             box = roi.pixels(image.shape[1], image.shape[0])
             if box is not None:
                 boxes.append([edge * scale for edge in box])
                 labels.append(f"{roi.name}: {verdict}")
-                colours.append(_GREEN if prediction.accepted else _RED)
+                colours.append(_GREEN if prediction.accepted_when_decided else _RED)
             for name, value in (
                 ("score", prediction.score),
                 ("threshold", prediction.threshold),
@@ -72,11 +74,12 @@ class RerunSink:
             ):
                 if math.isfinite(value):
                     stream.log(f"{roi.name}/{name}", rerun.Scalars(value))
-            kind = "USE" if prediction.accepted else verdict
+            kind = "USE" if prediction.accepted_when_decided else verdict
             if self._said.get(roi.name) != kind:  # one line a change, not one a frame
                 self._said[roi.name] = kind
                 stream.log(
-                    f"{roi.name}/verdict", rerun.TextLog(verdict, level="INFO" if prediction.accepted else "WARN")
+                    f"{roi.name}/verdict",
+                    rerun.TextLog(verdict, level="INFO" if prediction.accepted_when_decided else "WARN"),
                 )
         stream.log(
             "camera/regions",

@@ -30,6 +30,8 @@ class OverlayVideoSink:
         SinkError: The ending is unknown, or the file cannot be created.
     """
 
+    takes_silence = False
+
     def __init__(self, path: str | Path, rois: tuple[Roi, ...], fps: float | None) -> None:
         self.path = Path(path)
         self._rois = rois

@@ -40,6 +40,7 @@ class AdjustedSource(BaseSource):
             length=None if source.length is None else max(0, source.length - skip),
             status=source.status,
         )
+        self.hands_over = source.hands_over
 
     def close(self) -> None:
         """Close this and the source, whose blocked `read` returns."""

@@ -43,8 +43,11 @@ class Source(ABC):
         fps: Nominal frames per second, None if there is no such rate.
         length: Frames expected until the end, for progress bars; None if unknown or endless. An estimate.
         status: How it is doing.
+        hands_over: The array of a frame belongs to the reader: the source never writes into it again. False, the
+            default for sources that others write, makes the pipeline copy every frame.
     """
 
+    hands_over = False
     status = SourceStatus()  # of sources that keep none; BaseSource has one for each
     name: str
     live: bool
@@ -83,6 +86,8 @@ class BaseSource(Source):
 
     Subclasses implement `_produce` and, if they hold something open, `_release`. Releasing a cv2.VideoCapture while
     it reads would crash, so what is open is freed by whichever comes last, the reading thread or the closing one.
+
+    Each frame must have an array of its own, into which nobody writes later (`Source.hands_over`).
 
     After a SourceError every later `read` raises it again: a broken stream has no regular end.
     """

@@ -42,6 +42,8 @@ class ImageSource(BaseSource):
         SourceError: No such file or folder, or no image in it.
     """
 
+    hands_over = True
+
     def __init__(self, path: str | Path, *, loop: bool = False, fps: float | None = None) -> None:
         quiet_opencv()
         path = Path(path)

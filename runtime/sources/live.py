@@ -80,6 +80,8 @@ class LiveSource(BaseSource):
         SourceError: It cannot be opened.
     """
 
+    hands_over = True
+
     def __init__(self, name: str, connect: Callable[[], Connection], *, reconnect: bool = True) -> None:
         self._connect = connect
         self._may_reconnect = reconnect

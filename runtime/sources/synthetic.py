@@ -42,6 +42,8 @@ class SyntheticSource(BaseSource):
         UsageError: A value is out of range.
     """
 
+    hands_over = True
+
     def __init__(
         self,
         width: int = 640,

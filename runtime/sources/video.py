@@ -44,6 +44,8 @@ class VideoFileSource(BaseSource):
         SourceError: The file is not a video, or its index was lost.
     """
 
+    hands_over = True
+
     def __init__(
         self, path: str | Path, *, realtime: bool = True, loop: bool = False, fps: float | None = None
     ) -> None:

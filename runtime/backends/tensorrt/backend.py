@@ -33,7 +33,7 @@ import numpy as np
 from framegate.cuda_kernels.compile.compiler import CompilerError
 from framegate.cuda_kernels.driver.checks import TIMEOUT
 from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
-from framegate.cuda_kernels.softmax_entropy.launch import Record, Thresholds, Verdict
+from framegate.cuda_kernels.softmax_entropy.launch import Record
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.feed import frame_feed, plan_frame, tensor_feed
 from framegate.runtime.backends.tensorrt.graph import WAIT_LIMIT_S, FrameGraph, SideOutput, Slot, allocate_outputs
@@ -120,7 +120,7 @@ class TensorRtBackend:
         self._check_environment()
 
         def build() -> None:
-            self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, thresholds=Thresholds())
+            self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, temperature=1.0)
 
         self._start(build)
         self._tensor, self._frame_shape = tensor, None
@@ -131,7 +131,6 @@ class TensorRtBackend:
         width: int,
         height: int,
         temperature: float,
-        threshold: float,
         pixel_format: str = BGR,
     ) -> None:
         """See `Backend.bind_frames`."""
@@ -139,10 +138,9 @@ class TensorRtBackend:
         plan = plan_frame(spec, width, height, pixel_format)
         rows = (height * 3 // 2, width) if pixel_format == NV12 else (height, width, 3)
         shape = (1, 3, spec.height, spec.width)
-        thresholds = Thresholds(temperature, entropy_at_most=threshold)
 
         def build() -> None:
-            self._build(shape, int(np.prod(rows)), slots=2, frame=plan, thresholds=thresholds)
+            self._build(shape, int(np.prod(rows)), slots=2, frame=plan, temperature=temperature)
 
         self._start(build)
         self._tensor, self._frame_shape = None, rows
@@ -182,6 +180,10 @@ class TensorRtBackend:
         if self._frame_shape is not None:
             self.scores = _scores(record, slot)
         return slot.logits.reshape(1, -1)
+
+    def share(self) -> TensorRtBackend:
+        """See `Backend.share`: the engine is loaded again, its weights are not shared."""
+        return TensorRtBackend(self.name, self._model)
 
     def reinitialise(self) -> None:
         """Open GPU, engine and graph anew after a fault.
@@ -227,12 +229,12 @@ class TensorRtBackend:
         self._rebind = build
         self._translated(build)
 
-    def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, thresholds: Thresholds) -> None:
+    def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, temperature: float) -> None:
         gpu = self._current_gpu()
         shapes = self._engine.shape_for(tuple(shape))
         if shapes[self._engine.logits] != (1, self.classes):
             raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
-        scores, outputs = self._score_source(gpu, shapes, thresholds)
+        scores, outputs = self._score_source(gpu, shapes, temperature)
         tapped = self._engine.taps(shapes, outputs)
         side = SideOutput(outputs[POOLED], math.prod(shapes[POOLED])) if POOLED in outputs else None
         if frame is None:
@@ -259,7 +261,7 @@ class TensorRtBackend:
         self._engine.save_runtime_cache()
 
     def _score_source(
-        self, gpu: Driver, shapes: Mapping[str, Sequence[int]], thresholds: Thresholds
+        self, gpu: Driver, shapes: Mapping[str, Sequence[int]], temperature: float
     ) -> tuple[ScoreSource, dict[str, int]]:
         """Place every output; what computes the scores follows from which ones there are.
 
@@ -269,16 +271,16 @@ class TensorRtBackend:
         engine = self._engine
         if not engine.own_scores:
             outputs = allocate_outputs(gpu, engine, shapes)
-            return KernelRecord(gpu, outputs[engine.logits], self.classes, thresholds), outputs
-        source = EngineOutputs(gpu, engine.logits, self.classes, thresholds)
+            return KernelRecord(gpu, outputs[engine.logits], self.classes, temperature), outputs
+        source = EngineOutputs(gpu, engine.logits, self.classes)
         for name, address in source.addresses.items():
             engine.place(name, address)
         others = {name: shape for name, shape in shapes.items() if name not in source.addresses}
         outputs = {**source.addresses, **allocate_outputs(gpu, engine, others)}
-        temperature = gpu.allocate(256)
-        gpu.copy_to_device(temperature, np.array([thresholds.temperature], np.float32), self._stream)
+        address = gpu.allocate(256)
+        gpu.copy_to_device(address, np.array([temperature], np.float32), self._stream)
         gpu.synchronize(self._stream)
-        engine.place(TEMPERATURE, temperature)
+        engine.place(TEMPERATURE, address)
         return source, outputs
 
     def _check_environment(self) -> None:
@@ -336,7 +338,7 @@ def _limit() -> float:
 
 
 def _scores(record: Record, slot: Slot) -> FrameScores:
-    if record.verdict & Verdict.INVALID or record.argmax < 0 or not np.isfinite(slot.logits).all():
+    if record.argmax < 0 or not np.isfinite(slot.logits).all():
         return not_finite()
     return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
 

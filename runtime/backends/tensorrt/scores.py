@@ -2,7 +2,7 @@
 
 The kernel is the default: it works on every TensorRT and writes one self-checking record. ``framegate engine --scores
 plugin`` and ``--scores function`` make engines that output the scores; `EngineOutputs` reads those, and nothing of ours
-runs behind such an engine. Both give the same `Record`, and both fail towards INVALID.
+runs behind such an engine. Both give the same `Record`; what does not fit together has argmax -1 and NaN scores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from framegate.cuda_kernels.driver.open import Driver, HostMemory
 from framegate.cuda_kernels.kernels import Kernels
-from framegate.cuda_kernels.softmax_entropy.launch import Record, Thresholds, Verdict, plan_rows, read_record
+from framegate.cuda_kernels.softmax_entropy.launch import RECORD_BYTES, Record, plan_rows, read_record
 from framegate.cuda_kernels.softmax_entropy.plugin_launch import OUTPUTS
 
 KERNEL, PLUGIN, FUNCTION = "kernel", "plugin", "function"
@@ -29,7 +29,6 @@ SCORES = OUTPUTS
 TEMPERATURE = "temperature"
 """Input of such an engine, float32 (1): calibration comes after the build, so it cannot be a constant inside."""
 
-_RECORD_BYTES = 32
 _SEQUENCE = 32  # where the sequence number lies in a record's memory
 _LOGITS = 64  # and the logits
 _ALIGNMENT = 256  # what TensorRT asks of an address
@@ -66,16 +65,16 @@ class ScoreSource(Protocol):
 class KernelRecord:
     """Our kernel as the next node behind the engine, a 32-byte record and the logits in mapped memory."""
 
-    def __init__(self, gpu: Driver, logits: int, classes: int, thresholds: Thresholds) -> None:
+    def __init__(self, gpu: Driver, logits: int, classes: int, temperature: float) -> None:
         """Load the kernel.
 
         Args:
             gpu: The open GPU.
             logits: Device address of the engine's output, (1, classes) float32.
             classes: How many logits.
-            thresholds: Temperature, and the threshold that the verdict bits are made with.
+            temperature: Of the calibration.
         """
-        self._gpu, self._logits, self._classes, self._thresholds = gpu, logits, classes, thresholds
+        self._gpu, self._logits, self._classes, self._temperature = gpu, logits, classes, temperature
         self._kernels = Kernels(gpu, "softmax_entropy")
         self.result_bytes = _LOGITS + 4 * classes
 
@@ -91,29 +90,28 @@ class KernelRecord:
         """See `ScoreSource.enqueue`."""
         where = result.device_pointer
         outputs = {"records": where, "sequence": where + _SEQUENCE}
-        plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._thresholds)
+        plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._temperature)
         self._kernels.run(plan, stream)
         # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
         self._gpu.copy_to_host(self.logits_of(result), self._logits, stream)
 
     def read(self, result: HostMemory, number: int) -> Record | None:
         """See `ScoreSource.read`."""
-        return read_record(result.array[:_RECORD_BYTES].tobytes(), number)
+        return read_record(result.array[:RECORD_BYTES].tobytes(), number)
 
 
 class EngineOutputs:
     """Logits and scores that the engine itself writes: one block of device memory, one copy to the host."""
 
-    def __init__(self, gpu: Driver, logits: str, classes: int, thresholds: Thresholds) -> None:
+    def __init__(self, gpu: Driver, logits: str, classes: int) -> None:
         """Lay out and allocate the block.
 
         Args:
             gpu: The open GPU.
             logits: Name of that output.
             classes: How many logits.
-            thresholds: For the verdict bits; the temperature is the engine's input.
         """
-        self._gpu, self._classes, self._thresholds = gpu, classes, thresholds
+        self._gpu, self._classes = gpu, classes
         self._counts = {logits: classes, SCORES[0]: classes} | dict.fromkeys(SCORES[1:], 1)
         self._names = (logits, *SCORES)
         self._offsets: dict[str, int] = {}
@@ -145,10 +143,10 @@ class EngineOutputs:
         self._gpu.copy_to_host(result.array, self._block, stream)
 
     def read(self, result: HostMemory, number: int) -> Record | None:
-        """See `ScoreSource.read`. The scores must also fit to each other, or the record is INVALID."""
+        """See `ScoreSource.read`. The scores must also fit to each other, or the record has no argmax."""
         values = result.array.view(np.float32)[self._written]  # one copy, then judged
         classes, nan = self._classes, math.nan
-        invalid = Record(number, -1, Verdict.INVALID, nan, nan, nan, nan)
+        invalid = Record(number, -1, nan, nan, nan, nan)
         if not np.isfinite(values).all():
             return None if (values.view(np.uint32) == _MARK).any() else invalid
         best = int(values[:classes].argmax())
@@ -158,17 +156,4 @@ class EngineOutputs:
             return invalid
         # Layers of an engine clamp nothing; rounding may leave the range by an ulp.
         entropy = min(max(entropy, 0.0), math.log(classes))
-        return Record(number, best, self._verdict(entropy, largest, margin, energy), entropy, largest, margin, energy)
-
-    def _verdict(self, entropy: float, largest: float, margin: float, energy: float) -> Verdict:
-        limits, bits = self._thresholds, Verdict(0)
-        # Written so that a threshold that is NaN accepts nothing, as in the kernel.
-        if not entropy <= limits.entropy_at_most:
-            bits |= Verdict.ENTROPY_OVER
-        if not largest >= limits.max_probability_at_least:
-            bits |= Verdict.PROBABILITY_UNDER
-        if not margin >= limits.margin_at_least:
-            bits |= Verdict.MARGIN_UNDER
-        if not energy <= limits.energy_at_most:
-            bits |= Verdict.ENERGY_OVER
-        return bits or Verdict.ACCEPT
+        return Record(number, best, entropy, largest, margin, energy)

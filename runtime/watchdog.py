@@ -1,0 +1,71 @@
+"""Silence speaks: REJECT when frames or verdicts stop, from a thread that neither camera nor engine can hold up.
+
+A source that hangs, an engine that never answers and a process that was stopped have one thing in common: the last word
+that a consumer heard may have been ACCEPT. The watchdog looks several times a deadline at when the last verdict was
+published, and says so when it was too long ago, once a deadline as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from framegate.runtime.verdict import Reason
+
+LOOKS = 10
+"""A deadline: so often the watchdog looks, so that silence is reported at most a tenth of a deadline later."""
+Silence = Callable[[Reason, str], None]
+"""Takes the reason and a sentence for people."""
+
+
+class Watchdog:
+    """Reports silence; use `start` and `stop`. Its thread calls back into the pipeline and never waits for it.
+
+    Args:
+        limit_ns: Longest time between two verdicts that is no silence, in ns.
+        last_ns: Monotonic time of the last verdict, or of the last report of silence.
+        judging: (frame id, monotonic time since when) of the frame that is being judged; None if there is none.
+        report: Told what is wrong.
+    """
+
+    def __init__(
+        self,
+        limit_ns: int,
+        last_ns: Callable[[], int],
+        judging: Callable[[], tuple[int, int] | None],
+        report: Silence,
+    ) -> None:
+        self._limit_ns = limit_ns
+        self._last_ns = last_ns
+        self._judging = judging
+        self._report = report
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="framegate-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, without waiting for the thread."""
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        looked_ns = time.monotonic_ns()
+        pause_ns = self._limit_ns // LOOKS
+        while not self._stopped.wait(pause_ns / 1e9):
+            now = time.monotonic_ns()
+            away_ns, looked_ns = now - looked_ns - pause_ns, now
+            if away_ns > self._limit_ns:
+                # Stopped (SIGSTOP), suspended, or starved of processor time: nothing of what was said holds.
+                self._report(Reason.NO_FRAME, f"this process did not run for {away_ns / 1e6:.0f} ms")
+                continue
+            judging, silent_ns = self._judging(), now - self._last_ns()
+            if silent_ns < self._limit_ns:
+                continue
+            if judging is not None and now - judging[1] >= self._limit_ns:
+                frame_id, since = judging
+                self._report(Reason.LATE, f"frame {frame_id} has been judged for {(now - since) / 1e6:.0f} ms")
+            else:
+                self._report(Reason.NO_FRAME, f"no frame was judged for {silent_ns / 1e6:.0f} ms")
