@@ -333,13 +333,15 @@ class Pipeline:
             self._latest = result.predictions
         return self._results.put(result)
 
-    def _report_silence(self, reason: Reason, detail: str) -> None:
+    def _report_silence(self, reason: Reason, detail: str, stopped: bool) -> None:
         """Called by the watchdog: everybody who reads gets a REJECT."""
         predictions = self._silence(reason, detail)
         with self._publishing:
             self._published_ns = predictions[0].decided_ns
             self._latest = predictions
         self.stats.silences[reason.value] += 1
+        if stopped:  # the next frame may come before anybody reads this result
+            to_stderr(f"framegate: {detail}")
         self._results.put(FrameResult(predictions, None, ""))
 
     def _silence(self, reason: Reason, detail: str) -> tuple[Prediction, ...]:

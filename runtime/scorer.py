@@ -145,7 +145,8 @@ class Scorer:
         """
         if logits.shape != self._shape or logits.dtype != np.float32:
             raise BackendError(
-                f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 {self._shape}"
+                f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, "
+                f"expected float32 {self._shape}"
             )
         answer, shown = logits.tobytes(), self._shown
         stuck = answer == self._last_answer and shown != self._last_shown

@@ -15,8 +15,8 @@ from framegate.runtime.verdict import Reason
 
 LOOKS = 10
 """A deadline: so often the watchdog looks, so that silence is reported at most a tenth of a deadline later."""
-Silence = Callable[[Reason, str], None]
-"""Takes the reason and a sentence for people."""
+Silence = Callable[[Reason, str, bool], None]
+"""Takes the reason, a sentence for people, and whether it was the process itself that stood still."""
 
 
 class Watchdog:
@@ -59,13 +59,13 @@ class Watchdog:
             away_ns, looked_ns = now - looked_ns - pause_ns, now
             if away_ns > self._limit_ns:
                 # Stopped (SIGSTOP), suspended, or starved of processor time: nothing of what was said holds.
-                self._report(Reason.NO_FRAME, f"this process did not run for {away_ns / 1e6:.0f} ms")
+                self._report(Reason.NO_FRAME, f"this process did not run for {away_ns / 1e6:.0f} ms", True)
                 continue
             judging, silent_ns = self._judging(), now - self._last_ns()
             if silent_ns < self._limit_ns:
                 continue
-            if judging is not None and now - judging[1] >= self._limit_ns:
+            if judging is not None and 2 * (now - judging[1]) >= self._limit_ns:  # that is what is waited for
                 frame_id, since = judging
-                self._report(Reason.LATE, f"frame {frame_id} has been judged for {(now - since) / 1e6:.0f} ms")
+                self._report(Reason.LATE, f"frame {frame_id} has been judged for {(now - since) / 1e6:.0f} ms", False)
             else:
-                self._report(Reason.NO_FRAME, f"no frame was judged for {silent_ns / 1e6:.0f} ms")
+                self._report(Reason.NO_FRAME, f"no frame was judged for {silent_ns / 1e6:.0f} ms", False)
