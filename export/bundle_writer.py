@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle import CALIBRATION, FORMAT, MANIFEST, Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, seal, write_bundle_json
 from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
@@ -86,7 +86,7 @@ def _take_name(folder: Path, target: Path) -> None:
 
 
 def write_calibration(folder: Path, calibrations: Mapping[str, Calibration]) -> None:
-    """Write ``calibration.json``; the manifest must be written afterwards, since it holds the hash.
+    """Write ``calibration.json``; the manifest must be written afterwards, since it holds the hash (`seal`).
 
     Args:
         folder: The (temporary) bundle.
@@ -104,10 +104,7 @@ def replace_calibrations(folder: Path, calibrations: Mapping[str, Calibration]) 
 
 def update_manifest(folder: Path, **changes: object) -> None:
     """Change entries of the manifest of a (temporary) bundle, and hash its files anew."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    files = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-    manifest |= {**changes, "files": {file: sha256_file(folder / file) for file in files}}
-    write_bundle_json(folder, MANIFEST, manifest)
+    seal(folder, {**json.loads((folder / MANIFEST).read_text(encoding="utf-8")), **changes})
 
 
 def write_manifest(
@@ -133,19 +130,15 @@ def write_manifest(
         origin: Where weights and data come from, for people.
         parity: The rows of the parity table.
     """
-    files = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-    write_bundle_json(
+    seal(
         folder,
-        MANIFEST,
         {
-            "format": FORMAT,
             "name": name,
             "labels": list(labels),
             "preprocess": asdict(preprocess),
             "models": dict(models),
             "outputs": ["logits"],
             "taps": list(taps),
-            "files": {file: sha256_file(folder / file) for file in files},
             "origin": dict(origin),
             "parity": parity,
         },

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from framegate.runtime.calibration import SCORES, Calibration, record_key
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.monitor import FILE as MONITOR
 from framegate.runtime.monitor import Monitor
+from framegate.runtime.onnx_file import holds_finite, read_onnx_facts
 from framegate.runtime.preprocess import PreprocessSpec
 
-FORMAT = "framegate-bundle-1"
+FORMAT = "framegate-bundle-2"
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
+SIGNATURE = "signature.json"
+DIGEST, BINDS = "digest", "binds"
 
 
 def sha256_file(path: Path) -> str:
@@ -27,16 +32,70 @@ def sha256_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """A JSON object as the bytes that are hashed: keys in order, no spaces."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over everything that a bundle says: the manifest, which holds the hash of every other file."""
+    return hashlib.sha256(canonical({key: value for key, value in manifest.items() if key != DIGEST})).hexdigest()
+
+
+def calibration_binding(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor.
+
+    A calibration also names its network's file. With other labels or another mean its thresholds mean nothing.
+    """
+    bound = {key: manifest[key] for key in ("labels", "preprocess")}
+    return hashlib.sha256(
+        canonical({**bound, "taps": list(manifest.get("taps", ())), "monitor": manifest["files"].get(MONITOR)})
+    ).hexdigest()
+
+
+def _parsed(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"bundle {path.parent}: {path.name} is missing; copy the whole folder again") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"bundle {path.parent}: {path.name} cannot be read ({error})") from error
+        record = json.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BundleError(f"bundle {folder}: {name} cannot be read ({error})") from error
     if not isinstance(record, dict):
-        raise BundleError(f"bundle {path.parent}: {path.name} is not a JSON object")
+        raise BundleError(f"bundle {folder}: {name} is not a JSON object")
     return record
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """The bytes of a file of a bundle.
+
+    Raises:
+        BundleError: It is missing, cannot be read, or is a link that leads out of the folder.
+    """
+    if Path(name).name != name or name == "..":
+        raise BundleError(f"bundle {folder}: it names the file {name!r}; files must lie in the folder itself")
+    path = folder / name
+    try:
+        if path.is_symlink() and path.resolve().parent != folder.resolve():
+            raise BundleError(f"bundle {folder}: {name} is a link that leads out of the bundle; copy the file itself")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle {folder}: {name} is missing; copy the whole folder again") from error
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: {name} cannot be read ({error})") from error
+
+
+def _read_verified(folder: Path, name: str, hashes: Mapping[str, str]) -> bytes:
+    """The bytes of a file, which are those that the manifest vouches for.
+
+    Raises:
+        BundleError: See `_read`; or the hash differs.
+    """
+    content = _read(folder, name)
+    found = hashlib.sha256(content).hexdigest()
+    if found != hashes[name]:
+        raise BundleError(
+            f"bundle {folder}: {name} has SHA-256 {found[:12]}..., the manifest says {hashes[name][:12]}...; "
+            "the file was changed or damaged, copy the bundle again"
+        )
+    return content
 
 
 @dataclass(frozen=True)
@@ -46,6 +105,7 @@ class Bundle:
     Attributes:
         path: The folder.
         name: Name of the model.
+        digest: SHA-256 over everything that the bundle says.
         labels: One per class, in the order of the logits.
         preprocess: How an image becomes the network's input.
         models: Precision -> file name.
@@ -59,6 +119,7 @@ class Bundle:
 
     path: Path
     name: str
+    digest: str
     labels: tuple[str, ...]
     preprocess: PreprocessSpec
     models: Mapping[str, str]
@@ -80,41 +141,54 @@ class Bundle:
         if not folder.is_dir():
             found = "a file" if folder.exists() else "nothing"
             raise BundleError(f"bundle {folder}: expected a folder NAME.bundle, found {found} there")
-        manifest = _read_json(folder / MANIFEST)
+        manifest = _parsed(folder, MANIFEST, _read(folder, MANIFEST))
         if manifest.get("format") != FORMAT:
             raise BundleError(
                 f"bundle {folder}: format is {manifest.get('format')!r}, this version reads {FORMAT!r}; "
                 "export the model again or use a matching framegate"
             )
         try:
-            labels = tuple(str(label) for label in manifest["labels"])
-            hashes = {str(name): str(value) for name, value in manifest["files"].items()}
-            models = {str(precision): str(file) for precision, file in manifest["models"].items()}
-            name, preprocess = str(manifest["name"]), PreprocessSpec.from_json(manifest["preprocess"])
-        except (KeyError, TypeError, AttributeError) as error:
+            digest = manifest_digest(manifest)
+            if manifest.get(DIGEST) != digest:
+                raise BundleError(
+                    f"bundle {folder}: {MANIFEST} was changed: its digest is {digest[:12]}..., it says "
+                    f"{str(manifest.get(DIGEST))[:12]}...; copy the bundle again, or export the model again"
+                )
+            return cls._from(folder, manifest, digest)
+        except BundleError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise BundleError(f"bundle {folder}: {MANIFEST} lacks or garbles {error}") from error
+
+    @classmethod
+    def _from(cls, folder: Path, manifest: Mapping[str, Any], digest: str) -> Bundle:
+        labels = tuple(_text(label) for label in manifest["labels"])
+        hashes = {_text(name): _text(value) for name, value in manifest["files"].items()}
+        models = {_text(precision): _text(file) for precision, file in manifest["models"].items()}
         if not labels or len(set(labels)) != len(labels):
             raise BundleError(f"bundle {folder}: labels are missing or not unique")
         for precision, file in models.items():
             if file not in hashes:
                 raise BundleError(f"bundle {folder}: {precision} model {file!r} has no hash in {MANIFEST}")
-        _verify(folder, hashes)
-        monitor = _read_monitor(folder) if MONITOR in hashes else None
-        calibrated = CALIBRATION in hashes
-        calibrations = _read_calibrations(folder, models, hashes, monitor) if calibrated else {}
-        return cls(
+        contents = {name: _read_verified(folder, name, hashes) for name in hashes}
+        monitor = _read_monitor(folder, contents[MONITOR]) if MONITOR in hashes else None
+        opened = cls(
             path=folder,
-            name=name,
+            name=_text(manifest["name"]),
+            digest=digest,
             labels=labels,
-            preprocess=preprocess,
+            preprocess=PreprocessSpec.from_json(manifest["preprocess"]),
             models=models,
             hashes=hashes,
-            calibrations=calibrations,
-            taps=tuple(str(tap) for tap in manifest.get("taps", ())),
-            origin=dict(manifest.get("origin", {})),
-            parity=tuple(manifest.get("parity", ())),
+            calibrations={},
+            taps=tuple(_text(tap) for tap in manifest.get("taps", ())),
+            origin=_entries(manifest.get("origin", {})),
+            parity=tuple(_entries(row) for row in manifest.get("parity", ())),
             monitor=monitor,
         )
+        if CALIBRATION not in hashes:
+            return opened
+        return replace(opened, calibrations=_read_calibrations(opened, manifest, contents[CALIBRATION]))
 
     def model_path(self, precision: str) -> Path:
         """The ONNX file of a precision.
@@ -128,50 +202,95 @@ class Bundle:
             )
         return self.path / self.models[precision]
 
+    @contextmanager
+    def loaded(self, precision: str) -> Iterator[Path]:
+        """The network of a precision in a private folder, which goes when the block ends.
+
+        What an engine is given there are exactly the bytes whose hashes were compared: nobody else can write to it,
+        whatever happens to the bundle meanwhile.
+
+        Raises:
+            BundleError: There is none of this precision; a file has changed; weights lie outside of the bundle; or a
+                weight is not finite.
+        """
+        name = self.model_path(precision).name
+        contents = {name: _read_verified(self.path, name, self.hashes)}
+        try:
+            facts = read_onnx_facts(contents[name])
+        except BundleError as error:
+            raise BundleError(f"bundle {self.path}: {name}: {error}") from error
+        not_finite = list(facts.not_finite)
+        for place in facts.external:
+            if place.location not in self.hashes:
+                raise BundleError(
+                    f"bundle {self.path}: {name} takes weights from {place.location!r}, which is no file of the bundle"
+                )
+            if place.location not in contents:
+                contents[place.location] = _read_verified(self.path, place.location, self.hashes)
+            end = None if place.length is None else place.offset + place.length
+            try:
+                finite = holds_finite(memoryview(contents[place.location])[place.offset : end], place.data_type)
+            except ValueError as error:
+                raise BundleError(f"bundle {self.path}: {name}: weights {place.name!r}: {error}") from error
+            if not finite:
+                not_finite.append(place.name)
+        if not_finite:
+            raise BundleError(
+                f"bundle {self.path}: {name} holds NaN or infinities in {not_finite[0]!r}"
+                f"{f' and {len(not_finite) - 1} more' if len(not_finite) > 1 else ''}; export the model again"
+            )
+        with tempfile.TemporaryDirectory(prefix="framegate-") as private:
+            for each, content in contents.items():
+                (Path(private) / each).write_bytes(content)
+            yield Path(private) / name
+
     def calibration(self, backend: str, precision: str) -> Calibration | None:
         """The calibration for a backend and precision; None if there is none (every frame is then rejected)."""
         return self.calibrations.get(record_key(backend, precision))
 
 
-def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Check that every listed file is there and unchanged."""
-    for name, expected in hashes.items():
-        if Path(name).name != name:
-            raise BundleError(f"bundle {folder}: {MANIFEST} lists {name!r}; files must lie in the folder itself")
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"bundle {folder}: {name} is missing; copy the whole folder again")
-        found = sha256_file(path)
-        if found != expected:
-            raise BundleError(
-                f"bundle {folder}: {name} has SHA-256 {found[:12]}..., the manifest says {expected[:12]}...; "
-                "the file was changed or damaged, copy the bundle again"
-            )
+def _text(value: object) -> str:
+    """A JSON text, and nothing that only could be written as one."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60}, which should be a text")
+    return value
 
 
-def _read_monitor(folder: Path) -> Monitor:
-    record = _read_json(folder / MONITOR)
+def _entries(value: object) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r:.60}, which should be an object")
+    return value
+
+
+def _read_monitor(folder: Path, content: bytes) -> Monitor:
     try:
-        return Monitor.from_json(record)
+        return Monitor.from_json(_parsed(folder, MONITOR, content))
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {error}") from error
 
 
-def _read_calibrations(
-    folder: Path, models: Mapping[str, str], hashes: Mapping[str, str], monitor: Monitor | None
-) -> dict[str, Calibration]:
-    record = _read_json(folder / CALIBRATION)
+def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: bytes) -> dict[str, Calibration]:
+    folder, monitor = bundle.path, bundle.monitor
+    record = _parsed(folder, CALIBRATION, content)
     if record.get("format") != CALIBRATION_FORMAT:
         raise BundleError(
             f"bundle {folder}: {CALIBRATION} has format {record.get('format')!r}, expected {CALIBRATION_FORMAT!r}"
         )
+    if record.get(BINDS) != calibration_binding(manifest):
+        raise BundleError(
+            f"bundle {folder}: {CALIBRATION} belongs to other labels, another preprocessing or another monitor; "
+            "calibrate this bundle again"
+        )
     try:
-        calibrations = {str(key): Calibration.from_json(value) for key, value in record["records"].items()}
-    except (KeyError, AttributeError, CalibrationError) as error:
+        calibrations = {_text(key): Calibration.from_json(value) for key, value in record["records"].items()}
+        for key, calibration in calibrations.items():
+            calibration.require_consistent(len(bundle.labels), key)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, CalibrationError) as error:
         raise BundleError(f"bundle {folder}: {CALIBRATION}: {error}") from error
     for key, calibration in calibrations.items():
-        model = models.get(key.partition("/")[2])
-        if model is None or hashes[model] != calibration.model_sha256:
+        model = bundle.models.get(key.partition("/")[2])
+        if model is None or bundle.hashes[model] != calibration.model_sha256:
             raise BundleError(
                 f"bundle {folder}: calibration {key} belongs to another model file; calibrate this bundle again"
             )
@@ -185,6 +304,24 @@ def _read_calibrations(
                 "calibrate it again"
             )
     return calibrations
+
+
+def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a (temporary) bundle over the files that lie there, so that it vouches for all of them.
+
+    Args:
+        folder: The bundle.
+        manifest: Its entries; hashes, digest and what the calibration is bound to are computed here.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (MANIFEST, SIGNATURE))
+    hashes = {name: sha256_file(folder / name) for name in names}
+    record = {**manifest, "format": FORMAT, "files": hashes}
+    if CALIBRATION in hashes:
+        calibration = _parsed(folder, CALIBRATION, _read(folder, CALIBRATION))
+        write_bundle_json(folder, CALIBRATION, {**calibration, BINDS: calibration_binding(record)})
+        hashes[CALIBRATION] = sha256_file(folder / CALIBRATION)
+    record.pop(DIGEST, None)
+    write_bundle_json(folder, MANIFEST, {**record, DIGEST: manifest_digest(record)})
 
 
 def write_bundle_json(folder: Path, name: str, record: Mapping[str, Any]) -> None:

@@ -10,12 +10,27 @@ from typing import Any
 
 from framegate.runtime.errors import CalibrationError
 
-FORMAT = "framegate-calibration-1"
+FORMAT = "framegate-calibration-2"
 SCORES = ("entropy", "max_probability", "margin", "energy")
 """Scores of the output that this version can threshold; a bundle's own signals come on top.
 
 All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
 """
+
+
+def binomial_tail(errors: int, trials: int, rate: float) -> float:
+    """P(X <= errors) for X ~ Binomial(trials, rate)."""
+    if not 0 <= errors <= trials:
+        return math.nan
+    if rate <= 0 or errors == trials:
+        return 1.0
+    if rate >= 1:
+        return 0.0
+    of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
+    return math.fsum(
+        math.exp(of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest)
+        for k in range(errors + 1)
+    )
 
 
 def record_key(backend: str, precision: str) -> str:
@@ -121,6 +136,51 @@ class Calibration:
         ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
         if not ordered:
             raise CalibrationError("score_quantiles of the calibration are not in ascending order")
+
+    def require_consistent(self, classes: int, key: str) -> None:
+        """Refuse a record that contradicts itself: an edited one, say.
+
+        The bound must follow from the counts: P(X <= errors) <= 1 - confidence_level at rate `risk_bound`, which is
+        Clopper and Pearson's definition (1934). Where units are tracks the counts are not those of images, and it
+        cannot be computed again. A threshold must reject something.
+
+        Args:
+            classes: Of the network.
+            key: ``backend/precision``, for the message.
+
+        Raises:
+            CalibrationError: It does.
+        """
+        if not (0 <= self.selective_risk <= self.risk_bound <= self.target_risk):
+            raise CalibrationError(
+                f"{key}: selective_risk {self.selective_risk}, risk_bound {self.risk_bound} and target_risk "
+                f"{self.target_risk} must be in this order"
+            )
+        if not (0 < self.coverage <= 1 and isinstance(self.size, int) and self.size >= 1):
+            raise CalibrationError(
+                f"{key}: coverage is {self.coverage} of {self.size} images; expected a share of some"
+            )
+        self._require_selective(classes, key)
+        if self.groups is not None:
+            return
+        accepted = round(self.coverage * self.size)
+        errors = round(self.selective_risk * accepted)
+        if not binomial_tail(errors, accepted, self.risk_bound) <= (1 - self.confidence_level) * (1 + 1e-6):
+            raise CalibrationError(
+                f"{key}: risk_bound {self.risk_bound} does not follow from {errors} errors among {accepted} accepted "
+                "images"
+            )
+
+    def _require_selective(self, classes: int, key: str) -> None:
+        """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
+        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0}.get(self.score)
+        if self.score_quantiles:
+            # Thresholds are scores of calibration images: none lies above the largest.
+            highest = min(self.score_quantiles[-1], math.inf if highest is None else highest)
+        if highest is not None and self.threshold > highest + 1e-9 * max(1.0, abs(highest)):
+            raise CalibrationError(
+                f"{key}: the threshold is {self.threshold:g}, no {self.score} is above {highest:g}: it rejects nothing"
+            )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:

@@ -34,9 +34,8 @@ def open_engine(bundle: Bundle, backend: str, precision: str | None, threads: in
     """
     name = choose_backend(backend, lambda candidate: _engine_is_there(bundle, candidate, precision))
     chosen = precision or default_precision(name, bundle.models)
-    model = bundle.model_path(chosen)
     try:
-        return load_backend(name, model, threads), name, chosen
+        return _load(bundle, name, chosen, threads), name, chosen
     except BackendError as error:
         if backend != "auto" or not BACKENDS[name].gpu:
             raise
@@ -44,7 +43,14 @@ def open_engine(bundle: Bundle, backend: str, precision: str | None, threads: in
         to_stderr(f"framegate: not on {name}: {error}")
     name = choose_backend("auto")
     chosen = precision or default_precision(name, bundle.models)
-    return load_backend(name, bundle.model_path(chosen), threads), name, chosen
+    return _load(bundle, name, chosen, threads), name, chosen
+
+
+def _load(bundle: Bundle, name: str, precision: str, threads: int | None) -> Backend:
+    if BACKENDS[name].gpu:  # it loads an engine, which names the hash of the network that it was built from
+        return load_backend(name, bundle.model_path(precision), threads)
+    with bundle.loaded(precision) as model:
+        return load_backend(name, model, threads)
 
 
 def _engine_is_there(bundle: Bundle, name: str, precision: str | None) -> bool:

@@ -17,8 +17,9 @@ def adds_int8_exactly() -> bool:
 
     x86 processors without VNNI or AMX (before 2019 to 2022) add two products in 16 bits, which saturate: with the
     signed 8-bit weights that TensorRT needs, sums of a real network overflow, and its logits are wrong without an
-    error. The shipped hybrid's largest logit became 1.3 instead of 7.0 in OpenVINO 2026.4, and 6.1 in ONNX Runtime 1.32.
-    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "reduce-range".
+    error. The shipped hybrid's largest logit became 1.3 instead of 7.0 in OpenVINO 2026.4, and 6.1 in ONNX Runtime
+    1.32.
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "reduce-range".
 
     Returns:
         True on other architectures, whose instructions do not saturate; False where x86 flags cannot be read.

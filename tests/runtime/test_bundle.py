@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 
 import pytest
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle import Bundle, seal
 from framegate.runtime.errors import BundleError
 
 
@@ -90,9 +89,7 @@ def test_calibration_of_another_model_is_refused(make_bundle, tmp_path):
     # Somebody retrained and copied the old calibration: hashes in the manifest are right, the threshold is not.
     folder = make_bundle(kind="masked")
     shutil.copy(make_bundle() / "calibration.json", folder / "calibration.json")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["calibration.json"] = hashlib.sha256((folder / "calibration.json").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, json.loads((folder / "manifest.json").read_text()))
     with pytest.raises(BundleError, match="belongs to another model file"):
         Bundle.open(folder)
 

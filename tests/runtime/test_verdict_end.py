@@ -18,7 +18,6 @@ import time
 
 import numpy as np
 import pytest
-from repository import ROOT
 
 from framegate.runtime import Bundle, Pipeline, Reason, RejectedFrame, Roi, Session, UsageError, Verdict
 from framegate.runtime.backends.base import CpuBackend
@@ -112,7 +111,7 @@ def test_fault_an_accepted_label_is_read_after_its_end(session, pictures):
         assert prediction.reasons == (Reason.EXPIRED,)
         assert prediction.verdict is Verdict.REJECT
         assert not prediction
-        with pytest.raises(ExpiredVerdict, match="ended .* ms ago"):
+        with pytest.raises(ExpiredVerdict, match=r"ended .* ms ago"):
             _ = prediction.label
     assert issubclass(ExpiredVerdict, RejectedFrame)
     assert prediction.decided_reasons == ()  # the record says what was decided
@@ -162,7 +161,7 @@ def test_latest_of_several_regions_wants_a_name(session, pictures):
     assert pipeline.latest("left").stream == "left"
     with pytest.raises(UsageError, match="name one of"):
         pipeline.latest()
-    with pytest.raises(UsageError, match="there is no such region; there are frame, left|there is no such region"):
+    with pytest.raises(UsageError, match="there is no such region"):
         pipeline.latest("right")
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from framegate.benchmarks.latency import measure as bench
 from framegate.runtime import BackendError, Frame, Pipeline, Reason, Session, open_source
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle import Bundle, seal
 from framegate.runtime.cli import main as cli
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.overlay import draw
@@ -59,24 +59,22 @@ def write_bundle(folder, **preprocess):
         "risk_bound": 0.04,
         "coverage": 0.9,
         "selective_risk": 0.01,
-        "size": 98,
+        "size": 1000,
         "fingerprint": "0" * 64,
         "model_sha256": sha("model.fp32.onnx"),
         "engine": "test",
     }
     records = {f"{backend}/{precision}": record for backend in BACKENDS for precision in ("fp32", "int8")}
-    calibration = {"format": "framegate-calibration-1", "records": records}
+    calibration = {"format": "framegate-calibration-2", "records": records}
     (folder / "calibration.json").write_text(json.dumps(calibration))
     spec = {"width": SIDE, "height": SIDE, "resize": "bilinear", "fit": "stretch", "colour": "grey", "depth": DEPTH}
     manifest = {
-        "format": "framegate-bundle-1",
         "name": "volumes",
         "labels": [f"slice {k}" for k in range(DEPTH)],
         "preprocess": {**spec, "mean": [127.5], "std": [127.5], **preprocess},
         "models": {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"},
-        "files": {name: sha(name) for name in ("model.fp32.onnx", "model.int8.onnx", "calibration.json")},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     return folder
 
 

@@ -14,7 +14,7 @@ from repository import HELPERS
 from tensorrt_stub import START
 
 from framegate.cuda_kernels.compile.sources import kernel_sources
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, sha256_file
+from framegate.runtime.bundle import CALIBRATION, MANIFEST, seal
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def child(stub, make_bundle, tmp_path):
     record = json.loads((bundle / CALIBRATION).read_text())
     record["records"]["tensorrt/fp32"] = record["records"]["tensorrt-rtx/fp32"] = record["records"]["onnxruntime/fp32"]
     (bundle / CALIBRATION).write_text(json.dumps(record))
-    manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest["files"][CALIBRATION] = sha256_file(bundle / CALIBRATION)
-    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    seal(bundle, json.loads((bundle / MANIFEST).read_text()))
 
     def run(code: str, **settings: str) -> tuple[str, str, list[str]]:
         log = tmp_path / "calls"

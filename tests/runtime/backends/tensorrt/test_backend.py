@@ -86,7 +86,7 @@ def test_two_frames_in_flight_keep_their_own_records(child):
 built()
 session = open_tensorrt(gpu_preprocess=True)
 spec, one = session.bundle.preprocess, session.scorer.backend
-one.bind_frames(spec, 64, 48, 1.0, 0.5)
+one.bind_frames(spec, 64, 48, 1.0)
 graph = one.graph
 assert len(graph.slots) == 2
 frames = [np.full((48, 64, 3), colour, np.uint8) for colour in ((250, 5, 5), (5, 5, 250))]

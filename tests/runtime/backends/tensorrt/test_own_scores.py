@@ -14,7 +14,6 @@ import pytest
 from tensorrt_stub import PARITY
 
 from framegate.cuda_kernels.driver.base import HostMemory
-from framegate.cuda_kernels.softmax_entropy.launch import Thresholds, Verdict
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.runtime.backends.tensorrt.scores import SCORES, EngineOutputs
 
@@ -72,7 +71,7 @@ bundle = Bundle.open(BUNDLE)
 frames = list(images(25))
 def collect(temperature):
     backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
-    backend.bind_frames(bundle.preprocess, 64, 48, temperature, 0.5)
+    backend.bind_frames(bundle.preprocess, 64, 48, temperature)
     rows = []
     for frame in frames:
         backend.start(frame)
@@ -164,9 +163,9 @@ def test_an_engine_from_before_this_choice_is_opened_as_what_it_is(child):
 class Memory:
     """A GPU's block and its copy in host memory, in one."""
 
-    def __init__(self, classes=10, thresholds=None):
+    def __init__(self, classes=10):
         gpu = SimpleNamespace(allocate=lambda nbytes: 4096)
-        self.source = EngineOutputs(gpu, "logits", classes, thresholds or Thresholds())
+        self.source = EngineOutputs(gpu, "logits", classes)
         self.result = HostMemory(np.zeros(self.source.result_bytes, np.uint8), 0)
         self.source.mark(self.result, 1)
 
@@ -189,27 +188,12 @@ LOGITS = np.array([0.5, -1, 3, 0, 0, 1, 2, -4, 0, 0.25])
 
 def test_a_whole_result_is_read_as_the_kernels_record_would_be():
     record, truth = Memory().write(LOGITS).read(), softmax_scores(LOGITS[None])
-    assert (record.sequence, record.argmax, record.verdict) == (7, 2, Verdict.ACCEPT)
+    assert (record.sequence, record.argmax) == (7, 2)
     assert record.entropy == pytest.approx(truth.entropy[0], abs=1e-6)
     assert record.max_probability == pytest.approx(truth.max_probability[0], abs=1e-6)
     assert record.margin == pytest.approx(truth.margin[0], abs=1e-6)
     assert record.energy == pytest.approx(truth.energy[0], abs=1e-6)
     np.testing.assert_array_equal(Memory().write(LOGITS).source.logits_of(Memory().write(LOGITS).result), LOGITS)
-
-
-def test_a_verdict_has_the_kernels_bits_and_a_nan_threshold_accepts_nothing():
-    cases = {
-        "entropy_at_most": (0.1, Verdict.ENTROPY_OVER),
-        "max_probability_at_least": (0.99, Verdict.PROBABILITY_UNDER),
-        "margin_at_least": (0.99, Verdict.MARGIN_UNDER),
-        "energy_at_most": (-100.0, Verdict.ENERGY_OVER),
-    }
-    for name, (limit, verdict) in cases.items():
-        for value in (limit, math.nan):
-            assert Memory(thresholds=Thresholds(**{name: value})).write(LOGITS).read().verdict == verdict
-    limits = {name: math.nan for name in cases}
-    both = Memory(thresholds=Thresholds(**limits)).write(LOGITS).read().verdict
-    assert both == Verdict(4 | 8 | 16 | 32)
 
 
 def test_fault_nothing_was_written_or_only_a_part():
@@ -226,20 +210,19 @@ def test_fault_nothing_was_written_or_only_a_part():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["logits", *SCORES])
-def test_fault_not_finite_anywhere_is_invalid(name, bad):
+def test_fault_not_finite_anywhere_gives_no_class_and_no_scores(name, bad):
     values = LOGITS.copy() if name in ("logits", "probabilities") else np.zeros(1)
     values[0] = bad
     record = Memory().write(LOGITS, **{name: values}).read()
-    assert record.verdict == Verdict.INVALID
     assert record.argmax == -1
     assert math.isnan(record.entropy)
 
 
-def test_fault_scores_that_belong_to_other_logits_are_invalid():
+def test_fault_scores_that_belong_to_other_logits_are_refused():
     """An engine that wrote its logits, and scores of a frame before."""
     others = softmax_scores(LOGITS[None, ::-1]).probabilities[0]
-    assert Memory().write(LOGITS, probabilities=others).read().verdict == Verdict.INVALID
-    assert Memory().write(LOGITS, probabilities=np.zeros(10)).read().verdict == Verdict.INVALID
+    assert Memory().write(LOGITS, probabilities=others).read().argmax == -1
+    assert Memory().write(LOGITS, probabilities=np.zeros(10)).read().argmax == -1
 
 
 def test_an_entropy_out_of_range_by_rounding_is_clamped():
