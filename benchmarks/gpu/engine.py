@@ -185,7 +185,7 @@ def latency(bundle: Bundle, flavour: str, precision: str, count: int, graph: boo
         result["captured"] = bool(backend.graph and backend.graph.captured)
         result["tensor_to_logits_us"] = microseconds(partial(infer, backend), count)
         frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
-        backend.bind_frames(spec, 1280, 720, 1.0, 0.5)
+        backend.bind_frames(spec, 1280, 720, 1.0)
 
         def whole() -> None:
             backend.start(frame)

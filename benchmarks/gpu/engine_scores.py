@@ -104,7 +104,7 @@ def _judge(
     backend: TensorRtBackend, bundle: Bundle, images: list[Image], temperature: float, own: bool
 ) -> tuple[npt.NDArray[np.float64], float]:
     """(images, 4) scores, and their largest difference to the reference on the logits of the same frame."""
-    backend.bind_frames(bundle.preprocess, _SIDE, _SIDE, temperature, 0.5)
+    backend.bind_frames(bundle.preprocess, _SIDE, _SIDE, temperature)
     if backend.graph is None or backend.own_scores != own:
         raise BackendError(f"{backend.name}: the engine that was just built is not the one that was opened")
     rows, differences = [], []
@@ -124,7 +124,7 @@ def _judge(
 
 
 def _time(backend: TensorRtBackend, bundle: Bundle, temperature: float, frames: int, timer: Timer) -> dict[str, float]:
-    backend.bind_frames(bundle.preprocess, 1280, 720, temperature, 0.5)
+    backend.bind_frames(bundle.preprocess, 1280, 720, temperature)
     frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
 
     def whole() -> None:

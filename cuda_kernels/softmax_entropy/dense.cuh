@@ -27,6 +27,16 @@ __device__ __forceinline__ void keep_packed(unsigned& word) {
 #endif
 }
 
+/// What the limits say of a pixel's scores.
+__device__ __forceinline__ uint32_t flags_of(const Scores& scores, const SoftmaxEntropyLimits& limits) {
+    uint32_t bits = scores.argmax >= 0 ? 0u : uint32_t(kPixelInvalid);
+    if (!(scores.entropy <= limits.entropy_at_most)) bits |= kPixelEntropyOver;
+    if (!(scores.max_probability >= limits.max_probability_at_least)) bits |= kPixelProbabilityUnder;
+    if (!(scores.margin >= limits.margin_at_least)) bits |= kPixelMarginUnder;
+    if (!(fabsf(scores.energy) <= kLargest && scores.energy <= limits.energy_at_most)) bits |= kPixelEnergyOver;
+    return bits == 0 ? uint32_t(kPixelUsable) : bits;
+}
+
 /// The type that moves a group of neighbours in one access.
 template <int bytes>
 struct VectorOf;
@@ -86,7 +96,7 @@ __device__ __forceinline__ void dense_pixels(const SoftmaxEntropyDense& p) {
         }
     }
 
-    const float scale = exponent_scale(p.options.temperature);
+    const float scale = exponent_scale(p.temperature);
     Top top[n];
     float z[n], s[n];
 #pragma unroll
@@ -123,26 +133,26 @@ __device__ __forceinline__ void dense_pixels(const SoftmaxEntropyDense& p) {
         Entropy entropy[n];
 #pragma unroll
         for (int i = 0; i < n; ++i) {
-            const bool valid = has_distribution(top[i].best, z[i], p.options.temperature);
+            const bool valid = has_distribution(top[i].best, z[i], p.temperature);
             entropy[i] = Element<Entropy>::make(entropy_of(z[i], s[i], p.channels, valid));
             argmax[i] = valid ? uint8_t(top[i].index) : uint8_t(255);
         }
         store_plane(p.entropy, plane, entropy);
         store_plane(p.argmax, plane, argmax);
     } else {
-        uint8_t verdict[n];
+        uint8_t flags[n];
         float entropy[n], max_probability[n], margin[n], energy[n], factor[n];
 #pragma unroll
         for (int i = 0; i < n; ++i) {
-            const Scores scores = scores_of(top[i], z[i], s[i], p.channels, p.options);
+            const Scores scores = scores_of(top[i], z[i], s[i], p.channels, p.temperature);
             entropy[i] = scores.entropy, margin[i] = scores.margin, energy[i] = scores.energy;
             max_probability[i] = factor[i] = scores.max_probability;  // 1 / Z, NaN for a pixel without a distribution
             argmax[i] = uint8_t(scores.argmax);  // -1 becomes 255
-            verdict[i] = uint8_t(scores.verdict);
+            flags[i] = uint8_t(flags_of(scores, p.limits));
         }
         store_plane(p.entropy, plane, entropy);
         store_plane(p.argmax, plane, argmax);
-        store_plane(p.verdict, plane, verdict);
+        store_plane(p.flags, plane, flags);
         store_plane(p.max_probability, plane, max_probability);
         store_plane(p.margin, plane, margin);
         store_plane(p.energy, plane, energy);

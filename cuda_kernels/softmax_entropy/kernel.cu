@@ -1,4 +1,4 @@
-// Softmax, entropy, argmax, maximum probability, margin, energy and a verdict from one reading of the logits.
+// Softmax, entropy, argmax, maximum probability, margin and energy from one reading of the logits.
 //
 // With m the largest logit, T the temperature and t = (x - m) log2(e) / T:
 //     Z = sum 2^t    S = sum t 2^t    H = ln Z - ln 2 S / Z    p = 2^t / Z    margin = (1 - e^d2) / Z    E = -(m + T ln Z)

@@ -1,6 +1,6 @@
 """How to launch the entropy kernels: parameter structures, kernel names, grids; and refusals before any launch.
 
-The structures mirror softmax_entropy.h. Nothing here touches a GPU: addresses come in as integers and go out inside
+The structures are those of parameters.h. Nothing here touches a GPU: addresses come in as integers and go out inside
 a structure, so the same plans drive the CUDA driver and the host emulation in tests.
 """
 
@@ -18,10 +18,10 @@ __all__ = [
     "LARGEST_CLASSES",
     "DenseParameters",
     "Launch",
+    "Limits",
+    "PixelFlags",
     "Record",
     "RowsParameters",
-    "Thresholds",
-    "Verdict",
     "plan_dense",
     "plan_rows",
     "read_record",
@@ -36,10 +36,13 @@ _RECORD_CHECK = 0x46474154
 _GRID_X, _GRID_Y = 2**31 - 1, 65_535
 
 
-class Verdict(IntFlag):
-    """Bits of a verdict; ACCEPT stands alone or not at all."""
+RECORD_BYTES = 32
 
-    ACCEPT = 1
+
+class PixelFlags(IntFlag):
+    """What is said of a pixel of a dense output; USABLE stands alone or not at all."""
+
+    USABLE = 1
     INVALID = 2
     ENTROPY_OVER = 4
     PROBABILITY_UNDER = 8
@@ -47,11 +50,10 @@ class Verdict(IntFlag):
     ENERGY_OVER = 32
 
 
-class Thresholds(ctypes.Structure):
-    """SoftmaxEntropyOptions: temperature, and what a row must satisfy; by default all valid rows are accepted."""
+class Limits(ctypes.Structure):
+    """SoftmaxEntropyLimits: what a usable pixel must satisfy; by default every pixel with a distribution is usable."""
 
     _fields_ = (
-        ("temperature", ctypes.c_float),
         ("entropy_at_most", ctypes.c_float),
         ("max_probability_at_least", ctypes.c_float),
         ("margin_at_least", ctypes.c_float),
@@ -60,15 +62,12 @@ class Thresholds(ctypes.Structure):
 
     def __init__(
         self,
-        temperature: float = 1.0,
         entropy_at_most: float = math.inf,
         max_probability_at_least: float = -math.inf,
         margin_at_least: float = -math.inf,
         energy_at_most: float = math.inf,
     ) -> None:
-        if not 1e-30 <= temperature <= 1e30:  # beyond, 1 / T or T log Z leaves fp32
-            raise ValueError(f"temperature: asked for a number in [1e-30, 1e30], found {temperature!r}")
-        super().__init__(temperature, entropy_at_most, max_probability_at_least, margin_at_least, energy_at_most)
+        super().__init__(entropy_at_most, max_probability_at_least, margin_at_least, energy_at_most)
 
 
 class RowsParameters(ctypes.Structure):
@@ -82,13 +81,12 @@ class RowsParameters(ctypes.Structure):
         ("margin", ctypes.c_void_p),
         ("energy", ctypes.c_void_p),
         ("argmax", ctypes.c_void_p),
-        ("verdict", ctypes.c_void_p),
         ("probabilities", ctypes.c_void_p),
         ("sequence", ctypes.c_void_p),
         ("records", ctypes.c_void_p),
         ("rows", ctypes.c_uint32),
         ("classes", ctypes.c_uint32),
-        ("options", Thresholds),
+        ("temperature", ctypes.c_float),
     )
 
 
@@ -99,14 +97,15 @@ class DenseParameters(ctypes.Structure):
         ("logits", ctypes.c_void_p),
         ("entropy", ctypes.c_void_p),
         ("argmax", ctypes.c_void_p),
-        ("verdict", ctypes.c_void_p),
+        ("flags", ctypes.c_void_p),
         ("max_probability", ctypes.c_void_p),
         ("margin", ctypes.c_void_p),
         ("energy", ctypes.c_void_p),
         ("probabilities", ctypes.c_void_p),
         ("channels", ctypes.c_uint32),
         ("pixels", ctypes.c_uint32),
-        ("options", Thresholds),
+        ("temperature", ctypes.c_float),
+        ("limits", Limits),
     )
 
 
@@ -123,11 +122,19 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A result record as the host reads it; fields as in softmax_entropy.h."""
+    """The scores of one frame as the host reads them.
+
+    Attributes:
+        sequence: Number of the frame.
+        argmax: The class with the largest logit; -1 for a frame without a distribution, whose scores are NaN.
+        entropy: Nats, in [0, log C].
+        max_probability: In [1/C, 1].
+        margin: Largest minus second largest probability.
+        energy: -T logsumexp(x / T), in the unit of the logits.
+    """
 
     sequence: int
     argmax: int
-    verdict: Verdict
     entropy: float
     max_probability: float
     margin: float
@@ -138,17 +145,23 @@ def read_record(memory: bytes | bytearray | memoryview, sequence: int) -> Record
     """Return the record of frame `sequence`, or None: not written yet, another frame's, or torn. None means REJECT.
 
     Args:
-        memory: 32 bytes of mapped memory.
+        memory: RECORD_BYTES of mapped memory.
         sequence: the number that was in *sequence when the kernel was launched.
     """
     words = struct.unpack("<8I", bytes(memory))  # one copy, then judged: the device may still be writing
     check = _RECORD_CHECK
-    for word in words[:7]:
+    for word in words[:6]:
         check ^= word
-    if words[0] != sequence or words[7] != check:
+    if words[0] != sequence or words[6] != check:
         return None
-    argmax, verdict, *scores = struct.unpack("<iI4f", struct.pack("<6I", *words[1:7]))
-    return Record(words[0], argmax, Verdict(verdict), *scores)
+    argmax, *scores = struct.unpack("<i4f", struct.pack("<5I", *words[1:6]))
+    return Record(words[0], argmax, *scores)
+
+
+def _checked_temperature(temperature: float) -> float:
+    if not 1e-30 <= temperature <= 1e30:  # beyond, 1 / T or T log Z leaves fp32
+        raise ValueError(f"temperature: asked for a number in [1e-30, 1e30], found {temperature!r}")
+    return temperature
 
 
 def _pointers(addresses: Mapping[str, int], known: tuple[str, ...], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -172,7 +185,7 @@ def plan_rows(
     rows: int,
     classes: int,
     outputs: Mapping[str, int],
-    thresholds: Thresholds | None = None,
+    temperature: float = 1.0,
     row_stride: int | None = None,
 ) -> Launch:
     """Plan a launch over rows [N, C].
@@ -183,9 +196,9 @@ def plan_rows(
         rows: N >= 1.
         classes: C in [1, 65536].
         outputs: device addresses by name: entropy, max_probability, margin, energy (fp32 [N]), argmax (int32 [N]),
-            verdict (uint8 [N]), probabilities ([N, C] of the logits' type); or records (32 bytes a row, aligned to 32)
-            with sequence (a uint32), both in mapped host memory, and nothing else.
-        thresholds: None for temperature 1 and no thresholds.
+            probabilities ([N, C] of the logits' type); or records (32 bytes a row, aligned to 32) with sequence (a
+            uint32), both in mapped host memory, and nothing else.
+        temperature: T in softmax(x / T), in [1e-30, 1e30].
         row_stride: elements from row to row, >= C; None for contiguous rows.
 
     Raises:
@@ -201,7 +214,7 @@ def plan_rows(
         raise ValueError(f"row_stride: asked for at least C = {classes} elements, found {stride}")
     if logits == 0 or logits % size != 0:
         raise ValueError(f"logits: asked for an address aligned to {size} bytes, found {logits:#x}")
-    sizes = {"probabilities": size, "verdict": 1, "records": 32} | dict.fromkeys(
+    sizes = {"probabilities": size, "records": RECORD_BYTES} | dict.fromkeys(
         ("entropy", "max_probability", "margin", "energy", "argmax", "sequence"), 4
     )
     pointers = _pointers(outputs, tuple(sizes), sizes)
@@ -219,7 +232,12 @@ def plan_rows(
     else:
         raise ValueError("outputs: asked for at least one, found none")
     parameters = RowsParameters(
-        logits=logits, row_stride=stride, rows=rows, classes=classes, options=thresholds or Thresholds(), **pointers
+        logits=logits,
+        row_stride=stride,
+        rows=rows,
+        classes=classes,
+        temperature=_checked_temperature(temperature),
+        **pointers,
     )
     if classes <= LARGEST_LANES8_CLASSES:
         layout, blocks, threads = "lanes8", -(-rows // 16), 128
@@ -240,7 +258,8 @@ def plan_dense(
     channels: int,
     pixels: int,
     outputs: Mapping[str, int],
-    thresholds: Thresholds | None = None,
+    temperature: float = 1.0,
+    limits: Limits | None = None,
 ) -> Launch:
     """Plan a launch over channel-major logits [N, C, H, W], contiguous, with pixels = H * W.
 
@@ -251,9 +270,10 @@ def plan_dense(
         channels: C in [1, 32].
         pixels: H * W >= 1.
         outputs: device addresses by name. entropy and argmax (uint8) alone give the fast kernel, whose entropy is fp16
-            for 16-bit logits. With any of verdict (uint8), max_probability, margin, energy (fp32) or probabilities (the
+            for 16-bit logits. With any of flags (uint8), max_probability, margin, energy (fp32) or probabilities (the
             logits' type), entropy is fp32.
-        thresholds: None for temperature 1 and no thresholds.
+        temperature: T in softmax(x / T), in [1e-30, 1e30].
+        limits: for the flags; None: every pixel with a distribution is usable.
 
     Raises:
         ValueError: whatever a kernel cannot do, with what was asked and found.
@@ -268,7 +288,7 @@ def plan_dense(
     if logits == 0 or logits % size != 0:
         raise ValueError(f"logits: asked for an address aligned to {size} bytes, found {logits:#x}")
     labels = set(outputs) <= {"entropy", "argmax"}
-    sizes = {"entropy": size if labels else 4, "argmax": 1, "verdict": 1, "probabilities": size}
+    sizes = {"entropy": size if labels else 4, "argmax": 1, "flags": 1, "probabilities": size}
     sizes |= dict.fromkeys(("max_probability", "margin", "energy"), 4)
     pointers = _pointers(outputs, tuple(sizes), sizes)
     if not pointers:
@@ -278,7 +298,12 @@ def plan_dense(
     bound = f"c{next(b for b in DENSE_BOUNDS if b >= channels)}" if pairs else "unaligned"
     threads = -(-pixels // (2 if pairs else 1))
     parameters = DenseParameters(
-        logits=logits, channels=channels, pixels=pixels, options=thresholds or Thresholds(), **pointers
+        logits=logits,
+        channels=channels,
+        pixels=pixels,
+        temperature=_checked_temperature(temperature),
+        limits=limits or Limits(),
+        **pointers,
     )
     kernel = f"softmax_entropy_dense_{dtype}_{bound}_{'labels' if labels else 'scores'}"
     return Launch(kernel, (-(-threads // 128), images, 1), (128, 1, 1), parameters)

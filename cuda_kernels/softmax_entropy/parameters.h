@@ -3,41 +3,22 @@
 
 #include "fixed_size_integers.h"
 
-// Verdict bits. ACCEPT is set only if no other bit is. A row without a distribution has NaN scores; NaN passes no
-// comparison, so such a row carries INVALID and every OVER/UNDER bit.
-enum SoftmaxEntropyVerdict : uint32_t {
-    kVerdictAccept = 1u << 0,
-    kVerdictInvalid = 1u << 1,            // NaN, +inf or nothing but -inf among the logits, or an impossible temperature
-    kVerdictEntropyOver = 1u << 2,        // not (entropy <= entropy_at_most)
-    kVerdictProbabilityUnder = 1u << 3,   // not (max_probability >= max_probability_at_least)
-    kVerdictMarginUnder = 1u << 4,        // not (margin >= margin_at_least)
-    kVerdictEnergyOver = 1u << 5,         // not (energy finite and energy <= energy_at_most)
-};
-
-// One 32-byte record in mapped host memory. `sequence` is written last, behind a system-wide fence: a host that sees the
-// number of its frame sees that frame's fields. `check` guards against reading while the next frame is being written.
+// The scores of one row in mapped host memory, padded to 32 bytes. `sequence` is written last, behind a system-wide fence: a
+// host that sees the number of its frame sees that frame's scores. `check` shows a record that is being written at that moment.
 struct __attribute__((aligned(32))) SoftmaxEntropyRecord {
     uint32_t sequence;      // copied from *sequence at launch
-    int32_t argmax;         // lowest index among equal maxima; -1 when INVALID
-    uint32_t verdict;       // SoftmaxEntropyVerdict
+    int32_t argmax;         // lowest index among equal maxima; -1 for a row without a distribution, whose scores are NaN
     float entropy;          // nats, [0, log C]
     float max_probability;  // [1/C, 1]
     float margin;           // top-1 minus top-2 probability
     float energy;           // -T logsumexp(x / T), unit of the logits
-    uint32_t check;         // XOR of the seven words above and kRecordCheck: 32 zero bytes are no record
+    uint32_t check;         // XOR of the six words above and kRecordCheck: 32 zero bytes are no record
+    uint32_t padding;
 };
 enum : uint32_t { kRecordCheck = 0x46474154u };
 
-// A comparison that shall always pass gets +inf (or -inf for the at_least ones); NaN rejects everything.
-struct SoftmaxEntropyOptions {
-    float temperature;  // finite, > 0
-    float entropy_at_most;
-    float max_probability_at_least;
-    float margin_at_least;
-    float energy_at_most;
-};
-
-// Rows [N, C]. Null outputs are skipped.
+// Rows [N, C]. Null outputs are skipped. A row has no distribution if NaN, +inf or nothing but -inf is among its logits, or the
+// temperature is not a finite number above 0: its argmax is -1 and everything else NaN.
 struct SoftmaxEntropyRows {
     const void* logits;     // aligned to its element; rows may start anywhere
     uint64_t row_stride;    // elements from one row to the next
@@ -46,26 +27,46 @@ struct SoftmaxEntropyRows {
     float* margin;
     float* energy;
     int32_t* argmax;
-    uint8_t* verdict;
     void* probabilities;    // [N, C] contiguous, of the logits' type; only ..._probabilities kernels
     const uint32_t* sequence;       // mapped host memory; only ..._record kernels
     SoftmaxEntropyRecord* records;  // [N], mapped host memory; only ..._record kernels
     uint32_t rows;
     uint32_t classes;
-    SoftmaxEntropyOptions options;
+    float temperature;
+};
+
+// What is said of each pixel of a dense output. kPixelUsable is set only if no other bit is. A pixel without a distribution has
+// NaN scores; NaN passes no comparison, so it carries kPixelInvalid and every OVER/UNDER bit.
+enum SoftmaxEntropyPixelFlags : uint32_t {
+    kPixelUsable = 1u << 0,
+    kPixelInvalid = 1u << 1,            // without a distribution, see SoftmaxEntropyRows
+    kPixelEntropyOver = 1u << 2,        // not (entropy <= entropy_at_most)
+    kPixelProbabilityUnder = 1u << 3,   // not (max_probability >= max_probability_at_least)
+    kPixelMarginUnder = 1u << 4,        // not (margin >= margin_at_least)
+    kPixelEnergyOver = 1u << 5,         // not (energy finite and energy <= energy_at_most)
+};
+
+// What a usable pixel must satisfy. A comparison that shall always pass gets +inf (or -inf for the at_least ones); NaN refuses
+// every pixel.
+struct SoftmaxEntropyLimits {
+    float entropy_at_most;
+    float max_probability_at_least;
+    float margin_at_least;
+    float energy_at_most;
 };
 
 // Channel-major logits [N, C, P], P = H * W pixels, contiguous, C <= 32. Null outputs are skipped. Image n is blockIdx.y.
 struct SoftmaxEntropyDense {
     const void* logits;
     void* entropy;           // [N, P]: fp16 from 16-bit logits in ..._labels kernels, otherwise fp32
-    uint8_t* argmax;         // [N, P], 255 when INVALID
-    uint8_t* verdict;        // the rest only in ..._scores kernels
+    uint8_t* argmax;         // [N, P], 255 for a pixel without a distribution
+    uint8_t* flags;          // SoftmaxEntropyPixelFlags; this and the rest only in ..._scores kernels
     float* max_probability;
     float* margin;
     float* energy;
     void* probabilities;     // [N, C, P], of the logits' type
     uint32_t channels;
     uint32_t pixels;
-    SoftmaxEntropyOptions options;
+    float temperature;
+    SoftmaxEntropyLimits limits;
 };

@@ -22,7 +22,7 @@ __device__ __forceinline__ SoftmaxEntropyRows plugin_rows(const float* logits, c
     p.probabilities = probabilities;
     p.rows = uint32_t(rows);
     p.classes = uint32_t(classes);
-    p.options.temperature = __ldg(temperature);  // no verdict is asked for: the thresholds stay 0 and unused
+    p.temperature = __ldg(temperature);
     return p;
 }
 

@@ -1,4 +1,4 @@
-"""How the kernels of softmax_entropy_plugin.cu are launched, by TensorRT itself or by a plugin of ours.
+"""How the kernels of plugin.cu are launched, by TensorRT itself or by a plugin of ours.
 
 TensorRT passes a layer's inputs, extra 32-bit integers, and its outputs, in this order; `PARAMETERS` is that list.
 Nothing here touches a GPU.
@@ -83,6 +83,6 @@ def plan_plugin(classes: int) -> PluginLaunch:
         return PluginLaunch(f"{SOURCE}_lanes8", classes, 16, 128)
     if classes <= LARGEST_WARP_CLASSES:
         return PluginLaunch(f"{SOURCE}_warp", classes, 4, 128)
-    # As in entropy_launch: four 16-byte windows a thread at once.
+    # As in launch.py: four 16-byte windows a thread at once.
     windows = -(-classes * 4 // 64)
     return PluginLaunch(f"{SOURCE}_block", classes, 1, min(1024, max(64, 1 << (windows - 1).bit_length())))

@@ -36,10 +36,10 @@ __device__ __forceinline__ void write_probabilities(const Windows<T>& windows, u
 template <Output kOutput>
 __device__ __forceinline__ void finish(const SoftmaxEntropyRows& p, unsigned row, const Top& top, float z, float s) {
     if (kOutput == Output::entropy) {
-        p.entropy[row] = entropy_of(z, s, p.classes, has_distribution(top.best, z, p.options.temperature));
+        p.entropy[row] = entropy_of(z, s, p.classes, has_distribution(top.best, z, p.temperature));
         return;
     }
-    const Scores scores = scores_of(top, z, s, p.classes, p.options);
+    const Scores scores = scores_of(top, z, s, p.classes, p.temperature);
     if (kOutput == Output::record) {
         write_record(p, row, scores);
     } else {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void row_in_registers(const SoftmaxEntropyRows& p) {
         top.best = max_over_lanes<kLanes>(top.best);
     }
 
-    const float scale = exponent_scale(p.options.temperature);
+    const float scale = exponent_scale(p.temperature);
     float z = 0.0f, s = 0.0f;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -101,7 +101,7 @@ __device__ __forceinline__ void row_in_registers(const SoftmaxEntropyRows& p) {
     if (lane == 0) finish<kOutput>(p, row, top, z, s);
     if (kOutput == Output::probabilities) {
         T* const out = static_cast<T*>(p.probabilities) + uint64_t(row) * p.classes;
-        const float factor = has_distribution(top.best, z, p.options.temperature) ? reciprocal(z) : not_a_number();
+        const float factor = has_distribution(top.best, z, p.temperature) ? reciprocal(z) : not_a_number();
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) {
             const unsigned window = unsigned(v) * kLanes + lane;
@@ -187,7 +187,7 @@ __device__ __forceinline__ void row_in_block(const SoftmaxEntropyRows& p) {
     __shared__ Partial whole;
     const unsigned row = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const Windows<T> windows(static_cast<const T*>(p.logits) + row * p.row_stride, p.classes);
-    const float scale = exponent_scale(p.options.temperature);
+    const float scale = exponent_scale(p.temperature);
 
     Partial part = {no_top(), 0.0f, 0.0f};
     for (unsigned window = threadIdx.x; window < windows.count; window += 4 * blockDim.x) {
@@ -213,7 +213,7 @@ __device__ __forceinline__ void row_in_block(const SoftmaxEntropyRows& p) {
         __syncthreads();
         T* const out = static_cast<T*>(p.probabilities) + uint64_t(row) * p.classes;
         const float best = whole.top.best, z = whole.z;
-        const float factor = has_distribution(best, z, p.options.temperature) ? reciprocal(z) : not_a_number();
+        const float factor = has_distribution(best, z, p.temperature) ? reciprocal(z) : not_a_number();
         for (unsigned window = threadIdx.x; window < windows.count; window += blockDim.x)
             write_probabilities(windows, window, windows.load(window, Element<T>::kFill), out, best, scale, factor);
     }

@@ -1,4 +1,4 @@
-// From the sums of a row to its scores, verdict and record: the same few lines for every layout.
+// From the sums of a row or pixel to its scores and its record: the same few lines for every layout.
 #pragma once
 
 #include "entropy_common.cuh"
@@ -56,7 +56,6 @@ __device__ __forceinline__ float add_exponential(float x, float m, float scale, 
 struct Scores {
     float entropy, max_probability, margin, energy;
     int32_t argmax;
-    uint32_t verdict;
 };
 
 /// A sum is a distribution's if its maximum is finite (+inf and "masked throughout" are not) and no NaN came in: Z >= 1, for
@@ -75,22 +74,16 @@ __device__ __forceinline__ float entropy_of(float z, float s, unsigned classes, 
 }
 
 __device__ __forceinline__ Scores scores_of(const Top& top, float z, float s, unsigned classes,
-                                            const SoftmaxEntropyOptions& options) {
-    const bool valid = has_distribution(top.best, z, options.temperature);
+                                            float temperature) {
+    const bool valid = has_distribution(top.best, z, temperature);
     Scores out;
     out.entropy = entropy_of(z, s, classes, valid);
     out.max_probability = valid ? reciprocal(z) : not_a_number();
     // -expm1(d) is 1 - exp(d) without its cancellation; 0 - y, not -y: a score is never -0.
-    const float rival = (top.second - top.best) * (1.0f / options.temperature);
+    const float rival = (top.second - top.best) * (1.0f / temperature);
     out.margin = valid ? (0.0f - expm1f(rival)) * reciprocal(z) : not_a_number();
-    out.energy = valid ? 0.0f - fmaf(options.temperature, logf(z), top.best) : not_a_number();
+    out.energy = valid ? 0.0f - fmaf(temperature, logf(z), top.best) : not_a_number();
     out.argmax = valid ? int32_t(top.index) : -1;
-    uint32_t bits = valid ? 0u : uint32_t(kVerdictInvalid);
-    if (!(out.entropy <= options.entropy_at_most)) bits |= kVerdictEntropyOver;
-    if (!(out.max_probability >= options.max_probability_at_least)) bits |= kVerdictProbabilityUnder;
-    if (!(out.margin >= options.margin_at_least)) bits |= kVerdictMarginUnder;
-    if (!(fabsf(out.energy) <= kLargest && out.energy <= options.energy_at_most)) bits |= kVerdictEnergyOver;
-    out.verdict = bits == 0 ? uint32_t(kVerdictAccept) : bits;
     return out;
 }
 
@@ -100,7 +93,6 @@ __device__ __forceinline__ void write_scores(const SoftmaxEntropyRows& p, unsign
     if (p.margin) p.margin[row] = scores.margin;
     if (p.energy) p.energy[row] = scores.energy;
     if (p.argmax) p.argmax[row] = scores.argmax;
-    if (p.verdict) p.verdict[row] = uint8_t(scores.verdict);
 }
 
 /// Straight to mapped host memory, no copy node in the graph. The sequence number is read from memory, not passed by value: the
@@ -110,12 +102,12 @@ __device__ __forceinline__ void write_record(const SoftmaxEntropyRows& p, unsign
     SoftmaxEntropyRecord* const record = p.records + row;
     const uint32_t entropy = __float_as_uint(scores.entropy), probability = __float_as_uint(scores.max_probability);
     const uint32_t margin = __float_as_uint(scores.margin), energy = __float_as_uint(scores.energy);
-    const uint32_t check = sequence ^ uint32_t(scores.argmax) ^ scores.verdict ^ entropy ^ probability ^ margin ^ energy ^
-                           uint32_t(kRecordCheck);
+    const uint32_t check =
+        sequence ^ uint32_t(scores.argmax) ^ entropy ^ probability ^ margin ^ energy ^ uint32_t(kRecordCheck);
     record->argmax = scores.argmax;
-    record->verdict = scores.verdict;
     record->entropy = scores.entropy;
-    *reinterpret_cast<uint4*>(&record->max_probability) = make_uint4(probability, margin, energy, check);
+    record->max_probability = scores.max_probability;
+    *reinterpret_cast<uint4*>(&record->margin) = make_uint4(margin, energy, check, 0u);
     __threadfence_system();
     *static_cast<volatile uint32_t*>(&record->sequence) = sequence;
 }

@@ -262,7 +262,7 @@ def test_a_delayed_gpu_is_still_a_gpu(monkeypatch):
     slow.delay_s = 0.05
     monkeypatch.setattr("framegate.camera_demo.delayed_backend.time.sleep", gpu.done.append)
     assert slow.takes_frames
-    slow.bind_frames(None, 64, 48, 1.0, 0.5)
+    slow.bind_frames(None, 64, 48, 1.0)
     slow.start()
     slow.finish()
     assert gpu.done == ["bind_frames", "start", 0.05, "finish"]

@@ -16,8 +16,6 @@ from framegate.cuda_kernels.driver.open import CudaError, open_driver
 from framegate.cuda_kernels.kernels import Kernels
 from framegate.cuda_kernels.softmax_entropy.launch import (
     ELEMENT_SIZES,
-    Thresholds,
-    Verdict,
     plan_dense,
     plan_rows,
     read_record,
@@ -123,14 +121,12 @@ def test_rows(gpu, stream, softmax, memory, rows, classes, dtype):
     if rows > 2 and classes > 1:
         values[1, 0], values[2, -1] = np.nan, -np.inf
     stored, exact = to_stored(values, dtype)
-    kinds = SCORES | {"argmax": np.int32, "verdict": np.uint8}
+    kinds = SCORES | {"argmax": np.int32}
     outputs = {name: memory.poisoned(rows, kind) for name, kind in kinds.items()}
-    softmax.run(plan_rows(memory.put(stored), dtype, rows, classes, outputs, Thresholds()), stream)
+    softmax.run(plan_rows(memory.put(stored), dtype, rows, classes, outputs), stream)
     found = {name: memory.get(outputs[name], rows, kind) for name, kind in kinds.items()}
     expected = softmax_scores(exact)
     assert (found["argmax"] == expected.argmax).all()
-    assert ((found["verdict"] == Verdict.ACCEPT) == expected.finite).all()
-    assert ((found["verdict"] & Verdict.INVALID > 0) == ~expected.finite).all()
     assert_scores(found, expected)
 
 
@@ -160,7 +156,7 @@ def test_small_records_in_mapped_memory_follow_the_sequence_number(gpu, stream, 
     mapped = gpu.allocate_host(64)
     addresses = {"records": mapped.device_pointer, "sequence": mapped.device_pointer + 32}
     with gpu.capture(stream) as capture:
-        softmax.run(plan_rows(logits, "f32", 1, 1000, addresses, Thresholds(entropy_at_most=0.5)), stream)
+        softmax.run(plan_rows(logits, "f32", 1, 1000, addresses), stream)
     for frame in (1, 2, 3):
         mapped.array[32:36].view(np.uint32)[0] = frame
         gpu.launch_graph(capture.graph, stream)
@@ -170,7 +166,6 @@ def test_small_records_in_mapped_memory_follow_the_sequence_number(gpu, stream, 
         expected = softmax_scores(values)
         assert record.argmax == expected.argmax[0]
         assert abs(record.entropy - expected.entropy[0]) <= 1e-5
-        assert record.verdict == Verdict.ENTROPY_OVER
     gpu.free_host(mapped)
 
 

@@ -13,7 +13,8 @@ from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 SOURCE = "cuda_kernels/softmax_entropy/kernel.cu"
 INF, NAN = np.inf, np.nan
 DTYPES = ("f16", "bf16", "f32")
-SCORES = {"entropy": "f4", "max_probability": "f4", "margin": "f4", "energy": "f4", "argmax": "i4", "verdict": "u1"}
+SCORES = {"entropy": "f4", "max_probability": "f4", "margin": "f4", "energy": "f4", "argmax": "i4"}
+PIXEL_SCORES = {**SCORES, "argmax": "u1", "flags": "u1"}
 # A probability of 16 bits is off by half a unit in its last place; the sums behind it are fp32.
 PROBABILITY_TOLERANCE = {"f16": (2**-11, 1e-7), "bf16": (2**-8, 1e-7), "f32": (3e-6, 1e-9)}
 
@@ -48,7 +49,7 @@ def decode(raw, dtype):
     return raw.view({"f16": np.float16, "f32": np.float32}[dtype]).astype(np.float64)
 
 
-def run_rows(emulate, kernels, raw, dtype, names, thresholds=None, offset=0, gap=0, order=0):
+def run_rows(emulate, kernels, raw, dtype, names, temperature=1.0, offset=0, gap=0, order=0):
     """Lay rows out `offset` elements past 256 bytes with `gap` elements between, launch, return outputs and plan."""
     rows, classes = raw.shape
     stride = classes + gap
@@ -63,14 +64,14 @@ def run_rows(emulate, kernels, raw, dtype, names, thresholds=None, offset=0, gap
         out[name] = emulate.aligned(shape, kind)
         out[name].view(np.uint8)[...] = 0xA5
     addresses = {name: array.ctypes.data for name, array in out.items()}
-    plan = launch.plan_rows(flat.ctypes.data, dtype, rows, classes, addresses, thresholds, stride)
+    plan = launch.plan_rows(flat.ctypes.data, dtype, rows, classes, addresses, temperature, stride)
     kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,), order=order)
     return out, plan
 
 
-def check_scores(out, values, thresholds, where):
+def check_scores(out, values, temperature, where):
     """Compare flat scores with the reference on the same values; `values` is (N, C) float64."""
-    truth = softmax_scores(values, float(thresholds.temperature))
+    truth = softmax_scores(values, float(np.float32(temperature)))
     good = truth.finite
     if "argmax" in out:
         bad = 255 if out["argmax"].dtype == np.uint8 else -1
@@ -85,26 +86,25 @@ def check_scores(out, values, thresholds, where):
         assert (out["entropy"][good] >= 0).all(), where
         assert (out["entropy"][good] <= np.float32(np.log(values.shape[1]))).all(), where
     if "energy" in out:
-        scale = np.abs(values[good].max(axis=1, initial=-INF)) + thresholds.temperature * np.log(values.shape[1])
+        scale = np.abs(values[good].max(axis=1, initial=-INF)) + temperature * np.log(values.shape[1])
         assert np.isnan(out["energy"][~good]).all(), where
         assert not (np.abs(out["energy"][good] - truth.energy[good]) > 3e-7 * scale + 1e-6).any(), where
-    if "verdict" in out and set(SCORES) <= set(out):
-        np.testing.assert_array_equal(out["verdict"], verdicts(out, good, thresholds), err_msg=where)
+    return good
 
 
-def verdicts(out, good, thresholds):
+def wanted_flags(out, good, limits):
     with np.errstate(invalid="ignore"):
-        bits = np.where(good, 0, launch.Verdict.INVALID)
-        bits |= np.where(out["entropy"] <= np.float32(thresholds.entropy_at_most), 0, 4)
-        bits |= np.where(out["max_probability"] >= np.float32(thresholds.max_probability_at_least), 0, 8)
-        bits |= np.where(out["margin"] >= np.float32(thresholds.margin_at_least), 0, 16)
-        energy_ok = np.isfinite(out["energy"]) & (out["energy"] <= np.float32(thresholds.energy_at_most))
+        bits = np.where(good, 0, launch.PixelFlags.INVALID)
+        bits |= np.where(out["entropy"] <= np.float32(limits.entropy_at_most), 0, 4)
+        bits |= np.where(out["max_probability"] >= np.float32(limits.max_probability_at_least), 0, 8)
+        bits |= np.where(out["margin"] >= np.float32(limits.margin_at_least), 0, 16)
+        energy_ok = np.isfinite(out["energy"]) & (out["energy"] <= np.float32(limits.energy_at_most))
         bits |= np.where(energy_ok, 0, 32)
-    return np.where(bits == 0, 1, bits)
+    return np.where(bits == 0, launch.PixelFlags.USABLE, bits)
 
 
 def check_probabilities(raw, dtype, values, temperature, where):
-    truth = softmax_scores(values, float(temperature))
+    truth = softmax_scores(values, float(np.float32(temperature)))
     found = decode(raw, dtype)
     rtol, atol = PROBABILITY_TOLERANCE[dtype]
     if dtype == "f16":
@@ -114,16 +114,15 @@ def check_probabilities(raw, dtype, values, temperature, where):
     np.testing.assert_allclose(found[good], truth.probabilities[good], rtol=rtol, atol=atol, err_msg=where)
 
 
-def check_rows(emulate, kernels, values, dtype, thresholds=None, **layout):
+def check_rows(emulate, kernels, values, dtype, temperature=1.0, **layout):
     """All four outputs of one matrix, each by its own kernel."""
-    thresholds = thresholds or launch.Thresholds()
     raw, exact = encode(values, dtype)
-    where = f"{dtype} {raw.shape} {layout} T={thresholds.temperature}"
+    where = f"{dtype} {raw.shape} {layout} T={temperature}"
     for names in (("entropy",), tuple(SCORES), (*SCORES, "probabilities")):
-        out, plan = run_rows(emulate, kernels, raw, dtype, names, thresholds, **layout)
-        check_scores(out, exact, thresholds, f"{plan.kernel} {where}")
+        out, plan = run_rows(emulate, kernels, raw, dtype, names, temperature, **layout)
+        check_scores(out, exact, temperature, f"{plan.kernel} {where}")
         if "probabilities" in out:
-            check_probabilities(out["probabilities"], dtype, exact, thresholds.temperature, where)
+            check_probabilities(out["probabilities"], dtype, exact, temperature, where)
     return plan
 
 
@@ -148,7 +147,7 @@ SHAPES = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_shapes(emulate, kernels, shape, dtype):
-    check_rows(emulate, kernels, normal(*shape), dtype, launch.Thresholds(1.5, 1.0, 0.5, 0.2, -3.0), order=1)
+    check_rows(emulate, kernels, normal(*shape), dtype, 1.5, order=1)
 
 
 @pytest.mark.parametrize(("dtype", "classes"), [("f16", 65_536), ("f32", 65_536), ("bf16", 40_001)])
@@ -165,7 +164,7 @@ def test_every_alignment(emulate, kernels, dtype, classes):
     raw, exact = encode(normal(3, classes), dtype)
     for offset in range(16 // raw.dtype.itemsize):
         out, plan = run_rows(emulate, kernels, raw, dtype, (*SCORES, "probabilities"), offset=offset, gap=1)
-        check_scores(out, exact, launch.Thresholds(), f"{plan.kernel} offset {offset}")
+        check_scores(out, exact, 1.0, f"{plan.kernel} offset {offset}")
         check_probabilities(out["probabilities"], dtype, exact, 1.0, f"{plan.kernel} offset {offset}")
 
 
@@ -195,7 +194,7 @@ def test_hard_numbers(emulate, kernels, classes):
     rows += [(65504.0, 65504.0, -65504.0), (big, -big, 0.0), (big, big, big), (-big, -big, -big), (1e10, 1e10, 0.0)]
     values = np.stack([np.resize(np.float32(row), classes) for row in rows])
     for temperature in (0.01, 1.0, 100.0):
-        check_rows(emulate, kernels, values, "f32", launch.Thresholds(temperature))
+        check_rows(emulate, kernels, values, "f32", temperature)
 
 
 def test_ties_go_to_the_lowest_index_across_lanes_and_warps(emulate, kernels):
@@ -218,22 +217,16 @@ def _cases(draw):
     share = draw(st.sampled_from([0.0, 0.0, 0.02, 0.5]))
     special = rng.choice(draw(st.sampled_from([[-INF], [NAN], [INF], [NAN, INF, -INF]])), size=values.shape)
     values = np.where(rng.random(values.shape) < share, special, values)
-    thresholds = launch.Thresholds(
-        draw(st.floats(0.0625, 20.0, width=32)),
-        draw(st.sampled_from([INF, 1.0, 0.0, NAN])),
-        draw(st.sampled_from([-INF, 0.5, NAN])),
-        draw(st.sampled_from([-INF, 0.1])),
-        draw(st.sampled_from([INF, -2.0])),
-    )
+    temperature = draw(st.floats(0.0625, 20.0, width=32))
     layout = {"offset": draw(st.integers(0, 7)), "gap": draw(st.integers(0, 9)), "order": draw(st.integers(0, 9))}
-    return values, dtype, thresholds, layout
+    return values, dtype, temperature, layout
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=_cases())
 def test_drawn_rows(emulate, kernels, case):
-    values, dtype, thresholds, layout = case
-    check_rows(emulate, kernels, values, dtype, thresholds, **layout)
+    values, dtype, temperature, layout = case
+    check_rows(emulate, kernels, values, dtype, temperature, **layout)
 
 
 @pytest.mark.parametrize("classes", [10, 1000, 3000])
@@ -255,36 +248,31 @@ def test_bad_rows_leave_their_neighbours_alone_to_the_last_bit(emulate, kernels,
     dirty, _ = run_rows(emulate, kernels, encode(values, "f32")[0], "f32", tuple(SCORES))
     for name in SCORES:
         assert dirty[name][[0, 2, 3, 5]].tobytes() == clean[name][[0, 2, 3, 5]].tobytes()
-    assert (dirty["verdict"][[1, 4]] == 62).all()  # INVALID and every comparison failed
+    assert (dirty["argmax"][[1, 4]] == -1).all()
 
 
-def test_no_threshold_accepts_a_row_without_a_distribution(emulate, kernels):
-    values = np.array([[NAN, 1, 2], [INF, 1, 2], [-INF] * 3], np.float32)
-    for limit in (INF, NAN):
-        thresholds = launch.Thresholds(1.0, limit, -limit, -limit, limit)
-        out, _ = run_rows(emulate, kernels, encode(values, "f32")[0], "f32", ("verdict",), thresholds)
-        assert not (out["verdict"] & launch.Verdict.ACCEPT).any()
-
-
-def test_impossible_temperature_reaching_the_kernel_is_invalid(emulate, kernels):
+def test_an_impossible_temperature_that_reaches_the_kernel_gives_no_scores(emulate, kernels):
     for temperature in (0.0, -1.0, INF, NAN, -INF, 1e-45):
-        thresholds = launch.Thresholds()
-        thresholds.temperature = temperature
         for classes in (4, 500, 2000):
-            out, _ = run_rows(emulate, kernels, encode(normal(2, classes), "f32")[0], "f32", tuple(SCORES), thresholds)
-            assert (out["verdict"] & launch.Verdict.INVALID).all(), temperature
-            assert np.isnan(out["entropy"]).all(), temperature
+            logits, entropy = normal(2, classes), emulate.aligned(2, np.float32)
+            argmax = emulate.aligned(2, np.int32)
+            outputs = {"entropy": entropy.ctypes.data, "argmax": argmax.ctypes.data}
+            plan = launch.plan_rows(logits.ctypes.data, "f32", 2, classes, outputs)
+            plan.parameters.temperature = temperature
+            kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,))
+            assert np.isnan(entropy).all(), temperature
+            assert (argmax == -1).all(), temperature
 
 
 # Records.
 
 
-def run_records(emulate, kernels, values, sequence, memory, thresholds=None):
+def run_records(emulate, kernels, values, sequence, memory, temperature=1.0):
     raw, exact = encode(values, "f16")
     number = np.full(1, sequence, np.uint32)
     addresses = {"records": memory.ctypes.data, "sequence": number.ctypes.data}
     rows, classes = raw.shape
-    plan = launch.plan_rows(raw.ctypes.data, "f16", rows, classes, addresses, thresholds)
+    plan = launch.plan_rows(raw.ctypes.data, "f16", rows, classes, addresses, temperature)
     kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,))
     return exact
 
@@ -292,11 +280,10 @@ def run_records(emulate, kernels, values, sequence, memory, thresholds=None):
 @pytest.mark.parametrize("classes", [10, 1000, 2000])
 def test_record_says_what_the_scores_say(emulate, kernels, classes):
     memory = emulate.aligned((3, 32), np.uint8)
-    thresholds = launch.Thresholds(1.0, 2.0)
     values = normal(3, classes)
     values[1, 4] = NAN
-    exact = run_records(emulate, kernels, values, 77, memory, thresholds)
-    truth = softmax_scores(exact)
+    exact = run_records(emulate, kernels, values, 77, memory, 1.5)
+    truth = softmax_scores(exact, 1.5)
     for row in range(3):
         assert launch.read_record(memory[row].tobytes(), 78) is None
         record = launch.read_record(memory[row].tobytes(), 77)
@@ -304,8 +291,6 @@ def test_record_says_what_the_scores_say(emulate, kernels, classes):
         assert record.argmax == truth.argmax[row]
         for name in ("entropy", "max_probability", "margin", "energy"):
             np.testing.assert_allclose(getattr(record, name), getattr(truth, name)[row], rtol=1e-6, atol=1e-5)
-        accepted = bool(truth.finite[row] and truth.entropy[row] <= 2.0)
-        assert (record.verdict == launch.Verdict.ACCEPT) == accepted
 
 
 def test_sequence_becomes_visible_last(emulate, kernels):
@@ -330,7 +315,7 @@ def test_torn_and_empty_records_are_no_records(emulate, kernels):
     run_records(emulate, kernels, normal(1, 10), 5, memory)
     whole = memory[0].tobytes()
     assert launch.read_record(whole, 5) is not None
-    for bit in range(256):
+    for bit in range(8 * 28):  # all but the padding
         torn = bytearray(whole)
         torn[bit // 8] ^= 1 << bit % 8
         assert launch.read_record(torn, 5) is None, bit
@@ -339,33 +324,35 @@ def test_torn_and_empty_records_are_no_records(emulate, kernels):
 # Dense.
 
 
-def run_dense(emulate, kernels, raw, dtype, names, thresholds=None, offset=0, order=0):
+def run_dense(emulate, kernels, raw, dtype, names, temperature=1.0, limits=None, offset=0, order=0):
     images, channels, pixels = raw.shape
     flat = emulate.aligned(raw.size, raw.dtype, offset * raw.dtype.itemsize)
     flat[...] = raw.ravel()
     labels = set(names) <= {"entropy", "argmax"}
     out = {}
     for name in names:
-        kind = np.dtype({"argmax": "u1"}.get(name, SCORES.get(name, raw.dtype)))
+        kind = np.dtype(PIXEL_SCORES.get(name, raw.dtype))
         if name == "entropy" and labels and dtype != "f32":
             kind = np.dtype(np.float16)
         out[name] = emulate.aligned(raw.shape if name == "probabilities" else (images, pixels), kind)
         out[name].view(np.uint8)[...] = 0xA5
     addresses = {name: array.ctypes.data for name, array in out.items()}
-    plan = launch.plan_dense(flat.ctypes.data, dtype, images, channels, pixels, addresses, thresholds)
+    plan = launch.plan_dense(flat.ctypes.data, dtype, images, channels, pixels, addresses, temperature, limits)
     kernels.launch(plan.kernel, grid=plan.grid, block=plan.block, arguments=(plan.parameters,), order=order)
     return out, plan
 
 
-def check_dense(emulate, kernels, values, dtype, thresholds=None, **layout):
-    thresholds = thresholds or launch.Thresholds()
+def check_dense(emulate, kernels, values, dtype, temperature=1.0, limits=None, **layout):
     raw, exact = encode(values, dtype)
     rows = np.moveaxis(exact, 1, 2).reshape(-1, raw.shape[1])
-    out, plan = run_dense(emulate, kernels, raw, dtype, (*SCORES, "probabilities"), thresholds, **layout)
+    names = (*PIXEL_SCORES, "probabilities")
+    out, plan = run_dense(emulate, kernels, raw, dtype, names, temperature, limits, **layout)
     found = np.moveaxis(out["probabilities"], 1, 2).reshape(rows.shape)
-    check_probabilities(np.ascontiguousarray(found), dtype, rows, thresholds.temperature, plan.kernel)
-    check_scores({name: out[name].ravel() for name in SCORES}, rows, thresholds, plan.kernel)
-    fast, fast_plan = run_dense(emulate, kernels, raw, dtype, ("entropy", "argmax"), thresholds, **layout)
+    check_probabilities(np.ascontiguousarray(found), dtype, rows, temperature, plan.kernel)
+    flat = {name: out[name].ravel() for name in PIXEL_SCORES}
+    good = check_scores(flat, rows, temperature, plan.kernel)
+    np.testing.assert_array_equal(flat["flags"], wanted_flags(flat, good, limits or launch.Limits()), plan.kernel)
+    fast, fast_plan = run_dense(emulate, kernels, raw, dtype, ("entropy", "argmax"), temperature, **layout)
     np.testing.assert_array_equal(fast["argmax"], out["argmax"])
     np.testing.assert_array_equal(fast["entropy"], out["entropy"].astype(fast["entropy"].dtype))
     return plan.kernel, fast_plan.kernel
@@ -382,7 +369,7 @@ def dense_values(images, channels, pixels, seed=9):
 @pytest.mark.parametrize("channels", [1, 4, 5, 12, 13, 19, 24, 32])
 def test_dense_channels(emulate, kernels, dtype, channels):
     names = check_dense(
-        emulate, kernels, dense_values(2, channels, 300), dtype, launch.Thresholds(0.7, 1.2, 0.3, 0.1, -1.0), order=1
+        emulate, kernels, dense_values(2, channels, 300), dtype, 0.7, launch.Limits(1.2, 0.3, 0.1, -1.0), order=1
     )
     bound = next(b for b in launch.DENSE_BOUNDS if b >= channels)
     assert names == tuple(f"softmax_entropy_dense_{dtype}_c{bound}_{kind}" for kind in ("scores", "labels"))
@@ -401,12 +388,28 @@ def test_dense_without_alignment(emulate, kernels, dtype, pixels, offset):
     shape=st.tuples(st.integers(1, 3), st.integers(1, 32), st.integers(1, 70)),
     seed=st.integers(0, 2**32 - 1),
     temperature=st.floats(0.0625, 20.0, width=32),
+    limits=st.builds(
+        launch.Limits,
+        st.sampled_from([INF, 1.0, 0.0, NAN]),
+        st.sampled_from([-INF, 0.5, NAN]),
+        st.sampled_from([-INF, 0.1]),
+        st.sampled_from([INF, -2.0]),
+    ),
     offset=st.integers(0, 3),
     order=st.integers(0, 5),
 )
-def test_drawn_dense(emulate, kernels, dtype, shape, seed, temperature, offset, order):
+def test_drawn_dense(emulate, kernels, dtype, shape, seed, temperature, limits, offset, order):
     values = dense_values(*shape, seed=seed)
-    check_dense(emulate, kernels, values, dtype, launch.Thresholds(temperature), offset=offset, order=order)
+    check_dense(emulate, kernels, values, dtype, temperature, limits, offset=offset, order=order)
+
+
+def test_no_limit_makes_a_pixel_without_a_distribution_usable(emulate, kernels):
+    values = np.array([[[NAN, 1, -INF], [INF, 1, -INF]]], np.float32)
+    values[0, 0, 1] = INF
+    for limit in (INF, NAN):
+        limits = launch.Limits(limit, -limit, -limit, limit)
+        out, _ = run_dense(emulate, kernels, encode(values, "f32")[0], "f32", ("flags",), limits=limits)
+        assert (out["flags"] == 62).all()  # INVALID, and every comparison failed
 
 
 def test_all_layouts_are_clean_under_sanitizers(emulate):

@@ -66,8 +66,12 @@ def test_images_that_no_kernel_can_do_are_refused(changes, message):
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, NAN, INF, 1e-31, 1e31])
 def test_bad_temperature_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature: asked for"):
-        launch.Thresholds(temperature)
+    for plan in (launch.plan_rows, launch.plan_dense):
+        sizes = {"rows": 1, "classes": 10} if plan is launch.plan_rows else {"images": 1, "channels": 2, "pixels": 4}
+        arguments = {"logits": 4096, "dtype": "f32", **sizes, "outputs": {"entropy": 4096}}
+        plan(**arguments, temperature=0.5)
+        with pytest.raises(ValueError, match="temperature: asked for"):
+            plan(**arguments, temperature=temperature)
 
 
 def test_every_planned_kernel_exists(kernels):
@@ -77,7 +81,7 @@ def test_every_planned_kernel_exists(kernels):
             for names in (["entropy"], ["argmax"], ["probabilities"], ["records", "sequence"]):
                 assert kernels.has(planned(dtype, 1, classes, dict.fromkeys(names, 4096)).kernel)
         for channels in range(1, 33):
-            for names in (["entropy"], ["verdict"]):
+            for names in (["entropy"], ["flags"]):
                 for pixels in (2, 3):
                     outputs = dict.fromkeys(names, 4096)
                     assert kernels.has(launch.plan_dense(4096, dtype, 1, channels, pixels, outputs).kernel)
@@ -85,5 +89,5 @@ def test_every_planned_kernel_exists(kernels):
 
 def test_structures_have_the_sizes_of_the_header():
     # The emulation compares them with the kernels' own at every launch; these are the documented numbers.
-    assert ctypes.sizeof(launch.RowsParameters) == 120
+    assert ctypes.sizeof(launch.RowsParameters) == 96
     assert ctypes.sizeof(launch.DenseParameters) == 96

@@ -76,7 +76,7 @@ def assert_matches_exact(row, temperature):
     np.testing.assert_allclose(scores.energy[0], energy, rtol=1e-13, atol=1e-13)
 
 
-def assert_no_verdict_possible(scores, row):
+def assert_no_score_can_pass(scores, row):
     """Deny side first: nothing in this row may pass a comparison with any threshold."""
     assert not scores.finite[row]
     assert scores.argmax[row] == -1
@@ -279,18 +279,18 @@ def test_a_lone_unmasked_class_has_no_rival():
 def test_nan_or_plus_infinity_anywhere_spoils_the_row(position, bad, others):
     row = np.full(3, others)
     row[position] = bad
-    assert_no_verdict_possible(softmax_scores(row[None, :]), 0)
+    assert_no_score_can_pass(softmax_scores(row[None, :]), 0)
 
 
 @pytest.mark.parametrize("pair", [[NAN, INF], [INF, INF], [INF, -INF], [NAN, -INF], [-INF, -INF]], ids=str)
 def test_pairs_of_special_values_spoil_the_row(pair):
-    assert_no_verdict_possible(softmax_scores([pair]), 0)
-    assert_no_verdict_possible(softmax_scores([pair[::-1]]), 0)
+    assert_no_score_can_pass(softmax_scores([pair]), 0)
+    assert_no_score_can_pass(softmax_scores([pair[::-1]]), 0)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10])
 def test_fully_masked_row_is_not_finite(classes):
-    assert_no_verdict_possible(softmax_scores(np.full((1, classes), -INF)), 0)
+    assert_no_score_can_pass(softmax_scores(np.full((1, classes), -INF)), 0)
 
 
 def test_bad_rows_leave_their_neighbours_alone():
@@ -299,7 +299,7 @@ def test_bad_rows_leave_their_neighbours_alone():
     scores, alone = softmax_scores(x), softmax_scores(good)
     assert scores.finite.tolist() == [True, False, True, False, False, True]
     for row in (1, 3, 4):
-        assert_no_verdict_possible(scores, row)
+        assert_no_score_can_pass(scores, row)
     for field in dataclasses.fields(SoftmaxScores):
         np.testing.assert_array_equal(getattr(scores, field.name)[[0, 2, 5]], getattr(alone, field.name))
 
@@ -309,7 +309,7 @@ def test_signalling_nan_is_flagged_without_a_warning(bits):
     # Bit rot in a buffer makes these; casting one to float64 raises the invalid flag.
     x = np.zeros((1, 9), dtype=bits.dtype)
     x[0, 4] = bits
-    assert_no_verdict_possible(softmax_scores(x.view(np.dtype(f"f{bits.itemsize}"))), 0)
+    assert_no_score_can_pass(softmax_scores(x.view(np.dtype(f"f{bits.itemsize}"))), 0)
 
 
 # Huge numbers.
@@ -334,7 +334,7 @@ def test_equal_huge_logits_stay_even_when_temperature_would_overflow_them(huge):
 
 @pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(np.float64).max, reason="long double is float64 here")
 def test_long_double_beyond_float64_is_flagged_without_a_warning():
-    assert_no_verdict_possible(softmax_scores(np.array([[np.finfo(np.longdouble).max, 0.0]])), 0)
+    assert_no_score_can_pass(softmax_scores(np.array([[np.finfo(np.longdouble).max, 0.0]])), 0)
 
 
 def test_energy_beyond_float64_is_minus_infinity():
