@@ -15,6 +15,8 @@ from typing import Any
 from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
 from framegate.runtime.calibration import SCORES, Calibration, record_key
 from framegate.runtime.errors import BundleError, CalibrationError
+from framegate.runtime.known_answers import FILE as ANSWERS
+from framegate.runtime.known_answers import KnownAnswers
 from framegate.runtime.monitor import FILE as MONITOR
 from framegate.runtime.monitor import Monitor
 from framegate.runtime.onnx_file import holds_finite, read_onnx_facts
@@ -115,6 +117,7 @@ class Bundle:
         origin: Where weights and data come from, for people.
         parity: The export's report: each backend and precision beside the trained network on the test images.
         monitor: Turns the networks' second output into signals; None if they have none.
+        known_answers: What engines are asked; None if the bundle has none.
     """
 
     path: Path
@@ -129,6 +132,7 @@ class Bundle:
     origin: Mapping[str, Any]
     parity: tuple[Mapping[str, Any], ...]
     monitor: Monitor | None = None
+    known_answers: KnownAnswers | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -186,6 +190,14 @@ class Bundle:
             parity=tuple(_entries(row) for row in manifest.get("parity", ())),
             monitor=monitor,
         )
+        if ANSWERS in hashes:
+            spec = opened.preprocess
+            shape = (spec.depth * spec.height, spec.width, 3)
+            try:
+                answers = KnownAnswers.from_bytes(contents[ANSWERS], shape, len(labels))
+            except BundleError as error:
+                raise BundleError(f"bundle {folder}: {error}") from error
+            opened = replace(opened, known_answers=answers)
         if CALIBRATION not in hashes:
             return opened
         return replace(opened, calibrations=_read_calibrations(opened, manifest, contents[CALIBRATION]))

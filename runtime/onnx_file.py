@@ -1,7 +1,7 @@
 """What must be known of an ONNX file before an engine is given it: its numbers are finite, its weights lie beside it.
 
-The vehicle has no onnx package, and engines do not look: OpenVINO computes with a NaN among its weights and clips it away
-behind the next layer. So the file's own fields are walked here, in protobuf's wire format
+The vehicle has no onnx package, and engines do not look: OpenVINO computes with a NaN among its weights and clips it
+away behind the next layer. So the file's own fields are walked here, in protobuf's wire format
 (https://protobuf.dev/programming-guides/encoding/), with the field numbers of onnx.proto
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). Nothing else of the network is read.
 """

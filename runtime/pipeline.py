@@ -315,7 +315,7 @@ class Pipeline:
                     self.stats.unread = self._results.overwritten + 1  # the pipeline was stopped meanwhile
                     break
                 self.stats.unread = self._results.overwritten
-                self._session.recover()
+                self._session.look_after_engine()
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
             self._fail(error)
         finally:

@@ -52,9 +52,11 @@ class Scorer:
         backend: The engine. One that is put in its place must be bound to the same input.
         preprocessor: Turns crops into the engine's input.
         temperature: Logits are divided by it.
+        wrong: What was wrong with the engine's last known answer; empty while all is well.
         takes_nv12: Whether whole NV12 frames go to the GPU as they are; elsewhere they are converted, once a frame.
 
     Raises:
+        BackendError: The engine does not give the bundle's known answers.
         BundleError: Labels and logits, or the monitor and the network's second output, do not fit.
         UsageError: Preprocessing on the GPU was asked for, and the engine runs on the CPU.
     """
@@ -78,6 +80,11 @@ class Scorer:
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
         """What is compared of the input: every so many numbers, across all channels and rows."""
         self._shown = self._last_shown = self._last_answer = b""
+        self.wrong = ""
+        answers = bundle.known_answers
+        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
+        self._answers = answers if self._tolerance is not None else None
+        self._asked = 0
         if gpu_preprocess:
             return  # bound to the size of the first frame, and warmed up then
         backend.bind(self.preprocessor.tensor)
@@ -90,6 +97,10 @@ class Scorer:
                 )
         for _ in range(_WARM_UP):
             frame_scores(infer(backend), self.temperature)
+        for _ in self._answers.images if self._answers else ():
+            self.ask()
+            if self.wrong:
+                raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
 
     def start(self, crop: Image, pixel_format: str) -> None:
         """Resize and normalise a region, and start the engine on it.
@@ -101,6 +112,8 @@ class Scorer:
         Raises:
             BackendError: The engine failed. It may raise anything else, too.
         """
+        if self.wrong:
+            raise BackendError(f"{self.backend.engine}: {self.wrong}")
         if self.takes_nv12:
             self._bind_frames(crop, pixel_format)
             self._shown = crop[:: max(1, crop.shape[0] // _GRID), :: max(1, crop.shape[1] // _GRID)].tobytes()
@@ -110,6 +123,24 @@ class Scorer:
         began = time.perf_counter_ns()
         self.backend.start(crop if self.takes_nv12 else None)
         self._started_ns = time.perf_counter_ns() - began
+
+    def ask(self) -> None:
+        """Ask the engine the next of the bundle's known answers, and remember in `wrong` how that went.
+
+        It costs what a region costs. Nothing is asked where the bundle has no answers, or the engine preprocesses.
+        """
+        answers = self._answers
+        if answers is None or self._tolerance is None or self.takes_nv12:
+            return
+        number = self._asked % len(answers.images)
+        try:
+            self.preprocessor(answers.images[number])
+            logits = infer(self.backend)
+            self.wrong = answers.wrong(number, logits[0], self._tolerance)
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
+            self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
+        self._asked += not self.wrong  # what was answered wrongly is asked again
+        self._last_answer = b""
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, and score what it says.

@@ -22,6 +22,9 @@ from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.verdict import Frame, Image, Prediction
 
+ASK_EVERY_S = 10.0
+"""Between two known answers that the engine of a running stream is asked."""
+_ASK_AGAIN_S = 1.0
 _REMEDY = "one session serves one stream: open one for each, with session.another() to share the network's weights"
 
 
@@ -60,6 +63,7 @@ class Session:
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
         self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
         self._may_recover = True
+        self._ask_at = time.monotonic() + ASK_EVERY_S
         self.health_thresholds = health or HealthThresholds()
         self._health = self.camera_health(fixed_size=camera)
         self.policy = policy or Policy()
@@ -246,7 +250,21 @@ class Session:
         number = self._frames if frame_id is None else frame_id
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
-        return self.frame_judge.judge(frame, self._whole, self._health, streams=self._streams)[0]
+        prediction = self.frame_judge.judge(frame, self._whole, self._health, streams=self._streams)[0]
+        self.look_after_engine()
+        return prediction
+
+    def look_after_engine(self) -> None:
+        """What the engine needs between two frames: a known answer now and then, and a new start after a fault.
+
+        Every `ASK_EVERY_S` seconds it is asked one of the bundle's known answers, which takes as long as a region, and
+        every second while its answers are wrong. While they are, every frame is rejected with BACKEND_FAULT.
+        """
+        now = time.monotonic()
+        if now >= self._ask_at:
+            self.scorer.ask()
+            self._ask_at = now + (_ASK_AGAIN_S if self.scorer.wrong else ASK_EVERY_S)
+        self.recover()
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.

@@ -129,7 +129,7 @@ def write_bundle(
 
 
 def vouch(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write a manifest whose digest fits, whatever it says; the calibration is bound to it unless its hash was changed."""
+    """Write a manifest whose digest fits, whatever it says; the calibration is bound to it if its hash is right."""
     files = manifest.get("files")
     path = folder / CALIBRATION
     if isinstance(files, dict) and path.is_file() and files.get(CALIBRATION) == _sha(path):

@@ -40,7 +40,6 @@ from framegate.runtime.backends.tensorrt.graph import WAIT_LIMIT_S, FrameGraph, 
 from framegate.runtime.backends.tensorrt.library import load_tensorrt
 from framegate.runtime.backends.tensorrt.scores import TEMPERATURE, EngineOutputs, KernelRecord, ScoreSource
 from framegate.runtime.backends.tensorrt.store import engine_folder, find_engine
-from framegate.runtime.backends.tensorrt.taps import TapEntropies
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.preprocess import PreprocessSpec
@@ -59,7 +58,6 @@ class TensorRtBackend:
         fault: Why nothing is computed any more; empty while all is well.
         graph: The graph of the bound input; None before `bind` or `bind_frames`.
         own_scores: Whether the engine itself gives the scores.
-        tap_entropies: Tap -> mass entropy in nats of the last frame; empty if the engine has no taps.
     """
 
     takes_frames = True
@@ -72,7 +70,6 @@ class TensorRtBackend:
         self.fault = ""
         self.scores: FrameScores | None = None
         self.graph: FrameGraph | None = None
-        self.tap_entropies: dict[str, float] = {}
         self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
         self._turn = 0
@@ -203,14 +200,12 @@ class TensorRtBackend:
         self.fault = ""
 
     def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
-        self.tap_entropies, self.pooled = {}, graph.side_of(slot)
+        self.pooled = graph.side_of(slot)
         try:
-            record = graph.wait(slot)
+            return graph.wait(slot)
         except CudaError as error:
             self._hanging = slot.event if error.name == TIMEOUT else 0
             raise
-        self.tap_entropies = graph.tap_entropies(slot)
-        return record
 
     def _hangs(self) -> bool:
         """Whether the work that was given up is still under way."""
@@ -235,7 +230,6 @@ class TensorRtBackend:
         if shapes[self._engine.logits] != (1, self.classes):
             raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
         scores, outputs = self._score_source(gpu, shapes, temperature)
-        tapped = self._engine.taps(shapes, outputs)
         side = SideOutput(outputs[POOLED], math.prod(shapes[POOLED])) if POOLED in outputs else None
         if frame is None:
             feed = tensor_feed(gpu, self._engine, self._stream, nbytes)
@@ -253,7 +247,6 @@ class TensorRtBackend:
             scores=scores,
             capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
             blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
-            taps=TapEntropies(gpu, self._stream, tapped) if tapped else None,
             limit_s=_limit(),
             side=side,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,9 +11,7 @@ from framegate.runtime.backends.tensorrt.library import TensorRt
 from framegate.runtime.backends.tensorrt.plugin import REGISTERED, register_plugin
 from framegate.runtime.backends.tensorrt.scores import KERNEL, SCORES, TEMPERATURE
 from framegate.runtime.backends.tensorrt.store import StoredEngine
-from framegate.runtime.backends.tensorrt.taps import SCORE_OUTPUTS, Tap
 from framegate.runtime.errors import BackendError
-from framegate.runtime.monitor import POOLED
 
 _ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT32": 4, "INT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1}
 
@@ -130,19 +126,6 @@ class OpenedEngine:
         for side in shape:
             count *= side
         return max(1, count * _ITEM_BYTES[self._engine.get_tensor_dtype(name).name])
-
-    def taps(self, shapes: Mapping[str, Sequence[int]], addresses: Mapping[str, int]) -> dict[str, Tap]:
-        """The outputs that are activations, for inputs of one image.
-
-        Args:
-            shapes: From `shape_for`.
-            addresses: Output -> device address.
-        """
-        names = [name for name in self._outputs if name not in (self.logits, POOLED) and name not in SCORE_OUTPUTS]
-        return {
-            name: Tap(addresses[name], self._engine.get_tensor_dtype(name).name, math.prod(shapes[name]))
-            for name in names
-        }
 
     def place(self, name: str, address: int) -> None:
         """Say where an input or output lies, for every later call.

@@ -24,7 +24,6 @@ from framegate.cuda_kernels.driver.open import CudaError, Driver, HostMemory
 from framegate.cuda_kernels.softmax_entropy.launch import Record
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.scores import ScoreSource
-from framegate.runtime.backends.tensorrt.taps import TapEntropies
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError
 
@@ -43,7 +42,6 @@ class Slot:
         event: Recorded behind each submission.
         graph: The captured graph; 0 where launches go to the stream one by one.
         number: Sequence number of the latest submission.
-        taps: Entropies of the engine's taps, if it has any.
         side: The side output, if there is one.
     """
 
@@ -53,7 +51,6 @@ class Slot:
     event: int
     graph: int = 0
     number: int = 0
-    taps: HostMemory | None = None
     side: HostMemory | None = None
 
 
@@ -94,7 +91,6 @@ class FrameGraph:
         scores: ScoreSource,
         capture: bool = True,
         blocking: bool = False,
-        taps: TapEntropies | None = None,
         limit_s: float = WAIT_LIMIT_S,
         side: SideOutput | None = None,
     ) -> None:
@@ -110,7 +106,6 @@ class FrameGraph:
             scores: Comes behind the engine.
             capture: False for stream launches on purpose.
             blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
-            taps: Computes the entropies of the engine's taps, if it has any.
             side: A further output that is copied to the host with each frame, if there is one.
             limit_s: Seconds after which a frame that is not done counts as never done.
 
@@ -121,7 +116,7 @@ class FrameGraph:
         self._gpu, self._engine, self._stream = gpu, engine, stream
         self._feed, self._scores = feed, scores
         self._sequence = 0
-        self._taps, self._side = taps, side
+        self._side = side
         self._limit_s, self._blocking = limit_s, blocking
         self.captured = False
         self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
@@ -146,10 +141,9 @@ class FrameGraph:
         result.array[:] = 0
         memory = self._gpu.allocate_host(input_bytes)
         memory.array[:] = 0
-        taps = self._gpu.allocate_host(self._taps.host_bytes) if self._taps is not None else None
         side = self._gpu.allocate_host(4 * self._side.count) if self._side is not None else None
         logits = self._scores.logits_of(result)
-        return Slot(memory, result, logits, self._gpu.create_event(blocking), taps=taps, side=side)
+        return Slot(memory, result, logits, self._gpu.create_event(blocking), side=side)
 
     def _capture(self, slot: Slot) -> str:
         """Capture a slot's graph; return what went wrong."""
@@ -165,8 +159,6 @@ class FrameGraph:
         self._feed(slot)
         self._engine.enqueue(self._stream)
         self._scores.enqueue(slot.result, self._stream)
-        if self._taps is not None and slot.taps is not None:
-            self._taps.enqueue(slot.taps, self._stream)
         if self._side is not None and slot.side is not None:
             self._gpu.copy_to_host(slot.side.array, self._side.address, self._stream)
 
@@ -204,10 +196,6 @@ class FrameGraph:
     def side_of(self, slot: Slot) -> npt.NDArray[np.float32] | None:
         """(1, count) values of the side output of a slot's frame, valid until its next one; None without."""
         return None if slot.side is None else slot.side.array.view(np.float32).reshape(1, -1)
-
-    def tap_entropies(self, slot: Slot) -> dict[str, float]:
-        """Tap -> mass entropy in nats of the frame that `wait` returned last for this slot; empty without taps."""
-        return self._taps.read(slot.taps) if self._taps is not None and slot.taps is not None else {}
 
 
 def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -1,0 +1,151 @@
+"""The engine is asked whether it still computes what was exported: at open, and again while a stream runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+
+import numpy as np
+import pytest
+from repository import BUNDLES
+
+from framegate.runtime import Bundle, BundleError, Pipeline, Reason, Session, open_source
+from framegate.runtime.backends import openvino_cpu
+from framegate.runtime.backends.base import CpuBackend
+from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.bundle import MANIFEST, seal
+from framegate.runtime.errors import BackendError
+from framegate.runtime.known_answers import FILE, KnownAnswers
+
+SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
+HYBRID = BUNDLES / "hybrid-cifar10.bundle"
+
+
+class _Changed(CpuBackend):
+    """A real engine whose logits can be changed."""
+
+    def __init__(self, bundle, change):
+        self._inner = load_backend("onnxruntime", bundle.model_path("fp32"), 1)
+        self.name, self.engine, self.classes = self._inner.name, self._inner.engine, self._inner.classes
+        self.change = change
+
+    @property
+    def pooled(self):
+        return self._inner.pooled
+
+    def bind(self, tensor):
+        self._inner.bind(tensor)
+
+    def finish(self):
+        return self.change(self._inner.finish())
+
+
+def changed(change):
+    bundle = Bundle.open(SHIPPED)
+    engine = _Changed(bundle, change)
+    return Session(bundle, engine, "fp32", bundle.calibration("onnxruntime", "fp32"), camera=False), engine
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLES.glob("*.bundle")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_shipped_bundle_is_answered_by_every_engine(path, backend, precision):
+    session = Session.open(path, backend, precision, 1)
+    assert session.bundle.known_answers is not None
+    session.scorer.ask()
+    assert session.scorer.wrong == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logits: logits + np.float32(1),
+        lambda logits: logits[:, ::-1].copy(),
+        lambda logits: logits * np.float32(0.2),  # what sums that overflow look like
+        lambda logits: np.full_like(logits, np.nan),
+        lambda logits: np.zeros_like(logits),
+    ],
+)
+def test_fault_an_engine_that_computes_something_else_is_not_opened(change):
+    with pytest.raises(BackendError, match="does not compute what was exported"):
+        changed(change)
+
+
+def test_fault_int8_sums_that_overflow_are_noticed(monkeypatch):
+    """OpenVINO's own INT8 kernels, whatever the processor: right where it adds exactly, refused where it does not."""
+    exact = openvino_cpu.adds_int8_exactly()
+    monkeypatch.setattr(openvino_cpu, "adds_int8_exactly", lambda: True)
+    if exact:
+        assert Session.open(HYBRID, "openvino", "int8", 1).scorer.wrong == ""
+        return
+    with pytest.raises(BackendError, match="does not compute what was exported; try another precision"):
+        Session.open(HYBRID, "openvino", "int8", 1)
+
+
+def test_fault_the_engine_goes_wrong_while_the_stream_runs(monkeypatch):
+    monkeypatch.setattr("framegate.runtime.session.ASK_EVERY_S", 0.2)
+    monkeypatch.setattr("framegate.runtime.session._ASK_AGAIN_S", 0.1)
+    session, engine = changed(lambda logits: logits)
+    session.look_after_engine()
+    source = open_source("synthetic://?width=128&height=64&fps=60")
+    with Pipeline(source, session, deadline_ms=2000) as pipeline:
+        next(iter(pipeline))
+        assert session.scorer.wrong == ""
+        engine.change = lambda logits: logits + np.float32(2)
+        begun = time.monotonic()
+        wrong = next(p for p in pipeline if Reason.BACKEND_FAULT in p.decided_reasons)
+        assert time.monotonic() - begun < 5
+        assert "does not compute what was exported" in wrong.detail
+        engine.change = lambda logits: logits  # it comes back when its answers are right again
+        assert any(Reason.BACKEND_FAULT not in p.decided_reasons for p in pipeline)
+
+
+def test_fault_the_engine_raises_when_it_is_asked():
+    session, engine = changed(lambda logits: logits)
+    engine.change = lambda logits: 1 / 0
+    session.scorer.ask()
+    assert "failed on a known picture" in session.scorer.wrong
+    prediction = session.infer(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert prediction.reasons[0] is Reason.BACKEND_FAULT or Reason.BACKEND_FAULT in prediction.reasons
+
+
+def test_a_bundle_without_answers_is_opened(tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    assert session.bundle.known_answers is None
+    session.scorer.ask()
+    assert session.scorer.wrong == ""
+
+
+GOOD = KnownAnswers(np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 10), np.float32), {"other/fp32": 0.1})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no zip",
+        KnownAnswers(np.zeros((2, 31, 32, 3), np.uint8), GOOD.logits, GOOD.tolerances).to_bytes(),
+        KnownAnswers(GOOD.images, np.zeros((2, 9), np.float32), GOOD.tolerances).to_bytes(),
+        KnownAnswers(GOOD.images, np.full((2, 10), np.nan, np.float32), GOOD.tolerances).to_bytes(),
+        KnownAnswers(GOOD.images, GOOD.logits, {"other/fp32": math.inf}).to_bytes(),
+        KnownAnswers(GOOD.images, GOOD.logits, {"other/fp32": -1.0}).to_bytes(),
+        KnownAnswers(GOOD.images[:0], GOOD.logits[:0], GOOD.tolerances).to_bytes(),
+    ],
+)
+def test_answers_that_cannot_be_used_are_one_error(tmp_path, content):
+    folder = shutil.copytree(SHIPPED, tmp_path / "copy.bundle")
+    (folder / FILE).write_bytes(content)
+    seal(folder, json.loads((folder / MANIFEST).read_text()))
+    with pytest.raises(BundleError, match=r"known_answers\.npz"):
+        Bundle.open(folder)
+
+
+def test_tolerances_are_those_of_the_engine_or_of_its_precision():
+    answers = KnownAnswers(GOOD.images, GOOD.logits, {"openvino/int8": 0.5, "other/int8": 0.7})
+    assert answers.tolerance("openvino", "int8") == 0.5
+    assert answers.tolerance("tensorrt", "int8") == 0.7
+    assert answers.tolerance("tensorrt", "fp16") is None
+    assert answers.wrong(0, np.full(10, 0.5, np.float32), 0.5) == ""
+    assert answers.wrong(0, np.full(10, np.nan, np.float32), 0.5)
