@@ -40,8 +40,9 @@ from framegate.runtime.verdict import (
     Reason,
 )
 
-_GRID = 16
-"""Pixels to a row and a column of the grid by which a frame is known again."""
+_WITNESSES, _GRID = 211, 8
+"""Numbers of an array by which a frame is known again (a prime, so that they do not lie in one column), and pixels along
+the shorter side of one that does not lie in one piece."""
 _NO_VALUES: Mapping[str, float] = {}
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 
@@ -241,10 +242,13 @@ def _whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
 
 
 def _witness(image: Image) -> bytes:
-    """Some hundred pixels, spread over the image, by which it is known again; empty for what is no array."""
-    if not isinstance(image, np.ndarray) or image.ndim < 2:
+    """Some hundred numbers, spread over the image, by which it is known again; empty for what is no array."""
+    if not isinstance(image, np.ndarray) or not image.size:
         return b""
-    return image[:: max(1, image.shape[0] // _GRID), :: max(1, image.shape[1] // _GRID)].tobytes()
+    if image.flags.c_contiguous:
+        return image.reshape(-1)[:: max(1, image.size // _WITNESSES)].tobytes()
+    step = max(1, min(image.shape[:2]) // _GRID)
+    return image[::step, ::step].tobytes()
 
 
 def _fault(error: Exception) -> Findings:

@@ -19,9 +19,9 @@ from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
 from framegate.runtime.verdict import NV12, Image
 
 _WARM_UP = 5
-_SAMPLED = 509
+_SAMPLED = 127
 """Numbers of the input that are compared; a prime, so that they do not fall into one column."""
-_GRID = 23
+_GRID = 11
 
 
 class Scored(NamedTuple):

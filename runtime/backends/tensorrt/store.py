@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -147,6 +149,8 @@ def read_engine(key: EngineKey, folder: Path) -> StoredEngine:
     """
     path = key.path(folder)
     try:
+        for place in (path, path.parent, folder):
+            _require_own(place)
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise StaleEngineError(f"no engine at {path}") from error
@@ -170,6 +174,21 @@ def read_engine(key: EngineKey, folder: Path) -> StoredEngine:
     if hashlib.sha256(plan).hexdigest() != digest:
         raise StaleEngineError(f"engine {path} is damaged: its SHA-256 is not the one in its header")
     return StoredEngine(path, header, plan)
+
+
+def _require_own(path: Path) -> None:
+    """Refuse what somebody else could have put there: an engine is code that runs on the GPU.
+
+    Raises:
+        StaleEngineError: It belongs to another user (and not to root), or another user can write it.
+        OSError: There is nothing.
+    """
+    found = path.stat()
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StaleEngineError(f"engine cache: {path} belongs to user {found.st_uid}; build the engine as this user")
+    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != os.getegid())
+    if others:
+        raise StaleEngineError(f"engine cache: others can write {path}; chmod go-w it, and build the engine again")
 
 
 def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path) -> StoredEngine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from framegate.cuda_kernels.driver.open import DeviceInfo
@@ -99,3 +101,22 @@ def test_flavours_are_told_apart(model, tmp_path, monkeypatch):
     write_engine(key, tmp_path / "framegate" / "engines", b"plan", {})
     assert len(stored_engines(key.model_sha256, "tensorrt-rtx")) == 1
     assert stored_engines(key.model_sha256, "tensorrt") == []
+
+
+@pytest.mark.parametrize("place", ["file", "folder of the model", "cache"])
+def test_fault_an_engine_that_others_can_write_is_refused(model, tmp_path, place):
+    key, folder = EngineKey.of(model, "tensorrt", "11.4", AMPERE), tmp_path / "engines"
+    path = write_engine(key, folder, b"plan", {})
+    assert read_engine(key, folder).plan == b"plan"
+    where = {"file": path, "folder of the model": path.parent, "cache": folder}[place]
+    where.chmod(where.stat().st_mode | 0o002)
+    with pytest.raises(StaleEngineError, match="others can write"):
+        read_engine(key, folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_fault_an_engine_of_another_user_is_refused(model, tmp_path):
+    key, folder = EngineKey.of(model, "tensorrt", "11.4", AMPERE), tmp_path / "engines"
+    os.chown(write_engine(key, folder, b"plan", {}), 12345, 12345)
+    with pytest.raises(StaleEngineError, match="belongs to user 12345"):
+        read_engine(key, folder)
