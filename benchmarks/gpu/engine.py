@@ -10,7 +10,6 @@ For each installed flavour (TensorRT, TensorRT-RTX), bundle and precision:
    the backend (tensor in, logits out), and the whole way of a camera frame. The ratio is backend to bare, p50.
 4. With TensorRT, on the first bundle in fp16, the kernel behind the engine against scores inside it
    (engine_scores.py): they must be within 1e-5 of the reference on the same logits.
-5. The same with the graph and the bundle's taps as further outputs, each followed by the activation entropy kernel.
 
 On a machine without a GPU it says "no device: nothing measured", writes no file, and ends with exit code 0.
 """
@@ -43,7 +42,7 @@ from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.gpu import find_gpu
 from framegate.runtime.backends.tensorrt.library import installed_flavours, load_tensorrt
 from framegate.runtime.backends.tensorrt.store import AMPERE, engine_folder, find_engine
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.session import Session
@@ -199,42 +198,6 @@ def latency(bundle: Bundle, flavour: str, precision: str, count: int, graph: boo
     return result
 
 
-def tapped(bundle: Bundle, precision: str, folder: Path) -> Bundle:
-    """A copy of a bundle whose network gives the activations of its taps, too; its calibrations no longer fit."""
-    from framegate.export.commands.onnx_file import network
-    from framegate.export.graph.scores import with_taps
-
-    copy = folder / bundle.path.name
-    shutil.copytree(bundle.path, copy)
-    file = copy / bundle.models[precision]
-    file.write_bytes(with_taps(network(bundle, precision), bundle.taps).SerializeToString(deterministic=True))
-    manifest = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
-    calibrations = json.loads((copy / CALIBRATION).read_text(encoding="utf-8"))
-    calibrations["records"] = {}
-    write_bundle_json(copy, CALIBRATION, calibrations)
-    for changed in (file, copy / CALIBRATION):
-        manifest["files"][changed.name] = sha256_file(changed)
-    write_bundle_json(copy, MANIFEST, manifest)
-    return Bundle.open(copy)
-
-
-def latency_with_taps(bundle: Bundle, flavour: str, precision: str, count: int) -> dict[str, Any]:
-    """Build the engine with taps, check that each gives a number, and time it with the graph."""
-    with tempfile.TemporaryDirectory(prefix="framegate-taps-") as folder:
-        other = tapped(bundle, precision, Path(folder))
-        result: dict[str, Any] = {"build": build(flavour, other, precision)}
-        backend = TensorRtBackend(flavour, other.model_path(precision))
-        try:
-            spec = bundle.preprocess
-            noise = np.random.default_rng(0).standard_normal((1, 3, spec.height, spec.width)).astype(np.float32)
-            backend.bind(noise)
-            infer(backend)
-            result["nats"] = {name: round(value, 4) for name, value in backend.tap_entropies.items()}
-        finally:
-            backend.close()
-        return result | latency(other, flavour, precision, count, True)
-
-
 def measure(
     bundle: Bundle, flavour: str, precision: str, images: list[Image], count: int, ways: bool = False
 ) -> dict[str, Any]:
@@ -255,8 +218,6 @@ def measure(
     }
     if ways and not trt.rtx:
         parts["scores"] = lambda: compare_ways(bundle, flavour, precision, images, count, microseconds)
-    if bundle.taps:
-        parts["with_graph_and_taps"] = lambda: latency_with_taps(bundle, flavour, precision, count)
     for name, part in parts.items():
         try:
             record[name] = part()
