@@ -57,9 +57,7 @@ def _answers(backend: str, model: Path, spec: PreprocessSpec, images: npt.NDArra
     return np.stack(found)
 
 
-def write_known_answers(
-    folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Sequence[Image]
-) -> None:
+def write_known_answers(folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Sequence[Image]) -> None:
     """Write the known answers of a (temporary) bundle; its manifest must be sealed afterwards.
 
     A tolerance is twice the difference that was measured here, and 2 % of the range of the logits: less than any

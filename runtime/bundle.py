@@ -21,11 +21,12 @@ from framegate.runtime.monitor import FILE as MONITOR
 from framegate.runtime.monitor import Monitor
 from framegate.runtime.onnx_file import holds_finite, read_onnx_facts
 from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.signature import FILE as SIGNATURE
+from framegate.runtime.signature import require_signature
 
 FORMAT = "framegate-bundle-2"
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
-SIGNATURE = "signature.json"
 DIGEST, BINDS = "digest", "binds"
 
 
@@ -135,11 +136,17 @@ class Bundle:
     known_answers: KnownAnswers | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
         """Open and verify a bundle.
 
+        Args:
+            path: The folder.
+            trust: PEM file with an Ed25519 key, whose holder must have signed the bundle; None asks for no signature.
+
         Raises:
-            BundleError: The folder or a file is missing, a hash is wrong, or the format is unknown.
+            BundleError: The folder or a file is missing, a hash is wrong, the format is unknown, or the signature is
+                missing or wrong.
+            UsageError: The key cannot be used.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -158,11 +165,14 @@ class Bundle:
                     f"bundle {folder}: {MANIFEST} was changed: its digest is {digest[:12]}..., it says "
                     f"{str(manifest.get(DIGEST))[:12]}...; copy the bundle again, or export the model again"
                 )
-            return cls._from(folder, manifest, digest)
+            opened = cls._from(folder, manifest, digest)
         except BundleError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise BundleError(f"bundle {folder}: {MANIFEST} lacks or garbles {error}") from error
+        if trust is not None:
+            require_signature(folder, digest, Path(trust))
+        return opened
 
     @classmethod
     def _from(cls, folder: Path, manifest: Mapping[str, Any], digest: str) -> Bundle:

@@ -41,8 +41,8 @@ from framegate.runtime.verdict import (
 )
 
 _WITNESSES, _GRID = 211, 8
-"""Numbers of an array by which a frame is known again (a prime, so that they do not lie in one column), and pixels along
-the shorter side of one that does not lie in one piece."""
+"""Numbers of an array by which a frame is known again (a prime, so that they do not lie in one column), and pixels
+along the shorter side of one that does not lie in one piece."""
 _NO_VALUES: Mapping[str, float] = {}
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 

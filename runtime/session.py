@@ -94,6 +94,7 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        trust: str | Path | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -111,13 +112,15 @@ class Session:
             policy: Debounce, warm-up and drift; None rejects and accepts at once, and watches for drift.
             health: Limits of the camera-health check, e.g. from a calibration run of this camera; None: the defaults,
                 and what a stream's first frames show.
+            trust: PEM file with a public Ed25519 key; a bundle that its holder has not signed is refused. Of an opened
+                bundle nothing is asked: give the key to `Bundle.open`.
 
         Raises:
-            BundleError: The bundle is missing, damaged or unknown.
+            BundleError: The bundle is missing, damaged, unknown or not trusted.
             BackendError: The engine is not installed or refuses the model.
             UsageError: The backend's name is unknown.
         """
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
         engine, name, chosen = open_engine(opened, backend, precision, threads)
         session = cls(
             opened,

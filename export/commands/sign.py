@@ -1,0 +1,38 @@
+"""``framegate sign``: vouch for a bundle with a private key, or make a pair of keys."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.console import to_stdout
+from framegate.runtime.errors import UsageError
+from framegate.runtime.signature import new_key, sign
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``sign`` to the command line."""
+    parser = commands.add_parser("sign", help="sign a bundle, so that --trust KEY accepts it and no other")
+    parser.add_argument("bundle", nargs="?", help="name of a bundle, or its folder")
+    parser.add_argument("--key", type=Path, help="PEM file with the private Ed25519 key to sign with")
+    parser.add_argument(
+        "--new-key", type=Path, metavar="FILE.pem", help="make a private key and FILE.pub.pem beside it"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sign, or make a key."""
+    if arguments.new_key is not None:
+        if arguments.bundle is not None or arguments.key is not None:
+            raise UsageError("--new-key makes a key and signs nothing; sign with --key afterwards")
+        public = new_key(arguments.new_key)
+        to_stdout(f"private key: {arguments.new_key} (keep it)   public key, for --trust: {public}")
+        return 0
+    if arguments.bundle is None or arguments.key is None:
+        raise UsageError("framegate sign BUNDLE --key KEY.pem, or framegate sign --new-key KEY.pem")
+    bundle = Bundle.open(arguments.bundle)
+    made = sign(bundle.path, bundle.digest, arguments.key)
+    to_stdout(f"{bundle.path}: digest {bundle.digest[:16]} signed by key {made.fingerprint}")
+    return 0
