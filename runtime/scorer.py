@@ -19,7 +19,7 @@ from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
 from framegate.runtime.verdict import NV12, Image
 
 _WARM_UP = 5
-_SAMPLED = 127
+_SAMPLED = 251
 """Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 _GRID = 11
 
@@ -80,6 +80,7 @@ class Scorer:
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
         """What is compared of the input: every so many numbers, across all channels and rows."""
         self._shown = self._last_shown = self._last_answer = b""
+        self._stuck = False
         self.wrong = ""
         answers = bundle.known_answers
         self._tolerance = answers.tolerance(backend.name, precision) if answers else None
@@ -180,9 +181,10 @@ class Scorer:
                 f"expected float32 {self._shape}"
             )
         answer, shown = logits.tobytes(), self._shown
-        stuck = answer == self._last_answer and shown != self._last_shown
+        # Once stuck, it stays so until it gives another answer, although a picture may repeat.
+        self._stuck = answer == self._last_answer and (self._stuck or shown != self._last_shown)
         self._last_answer, self._last_shown = answer, shown
-        if stuck:
+        if self._stuck:
             raise BackendError(f"{self.backend.engine} gave bit for bit the same logits for different pixels")
 
     def _bind_frames(self, crop: Image, pixel_format: str) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from repository import BUNDLES
 
+from framegate.benchmarks.cost.broken_parts import BrokenEngine
 from framegate.runtime import Bundle, BundleError, Pipeline, Reason, Session, open_source
 from framegate.runtime.backends import openvino_cpu
-from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle import MANIFEST, seal
 from framegate.runtime.errors import BackendError
@@ -23,28 +23,10 @@ SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
 HYBRID = BUNDLES / "hybrid-cifar10.bundle"
 
 
-class _Changed(CpuBackend):
-    """A real engine whose logits can be changed."""
-
-    def __init__(self, bundle, change):
-        self._inner = load_backend("onnxruntime", bundle.model_path("fp32"), 1)
-        self.name, self.engine, self.classes = self._inner.name, self._inner.engine, self._inner.classes
-        self.change = change
-
-    @property
-    def pooled(self):
-        return self._inner.pooled
-
-    def bind(self, tensor):
-        self._inner.bind(tensor)
-
-    def finish(self):
-        return self.change(self._inner.finish())
-
-
 def changed(change):
     bundle = Bundle.open(SHIPPED)
-    engine = _Changed(bundle, change)
+    engine = BrokenEngine(load_backend("onnxruntime", bundle.model_path("fp32"), 1))
+    engine.change = change
     return Session(bundle, engine, "fp32", bundle.calibration("onnxruntime", "fp32"), camera=False), engine
 
 

@@ -19,53 +19,14 @@ import time
 import numpy as np
 import pytest
 
+from framegate.benchmarks.cost.broken_parts import BrokenEngine, OneBufferSource, PictureCamera
 from framegate.runtime import Bundle, Pipeline, Reason, RejectedFrame, Roi, Session, UsageError, Verdict
-from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.errors import ExpiredVerdict
 from framegate.runtime.pipeline import default_deadline_ms
-from framegate.runtime.sources.base import BaseSource, Source
 from framegate.runtime.verdict import NEVER_NS, Frame, Prediction
 
 BLUE, GREEN = (250, 10, 10), (10, 250, 10)
-
-
-class Camera(BaseSource):
-    """A live source of given pictures; it can hang, and end."""
-
-    hands_over = True
-
-    def __init__(self, images, fps=50.0, frames=None):
-        super().__init__("camera", live=True, frame_size=(64, 48), fps=fps)
-        self._images, self._frames = images, frames
-        self.hangs = threading.Event()
-        self.goes_on = threading.Event()
-
-    def _produce(self, frame_id):
-        if self._frames is not None and frame_id >= self._frames:
-            return None
-        self._pace(frame_id)
-        if self.hangs.is_set():
-            self.goes_on.wait()
-        return Frame(frame_id, time.monotonic_ns(), self._images[frame_id % len(self._images)].copy())
-
-
-class Engine(CpuBackend):
-    """A real engine that can be told to misbehave."""
-
-    def __init__(self, bundle, inner=None):
-        self._inner = inner or load_backend("onnxruntime", bundle.model_path("fp32"), 1)
-        self.name, self.engine, self.classes, self.pooled = self._inner.name, self._inner.engine, 3, None
-        self.hangs, self.goes_on = threading.Event(), threading.Event()
-        self.change = lambda logits: logits
-
-    def bind(self, tensor):
-        self._inner.bind(tensor)
-
-    def finish(self):
-        if self.hangs.is_set():
-            self.goes_on.wait()
-        return self.change(self._inner.finish())
 
 
 @pytest.fixture
@@ -77,7 +38,7 @@ def session(tiny_bundle):
 def broken(tiny_bundle):
     """A session whose engine can be told to misbehave, and the engine."""
     bundle = Bundle.open(tiny_bundle)
-    engine = Engine(bundle)
+    engine = BrokenEngine(load_backend("onnxruntime", bundle.model_path("fp32"), 1))
     return Session(bundle, engine, "fp32", bundle.calibration("onnxruntime", "fp32")), engine
 
 
@@ -92,7 +53,7 @@ def pictures(coloured):
 def test_fault_a_consumer_that_is_too_slow_reads_no_old_accept(session, pictures):
     """A 50 fps camera, a deadline of 100 ms, and a consumer who needs 30 ms a verdict."""
     accepted = 0
-    with Pipeline(Camera(pictures, frames=60), session, deadline_ms=100) as pipeline:
+    with Pipeline(PictureCamera(pictures, frames=60), session, deadline_ms=100) as pipeline:
         for prediction in pipeline:
             if prediction.accepted:
                 accepted += 1
@@ -103,7 +64,7 @@ def test_fault_a_consumer_that_is_too_slow_reads_no_old_accept(session, pictures
 
 
 def test_fault_an_accepted_label_is_read_after_its_end(session, pictures):
-    with Pipeline(Camera(pictures, frames=20), session, deadline_ms=100) as pipeline:
+    with Pipeline(PictureCamera(pictures, frames=20), session, deadline_ms=100) as pipeline:
         prediction = next(p for p in pipeline if p.accepted)
         assert prediction.label == "blue"
         assert prediction
@@ -120,17 +81,17 @@ def test_fault_an_accepted_label_is_read_after_its_end(session, pictures):
 
 
 def test_a_live_source_gets_a_deadline_from_its_rate_and_a_file_none(session, pictures):
-    assert Pipeline(Camera(pictures, fps=50.0), session).deadline_ms == 100.0
-    assert Pipeline(Camera(pictures, fps=10.0), session).deadline_ms == 300.0
-    assert Pipeline(Camera(pictures), session, deadline_ms=40).deadline_ms == 40
-    assert Pipeline(Camera(pictures), session, lossless=True).deadline_ms is None
+    assert Pipeline(PictureCamera(pictures, fps=50.0), session).deadline_ms == 100.0
+    assert Pipeline(PictureCamera(pictures, fps=10.0), session).deadline_ms == 300.0
+    assert Pipeline(PictureCamera(pictures), session, deadline_ms=40).deadline_ms == 40
+    assert Pipeline(PictureCamera(pictures), session, lossless=True).deadline_ms is None
     assert default_deadline_ms(None) == default_deadline_ms(math.nan) == 100.0
 
 
 @pytest.mark.parametrize("deadline", [math.inf, -math.inf, math.nan, 0, -1, 1e300])
 def test_a_deadline_that_is_no_number_of_milliseconds_is_refused(session, pictures, deadline):
     with pytest.raises(UsageError, match="deadline is"):
-        Pipeline(Camera(pictures), session, deadline_ms=deadline)
+        Pipeline(PictureCamera(pictures), session, deadline_ms=deadline)
 
 
 def test_the_verdict_on_a_picture_has_no_end(session, coloured):
@@ -140,7 +101,7 @@ def test_the_verdict_on_a_picture_has_no_end(session, coloured):
 
 
 def test_the_newest_verdict_can_be_read_at_any_time(session, pictures):
-    pipeline = Pipeline(Camera(pictures, frames=30), session, deadline_ms=200)
+    pipeline = Pipeline(PictureCamera(pictures, frames=30), session, deadline_ms=200)
     assert pipeline.latest().reasons == (Reason.NO_FRAME,)
     with pipeline:
         end = time.monotonic() + 5
@@ -157,7 +118,7 @@ def test_the_newest_verdict_can_be_read_at_any_time(session, pictures):
 
 def test_latest_of_several_regions_wants_a_name(session, pictures):
     rois = (Roi.whole(), Roi.parse("left=0,0,32,48"))
-    pipeline = Pipeline(Camera(pictures), session, rois=rois)
+    pipeline = Pipeline(PictureCamera(pictures), session, rois=rois)
     assert pipeline.latest("left").stream == "left"
     with pytest.raises(UsageError, match="name one of"):
         pipeline.latest()
@@ -166,7 +127,7 @@ def test_latest_of_several_regions_wants_a_name(session, pictures):
 
 
 def test_take_waits_no_longer_than_it_was_told(session, pictures):
-    camera = Camera(pictures, frames=10)
+    camera = PictureCamera(pictures, frames=10)
     camera.hangs.set()
     with Pipeline(camera, session, deadline_ms=10_000) as pipeline:
         result = pipeline.take(0.05)
@@ -207,7 +168,7 @@ def silence(pipeline, reason, within_s=3.0):
 
 
 def test_fault_the_source_hangs(session, pictures, capsys):
-    camera = Camera(pictures)
+    camera = PictureCamera(pictures)
     with Pipeline(camera, session, deadline_ms=200) as pipeline:
         assert next(iter(pipeline)).accepted
         camera.hangs.set()
@@ -225,7 +186,7 @@ def test_fault_the_source_hangs(session, pictures, capsys):
 def test_fault_the_engine_hangs(broken, pictures, capsys, monkeypatch):
     session, engine = broken
     monkeypatch.setattr("framegate.runtime.pipeline._JOIN_S", 0.2)
-    with Pipeline(Camera(pictures), session, deadline_ms=200) as pipeline:
+    with Pipeline(PictureCamera(pictures), session, deadline_ms=200) as pipeline:
         assert any(p.accepted for p in pipeline)
         engine.hangs.set()
         result, took = silence(pipeline, Reason.LATE)
@@ -236,13 +197,13 @@ def test_fault_the_engine_hangs(broken, pictures, capsys, monkeypatch):
         assert pipeline.unfinished == ("framegate-worker",)
     assert "the engine does not answer" in capsys.readouterr().err
     with pytest.raises(UsageError, match="judges another stream"):  # it stays with the thread that hangs
-        Pipeline(Camera(pictures), session).__enter__()
+        Pipeline(PictureCamera(pictures), session).__enter__()
     engine.goes_on.set()
 
 
 def test_fault_a_source_that_never_ends_its_read_is_named_at_the_stop(session, pictures, capsys, monkeypatch):
     monkeypatch.setattr("framegate.runtime.pipeline._JOIN_S", 0.2)
-    camera = Camera(pictures)
+    camera = PictureCamera(pictures)
     camera.hangs.set()
     with Pipeline(camera, session, deadline_ms=200) as pipeline:
         silence(pipeline, Reason.NO_FRAME)
@@ -285,13 +246,13 @@ def test_fault_the_process_is_stopped_and_goes_on(tiny_bundle):
 
 
 def test_fault_one_session_in_two_pipelines(session, pictures):
-    with Pipeline(Camera(pictures), session) as first:
+    with Pipeline(PictureCamera(pictures), session) as first:
         assert next(iter(first)) is not None
         with pytest.raises(UsageError, match=r"session\.another\(\)"):
-            Pipeline(Camera(pictures), session).__enter__()
+            Pipeline(PictureCamera(pictures), session).__enter__()
         with pytest.raises(UsageError, match="runs in a pipeline"):
             session.infer(pictures[0])
-    with Pipeline(Camera(pictures, frames=3), session) as second:  # one after the other is fine
+    with Pipeline(PictureCamera(pictures, frames=3), session) as second:  # one after the other is fine
         assert any(p.accepted for p in second)
 
 
@@ -361,7 +322,7 @@ def test_fault_a_session_is_pickled_copied_or_forked(session, pictures):
 
 
 def test_a_pipeline_runs_once(session, pictures):
-    pipeline = Pipeline(Camera(pictures, frames=2), session)
+    pipeline = Pipeline(PictureCamera(pictures, frames=2), session)
     with pipeline, pytest.raises(UsageError, match="has run already"):
         pipeline.__enter__()
     with pytest.raises(UsageError, match="has run already"):
@@ -403,31 +364,10 @@ def test_fault_the_engine_gives_logits_of_another_shape(broken, coloured, change
 # Pixels stay what they were.
 
 
-class ReusedBuffer(Source):
-    """What somebody may write: a live source with one array, into which every frame is written."""
-
-    def __init__(self, images, frames):
-        self.name, self.live, self.frame_size, self.fixed_size = "reused", True, (64, 48), True
-        self.fps, self.length = 200.0, None
-        self._images, self._frames, self._number = images, frames, -1
-        self._buffer = images[0].copy()
-
-    def read(self):
-        self._number += 1
-        if self._number >= self._frames:
-            return None
-        time.sleep(0.002)
-        self._buffer[:] = self._images[self._number % len(self._images)]
-        return Frame(self._number, time.monotonic_ns(), self._buffer)
-
-    def close(self):
-        self._frames = 0
-
-
 def test_fault_a_source_writes_into_the_array_that_it_handed_over(session, coloured):
     """Blue and grey in turns: a frame judged from two pictures would be accepted with the other one's number."""
     images = [coloured(BLUE if k % 2 == 0 else (120, 120, 120), seed=k) for k in range(64)]
-    with Pipeline(ReusedBuffer(images, 300), session, deadline_ms=1000) as pipeline:
+    with Pipeline(OneBufferSource(images, 300), session, deadline_ms=1000) as pipeline:
         found = list(pipeline)
     assert len(found) > 20
     assert not any(p.decided_reasons == () and p.frame_id % 2 for p in found)
@@ -449,7 +389,7 @@ def test_fault_somebody_writes_into_the_frame_while_it_is_judged(broken, coloure
 
 
 def test_a_frame_that_was_handed_over_cannot_be_written_to(session, pictures):
-    with Pipeline(Camera(pictures, frames=5), session, keep_frames=True, deadline_ms=5000) as pipeline:
+    with Pipeline(PictureCamera(pictures, frames=5), session, keep_frames=True, deadline_ms=5000) as pipeline:
         images = [result.image for result in pipeline.results() if result.has_frame]
     assert images
     with pytest.raises(ValueError, match="read-only"):
@@ -488,7 +428,7 @@ def test_numbers_of_numpy_are_numbers(session, pictures):
 
 def test_counters_add_up(broken, pictures):
     session, engine = broken
-    with Pipeline(Camera(pictures, fps=200.0), session, deadline_ms=1000) as pipeline:
+    with Pipeline(PictureCamera(pictures, fps=200.0), session, deadline_ms=1000) as pipeline:
         time.sleep(0.3)
         engine.change = lambda logits: time.sleep(0.02) or logits
         time.sleep(0.3)
