@@ -7,6 +7,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import (
     BackendError,
     BundleError,
+    ExpiredVerdict,
     FramegateError,
     RejectedFrame,
     SinkError,
@@ -26,6 +27,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Debounce",
+    "ExpiredVerdict",
     "Frame",
     "FrameResult",
     "FramegateError",
