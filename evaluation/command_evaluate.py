@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
 from framegate.evaluation.report.html import write_report
 from framegate.evaluation.report.tables import write_tables
-from framegate.evaluation.suite.plan import PLANS, Plan, parse_epsilon
+from framegate.evaluation.suite.plan import PLANS, Plan
 from framegate.evaluation.suite.results import Judge
 from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store, rounded, write_json

@@ -24,6 +24,7 @@ from framegate.evaluation.attacks.problem import (
     project,
     uniform,
 )
+from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 from framegate.evaluation.attacks.two_goals import STRATEGIES, BestEvasion, Observe, direction, goal_gradients
 from framegate.runtime.errors import UsageError
 
@@ -82,8 +83,8 @@ class AdaptiveSettings:
     def __str__(self) -> str:
         """One line for a report, with every parameter."""
         return (
-            f"adaptive PGD on classifier and score: L-inf, epsilon {self.epsilon * 255:.4g}/255, {self.steps} steps "
-            f"from {self.step * 255:.4g}/255 down, restarts {self.restarts}, {', '.join(self.names)}; {self.keep} kept"
+            f"adaptive PGD on classifier and score: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} steps "
+            f"from {levels_text(self.step)} down, restarts {self.restarts}, {', '.join(self.names)}; {self.keep} kept"
         )
 
     @property

@@ -17,6 +17,7 @@ from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.fab import fab
 from framegate.evaluation.attacks.loss import CLASSES_NEEDED, TARGETED, LogitsOf, is_wrong
 from framegate.evaluation.attacks.problem import AttackResult, Progress, check_problem, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
 from framegate.runtime.errors import UsageError
 
@@ -61,7 +62,7 @@ class AutoSettings:
     def __str__(self) -> str:
         """One line for a report, with every parameter."""
         return (
-            f"{' + '.join(self.attacks)}: L-inf, epsilon {self.epsilon * 255:.4g}/255, {self.steps} steps, restarts "
+            f"{' + '.join(self.attacks)}: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} steps, restarts "
             f"{self.restarts}, targets {self.targets}, {self.queries} queries; worst case per frame"
         )
 

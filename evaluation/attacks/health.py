@@ -26,6 +26,7 @@ from framegate.evaluation.attacks.health_checks import (
 from framegate.evaluation.attacks.linf import LinfSettings, run_linf, uniform_noise
 from framegate.evaluation.attacks.loss import LogitsOf, check_loss
 from framegate.evaluation.attacks.problem import AttackResult, Progress, Ticker, check_problem, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
 from framegate.runtime.errors import UsageError
 
@@ -151,9 +152,9 @@ class _Sample:
         }
         half, double = settings.epsilon / 2, min(1.0, 2 * settings.epsilon)
         by_epsilon = {
-            f"{half * 255:.4g}/255": self._right(replace(usual, epsilon=half)),
-            f"{settings.epsilon * 255:.4g}/255": base,
-            f"{double * 255:.4g}/255": self._right(replace(usual, epsilon=double)),
+            epsilon_text(half): self._right(replace(usual, epsilon=half)),
+            epsilon_text(settings.epsilon): base,
+            epsilon_text(double): self._right(replace(usual, epsilon=double)),
         }
         far = self._right(replace(usual, epsilon=UNBOUNDED, steps=more, step_size=None))
         grey = evaluate(self.logits_of, torch.full_like(self.pixels[:1], 0.5)).argmax(1)

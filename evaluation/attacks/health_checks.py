@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.loss import LOSSES, LogitsOf, gradient_of, is_wrong
 from framegate.evaluation.attacks.problem import AttackResult, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 
 COMMON_CLASS = 0.8
 """Share of one class among the predictions above which it counts as constant."""
@@ -189,7 +190,7 @@ def check_inside_ball(
     changed, size = int((again != result.misclassified).sum()), len(labels)
     inside = furthest <= result.epsilon + ROUNDING and low >= 0 and high <= 1
     detail = (
-        f"largest change {furthest * 255:.4g}/255 of {result.epsilon * 255:.4g}/255, pixels from {low:.3g} to "
+        f"largest change {levels_text(furthest)} of {epsilon_text(result.epsilon)}, pixels from {low:.3g} to "
         f"{high:.3g}, {changed} of {size} outcomes differ when looked at again"
     )
     return HealthCheck(f"{result.attack}: inside the ball", inside and changed <= _allowed(size, 0.01), detail)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.report.values import (
     Estimate,
-    epsilon_text,
     estimate,
     follow,
     number,

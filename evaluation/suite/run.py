@@ -20,13 +20,14 @@ from framegate.evaluation.attacks.auto import AutoSettings, auto_attack
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings, pgd, run_linf, uniform_noise
 from framegate.evaluation.attacks.problem import AttackResult, refuse_probabilities
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.corruptions.suite import CORRUPTIONS, VOLUME_CORRUPTIONS, corrupt
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.frames.ood import FrameSet
 from framegate.evaluation.gate.monitors import Monitor, one_sided, two_sided
 from framegate.evaluation.suite.observe import Observer
-from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key, epsilon_text
+from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key
 from framegate.evaluation.suite.store import Store
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels

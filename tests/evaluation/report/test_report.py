@@ -25,7 +25,7 @@ from framegate.evaluation.report.html import page, write_report
 from framegate.evaluation.report.research_figures import RESEARCH
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.tables import BANNER, comparison_rows, sections, write_tables
-from framegate.evaluation.report.values import Estimate, epsilon_text, estimate, percent
+from framegate.evaluation.report.values import Estimate, estimate, percent
 from framegate.runtime.errors import DataError, SinkError, UsageError
 
 JUNK = (None, "junk", float("nan"), float("inf"), [], {}, [1.0], True)
@@ -401,8 +401,3 @@ def test_without_matplotlib_the_report_says_what_to_install(tmp_path, monkeypatc
         report_html.write_report({}, tmp_path / "report.html")
     report_html.write_text(tmp_path / "tables.md", "tables need no matplotlib")
     assert [path.name for path in tmp_path.iterdir()] == ["tables.md"]
-
-
-@pytest.mark.parametrize(("epsilon", "said"), [(8 / 255, "8/255"), (0.03, "0.03"), (0.2, "0.2"), (None, "–")])
-def test_radii_are_named_as_people_do(epsilon, said):
-    assert epsilon_text(epsilon) == said
