@@ -16,6 +16,7 @@ from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
 from framegate.evaluation.report.html import write_report
 from framegate.evaluation.report.tables import write_tables
+from framegate.evaluation.report.values import FORMAT
 from framegate.evaluation.suite.plan import PLANS, Plan
 from framegate.evaluation.suite.results import Judge
 from framegate.evaluation.suite.run import Frames, Suite
@@ -29,7 +30,6 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
-FORMAT = "framegate-evaluation-1"
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 

@@ -13,9 +13,9 @@ import torch
 from framegate.evaluation.command_evaluate import foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
+from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import Population, simulate
-from framegate.evaluation.gate.rules import RULES
-from framegate.evaluation.gate.run import MAIN, GateRun, Sizes
+from framegate.evaluation.gate.run import GateRun, Sizes
 from framegate.evaluation.suite.run import Frames
 from framegate.evaluation.suite.store import rounded, write_json
 from framegate.export.calibration.calibrate import Promise
@@ -31,7 +31,6 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
-FORMAT = "framegate-gate-1"
 _FOREIGN = 1_000
 
 
@@ -133,7 +132,7 @@ def _say(record: dict[str, Any]) -> None:
             f"{name}: accepts {each['coverage']['value']:.1%} of clean frames, "
             f"{each['selective_risk']['value'] or 0:.2%} of those wrongly"
         )
-    for attack in MAIN:
+    for attack in MAIN_ATTACKS:
         each = record["attacks"][attack]
         rates = ", ".join(f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in RULES)
         to_stdout(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")

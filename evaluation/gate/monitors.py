@@ -16,11 +16,11 @@ from torch import Tensor
 
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.observations import Observations
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
 from framegate.evaluation.scores.activation import FREE_OF_BINS, ON_MAPS
 from framegate.evaluation.scores.input import CONTROLS
 from framegate.runtime.errors import UsageError
 
-COVERAGE = 0.95
 _STATISTICS = {**FREE_OF_BINS, **ON_MAPS}
 
 
@@ -90,7 +90,7 @@ def one_sided(network: Network, calibration: Observations, name: str, temperatur
         logits, found = _observed(network, [name], temperature, pixels)
         return logits, found[0]
 
-    return Monitor(name, observe, float(np.nanquantile(values, COVERAGE)))
+    return Monitor(name, observe, float(np.nanquantile(values, GATE_COVERAGE)))
 
 
 def two_sided(network: Network, calibration: Observations, names: Sequence[str], temperature: float) -> Monitor:
@@ -118,11 +118,11 @@ def two_sided(network: Network, calibration: Observations, names: Sequence[str],
 
 def _intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Middle and half width of the central intervals, equal tails in every signal, that pass 95 % of the frames."""
-    low, high = 0.0, (1 - COVERAGE) / 2  # the share cut off each end
+    low, high = 0.0, (1 - GATE_COVERAGE) / 2  # the share cut off each end
     for _ in range(40):
         tail = (low + high) / 2
         lower, upper = np.nanquantile(values, [tail, 1 - tail], axis=1)
         inside = ((values >= lower[:, None]) & (values <= upper[:, None])).all(0).mean()
-        low, high = (tail, high) if inside >= COVERAGE else (low, tail)
+        low, high = (tail, high) if inside >= GATE_COVERAGE else (low, tail)
     lower, upper = np.nanquantile(values, [low, 1 - low], axis=1)
     return (lower + upper) / 2, np.maximum((upper - lower) / 2, 1e-9)

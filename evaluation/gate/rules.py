@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.names import RULES, WINDOWS
 from framegate.evaluation.metrics.intervals import share
+from framegate.evaluation.metrics.selective import GATE_COVERAGE, threshold_at
 from framegate.evaluation.monitor.fit import head_score, layer_means, separation
 from framegate.evaluation.scores.combined import Typicality
 from framegate.evaluation.scores.input import CONTROLS
@@ -37,12 +39,9 @@ from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.monitor import ENTROPY, SHIFT, Monitor
 
-COVERAGE = 0.95
 BATCH = 32
-WINDOWS = (1, 4, 8, 16, 32)
 _WINDOW_FALSE_ALARMS = 0.01
 _WINDOW_DRAWS = 4_000
-RULES = ("entropy", "gate", "promised")
 _KEYS = ("openvino/fp32", "onnxruntime/fp32")
 
 
@@ -119,18 +118,12 @@ def rules(calibration: Calibration, clean: Seen) -> dict[str, Calibration]:
     inside = within(values, calibration.limits)
     scores = np.where(inside, values[calibration.score], np.inf)
     return {
-        "entropy": replace(calibration, score="entropy", threshold=_at_coverage(values["entropy"]), limits=()),
-        "gate": replace(calibration, threshold=_at_coverage(scores)),
+        "entropy": replace(
+            calibration, score="entropy", threshold=threshold_at(values["entropy"], GATE_COVERAGE), limits=()
+        ),
+        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE)),
         "promised": calibration,
     }
-
-
-def _at_coverage(scores: Floats) -> float:
-    """The threshold that accepts 95 % of all frames, or all that can be accepted if they are fewer."""
-    ordered = np.sort(np.where(np.isfinite(scores), scores, np.inf))
-    threshold = ordered[int(np.ceil(COVERAGE * len(ordered))) - 1]
-    finite = ordered[np.isfinite(ordered)]
-    return float(threshold if np.isfinite(threshold) else finite[-1])
 
 
 def judge(seen: Seen, chosen: Mapping[str, Calibration]) -> dict[str, Any]:

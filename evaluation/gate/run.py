@@ -39,7 +39,6 @@ from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import Bundle
 
 EPSILON = 8 / 255
-MAIN = ("FGSM 8/255", "PGD-20 8/255")
 
 
 @dataclass(frozen=True)

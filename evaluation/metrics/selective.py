@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from framegate.evaluation.metrics.intervals import Counts
 from framegate.evaluation.metrics.ranking import Flags, Floats, Ranking
 
+GATE_COVERAGE = 0.95
+"""Share of the clean calibration frames that a rule accepts wherever rules and scores are compared."""
+
 
 def accepts(scores: Floats, threshold: float) -> Flags:
     """(N,) isfinite(score) and score <= threshold."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from framegate.evaluation.attacks.radius import epsilon_text
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
 from framegate.evaluation.report.values import (
     Estimate,
     estimate,
@@ -17,7 +18,6 @@ from framegate.evaluation.report.values import (
 
 ENTROPY = "entropy"
 CONTROL_FAMILY = "input"  # computed from the pixels alone: a score that uses the network must beat these
-TARGET = 0.95
 TWO_SIDED = "↕: two-sided, rejects what is too high and what is too low."
 PURPOSES = (
     ("overall", "overall"),
@@ -156,7 +156,7 @@ def accepted_of_wrong(attack: Mapping[str, Any]) -> Estimate | None:
     return Estimate(wrong[0] / wrong[1], n=wrong[1])
 
 
-def target_row(score: object, target: float = TARGET) -> Mapping[str, Any]:
+def target_row(score: object, target: float = GATE_COVERAGE) -> Mapping[str, Any]:
     """What a score's calibrated threshold for one target coverage does on the test frames; empty if not measured."""
     for row in records(score, "selective"):
         found = number(row, "target_coverage")

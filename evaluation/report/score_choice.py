@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
+from framegate.evaluation.report.findings import target_row
+from framegate.evaluation.report.values import number
+
 Row = Mapping[str, Any]
 LOST_COVERAGE = 0.02
-GATE_COVERAGE = 0.95
-"""Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
-
-
+"""By how much a threshold may miss its coverage on the test frames."""
 NOISE = "noise-"
 """Beginning of the names of sets of synthetic noise."""
-
-
-def _value(estimate: Any) -> float | None:
-    value = estimate.get("value") if isinstance(estimate, Mapping) else None
-    return None if value is None else float(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -26,14 +22,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _failure(row: Row) -> float | None:
-    return _value(row["failure"]["augrc"])
+    return number(row, "failure", "augrc", "value")
 
 
 def _over_foreign(row: Row, figure: str) -> float | None:
     """Mean of a figure over the foreign sets; all kinds of noise together count as one set."""
     groups: dict[str, list[float | None]] = {}
     for name, each in row["ood"].items():
-        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(_value(each.get(figure)))
+        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(number(each, figure, "value"))
     return _mean([_mean(values) for values in groups.values()])
 
 
@@ -48,12 +44,12 @@ def _foreign(row: Row) -> float | None:
 
 
 def _corrupted(row: Row) -> float | None:
-    return _value(row.get("corruptions", {}).get("far"))
+    return number(row, "corruptions", "far", "value")
 
 
 def _attacked(attack: str) -> Callable[[Row], float | None]:
     def rank(row: Row) -> float | None:
-        value = _value(row["attacks"].get(attack, {}).get("auroc"))
+        value = number(row, "attacks", attack, "auroc", "value")
         return None if value is None else -value
 
     return rank
@@ -61,8 +57,7 @@ def _attacked(attack: str) -> Callable[[Row], float | None]:
 
 def _at_gate(row: Row, figure: str) -> float | None:
     """A figure of the clean test frames at the threshold for 95 % coverage."""
-    found = [each for each in row.get("selective", ()) if abs(each["target_coverage"] - GATE_COVERAGE) < 1e-9]
-    return _value(found[0].get(figure)) if found else None
+    return number(target_row(row), figure, "value")
 
 
 def keeps_coverage(row: Row) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from framegate.cuda_kernels.compile.cache import write_atomically
 from framegate.evaluation.report.values import NOT_MEASURED, Cell
 from framegate.runtime.errors import SinkError
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What may begin HTML in Markdown (CommonMark 0.31, section 6.6)."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,26 @@ def of_columns(title: str, columns: Sequence[str], rows: Sequence[Row], note: st
 
 
 def markdown(table: Table) -> str:
-    """The table as a Markdown table below its title."""
+    """The table as Markdown: title, grid, note."""
+    note = ["", table.note] if table.note else []
+    return "\n".join([f"**{_clean(table.title)}**", "", grid(table), *note]) + "\n"
+
+
+def grid(table: Table) -> str:
+    """The table's columns and rows as a Markdown table; columns of figures are aligned on the right."""
     right = table.figures()
-    lines = [f"**{_clean(table.title)}**", ""]
-    lines.append("| " + " | ".join(_clean(column) for column in table.columns) + " |")
+    lines = [_line(map(_clean, table.columns))]
     lines.append("|" + "|".join("---:" if k in right else "---" for k in range(len(table.columns))) + "|")
     for row in table.rows:
         cells = [_clean(" ".join(cell).strip() if isinstance(cell, Cell) else cell) for cell in row.cells]
         if row.mark == "best":
             cells[0] = f"**{cells[0]}**"
-        lines.append("| " + " | ".join(cells) + " |")
-    if table.note:
-        lines += ["", table.note]
-    return "\n".join(lines) + "\n"
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def write_text(path: str | Path, content: str) -> None:
@@ -107,4 +118,6 @@ def _write(path: Path, content: str) -> None:
 
 
 def _clean(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Text that stays in its cell and is no HTML; ``<=`` needs no change."""
+    text = cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return _TAG.sub("&lt;", text)

@@ -29,6 +29,7 @@ from framegate.evaluation.report.values import (
     percent,
     plain,
     records,
+    share,
     text,
 )
 
@@ -145,8 +146,7 @@ def _top_confusions(results: object) -> list[Table]:
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         frames, total = float(wrong[true, predicted]), float(matrix[true].sum())
         if frames > 0:
-            share = Cell(f"{frames / total * 100:.1f} %")
-            rows.append(Row((names[true], names[predicted], Cell(count(frames)), share)))
+            rows.append(Row((names[true], names[predicted], Cell(count(frames)), share(frames / total))))
     columns = ("true class", "taken for", "frames", "of the true class")
     return [Table("Most frequent errors", columns, rows, folded=True)] if rows else []
 

@@ -18,6 +18,7 @@ from framegate.evaluation.report.values import (
     plain,
     radius,
     records,
+    share,
     text,
 )
 
@@ -234,7 +235,7 @@ def corruptions(results: object) -> list[Table]:
 
 
 def _mean(values: list[float]) -> Cell:
-    return Cell(f"{sum(values) / len(values):.1%}".replace("%", " %") if values else NOT_MEASURED)
+    return share(sum(values) / len(values) if values else None)
 
 
 def _step(step: float | None) -> Cell:

@@ -162,6 +162,11 @@ def percent(found: Estimate | None) -> Cell:
     return _cell(found, 100.0, digits, " %")
 
 
+def share(value: float | None, digits: int = 1) -> Cell:
+    """A share as percent without its interval, for tables that hold many."""
+    return Cell(NOT_MEASURED if value is None else f"{value * 100:.{digits}f} %")
+
+
 def decimal(found: Estimate | None, digits: int = 3, scale: float = 1.0) -> Cell:
     """A figure, times ``scale``, with its interval."""
     return Cell(NOT_MEASURED) if found is None else _cell(found, scale, digits, "")

@@ -21,8 +21,8 @@ from framegate.evaluation.metrics.metrics import (
     selective,
     selective_at,
 )
-from framegate.evaluation.metrics.selective import accepts, curve, threshold_at
-from framegate.evaluation.report.score_choice import GATE_COVERAGE, choose_best
+from framegate.evaluation.metrics.selective import GATE_COVERAGE, accepts, curve, threshold_at
+from framegate.evaluation.report.score_choice import choose_best
 from framegate.evaluation.scores.feature import LinearHead
 from framegate.evaluation.scores.protocol import FittedScore, Floats
 from framegate.evaluation.scores.registry import all_scores, fit_scores, score_frames

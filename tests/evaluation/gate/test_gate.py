@@ -13,8 +13,9 @@ import torch
 from framegate.evaluation import command_gate
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.adaptive import gate_monitor
+from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import Population, draw, simulate
-from framegate.evaluation.gate.rules import RULES, Seen, detection, judge, observe, rules, windows
+from framegate.evaluation.gate.rules import Seen, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs, accepted
@@ -42,7 +43,7 @@ def test_rules_accept_what_they_say_on_calibration_frames():
     clean = seen(4000, 0)
     calibration = replace(RECORD, limits=(Limit("shift", high=2.5), Limit("energy", low=-12.0)))
     found = rules(calibration, clean)
-    assert tuple(found) == RULES
+    assert list(found) == list(RULES)
     assert found["promised"] == calibration
     for name in ("entropy", "gate"):
         assert accepted(clean.outputs, found[name]).mean() == pytest.approx(0.95, abs=0.002)

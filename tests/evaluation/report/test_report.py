@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 import report_fixture as fixture
 
+from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report import plots as report_plots
 from framegate.evaluation.report.findings import (
     accepted_of_wrong,
@@ -304,15 +305,40 @@ def test_the_research_is_not_compared_across_data_or_architectures(record):
     assert comparison_rows({}) == []
 
 
-def test_research_figures_are_consistent():
-    for figures in RESEARCH.values():
-        assert len({figure.quantity for figure in figures}) == len(figures)
-        for figure in figures:
-            assert figure.reported is None or 0 <= figure.reported <= 1
-            assert figure.wrong
-            if figure.low is not None:
-                assert figure.low <= figure.remeasured <= figure.high
-                assert figure.n > 0
+COUNTED = ("accuracy", "accuracy/pgd", "detection/frame", "detection/batch 128")
+"""Shares of counted frames or decisions, of which the research figures state an interval."""
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet"])
+def test_stated_intervals_are_those_of_the_counts(architecture):
+    figures = {figure.quantity: figure for figure in RESEARCH[architecture]}
+    for quantity in COUNTED:
+        figure = figures[quantity]
+        counted = proportion(round(figure.remeasured * figure.n), figure.n)
+        assert figure.remeasured == pytest.approx(counted.value, abs=5.1e-4), quantity
+        assert figure.low == pytest.approx(counted.low, abs=5.1e-4), quantity
+        assert figure.high == pytest.approx(counted.high, abs=5.1e-4), quantity
+    for figure in figures.values():
+        assert (figure.low is None) == (figure.high is None), figure.quantity
+        assert figure.low is None or figure.low <= figure.remeasured <= figure.high, figure.quantity
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet"])
+def test_research_figures_agree_with_each_other(architecture):
+    figures = {figure.quantity: figure for figure in RESEARCH[architecture]}
+    by_coverage = [figures[key].remeasured for key in ("accuracy", *(f"selective/{c}" for c in (0.95, 0.9, 0.8, 0.7)))]
+    assert by_coverage == sorted(set(by_coverage))  # fewer frames accepted, more of them right
+    for quantity, figure in figures.items():
+        if "reproduces" in figure.wrong:
+            assert abs(figure.reported - figure.remeasured) <= 2 / figure.n + 1e-9, quantity
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet", "hybrid"])
+def test_every_research_figure_finds_its_counterpart(record, architecture):
+    rows = comparison_rows(put(record, ("bundle", "architecture"), architecture))
+    assert len({row.quantity for row in rows}) == len(rows) == len(RESEARCH["simplecnn"])
+    assert [row.quantity for row in rows if row.ours is None] == []
+    assert [row.quantity for row in rows if not row.note] == []
 
 
 def test_43_classes_stay_readable_and_2_classes_work():
@@ -390,7 +416,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 
 
 def test_without_matplotlib_the_report_says_what_to_install(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("framegate.evaluation.report_")]:
+    for name in [name for name in sys.modules if name.startswith("framegate.evaluation.report.")]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
