@@ -25,7 +25,7 @@ from typing import Any
 from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
 from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import BLOCK, configurations
-from framegate.benchmarks.latency.page import page
+from framegate.benchmarks.latency.page import page, page_template
 from framegate.benchmarks.latency.race import SETTLE, Contender, race, series_of
 from framegate.benchmarks.latency.record import head, write_record, write_text
 from framegate.benchmarks.latency.rivals import Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival
@@ -153,7 +153,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
     parser.add_argument("--png", type=Path, help="also a plot; needs matplotlib")
-    parser.add_argument("--html", type=Path, help="also a page with histograms")
+    parser.add_argument("--html", type=Path, help="also a page with histograms; needs Jinja2")
     options = parser.parse_args(words)
     try:
         return _run(options, words if words is not None else sys.argv[1:])
@@ -170,6 +170,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     for path in filter(None, (options.out, options.png, options.html)):
         if not path.parent.is_dir():
             raise SinkError(f"{path}: the folder {path.parent} does not exist")
+    if options.html:
+        page_template()
     bundle = Bundle.open(options.bundle)
     if bundle.preprocess.depth > 1 or bundle.preprocess.colour == "grey":
         raise UsageError(f"bundle {bundle.name} takes grey images or volumes; the rivals' loops are for colour images")

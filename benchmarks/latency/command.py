@@ -63,7 +63,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--size", metavar="WxH", help="size of the synthetic frames (default: 1280x720, for volumes a column of slices)"
     )
     parser.add_argument("--out", type=Path, help="also write the figures with their circumstances to this JSON file")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="two JSON files: what changed beyond noise?"

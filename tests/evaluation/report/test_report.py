@@ -37,13 +37,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.references, self.tags = [], [], []
+        self.ids, self.references, self.tags, self.attributes = [], [], [], set()
         self.figures, self.captions, self.alternatives = 0, 0, []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.append(tag)
+        self.attributes |= set(attributes)
         self.figures += tag == "figure"
         self.captions += tag == "figcaption"
         if tag == "svg":
@@ -382,14 +383,52 @@ def test_the_accepted_share_of_the_wrong_is_taken_as_recorded():
     assert accepted_of_wrong({**attack, "errors_accepted": recorded}) == Estimate(0.5, 0.46, 0.54, 800)
 
 
+HOSTILE = '"><script>alert(1)</script>\' onload="x" | & {{ 7 * 7 }}'
+
+
+def hostile(node, names=frozenset({"format", "main_attack"})):
+    """The record with a hostile text in place of every text that is not a key of something else."""
+    if isinstance(node, dict):
+        return {key: value if key in names else hostile(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [hostile(value) for value in node]
+    return HOSTILE if isinstance(node, str) else node
+
+
+def test_whatever_a_record_says_stays_text(record, tmp_path):
+    plain, found = Page(page(record, {})), Page(page(hostile(record), {}))
+    assert set(found.tags) <= set(plain.tags)
+    assert not {"script", "img"} & set(found.tags)
+    assert not any("onload" in name for name in found.attributes)
+    text = page(hostile(record), {})
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+
+
+def test_figures_of_hostile_names_are_safe(record):
+    """Labels are drawn as text, and the alternative text of a figure is one attribute."""
+    drawn = report_plots.pictures({"ood": hostile(record["ood"][:1])})
+    found = Page(page({}, drawn))
+    assert "script" not in found.tags
+    assert not any("onload" in name for name in found.attributes)
+    assert HOSTILE in found.alternatives[0]
+
+
 def test_names_are_escaped(record, tmp_path):
-    hostile = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
-    hostile["health"][0]["detail"] = "<img src=x> | y"
-    text = page(hostile, {})
+    named = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
+    named["health"][0]["detail"] = "<img src=x> | y"
+    text = page(named, {})
     assert "<script>" not in text
     assert "<img" not in text
-    write_tables(hostile, tmp_path / "tables.md")
+    write_tables(named, tmp_path / "tables.md")
     assert "&lt;img src=x> \\| y |" in (tmp_path / "tables.md").read_text("utf-8")
+
+
+def test_without_jinja_the_report_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UsageError, match="pip install jinja2"):
+        write_report({}, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_format_is_refused(tmp_path):
