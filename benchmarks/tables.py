@@ -27,8 +27,8 @@ from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.gate import tables as gate_tables
 from framegate.evaluation.gate import tables_signals as signal_tables
 from framegate.evaluation.report import results_tables, values
-from framegate.evaluation.report.records import load_records, read_json
-from framegate.evaluation.report.table import Table, markdown, write_text
+from framegate.evaluation.report.files import load_records, read_json, write_text
+from framegate.evaluation.report.table import Table, markdown
 from framegate.runtime.errors import DataError, FramegateError
 
 _DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, StopIteration)

@@ -14,13 +14,14 @@ import torch
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
 from framegate.evaluation.report.tables import write_tables
 from framegate.evaluation.report.values import FORMAT
 from framegate.evaluation.suite.plan import PLANS, Plan
 from framegate.evaluation.suite.results import Judge
 from framegate.evaluation.suite.run import Frames, Suite
-from framegate.evaluation.suite.store import Store, rounded, write_json
+from framegate.evaluation.suite.store import Store
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.models import datasets
 from framegate.models.datasets import DataSet

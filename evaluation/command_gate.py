@@ -16,8 +16,8 @@ from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
+from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
-from framegate.evaluation.suite.store import rounded, write_json
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS

@@ -27,11 +27,12 @@ from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import BLOCK, configurations
 from framegate.benchmarks.latency.page import page, page_template
 from framegate.benchmarks.latency.race import SETTLE, Contender, race, series_of
-from framegate.benchmarks.latency.record import head, write_record, write_text
+from framegate.benchmarks.latency.record import head, write_record
 from framegate.benchmarks.latency.rivals import Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, read_frames
 from framegate.benchmarks.latency.tables import left_out_lines
 from framegate.benchmarks.latency.torch_rival import torch_rivals
+from framegate.evaluation.report.files import write_text
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
@@ -191,7 +192,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     }
     write_record(options.out, record)
     if options.html:
-        write_text(options.html, page(record), "page")
+        write_text(options.html, page(record))
     if options.png:
         from framegate.benchmarks.latency.plot import plot
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.problem import (
     AttackResult,
-    Progress,
     Ticker,
     batches,
     check_problem,
@@ -26,6 +25,7 @@ from framegate.evaluation.attacks.problem import (
 )
 from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 from framegate.evaluation.attacks.two_goals import STRATEGIES, BestEvasion, Observe, direction, goal_gradients
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first")

@@ -16,9 +16,10 @@ from torch import Tensor
 from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.fab import fab
 from framegate.evaluation.attacks.loss import CLASSES_NEEDED, TARGETED, LogitsOf, is_wrong
-from framegate.evaluation.attacks.problem import AttackResult, Progress, check_problem, evaluate
+from framegate.evaluation.attacks.problem import AttackResult, check_problem, evaluate
 from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 APGD_LOSSES = {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr", "apgd-margin": "margin", "apgd-t": TARGETED}

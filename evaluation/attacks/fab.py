@@ -16,13 +16,13 @@ from framegate.evaluation.attacks.loss import TINY, LogitsOf, is_wrong
 from framegate.evaluation.attacks.problem import (
     AttackResult,
     BestSoFar,
-    Progress,
     Ticker,
     batches,
     check_problem,
     evaluate,
     uniform,
 )
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 OVERSHOOT = 1.05

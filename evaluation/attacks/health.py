@@ -25,9 +25,10 @@ from framegate.evaluation.attacks.health_checks import (
 )
 from framegate.evaluation.attacks.linf import LinfSettings, run_linf, uniform_noise
 from framegate.evaluation.attacks.loss import LogitsOf, check_loss
-from framegate.evaluation.attacks.problem import AttackResult, Progress, Ticker, check_problem, evaluate
+from framegate.evaluation.attacks.problem import AttackResult, Ticker, check_problem, evaluate
 from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 UNBOUNDED = 0.5

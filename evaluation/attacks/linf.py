@@ -15,7 +15,6 @@ from framegate.evaluation.attacks.loss import LOSSES, LogitsOf, check_loss, grad
 from framegate.evaluation.attacks.problem import (
     AttackResult,
     BestSoFar,
-    Progress,
     Ticker,
     ascend,
     batches,
@@ -25,6 +24,7 @@ from framegate.evaluation.attacks.problem import (
     uniform,
 )
 from framegate.evaluation.attacks.radius import epsilon_text, levels_text
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first", "last")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import failed_checks
 from framegate.evaluation.report.summary import summary
-from framegate.evaluation.report.table import Section, Table, write_text
+from framegate.evaluation.report.table import Section, Table
 from framegate.evaluation.report.tables import BANNER, sections, title
 from framegate.evaluation.report.templating import template
 from framegate.evaluation.report.values import NOT_MEASURED, check_format, text

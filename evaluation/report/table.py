@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from framegate.cuda_kernels.compile.cache import write_atomically
 from framegate.evaluation.report.values import NOT_MEASURED, Cell
-from framegate.runtime.errors import SinkError
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 """What may begin HTML in Markdown (CommonMark 0.31, section 6.6)."""
@@ -99,22 +96,6 @@ def grid(table: Table) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def write_text(path: str | Path, content: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        SinkError: The folder or the file cannot be written.
-    """
-    try:
-        write_atomically(Path(path), lambda temporary: _write(temporary, content))
-    except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
-
-
-def _write(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8")
 
 
 def _clean(cell: str) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 from framegate.evaluation.report import tables_attacks as report_tables_attacks
 from framegate.evaluation.report import tables_scores as report_tables_scores
 from framegate.evaluation.report.comparison import comparison_rows, comparison_table
+from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import BESIDE, PROMISE, PUBLISHED_ONLY, failed_checks
 from framegate.evaluation.report.summary import summary
-from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns, write_text
+from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns
 from framegate.evaluation.report.values import (
     NOT_MEASURED,
     Cell,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.frames.observations import load as load_observations
-from framegate.evaluation.report.records import read_json
+from framegate.evaluation.report.files import read_json, write_json
 from framegate.runtime.errors import DataError, UsageError
 
 IDENTITY = "identity.json"
@@ -100,30 +100,3 @@ def _file(name: str) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def rounded(record: Any, digits: int = 6) -> Any:
-    """A JSON record with its floats at so many significant digits: more would be noise, and half the file."""
-    if isinstance(record, float):
-        return float(f"{record:.{digits}g}")
-    if isinstance(record, Mapping):
-        return {key: rounded(value, digits) for key, value in record.items()}
-    return [rounded(value, digits) for value in record] if isinstance(record, list | tuple) else record
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Write a part, completely or not at all; one line for each entry, or long records would be half indentation."""
-    lines = (
-        [f" {json.dumps(key)}: {_compact(value)}" for key, value in record.items()] if isinstance(record, dict) else []
-    )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        text = "{\n" + ",\n".join(lines) + "\n}" if lines else _compact(record)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from framegate.evaluation.attacks.radius import epsilon_text, levels_text, parse_epsilon
+from framegate.evaluation.report.files import rounded
 from framegate.evaluation.report.values import NOT_MEASURED, radius
 from framegate.evaluation.suite.plan import PLANS, attack_key
-from framegate.evaluation.suite.store import rounded
 from framegate.runtime.errors import UsageError
 
 

@@ -12,7 +12,7 @@ from repository import ROOT
 
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.report import results_tables
-from framegate.evaluation.report.records import load_records
+from framegate.evaluation.report.files import load_records
 from framegate.evaluation.report.table import markdown
 from framegate.evaluation.report.values import FORMAT, NOT_MEASURED, Cell
 from framegate.runtime.errors import DataError
