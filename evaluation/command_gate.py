@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     record["seconds"] = round(time.monotonic() - started, 1)
     write_json(arguments.out, rounded(record))
-    _say(record)
+    _print_summary(record)
     to_stdout(f"figures: {arguments.out}")
     healthy = all(check["passed"] for check in record["health"])
     return 0 if healthy and all(each["kept"] for each in promise.values()) else 1
@@ -124,7 +124,7 @@ def _promise(bundle: Bundle, frames: Frames, trials: int, seed: int, progress: P
     return record
 
 
-def _say(record: dict[str, Any]) -> None:
+def _print_summary(record: dict[str, Any]) -> None:
     clean = record["clean"]
     for name in RULES:
         each = clean[name]

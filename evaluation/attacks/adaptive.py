@@ -103,7 +103,7 @@ class AdaptiveResult(AttackResult):
         won_by: (N,) int64, index into ``strategies`` of where the pixels come from.
         strategies: ``clean frame`` and the strategies that ran.
         blind: Share of the gradients of the score that were zero or not finite, in [0, 1]; if it is high, the attack
-            could not see the monitor and its outcome says little.
+            could not follow the score, and its outcome proves little.
     """
 
     evaded: Tensor
@@ -197,7 +197,7 @@ def _attack_batch(
         if restart > 0 and len(rows) > 0:
             noise = uniform(clean.shape[1:], rows + first_frame, seed, restart)
             moving = project(moving + settings.epsilon * noise, moving, settings.epsilon)
-        # The last round only looks at where the last step led.
+        # The last round only evaluates the pixels that the last step reached.
         for step in range(settings.steps + 1):
             if len(rows) == 0:
                 break

@@ -126,7 +126,7 @@ def auto_attack(
 
 
 def _for_classes(name: str, classes: int) -> str:
-    """The ratio losses compare with the third and fourth largest logit; without them the margin says the same."""
+    """The attack in use: a ratio loss needs four classes or three; with fewer classes the margin takes its place."""
     return "apgd-margin" if name in APGD_LOSSES and classes < CLASSES_NEEDED[APGD_LOSSES[name]] else name
 
 

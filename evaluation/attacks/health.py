@@ -1,4 +1,4 @@
-"""The attack's own health: is a robust accuracy the network's merit, or a failure of the attack?
+"""The attack's own health: does a high robust accuracy come from the network, or from an attack that fails?
 
 The checks follow the checklist of Carlini et al. 2019 (arXiv:1902.06705) and the flags that AutoAttack raises (Croce
 and Hein 2020, arXiv:2003.01690). A failed check marks a report as failed; the figures beside it must not be quoted.
@@ -137,7 +137,7 @@ class _Sample:
     def compare(self, queries: int, tolerance: float) -> list[HealthCheck]:
         """Run the attack with more and less of everything."""
         settings = self.settings
-        # The first misclassified iterate tells as much about success as the best one, for fewer passes.
+        # The first misclassified iterate shows success as well as the best one does, in fewer passes.
         usual = replace(settings, keep="last" if settings.keep == "last" else "first")
         fewer, more = max(1, settings.steps // 2), 2 * settings.steps
         base = self._right(usual)

@@ -1,4 +1,4 @@
-"""The single checks of an attack's health; each says in plain words what it found.
+"""The single checks of an attack's health; each states in plain words what it found.
 
 They only judge; `framegate.evaluation.attacks.health` runs the attacks. After Carlini et al. 2019 (arXiv:1902.06705)
 and AutoAttack's own flags (arXiv:2003.01690).
@@ -48,9 +48,9 @@ class HealthCheck:
 
 
 def check_clean(logits: Tensor, labels: Tensor) -> HealthCheck:
-    """Before any attack: some frame is right, and the network does not say one class for everything.
+    """Before any attack some frame is right, and the network does not give one class for every frame.
 
-    A network that is fed the wrong pixel range usually says one class.
+    A network that is fed the wrong pixel range usually gives one class.
 
     Args:
         logits: (N, C) of the clean frames.

@@ -131,7 +131,7 @@ def run_linf(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack N frames as the settings say.
+    """Attack N frames with these settings.
 
     Args:
         settings: The attack.

@@ -70,13 +70,13 @@ def notable(results: object, limit: int = 6) -> list[str]:
 
 
 def shown(results: object, most: int = 16) -> list[Mapping[str, Any]]:
-    """The scores worth a row on the page: the best ``most``, and all that the report speaks of; best first."""
+    """The scores worth a row on the page: the best ``most``, and all that the report mentions; best first."""
     ranked = by_failure(results)
-    spoken_of = {ENTROPY, *(text(results, "best", purpose) for purpose, _ in PURPOSES), *adaptive_by_score(results)}
+    mentioned = {ENTROPY, *(text(results, "best", purpose) for purpose, _ in PURPOSES), *adaptive_by_score(results)}
     plain_controls = {
         text(score, "name") for score in ranked if is_control(score) and score.get("two_sided") is not True
     }
-    wanted = spoken_of | plain_controls
+    wanted = mentioned | plain_controls
     return [score for place, score in enumerate(ranked) if place < most or text(score, "name") in wanted]
 
 
@@ -109,7 +109,7 @@ def adaptive_by_score(results: object) -> dict[str, Mapping[str, Any]]:
 
 
 def attack_name(attack: Mapping[str, Any]) -> str:
-    """What people call an attack: ``PGD-20 8/255``, ``PGD-100x5 8/255`` with five restarts."""
+    """The name of an attack for people: ``PGD-20 8/255``, ``PGD-100x5 8/255`` with five restarts."""
     name, steps = text(attack, "name") or text(attack, "key") or "attack", number(attack, "steps")
     if steps is not None and steps > 1 and f"{steps:g}" not in name:
         name += f"-{steps:g}"

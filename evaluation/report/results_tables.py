@@ -1,4 +1,4 @@
-"""Tables over the records of several bundles, for RESULTS.md and the README."""
+"""Tables over the records of several bundles, for README and docs (`framegate.benchmarks.tables` writes them there)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from framegate.evaluation.report.findings import (
     score_named,
     target_row,
 )
-from framegate.evaluation.report.score_choice import foreign_auroc, unwarned
+from framegate.evaluation.report.score_choice import foreign_auroc, share_let_through
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
     Cell,
@@ -153,7 +153,7 @@ def best(found: Sequence[Record]) -> Table:
 
 def _figure(record: Record, purpose: str, score: Mapping[str, Any]) -> Cell:
     if purpose == "overall":
-        return share(unwarned(score) if score else None)
+        return share(share_let_through(score) if score else None)
     if purpose == "corruption":
         return share(number(score, "corruptions", "far", "value"))
     if purpose == "attack":

@@ -64,13 +64,13 @@ def keeps_coverage(row: Row) -> bool:
     """Whether the threshold keeps its coverage on the test frames, to within two points; True if not measured.
 
     A score that remembers its calibration frames finds neighbours of the same track there, and rejects far more
-    later on. It then lets little through merely because it lets little through.
+    later on. It then accepts few wrong frames only because it accepts few frames.
     """
     coverage = _at_gate(row, "coverage")
     return coverage is None or coverage >= GATE_COVERAGE - LOST_COVERAGE
 
 
-def unwarned(row: Row) -> float | None:
+def share_let_through(row: Row) -> float | None:
     """What a gate on this score lets through without a warning: the mean of three shares at one threshold.
 
     Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets,
@@ -88,7 +88,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
 
     ``failure``: lowest AUGRC on clean frames. ``corruption``: fewest false accepts on corrupted frames at the threshold
     for 95 % clean coverage. ``ood``: highest mean AUROC over the foreign sets. ``attack``: highest AUROC against
-    ``attack``, which does not adapt to it. ``overall``: least `unwarned`. Attacks do not count there,
+    ``attack``, which does not adapt to it. ``overall``: least `share_let_through`. Attacks do not count there,
     because every single score falls to an attack that knows it. Where a threshold decides (``corruption``,
     ``overall``) only scores that `keeps_coverage` allows are compared.
 
@@ -104,7 +104,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
         "corruption": _corrupted,
         "ood": _foreign,
         "attack": _attacked(attack),
-        "overall": unwarned,
+        "overall": share_let_through,
     }
     best: dict[str, Any] = {}
     for purpose, rank in purposes.items():

@@ -99,6 +99,6 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _clean(cell: str) -> str:
-    """Text that stays in its cell and is no HTML; ``<=`` needs no change."""
+    """Escape what would leave the cell or begin HTML; ``<=`` begins none."""
     text = cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
     return _TAG.sub("&lt;", text)

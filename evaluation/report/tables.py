@@ -54,7 +54,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     """
     built: list[tuple[str, str, str, tuple[Callable[[Mapping[str, Any]], list[Table]], ...]]] = [
         ("clean", "Clean frames", PROMISE, (_clean, _backends, _top_confusions)),
-        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.league,)),
+        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.ranking,)),
         ("selective", "What rejecting buys on clean frames", PROMISE, (report_tables_scores.selective,)),
         ("attacks", "Under attack", "", (report_tables_attacks.health, report_tables_attacks.attacks)),
         ("adaptive", "An attacker who knows of the score", "", (report_tables_attacks.adaptive,)),

@@ -1,4 +1,4 @@
-"""Templates of HTML pages: what a record says is escaped wherever it stands, without anybody having to think of it."""
+"""Templates of HTML pages, which escape every value of a record by themselves."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from report_fixture import record as invented
@@ -134,6 +136,15 @@ def test_the_sentence_on_speed_holds_the_records_figures():
             assert f" {row[part][figure]:.2f} ms" in said.replace("\n", " ")
     assert record["default"] in said
     assert record["machine"]["date"] in said
+
+
+def test_documents_are_checked_without_pytorch():
+    """Whoever changes a document needs the runtime's packages only."""
+    script = "import sys; sys.modules |= dict.fromkeys(('torch', 'matplotlib', 'jinja2')); " + (
+        "from framegate.benchmarks.tables import main; sys.exit(main(['--check']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_other_module_writes_documents():

@@ -137,7 +137,7 @@ def test_no_label_is_cut_off(record):
     parts = {key: record[key] for key in ("scores", "adaptive")}
     for group in report_plots.pictures(parts).values():
         for picture in group:
-            if picture.name in ("league", "adaptive"):
+            if picture.name in ("ranking", "adaptive"):
                 picture.figure.canvas.draw()
                 page_box = picture.figure.bbox
                 for axes in picture.figure.axes:
@@ -148,14 +148,14 @@ def test_no_label_is_cut_off(record):
 
 def test_tables_show_the_recorded_figures_sorted_and_controls_marked(written):
     _, text = written
-    league, others = (part.split("\n\n")[1].splitlines()[2:] for part in text.split("**League of the scores")[1:])
-    names = [line.split("|")[1].strip(" *") for line in league]
+    ranking, others = (part.split("\n\n")[1].splitlines()[2:] for part in text.split("**Ranking of the scores")[1:])
+    names = [line.split("|")[1].strip(" *") for line in ranking]
     auroc = {name: value for name, _, value in fixture.SCORES}
     assert [auroc[name] for name in names] == sorted((auroc[name] for name in names), reverse=True)
     assert sorted(names + [line.split("|")[1].strip(" *") for line in others]) == sorted(auroc)
     assert names[0] == "logistic/network"
-    assert "0.940 [0.935, 0.945]" in league[0]
-    marked = {name for name, line in zip(names, league, strict=True) if "(control)" in line}
+    assert "0.940 [0.935, 0.945]" in ranking[0]
+    marked = {name for name, line in zip(names, ranking, strict=True) if "(control)" in line}
     assert {"total_variation", "high_frequency_energy"} <= marked
     assert not marked - {name for name, family, _ in fixture.SCORES if family == "input"}
     attack = next(line for line in text.splitlines() if line.startswith("| Square-1000 8/255 | black box |"))
@@ -354,11 +354,11 @@ def test_43_classes_stay_readable_and_2_classes_work():
     assert ten.svg().count("<text") > 100
 
 
-def test_scores_that_are_spoken_of_are_shown(record):
+def test_scores_that_are_mentioned_are_shown(record):
     assert notable(record, 4) == ["entropy", "logistic/network", "total_variation", "energy"]
     names = [score["name"] for score in shown(record, most=3)]
-    spoken_of = {"entropy", "logistic/network", "energy", "knn", "vim", "total_variation", "high_frequency_energy"}
-    assert spoken_of | {"two_sided(entropy)"} <= set(names)
+    mentioned = {"entropy", "logistic/network", "energy", "knn", "vim", "total_variation", "high_frequency_energy"}
+    assert mentioned | {"two_sided(entropy)"} <= set(names)
     assert len(names) < len(fixture.SCORES)
     assert set(adaptive_by_score(record)) - {fixture.RULES[-1][0]} == {
         "entropy",
