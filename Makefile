@@ -11,7 +11,7 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-page test check lint types bench results evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-page test check lint types bench results tables evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -21,7 +21,8 @@ help:
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make bench        measure latency, start-up and memory on this machine"
-	@echo "make evaluation  attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
+	@echo "make tables       fill the tables of README and docs from the committed records"
+	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
 	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
@@ -112,11 +113,16 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.cost.health --out benchmarks/results/health-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.threads --out benchmarks/results/engine-threads.json
 	$(BIN)/python -m framegate.benchmarks.cost.page --frames 1500 --out benchmarks/results/page-latency.json
-	$(BIN)/python -m framegate.benchmarks.tables README.md docs/demo.md
+	$(BIN)/python -m framegate.benchmarks.tables
 
 # Every figure of the README comes from these files.
 results: bench
 	$(BIN)/framegate run $(CLIP) --bundle $(BUNDLE) --precision int8 $(ROIS) --json > benchmarks/results/demo.json
+	$(BIN)/python -m framegate.benchmarks.tables
+
+# From the committed records; nothing is measured.
+tables: $(VENV)/.dev
+	$(BIN)/python -m framegate.benchmarks.tables
 
 # Long; an interrupted run goes on where it stopped. PHOTOS=, a folder of pictures, is optional.
 evaluation: $(VENV)/.dev
@@ -125,7 +131,7 @@ evaluation: $(VENV)/.dev
 	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
 	$(call evaluate,hybrid-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path)))
 	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),,--limit 100)
-	$(BIN)/python -m framegate.evaluation.report.results_page benchmarks/results/evaluation evaluation/RESULTS.md README.md
+	$(BIN)/python -m framegate.benchmarks.tables
 
 define evaluate
 $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)

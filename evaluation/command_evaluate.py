@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
 from framegate.evaluation.report.tables import write_tables
-from framegate.evaluation.suite.plan import PLANS, Plan, parse_epsilon
-from framegate.evaluation.suite.results import Judge
+from framegate.evaluation.report.values import FORMAT
+from framegate.evaluation.suite.plan import PLANS, Plan
+from framegate.evaluation.suite.results import SuiteFigures
 from framegate.evaluation.suite.run import Frames, Suite
-from framegate.evaluation.suite.store import Store, rounded, write_json
+from framegate.evaluation.suite.store import Store
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
@@ -28,7 +31,6 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
-FORMAT = "framegate-evaluation-1"
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
@@ -141,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with progress_bar() as progress:
         suite = Suite(network, frames, plan, arguments.seed, store, progress)
-        found = Judge(suite, bundle).results()
+        found = SuiteFigures(suite, bundle).results()
     record: dict[str, Any] = {
         "format": FORMAT,
         "bundle": _about(bundle, data, sha256_file(bundle.path / MANIFEST)),
@@ -159,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_json(out / "results.json", record)
     write_tables(record, out / "tables.md")
     write_report(record, out / "report.html")
-    _say(record)
+    _print_summary(record)
     to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
     return 0 if all(check["passed"] for check in record["health"]) else 1
 
@@ -177,7 +179,7 @@ def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any
     }
 
 
-def _say(record: dict[str, Any]) -> None:
+def _print_summary(record: dict[str, Any]) -> None:
     accuracy = record["clean"]["accuracy"]
     interval = f"[{accuracy['low']:.4f}, {accuracy['high']:.4f}]"
     to_stdout(f"clean accuracy {accuracy['value']:.4f} {interval} on {accuracy['n']} frames")

@@ -13,11 +13,11 @@ import torch
 from framegate.evaluation.command_evaluate import foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
+from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import Population, simulate
-from framegate.evaluation.gate.rules import RULES
-from framegate.evaluation.gate.run import MAIN, GateRun, Sizes
+from framegate.evaluation.gate.run import GateRun, Sizes
+from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
-from framegate.evaluation.suite.store import rounded, write_json
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
@@ -31,7 +31,6 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
-FORMAT = "framegate-gate-1"
 _FOREIGN = 1_000
 
 
@@ -87,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     record["seconds"] = round(time.monotonic() - started, 1)
     write_json(arguments.out, rounded(record))
-    _say(record)
+    _print_summary(record)
     to_stdout(f"figures: {arguments.out}")
     healthy = all(check["passed"] for check in record["health"])
     return 0 if healthy and all(each["kept"] for each in promise.values()) else 1
@@ -125,7 +124,7 @@ def _promise(bundle: Bundle, frames: Frames, trials: int, seed: int, progress: P
     return record
 
 
-def _say(record: dict[str, Any]) -> None:
+def _print_summary(record: dict[str, Any]) -> None:
     clean = record["clean"]
     for name in RULES:
         each = clean[name]
@@ -133,7 +132,7 @@ def _say(record: dict[str, Any]) -> None:
             f"{name}: accepts {each['coverage']['value']:.1%} of clean frames, "
             f"{each['selective_risk']['value'] or 0:.2%} of those wrongly"
         )
-    for attack in MAIN:
+    for attack in MAIN_ATTACKS:
         each = record["attacks"][attack]
         rates = ", ".join(f"{name} {each[name]['false_accept_rate']['value']:.1%}" for name in RULES)
         to_stdout(f"{attack}: of {each['wrong']} wrong frames accepted: {rates}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from framegate.evaluation.attacks.linf import fgsm as fgsm_attack
 from framegate.evaluation.attacks.linf import pgd as pgd_attack
 from framegate.evaluation.attacks.problem import AttackResult
+from framegate.evaluation.attacks.radius import LEVELS
 from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_images, to_pixels
 from framegate.runtime.bundle import Bundle
@@ -24,7 +25,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Image
 
-LEVELS = {1: 2, 2: 4, 3: 8, 4: 16, 5: 32}
+RADII = {1: 2, 2: 4, 3: 8, 4: 16, 5: 32}
 """Severity -> radius in grey levels."""
 STEPS = 10
 """Of PGD."""
@@ -34,12 +35,12 @@ FaultFunction = Callable[[Image, int], Image]
 
 
 def fgsm(bundle: Bundle, rois: Sequence[Roi]) -> FaultFunction:
-    """One signed gradient step on every region (Goodfellow et al. 2015); radius by severity, see `LEVELS`."""
+    """One signed gradient step on every region (Goodfellow et al. 2015); radius by severity, see `RADII`."""
     return _fault(bundle, rois, fgsm_attack)
 
 
 def pgd(bundle: Bundle, rois: Sequence[Roi]) -> FaultFunction:
-    """Ten steps of projected gradient descent on every region (Madry et al. 2018); radius by severity, see `LEVELS`."""
+    """Ten steps of projected gradient descent on every region (Madry et al. 2018); radius by severity, see `RADII`."""
     return _fault(
         bundle, rois, lambda network, pixels, labels, epsilon: pgd_attack(network, pixels, labels, epsilon, STEPS)
     )
@@ -61,7 +62,7 @@ def _fault(bundle: Bundle, rois: Sequence[Roi], attack: Attack) -> FaultFunction
             pixels = to_pixels(np.ascontiguousarray(crop)[None])
             with torch.no_grad():
                 labels = network(pixels).argmax(1)
-            crop[...] = to_images(attack(network, pixels, labels, LEVELS[severity] / 255).pixels)[0]
+            crop[...] = to_images(attack(network, pixels, labels, RADII[severity] / LEVELS).pixels)[0]
         return result
 
     return attacked

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from framegate.benchmarks.latency.record import written
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.policy.drift import BLOCK, RUN_LENGTH, DriftAlarm
@@ -187,7 +189,7 @@ DRIFTS: dict[str, Callable[[Values], Values]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     """Simulate everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
@@ -229,8 +231,8 @@ def main() -> None:
         record["alarms"][name] = {"run_length": lengths, "delay_frames": delays}
         print(f"{time.monotonic() - begun:5.0f} s  {name}", flush=True)
         print(json.dumps(record["alarms"][name], indent=1), flush=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    return written(options.out, record, "bench_drift")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

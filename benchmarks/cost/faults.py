@@ -12,7 +12,6 @@ the fault. Intervals are Clopper-Pearson at 95 %; they treat frames as independe
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ import cv2
 
 from framegate.benchmarks.checkout import BUNDLES, CLIPS
 from framegate.evaluation.metrics.intervals import proportion
+from framegate.evaluation.report.files import write_json
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults.inject import (
@@ -268,9 +268,11 @@ def main() -> int:
         "clips": clips,
         "sources": sources,
     }
-    # One line for each entry: indented, the table would be half spaces.
-    lines = [f" {json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in record.items()]
-    arguments.out.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    try:
+        write_json(arguments.out, record)
+    except FramegateError as error:
+        print(f"bench_faults: {error}", file=sys.stderr)
+        return error.exit_code
     print(f"hard faults under which something was accepted on the clips: {', '.join(through) or 'none'}")
     return 1 if through else 0
 

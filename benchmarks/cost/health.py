@@ -9,7 +9,6 @@ other programs on the machine lengthen less; the first frames, which fill the me
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.benchmarks.checkout import CLIPS
+from framegate.benchmarks.latency.record import written
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.rows import RowMemory
@@ -97,12 +97,10 @@ def main() -> int:
         "budget_ms": BUDGET_MS,
         "sizes": sizes,
     }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for name, ways in sizes.items():
         for way, row in ways.items():
             print(f"{name} {way}: wall {row['wall_ms']}, processor {row['processor_ms']}, rejected {row['rejected']}")
-    return 0
+    return written(arguments.out, record, "bench_health") if arguments.out else 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ output taken away. The floor is the bare engine; `added` is engine with output p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import onnx
 
 from framegate.benchmarks.checkout import BUNDLES
+from framegate.benchmarks.latency.record import written
 from framegate.export.graph.pooled import without_pooled
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import default_precision, load_backend
@@ -126,8 +126,7 @@ def main() -> int:
         "machine": circumstances(),
         "bundles": found,
     }
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return written(arguments.out, record, "bench_monitor")
 
 
 if __name__ == "__main__":

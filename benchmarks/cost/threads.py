@@ -9,7 +9,6 @@ camera the other threads fall asleep, and waking them eats what they save.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from framegate.benchmarks.checkout import BUNDLES, CLIPS
 from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import synthetic_frames
 from framegate.benchmarks.latency.options import frame_size
+from framegate.benchmarks.latency.record import written
 from framegate.benchmarks.latency.series import percentiles, ratio
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, read_frames
 from framegate.runtime.bundle import Bundle
@@ -111,8 +111,7 @@ def main() -> int:
         "machine": circumstances(),
         "bundles": found,
     }
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return written(arguments.out, record, "bench_threads")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ from typing import Any
 from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
 from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import BLOCK, configurations
-from framegate.benchmarks.latency.page import page
+from framegate.benchmarks.latency.page import page, page_template
 from framegate.benchmarks.latency.race import SETTLE, Contender, race, series_of
-from framegate.benchmarks.latency.record import head, write_record, write_text
+from framegate.benchmarks.latency.record import head, write_record
 from framegate.benchmarks.latency.rivals import Rivals, cpu_rivals, gpu_rivals, onnxruntime_rival
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, read_frames
 from framegate.benchmarks.latency.tables import left_out_lines
 from framegate.benchmarks.latency.torch_rival import torch_rivals
+from framegate.evaluation.report.files import write_text
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
@@ -153,7 +154,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
     parser.add_argument("--png", type=Path, help="also a plot; needs matplotlib")
-    parser.add_argument("--html", type=Path, help="also a page with histograms")
+    parser.add_argument("--html", type=Path, help="also a page with histograms; needs Jinja2")
     options = parser.parse_args(words)
     try:
         return _run(options, words if words is not None else sys.argv[1:])
@@ -170,6 +171,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     for path in filter(None, (options.out, options.png, options.html)):
         if not path.parent.is_dir():
             raise SinkError(f"{path}: the folder {path.parent} does not exist")
+    if options.html:
+        page_template()
     bundle = Bundle.open(options.bundle)
     if bundle.preprocess.depth > 1 or bundle.preprocess.colour == "grey":
         raise UsageError(f"bundle {bundle.name} takes grey images or volumes; the rivals' loops are for colour images")
@@ -189,7 +192,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     }
     write_record(options.out, record)
     if options.html:
-        write_text(options.html, page(record), "page")
+        write_text(options.html, page(record))
     if options.png:
         from framegate.benchmarks.latency.plot import plot
 

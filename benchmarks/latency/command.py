@@ -11,6 +11,7 @@ from typing import Any
 
 from framegate.benchmarks.latency import measure as bench
 from framegate.benchmarks.latency.compare import circumstances_that_differ, compare_records, read_record
+from framegate.benchmarks.latency.measure import Progress
 from framegate.benchmarks.latency.options import (
     BACK_TO_BACK,
     SOURCE,
@@ -29,11 +30,11 @@ from framegate.benchmarks.latency.record import (
     latency_record,
     startup_record,
     write_record,
-    write_text,
 )
-from framegate.benchmarks.latency.scenarios import Progress, Scenario, measure_scenario
+from framegate.benchmarks.latency.scenarios import Scenario, measure_scenario
 from framegate.benchmarks.latency.stream import HELD, read_frames
 from framegate.benchmarks.latency.tables import comparison_table, left_out_lines, lines, tables
+from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
@@ -63,7 +64,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--size", metavar="WxH", help="size of the synthetic frames (default: 1280x720, for volumes a column of slices)"
     )
     parser.add_argument("--out", type=Path, help="also write the figures with their circumstances to this JSON file")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="two JSON files: what changed beyond noise?"
@@ -116,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write_record(arguments.out, record)
     if arguments.html:
-        write_text(arguments.html, page(record), "page")
+        write_text(arguments.html, page(record))
     if arguments.json:
         to_stdout(json.dumps(record, indent=2))
         return 0

@@ -7,6 +7,7 @@ import math
 import shlex
 from pathlib import Path
 
+from framegate.benchmarks.latency.page import page_template
 from framegate.runtime.errors import SinkError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.realtime import spin_us
@@ -62,6 +63,8 @@ def check_options(arguments: argparse.Namespace) -> None:
     for path, what in ((arguments.out, "results"), (arguments.html, "page")):
         if path and not path.parent.is_dir():
             raise SinkError(f"{what} {path}: the folder {path.parent} does not exist")
+    if arguments.html:
+        page_template()
 
 
 def paces(arguments: argparse.Namespace) -> list[float | str | None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from framegate.benchmarks.latency.compare import read_record
+from framegate.benchmarks.latency.series import histogram_edges
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
 
 _MARKS = (("p50", "p50_ms", "-"), ("p99", "p99_ms", "--"), ("p99.9", "p99.9_ms", ":"))
@@ -32,7 +33,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise UsageError("a plot needs matplotlib: pip install 'framegate[evaluate]'; --html needs nothing") from error
+        raise UsageError("a plot needs matplotlib: pip install 'framegate[evaluate]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from PIL import Image  # comes with matplotlib
@@ -45,9 +46,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     )
     for axis, (name, row) in zip(axes[:, 0], series.items(), strict=True):
         histogram = row["histogram"]
-        count = len(histogram["counts"])
-        edges = [histogram["lowest_ms"] * histogram["ratio"] ** k for k in range(count + 1)]
-        axis.stairs(histogram["counts"], edges, fill=True, color="#3b6ea8")
+        axis.stairs(histogram["counts"], histogram_edges(histogram), fill=True, color="#3b6ea8")
         for label, key, style in _MARKS:
             axis.axvline(row[key], color="#b3261e", linestyle=style, linewidth=1, label=f"{label} {row[key]:.2f}")
         axis.set(xscale="log", yscale="log", ylim=(0.7, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from framegate.benchmarks.latency.series import (
     summarise,
     verdict_counts,
 )
+from framegate.evaluation.report.files import write_text
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.errors import SinkError
+from framegate.runtime.errors import FramegateError
 
 CLOSED_LOOP = "closed loop, frame available -> verdict ready, against the bare engine, interleaved in one process"
 SCENARIOS = "closed loop, capture -> verdict, paced or back to back, variants interleaved in one process"
@@ -94,16 +96,14 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         SinkError: It cannot be written.
     """
-    write_text(path, json.dumps(record, indent=2) + "\n", "results")
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str, what: str) -> None:
-    """Write a result file.
-
-    Raises:
-        SinkError: It cannot be written.
-    """
+def written(path: Path, record: Mapping[str, Any], script: str) -> int:
+    """Write a record as the last step of a script, and return its exit code: a fault is one line."""
     try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{what} {path}: cannot be written ({error.strerror})") from error
+        write_record(path, record)
+    except FramegateError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from framegate.benchmarks.latency.machine import ForeignLoad, Usage
+from framegate.benchmarks.latency.measure import Progress
 from framegate.benchmarks.latency.series import (
     duration_summary,
     percentiles,
@@ -34,7 +35,6 @@ from framegate.runtime.verdict import Image
 SETTLE = 5
 BLOCK = 50
 _CONSUMERS = "bench-consumer"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

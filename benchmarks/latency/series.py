@@ -45,6 +45,11 @@ def histogram(durations_ns: Durations) -> dict[str, Any]:
     return {"lowest_ms": lowest, "ratio": _HISTOGRAM_RATIO, "counts": np.bincount(places).tolist()}
 
 
+def histogram_edges(found: Mapping[str, Any]) -> list[float]:
+    """The edges in milliseconds between which a `histogram` has counted, one more than there are counts."""
+    return [found["lowest_ms"] * found["ratio"] ** k for k in range(len(found["counts"]) + 1)]
+
+
 def in_blocks(durations_ns: Durations, block: int) -> list[npt.NDArray[np.int64]]:
     """Consecutive blocks of ``block`` durations, joined so that there are at most 50; a short rest joins the last."""
     values = np.asarray(durations_ns, np.int64)

@@ -77,9 +77,24 @@ def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
     ]
 
 
-def spread(part: Mapping[str, float]) -> str:
+def spread(part: Mapping[str, float], digits: int = 3) -> str:
     """``ratio [low, high]``."""
-    return f"{part['ratio']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+    return "{ratio:.{0}f} [{low:.{0}f}, {high:.{0}f}]".format(digits, **part)
+
+
+def beside(verdict: Mapping[str, float], bare: Mapping[str, float], figures: Sequence[str]) -> list[str]:
+    """Figures of capture to verdict, and in brackets those of the bare loop."""
+    return [f"{verdict[figure]:.2f} ({bare[figure]:.2f})" for figure in figures]
+
+
+STAGE_NAMES = tuple({"wait_for_frame": "wait for frame", "health": "camera check"}.get(name, name) for name in STAGES)
+"""What tables call the stages of a frame, in their order."""
+
+
+def stage_means(row: Record) -> list[str]:
+    """Mean milliseconds of every stage, their sum, and the hand-over after them."""
+    means = [row["stages"][stage]["mean_ms"] for stage in STAGES]
+    return [f"{mean:.3f}" for mean in (*means, sum(means), row["hand_over"]["mean_ms"])]
 
 
 def _columns(table: Table, first: str, *others: str) -> Table:
@@ -99,7 +114,7 @@ def _configurations(record: Record) -> Table:
         verdict, bare = row["capture_to_verdict"], row["resize_normalise_infer"]
         table.add_row(
             name + (" (default)" if name == record["default"] else ""),
-            *(f"{verdict[key]:.2f} ({bare[key]:.2f})" for key in _FIGURES),
+            *beside(verdict, bare, _FIGURES),
             spread(row["ratio_p50_spread"]),
         )
     return table
@@ -129,16 +144,10 @@ def _stages(series: Mapping[str, Record]) -> Table:
         Table(
             title="Where the time goes: means in ms, which add up to the mean of capture to verdict; p99 in the JSON"
         ),
-        *("", *(stage.replace("_", " ") for stage in STAGES), "sum", "then hand-over"),
+        *("", *STAGE_NAMES, "sum", "then hand-over"),
     )
     for name, row in series.items():
-        means = [row["stages"][stage]["mean_ms"] for stage in STAGES]
-        table.add_row(
-            name,
-            *(f"{mean:.3f}" for mean in means),
-            f"{sum(means):.3f}",
-            f"{row['hand_over']['mean_ms']:.3f}",
-        )
+        table.add_row(name, *stage_means(row))
     return table
 
 
@@ -156,7 +165,7 @@ def comparison_table(changes: Sequence[Change]) -> Table:
             change.figure.removesuffix("_ms"),
             f"{change.before:.0f}" if count else f"{change.before:.3f} ms",
             f"{change.after:.0f}" if count else f"{change.after:.3f} ms",
-            "-" if count else spread({"ratio": change.ratio, "low": change.low, "high": change.high}),
+            "-" if count else spread(vars(change)),
             change.reference or "-",
             finding,
         )

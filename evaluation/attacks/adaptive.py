@@ -17,14 +17,15 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.problem import (
     AttackResult,
-    Progress,
     Ticker,
     batches,
     check_problem,
     project,
     uniform,
 )
+from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 from framegate.evaluation.attacks.two_goals import STRATEGIES, BestEvasion, Observe, direction, goal_gradients
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first")
@@ -82,8 +83,8 @@ class AdaptiveSettings:
     def __str__(self) -> str:
         """One line for a report, with every parameter."""
         return (
-            f"adaptive PGD on classifier and score: L-inf, epsilon {self.epsilon * 255:.4g}/255, {self.steps} steps "
-            f"from {self.step * 255:.4g}/255 down, restarts {self.restarts}, {', '.join(self.names)}; {self.keep} kept"
+            f"adaptive PGD on classifier and score: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} steps "
+            f"from {levels_text(self.step)} down, restarts {self.restarts}, {', '.join(self.names)}; {self.keep} kept"
         )
 
     @property
@@ -102,7 +103,7 @@ class AdaptiveResult(AttackResult):
         won_by: (N,) int64, index into ``strategies`` of where the pixels come from.
         strategies: ``clean frame`` and the strategies that ran.
         blind: Share of the gradients of the score that were zero or not finite, in [0, 1]; if it is high, the attack
-            could not see the monitor and its outcome says little.
+            could not follow the score, and its outcome proves little.
     """
 
     evaded: Tensor
@@ -196,7 +197,7 @@ def _attack_batch(
         if restart > 0 and len(rows) > 0:
             noise = uniform(clean.shape[1:], rows + first_frame, seed, restart)
             moving = project(moving + settings.epsilon * noise, moving, settings.epsilon)
-        # The last round only looks at where the last step led.
+        # The last round only evaluates the pixels that the last step reached.
         for step in range(settings.steps + 1):
             if len(rows) == 0:
                 break

@@ -16,7 +16,6 @@ from framegate.evaluation.attacks.loss import LOSSES, TARGETED, LogitsOf, check_
 from framegate.evaluation.attacks.problem import (
     AttackResult,
     BestSoFar,
-    Progress,
     Ticker,
     ascend,
     batches,
@@ -25,6 +24,7 @@ from framegate.evaluation.attacks.problem import (
     project,
     uniform,
 )
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 MOMENTUM = 0.25

@@ -16,8 +16,10 @@ from torch import Tensor
 from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.fab import fab
 from framegate.evaluation.attacks.loss import CLASSES_NEEDED, TARGETED, LogitsOf, is_wrong
-from framegate.evaluation.attacks.problem import AttackResult, Progress, check_problem, evaluate
+from framegate.evaluation.attacks.problem import AttackResult, check_problem, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 APGD_LOSSES = {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr", "apgd-margin": "margin", "apgd-t": TARGETED}
@@ -61,7 +63,7 @@ class AutoSettings:
     def __str__(self) -> str:
         """One line for a report, with every parameter."""
         return (
-            f"{' + '.join(self.attacks)}: L-inf, epsilon {self.epsilon * 255:.4g}/255, {self.steps} steps, restarts "
+            f"{' + '.join(self.attacks)}: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} steps, restarts "
             f"{self.restarts}, targets {self.targets}, {self.queries} queries; worst case per frame"
         )
 
@@ -124,7 +126,7 @@ def auto_attack(
 
 
 def _for_classes(name: str, classes: int) -> str:
-    """The ratio losses compare with the third and fourth largest logit; without them the margin says the same."""
+    """The attack in use: a ratio loss needs four classes or three; with fewer classes the margin takes its place."""
     return "apgd-margin" if name in APGD_LOSSES and classes < CLASSES_NEEDED[APGD_LOSSES[name]] else name
 
 

@@ -16,13 +16,13 @@ from framegate.evaluation.attacks.loss import TINY, LogitsOf, is_wrong
 from framegate.evaluation.attacks.problem import (
     AttackResult,
     BestSoFar,
-    Progress,
     Ticker,
     batches,
     check_problem,
     evaluate,
     uniform,
 )
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 OVERSHOOT = 1.05
@@ -116,13 +116,13 @@ class _Search:
             if restart > 0:
                 radius = distance[rows].clamp(max=self.epsilon) / 2
                 noise = uniform(clean.shape[1:], rows + first_frame, self.seed, restart)
-                moving = (moving + _spread(radius, moving) * noise).clamp(0, 1)
+                moving = (moving + _per_frame(radius, moving) * noise).clamp(0, 1)
             for step in range(self.steps):
                 if len(rows) == 0:
                     break
                 value, normal = self._nearest_boundary(moving, labels[rows], others[rows])
                 moving = _step(moving, clean[rows], value, normal)
-                moving = self._look(best, distance, rows, moving, clean[rows])
+                moving = self._keep_crossed(best, distance, rows, moving, clean[rows])
                 if not self.smallest:
                     going = distance[rows] > self.epsilon
                     rows, moving = rows[going], moving[going]
@@ -148,7 +148,7 @@ class _Search:
             normal = torch.where(closer[:, None], gradient, normal)
         return value, normal
 
-    def _look(self, best: BestSoFar, distance: Tensor, rows: Tensor, moving: Tensor, clean: Tensor) -> Tensor:
+    def _keep_crossed(self, best: BestSoFar, distance: Tensor, rows: Tensor, moving: Tensor, clean: Tensor) -> Tensor:
         """Note the frames that crossed the boundary, and send those back towards the clean frame."""
         logits = evaluate(self.logits_of, moving, len(moving))
         crossed = is_wrong(logits, best.labels[rows])
@@ -156,10 +156,10 @@ class _Search:
         distance[rows] = torch.where(crossed, torch.minimum(reached, distance[rows]), distance[rows])
         inside = crossed & (reached <= self.epsilon)
         best.offer(rows[inside], moving[inside], logits[inside], -reached[inside])
-        return torch.where(_spread(crossed, moving), clean + TURN_BACK * (moving - clean), moving)
+        return torch.where(_per_frame(crossed, moving), clean + TURN_BACK * (moving - clean), moving)
 
 
-def _spread(values: Tensor, like: Tensor) -> Tensor:
+def _per_frame(values: Tensor, like: Tensor) -> Tensor:
     """(n,) -> (n, 1, ...) with the number of axes of ``like``."""
     return values.view(-1, *[1] * (like.ndim - 1))
 

@@ -1,4 +1,4 @@
-"""The attack's own health: is a robust accuracy the network's merit, or a failure of the attack?
+"""The attack's own health: does a high robust accuracy come from the network, or from an attack that fails?
 
 The checks follow the checklist of Carlini et al. 2019 (arXiv:1902.06705) and the flags that AutoAttack raises (Croce
 and Hein 2020, arXiv:2003.01690). A failed check marks a report as failed; the figures beside it must not be quoted.
@@ -25,8 +25,10 @@ from framegate.evaluation.attacks.health_checks import (
 )
 from framegate.evaluation.attacks.linf import LinfSettings, run_linf, uniform_noise
 from framegate.evaluation.attacks.loss import LogitsOf, check_loss
-from framegate.evaluation.attacks.problem import AttackResult, Progress, Ticker, check_problem, evaluate
+from framegate.evaluation.attacks.problem import AttackResult, Ticker, check_problem, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 UNBOUNDED = 0.5
@@ -135,7 +137,7 @@ class _Sample:
     def compare(self, queries: int, tolerance: float) -> list[HealthCheck]:
         """Run the attack with more and less of everything."""
         settings = self.settings
-        # The first misclassified iterate tells as much about success as the best one, for fewer passes.
+        # The first misclassified iterate shows success as well as the best one does, in fewer passes.
         usual = replace(settings, keep="last" if settings.keep == "last" else "first")
         fewer, more = max(1, settings.steps // 2), 2 * settings.steps
         base = self._right(usual)
@@ -151,9 +153,9 @@ class _Sample:
         }
         half, double = settings.epsilon / 2, min(1.0, 2 * settings.epsilon)
         by_epsilon = {
-            f"{half * 255:.4g}/255": self._right(replace(usual, epsilon=half)),
-            f"{settings.epsilon * 255:.4g}/255": base,
-            f"{double * 255:.4g}/255": self._right(replace(usual, epsilon=double)),
+            epsilon_text(half): self._right(replace(usual, epsilon=half)),
+            epsilon_text(settings.epsilon): base,
+            epsilon_text(double): self._right(replace(usual, epsilon=double)),
         }
         far = self._right(replace(usual, epsilon=UNBOUNDED, steps=more, step_size=None))
         grey = evaluate(self.logits_of, torch.full_like(self.pixels[:1], 0.5)).argmax(1)

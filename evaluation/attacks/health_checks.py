@@ -1,4 +1,4 @@
-"""The single checks of an attack's health; each says in plain words what it found.
+"""The single checks of an attack's health; each states in plain words what it found.
 
 They only judge; `framegate.evaluation.attacks.health` runs the attacks. After Carlini et al. 2019 (arXiv:1902.06705)
 and AutoAttack's own flags (arXiv:2003.01690).
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.loss import LOSSES, LogitsOf, gradient_of, is_wrong
 from framegate.evaluation.attacks.problem import AttackResult, evaluate
+from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 
 COMMON_CLASS = 0.8
 """Share of one class among the predictions above which it counts as constant."""
@@ -47,9 +48,9 @@ class HealthCheck:
 
 
 def check_clean(logits: Tensor, labels: Tensor) -> HealthCheck:
-    """Before any attack: some frame is right, and the network does not say one class for everything.
+    """Before any attack some frame is right, and the network does not give one class for every frame.
 
-    A network that is fed the wrong pixel range usually says one class.
+    A network that is fed the wrong pixel range usually gives one class.
 
     Args:
         logits: (N, C) of the clean frames.
@@ -189,7 +190,7 @@ def check_inside_ball(
     changed, size = int((again != result.misclassified).sum()), len(labels)
     inside = furthest <= result.epsilon + ROUNDING and low >= 0 and high <= 1
     detail = (
-        f"largest change {furthest * 255:.4g}/255 of {result.epsilon * 255:.4g}/255, pixels from {low:.3g} to "
+        f"largest change {levels_text(furthest)} of {epsilon_text(result.epsilon)}, pixels from {low:.3g} to "
         f"{high:.3g}, {changed} of {size} outcomes differ when looked at again"
     )
     return HealthCheck(f"{result.attack}: inside the ball", inside and changed <= _allowed(size, 0.01), detail)

@@ -15,7 +15,6 @@ from framegate.evaluation.attacks.loss import LOSSES, LogitsOf, check_loss, grad
 from framegate.evaluation.attacks.problem import (
     AttackResult,
     BestSoFar,
-    Progress,
     Ticker,
     ascend,
     batches,
@@ -24,6 +23,8 @@ from framegate.evaluation.attacks.problem import (
     project,
     uniform,
 )
+from framegate.evaluation.attacks.radius import epsilon_text, levels_text
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first", "last")
@@ -79,7 +80,7 @@ class LinfSettings:
         """One line for a report, with every parameter."""
         start = "random start" if self.random_start else "clean start"
         return (
-            f"{self.name}: L-inf, epsilon {self.epsilon * 255:.4g}/255, {self.steps} x {self.step * 255:.4g}/255, "
+            f"{self.name}: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} x {levels_text(self.step)}, "
             f"restarts {self.restarts}, {start}, loss {self.loss}, {self.keep} iterate"
         )
 
@@ -130,7 +131,7 @@ def run_linf(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack N frames as the settings say.
+    """Attack N frames with these settings.
 
     Args:
         settings: The attack.

@@ -6,7 +6,7 @@ grey levels) that a classifier, given as a function from pixels to logits, no lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.attacks.loss import LogitsOf, is_wrong
+from framegate.models.training_batches import Progress
 from framegate.runtime.errors import UsageError
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 PROBED_FRAMES = 8
 

@@ -114,6 +114,6 @@ def direction(strategy: str, share: float, up: Tensor, down: Tensor, wrong: Tens
     wrong = wrong.view(-1, *[1] * (up.ndim - 1))
     if strategy == "selective":
         return torch.where(wrong, down, up)
-    # Only what works against the other goal is taken out: taking out common ground too found fewer evasions.
+    # Only the part that works against the other goal is removed: removing the common part, too, found fewer evasions.
     against = (up * down).flatten(1).sum(1).clamp(max=0).view_as(wrong)
     return torch.where(wrong, down - against * up, up - against * down)

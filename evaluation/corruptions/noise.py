@@ -1,6 +1,6 @@
 """Noise: three of the common corruptions of CIFAR-10-C (Hendrycks and Dietterich 2019, arXiv:1903.12261).
 
-Every corruption of these rooms maps (N, h, w, c) float32 in [0, 1], a severity 1..5 and one random generator per image
+Every corruption of this package maps (N, h, w, c) float32 in [0, 1], a severity 1..5 and one random generator per image
 to float32 of the same shape; `framegate.evaluation.corruptions.suite.corrupt` clips and rounds.
 """
 

@@ -142,7 +142,7 @@ def _draw_crystal(canvas: npt.NDArray[np.uint8], rng: np.random.Generator) -> No
 
 @lru_cache(maxsize=len(_FROST_LOOKS))
 def _ice(look: int) -> Pixels:
-    """Crystals, fine grain and blotches on a large square; always the same for one look."""
+    """Crystals, fine grain and blotches on a large square; always the same for one style."""
     rng = np.random.default_rng([1903, look])
     drawing = np.zeros((_FROST_DRAWN, _FROST_DRAWN), np.uint8)
     for _ in range(120):

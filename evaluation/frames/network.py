@@ -139,7 +139,7 @@ class Network(nn.Module):
         try:
             # Only what leads to the logits: a monitor's own output is computed by the runtime.
             graph = without_pooled(onnx.load(str(path))).graph
-        except Exception as error:  # the parser raises whatever strange bytes provoke
+        except Exception as error:  # damaged bytes make the parser raise errors of many kinds
             raise BundleError(f"network {path}: not an ONNX file ({type(error).__name__})") from error
         unknown = sorted({node.op_type for node in graph.node} - set(_OPERATORS) - {"Cast", "Constant"})
         if unknown:

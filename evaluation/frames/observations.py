@@ -1,4 +1,4 @@
-"""What a network says about a set of frames: the one record that every score and every metric reads.
+"""What a network computes for a set of frames: the one record that every score and every metric reads.
 
 Networks are slow and scores are many, so a set is pushed through the network once and kept as this record, on disk too.
 """

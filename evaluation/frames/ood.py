@@ -9,7 +9,7 @@
 Networks trained with outlier exposure (`framegate.models.outliers`) saw made images too: magnified patches of training
 images, linear colour gradients, stripes on gradients, and normal noise of any coarseness. The noise sets are drawn from
 other distributions, but to such a network only ``checker`` is of a new kind: `RESEMBLES_EXPOSURE` names the others, on
-which it does well because it has seen something like them. What it is worth is told by real frames.
+which it does well because it has seen something like them. Only real frames show how good it is.
 """
 
 from __future__ import annotations

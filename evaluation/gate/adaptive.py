@@ -11,25 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framegate.evaluation.attacks.monitors import AcceptanceRule, softmax_entropy
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.gate.monitors import Monitor, softmax_entropy
-from framegate.evaluation.gate.rules import Seen
-from framegate.evaluation.monitor.fit import Head as Differentiable
+from framegate.evaluation.gate.rules import GateInputs
+from framegate.evaluation.monitor.fit import DifferentiableHead
 from framegate.export.calibration.decisions import values_of
 from framegate.export.graph.pooled import FEATURES
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import UsageError
-from framegate.runtime.monitor import SHIFT
-from framegate.runtime.monitor import Monitor as Head
+from framegate.runtime.monitor import SHIFT, Monitor
 
 
-def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibration, clean: Seen) -> Monitor:
-    """What the adaptive attack aims at.
+def gate_rule(
+    name: str, network: Network, monitor: Monitor | None, rule: Calibration, clean: GateInputs
+) -> AcceptanceRule:
+    """The gate as a rule that the adaptive attack can aim at.
 
     Args:
         name: For reports.
         network: Differentiable, with its taps.
-        head: The bundle's monitor.
+        monitor: The bundle's, or None.
         rule: Threshold and limits.
         clean: Clean calibration frames, which give the units.
 
@@ -38,9 +39,9 @@ def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibrati
     """
     bounds: list[tuple[str, float | None, float | None]] = [(rule.score, None, rule.threshold)]
     bounds += [(limit.signal, limit.low, limit.high) for limit in rule.limits if limit.frames == 1]
-    needs_head = any(signal == SHIFT for signal, _, _ in bounds)
-    shift = None if head is None else _Shift(head)
-    if needs_head and shift is None:
+    needs_monitor = any(signal == SHIFT for signal, _, _ in bounds)
+    shift = None if monitor is None else _Shift(monitor)
+    if needs_monitor and shift is None:
         raise UsageError(f"gate {name}: it limits {SHIFT}, but the bundle has no monitor")
     values = values_of(clean.outputs, rule.temperature)
     spread = {signal: float(np.nanstd(values[signal])) or 1.0 for signal, _, _ in bounds}
@@ -57,14 +58,14 @@ def gate_monitor(name: str, network: Network, head: Head | None, rule: Calibrati
                 distances.append((low - value) / spread[signal])
         return logits, torch.stack(distances).amax(0)
 
-    return Monitor(name, observe, 0.0)
+    return AcceptanceRule(name, observe, 0.0)
 
 
 class _Shift:
     """The monitor's signal from a network's activations."""
 
-    def __init__(self, head: Head) -> None:
-        self._taps, self._head = head.taps, Differentiable(head)
+    def __init__(self, monitor: Monitor) -> None:
+        self._taps, self._head = monitor.taps, DifferentiableHead(monitor)
 
     def __call__(self, features: Tensor, activations: dict[str, Tensor]) -> Tensor:
         parts = [features if tap.name == FEATURES else activations[tap.name].flatten(2).mean(2) for tap in self._taps]

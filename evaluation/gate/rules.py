@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.names import RULES, WINDOWS
 from framegate.evaluation.metrics.intervals import share
+from framegate.evaluation.metrics.selective import GATE_COVERAGE, threshold_at
 from framegate.evaluation.monitor.fit import head_score, layer_means, separation
 from framegate.evaluation.scores.combined import Typicality
 from framegate.evaluation.scores.input import CONTROLS
@@ -37,18 +39,15 @@ from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.monitor import ENTROPY, SHIFT, Monitor
 
-COVERAGE = 0.95
 BATCH = 32
-WINDOWS = (1, 4, 8, 16, 32)
 _WINDOW_FALSE_ALARMS = 0.01
 _WINDOW_DRAWS = 4_000
-RULES = ("entropy", "gate", "promised")
 _KEYS = ("openvino/fp32", "onnxruntime/fp32")
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the gate sees of N frames.
+class GateInputs:
+    """What the gate reads of N frames.
 
     Attributes:
         outputs: Logits and signals.
@@ -79,7 +78,7 @@ def fp32_calibration(bundle: Bundle) -> Calibration:
 
 
 @torch.no_grad()
-def observe(network: Network, monitor: Monitor | None, pixels: Tensor, labels: Tensor | None) -> Seen:
+def observe(network: Network, monitor: Monitor | None, pixels: Tensor, labels: Tensor | None) -> GateInputs:
     """Push frames through the network.
 
     Args:
@@ -102,7 +101,7 @@ def observe(network: Network, monitor: Monitor | None, pixels: Tensor, labels: T
             signals[ENTROPY + tap.name] = _channel_entropy(means[tap.name])
     outputs = Outputs(np.concatenate(logits), signals)
     wrong = np.ones(len(pixels), bool) if labels is None else predicted(outputs) != labels.numpy()
-    return Seen(outputs, wrong, {name: np.concatenate(parts) for name, parts in controls.items()})
+    return GateInputs(outputs, wrong, {name: np.concatenate(parts) for name, parts in controls.items()})
 
 
 def _channel_entropy(means: npt.NDArray[np.float32]) -> Floats:
@@ -113,27 +112,21 @@ def _channel_entropy(means: npt.NDArray[np.float32]) -> Floats:
         return np.asarray(np.log(total) - (mass * logs).sum(axis=1) / total)
 
 
-def rules(calibration: Calibration, clean: Seen) -> dict[str, Calibration]:
+def rules(calibration: Calibration, clean: GateInputs) -> dict[str, Calibration]:
     """The three rules of this module, set on clean calibration frames."""
     values = values_of(clean.outputs, calibration.temperature)
     inside = within(values, calibration.limits)
     scores = np.where(inside, values[calibration.score], np.inf)
     return {
-        "entropy": replace(calibration, score="entropy", threshold=_at_coverage(values["entropy"]), limits=()),
-        "gate": replace(calibration, threshold=_at_coverage(scores)),
+        "entropy": replace(
+            calibration, score="entropy", threshold=threshold_at(values["entropy"], GATE_COVERAGE), limits=()
+        ),
+        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE)),
         "promised": calibration,
     }
 
 
-def _at_coverage(scores: Floats) -> float:
-    """The threshold that accepts 95 % of all frames, or all that can be accepted if they are fewer."""
-    ordered = np.sort(np.where(np.isfinite(scores), scores, np.inf))
-    threshold = ordered[int(np.ceil(COVERAGE * len(ordered))) - 1]
-    finite = ordered[np.isfinite(ordered)]
-    return float(threshold if np.isfinite(threshold) else finite[-1])
-
-
-def judge(seen: Seen, chosen: Mapping[str, Calibration]) -> dict[str, Any]:
+def judge(seen: GateInputs, chosen: Mapping[str, Calibration]) -> dict[str, Any]:
     """Coverage, false accepts and what stopped the frames, by rule."""
     record: dict[str, Any] = {"n": len(seen), "wrong": int(seen.wrong.sum())}
     for name, rule in chosen.items():
@@ -155,7 +148,7 @@ def judge(seen: Seen, chosen: Mapping[str, Calibration]) -> dict[str, Any]:
     return record
 
 
-def detection(clean: Seen, attacked: Seen, calibration: Seen, temperature: float) -> dict[str, float]:
+def detection(clean: GateInputs, attacked: GateInputs, calibration: GateInputs, temperature: float) -> dict[str, float]:
     """AUROC of every signal and every control, attacked against clean frames; two-sided where that is its form."""
     found = {}
     names = list(values_of(clean.outputs, temperature))
@@ -172,7 +165,7 @@ def detection(clean: Seen, attacked: Seen, calibration: Seen, temperature: float
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def windows(clean: Seen, attacked: Seen, calibration: Seen, seed: int = 0) -> dict[str, Any]:
+def windows(clean: GateInputs, attacked: GateInputs, calibration: GateInputs, seed: int = 0) -> dict[str, Any]:
     """Share of windows of n attacked frames that the mean of a signal stops, one clean window in a hundred stopped.
 
     Frames are drawn independently: a stream whose frames resemble each other gains less.

@@ -18,10 +18,10 @@ from framegate.evaluation.attacks.problem import AttackResult
 from framegate.evaluation.attacks.square import square
 from framegate.evaluation.corruptions.suite import CORRUPTIONS, SEVERITIES, VOLUME_CORRUPTIONS, corrupt
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.gate.adaptive import gate_monitor
+from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.rules import (
     BATCH,
-    Seen,
+    GateInputs,
     detection,
     fp32_calibration,
     judge,
@@ -39,7 +39,6 @@ from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import Bundle
 
 EPSILON = 8 / 255
-MAIN = ("FGSM 8/255", "PGD-20 8/255")
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,11 @@ class GateRun:
         images, labels = self._test(count)
         return to_pixels(images, self.frames.depth), torch.from_numpy(labels)
 
-    def _seen(self, images: Any, labels: Any | None) -> Seen:
+    def _seen(self, images: Any, labels: Any | None) -> GateInputs:
         known = None if labels is None else torch.from_numpy(labels)
         return observe(self.network, self.bundle.monitor, to_pixels(images, self.frames.depth), known)
 
-    def attacks(self) -> Mapping[str, Seen]:
+    def attacks(self) -> Mapping[str, GateInputs]:
         """Every attack by name.
 
         The first two families are those that a monitor is fitted on, here on other frames and with more steps.
@@ -172,7 +171,7 @@ class GateRun:
         settings = AdaptiveSettings(EPSILON, self.sizes.adaptive_steps)
         record: dict[str, Any] = {"attack": str(settings), "n": len(pixels)}
         for name, rule in self.rules.items():
-            aim = gate_monitor(name, self.network, self.bundle.monitor, rule, self.calibration)
+            aim = gate_rule(name, self.network, self.bundle.monitor, rule, self.calibration)
             result = adaptive_pgd(
                 aim.observe, pixels, labels, aim.threshold, settings, batch=BATCH, seed=self.seed,
                 progress=self.progress,

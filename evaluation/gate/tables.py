@@ -1,56 +1,47 @@
-"""Tables over the gate records of several bundles (`framegate gate`), for RESULTS.md and the README."""
+"""Tables over the gate records of several bundles (`framegate gate`): what passes, and whether the promise holds."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from framegate.evaluation.gate import tables_signals as signals
-from framegate.evaluation.gate.tables_signals import SHOWN, auroc_cell, share_cell
+from framegate.evaluation.gate.names import MAIN_ATTACKS, RULES
 from framegate.evaluation.report.table import Row, Table
-from framegate.evaluation.report.values import NOT_MEASURED, Cell, estimate, follow, number, percent, text
-from framegate.runtime.errors import DataError
+from framegate.evaluation.report.values import (
+    NOT_MEASURED,
+    Cell,
+    count,
+    decimal,
+    estimate,
+    follow,
+    mapping,
+    number,
+    percent,
+    share,
+    text,
+)
 from framegate.runtime.monitor import SHIFT
 
-FORMAT = "framegate-gate-1"
 Record = Mapping[str, Any]
-
-
-def load_gate_records(folder: Path) -> list[dict[str, Any]]:
-    """All gate records of a folder, by file name; none if there is no such folder.
-
-    Raises:
-        DataError: One is damaged or of another kind.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); run `framegate gate` again") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise DataError(f"{path}: no record of `framegate gate`, or of another version; run it again")
-        found.append(record)
-    return found
 
 
 def gate(found: Sequence[Record]) -> Table:
     """What each rule lets through, the attack that aims at it beside it."""
-    rows = []
-    for record in found:
-        for rule, words in (
-            ("entropy", "entropy alone"),
-            ("gate", "the whole gate"),
-            ("promised", "the gate as calibrated"),
-        ):
-            cells: list[str | Cell] = [text(record, "bundle"), words]
-            cells.append(percent(estimate(record, "clean", rule, "coverage")))
-            cells.append(percent(estimate(record, "clean", rule, "selective_risk")))
-            cells += [_rate(record, attack, rule) for attack in SHOWN[:2]]
-            cells.append(percent(estimate(record, "adaptive", rule, "false_accepts")))
-            rows.append(Row(tuple(cells), "best" if rule == "gate" else ""))
+    rows = [
+        Row(
+            (
+                text(record, "bundle"),
+                words,
+                percent(estimate(record, "clean", rule, "coverage")),
+                percent(estimate(record, "clean", rule, "selective_risk")),
+                *(_false_accepts(record, attack, rule) for attack in MAIN_ATTACKS),
+                percent(estimate(record, "adaptive", rule, "false_accepts")),
+            ),
+            "best" if rule == "gate" else "",
+        )
+        for record in found
+        for rule, words in RULES.items()
+    ]
     return Table(
         "What the gate lets through, frame by frame",
         (
@@ -58,8 +49,7 @@ def gate(found: Sequence[Record]) -> Table:
             "rule",
             "clean frames accepted",
             "errors among them",
-            "FGSM 8/255: wrong and accepted",
-            "PGD-20 8/255: wrong and accepted",
+            *(f"{attack}: wrong and accepted" for attack in MAIN_ATTACKS),
             "attack that aims at the rule",
         ),
         rows,
@@ -74,7 +64,7 @@ def gate_attacks(found: Sequence[Record]) -> Table:
     """Attacks that the monitor was fitted on, and those that it was not."""
     rows = []
     for record in found:
-        for attack in follow(record, "attacks") or {}:
+        for attack in mapping(record, "attacks"):
             fitted = attack.startswith(("FGSM", "PGD-20 ")) and "margin" not in attack
             rows.append(
                 Row(
@@ -82,15 +72,15 @@ def gate_attacks(found: Sequence[Record]) -> Table:
                         text(record, "bundle"),
                         attack,
                         "family" if fitted else "no",
-                        Cell(_count(record, "attacks", attack, "wrong")),
-                        _rate(record, attack, "entropy"),
-                        _rate(record, attack, "gate"),
+                        Cell(count(number(record, "attacks", attack, "wrong"))),
+                        _false_accepts(record, attack, "entropy"),
+                        _false_accepts(record, attack, "gate"),
                     )
                 )
             )
     return Table(
         "Wrong and accepted under attack, at 95 % clean coverage",
-        ("bundle", "attack", "fitted on it", "wrong frames", "entropy alone", "the whole gate"),
+        ("bundle", "attack", "fitted on it", "wrong frames", RULES["entropy"], RULES["gate"]),
         rows,
         "Fitted on its family: FGSM at 2, 4, 8/255 and PGD-10 at 4, 8/255, on training images.",
         folded=True,
@@ -101,32 +91,29 @@ def gate_foreign(found: Sequence[Record]) -> Table:
     """Frames of other things, and damaged ones."""
     rows = []
     for record in found:
-        for name, each in (follow(record, "foreign") or {}).items():
-            figures = follow(each, "auroc") or {}
+        for name, each in mapping(record, "foreign").items():
+            entropy = estimate(each, "auroc", "entropy") or estimate(each, "auroc", "two_sided(entropy)")
             rows.append(
                 Row(
                     (
                         text(record, "bundle"),
                         name,
-                        Cell(_count(each, "n")),
-                        percent(estimate(each, "entropy", "coverage")),
-                        percent(estimate(each, "gate", "coverage")),
-                        percent(estimate(each, "promised", "coverage")),
-                        auroc_cell(figures.get("entropy") or figures.get("two_sided(entropy)")),
-                        auroc_cell(figures.get(SHIFT)),
+                        Cell(count(number(each, "n"))),
+                        *(percent(estimate(each, rule, "coverage")) for rule in RULES),
+                        decimal(entropy),
+                        decimal(estimate(each, "auroc", SHIFT)),
                     )
                 )
             )
-        everything = follow(record, "corruptions", "all")
-        if everything:
-            shares = [_of(everything, rule) for rule in ("entropy", "gate", "promised")]
+        corrupted = mapping(record, "corruptions", "all")
+        if corrupted:
             rows.append(
                 Row(
                     (
                         text(record, "bundle"),
                         "all corruptions, wrong and accepted",
-                        Cell(_count(everything, "n")),
-                        *shares,
+                        Cell(count(number(corrupted, "n"))),
+                        *(_share_of_all(corrupted, rule) for rule in RULES),
                         Cell(NOT_MEASURED),
                         Cell(NOT_MEASURED),
                     )
@@ -138,8 +125,8 @@ def gate_foreign(found: Sequence[Record]) -> Table:
             "bundle",
             "frames",
             "n",
-            "entropy alone",
-            "the whole gate",
+            RULES["entropy"],
+            RULES["gate"],
             "as calibrated",
             "AUROC entropy, two-sided",
             "AUROC monitor",
@@ -154,22 +141,22 @@ def promise(found: Sequence[Record]) -> Table:
     """A thousand calibrations of each bundle."""
     rows = []
     for record in found:
-        for method, each in (follow(record, "promise") or {}).items():
-            broken = estimate(each, "broken")
+        for method, each in mapping(record, "promise").items():
+            frames = number(each, "frames")
             rows.append(
                 Row(
                     (
                         text(record, "bundle"),
                         text(each, "key"),
                         method,
-                        f"{_count(each, 'frames')} {text(each, 'units')}" if follow(each, "frames") else NOT_MEASURED,
-                        share_cell(follow(each, "target_risk"), 0),
-                        Cell(_count(each, "trials")),
-                        percent(broken),
-                        share_cell(follow(each, "allowed"), 0),
-                        Cell(_count(each, "refused")),
-                        share_cell(follow(each, "mean_coverage")),
-                        share_cell(follow(each, "mean_risk"), 2),
+                        NOT_MEASURED if frames is None else f"{count(frames)} {text(each, 'units')}",
+                        share(number(each, "target_risk"), 0),
+                        Cell(count(number(each, "trials"))),
+                        percent(estimate(each, "broken")),
+                        share(number(each, "allowed"), 0),
+                        Cell(count(number(each, "refused"))),
+                        share(number(each, "mean_coverage")),
+                        share(number(each, "mean_risk"), 2),
                     ),
                     "pass" if follow(each, "kept") is True else "fail",
                 )
@@ -194,27 +181,10 @@ def promise(found: Sequence[Record]) -> Table:
     )
 
 
-TABLES = {
-    "gate": gate,
-    "gate-attacks": gate_attacks,
-    "gate-signals": signals.gate_signals,
-    "gate-windows": signals.gate_windows,
-    "gate-foreign": gate_foreign,
-    "gate-transfer": signals.gate_transfer,
-    "promise": promise,
-}
-"""Name of a block -> its table."""
-
-
-def _rate(record: Record, attack: str, rule: str) -> Cell:
+def _false_accepts(record: Record, attack: str, rule: str) -> Cell:
     return percent(estimate(record, "attacks", attack, rule, "false_accept_rate"))
 
 
-def _of(each: Record, rule: str) -> Cell:
+def _share_of_all(each: Record, rule: str) -> Cell:
     accepted, total = number(each, rule, "false_accepts"), number(each, "n")
-    return Cell(NOT_MEASURED) if accepted is None or not total else Cell(f"{accepted / total * 100:.1f} %")
-
-
-def _count(record: Record, *keys: str) -> str:
-    value = number(record, *keys)
-    return NOT_MEASURED if value is None else f"{value:,.0f}"
+    return share(None if accepted is None or not total else accepted / total)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from framegate.evaluation.gate.rules import WINDOWS
+from framegate.evaluation.gate.names import MAIN_ATTACKS, WINDOWS
 from framegate.evaluation.report.table import Row, Table
-from framegate.evaluation.report.values import NOT_MEASURED, Cell, follow, text
-from framegate.evaluation.scores.input import CONTROLS
+from framegate.evaluation.report.values import NOT_MEASURED, decimal, estimate, mapping, number, share, text
+from framegate.evaluation.scores.names import CONTROLS
 from framegate.runtime.monitor import ENTROPY, SHIFT
 
 Record = Mapping[str, Any]
-SHOWN = ("FGSM 8/255", "PGD-20 8/255", "PGD-20 on the margin 8/255", "APGD-DLR 8/255", "uniform noise 8/255")
+_ATTACKS = (*MAIN_ATTACKS, "PGD-20 on the margin 8/255", "APGD-DLR 8/255", "uniform noise 8/255")
 _WINDOW_ATTACKS = ("FGSM 2/255", "PGD-20 2/255")
 
 
@@ -20,21 +20,19 @@ def gate_signals(found: Sequence[Record]) -> Table:
     """Does the monitor beat what needs no network, and what do activation entropies do?"""
     rows = []
     for record in found:
-        for attack in SHOWN:
-            figures = follow(record, "detection", attack) or {}
-            controls = {name: value for name, value in figures.items() if any(each in name for each in CONTROLS)}
-            entropies = {name: value for name, value in figures.items() if ENTROPY in name}
-            best = max(controls, key=lambda name: controls[name], default=None)
+        for attack in _ATTACKS:
+            figures = mapping(record, "detection", attack)
+            control = _best(figures, CONTROLS)
             rows.append(
                 Row(
                     (
                         text(record, "bundle"),
                         attack,
-                        auroc_cell(figures.get(SHIFT)),
-                        auroc_cell(figures.get("two_sided(energy)")),
-                        auroc_cell(max(entropies.values(), default=None)),
-                        auroc_cell(controls[best] if best else None),
-                        best or NOT_MEASURED,
+                        decimal(estimate(figures, SHIFT)),
+                        decimal(estimate(figures, "two_sided(energy)")),
+                        decimal(estimate(figures, _best(figures, (ENTROPY,)))),
+                        decimal(estimate(figures, control)),
+                        control or NOT_MEASURED,
                     )
                 )
             )
@@ -56,13 +54,20 @@ def gate_signals(found: Sequence[Record]) -> Table:
     )
 
 
+def _best(figures: Mapping[str, Any], kinds: Sequence[str]) -> str:
+    """The signal of these kinds, in any form of theirs, with the highest AUROC; empty if none was measured."""
+    found = {name: value for name in figures if (value := number(figures, name)) is not None}
+    of_kind = [name for name in found if any(kind in name for kind in kinds)]
+    return max(of_kind, key=lambda name: found[name], default="")
+
+
 def gate_windows(found: Sequence[Record]) -> Table:
     """What a window over the stream adds for weak attacks."""
     rows = []
     for record in found:
         for attack in _WINDOW_ATTACKS:
-            for signal, figures in (follow(record, "windows", attack) or {}).items():
-                cells = [share_cell(follow(figures, str(n), "detected")) for n in WINDOWS]
+            for signal, figures in mapping(record, "windows", attack).items():
+                cells = [share(number(figures, str(n), "detected")) for n in WINDOWS]
                 rows.append(Row((text(record, "bundle"), attack, signal, *cells)))
     return Table(
         "Weak attacks over a window of the stream: windows stopped, one clean window in a hundred stopped",
@@ -75,27 +80,16 @@ def gate_windows(found: Sequence[Record]) -> Table:
 
 
 def gate_transfer(found: Sequence[Record]) -> Table:
-    """Heads fitted without a family of attacks."""
-    rows = []
-    for record in found:
-        for name, each in (follow(record, "transfer") or {}).items():
-            rows.append(
-                Row((text(record, "bundle"), name, *(auroc_cell(follow(each, attack)) for attack in SHOWN[:2])))
-            )
+    """Monitors fitted without a family of attacks."""
+    rows = [
+        Row((text(record, "bundle"), name, *(decimal(estimate(each, attack)) for attack in MAIN_ATTACKS)))
+        for record in found
+        for name, each in mapping(record, "transfer").items()
+    ]
     return Table(
         "AUROC of monitors fitted without one family of attacks",
-        ("bundle", "monitor", *SHOWN[:2]),
+        ("bundle", "monitor", *MAIN_ATTACKS),
         rows,
         "On 1,000 training images; the shipped monitors are fitted on 3,000 and on both families.",
         folded=True,
     )
-
-
-def auroc_cell(value: object) -> Cell:
-    """An AUROC, or a dash where it was not measured."""
-    return Cell(f"{value:.3f}" if isinstance(value, float) else NOT_MEASURED)
-
-
-def share_cell(value: object, digits: int = 1) -> Cell:
-    """A share in percent, or a dash where it was not measured."""
-    return Cell(f"{value * 100:.{digits}f} %" if isinstance(value, float | int) else NOT_MEASURED)

@@ -80,7 +80,7 @@ def resamples_of(n: int, resamples: int = RESAMPLES, *stream: int) -> Iterator[C
     Args:
         n: At least 1.
         resamples: At least 1.
-        stream: Seed, and numbers that tell independent draws apart; each at least 0.
+        stream: Seed, and numbers that distinguish independent draws; each at least 0.
     """
     if n < 1 or resamples < 1 or min(stream, default=0) < 0:
         raise UsageError(f"bootstrap: {n} frames, {resamples} resamples, seed {stream}; expected 1, 1 and 0 or more")

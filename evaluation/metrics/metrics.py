@@ -58,7 +58,7 @@ class Selective:
 
 @dataclass(frozen=True)
 class Detection:
-    """How well a score tells positives from the others.
+    """How well a score separates positives from the others.
 
     Attributes:
         auroc: Probability that a positive scores higher, ties counting one half.
@@ -154,7 +154,7 @@ def failure_detection(scores: Floats, wrong: Flags, resamples: int = RESAMPLES, 
 def detection(
     others: Floats, positives: Floats, *, paired: bool = False, resamples: int = RESAMPLES, seed: int = 0
 ) -> Detection:
-    """How well a score tells two sets apart, such as clean frames and attacked or foreign ones.
+    """How well a score separates two sets, such as clean frames and attacked or foreign ones.
 
     Args:
         others: (N,) scores of the frames that should be accepted.

@@ -1,4 +1,4 @@
-"""How well a score tells two kinds of frames apart: AUROC and false positive rate at a true positive rate, exact.
+"""How well a score separates two kinds of frames: AUROC and false positive rate at a true positive rate, exact.
 
 Positives are what should be found (an error, an attacked frame, a frame out of distribution) and are meant to have the
 higher score. A score that is not finite is never accepted, so it ranks above all others, tied among themselves.

@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from framegate.evaluation.metrics.intervals import Counts
 from framegate.evaluation.metrics.ranking import Flags, Floats, Ranking
 
+GATE_COVERAGE = 0.95
+"""Share of the clean calibration frames that a rule accepts wherever rules and scores are compared."""
+
 
 def accepts(scores: Floats, threshold: float) -> Flags:
     """(N,) isfinite(score) and score <= threshold."""
@@ -33,8 +36,8 @@ def accepts(scores: Floats, threshold: float) -> Flags:
 def threshold_at(calibration_scores: Floats, coverage: float) -> float:
     """The lowest threshold that accepts at least ``coverage`` of the calibration frames.
 
-    Where too few scores are finite it is the highest finite one, and -infinity, which accepts nothing, without any: the
-    coverage measured with it tells.
+    Where too few scores are finite it is the highest finite one; without any it is -infinity, which accepts nothing.
+    The coverage measured with it shows that.
 
     Args:
         calibration_scores: (n,).

@@ -1,11 +1,11 @@
-"""Fits the head of a monitor: tells clean frames from attacked ones by the spatial means of a few layers.
+"""Fits the head of a monitor: it separates clean from attacked frames by the spatial means of a few layers.
 
 The head is small on purpose, so that it costs microseconds: standardised means, one hidden layer, one number. It is
-fitted on training images, which are never used for anything that is promised or reported. Clean are these images as
-they are and as cameras and codecs change them (`monitor_views`), or the head would stop every compressed frame. Layers
-have to earn their place: starting with the input of the last linear layer, which costs nothing, the layer that helps
-most is added as long as it helps. What the head sees of attacks that it was not fitted on, and of an attack that aims
-at it, is for `framegate.evaluation.gate.rules` to say.
+fitted on training images, which are never used for anything that is promised or reported. These images count as clean
+as they are, and as cameras and codecs change them (`framegate.evaluation.monitor.views`); otherwise the head would stop
+every compressed frame. The choice of layers starts with the input of the last linear layer, which costs nothing; the
+layer that helps most is added as long as it helps. `framegate.evaluation.gate.rules` measures what the head sees of
+attacks that it was not fitted on, and of an attack that aims at it.
 """
 
 from __future__ import annotations
@@ -177,10 +177,10 @@ def fit_monitor(sets: Mapping[str, Means], recipe: Recipe, data: str, progress: 
 def head_score(monitor: Monitor, means: Means) -> npt.NDArray[np.float64]:
     """(N,) ``shift`` of many frames, the formula of `framegate.runtime.monitor.Monitor` on arrays."""
     pooled = np.concatenate([means[tap.name] for tap in monitor.taps], axis=1)
-    return np.asarray(Head(monitor)(torch.from_numpy(pooled)).double())
+    return np.asarray(DifferentiableHead(monitor)(torch.from_numpy(pooled)).double())
 
 
-class Head:
+class DifferentiableHead:
     """The head of a monitor as a differentiable function of (N, F) pooled values, for attacks that aim at it.
 
     Args:
@@ -204,7 +204,7 @@ class Head:
 def _training(
     sets: Mapping[str, Means], layers: Sequence[str], share: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows, 0 for clean and 1 for attacked, and weights that give both sides, and every attack, the same say."""
+    """Rows, 0 for clean and 1 for attacked, and weights: both kinds have the same sum, and so has every attack."""
     rows, targets, weights = [], [], []
     attacks = len(sets) - 1
     for name, means in sets.items():
@@ -221,7 +221,7 @@ def _fit(
     rows: npt.NDArray[np.float32], targets: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], seed: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], nn.Sequential]:
     clean = rows[targets == 0]
-    # A channel that is dead on clean frames must not make a frame infinitely strange.
+    # A channel that is always zero on clean frames must not give a frame an infinite value.
     centre, spread = clean.mean(0), np.maximum(clean.std(0), 1e-3 * (clean.std() + 1e-6))
     inputs = torch.from_numpy(np.clip((rows - centre) / spread, -LIMIT, LIMIT).astype(np.float32))
     wanted, importance = torch.from_numpy(targets), torch.from_numpy(weights)

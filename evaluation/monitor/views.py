@@ -1,4 +1,4 @@
-"""Harmless changes of an image, which a monitor must not take for an attack: what cameras and codecs do all day."""
+"""Harmless changes of an image, which a monitor must not take for an attack: those that cameras and codecs make."""
 
 from __future__ import annotations
 

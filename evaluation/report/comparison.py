@@ -29,14 +29,14 @@ from framegate.evaluation.report.values import (
     text,
 )
 
-_EPSILON = 0.03  # the research's; 8/255 is the nearest that everybody reports
+_EPSILON = 0.03  # the research's; 8/255 is the nearest radius that is commonly reported
 _SLACK = 0.002
 _PER_MILLE = ("failure/aurc", "failure/augrc")
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One quantity, three times.
+    """One quantity: as published, re-measured, and of this bundle.
 
     Attributes:
         quantity: For people.

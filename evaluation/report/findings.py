@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from framegate.evaluation.attacks.radius import epsilon_text
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
 from framegate.evaluation.report.values import (
     Estimate,
-    epsilon_text,
     estimate,
     follow,
     number,
@@ -17,7 +18,6 @@ from framegate.evaluation.report.values import (
 
 ENTROPY = "entropy"
 CONTROL_FAMILY = "input"  # computed from the pixels alone: a score that uses the network must beat these
-TARGET = 0.95
 TWO_SIDED = "↕: two-sided, rejects what is too high and what is too low."
 PURPOSES = (
     ("overall", "overall"),
@@ -70,13 +70,13 @@ def notable(results: object, limit: int = 6) -> list[str]:
 
 
 def shown(results: object, most: int = 16) -> list[Mapping[str, Any]]:
-    """The scores worth a row on the page: the best ``most``, and all that the report speaks of; best first."""
+    """The scores worth a row on the page: the best ``most``, and all that the report mentions; best first."""
     ranked = by_failure(results)
-    spoken_of = {ENTROPY, *(text(results, "best", purpose) for purpose, _ in PURPOSES), *adaptive_by_score(results)}
+    mentioned = {ENTROPY, *(text(results, "best", purpose) for purpose, _ in PURPOSES), *adaptive_by_score(results)}
     plain_controls = {
         text(score, "name") for score in ranked if is_control(score) and score.get("two_sided") is not True
     }
-    wanted = spoken_of | plain_controls
+    wanted = mentioned | plain_controls
     return [score for place, score in enumerate(ranked) if place < most or text(score, "name") in wanted]
 
 
@@ -109,7 +109,7 @@ def adaptive_by_score(results: object) -> dict[str, Mapping[str, Any]]:
 
 
 def attack_name(attack: Mapping[str, Any]) -> str:
-    """What people call an attack: ``PGD-20 8/255``, ``PGD-100x5 8/255`` with five restarts."""
+    """The name of an attack for people: ``PGD-20 8/255``, ``PGD-100x5 8/255`` with five restarts."""
     name, steps = text(attack, "name") or text(attack, "key") or "attack", number(attack, "steps")
     if steps is not None and steps > 1 and f"{steps:g}" not in name:
         name += f"-{steps:g}"
@@ -156,7 +156,7 @@ def accepted_of_wrong(attack: Mapping[str, Any]) -> Estimate | None:
     return Estimate(wrong[0] / wrong[1], n=wrong[1])
 
 
-def target_row(score: object, target: float = TARGET) -> Mapping[str, Any]:
+def target_row(score: object, target: float = GATE_COVERAGE) -> Mapping[str, Any]:
     """What a score's calibrated threshold for one target coverage does on the test frames; empty if not measured."""
     for row in records(score, "selective"):
         found = number(row, "target_coverage")

@@ -52,7 +52,7 @@ def pictures(results: Mapping[str, Any]) -> dict[str, list[Picture]]:
         drawn: dict[str, Sequence[Picture | None]] = {
             "clean": [clean_confusion(results), entropy_histograms(results)],
             "scores": [
-                report_plots_scores.league(results),
+                report_plots_scores.ranking(results),
                 report_plots_scores.risk_coverage(results),
                 report_plots_scores.detection_map(results),
             ],

@@ -101,7 +101,7 @@ def adaptive(results: object) -> Picture | None:
         "When the attacker knows of the score",
         "Share of the frames under attack that are wrong and accepted at the score's threshold for 95 % clean "
         f"coverage, with 95 % intervals; {seen or 'unrecorded number of'} frames. A score that stops plain "
-        "PGD but not the adaptive attack only stops attackers who do not look. "
+        "PGD but not the adaptive attack only stops attackers who do not know of it. "
         f"{TWO_SIDED}",
         f"Wrong and accepted under the adaptive attack: {alt}.",
         figure,

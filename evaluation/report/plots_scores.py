@@ -1,4 +1,4 @@
-"""Figures of the scores: who finds the errors, what a threshold buys, and which score sees what."""
+"""Figures of the scores: which one finds the errors, what a threshold gains, and which detects what."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FAMILIES = {
 }
 
 
-def league(results: object) -> Picture | None:
+def ranking(results: object) -> Picture | None:
     """Every score's AUROC for finding the classifier's own errors, best on top."""
     chosen = [(score, estimate(score, "failure", "auroc")) for score in shown(results)]
     rows = [(score, found) for score, found in chosen if found is not None]
@@ -80,7 +80,7 @@ def league(results: object) -> Picture | None:
     rest = len(records(results, "scores")) - len(rows)
     left_out = f" {rest} more are in the table only." if rest > 0 else ""
     return Picture(
-        "league",
+        "ranking",
         "Which score finds the network's errors",
         "Area under the ROC curve for telling wrong from right clean frames, with 95 % intervals; "
         f"{_frames(best[1].n)}. 0.5 is a coin toss. Hollow crosses are controls: they look at the pixels only, and a "

@@ -1,4 +1,4 @@
-"""Tables over the records of several bundles, for RESULTS.md and the README."""
+"""Tables over the records of several bundles, for README and docs (`framegate.benchmarks.tables` writes them there)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from framegate.evaluation.report.findings import (
     score_named,
     target_row,
 )
-from framegate.evaluation.report.score_choice import foreign_auroc, unwarned
+from framegate.evaluation.report.score_choice import foreign_auroc, share_let_through
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
     Cell,
@@ -28,6 +28,7 @@ from framegate.evaluation.report.values import (
     number,
     percent,
     records,
+    share,
     text,
 )
 from framegate.runtime.errors import DataError
@@ -40,11 +41,6 @@ _ENGINE = "openvino/int8"
 
 def _name(record: Record) -> str:
     return text(record, "bundle", "name")
-
-
-def _brief(found: Estimate | None, digits: int = 1) -> Cell:
-    """A share in percent without its interval, for tables that hold many."""
-    return Cell("–" if found is None else f"{found.value * 100:.{digits}f} %")
 
 
 def models(found: Sequence[Record]) -> Table:
@@ -91,8 +87,8 @@ def engines(record: Record) -> Table:
                 (
                     text(each, "key"),
                     percent(estimate(each, "accuracy")),
-                    _plain_share(number(each, "same_label")),
-                    _plain_share(number(each, "same_verdict")),
+                    share(number(each, "same_label")),
+                    share(number(each, "same_verdict")),
                     percent(estimate(each, "coverage")),
                     percent(estimate(each, "selective_risk")),
                 )
@@ -105,10 +101,6 @@ def engines(record: Record) -> Table:
         f"Same label and verdict: as the trained network in PyTorch, on {count(compared)} test images, each with its "
         "own calibration.",
     )
-
-
-def _plain_share(value: float | None) -> Cell:
-    return Cell("–" if value is None else f"{value * 100:.1f} %")
 
 
 def research(record: Record) -> Table:
@@ -161,10 +153,9 @@ def best(found: Sequence[Record]) -> Table:
 
 def _figure(record: Record, purpose: str, score: Mapping[str, Any]) -> Cell:
     if purpose == "overall":
-        share = unwarned(score) if score else None
-        return _brief(None if share is None else Estimate(share))
+        return share(share_let_through(score) if score else None)
     if purpose == "corruption":
-        return _brief(estimate(score, "corruptions", "far"))
+        return share(number(score, "corruptions", "far", "value"))
     if purpose == "attack":
         return decimal(estimate(score, "attacks", text(record, "main_attack"), "auroc"))
     if purpose == "ood":

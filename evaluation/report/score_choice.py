@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
+from framegate.evaluation.report.findings import target_row
+from framegate.evaluation.report.values import number
+
 Row = Mapping[str, Any]
 LOST_COVERAGE = 0.02
-GATE_COVERAGE = 0.95
-"""Clean coverage of the threshold at which false accepts under attack, corruption and foreign frames are counted."""
-
-
+"""By how much a threshold may miss its coverage on the test frames."""
 NOISE = "noise-"
 """Beginning of the names of sets of synthetic noise."""
-
-
-def _value(estimate: Any) -> float | None:
-    value = estimate.get("value") if isinstance(estimate, Mapping) else None
-    return None if value is None else float(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -26,14 +22,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _failure(row: Row) -> float | None:
-    return _value(row["failure"]["augrc"])
+    return number(row, "failure", "augrc", "value")
 
 
 def _over_foreign(row: Row, figure: str) -> float | None:
     """Mean of a figure over the foreign sets; all kinds of noise together count as one set."""
     groups: dict[str, list[float | None]] = {}
     for name, each in row["ood"].items():
-        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(_value(each.get(figure)))
+        groups.setdefault(NOISE if name.startswith(NOISE) else name, []).append(number(each, figure, "value"))
     return _mean([_mean(values) for values in groups.values()])
 
 
@@ -48,12 +44,12 @@ def _foreign(row: Row) -> float | None:
 
 
 def _corrupted(row: Row) -> float | None:
-    return _value(row.get("corruptions", {}).get("far"))
+    return number(row, "corruptions", "far", "value")
 
 
 def _attacked(attack: str) -> Callable[[Row], float | None]:
     def rank(row: Row) -> float | None:
-        value = _value(row["attacks"].get(attack, {}).get("auroc"))
+        value = number(row, "attacks", attack, "auroc", "value")
         return None if value is None else -value
 
     return rank
@@ -61,21 +57,20 @@ def _attacked(attack: str) -> Callable[[Row], float | None]:
 
 def _at_gate(row: Row, figure: str) -> float | None:
     """A figure of the clean test frames at the threshold for 95 % coverage."""
-    found = [each for each in row.get("selective", ()) if abs(each["target_coverage"] - GATE_COVERAGE) < 1e-9]
-    return _value(found[0].get(figure)) if found else None
+    return number(target_row(row), figure, "value")
 
 
 def keeps_coverage(row: Row) -> bool:
     """Whether the threshold keeps its coverage on the test frames, to within two points; True if not measured.
 
     A score that remembers its calibration frames finds neighbours of the same track there, and rejects far more
-    later on. It then lets little through merely because it lets little through.
+    later on. It then accepts few wrong frames only because it accepts few frames.
     """
     coverage = _at_gate(row, "coverage")
     return coverage is None or coverage >= GATE_COVERAGE - LOST_COVERAGE
 
 
-def unwarned(row: Row) -> float | None:
+def share_let_through(row: Row) -> float | None:
     """What a gate on this score lets through without a warning: the mean of three shares at one threshold.
 
     Wrong and accepted clean frames, wrong and accepted corrupted frames, accepted foreign frames (mean over the sets,
@@ -93,7 +88,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
 
     ``failure``: lowest AUGRC on clean frames. ``corruption``: fewest false accepts on corrupted frames at the threshold
     for 95 % clean coverage. ``ood``: highest mean AUROC over the foreign sets. ``attack``: highest AUROC against
-    ``attack``, which does not adapt to it. ``overall``: least `unwarned`. Attacks do not count there,
+    ``attack``, which does not adapt to it. ``overall``: least `share_let_through`. Attacks do not count there,
     because every single score falls to an attack that knows it. Where a threshold decides (``corruption``,
     ``overall``) only scores that `keeps_coverage` allows are compared.
 
@@ -109,7 +104,7 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
         "corruption": _corrupted,
         "ood": _foreign,
         "attack": _attacked(attack),
-        "overall": unwarned,
+        "overall": share_let_through,
     }
     best: dict[str, Any] = {}
     for purpose, rank in purposes.items():

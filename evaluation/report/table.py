@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from framegate.cuda_kernels.compile.cache import write_atomically
 from framegate.evaluation.report.values import NOT_MEASURED, Cell
-from framegate.runtime.errors import SinkError
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What may begin HTML in Markdown (CommonMark 0.31, section 6.6)."""
 
 
 @dataclass(frozen=True)
@@ -75,36 +76,29 @@ def of_columns(title: str, columns: Sequence[str], rows: Sequence[Row], note: st
 
 
 def markdown(table: Table) -> str:
-    """The table as a Markdown table below its title."""
+    """The table as Markdown: title, grid, note."""
+    note = ["", table.note] if table.note else []
+    return "\n".join([f"**{_clean(table.title)}**", "", grid(table), *note]) + "\n"
+
+
+def grid(table: Table) -> str:
+    """The table's columns and rows as a Markdown table; columns of figures are aligned on the right."""
     right = table.figures()
-    lines = [f"**{_clean(table.title)}**", ""]
-    lines.append("| " + " | ".join(_clean(column) for column in table.columns) + " |")
+    lines = [_line(map(_clean, table.columns))]
     lines.append("|" + "|".join("---:" if k in right else "---" for k in range(len(table.columns))) + "|")
     for row in table.rows:
         cells = [_clean(" ".join(cell).strip() if isinstance(cell, Cell) else cell) for cell in row.cells]
         if row.mark == "best":
             cells[0] = f"**{cells[0]}**"
-        lines.append("| " + " | ".join(cells) + " |")
-    if table.note:
-        lines += ["", table.note]
-    return "\n".join(lines) + "\n"
+        lines.append(_line(cells))
+    return "\n".join(lines)
 
 
-def write_text(path: str | Path, content: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        SinkError: The folder or the file cannot be written.
-    """
-    try:
-        write_atomically(Path(path), lambda temporary: _write(temporary, content))
-    except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
-
-
-def _write(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8")
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _clean(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Escape what would leave the cell or begin HTML; ``<=`` begins none."""
+    text = cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return _TAG.sub("&lt;", text)

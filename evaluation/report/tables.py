@@ -11,9 +11,10 @@ import numpy as np
 from framegate.evaluation.report import tables_attacks as report_tables_attacks
 from framegate.evaluation.report import tables_scores as report_tables_scores
 from framegate.evaluation.report.comparison import comparison_rows, comparison_table
+from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import BESIDE, PROMISE, PUBLISHED_ONLY, failed_checks
 from framegate.evaluation.report.summary import summary
-from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns, write_text
+from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns
 from framegate.evaluation.report.values import (
     NOT_MEASURED,
     Cell,
@@ -29,6 +30,7 @@ from framegate.evaluation.report.values import (
     percent,
     plain,
     records,
+    share,
     text,
 )
 
@@ -52,7 +54,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     """
     built: list[tuple[str, str, str, tuple[Callable[[Mapping[str, Any]], list[Table]], ...]]] = [
         ("clean", "Clean frames", PROMISE, (_clean, _backends, _top_confusions)),
-        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.league,)),
+        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.ranking,)),
         ("selective", "What rejecting buys on clean frames", PROMISE, (report_tables_scores.selective,)),
         ("attacks", "Under attack", "", (report_tables_attacks.health, report_tables_attacks.attacks)),
         ("adaptive", "An attacker who knows of the score", "", (report_tables_attacks.adaptive,)),
@@ -145,8 +147,7 @@ def _top_confusions(results: object) -> list[Table]:
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         frames, total = float(wrong[true, predicted]), float(matrix[true].sum())
         if frames > 0:
-            share = Cell(f"{frames / total * 100:.1f} %")
-            rows.append(Row((names[true], names[predicted], Cell(count(frames)), share)))
+            rows.append(Row((names[true], names[predicted], Cell(count(frames)), share(frames / total))))
     columns = ("true class", "taken for", "frames", "of the true class")
     return [Table("Most frequent errors", columns, rows, folded=True)] if rows else []
 

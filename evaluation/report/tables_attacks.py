@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from framegate.evaluation.attacks.radius import levels_text
 from framegate.evaluation.report.findings import accepted_of_wrong, attack_name, name_of
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
+    NOT_MEASURED,
     Cell,
     count,
     decimal,
-    epsilon_text,
     estimate,
     follow,
     mapping,
     number,
     percent,
     plain,
+    radius,
     records,
+    share,
     text,
 )
 
@@ -53,7 +56,7 @@ def attacks(results: object) -> list[Table]:
                 (
                     cells[0],
                     text(attack, "key"),
-                    Cell(epsilon_text(number(attack, "epsilon"))),
+                    radius(number(attack, "epsilon")),
                     Cell(count(number(attack, "steps"))),
                     Cell(count(number(attack, "restarts"))),
                     _step(number(attack, "step_size")),
@@ -80,7 +83,7 @@ def adaptive(results: object) -> list[Table]:
         weightings = mapping(row, "weightings")
         cells = (
             text(row, "score"),
-            Cell(epsilon_text(number(row, "epsilon"))),
+            radius(number(row, "epsilon")),
             Cell(count(number(row, "steps"))),
             percent(estimate(row, "plain_pgd_accepted")),
             percent(estimate(row, "evaded")),
@@ -119,7 +122,7 @@ def epsilon(results: object) -> list[Table]:
         Row(
             (
                 text(row, "attack").upper(),
-                Cell(epsilon_text(number(row, "epsilon"))),
+                radius(number(row, "epsilon")),
                 percent(accuracy),
                 percent(estimate(row, "false_accept_rate")),
                 Cell(count(accuracy.n if accuracy else None)),
@@ -232,8 +235,8 @@ def corruptions(results: object) -> list[Table]:
 
 
 def _mean(values: list[float]) -> Cell:
-    return Cell(f"{sum(values) / len(values):.1%}".replace("%", " %") if values else "–")
+    return share(sum(values) / len(values) if values else None)
 
 
 def _step(step: float | None) -> Cell:
-    return Cell("–" if step is None else f"{step * 255:.3g}/255")
+    return Cell(NOT_MEASURED if step is None else levels_text(step))

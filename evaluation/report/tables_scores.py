@@ -1,4 +1,4 @@
-"""Tables of the scores: the league, what a threshold buys, and who detects which attack."""
+"""Tables of the scores: their ranking, what a threshold gains, and which score detects which attack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from framegate.evaluation.report.values import (
 )
 
 
-def league(results: object) -> list[Table]:
+def ranking(results: object) -> list[Table]:
     """Every score at finding the classifier's own errors on clean frames."""
     rows = []
     best = text(results, "best", "failure")
@@ -64,7 +64,7 @@ def league(results: object) -> list[Table]:
         "Clean test frames; a wrong prediction is what is to be found. Sorted by AUROC (higher is better; for all "
         "other columns lower is). Controls use the pixels only: a score must beat them to be worth its place."
     )
-    return _split(results, "League of the scores", columns, rows, note)
+    return _split(results, "Ranking of the scores", columns, rows, note)
 
 
 def selective(results: object) -> list[Table]:
@@ -195,7 +195,7 @@ def corrupted(results: object) -> list[Table]:
 
 
 def _split(results: object, title: str, columns: Sequence[str], rows: Sequence[Row], note: str) -> list[Table]:
-    """The scores that the report speaks of in a table of their own; all others in a folded one behind it."""
+    """The scores that the report mentions, in a table of their own; all others in a folded one behind it."""
     names = {_name(score) for score in shown(results)}
     first = [row for row in rows if row.cells[0] in names]
     rest = [row for row in rows if row.cells[0] not in names]

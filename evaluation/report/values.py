@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.runtime.errors import DataError
 
 FORMAT = "framegate-evaluation-1"
@@ -161,6 +162,11 @@ def percent(found: Estimate | None) -> Cell:
     return _cell(found, 100.0, digits, " %")
 
 
+def share(value: float | None, digits: int = 1) -> Cell:
+    """A share as percent without its interval, for tables that hold many."""
+    return Cell(NOT_MEASURED if value is None else f"{value * 100:.{digits}f} %")
+
+
 def decimal(found: Estimate | None, digits: int = 3, scale: float = 1.0) -> Cell:
     """A figure, times ``scale``, with its interval."""
     return Cell(NOT_MEASURED) if found is None else _cell(found, scale, digits, "")
@@ -171,12 +177,9 @@ def plain(value: float | None, digits: int = 4) -> Cell:
     return Cell(NOT_MEASURED if value is None else f"{value:.{digits}g}")
 
 
-def epsilon_text(epsilon: float | None) -> str:
-    """An L-infinity radius of pixels in [0, 1] as people write it: in 255ths if it is a whole number, up to 32."""
-    if epsilon is None:
-        return NOT_MEASURED
-    steps = epsilon * 255
-    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-3 and steps < 33 else f"{epsilon:g}"
+def radius(epsilon: float | None) -> Cell:
+    """The radius of an attack, as `epsilon_text` names it."""
+    return Cell(NOT_MEASURED if epsilon is None else epsilon_text(epsilon))
 
 
 def _cell(found: Estimate, scale: float, digits: int, unit: str) -> Cell:

@@ -15,7 +15,7 @@ zero almost everywhere, so an attack that adapts to them has to use a surrogate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from framegate.evaluation.frames.observations import Observations
-from framegate.evaluation.scores.protocol import Floats, Learned, Score
+from framegate.evaluation.scores.protocol import Floats, Score, recorded
 from framegate.runtime.errors import CalibrationError, UsageError
 
 BINS = 30
@@ -165,15 +164,7 @@ def tap_statistics(layer: str, activations: Tensor, edges: Tensor | ArrayLike | 
 
 def tap_score(name: str) -> Score:
     """The recorded tap ``LAYER:STATISTIC`` as it is. Attacks may move it either way: see the two-sided form."""
-
-    def compute(observations: Observations, _: Sequence[Floats]) -> Floats:
-        if name not in observations.taps:
-            raise UsageError(
-                f"{observations.name}: tap {name!r} was not recorded; found {', '.join(observations.taps)}"
-            )
-        return observations.taps[name]
-
-    return Score(name, "activation", lambda calibration, members: Learned(compute))
+    return recorded(name, "activation", "tap", lambda observations: observations.taps)
 
 
 def _entropy_of_mass(mass: Tensor) -> Tensor:

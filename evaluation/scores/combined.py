@@ -15,7 +15,7 @@ logistic regression learns from the errors on the calibration split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,21 +86,20 @@ def two_sided(score: Score) -> Score:
 
 def fisher(name: str, scores: Sequence[Score]) -> Score:
     """Sum of the atypicalities of ``scores`` (Fisher 1932): many slightly unusual values count together."""
-    return Score(
-        name,
-        "combined",
-        lambda calibration, members: Learned(lambda observations, known: np.sum(np.stack(known), axis=0)),
-        two_sided=True,
-        members=tuple(two_sided(score) for score in scores),
-    )
+    return _of_atypicalities(name, scores, lambda values: values.sum(axis=0))
 
 
 def largest_atypicality(name: str, scores: Sequence[Score]) -> Score:
     """Largest atypicality of ``scores`` (Tippett 1931): one very unusual value is enough."""
+    return _of_atypicalities(name, scores, lambda values: values.max(axis=0))
+
+
+def _of_atypicalities(name: str, scores: Sequence[Score], join: Callable[[Floats], Floats]) -> Score:
+    """One score of the atypicalities of ``scores``; ``join`` makes (N,) values of (scores, N)."""
     return Score(
         name,
         "combined",
-        lambda calibration, members: Learned(lambda observations, known: np.max(np.stack(known), axis=0)),
+        lambda calibration, members: Learned(lambda observations, known: join(np.stack(known))),
         two_sided=True,
         members=tuple(two_sided(score) for score in scores),
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from framegate.evaluation.scores.protocol import Floats
 from framegate.runtime.errors import CalibrationError
 
-Floats = NDArray[np.float64]
 _BLOCK = 2000
 
 

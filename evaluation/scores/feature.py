@@ -1,6 +1,6 @@
 """Scores in the space of penultimate features, the input of the last linear layer, fitted on the calibration split.
 
-The papers fit on the training set; who owns a bundle has its calibration split, so that is what is used here. With a
+The papers fit on the training set; the owner of a bundle has its calibration split, so that is used here. With a
 few thousand frames in a few hundred dimensions a frame's own part in the fit shows, so calibration scores leave it
 out: exactly for `mahalanobis` (a rank-one downdate) and `knn`, over ten folds for `vim`, and not at all for `fdbd`,
 where all that is fitted is one mean.

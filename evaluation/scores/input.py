@@ -6,15 +6,14 @@ All functions take pixels (N, C, h, w) or (N, C, depth, h, w), float in [0, 1] a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.scores.activation import histogram_entropy, without_box3
-from framegate.evaluation.scores.protocol import Floats, Learned, Score
+from framegate.evaluation.scores.protocol import Floats, Score, recorded
 from framegate.runtime.errors import UsageError
 
 HISTOGRAM_BINS = 30
@@ -58,15 +57,7 @@ def control_statistics(pixels: Tensor) -> dict[str, Floats]:
 
 def control_score(name: str) -> Score:
     """The recorded control as it is: higher counts as less trustworthy (noise and attacks raise all three)."""
-
-    def compute(observations: Observations, _: Sequence[Floats]) -> Floats:
-        if name not in observations.controls:
-            raise UsageError(
-                f"{observations.name}: control {name!r} was not recorded; found {', '.join(observations.controls)}"
-            )
-        return observations.controls[name]
-
-    return Score(name, "input", lambda calibration, members: Learned(compute))
+    return recorded(name, "input", "control", lambda observations: observations.controls)
 
 
 def _check(pixels: Tensor) -> None:

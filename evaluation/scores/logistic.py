@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from framegate.evaluation.scores.protocol import Floats
+
 PENALTY = 1.0
 _STEPS = 100
 _TOLERANCE = 1e-8

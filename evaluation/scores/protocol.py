@@ -132,6 +132,25 @@ class Score:
         return known[self.name]
 
 
+def recorded(name: str, family: str, kind: str, read: Callable[[Observations], Mapping[str, Floats]]) -> Score:
+    """A statistic as it was recorded with each frame.
+
+    Args:
+        name: Of the statistic and of the score.
+        family: Of the score.
+        kind: What such statistics are called, for messages.
+        read: Observations -> all recorded statistics of this kind.
+    """
+
+    def compute(observations: Observations, _: Sequence[Floats]) -> Floats:
+        found = read(observations)
+        if name not in found:
+            raise UsageError(f"{observations.name}: {kind} {name!r} was not recorded; found {', '.join(found)}")
+        return found[name]
+
+    return Score(name, family, lambda calibration, members: Learned(compute))
+
+
 def _checked(name: str, values: Floats, frames: int) -> Floats:
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (frames,):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from framegate.evaluation.attacks.adaptive import AdaptiveSettings
 from framegate.evaluation.attacks.linf import LinfSettings
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.runtime.errors import UsageError
 
 EPSILON = 8 / 255
@@ -13,25 +14,6 @@ EPSILON = 8 / 255
 RESEARCH_EPSILON = 0.03
 """The radius of the research."""
 _CURVE = (1 / 255, 2 / 255, 4 / 255, RESEARCH_EPSILON, EPSILON, 0.1, 0.2)
-
-
-def epsilon_text(epsilon: float) -> str:
-    """``8/255`` where it is a whole number of grey levels, else the decimal number."""
-    levels = epsilon * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
-
-
-def parse_epsilon(text: str) -> float:
-    """``8/255`` or ``0.03`` as a number.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / float(below) if below else float(above)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"epsilon: {text!r} given, expected a pixel distance in (0, 1], such as 8/255") from error
 
 
 def attack_key(settings: LinfSettings) -> str:

@@ -68,13 +68,15 @@ class BatchProtocols:
             if min(len(values) for values in (*fit, clean)) < 2:
                 continue
             decided = detection_accuracy(BatchRule.fit(*fit), clean, attacked)
-            told = detection(clean, attacked, paired=True, resamples=self.suite.plan.bootstrap, seed=self.suite.seed)
+            detected = detection(
+                clean, attacked, paired=True, resamples=self.suite.plan.bootstrap, seed=self.suite.seed
+            )
             yield {
                 "protocol": _PROTOCOL,
                 "layer": self.layer,
                 "attack": key,
                 "unit": unit,
-                "auroc": told.auroc.to_json(),
+                "auroc": detected.auroc.to_json(),
                 "detection_accuracy": decided.accuracy.to_json(),
                 "false_positive_rate": decided.false_positive_rate.to_json(),
                 "false_negative_rate": decided.false_negative_rate.to_json(),

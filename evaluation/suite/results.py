@@ -21,8 +21,8 @@ from framegate.evaluation.metrics.metrics import (
     selective,
     selective_at,
 )
-from framegate.evaluation.metrics.selective import accepts, curve, threshold_at
-from framegate.evaluation.report.score_choice import GATE_COVERAGE, choose_best
+from framegate.evaluation.metrics.selective import GATE_COVERAGE, accepts, curve, threshold_at
+from framegate.evaluation.report.score_choice import choose_best
 from framegate.evaluation.scores.feature import LinearHead
 from framegate.evaluation.scores.protocol import FittedScore, Floats
 from framegate.evaluation.scores.registry import all_scores, fit_scores, score_frames
@@ -36,7 +36,7 @@ _CURVES = ("entropy", "1 - max probability", "energy")
 _BINS = 40
 
 
-class Judge:
+class SuiteFigures:
     """Computes the figures of one suite.
 
     Args:
@@ -203,17 +203,17 @@ class Judge:
 
     def _adaptive(self) -> list[dict[str, Any]]:
         rows = []
-        for monitor in self.suite.monitors(self.temperature):
-            found = self.suite.adaptive(monitor, self.plan.epsilon)
+        for rule in self.suite.acceptance_rules(self.temperature):
+            found = self.suite.adaptive(rule, self.plan.epsilon)
             n = len(found["evaded"])
             clean, attacked = (np.array(found[key], np.float64) for key in ("clean_scores", "scores"))
             rows.append(
                 {
-                    "score": monitor.name,
+                    "score": rule.name,
                     "epsilon": self.plan.epsilon,
                     "steps": self.plan.adaptive_steps,
                     "n": n,
-                    "threshold": monitor.threshold,
+                    "threshold": rule.threshold,
                     "misclassified": proportion(sum(found["misclassified"]), n).to_json(),
                     "evaded": proportion(sum(found["evaded"]), n).to_json(),
                     "plain_pgd_accepted": proportion(sum(found["plain_accepted"]), n).to_json(),

@@ -19,14 +19,15 @@ from framegate.evaluation.attacks.adaptive import AdaptiveResult, adaptive_pgd
 from framegate.evaluation.attacks.auto import AutoSettings, auto_attack
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings, pgd, run_linf, uniform_noise
+from framegate.evaluation.attacks.monitors import AcceptanceRule, one_sided, two_sided
 from framegate.evaluation.attacks.problem import AttackResult, refuse_probabilities
+from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.corruptions.suite import CORRUPTIONS, VOLUME_CORRUPTIONS, corrupt
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.frames.ood import FrameSet
-from framegate.evaluation.gate.monitors import Monitor, one_sided, two_sided
 from framegate.evaluation.suite.observe import Observer
-from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key, epsilon_text
+from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key
 from framegate.evaluation.suite.store import Store
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
@@ -125,7 +126,7 @@ class Suite:
         return torch.from_numpy(self.store.array(f"pixels-{attack_key(settings)}", make))
 
     def noise(self, epsilon: float, count: int) -> tuple[str, Observations]:
-        """Uniform noise of the same size: what an attack must beat to deserve the name."""
+        """Uniform noise of the same size: an attack is one only if it does more harm than this."""
         key = f"noise-{epsilon_text(epsilon)}"
 
         def make() -> Observations:
@@ -196,7 +197,7 @@ class Suite:
         found: list[dict[str, Any]] = self.store.record("health", make)
         return found
 
-    def monitors(self, temperature: float) -> list[Monitor]:
+    def acceptance_rules(self, temperature: float) -> list[AcceptanceRule]:
         """The acceptance rules that the adaptive attack aims at."""
         calibration = self.calibration()
         rules = [
@@ -209,8 +210,8 @@ class Suite:
             rules.append(two_sided(self.network, calibration, ["entropy", first], temperature))
         return rules
 
-    def adaptive(self, monitor: Monitor, epsilon: float) -> dict[str, Any]:
-        """The adaptive attack on one monitor, and plain PGD against the same monitor beside it.
+    def adaptive(self, rule: AcceptanceRule, epsilon: float) -> dict[str, Any]:
+        """The adaptive attack on one acceptance rule, and plain PGD against the same rule beside it.
 
         Returns:
             ``misclassified``, ``evaded``, ``plain_accepted`` (N,) 0/1, ``clean_scores``, ``scores`` (N,), ``blind``,
@@ -220,29 +221,29 @@ class Suite:
         def make() -> dict[str, Any]:
             pixels, labels = self.attacked(self.plan.adaptive)
             result = adaptive_pgd(
-                monitor.observe,
+                rule.observe,
                 pixels,
                 labels,
-                monitor.threshold,
+                rule.threshold,
                 self.plan.adaptive_settings(epsilon),
                 batch=ATTACK_BATCH,
                 seed=self.seed,
                 progress=self.progress,
             )
             plain = pgd(self.network, pixels, labels, epsilon, self.plan.pgd_steps, batch=ATTACK_BATCH, seed=self.seed)
-            scores = monitor.scores(plain.pixels)
-            accepted = plain.misclassified.numpy() & np.isfinite(scores) & (scores <= monitor.threshold)
+            scores = rule.scores(plain.pixels)
+            accepted = plain.misclassified.numpy() & np.isfinite(scores) & (scores <= rule.threshold)
             return {
                 "misclassified": result.misclassified.int().tolist(),
                 "evaded": result.evaded.int().tolist(),
                 "plain_accepted": accepted.astype(int).tolist(),
-                "clean_scores": _finite(monitor.scores(pixels)),
+                "clean_scores": _finite(rule.scores(pixels)),
                 "scores": _finite(result.score.double().numpy()),
                 "blind": result.blind,
                 "weightings": _shares(result),
             }
 
-        found: dict[str, Any] = self.store.record(f"adaptive-{monitor.name}-{epsilon_text(epsilon)}", make)
+        found: dict[str, Any] = self.store.record(f"adaptive-{rule.name}-{epsilon_text(epsilon)}", make)
         return found
 
     def corrupted(self) -> Iterator[tuple[str, int, Observations]]:
@@ -259,7 +260,7 @@ class Suite:
                 yield name, severity, self.store.observations(f"corruption-{key}", make)
 
     def foreign(self) -> Iterator[tuple[str, Observations]]:
-        """Frames that hold none of the network's labels."""
+        """Frames that show none of the network's labels."""
         for frames in self.frames.foreign:
             images = frames.images
             if len(images) > self.plan.ood:

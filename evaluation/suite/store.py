@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.frames.observations import load as load_observations
+from framegate.evaluation.report.files import read_json, write_json
 from framegate.runtime.errors import DataError, UsageError
 
 IDENTITY = "identity.json"
 _ADVICE = "give another --out, or --restart to begin anew"
+_DELETE = "delete it and evaluate again"
 
 
 class Store:
@@ -48,7 +50,7 @@ class Store:
                 write_json(known, record)
         except OSError as error:
             raise DataError(f"out: {folder} cannot be written ({error.strerror}); give another --out") from error
-        found = read_json(folder / IDENTITY)
+        found = read_json(folder / IDENTITY, _DELETE)
         changed = [key for key in {**record, **found} if record.get(key) != found.get(key)]
         if changed:
             key = changed[0]
@@ -81,14 +83,14 @@ class Store:
         try:
             return np.asarray(np.load(path, allow_pickle=False), np.float32)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
+            raise DataError(f"{path}: cannot be read ({error}); {_DELETE}") from error
 
     def record(self, name: str, make: Callable[[], Any]) -> Any:
         """A JSON record, made now or read from an earlier run."""
         path = self.folder / f"{_file(name)}.json"
         if not path.exists():
             write_json(path, make())
-        return read_json(path)
+        return read_json(path, _DELETE)
 
 
 def _file(name: str) -> str:
@@ -98,42 +100,3 @@ def _file(name: str) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def read_json(path: Path) -> Any:
-    """Read a part.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
-
-
-def rounded(record: Any, digits: int = 6) -> Any:
-    """A JSON record with its floats at so many significant digits: more would be noise, and half the file."""
-    if isinstance(record, float):
-        return float(f"{record:.{digits}g}")
-    if isinstance(record, Mapping):
-        return {key: rounded(value, digits) for key, value in record.items()}
-    return [rounded(value, digits) for value in record] if isinstance(record, list | tuple) else record
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Write a part, completely or not at all; one line for each entry, or long records would be half indentation."""
-    lines = (
-        [f" {json.dumps(key)}: {_compact(value)}" for key, value in record.items()] if isinstance(record, dict) else []
-    )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        text = "{\n" + ",\n".join(lines) + "\n}" if lines else _compact(record)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))

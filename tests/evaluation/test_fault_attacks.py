@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from framegate.evaluation.fault_attacks import LEVELS, fgsm, pgd
+from framegate.evaluation.fault_attacks import RADII, fgsm, pgd
 from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle import Bundle
@@ -53,7 +53,7 @@ def test_regions_are_attacked_within_the_radius_and_the_rest_stays(bundle, scene
     found = attack(bundle, ROIS)(scene, 3)
     np.testing.assert_array_equal(scene, before)
     difference = np.abs(found.astype(int) - scene)
-    assert difference.max() <= LEVELS[3]
+    assert difference.max() <= RADII[3]
     inside = np.zeros(scene.shape[:2], bool)
     for roi in ROIS:
         roi.crop(inside)[...] = True
@@ -64,8 +64,8 @@ def test_regions_are_attacked_within_the_radius_and_the_rest_stays(bundle, scene
 
 def test_severity_is_the_radius(bundle, scene):
     attack = fgsm(bundle, ())
-    largest = [int(np.abs(attack(scene, severity).astype(int) - scene).max()) for severity in LEVELS]
-    assert largest == list(LEVELS.values())
+    largest = [int(np.abs(attack(scene, severity).astype(int) - scene).max()) for severity in RADII]
+    assert largest == list(RADII.values())
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (8, 8), (8, 8, 3)])

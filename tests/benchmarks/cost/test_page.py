@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from repository import ROOT
 
 from framegate.benchmarks import tables
 from framegate.benchmarks.cost import page
@@ -35,15 +34,9 @@ def test_a_viewer_takes_turns_with_nobody(tiny_bundle, tmp_path, monkeypatch):
     assert part["low"] <= part["ratio"] <= part["high"]
     assert record["left_out"] == {"Chromium beside it": "no Chromium is installed"}
 
-    text = tables.fill("<!-- begin speed page -->\n<!-- end speed -->", tmp_path)
+    text = tables.Writer(tmp_path).block("page")
     assert f"| one viewer | {viewer['p50_ms']:.2f} | {viewer['p99_ms']:.2f} |" in text
     assert "Beside it: a test." in text
-
-
-def test_the_table_of_the_documentation_is_that_of_the_record():
-    document = (ROOT / "docs" / "demo.md").read_text()
-    assert "<!-- begin speed page -->" in document
-    assert tables.fill(document, ROOT / "benchmarks" / "results") == document
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_plot_of_what_is_no_record_is_refused(tmp_path, capsys, record):
     assert "Traceback" not in capsys.readouterr().err
 
 
-DOCUMENT = "a\n<!-- begin speed rivals -->\nold\n<!-- end speed -->\nb\n"
+DOCUMENT = "a\n<!-- begin rivals -->\nold\n<!-- end -->\nb\n"
 
 
 def test_the_table_of_a_document_comes_from_the_record(record, tmp_path):
@@ -141,7 +141,7 @@ def test_the_table_of_a_document_comes_from_the_record(record, tmp_path):
         text = document.read_text()
         assert "\nold\n" not in text
         assert text.startswith("a\n")
-        assert text.endswith("<!-- end speed -->\nb\n")
+        assert text.endswith("<!-- end -->\nb\n")
         for name, row in json.loads(record.read_text())["series"].items():
             bundle, _, who = name.partition(": ")
             assert f"| {bundle} | {who} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |" in text
@@ -157,7 +157,7 @@ def test_all_tables_can_be_made_from_what_the_commands_write(tiny_bundle, tmp_pa
     assert cli.main(["bench", bundle, *common, *words, "--out", str(scenarios)]) == 0
     (tmp_path / "latency-rivals.json").write_text(record.read_text())
     blocks = "".join(DOCUMENT.replace("rivals", name) for name in ("latency", "stages", "rivals", "scenarios"))
-    text = tables.fill(blocks, tmp_path)
+    text = tables.Writer(tmp_path).fill(blocks)
     for path in (latency, scenarios):
         for name, row in json.loads(path.read_text())["series"].items():
             assert name.endswith("bare") or f"| {name}" in text
@@ -177,7 +177,7 @@ def test_who_was_left_out_is_short_in_the_table_and_whole_in_the_record(record, 
     changed["left_out"] |= {"cv2 + tensorrt-rtx fp32 + NumPy": DRIVER, "framegate tensorrt-rtx/fp32": DRIVER}
     changed["left_out"]["torch"] = "not installed; pip install 'framegate[evaluate]'"
     (tmp_path / "latency-rivals.json").write_text(json.dumps(changed))
-    text = tables.fill(DOCUMENT, tmp_path)
+    text = tables.Writer(tmp_path).fill(DOCUMENT)
     assert "- framegate tensorrt (fp16, int8): the package 'tensorrt' is not installed\n" in text
     assert (
         "- cv2 + tensorrt-rtx + NumPy (fp32), framegate tensorrt-rtx (fp32): tensorrt-rtx: loading the CUDA driver, "
@@ -188,7 +188,7 @@ def test_who_was_left_out_is_short_in_the_table_and_whole_in_the_record(record, 
     assert "in full in `benchmarks/results/latency-rivals.json`" in text
     changed["left_out"] = {}
     (tmp_path / "latency-rivals.json").write_text(json.dumps(changed))
-    assert "Could not run" not in tables.fill(DOCUMENT, tmp_path)
+    assert "Could not run" not in tables.Writer(tmp_path).fill(DOCUMENT)
 
 
 def test_documents_and_records_that_cannot_be_used_are_refused(tmp_path, capsys, record):

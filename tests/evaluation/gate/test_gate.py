@@ -12,9 +12,10 @@ import torch
 
 from framegate.evaluation import command_gate
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.gate.adaptive import gate_monitor
+from framegate.evaluation.gate.adaptive import gate_rule
+from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import Population, draw, simulate
-from framegate.evaluation.gate.rules import RULES, Seen, detection, judge, observe, rules, windows
+from framegate.evaluation.gate.rules import GateInputs, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs, accepted
@@ -27,13 +28,13 @@ from framegate.runtime.errors import CalibrationError, DataError, UsageError
 RECORD = Calibration(1.0, "entropy", 0.5, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
 
 
-def seen(count: int, seed: int, shift: float = 0.0, right: float = 0.9) -> Seen:
+def seen(count: int, seed: int, shift: float = 0.0, right: float = 0.9) -> GateInputs:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count)
     logits = rng.normal(size=(count, 4)).astype(np.float32)
     logits[np.arange(count), labels] += 5
     wrong = rng.random(count) > right
-    return Seen(
+    return GateInputs(
         Outputs(logits, {"shift": rng.normal(shift, 1, count)}), wrong, {"total_variation": rng.normal(size=count)}
     )
 
@@ -42,7 +43,7 @@ def test_rules_accept_what_they_say_on_calibration_frames():
     clean = seen(4000, 0)
     calibration = replace(RECORD, limits=(Limit("shift", high=2.5), Limit("energy", low=-12.0)))
     found = rules(calibration, clean)
-    assert tuple(found) == RULES
+    assert list(found) == list(RULES)
     assert found["promised"] == calibration
     for name in ("entropy", "gate"):
         assert accepted(clean.outputs, found[name]).mean() == pytest.approx(0.95, abs=0.002)
@@ -87,12 +88,12 @@ def test_adaptive_attack_sees_the_same_gate(bundle_path, colours, quiet):
     for score in ("entropy", "energy", "margin", "max_probability"):
         middle = float(np.median(Outputs(clean.outputs.logits).logits.max(1)))
         rule = rules(replace(RECORD, score=score, limits=(Limit("energy", low=-middle - 0.5),)), clean)["gate"]
-        aim = gate_monitor("gate", network, None, rule, clean)
+        aim = gate_rule("gate", network, None, rule, clean)
         verdicts = aim.scores(pixels) <= aim.threshold
         np.testing.assert_array_equal(verdicts, accepted(clean.outputs, rule))
         assert 0 < verdicts.sum() < len(verdicts)
     with pytest.raises(UsageError, match="no monitor"):
-        gate_monitor("gate", network, None, replace(RECORD, limits=(Limit("shift", high=1.0),)), clean)
+        gate_rule("gate", network, None, replace(RECORD, limits=(Limit("shift", high=1.0),)), clean)
 
 
 def population(count: int, seed: int, groups: np.ndarray | None = None) -> Population:

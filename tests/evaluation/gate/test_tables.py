@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 import pytest
+from report_fixture import without_figures
 
-from framegate.evaluation.gate.tables import FORMAT, TABLES, load_gate_records
+from framegate.evaluation.gate import tables, tables_signals
+from framegate.evaluation.gate.names import FORMAT
 from framegate.evaluation.report.table import markdown
-from framegate.runtime.errors import DataError
+from framegate.evaluation.report.values import NOT_MEASURED, Cell
+
+TABLES = {
+    "gate": tables.gate,
+    "gate-attacks": tables.gate_attacks,
+    "gate-foreign": tables.gate_foreign,
+    "gate-signals": tables_signals.gate_signals,
+    "gate-transfer": tables_signals.gate_transfer,
+    "gate-windows": tables_signals.gate_windows,
+    "promise": tables.promise,
+}
 
 
 def interval(value: float, n: int = 100) -> dict:
@@ -60,33 +72,29 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize("name", sorted(FIGURES))
 def test_tables_hold_the_records_figures(name):
-    written = markdown(TABLES[name]([record("one"), record("two")]))
+    table = TABLES[name]([record("one"), record("two")])
+    written = markdown(table)
     for figure in FIGURES[name]:
         assert figure in written, figure
-    assert written.count("| one |") == written.count("| two |") > 0 or "**one**" in written
+    rows = Counter(row.cells[0] for row in table.rows)
+    assert set(rows) == {"one", "two"}
+    assert rows["one"] == rows["two"]
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize("name", sorted(FIGURES))
 def test_what_was_not_measured_is_no_figure(name):
-    bare = {"format": FORMAT, "bundle": "bare", "attacks": {"FGSM 8/255": {}}, "promise": {"learn-then-test": {}},
-            "foreign": {"gtsrb": {}}, "transfer": {"fitted without PGD": {}}, "corruptions": {"all": {"n": 5}},
-            "windows": {"FGSM 2/255": {"shift": {}}}}  # fmt: skip
-    rows = [line for line in markdown(TABLES[name]([bare])).splitlines() if "bare" in line]
-    assert rows
-    for row in rows:
-        figures = [cell.strip() for cell in row.split("|")[4:-1]]
-        assert not any(cell[:1].isdigit() for cell in figures if cell != "5")
+    table = TABLES[name]([without_figures(record("bare"))])
+    assert {row.cells[0] for row in table.rows} == {"bare"}
+    figures = [cell for row in table.rows for cell in row.cells if isinstance(cell, Cell)]
+    assert figures
+    assert set(figures) == {Cell(NOT_MEASURED)}
 
 
-def test_damaged_and_foreign_records_are_refused(tmp_path):
-    assert load_gate_records(tmp_path / "gone") == []
-    (tmp_path / "a.json").write_text(json.dumps(record("one")))
-    assert [each["bundle"] for each in load_gate_records(tmp_path)] == ["one"]
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(DataError, match="no record of `framegate gate`"):
-        load_gate_records(tmp_path)
-    (tmp_path / "b.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
-        load_gate_records(tmp_path)
+def test_the_best_control_is_a_control():
+    """A signal that uses the network is no control, however good it is."""
+    strong = record("one")
+    strong["detection"]["FGSM 8/255"] |= {"entropy": 0.999, "shift": 1.0}
+    row = next(row for row in tables_signals.gate_signals([strong]).rows if row.cells[1] == "FGSM 8/255")
+    assert row.cells[-2:] == (Cell("0.789"), "two_sided(high_frequency_energy)")

@@ -14,7 +14,7 @@ from framegate.evaluation.command_monitor import add_monitor
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.monitor.fit import (
     HIDDEN,
-    Head,
+    DifferentiableHead,
     Recipe,
     attacked_sets,
     fit_monitor,
@@ -100,7 +100,9 @@ def test_every_formula_of_the_head_gives_the_same(network, monitor, colours):
     pooled = np.concatenate([means[tap.name] for tap in monitor.taps], axis=1)
     expected = head_score(monitor, means)
     np.testing.assert_allclose([monitor(row)[SHIFT] for row in pooled], expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(Head(monitor)(torch.from_numpy(pooled)).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        DifferentiableHead(monitor)(torch.from_numpy(pooled)).numpy(), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_layers_are_recorded_with_what_they_were_worth(monitor, network):

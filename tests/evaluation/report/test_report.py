@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 import report_fixture as fixture
 
+from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report import plots as report_plots
 from framegate.evaluation.report.findings import (
     accepted_of_wrong,
@@ -25,7 +26,7 @@ from framegate.evaluation.report.html import page, write_report
 from framegate.evaluation.report.research_figures import RESEARCH
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.tables import BANNER, comparison_rows, sections, write_tables
-from framegate.evaluation.report.values import Estimate, epsilon_text, estimate, percent
+from framegate.evaluation.report.values import Estimate, estimate, percent
 from framegate.runtime.errors import DataError, SinkError, UsageError
 
 JUNK = (None, "junk", float("nan"), float("inf"), [], {}, [1.0], True)
@@ -36,13 +37,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.references, self.tags = [], [], []
+        self.ids, self.references, self.tags, self.attributes = [], [], [], set()
         self.figures, self.captions, self.alternatives = 0, 0, []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.append(tag)
+        self.attributes |= set(attributes)
         self.figures += tag == "figure"
         self.captions += tag == "figcaption"
         if tag == "svg":
@@ -135,7 +137,7 @@ def test_no_label_is_cut_off(record):
     parts = {key: record[key] for key in ("scores", "adaptive")}
     for group in report_plots.pictures(parts).values():
         for picture in group:
-            if picture.name in ("league", "adaptive"):
+            if picture.name in ("ranking", "adaptive"):
                 picture.figure.canvas.draw()
                 page_box = picture.figure.bbox
                 for axes in picture.figure.axes:
@@ -146,14 +148,14 @@ def test_no_label_is_cut_off(record):
 
 def test_tables_show_the_recorded_figures_sorted_and_controls_marked(written):
     _, text = written
-    league, others = (part.split("\n\n")[1].splitlines()[2:] for part in text.split("**League of the scores")[1:])
-    names = [line.split("|")[1].strip(" *") for line in league]
+    ranking, others = (part.split("\n\n")[1].splitlines()[2:] for part in text.split("**Ranking of the scores")[1:])
+    names = [line.split("|")[1].strip(" *") for line in ranking]
     auroc = {name: value for name, _, value in fixture.SCORES}
     assert [auroc[name] for name in names] == sorted((auroc[name] for name in names), reverse=True)
     assert sorted(names + [line.split("|")[1].strip(" *") for line in others]) == sorted(auroc)
     assert names[0] == "logistic/network"
-    assert "0.940 [0.935, 0.945]" in league[0]
-    marked = {name for name, line in zip(names, league, strict=True) if "(control)" in line}
+    assert "0.940 [0.935, 0.945]" in ranking[0]
+    marked = {name for name, line in zip(names, ranking, strict=True) if "(control)" in line}
     assert {"total_variation", "high_frequency_energy"} <= marked
     assert not marked - {name for name, family, _ in fixture.SCORES if family == "input"}
     attack = next(line for line in text.splitlines() if line.startswith("| Square-1000 8/255 | black box |"))
@@ -304,15 +306,40 @@ def test_the_research_is_not_compared_across_data_or_architectures(record):
     assert comparison_rows({}) == []
 
 
-def test_research_figures_are_consistent():
-    for figures in RESEARCH.values():
-        assert len({figure.quantity for figure in figures}) == len(figures)
-        for figure in figures:
-            assert figure.reported is None or 0 <= figure.reported <= 1
-            assert figure.wrong
-            if figure.low is not None:
-                assert figure.low <= figure.remeasured <= figure.high
-                assert figure.n > 0
+COUNTED = ("accuracy", "accuracy/pgd", "detection/frame", "detection/batch 128")
+"""Shares of counted frames or decisions, of which the research figures state an interval."""
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet"])
+def test_stated_intervals_are_those_of_the_counts(architecture):
+    figures = {figure.quantity: figure for figure in RESEARCH[architecture]}
+    for quantity in COUNTED:
+        figure = figures[quantity]
+        counted = proportion(round(figure.remeasured * figure.n), figure.n)
+        assert figure.remeasured == pytest.approx(counted.value, abs=5.1e-4), quantity
+        assert figure.low == pytest.approx(counted.low, abs=5.1e-4), quantity
+        assert figure.high == pytest.approx(counted.high, abs=5.1e-4), quantity
+    for figure in figures.values():
+        assert (figure.low is None) == (figure.high is None), figure.quantity
+        assert figure.low is None or figure.low <= figure.remeasured <= figure.high, figure.quantity
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet"])
+def test_research_figures_agree_with_each_other(architecture):
+    figures = {figure.quantity: figure for figure in RESEARCH[architecture]}
+    by_coverage = [figures[key].remeasured for key in ("accuracy", *(f"selective/{c}" for c in (0.95, 0.9, 0.8, 0.7)))]
+    assert by_coverage == sorted(set(by_coverage))  # fewer frames accepted, more of them right
+    for quantity, figure in figures.items():
+        if "reproduces" in figure.wrong:
+            assert abs(figure.reported - figure.remeasured) <= 2 / figure.n + 1e-9, quantity
+
+
+@pytest.mark.parametrize("architecture", ["simplecnn", "mobilenet", "hybrid"])
+def test_every_research_figure_finds_its_counterpart(record, architecture):
+    rows = comparison_rows(put(record, ("bundle", "architecture"), architecture))
+    assert len({row.quantity for row in rows}) == len(rows) == len(RESEARCH["simplecnn"])
+    assert [row.quantity for row in rows if row.ours is None] == []
+    assert [row.quantity for row in rows if not row.note] == []
 
 
 def test_43_classes_stay_readable_and_2_classes_work():
@@ -327,11 +354,11 @@ def test_43_classes_stay_readable_and_2_classes_work():
     assert ten.svg().count("<text") > 100
 
 
-def test_scores_that_are_spoken_of_are_shown(record):
+def test_scores_that_are_mentioned_are_shown(record):
     assert notable(record, 4) == ["entropy", "logistic/network", "total_variation", "energy"]
     names = [score["name"] for score in shown(record, most=3)]
-    spoken_of = {"entropy", "logistic/network", "energy", "knn", "vim", "total_variation", "high_frequency_energy"}
-    assert spoken_of | {"two_sided(entropy)"} <= set(names)
+    mentioned = {"entropy", "logistic/network", "energy", "knn", "vim", "total_variation", "high_frequency_energy"}
+    assert mentioned | {"two_sided(entropy)"} <= set(names)
     assert len(names) < len(fixture.SCORES)
     assert set(adaptive_by_score(record)) - {fixture.RULES[-1][0]} == {
         "entropy",
@@ -356,14 +383,52 @@ def test_the_accepted_share_of_the_wrong_is_taken_as_recorded():
     assert accepted_of_wrong({**attack, "errors_accepted": recorded}) == Estimate(0.5, 0.46, 0.54, 800)
 
 
+HOSTILE = '"><script>alert(1)</script>\' onload="x" | & {{ 7 * 7 }}'
+
+
+def hostile(node, names=frozenset({"format", "main_attack"})):
+    """The record with a hostile text in place of every text that is not a key of something else."""
+    if isinstance(node, dict):
+        return {key: value if key in names else hostile(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [hostile(value) for value in node]
+    return HOSTILE if isinstance(node, str) else node
+
+
+def test_whatever_a_record_says_stays_text(record, tmp_path):
+    plain, found = Page(page(record, {})), Page(page(hostile(record), {}))
+    assert set(found.tags) <= set(plain.tags)
+    assert not {"script", "img"} & set(found.tags)
+    assert not any("onload" in name for name in found.attributes)
+    text = page(hostile(record), {})
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+
+
+def test_figures_of_hostile_names_are_safe(record):
+    """Labels are drawn as text, and the alternative text of a figure is one attribute."""
+    drawn = report_plots.pictures({"ood": hostile(record["ood"][:1])})
+    found = Page(page({}, drawn))
+    assert "script" not in found.tags
+    assert not any("onload" in name for name in found.attributes)
+    assert HOSTILE in found.alternatives[0]
+
+
 def test_names_are_escaped(record, tmp_path):
-    hostile = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
-    hostile["health"][0]["detail"] = "<img src=x> | y"
-    text = page(hostile, {})
+    named = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
+    named["health"][0]["detail"] = "<img src=x> | y"
+    text = page(named, {})
     assert "<script>" not in text
     assert "<img" not in text
-    write_tables(hostile, tmp_path / "tables.md")
+    write_tables(named, tmp_path / "tables.md")
     assert "&lt;img src=x> \\| y |" in (tmp_path / "tables.md").read_text("utf-8")
+
+
+def test_without_jinja_the_report_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UsageError, match="pip install jinja2"):
+        write_report({}, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_format_is_refused(tmp_path):
@@ -390,7 +455,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 
 
 def test_without_matplotlib_the_report_says_what_to_install(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("framegate.evaluation.report_")]:
+    for name in [name for name in sys.modules if name.startswith("framegate.evaluation.report.")]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
@@ -401,8 +466,3 @@ def test_without_matplotlib_the_report_says_what_to_install(tmp_path, monkeypatc
         report_html.write_report({}, tmp_path / "report.html")
     report_html.write_text(tmp_path / "tables.md", "tables need no matplotlib")
     assert [path.name for path in tmp_path.iterdir()] == ["tables.md"]
-
-
-@pytest.mark.parametrize(("epsilon", "said"), [(8 / 255, "8/255"), (0.03, "0.03"), (0.2, "0.2"), (None, "–")])
-def test_radii_are_named_as_people_do(epsilon, said):
-    assert epsilon_text(epsilon) == said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framegate.evaluation.report.score_choice import choose_best, unwarned
+from framegate.evaluation.report.score_choice import choose_best, share_let_through
 
 
 def row(name, augrc=0.03, clean=0.05, corrupted=0.1, foreign=(0.5, 0.3), auroc=(0.8, 0.9), attacked=0.5, coverage=0.95):
@@ -25,11 +25,11 @@ def row(name, augrc=0.03, clean=0.05, corrupted=0.1, foreign=(0.5, 0.3), auroc=(
 
 
 def test_what_is_let_through_without_a_warning():
-    assert unwarned(row("a")) == pytest.approx((0.05 + 0.1 + 0.4) / 3)
+    assert share_let_through(row("a")) == pytest.approx((0.05 + 0.1 + 0.4) / 3)
     without = row("a")
     without["ood"] = {}
-    assert unwarned(without) == pytest.approx((0.05 + 0.1) / 2)
-    assert unwarned({"selective": [], "ood": {}}) is None
+    assert share_let_through(without) == pytest.approx((0.05 + 0.1) / 2)
+    assert share_let_through({"selective": [], "ood": {}}) is None
 
 
 def test_all_kinds_of_noise_count_as_one_set():
@@ -38,7 +38,7 @@ def test_all_kinds_of_noise_count_as_one_set():
         name: {"auroc": {"value": 0.5}, "accepted": {"value": accepted}}
         for name, accepted in (("signs", 0.8), ("noise-a", 0.0), ("noise-b", 0.2), ("noise-c", 0.1))
     }
-    assert unwarned(many) == pytest.approx((0.05 + 0.1 + (0.8 + 0.1) / 2) / 3)
+    assert share_let_through(many) == pytest.approx((0.05 + 0.1 + (0.8 + 0.1) / 2) / 3)
 
 
 def test_every_purpose_has_its_own_best():
@@ -61,11 +61,11 @@ def test_every_purpose_has_its_own_best():
 
 
 def test_a_score_that_loses_its_coverage_is_no_gate():
-    rows = [row("plain"), row("stingy", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.86)]
+    rows = [row("plain"), row("rejects a lot", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.86)]
     best = choose_best(rows, "pgd")
     assert (best["overall"], best["corruption"]) == ("plain", "plain")
-    rows[1] = row("stingy", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.94)
-    assert choose_best(rows, "pgd")["overall"] == "stingy"
+    rows[1] = row("rejects a lot", clean=0.0, corrupted=0.0, foreign=(0.0, 0.0), coverage=0.94)
+    assert choose_best(rows, "pgd")["overall"] == "rejects a lot"
 
 
 def test_what_was_not_measured_has_no_best():

@@ -9,6 +9,7 @@ import torch
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.metrics.metrics import failure_detection
+from framegate.evaluation.scores import names
 from framegate.evaluation.scores.combined import fisher, two_sided
 from framegate.evaluation.scores.input import (
     CONTROLS,
@@ -156,6 +157,10 @@ def test_noise_raises_every_control():
 def test_controls_can_be_attacked(name):
     pixels = torch.rand((2, 3, 6, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     assert torch.autograd.gradcheck(CONTROLS[name], pixels.requires_grad_(True))
+
+
+def test_tables_know_every_control():
+    assert tuple(CONTROLS) == names.CONTROLS
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from framegate.evaluation.attacks.monitors import one_sided, softmax_entropy, two_sided
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.gate.monitors import one_sided, softmax_entropy, two_sided
 from framegate.evaluation.suite.observe import Observer
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle import Bundle

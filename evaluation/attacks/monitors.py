@@ -1,4 +1,4 @@
-"""Monitors that an adaptive attack can aim at: differentiable scores with the acceptance region they were given.
+"""Acceptance rules that an adaptive attack can aim at: differentiable scores with their acceptance region.
 
 The region of a two-sided score is an interval around the calibration frames, so the distance from its middle, divided
 by half its width, decides the same and has a gradient everywhere. Thresholds accept 95 % of the clean calibration
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.observations import Observations
+from framegate.evaluation.metrics.selective import GATE_COVERAGE
 from framegate.evaluation.scores.activation import FREE_OF_BINS, ON_MAPS
 from framegate.evaluation.scores.input import CONTROLS
 from framegate.runtime.errors import UsageError
 
-COVERAGE = 0.95
 _STATISTICS = {**FREE_OF_BINS, **ON_MAPS}
 
 
 @dataclass(frozen=True)
-class Monitor:
-    """One acceptance rule.
+class AcceptanceRule:
+    """Accept a frame iff a score of it is finite and at most a threshold.
 
     Attributes:
         name: For reports.
@@ -55,7 +55,9 @@ def softmax_entropy(logits: Tensor, temperature: float) -> Tensor:
 def _check(network: Network, name: str) -> None:
     layer, _, statistic = name.rpartition(":")
     if name != "entropy" and name not in CONTROLS and not (layer in network.taps and statistic in _STATISTICS):
-        raise UsageError(f"monitor: {name!r} given; expected entropy, an input control or LAYER:STATISTIC of a tap")
+        raise UsageError(
+            f"acceptance rule: {name!r} given; expected entropy, an input control or LAYER:STATISTIC of a tap"
+        )
 
 
 def _observed(
@@ -81,7 +83,7 @@ def _recorded(calibration: Observations, name: str, temperature: float) -> np.nd
     return np.asarray({**calibration.taps, **calibration.controls}[name])
 
 
-def one_sided(network: Network, calibration: Observations, name: str, temperature: float) -> Monitor:
+def one_sided(network: Network, calibration: Observations, name: str, temperature: float) -> AcceptanceRule:
     """Accept unless the signal is among the highest 5 % of the calibration frames."""
     _check(network, name)
     values = _recorded(calibration, name, temperature)
@@ -90,10 +92,10 @@ def one_sided(network: Network, calibration: Observations, name: str, temperatur
         logits, found = _observed(network, [name], temperature, pixels)
         return logits, found[0]
 
-    return Monitor(name, observe, float(np.nanquantile(values, COVERAGE)))
+    return AcceptanceRule(name, observe, float(np.nanquantile(values, GATE_COVERAGE)))
 
 
-def two_sided(network: Network, calibration: Observations, names: Sequence[str], temperature: float) -> Monitor:
+def two_sided(network: Network, calibration: Observations, names: Sequence[str], temperature: float) -> AcceptanceRule:
     """Accept only if every signal lies in the middle of the calibration frames' values, 95 % of which pass in all.
 
     Args:
@@ -113,16 +115,16 @@ def two_sided(network: Network, calibration: Observations, names: Sequence[str],
         return logits, torch.stack(distances).amax(0)
 
     label = " and ".join(f"{name} (two-sided)" for name in names)
-    return Monitor(label, observe, 1.0)
+    return AcceptanceRule(label, observe, 1.0)
 
 
 def _intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Middle and half width of the central intervals, equal tails in every signal, that pass 95 % of the frames."""
-    low, high = 0.0, (1 - COVERAGE) / 2  # the share cut off each end
+    low, high = 0.0, (1 - GATE_COVERAGE) / 2  # the share cut off each end
     for _ in range(40):
         tail = (low + high) / 2
         lower, upper = np.nanquantile(values, [tail, 1 - tail], axis=1)
         inside = ((values >= lower[:, None]) & (values <= upper[:, None])).all(0).mean()
-        low, high = (tail, high) if inside >= COVERAGE else (low, tail)
+        low, high = (tail, high) if inside >= GATE_COVERAGE else (low, tail)
     lower, upper = np.nanquantile(values, [low, 1 - low], axis=1)
     return (lower + upper) / 2, np.maximum((upper - lower) / 2, 1e-9)

@@ -1,0 +1,264 @@
+"""Tables of speed, of the demo and of its page, for README and docs: `framegate.benchmarks.tables` puts them there.
+
+Each takes the records it shows, as they were read, and gives Markdown.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from framegate.benchmarks.latency.tables import STAGE_NAMES, beside, left_out_lines, spread, stage_means
+from framegate.evaluation.report.table import Row, Table, grid
+from framegate.evaluation.report.values import Cell
+from framegate.runtime.cli.tables import counts
+
+_FIGURES = ("p50_ms", "p99_ms", "p99.9_ms", "max_ms")
+_HEADINGS = ("p50, ms", "p99, ms", "p99.9, ms", "longest, ms")
+Record = Mapping[str, Any]
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table whose first columns are text and all others figures."""
+    return grid(Table("", tuple(columns), [Row((*row[:texts], *map(Cell, row[texts:]))) for row in rows]))
+
+
+def _paragraph(text: str) -> str:
+    """Wrapped as documents are; a number stays on the line of its percent sign."""
+    unbroken = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    lines = textwrap.fill(unbroken, 120, break_on_hyphens=False, break_long_words=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _caption(text: str, record: Record | None = None) -> str:
+    """A paragraph above a table, with where, when and on what it was measured."""
+    if record is not None:
+        source = record["source"]
+        source = source if "://" in source else source.rpartition("/")[2]
+        frames = sorted({row["frames"] for row in record["series"].values()})
+        counted = f"{frames[0]:,}" if len(frames) == 1 else f"{frames[0]:,} to {frames[-1]:,}"
+        text += f" {counted} frames a row from {source}; {_circumstances(record)}."
+        if frames[0] < 1000:
+            text += " Of fewer than 1,000 frames the p99.9 is the longest."
+    return _paragraph(text) + "\n\n"
+
+
+def _circumstances(record: Record) -> str:
+    machine = record["machine"]
+    return f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}"
+
+
+def _spread(part: Mapping[str, float]) -> str:
+    return spread(part, 2)
+
+
+def speed_line(record: Record) -> str:
+    """The default engine in one sentence."""
+    row = record["configurations"][record["default"]]
+    verdict, bare = row["capture_to_verdict"], row["resize_normalise_infer"]
+    size = record["source"].rpartition(", ")[2]
+    return _paragraph(
+        f"A {size} frame takes {verdict['p50_ms']:.2f} ms from capture to verdict (median; p99 {verdict['p99_ms']:.2f} "
+        f"ms), camera check included: {record['bundle']['name']}, {record['default']}, {_circumstances(record)}. "
+        f"A bare loop of resize, normalise and the engine's call takes {bare['p50_ms']:.2f} ms (p99 "
+        f"{bare['p99_ms']:.2f} ms); ratio of the medians {_spread(row['ratio_p50_spread'])}."
+    )
+
+
+def demo(record: Record) -> str:
+    """What `make demo` prints at its end."""
+    streams = [(name, each, each["accepted_labels"]) for name, each in record["streams"].items()]
+    rows = [
+        Row(
+            (
+                name,
+                *(Cell(f"{each[key]}") for key in ("evaluated", "accepted")),
+                Cell(f"{each['accepted'] / each['evaluated']:.1%}"),
+                counts(labels) if labels is not None else "",
+                counts(each["rejected_by_reason"]),
+            )
+        )
+        for name, each, labels in [*streams, ("all", record, None)]
+    ]
+    columns = ("region", "verdicts", "accepted", "coverage", "accepted as", "rejected because")
+    latency = [
+        [label, *(f"{record[key][figure]:.2f}" for figure in _FIGURES)]
+        for label, key in (
+            (f"capture to verdict, {len(streams)} regions one after the other", "capture_to_verdict"),
+            ("bare engine call, same run", "engine"),
+        )
+    ]
+    heading = f"{record['captured']} frames captured, {record['dropped']} dropped"
+    return grid(Table("", columns, rows)) + "\n\n" + _grid((heading, *_HEADINGS), latency)
+
+
+def latency(record: Record) -> str:
+    """Every engine and precision against the bare loop."""
+    rows = []
+    for name, row in record["configurations"].items():
+        verdict, bare = row["capture_to_verdict"], row["resize_normalise_infer"]
+        rows.append(
+            [
+                name + (" (default)" if name == record["default"] else ""),
+                *beside(verdict, bare, _FIGURES),
+                _spread(row["ratio_p50_spread"]),
+            ]
+        )
+    caption = _caption(
+        "**One frame after the other.** Capture to verdict, and in brackets the bare loop: resize, normalise and the "
+        "engine's call on the same frame, nothing else. p50 is the median; one frame in 100 takes longer than p99, one "
+        "in 1,000 longer than p99.9. Last column: the medians divided, with the 95 % interval.",
+        record,
+    )
+    header = ["engine / precision", *_HEADINGS, "p50 : bare loop's p50"]
+    startup, memory = record["startup_s"], record["memory"]
+    after = f"\n\nFrom the start of a new process to its first verdict: {startup['median']:.2f} s (median)."
+    if memory:
+        after += f" Growth of resident memory over {memory['frames']:,} frames: {memory['growth_mib']:+.1f} MiB."
+    return caption + _grid(header, rows) + after + _left_out(record, "cpu-latency.json")
+
+
+def targets(closed: Record, paced: Record, several: Record, race: Record, viewed: Record) -> str:
+    """What was aimed at on two processor cores, and what came of it.
+
+    Args:
+        closed: Frames one after the other, beside the bare loop.
+        paced: One camera.
+        several: Four cameras.
+        race: The rivals.
+        viewed: The demo with and without an open page.
+    """
+    default = closed["configurations"][closed["default"]]["ratio_p50_spread"]
+    alone = next(row for name, row in paced["series"].items() if "load" not in name and "realtime" not in name)
+    tail = alone["p99.9_ms"] / alone["p50_ms"]
+    dropped, fed = (sum(row[key] for row in several["series"].values()) for key in ("dropped", "fed"))
+    eager = next(row for name, row in race["series"].items() if "torch eager" in name)["to_reference"]["p50"]
+    viewer = viewed["series"]["one viewer"]["to_reference"]["p50"]
+    rows = [
+        ("p50 of the default : bare loop's", "<= 1.05", _spread(default), default["ratio"] <= 1.05),
+        ("p99.9 : p50 at 60 fps, no other load", "<= 3", f"{tail:.1f}", tail <= 3),
+        ("frames dropped of four 30 fps streams", "0", f"{dropped} of {fed}", dropped == 0),
+        ("torch eager's p50 : INT8 default's", ">= 2", _spread(eager), eager["ratio"] >= 2),
+        ("p50 with an open page : without", "<= 1.05", _spread(viewer), viewer["ratio"] <= 1.05),
+    ]
+    caption = (
+        "The targets for two processor cores. The bare loop is the same engine with the same threads, and no more."
+    )
+    header = ["what", "target", "measured", ""]
+    return f"{caption}\n\n" + _grid(header, [[a, b, c, "kept" if kept else "**missed**"] for a, b, c, kept in rows])
+
+
+def stages(record: Record) -> str:
+    """Mean time of every stage."""
+    rows = []
+    for name, row in record["series"].items():
+        if "stages" in row:
+            rows.append([name, *stage_means(row)])
+    caption = _caption(
+        "**Where the time goes**, same run: mean milliseconds of a frame. The stages follow each other and add up to "
+        "capture to verdict; after that the verdict is handed over to whoever waits for it."
+    )
+    header = [
+        "engine / precision",
+        *STAGE_NAMES,
+        "**capture to verdict**",
+        "then hand-over",
+    ]
+    return caption + _grid(header, rows)
+
+
+def rivals(record: Record) -> str:
+    """Framegate's default first, then everybody as a multiple of it."""
+    rows = []
+    for name, row in record["series"].items():
+        part = row.get("to_reference")
+        bundle = row["bundle"]
+        who = name.removeprefix(f"{bundle}: ")
+        same = record["agreement"].get(who, {}).get("same_label") if bundle == record["bundle"]["name"] else None
+        rows.append(
+            [
+                bundle,
+                who,
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                *(_spread(part[key]) if part else "1" for key in ("p50", "p99")),
+                "" if same is None else f"{100 * same:.0f} %",
+            ]
+        )
+    caption = _caption(
+        "**Against what one would write or pick instead**, in turns within one process. framegate: capture to verdict, "
+        "through the whole pipeline. The others: a plain loop from a frame in memory to label and entropy, without "
+        "camera check, thresholds or the age of a frame. Ratios: divided by framegate's default, the bundle's first "
+        "row, with the 95 % interval; above 1 is slower. Last column: frames of the clip on which a plain loop gives "
+        "the label that framegate gives in fp32; where it is low, the loop computes something else.",
+        record,
+    )
+    header = ["bundle", "who", *_HEADINGS, "p50 : default's", "p99 : default's", "same label"]
+    return caption + _grid(header, rows, texts=2) + _left_out(record, "latency-rivals.json")
+
+
+def _left_out(record: Record, file: str) -> str:
+    lines = "\n".join(f"- {line}" for line in left_out_lines(record.get("left_out", {})))
+    return f"\n\nCould not run on that machine (in full in `benchmarks/results/{file}`):\n\n{lines}" if lines else ""
+
+
+def streams(record: Record) -> str:
+    """Several cameras."""
+    return _paced(record, "**Several cameras at once**, which fire at the same moment.")
+
+
+def scenarios(record: Record) -> str:
+    """One camera, load, tuning."""
+    return _paced(record, "**One camera**, alone and beside a foreign process that keeps the last core busy (load).")
+
+
+def _paced(record: Record, what: str) -> str:
+    rows = []
+    for name, row in record["series"].items():
+        part = row.get("to_untuned")
+        rows.append(
+            [
+                name,
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                f"{row['dropped']} of {row['fed']}",
+                f"{row['usage']['cpu_percent_of_one_core']:.0f} %",
+                _spread(part["p99.9"]) if part else "",
+            ]
+        )
+    caption = _caption(
+        f"{what} Capture to verdict at the camera's pace, {record['configuration']}; realtime: with `--realtime`. "
+        "Dropped: overtaken by a newer frame before their turn. CPU: all threads, 100 % is one core. Last column: "
+        "divided by the row without realtime, with the 95 % interval; below 1 is better.",
+        record,
+    )
+    header = ["frames", *_HEADINGS, "dropped", "CPU", "p99.9 : without realtime"]
+    return caption + _grid(header, rows)
+
+
+def page(record: Record) -> str:
+    """The running demo with and without somebody who looks."""
+    rows = []
+    for name, row in record["series"].items():
+        part = row.get("to_reference")
+        rows.append(
+            [
+                name,
+                *(f"{row[key]:.2f}" for key in _FIGURES),
+                _spread(part["p50"]) if part else "1",
+                f"{row['pictures_per_second']:.1f}",
+                f"{row['usage']['cpu_percent_of_one_core']:.0f} %",
+                f"{max(row['others_percent_of_one_core'], 0.0):.0f} %",  # a difference of two clocks
+            ]
+        )
+    said = (
+        f"Capture to verdict of the running demo, {record['configuration']}: while nobody looks, with one viewer as on "
+        "another machine, and with Chromium on the same cores. Fifth column of figures: the medians divided, with the "
+        "95 % interval. CPU: 100 % is one core."
+    )
+    if record["load"]["note"]:
+        said += f" Beside it: {record['load']['note']}."
+    repeated = sum(row["turns_repeated"] for row in record["series"].values())
+    if repeated:
+        said += f" {repeated} turns were measured again, because no verdict came for a second."
+    header = ["who looks", *_HEADINGS, "p50 : nobody's", "pictures/s", "CPU of the demo", "CPU of all others"]
+    return _caption(said, record) + _grid(header, rows)
