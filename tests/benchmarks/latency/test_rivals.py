@@ -33,14 +33,16 @@ def test_every_rival_gives_the_bundles_labels_and_entropies(tiny_bundle):
     rivals.cpu_rivals(field, bundle, 1, images[0])
     assert any("onnxruntime" in name for name in field.found)
     assert any("openvino" in name for name in field.found)
-    session = Session.open(bundle, "onnxruntime", "fp32", 1, camera=False)
+    session, named = Session.open(bundle, "onnxruntime", "fp32", 1, camera=False), 0
     for image in images[:8]:
         truth = session.infer(image)
         for name, rival in field.found.items():
             label, entropy = rival(image)
-            assert bundle.labels[label] == truth.candidate, name
-            # OpenVINO left alone may compute in bfloat16.
-            assert entropy == pytest.approx(truth.entropy, abs=0.05 if "openvino" in name else 1e-3), name
+            assert entropy == pytest.approx(truth.entropy, abs=1e-3), name
+            if truth.margin > 0.01:  # below, the last bits of two engines may say different labels
+                assert bundle.labels[label] == truth.candidate, name
+                named += 1
+    assert named >= 4 * len(field.found)
 
 
 def test_softmax_entropy_of_known_logits():
@@ -75,6 +77,7 @@ def test_all_contenders_are_timed_equally_often_beside_one_reference(record):
         assert part["ratio"] == pytest.approx(row["p50_ms"] / first[1]["p50_ms"], rel=0.2)
     # The tiny bundle names no architecture, so torch cannot take part, and says why.
     assert any("architecture" in reason or "not installed" in reason for reason in found["left_out"].values())
+    assert found["agreement"]
     assert all(one["same_label"] == 1.0 for one in found["agreement"].values())
 
 
@@ -159,9 +162,12 @@ def test_all_tables_can_be_made_from_what_the_commands_write(tiny_bundle, tmp_pa
     blocks = "".join(DOCUMENT.replace("rivals", name) for name in ("latency", "stages", "rivals", "scenarios"))
     text = tables.Writer(tmp_path).fill(blocks)
     for path in (latency, scenarios):
-        for name, row in json.loads(path.read_text())["series"].items():
-            assert name.endswith("bare") or f"| {name}" in text
-            assert name.endswith("bare") or f"{row['p50_ms']:.2f}" in text
+        series = json.loads(path.read_text())["series"]
+        shown = {name: row for name, row in series.items() if not name.endswith("bare")}
+        assert shown
+        for name, row in shown.items():
+            assert f"| {name}" in text
+            assert f"{row['p50_ms']:.2f}" in text
 
 
 DRIVER = (
