@@ -39,10 +39,6 @@ class LaunchPlan(Protocol):
     def parameters(self) -> ctypes.Structure:
         """The kernel's one parameter, passed by value."""
 
-    @property
-    def shared_bytes(self) -> int:
-        """Dynamic shared memory per block."""
-
 
 class Kernels:
     """A loaded module and the kernels that were asked of it. It lives as long as its driver is open."""
@@ -66,7 +62,7 @@ class Kernels:
 
     def run(self, plan: LaunchPlan, stream: int) -> None:
         """Enqueue a planned launch."""
-        self.launch(plan.kernel, plan.grid, plan.block, plan.parameters, stream, plan.shared_bytes)
+        self.launch(plan.kernel, plan.grid, plan.block, plan.parameters, stream)
 
     def launch(
         self,
@@ -75,14 +71,13 @@ class Kernels:
         block: Dimensions,
         parameters: ctypes.Structure,
         stream: int,
-        shared_bytes: int = 0,
     ) -> None:
         """Enqueue a kernel of this source.
 
         Raises:
             CudaError: no such kernel, or the launch was refused.
         """
-        self.call(kernel, grid, block, [parameters], stream, shared_bytes)
+        self.call(kernel, grid, block, [parameters], stream)
 
     def call(
         self,
@@ -91,7 +86,6 @@ class Kernels:
         block: Dimensions,
         arguments: Sequence[Argument],
         stream: int,
-        shared_bytes: int = 0,
     ) -> None:
         """Enqueue a kernel of several parameters; arguments are ctypes values of exactly their types.
 
@@ -101,4 +95,4 @@ class Kernels:
         function = self._functions.get(kernel)
         if function is None:
             function = self._functions[kernel] = self._driver.get_function(self._module, kernel)
-        self._driver.launch(function, grid, block, arguments, stream, shared_bytes)
+        self._driver.launch(function, grid, block, arguments, stream)

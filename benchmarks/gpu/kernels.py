@@ -24,13 +24,13 @@ from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.gpu.device import Stopwatch, circumstances_of, copy_bandwidth, open_gpu, percentiles
 from framegate.benchmarks.gpu.kernel_cases import GRID, Case, check, prepare, release
 from framegate.benchmarks.gpu.kernel_rivals import measure, rivals, versions
-from framegate.benchmarks.gpu.small import bench_activation, bench_graph_node, bench_preprocess
+from framegate.benchmarks.gpu.small import bench_graph_node, bench_preprocess
 from framegate.cuda_kernels.driver.open import CudaError, Driver
 from framegate.cuda_kernels.kernels import Kernels
 from framegate.runtime.circumstances import circumstances
 
 OUT = RESULTS / "kernels.json"
-PARTS = ("grid", "graph", "preprocess", "activation")
+PARTS = ("grid", "graph", "preprocess")
 NO_DEVICE = "no device: nothing measured"
 
 
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written: {options.out}")
-    wrong = [one for part in ("grid", "preprocess", "activation") for one in report.get(part, []) if "wrong" in one]
+    wrong = [one for part in ("grid", "preprocess") for one in report.get(part, []) if "wrong" in one]
     wrong += [report["graph"]] if "wrong" in report.get("graph", {}) else []
     for one in wrong:
         print(f"WRONG: {one.get('case', 'graph')}: {one['wrong']}", file=sys.stderr)
@@ -136,9 +136,6 @@ def measure_all(gpu: Driver, parts: set[str], repeats: int, frames: int) -> dict
     if "preprocess" in parts:
         report["preprocess"] = bench_preprocess(gpu, Kernels(gpu, "camera_preprocess"), watch, repeats)
         print(json.dumps(report["preprocess"], indent=2), flush=True)
-    if "activation" in parts:
-        report["activation"] = bench_activation(gpu, Kernels(gpu, "activation_entropy"), watch, repeats)
-        print(json.dumps(report["activation"], indent=2), flush=True)
     if "grid" in parts:
         report["grid"] = []
         for number, case in enumerate(GRID, 1):

@@ -1,4 +1,4 @@
-"""The kernel as the last node of a camera's CUDA graph, the preprocessing as its first, and a tap's entropy between.
+"""The kernel as the last node of a camera's CUDA graph, and the preprocessing as its first.
 
 The question is what a node adds to a graph that runs anyway. So two graphs that differ by that node only are launched
 in turn, many times, and their whole times are compared: launch, run and the host's notice of it.
@@ -6,16 +6,13 @@ in turn, many times, and their whole times are compared: launch, run and the hos
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from framegate.benchmarks.gpu.device import Stopwatch, percentiles
-from framegate.cuda_kernels.activation_entropy.launch import plan_activation_entropy, workspace_bytes
-from framegate.cuda_kernels.activation_entropy.reference import activation_entropy
 from framegate.cuda_kernels.camera_preprocess.launch import plan_preprocess
 from framegate.cuda_kernels.camera_preprocess.reference import CameraFrame, preprocess
 from framegate.cuda_kernels.driver.open import Driver
@@ -27,8 +24,6 @@ CLASSES = 1000
 STAND_IN_NODES = 20
 FRAME = (1920, 1080)
 SIDE = 224
-TAPS = ((1, 64, 112, 112), (1, 512, 28, 28), (32, 64, 112, 112))
-BINS = 64
 TIMEOUT_NS = 1_000_000_000
 
 
@@ -119,7 +114,7 @@ def bench_preprocess(gpu: Driver, kernels: Kernels, watch: Stopwatch, repeats: i
             gpu.copy_to_device(pointer, array, watch.stream)
         y, uv, weights, output = held
         parameters = plan.parameters(planes=(y, uv), output=output, weights=weights)
-        call = _call(kernels, plan.kernel, plan.grid, plan.block, parameters)
+        call = partial(kernels.launch, plan.kernel, plan.grid, plan.block, parameters)
         call(watch.stream)
         found = np.empty(plan.output_shape, np.float32)
         gpu.copy_to_host(found, output, watch.stream)
@@ -135,47 +130,3 @@ def bench_preprocess(gpu: Driver, kernels: Kernels, watch: Stopwatch, repeats: i
         for pointer in held:
             gpu.free(pointer)
     return results
-
-
-def bench_activation(gpu: Driver, kernels: Kernels, watch: Stopwatch, repeats: int) -> list[dict[str, Any]]:
-    """Check and time the entropies of a half-precision tap after a ReLU."""
-    results = []
-    edges = np.linspace(0, 4, BINS, dtype=np.float32)
-    for shape in TAPS:
-        frames, elements = shape[0], int(np.prod(shape[1:]))
-        tap = np.maximum(np.random.default_rng(6).standard_normal((frames, elements)), 0).astype(np.float16)
-        layout = workspace_bytes("f16", frames, elements, BINS)
-        held = [gpu.allocate(n) for n in (tap.nbytes, edges.nbytes, layout.total, 4 * frames, 4 * frames)]
-        pointer, limits, workspace, histogram, mass = held
-        for target, array in ((pointer, tap), (limits, edges), (workspace, np.zeros(layout.total, np.uint8))):
-            gpu.copy_to_device(target, array, watch.stream)
-        plan = plan_activation_entropy(pointer, "f16", frames, elements, limits, BINS, workspace, histogram, mass)
-        kernels.run(plan, watch.stream)
-        found = np.empty((2, frames), np.float32)
-        gpu.copy_to_host(found[0], histogram, watch.stream)
-        gpu.copy_to_host(found[1], mass, watch.stream)
-        gpu.synchronize(watch.stream)
-        expected = activation_entropy(tap, edges)
-        largest = float(np.max(np.abs(found - [expected.histogram_entropy, expected.mass_entropy])))
-        result: dict[str, Any] = {"case": f"activation {list(shape)} f16", "bins": BINS + 1, "bytes": tap.nbytes}
-        if not largest <= 1e-4:  # NaN fails
-            result["wrong"] = f"off by up to {largest} nats"
-        else:
-            calls = [_call(kernels, plan.kernel, plan.grid, plan.block, plan.parameters, plan.shared_bytes)] * 8
-            # One input: a tap comes out of the layer before and is in the cache then too.
-            result |= {"us": percentiles(watch.microseconds(calls, repeats)), "largest_difference": largest}
-        results.append(result)
-        for one in held:
-            gpu.free(one)
-    return results
-
-
-def _call(
-    kernels: Kernels,
-    kernel: str,
-    grid: tuple[int, int, int],
-    block: tuple[int, int, int],
-    parameters: ctypes.Structure,
-    shared_bytes: int = 0,
-) -> Callable[[int], None]:
-    return lambda stream: kernels.launch(kernel, grid, block, parameters, stream, shared_bytes)

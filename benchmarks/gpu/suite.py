@@ -98,8 +98,6 @@ STEPS = (
                 "--only",
                 "preprocess",
                 "--only",
-                "activation",
-                "--only",
                 "grid",
             ),
             *("--out", f"{RESULTS}/kernels.json"),

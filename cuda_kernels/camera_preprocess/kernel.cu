@@ -1,5 +1,5 @@
-// Camera bytes -> the network's input in one launch: colour, resize, normalisation. What counts as right: reference.py; weights,
-// checks and grid: filter_weights.py and launch.py.
+// Camera bytes -> the network's input in one launch: colour, resize, normalisation. The reference is reference.py; weights,
+// checks and grid are in filter_weights.py and launch.py.
 //
 //     camera_preprocess_{nv12,bgr}_{bilinear,filter}(CameraPreprocessParameters)     128 threads, no dynamic shared memory
 //

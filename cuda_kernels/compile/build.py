@@ -1,7 +1,7 @@
 """Compile the CUDA kernels: ``make kernels``, or ``python -m framegate.cuda_kernels.compile.build``.
 
 Every ``.cu`` of the package becomes one fat binary: machine code for sm_75, 80, 86, 87, 89, 90, 100, 110 and 120 (as
-far as the nvcc at hand knows them) and PTX of the newest for GPUs to come. A table of registers, shared memory, stack
+far as the installed nvcc knows them) and PTX of the newest for GPUs to come. A table of registers, shared memory, stack
 and spills is printed; a spill fails the build. No GPU and no driver is needed.
 
 Without ``--out`` this only fills the cache. A release is built from a clean checkout with
@@ -61,7 +61,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class FatBinaryRecord:
-    """What stands beside a fat binary that is shipped.
+    """The record that lies beside a shipped fat binary.
 
     Attributes:
         source_hash: of the source and headers it was made from; a mismatch means that it is stale.
@@ -99,11 +99,11 @@ def build(
 
     Args:
         sources: .cu files.
-        architectures: 90 for sm_90; those that the nvcc at hand doesn't know are left out.
+        architectures: 90 for sm_90; those that the installed nvcc does not know are left out.
         cache: where compiled images live; default `default_cache`.
         out: where the fat binaries go, each in a folder with the name of its source's folder, with a .fatbin.json
             beside it; default: they stay in the cache.
-        compiled: told each finished step.
+        compiled: called with the name of each step when it is finished.
 
     Raises:
         CompilerError: no nvcc, or it refused a source.
@@ -144,7 +144,7 @@ def compile_cached(nvcc: Nvcc, source: Path, target: str, folder: Path) -> None:
     def produce(temporary: Path) -> None:
         kernels = parse_report(nvcc.compile(source, target, temporary))
         if not kernels and target.startswith("sm_"):
-            # Without its numbers a spill would go unnoticed.
+            # Without the numbers of a kernel nobody would see that it spills.
             raise CompilerError(f"{source} for {target}: the assembler's report names no kernel")
         write_report(report, kernels)
 

@@ -1,12 +1,12 @@
 """Build a PyCUDA wheel against a CUDA toolkit on a machine without a driver: ``make pycuda``.
 
 PyCUDA is published as source only, and its extension links against libcuda.so.1, which belongs to the driver. Three
-things stand in the way of an ordinary ``pip install``, and this module removes them:
+things prevent an ordinary ``pip install``, and this module removes them:
 
-* No driver on the build machine. A stand-in library with the SONAME libcuda.so.1 satisfies the linker. It must export
+* No driver on the build machine. A stub library with the SONAME libcuda.so.1 satisfies the linker. It must export
   every symbol that PyCUDA uses: the linker drops an empty one from the list of needed libraries, and the finished
   extension then fails with ``undefined symbol`` even where a driver is present. So the names come from the toolkit's
-  own headers. The stand-in is never installed.
+  own headers. The stub is never installed.
 * PyCUDA reads its paths from a file ``siteconf.py`` beside its setup.py, not from the environment.
 * Slim toolkits have no cuRAND, which framegate doesn't need either.
 
@@ -47,25 +47,25 @@ def declared_functions(cuda_root: Path) -> list[str]:
     return names
 
 
-def build_stand_in(cuda_root: Path, folder: Path) -> Path:
+def build_stub_library(cuda_root: Path, folder: Path) -> Path:
     """Compile a library that exports every driver function and does nothing, for the linker only."""
-    source = folder / "stand_in.c"
-    # 3 is CUDA_ERROR_NOT_INITIALIZED: whoever loads this by mistake gets an error, not a pretended success.
+    source = folder / "stub.c"
+    # 3 is CUDA_ERROR_NOT_INITIALIZED: a program that loads this by mistake gets an error.
     source.write_text("".join(f"int {name}(void) {{ return 3; }}\n" for name in declared_functions(cuda_root)))
     library = folder / "libcuda.so"
     command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CompilerError(f"the stand-in for libcuda did not compile: {done.stderr.strip()}")
+        raise CompilerError(f"the stub of libcuda did not compile: {done.stderr.strip()}")
     return library
 
 
-def site_configuration(cuda_root: Path, stand_in_folder: Path) -> str:
+def site_configuration(cuda_root: Path, stub_folder: Path) -> str:
     """Return the text of PyCUDA's siteconf.py."""
     libraries = [str(cuda_root / "lib64")]
     return (
         f"CUDA_ROOT = {str(cuda_root)!r}\n"
-        f"CUDADRV_LIB_DIR = {[str(stand_in_folder), *libraries]!r}\n"
+        f"CUDADRV_LIB_DIR = {[str(stub_folder), *libraries]!r}\n"
         "CUDADRV_LIBNAME = ['cuda']\n"
         f"CUDART_LIB_DIR = {libraries!r}\n"
         "CUDA_ENABLE_CURAND = False\n"
@@ -92,8 +92,8 @@ def build_wheel(out: Path, requirement: str = PINNED) -> Path:
         with tarfile.open(next(folder.glob("pycuda-*.tar.gz"))) as archive:
             archive.extractall(folder, filter="data")
         source = next(path for path in folder.glob("pycuda-*") if path.is_dir())
-        _step(f"a stand-in for libcuda.so.1 from {cuda_root}/include/cuda.h")
-        build_stand_in(cuda_root, folder)
+        _step(f"a stub of libcuda.so.1 from {cuda_root}/include/cuda.h")
+        build_stub_library(cuda_root, folder)
         (source / "siteconf.py").write_text(site_configuration(cuda_root, folder))
         _step("compiling (minutes)")
         _run([*pip, "wheel", "--no-deps", "-w", str(out.resolve()), "."], source)

@@ -1,8 +1,7 @@
 """Find a CUDA compiler and run it: nvcc where there is a toolkit, else NVRTC through cuda-bindings.
 
-nvcc compiles for every architecture at once and needs no GPU. NVRTC is a library that cuda-bindings can load; it
-compiles for one architecture, that of the GPU at hand, and is what a vehicle falls back to when the wheel it runs
-holds no fat binary for its kernels.
+nvcc compiles for every architecture and needs no GPU. NVRTC is a library that cuda-bindings can load; it compiles for
+one architecture, that of this machine's GPU. A vehicle uses it when its wheel holds no fat binaries.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Compiled:
 
     Attributes:
         image: what the driver loads: a fat binary (nvcc) or a cubin (NVRTC).
-        log: what the compiler said; with nvcc it holds ptxas' resource lines.
+        log: what the compiler printed; with nvcc it holds the resource lines of ptxas.
     """
 
     image: bytes
@@ -49,10 +48,10 @@ def toolkit_root() -> Path | None:
     found = shutil.which("nvcc")
     if found:
         # Not its folder: distributions put a script on PATH. nvcc itself knows where its toolkit is.
-        said = subprocess.run(
+        done = subprocess.run(
             [found, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
         )
-        top = re.search(r"^#\$ TOP=(.+)$", said.stderr, re.MULTILINE)
+        top = re.search(r"^#\$ TOP=(.+)$", done.stderr, re.MULTILINE)
         if top and (Path(top[1]) / "bin" / "nvcc").is_file():
             return Path(top[1]).resolve()
     named = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
@@ -67,16 +66,16 @@ class Nvcc:
     """The toolkit's compiler.
 
     Attributes:
-        identity: name and version, for the cache key and for people.
+        identity: name and version, for the cache key and for messages.
         release: (major, minor) of the toolkit. A driver of an older major version cannot load what it makes.
     """
 
     def __init__(self, root: Path) -> None:
         self._nvcc = root / "bin" / "nvcc"
-        said = self._run([str(self._nvcc), "--version"]).stdout
-        match = re.search(r"release (\d+)\.(\d+), V([\d.]+)", said)
+        printed = self._run([str(self._nvcc), "--version"]).stdout
+        match = re.search(r"release (\d+)\.(\d+), V([\d.]+)", printed)
         if match is None:
-            raise CompilerError(f"{self._nvcc} --version: asked for a release number, got {said.strip()!r}")
+            raise CompilerError(f"{self._nvcc} --version: asked for a release number, got {printed.strip()!r}")
         self.release = (int(match[1]), int(match[2]))
         self.identity = f"nvcc {match[3]}"
 
@@ -103,7 +102,7 @@ class Nvcc:
             The assembler's report.
 
         Raises:
-            CompilerError: with the compiler's own words.
+            CompilerError: it refused the source; the message holds what the compiler printed.
         """
         kind = ["-cubin", "-Xptxas=-v"] if target.startswith("sm_") else ["-ptx"]
         includes = [f"-I{folder}" for folder in include_folders(source)]
@@ -153,7 +152,7 @@ class Nvrtc:
         """Compile one source into PTX, which a driver compiles for this architecture and newer ones.
 
         Raises:
-            CompilerError: with the compiler's own words.
+            CompilerError: it refused the source; the message holds what the compiler printed.
         """
         virtual = [option.replace("=sm_", "=compute_", 1) for option in self.options(architecture)]
         return self._compiled(source, virtual, f"compute_{architecture}", "PTX").image.rstrip(b"\0")
@@ -162,7 +161,7 @@ class Nvrtc:
         """Compile one source into a cubin for one architecture.
 
         Raises:
-            CompilerError: with the compiler's own words.
+            CompilerError: it refused the source; the message holds what the compiler printed.
         """
         return self._compiled(source, self.options(architecture), f"sm_{architecture}", "CUBIN")
 
@@ -196,7 +195,7 @@ class Nvrtc:
 
 
 def _shortened(text: str) -> str:
-    """Keep the first errors: one in a macro comes a hundred times, each with the whole macro."""
+    """Keep the first errors: an error in a macro is repeated at each use, each time with the whole macro."""
     lines = [line if len(line) <= 240 else f"{line[:240]} ..." for line in text.splitlines() if line.strip(" ^")]
     return "\n".join([*lines[:30], *([f"... and {len(lines) - 30} lines more"] if len(lines) > 30 else [])])
 

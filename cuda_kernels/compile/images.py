@@ -1,4 +1,4 @@
-"""Find or make the machine code of a kernel source for the GPU at hand."""
+"""Find or compile the machine code of a kernel source for this machine's GPU."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def load_image(
         cache: where compiled images live; default `default_cache`.
 
     Raises:
-        CompilerError: there is no usable fat binary and no usable compiler; the message says why each was passed over,
-            or what the compiler refused.
+        CompilerError: there is no usable fat binary and no usable compiler; the message gives the reason for each, or
+            what the compiler refused.
     """
     source = find_source(name, folder)
     refused: list[str] = []

@@ -1,7 +1,7 @@
-"""PTX of a kernel source: what TensorRT takes into an engine, and what a driver compiles for its GPU.
+"""PTX of a kernel source, which TensorRT puts into an engine and a driver compiles for its GPU.
 
 Unlike a cubin, PTX knows no minor-version compatibility: a driver for CUDA 12.6 refuses the PTX of a 12.8 compiler,
-whatever the GPU. So a compiler that is newer than the driver is passed over.
+whatever the GPU. So a compiler that is newer than the driver is not used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_ptx(
         cache: Where compiled images live; default `default_cache`.
 
     Raises:
-        CompilerError: No compiler here makes PTX that this driver can read; the message says why each was passed over.
+        CompilerError: No compiler here makes PTX that this driver can read; the message gives the reason for each.
     """
     source = find_source(name, folder)
     refused: list[str] = []

@@ -1,4 +1,4 @@
-"""What each kernel costs: registers, shared memory, stack and spills, read from the assembler's report.
+"""Registers, shared memory, stack and spills of each kernel, read from the assembler's report.
 
 ptxas prints, with -v, three lines a kernel; a function that was not inlined gets the second line only:
 
@@ -8,7 +8,8 @@ ptxas prints, with -v, three lines a kernel; a function that was not inlined get
     ptxas info    : Used 32 registers, used 1 barriers, 16 bytes smem, 400 bytes cmem[0]
 
 A spill means that a kernel ran out of registers and keeps values in local memory, which is device memory. It costs
-several times the kernel's run time, and it appears silently when a compiler changes, so the build fails on it.
+several times the kernel's run time, and it may appear when the compiler changes, without any message. So the build
+fails on it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def parse_report(log: str) -> list[Resources]:
         Resources(
             name,
             int(kernel["architecture"]),
-            # A missing line must not pass for "no spills": the caller sees -1 and fails.
+            # A missing line must not look like "no spills": the caller sees -1 and fails.
             *(int(kernel.get(field, -1)) for field in ("registers", "shared_bytes", "stack_bytes", "spill_bytes")),
         )
         for name, kernel in zip(names, kernels, strict=True)
@@ -82,7 +83,7 @@ def parse_report(log: str) -> list[Resources]:
 
 
 def spilling(resources: Iterable[Resources]) -> list[Resources]:
-    """Return the kernels that spill, or of which the report does not say that they don't."""
+    """Return the kernels that spill, and those for which the report has no number."""
     return [kernel for kernel in resources if kernel.spill_bytes != 0]
 
 

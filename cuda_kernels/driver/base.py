@@ -1,7 +1,4 @@
-"""What a driver can do: the calls of the CUDA layer, and what they hand out.
-
-`framegate.cuda_kernels.driver.open` is the door; this is the interface behind it.
-"""
+"""The interface of the CUDA layer, which both drivers implement; `framegate.cuda_kernels.driver.open` opens one."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from numpy.typing import NDArray
 from framegate.cuda_kernels.driver.checks import TIMEOUT, Argument, CudaError, Dimensions
 
 _SPIN_S = 0.005  # a frame is done by then; longer spinning in Python would keep other threads waiting
-_NAP_S = 5e-5
+_SLEEP_S = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +25,14 @@ class DeviceInfo:
     """The GPU and its driver.
 
     Attributes:
-        name: as the driver says it.
+        name: as the driver reports it.
         architecture: 90 for compute capability 9.0.
-        multiprocessors: how many.
+        multiprocessors: their number.
         memory_bytes: device memory in total.
         l2_bytes: second-level cache.
         integrated: True where CPU and GPU share their memory (Jetson).
         driver_version: the newest CUDA release that the driver supports, (major, minor).
-        context_flags: those of the primary context. SCHED_SPIN is missing if somebody else opened it first.
+        context_flags: those of the primary context. SCHED_SPIN is missing if another library opened the context first.
     """
 
     name: str
@@ -85,7 +82,7 @@ class Driver(ABC):
 
     @abstractmethod
     def _release_context(self) -> None:
-        """Give the primary context back and make the one current again that was so before."""
+        """Release the primary context and make the context current that was current before."""
 
     def close(self) -> None:
         """Release everything that was created here, newest first, then the context. May be called twice.
@@ -142,7 +139,7 @@ class Driver(ABC):
 
     @abstractmethod
     def copy_to_device(self, destination: int, source: NDArray[Any], stream: int) -> None:
-        """Copy a C-contiguous array to the device, in stream order. The array must live until the stream got there."""
+        """Copy a C-contiguous array to the device, in stream order. The array must live until the copy is done."""
 
     @abstractmethod
     def copy_to_host(self, destination: NDArray[Any], source: int, stream: int) -> None:
@@ -162,7 +159,7 @@ class Driver(ABC):
 
     @abstractmethod
     def synchronize(self, stream: int) -> None:
-        """Wait until a stream has done all it was given; errors of its kernels surface here."""
+        """Wait until a stream has done all its work; errors of its kernels are raised here."""
 
     @abstractmethod
     def create_event(self, blocking: bool = False) -> int:
@@ -178,11 +175,11 @@ class Driver(ABC):
 
     @abstractmethod
     def wait_event(self, event: int) -> None:
-        """Wait until the stream has reached the event's record; errors of the kernels before it surface here."""
+        """Wait until the stream has reached the event's record; errors of the kernels before it are raised here."""
 
     @abstractmethod
     def event_done(self, event: int) -> bool:
-        """Say at once whether the stream has reached the event's record; errors of the kernels before it surface."""
+        """Return at once whether the event's record has been reached; errors of the kernels before it are raised."""
 
     def wait_event_within(self, event: int, seconds: float, sleeping: bool = False) -> None:
         """Wait for an event, but not for ever, as `wait_event` does on a GPU that hangs.
@@ -190,7 +187,7 @@ class Driver(ABC):
         Args:
             event: Recorded.
             seconds: The longest wait.
-            sleeping: Leave the core to others between two looks, at the price of a tenth of a millisecond.
+            sleeping: Sleep between two looks, which leaves the core to others and costs up to a tenth of a millisecond.
 
         Raises:
             CudaError: The kernels before it failed, or (TIMEOUT) the time is over.
@@ -202,7 +199,7 @@ class Driver(ABC):
                 meaning = f"the GPU was not done after {seconds:g} s"
                 raise CudaError(TIMEOUT, meaning, "waiting for an event")
             if sleeping or waited > _SPIN_S:
-                time.sleep(_NAP_S)
+                time.sleep(_SLEEP_S)
 
     @abstractmethod
     def elapsed_ms(self, start: int, end: int) -> float:
@@ -234,7 +231,7 @@ class Driver(ABC):
 
     @abstractmethod
     def begin_capture(self, stream: int) -> None:
-        """Record what this thread gives the stream from now on, instead of running it."""
+        """Record what this thread enqueues on the stream from now on, instead of running it."""
 
     @abstractmethod
     def end_capture(self, stream: int) -> int:
@@ -261,7 +258,7 @@ class Driver(ABC):
         recording.graph = self.end_capture(stream)
 
     def _abandon_capture(self, stream: int) -> None:
-        # An invalidated capture ends with an error; what the block raised says more and is on its way.
+        # An invalidated capture ends with an error of its own; what the block raised says more, and is raised next.
         with suppress(CudaError):
             self.destroy_graph(self.end_capture(stream))
 

@@ -1,7 +1,7 @@
 """What both drivers share: the exception, the constants, and the checks that come before a call.
 
-A wrong argument is refused here, in words, before the driver is asked: after it was asked, the answer is at best
-CUDA_ERROR_INVALID_VALUE, and at worst a kernel that writes somewhere else.
+A wrong argument is refused here, with a message that says what is wrong. The driver would answer
+CUDA_ERROR_INVALID_VALUE at best; at worst a kernel would write to a wrong address.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def check_driver_version(version: int) -> tuple[int, int]:
 
 
 def check_launch(function: int, grid: Dimensions, block: Dimensions, shared_bytes: int) -> None:
-    """Refuse a launch that no GPU can do, in words rather than as CUDA_ERROR_INVALID_VALUE."""
+    """Refuse a launch that no GPU can do, with a message that says why."""
     if not function:
         raise ValueError("launch: the function handle is 0; get it from get_function")
     limits = (2**31 - 1, 65535, 65535)

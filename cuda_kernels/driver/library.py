@@ -1,4 +1,4 @@
-"""libcuda.so.1 itself, through ctypes: for the calls that PyCUDA doesn't have."""
+"""libcuda.so.1 through ctypes, for the calls that PyCUDA does not have."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DriverLibrary:
             raise self.error(result, doing)
 
     def done(self, doing: str, function: str, *arguments: Any) -> bool:
-        """Call a function that says CUDA_ERROR_NOT_READY for no."""
+        """Call a function that answers CUDA_ERROR_NOT_READY for no; return whether it answered yes."""
         result = int(getattr(self._library, function)(*arguments))
         if result not in (0, NOT_READY):
             raise self.error(result, doing)
@@ -57,14 +57,14 @@ class DriverLibrary:
         return out.value
 
     def error(self, result: int, doing: str) -> CudaError:
-        """Explain a result with the driver's own words."""
+        """Turn a result into an exception with the driver's name and explanation of it."""
         name, meaning = self._words("cuGetErrorName", result), self._words("cuGetErrorString", result)
         if not name:
             return CudaError(f"CUDA_ERROR_{result}", UNEXPLAINED, doing)
         return CudaError(name, meaning, doing)
 
     def error_named(self, meaning: str, doing: str) -> CudaError:
-        """Explain a result of which only the driver's words are known: PyCUDA keeps no number."""
+        """Turn the driver's explanation of a result into an exception: PyCUDA keeps no number."""
         for result in range(1, _HIGHEST_ERROR + 1):
             if self._words("cuGetErrorString", result) == meaning:
                 return self.error(result, doing)

@@ -1,7 +1,8 @@
 """The CUDA layer: the few calls that framegate makes on a GPU, whichever Python package makes them.
 
-Two packages can stand behind it: cuda-bindings (`driver_bindings`) and PyCUDA (`driver_pycuda`). Both open the device's
-primary context, which TensorRT, PyTorch and the CUDA runtime use as well, so pointers and streams may be exchanged.
+Either of two packages is used: cuda-bindings (module `bindings`) or PyCUDA (module `pycuda_driver`). Both open the
+device's primary context, which TensorRT, PyTorch and the CUDA runtime use as well, so pointers and streams may be
+exchanged.
 
     with open_driver() as gpu:
         logits = gpu.allocate(4000)

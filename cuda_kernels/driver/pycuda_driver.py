@@ -1,4 +1,4 @@
-"""The CUDA layer over PyCUDA, for those who already run it.
+"""The CUDA layer over PyCUDA, for programs that use PyCUDA already.
 
 PyCUDA opens the primary context and owns device and host memory, so its allocations and arrays can be mixed with those
 made here. What carries a stream goes to libcuda.so.1 through ctypes instead: PyCUDA has no graphs, no stream

@@ -2,16 +2,18 @@
 //
 // With m the largest logit, T the temperature and t = (x - m) log2(e) / T:
 //     Z = sum 2^t    S = sum t 2^t    H = ln Z - ln 2 S / Z    p = 2^t / Z    margin = (1 - e^d2) / Z    E = -(m + T ln Z)
-// No logarithm per class and no p = 0 under one; the moment is shifted, because an unshifted one loses all digits at an offset
-// of 1e4. fp32 accumulation whatever the input: 65504 - (-65504) is infinite in fp16. What counts as right: reference.py.
+// No logarithm is taken per class, and no p = 0 meets one. The moment S is shifted, because an unshifted one loses all digits at
+// an offset of 1e4. Sums are fp32 whatever the input: 65504 - (-65504) is infinite in fp16. The reference is reference.py.
 //
-// Rows. Bytes: N C sizeof(T) read once, plus as many written with probabilities. [32768, 1000] fp16 is 65.5 MB, 15 us at
-// 4.3 TB/s; at about 10 instructions an element (entropy alone) issue takes 10 us on 132 SMs, so 128-bit loads keep ahead. A row
-// stays packed in registers (at most 8 x 16 bytes a lane): maximum, then one exponential an element, not the two of the online
-// form. Above kLargestWarpClasses a block a row merges running (m, Z, S): exact maximum first would need the row twice.
-// Dense. [1, 19, 1024, 2048] fp16 -> entropy fp16 + argmax u8 moves 86 MB, 20 us at 4.3 TB/s; one exponential an element costs
-// 10.5 us of the special function units, two would cost 21: hence all channels in registers, pairs of pixels along W.
-// Small. [1, 1000] is bound by launch and two memory round trips: one warp, one record, no copy node.
+// Rows. N C sizeof(T) bytes are read once, and as many written with probabilities. [32768, 1000] fp16 is 65.5 MB: at least 15 us
+// at 4.3 TB/s. A row stays packed in registers (at most 8 x 16 bytes a lane): first its maximum, then one exponential an element;
+// the online form takes two. A row of more classes than a warp holds is computed by a block, which merges running (m, Z, S): with
+// the exact maximum first it would have to read the row twice.
+// Dense. [1, 19, 1024, 2048] fp16 -> entropy fp16 + argmax u8 moves 86 MB: at least 20 us at 4.3 TB/s. One exponential an element
+// takes 10.5 us of the special function units, two would take 21. So all channels stay in registers, and a thread has two
+// neighbouring pixels.
+// Small. [1, 1000] is bound by the launch and two round trips to memory: one warp computes it and writes one record, which needs no
+// copy node.
 //
 // Entry points (parameters: one SoftmaxEntropyRows or SoftmaxEntropyDense by value):
 //     softmax_entropy_{lanes8|warp|block}_{f16|bf16|f32}_{entropy|scores|probabilities|record}

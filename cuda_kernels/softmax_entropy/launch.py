@@ -117,7 +117,6 @@ class Launch:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     parameters: ctypes.Structure
-    shared_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The one numeric truth of softmax scores: NumPy, float64, no other room needed.
+"""The reference of softmax scores: NumPy, float64, no other room needed.
 
 Every CUDA kernel and every runtime version of these scores is compared with this file before it is timed. Logits are
 ``(N, C)``: N frames, C classes. The shifted form is used throughout, with d = (x - max x) / T, Z = sum exp(d) and
@@ -24,7 +24,7 @@ __all__ = ["SoftmaxScores", "entropy", "softmax", "softmax_scores"]
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: == on arrays has no single truth value
 class SoftmaxScores:
-    """What a batch of N logit rows over C classes says. A row without a distribution is NaN throughout.
+    """The scores of N rows of logits over C classes. A row without a distribution is NaN throughout.
 
     Attributes:
         probabilities: (N, C) float64 in [0, 1]; each row sums to 1.
@@ -82,7 +82,7 @@ def softmax_scores(logits: ArrayLike, temperature: float = 1.0) -> SoftmaxScores
     finite = np.isfinite(largest[:, 0])  # NaN and +inf win every maximum; -inf wins only if all are -inf
     all_finite = bool(finite.all())
     if not all_finite:
-        x = np.where(finite[:, None], x, 0.0)  # a harmless stand-in, overwritten with NaN below
+        x = np.where(finite[:, None], x, 0.0)  # any finite number will do: the scores are overwritten with NaN below
         largest = np.where(finite[:, None], largest, 0.0)
 
     # Overflow here means "infinitely far below the maximum" and underflow "probability 0"; both are the right answer.
@@ -96,7 +96,9 @@ def softmax_scores(logits: ArrayLike, temperature: float = 1.0) -> SoftmaxScores
         # Rounding can pass log C by an ulp or two. It can't pass 0, because Z >= 1 and S <= 0 hold after rounding too.
         entropy_nats = np.minimum(log_z - s / z, np.log(x.shape[1]))
         energy = 0.0 - (largest[:, 0] + temperature * log_z)  # 0.0 - y, not -y: a zero score is never -0.0
-        d[np.arange(len(d)), argmax] = -np.inf  # what is left is the rivals; a lone class has none, hence margin 1
+        d[
+            np.arange(len(d)), argmax
+        ] = -np.inf  # what is left are the other classes; a single class has none, hence margin 1
         margin = (0.0 - np.expm1(d.max(axis=1))) / z  # -expm1(d2) is 1 - exp(d2) without its cancellation
     max_probability = 1.0 / z
 

@@ -1,12 +1,12 @@
 // From the sums of a row or pixel to its scores and its record: the same few lines for every layout.
 #pragma once
 
-#include "entropy_common.cuh"
+#include "softmax_entropy/common.cuh"
 #include "softmax_entropy/parameters.h"
 
 namespace framegate {
 
-/// Largest and second largest logit and where the largest is. NaN is passed over here; the exponentials catch it.
+/// Largest and second largest logit and where the largest is. NaN is ignored here; it reaches Z through the exponentials.
 struct Top {
     float best, second;
     unsigned index;
@@ -80,8 +80,8 @@ __device__ __forceinline__ Scores scores_of(const Top& top, float z, float s, un
     out.entropy = entropy_of(z, s, classes, valid);
     out.max_probability = valid ? reciprocal(z) : not_a_number();
     // -expm1(d) is 1 - exp(d) without its cancellation; 0 - y, not -y: a score is never -0.
-    const float rival = (top.second - top.best) * (1.0f / temperature);
-    out.margin = valid ? (0.0f - expm1f(rival)) * reciprocal(z) : not_a_number();
+    const float runner_up = (top.second - top.best) * (1.0f / temperature);
+    out.margin = valid ? (0.0f - expm1f(runner_up)) * reciprocal(z) : not_a_number();
     out.energy = valid ? 0.0f - fmaf(temperature, logf(z), top.best) : not_a_number();
     out.argmax = valid ? int32_t(top.index) : -1;
     return out;
@@ -95,7 +95,7 @@ __device__ __forceinline__ void write_scores(const SoftmaxEntropyRows& p, unsign
     if (p.argmax) p.argmax[row] = scores.argmax;
 }
 
-/// Straight to mapped host memory, no copy node in the graph. The sequence number is read from memory, not passed by value: the
+/// Writes to mapped host memory, so that the graph needs no copy node. The sequence number is read from memory, not passed by value: the
 /// arguments of a captured launch are frozen.
 __device__ __forceinline__ void write_record(const SoftmaxEntropyRows& p, unsigned row, const Scores& scores) {
     const uint32_t sequence = *static_cast<const volatile uint32_t*>(p.sequence);

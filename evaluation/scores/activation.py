@@ -1,8 +1,8 @@
 """Activation entropy and its rivals: functions from one layer's activations to one value per frame, in nats.
 
-Activations are (N, C, h, w), (N, C, depth, h, w) or (N, C), before or after a ReLU. Entropies of a histogram and of
-the mass are those of `framegate.cuda_kernels.activation_entropy.reference`, the product's own; a test holds the two
-together. A frame with a NaN or an infinity in it gives NaN, and so does one without any mass (all zeros).
+Activations are (N, C, h, w), (N, C, depth, h, w) or (N, C), before or after a ReLU. A frame with a NaN or an infinity
+in it gives NaN, and so does one without any mass (all zeros). The tests compare the entropies of a histogram and of the
+mass with a reference in float64.
 
 Histogram entropy after "Entropy-Based Non-Invasive Reliability Monitoring of Convolutional Neural Networks" (2025,
 arXiv:2508.21715), there over a batch of 16 frames and in bits; here per frame. The paper takes a ReLU first. With all

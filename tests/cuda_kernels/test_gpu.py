@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framegate.cuda_kernels.activation_entropy.launch import plan_activation_entropy, workspace_bytes
-from framegate.cuda_kernels.activation_entropy.reference import activation_entropy
 from framegate.cuda_kernels.camera_preprocess.launch import plan_preprocess
 from framegate.cuda_kernels.camera_preprocess.reference import CameraFrame, plane_shapes, preprocess
 from framegate.cuda_kernels.driver.open import CudaError, open_driver
@@ -186,35 +184,6 @@ def test_preprocess(gpu, stream, memory, pixel_format, mode, size, output):
     Kernels(gpu, "camera_preprocess").launch(plan.kernel, plan.grid, plan.block, parameters, stream)
     expected = preprocess(CameraFrame(pixel_format, *size, planes), output, mode=mode)
     assert np.max(np.abs(memory.get(result, plan.output_shape, np.float32) - expected)) <= 1e-2
-
-
-@pytest.mark.parametrize("dtype", sorted(ELEMENT_SIZES))
-@pytest.mark.parametrize(
-    ("frames", "elements", "bins"),
-    [
-        pytest.param(3, 7, 1, id="small-less-than-a-window"),
-        pytest.param(2, 64 * 16 * 16, 30, id="small-tap"),
-        pytest.param(4, 64 * 112 * 112, 100, id="many-blocks-a-frame"),
-    ],
-)
-def test_activation_entropy(gpu, stream, memory, frames, elements, bins, dtype):
-    generator = np.random.default_rng()
-    stored, exact = to_stored(np.abs(generator.standard_normal((frames, elements))).astype(np.float32), dtype)
-    if frames > 2:
-        stored[1, 0], exact[1, 0] = {"bf16": 0x7FC0}.get(dtype, np.nan), np.nan
-    edges = np.linspace(0, 4, bins, dtype=np.float32)
-    layout = workspace_bytes(dtype, frames, elements, bins)
-    histogram, mass = memory.poisoned(frames, np.float32), memory.poisoned(frames, np.float32)
-    counts = memory.poisoned((frames, bins + 1), np.uint32)
-    addresses = (memory.put(edges), bins, memory.put(np.zeros(layout.total, np.uint8)), histogram, mass, counts)
-    plan = plan_activation_entropy(memory.put(stored), dtype, frames, elements, *addresses)
-    kernels = Kernels(gpu, "activation_entropy")
-    expected = activation_entropy(exact, edges)
-    for _ in range(2):  # the second launch finds the workspace as the first left it
-        kernels.run(plan, stream)
-        assert (memory.get(counts, (frames, bins + 1), np.uint32) == expected.counts).all()
-        for pointer, wanted in ((histogram, expected.histogram_entropy), (mass, expected.mass_entropy)):
-            np.testing.assert_allclose(memory.get(pointer, frames, np.float32), wanted, rtol=0, atol=1e-4)
 
 
 def test_small_a_kernel_that_is_not_there_is_named(gpu, stream, softmax):

@@ -25,8 +25,8 @@ class Recorder:
         self.calls.append(("get", module, name))
         return 8
 
-    def launch(self, function, grid, block, arguments, stream, shared_bytes):
-        self.calls.append(("launch", function, grid, block, len(arguments), stream, shared_bytes))
+    def launch(self, function, grid, block, arguments, stream):
+        self.calls.append(("launch", function, grid, block, len(arguments), stream))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_kernel_is_looked_up_once_and_launched_as_planned(recorder):
     plan = plan_rows(256, "f16", 1, 1000, {"entropy": 512})
     kernels.run(plan, stream=3)
     kernels.run(plan, stream=3)
-    launch = ("launch", 8, plan.grid, plan.block, 1, 3, plan.shared_bytes)
+    launch = ("launch", 8, plan.grid, plan.block, 1, 3)
     assert recorder.calls == [("load", b"softmax_entropy 87 (12, 6)"), ("get", 7, plan.kernel), launch, launch]
 
 

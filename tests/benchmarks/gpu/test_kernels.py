@@ -113,11 +113,10 @@ class EmulatedKernels:
         self.gpu, self.module = gpu, gpu.emulate.compile(find_source(source))
 
     def run(self, plan, stream):
-        self.launch(plan.kernel, plan.grid, plan.block, plan.parameters, stream, plan.shared_bytes)
+        self.launch(plan.kernel, plan.grid, plan.block, plan.parameters, stream)
 
-    def launch(self, kernel, grid, block, parameters, stream, shared_bytes=0):
-        call = partial(self.module.launch, kernel, grid=grid, block=block, arguments=[parameters])
-        self.gpu.do(partial(call, shared_bytes=shared_bytes))
+    def launch(self, kernel, grid, block, parameters, stream):
+        self.gpu.do(partial(self.module.launch, kernel, grid=grid, block=block, arguments=[parameters]))
 
 
 @pytest.fixture
@@ -128,7 +127,6 @@ def bench(monkeypatch, emulate):
     monkeypatch.setattr(small, "STAND_IN_NODES", 1)
     monkeypatch.setattr(small, "FRAME", (64, 48))
     monkeypatch.setattr(small, "SIDE", 16)
-    monkeypatch.setattr(small, "TAPS", ((2, 3, 5, 7),))
     monkeypatch.setattr(
         kernels,
         "GRID",
@@ -150,8 +148,7 @@ def test_everything_is_checked_measured_and_written(bench, tmp_path, capsys):
     assert {"commit", "cpu", "date", "torch", "triton"} <= set(report["machine"])
     assert set(report["graph"]["launch_to_record_us"]) == {"p50", "p99", "p99.9", "max"}
     assert len(report["preprocess"]) == 2
-    assert len(report["activation"]) == 1
-    assert all(set(one["us"]) == {"p50", "p99", "p99.9", "max"} for one in report["preprocess"] + report["activation"])
+    assert all(set(one["us"]) == {"p50", "p99", "p99.9", "max"} for one in report["preprocess"])
     for one in report["grid"]:
         assert set(one["us"]) == {"p50", "p99", "p99.9", "max"}
         assert one["GB_per_s"] == pytest.approx(one["bytes"] / one["us"]["p50"] / 1e3, abs=0.1)

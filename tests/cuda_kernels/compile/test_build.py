@@ -15,7 +15,7 @@ from rich.console import Console
 from framegate.cuda_kernels.compile import build as build_module
 from framegate.cuda_kernels.compile import compiler, images
 from framegate.cuda_kernels.compile.build import build, kernel_sources, main
-from framegate.cuda_kernels.compile.build_pycuda import build_stand_in, site_configuration
+from framegate.cuda_kernels.compile.build_pycuda import build_stub_library, site_configuration
 from framegate.cuda_kernels.compile.cache import default_cache, entry_folder, source_hash, write_atomically
 from framegate.cuda_kernels.compile.compiler import ARCHITECTURES, CompilerError, Nvcc, Nvrtc, toolkit_root
 from framegate.cuda_kernels.compile.images import load_image
@@ -62,7 +62,7 @@ def test_every_kernel_compiles_for_every_architecture_without_spills():
     """In the user's cache: minutes the first time, no time after that. `make kernels` does the same."""
     nvcc = Nvcc.find()
     sources = kernel_sources()
-    assert list(sources) == ["activation_entropy", "camera_preprocess", "softmax_entropy", "softmax_entropy_plugin"]
+    assert list(sources) == ["camera_preprocess", "softmax_entropy", "softmax_entropy_plugin"]
     built = build(list(sources.values()))
     assert [one.source for one in built] == list(sources.values())
     for one in built:
@@ -241,10 +241,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @needs_nvcc
-def test_the_stand_in_for_pycudas_linker_exports_the_driver_under_its_name(tmp_path):
+def test_the_stub_for_pycudas_linker_exports_the_functions_of_the_driver(tmp_path):
     if shutil.which("gcc") is None or shutil.which("readelf") is None:
         pytest.skip("no gcc or readelf")
-    library = build_stand_in(toolkit_root(), tmp_path)
+    library = build_stub_library(toolkit_root(), tmp_path)
     said = subprocess.run(["readelf", "-dW", "--dyn-syms", str(library)], capture_output=True, text=True, check=True)
     assert "Library soname: [libcuda.so.1]" in said.stdout
     assert "cuMemAlloc_v2" in said.stdout

@@ -17,7 +17,6 @@ EMULATION = HELPERS / "emulation"
 
 def test_a_kernel_has_the_name_of_its_folder():
     assert {name: str(path.relative_to(FOLDER)) for name, path in kernel_sources().items()} == {
-        "activation_entropy": "activation_entropy/kernel.cu",
         "camera_preprocess": "camera_preprocess/kernel.cu",
         "softmax_entropy": "softmax_entropy/kernel.cu",
         "softmax_entropy_plugin": "softmax_entropy/plugin.cu",

@@ -1,14 +1,14 @@
-"""Statistics of activations: the product's own definitions, by brute force, and their gradients."""
+"""Statistics of activations: against the float64 reference, by brute force, and their gradients."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from activation_entropy_reference import activation_entropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framegate.cuda_kernels.activation_entropy.reference import activation_entropy
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.scores.activation import (
     FREE_OF_BINS,
@@ -39,18 +39,65 @@ def entropy_of(weights):
     return -(p * np.log(p)).sum()
 
 
-# The product's definition
+# The reference
+
+
+def test_reference_agrees_with_numpy_histogram_and_torch():
+    x = np.abs(np.random.default_rng(1).normal(size=(3, 4, 9, 7))) * 2
+    edges = np.linspace(0.0, 20.0, 41)  # wide enough: numpy.histogram drops what is outside, and nothing is
+    result = activation_entropy(x, edges)
+    for i in range(3):
+        counts, _ = np.histogram(x[i], edges)
+        np.testing.assert_array_equal(result.counts[i, 1:-1], counts)
+        p = torch.from_numpy(counts / counts.sum())
+        assert result.histogram_entropy[i] == pytest.approx(float(torch.special.entr(p).sum()), abs=1e-12)
+        q = torch.from_numpy(x[i] / x[i].sum())
+        assert result.mass_entropy[i] == pytest.approx(float(torch.special.entr(q).sum()), abs=1e-12)
+
+
+def test_reference_on_frames_whose_entropy_is_known():
+    x = np.array([[1, 1, 1, 1], [0, 0, 0, 5], [2, -2, 0, 0], [0, 0, 0, 0]], np.float64)
+    result = activation_entropy(x, [0.0, 1.0, 2.0])
+    np.testing.assert_allclose(result.mass_entropy[:3], [np.log(4), 0, np.log(2)], atol=1e-15)
+    assert np.isnan(result.mass_entropy[3])
+    assert result.counts.tolist() == [[0, 0, 4, 0], [0, 3, 0, 1], [1, 2, 0, 1], [0, 4, 0, 0]]
+    np.testing.assert_allclose(result.histogram_entropy[2], 1.5 * np.log(2), atol=1e-15)
+    assert result.histogram_entropy[0] == 0.0
+
+
+def test_reference_gives_nan_for_frames_that_are_not_finite_and_only_for_them():
+    x = np.ones((4, 3))
+    x[1, 0], x[2, 2] = np.nan, -np.inf
+    result = activation_entropy(x, [0.5])
+    assert np.isnan(result.histogram_entropy).tolist() == [False, True, True, False]
+    assert np.isnan(result.mass_entropy).tolist() == [False, True, True, False]
+    assert result.non_finite.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("edges", [[], [1.0, 1.0], [2.0, 1.0], [np.nan], [0.0, np.inf], [[0.0]]], ids=str)
+def test_reference_refuses_bad_edges(edges):
+    with pytest.raises(ValueError, match="edges: asked for at least one finite number, strictly ascending"):
+        activation_entropy(np.ones((1, 2)), edges)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 0), (0,)], ids=str)
+def test_reference_refuses_frames_without_elements(shape):
+    with pytest.raises(ValueError, match="at least one element a frame"):
+        activation_entropy(np.ones(shape), [0.0])
+
+
+# The scores against the reference
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 6, 7), (3, 2, 4, 5, 3), (6, 40), (1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("edges", [[0.0], [-0.5, 0.1, 0.11, 2.0], np.linspace(0, 2, 31)[1:]])
-def test_both_entropies_are_the_products(shape, dtype, edges):
+def test_both_entropies_are_those_of_the_reference(shape, dtype, edges):
     activations = drawn(*shape, dtype=dtype)
-    product = activation_entropy(activations.numpy(), edges)
-    np.testing.assert_allclose(histogram_entropy(activations, edges).numpy(), product.histogram_entropy, atol=1e-12)
+    truth = activation_entropy(activations.numpy(), edges)
+    np.testing.assert_allclose(histogram_entropy(activations, edges).numpy(), truth.histogram_entropy, atol=1e-12)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    np.testing.assert_allclose(mass_entropy(activations).numpy(), product.mass_entropy, atol=tolerance)
+    np.testing.assert_allclose(mass_entropy(activations).numpy(), truth.mass_entropy, atol=tolerance)
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,20 +105,20 @@ def test_both_entropies_are_the_products(shape, dtype, edges):
     st.lists(st.sampled_from([-1.0, 0.0, 0.1, 0.1 + 1e-8, 0.3, 1.0, 5.0, math.nan, math.inf]), min_size=1, max_size=12),
     st.lists(st.sampled_from([-1.0, 0.0, 0.1, 0.3, 0.30000001, 1.0, 4.0]), min_size=1, max_size=5, unique=True),
 )
-def test_a_value_on_an_edge_belongs_where_the_product_puts_it(values, edges):
+def test_a_value_on_an_edge_belongs_where_the_reference_puts_it(values, edges):
     """0.1 and 0.3 are edges that float32 can't hold: rounding them would move a neighbour to the other side."""
     for dtype in (np.float32, np.float64):
         frames = np.array([values], dtype)
-        product = activation_entropy(frames, sorted(edges)).histogram_entropy
-        np.testing.assert_allclose(histogram_entropy(torch.from_numpy(frames), sorted(edges)), product, atol=1e-12)
+        truth = activation_entropy(frames, sorted(edges)).histogram_entropy
+        np.testing.assert_allclose(histogram_entropy(torch.from_numpy(frames), sorted(edges)), truth, atol=1e-12)
 
 
 def test_half_precision_activations_are_taken_as_they_are():
     activations = drawn(4, 3, 5, 5).to(torch.float16)
-    product = activation_entropy(activations.numpy(), [0.2, 0.7])
-    np.testing.assert_allclose(histogram_entropy(activations, [0.2, 0.7]), product.histogram_entropy, atol=1e-12)
+    truth = activation_entropy(activations.numpy(), [0.2, 0.7])
+    np.testing.assert_allclose(histogram_entropy(activations, [0.2, 0.7]), truth.histogram_entropy, atol=1e-12)
     found = tap_statistics("layer", activations, [0.2, 0.7])
-    np.testing.assert_allclose(found["layer:mass_entropy"], product.mass_entropy, atol=1e-5)
+    np.testing.assert_allclose(found["layer:mass_entropy"], truth.mass_entropy, atol=1e-5)
 
 
 def test_with_edges_above_zero_the_papers_relu_changes_nothing():

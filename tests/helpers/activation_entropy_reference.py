@@ -1,4 +1,4 @@
-"""The numeric truth of activation entropy: NumPy, float64.
+"""What activation entropy is, by NumPy in float64: the scores of evaluation/scores/activation.py are compared with it.
 
 For one frame of a tap, with n elements x:
 
@@ -6,7 +6,7 @@ For one frame of a tap, with n elements x:
     mass entropy        H = log S - sum a log a / S,        a = |x|, S = sum a
 
 Both are -sum p log p, of p = c / n and of p = a / S. Bin b holds the x with exactly b edges <= x, so E edges make
-E + 1 bins and no element is lost outside: a frame whose activations leave the calibrated range must show it.
+E + 1 bins and no element is lost outside: a frame whose activations leave the range of the edges must show it.
 """
 
 from dataclasses import dataclass

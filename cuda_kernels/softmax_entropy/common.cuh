@@ -1,4 +1,4 @@
-// What the entropy kernels share: element types, 128-bit windows over rows that start anywhere, exp2, warp sums.
+// What every layout uses: element types, 128-bit windows over rows that start anywhere, exp2, warp sums.
 #pragma once
 
 #ifdef FRAMEGATE_EMULATION

@@ -1,1 +1,0 @@
-"""Entropy of a layer's activations."""
