@@ -99,7 +99,7 @@ def rooms() -> str:
             "room",
             (30, 480, 842, 50),
             "cuda_kernels/",
-            ("softmax_entropy/, activation_entropy/, camera_preprocess/ (kernel, launch, reference), driver/, ...",),
+            ("softmax_entropy/, camera_preprocess/: kernel, launch, reference. driver/, compile/",),
         ),
     ]
     return _svg(900, 556, "The rooms of framegate, and which imports which", *drawn)
