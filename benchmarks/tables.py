@@ -29,7 +29,7 @@ from framegate.evaluation.gate import tables_signals as signal_tables
 from framegate.evaluation.report import results_tables, values
 from framegate.evaluation.report.files import load_records, read_json, write_text
 from framegate.evaluation.report.table import Table, markdown
-from framegate.runtime.errors import DataError, FramegateError
+from framegate.runtime.errors import DataError, FramegateError, UsageError
 
 _DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, StopIteration)
 """What a record that lacks something, or holds something else in its place, makes a table raise."""
@@ -214,9 +214,16 @@ def _parts(document: str) -> Iterator[_Part]:
 
 
 def documents() -> list[Path]:
-    """The Markdown files in the root folder of the checkout and in docs/ that have a block."""
+    """The Markdown files in the root folder of the checkout and in docs/ that have a block.
+
+    Raises:
+        UsageError: There is none, as where framegate is installed without its checkout.
+    """
     found = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-    return [path for path in found if any(_MARK.fullmatch(line) for line in _text(path).splitlines())]
+    with_blocks = [path for path in found if any(_MARK.fullmatch(line) for line in _text(path).splitlines())]
+    if not with_blocks:
+        raise UsageError(f"no document with a block in {ROOT} and its docs; run this in a checkout, or name documents")
+    return with_blocks
 
 
 def _text(path: Path) -> str:
@@ -241,7 +248,7 @@ def main(words: Sequence[str] | None = None) -> int:
             stale += [f"{path}: {name}" for name in names]
     except FramegateError as error:
         print(f"tables: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     for block in stale:
         print(block, "is stale" if arguments.check else "was written anew")
     return 1 if stale and arguments.check else 0

@@ -12,7 +12,7 @@ import pytest
 from report_fixture import record as invented
 from repository import ROOT
 
-from framegate.benchmarks import speed_tables
+from framegate.benchmarks import speed_tables, tables
 from framegate.benchmarks.tables import BLOCKS, Writer, documents, main
 from framegate.runtime.errors import DataError
 
@@ -125,6 +125,12 @@ def test_marks_that_are_only_spoken_of_are_no_blocks(results):
 def test_a_document_that_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "gone.md")]) == 1
     assert "gone.md: cannot be read" in capsys.readouterr().err
+
+
+def test_without_a_checkout_a_document_must_be_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    assert main(["--check"]) == 2
+    assert "no document with a block" in capsys.readouterr().err
 
 
 def test_the_sentence_on_speed_holds_the_records_figures():
