@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from framegate.export.graph.graph import INPUT
+from framegate.export.graph.session import cpu_session, input_tensors
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import ExportRefusedError, UsageError
-from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+from framegate.runtime.preprocess import PreprocessSpec
 
 Three = tuple[float, float, float]
 
@@ -92,12 +92,10 @@ def _variants(spec: PreprocessSpec) -> Iterator[tuple[str, PreprocessSpec]]:
 
 
 def _trial(option: str, model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledImages) -> Trial:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    preprocess = Preprocessor(spec)
+    session = cpu_session(model)
     labels = split.labels[:_LOOKED_AT]
-    predicted = np.array(
-        [session.run(None, {INPUT: preprocess(image)})[0].argmax() for image in split.images[: len(labels)]]
-    )
+    tensors = input_tensors(split.images[: len(labels)], spec)
+    predicted = np.array([session.run(None, {INPUT: tensor})[0].argmax() for tensor in tensors])
     accuracy = float(np.mean(predicted == labels))
     seen = np.unique(predicted)
     if len(seen) * _ENOUGH > len(labels):

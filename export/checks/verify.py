@@ -8,7 +8,6 @@ adds (windows, drift, debouncing) is left out: images are judged one by one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.temperature import Labels
 from framegate.export.checks.parity import LARGEST_LOSS, accuracy
+from framegate.export.progress import Progress
 from framegate.runtime.calibration import SCORES, Calibration
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.scores import FrameScores, frame_scores
@@ -129,9 +129,7 @@ class Comparison:
     failures: tuple[str, ...]
 
 
-def compare_sides(
-    first: Side, second: Side, labels: Labels, worst: int, progress: Callable[[str, int, int], None]
-) -> Comparison:
+def compare_sides(first: Side, second: Side, labels: Labels, worst: int, progress: Progress) -> Comparison:
     """Compare two engines image by image.
 
     Args:

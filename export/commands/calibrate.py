@@ -11,7 +11,8 @@ from framegate.export.calibration.calibrate import Promise, calibrate, fingerpri
 from framegate.export.commands.promise_options import add_promise_options, promise_of
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_calibration
-from framegate.export.data.outputs import CPU_BACKENDS, Progress, backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
+from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle import Bundle

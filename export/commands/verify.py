@@ -11,7 +11,8 @@ from rich.table import Table
 from framegate.export.checks.verify import Comparison, Decision, Side, compare_sides, to_json
 from framegate.export.data.image_folder import NamedImages
 from framegate.export.data.labelled import load_comparison
-from framegate.export.data.outputs import Progress, backend_outputs
+from framegate.export.data.outputs import backend_outputs
+from framegate.export.progress import Progress
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key

@@ -20,11 +20,12 @@ import numpy as np
 import onnx
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
-from framegate.export.data.outputs import CPU_BACKENDS, Images, Logits, Progress, backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, Images, Logits, backend_outputs
 from framegate.export.graph import graph as onnx_graph
 from framegate.export.int8.quantize import check_symmetric, to_int8
 from framegate.export.int8.ranges import METHODS, collect
 from framegate.export.int8.tuning import activation_ranges, layers_with_bias, with_corrected_biases, with_ranges
+from framegate.export.progress import Progress
 from framegate.runtime.errors import ExportRefusedError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -133,8 +134,8 @@ def choose_int8(
         images: (N, h, w, 3) uint8 BGR from the training split; they set the ranges.
         held_out: More images, which set nothing; the first `HELD_OUT` are used.
         spec: How an image becomes the network's input.
-        changes: Layer -> what quantising it alone does to the logits (``logit_changes`` of `sensitivity` and
-            `onnx_sensitivity`).
+        changes: Layer -> what quantising it alone does to the logits
+            (`framegate.export.int8.sensitivity.logit_changes`).
         family: One of `FAMILIES`.
         progress: Called during the work.
 

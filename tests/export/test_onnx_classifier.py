@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from framegate.export import export_onnx
+from framegate.export import export as export_road
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.checks.pixel_scaling import SCALINGS, trials
 from framegate.export.checks.verify import Side, compare_sides
@@ -108,7 +108,7 @@ def test_a_bundle_without_int8_opens_in_fp32(
         bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
         return SimpleNamespace(model=ruined)
 
-    monkeypatch.setattr(export_onnx, "choose_int8", ruin)
+    monkeypatch.setattr(export_road, "choose_int8", ruin)
     target = tmp_path / "no8.bundle"
     assert _export(place, "--scaling", "unit", "--out", target) == 0
     assert "no INT8 file: export refused: openvino/int8 reaches accuracy" in capsys.readouterr().out

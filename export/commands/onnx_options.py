@@ -1,27 +1,22 @@
-"""The part of ``framegate export`` that takes ONNX files: its options, and what they mean."""
+"""What ``framegate export`` asks about an ONNX file: options for what the file itself does not say."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from framegate.export.bundle_writer import check_target
-from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, require_scaling, scaling
-from framegate.export.commands.promise_options import promise_of
-from framegate.export.data.labelled import load_splits
+from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, scaling
 from framegate.export.data.labels_file import check_count, read_labels
-from framegate.export.export_bundle import ExportReport
-from framegate.export.export_onnx import ForeignExport, export_onnx
 from framegate.export.graph.prepare import prepare
 from framegate.export.graph.source import ImageInput, find_input, read_onnx
-from framegate.runtime.console import progress_bar
+from framegate.export.onnx_classifier import OnnxClassifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 _OPTIONS = ("labels", "scaling", "mean", "std", "colour", "input_size", "resize", "layout", "output_name")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_onnx_options(parser: argparse.ArgumentParser) -> None:
     """The options that only an ONNX file needs."""
     group = parser.add_argument_group(
         "for an ONNX file", "What the file itself does not say. A Softmax at its end is found and removed."
@@ -41,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--output-name", metavar="NAME", help="the output with the classes, if there are several")
 
 
-def refuse_options(arguments: argparse.Namespace) -> None:
+def refuse_onnx_options(arguments: argparse.Namespace) -> None:
     """A checkpoint brings all of this with it; an option that is ignored would be a trap.
 
     Raises:
@@ -55,17 +50,12 @@ def refuse_options(arguments: argparse.Namespace) -> None:
             )
 
 
-def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
-    """Export an ONNX file.
-
-    Returns:
-        The report, and lines that the user should read.
+def onnx_classifier(arguments: argparse.Namespace) -> OnnxClassifier:
+    """The classifier that an ONNX file and the options describe.
 
     Raises:
-        FramegateError: Something asked for cannot be used or done; see `framegate.export.export_onnx`.
+        FramegateError: The file or an option cannot be used.
     """
-    promise = promise_of(arguments)
-    check_target(arguments.out, arguments.force)
     path: Path = arguments.model
     image = find_input(read_onnx(path), path, arguments.layout)
     width, height = _size(arguments.input_size, image, path)
@@ -75,26 +65,8 @@ def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
     spec = _spec(arguments, image, width, height)
     prepared = prepare(path, width, height, image.layout, arguments.output_name)
     check_count(arguments.labels, labels, prepared.classes)
-    with progress_bar() as progress:
-        splits = load_splits(arguments.data, labels, spec, progress)
-        if arguments.scaling is None and arguments.mean is None:
-            require_scaling(prepared.model, spec, splits.train)
-        asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin, arguments.int8_ranges)
-        report, missing = export_onnx(asked, splits, arguments.out, arguments.force, progress)
-    notes = [f"input {width}x{height} {spec.colour}, {image.layout.upper()} in the file; classes: {len(labels)}"]
-    if prepared.removed:
-        notes.append(f"removed the {prepared.removed} at the end: a bundle's networks give logits")
-    if prepared.fixed_batch:
-        notes.append("the network only takes one image at a time")
-    notes += missing
-    absent = sorted(set(range(len(labels))) - set(splits.calibration.labels.tolist()))
-    if absent:
-        names = ", ".join([*(labels[k] for k in absent[:3]), *(["..."] if absent[3:] else [])])
-        notes.append(
-            f"{len(absent)} of {len(labels)} labels have no calibration image ({names}); "
-            "the promise does not speak of them"
-        )
-    return report, notes
+    scaling_given = arguments.scaling is not None or arguments.mean is not None
+    return OnnxClassifier(path, prepared, labels, spec, scaling_given)
 
 
 def _size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:
