@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import onnx
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
-from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
@@ -88,8 +87,7 @@ def add_monitor(
     network = Network.from_bundle(bundle)
     sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
-    with staged(bundle.path, force=True) as folder:
-        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+    with edited(bundle.path) as folder:
         (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
         _write_models(bundle, monitor, folder)
         write_bundle_json(folder, FILE, monitor.to_json())

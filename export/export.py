@@ -210,7 +210,7 @@ def _add_int8(
         choice = choose_int8(graph, images, held_out, spec, changes, ranges, progress)
         save(store_half(choice.model), file)
         assessment.add("int8", file, spec, progress)
-    except Exception as error:  # quantisers raise whatever an unusual graph provokes; the float files stand
+    except Exception as error:  # an unusual graph makes quantisers raise exceptions of many classes
         if network.needs_every_precision:
             raise
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""An ONNX classifier that somebody else trained as a network that can become a bundle."""
+"""An ONNX classifier from elsewhere as a network that can become a bundle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OnnxClassifier:
         prepared: The network in a bundle's form.
         labels: One per output.
         preprocess: How an image becomes the network's input.
-        scaling_given: False if nobody said how pixels are scaled; then `check` says what fits and refuses.
+        scaling_given: False if the way pixels are scaled was not given; then `check` refuses and says which fits.
         taps: None: which layers are worth watching is not known.
         needs_every_precision: False: what the network was made for is not known, so float16 and INT8 may fail.
     """

@@ -1,4 +1,4 @@
-"""Does a network survive float16? Asked of its file before anybody builds an engine from it."""
+"""Checks that a network keeps its logits in float16, before an engine is built from its file."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.commands.promise_options import add_promise_options, promise_of
 from framegate.export.commands.tables import calibration_table
@@ -55,8 +54,7 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(path)
     found = calibrations_of(bundle, split, backend, precision, promise, progress)
-    with staged(path, force=True) as folder:
-        shutil.copytree(path, folder, dirs_exist_ok=True)
+    with edited(path) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
         # Rows of the export's report that speak of the old thresholds.
         update_manifest(folder, parity=[dict(row) for row in bundle.parity if row["key"] not in found])
@@ -72,7 +70,7 @@ def calibrations_of(
         (name, each)
         for each in (sorted(bundle.models) if precision == "all" else [precision])
         for name in backends
-        if precision != "all" or unasked(name, each)
+        if precision != "all" or calibrated_by_default(name, each)
     ]
     split_sha256 = fingerprint(split)
     found = {}
@@ -91,8 +89,8 @@ def calibrations_of(
     return found
 
 
-def unasked(backend: str, precision: str) -> bool:
-    """Whether a precision is calibrated that nobody named: float16 is for GPUs, a CPU computes it in float32."""
+def calibrated_by_default(backend: str, precision: str) -> bool:
+    """Whether ``--precision all`` includes a precision: float16 is for GPUs, a CPU computes it in float32."""
     return precision != "fp16" or BACKENDS[backend].gpu
 
 

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     OUT.print(parity_table(report.parity))
     OUT.print(calibration_table(report.calibrations))
-    int8 = [report.int8.words()] if report.int8 else []
+    int8 = [report.int8.summary()] if report.int8 else []
     for note in (*network.notes(), *report.missing, *_unseen_labels(splits), *int8):
         to_stdout(note)
     sizes = ", ".join(f"{file} {size / 1e6:.2f} MB" for file, size in report.sizes.items() if file.endswith(".onnx"))

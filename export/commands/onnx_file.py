@@ -94,7 +94,7 @@ def network(bundle: Bundle, precision: str) -> onnx.ModelProto:
     path = bundle.model_path(precision)
     try:
         model = onnx.load(str(path))
-    except Exception as error:  # the parser raises whatever strange bytes provoke
+    except Exception as error:  # damaged files make the parser raise exceptions of many classes
         raise BundleError(f"bundle {bundle.path}: {path.name} cannot be read ({type(error).__name__})") from error
     noted = {entry.key: entry.value for entry in model.metadata_props}.get(WEIGHTS_HASH)
     if noted is not None and noted != bundle.hashes[bundle.models["fp32"]]:

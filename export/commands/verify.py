@@ -52,7 +52,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print, and return 1 if the gate stays shut."""
+    """Compare, print, and return 1 if their decisions differ too much."""
     for name, least in (("limit", 1), ("worst", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

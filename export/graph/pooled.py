@@ -17,7 +17,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import POOLED, Tap
 
 FEATURES = "features"
-"""The input of the last linear layer, which is at hand for nothing."""
+"""The input of the last linear layer, which costs nothing to read."""
 _LINEAR = ("Gemm", "MatMul")
 _BEHIND_LINEAR = ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
 

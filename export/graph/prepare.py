@@ -1,6 +1,6 @@
-"""A foreign ONNX classifier in the form that a bundle holds: image NCHW in, logits out, batch open, no leftovers.
+"""An ONNX classifier from elsewhere in a bundle's form: image NCHW in, logits out, batch open, no leftovers.
 
-Nothing here is believed: at the end the prepared network is run beside the original, on real images.
+The result is checked: the prepared network is run beside the original, on real images.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _pinned(original: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     if version != OPSET:
         try:
             model = version_converter.convert_version(model, OPSET)
-        except Exception as error:  # the converter raises whatever an unusual graph provokes
+        except Exception as error:  # an unusual graph makes the converter raise exceptions of many classes
             if not _LOWEST_OPSET <= version <= _HIGHEST_OPSET:
                 raise ExportRefusedError(
                     f"model {path}: operator set {version} cannot be converted to {OPSET} "

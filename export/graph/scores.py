@@ -1,7 +1,7 @@
 """More outputs for an ONNX file: probabilities and scores from any runtime, and the activations of tapped layers.
 
-A bundle's own files give logits only: further outputs cost time in every engine, whether anybody reads them or not.
-These functions make the richer file for who wants it; ``framegate onnx`` writes it.
+A bundle's own files give logits only: further outputs cost time in every engine, even if they are not read.
+These functions make a file with more outputs; ``framegate onnx`` writes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading an ONNX classifier that somebody else trained, and saying clearly why it cannot be used if so."""
+"""Reads an ONNX classifier from elsewhere, and refuses one that cannot be used with a sentence that says why."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise DataError(f"model {path}: {'a folder, expected a file' if path.exists() else 'no such file'}")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # the parser raises whatever strange bytes provoke
+    except Exception as error:  # damaged files make the parser raise exceptions of many classes
         raise DataError(f"model {path}: not an ONNX file, or cut off ({first_line(error)})") from error
     if not model.graph.node or not model.opset_import:
         raise DataError(f"model {path}: not an ONNX file, or cut off (it holds no network)")
@@ -61,7 +61,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     check_operators(model, path)
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # the checker's own classes, and what broken protobufs provoke
+    except Exception as error:  # the checker's own classes, and those of damaged protobufs
         raise DataError(f"model {path}: damaged or not valid ONNX ({first_line(error)})") from error
     return model
 

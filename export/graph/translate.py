@@ -63,10 +63,10 @@ def to_onnx(network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
     strip(model)
     model.ir_version = IR_VERSION
     _name_nodes(model.graph)
-    strange = {node.op_type for node in model.graph.node} - _CLEAN
-    if strange:
+    not_needed = {node.op_type for node in model.graph.node} - _CLEAN
+    if not_needed:
         raise ExportRefusedError(
-            f"the exported graph contains {', '.join(sorted(strange))}; expected only {', '.join(sorted(_CLEAN))}. "
+            f"the exported graph contains {', '.join(sorted(not_needed))}; expected only {', '.join(sorted(_CLEAN))}. "
             "Fold the batch normalisation first, and keep shape arithmetic out of the forward pass"
         )
     onnx.checker.check_model(model, full_check=True)

@@ -37,7 +37,7 @@ FLOAT_LIMITS = (0.04, 0.01, 0.004)
 """Change of the logits, by their standard deviation, from which on a layer stays in float32: one after the other."""
 LARGEST_FLOAT_SHARE = 0.5
 """Of all layers; beyond it the file would be no INT8 network any more."""
-ENOUGH = 0.015
+GOOD_DIFFERENCE = 0.015
 """Mean difference of the entropies, in nats, that is good enough. On CIFAR-10 it stands for a little more than 1 % of
 differing verdicts (hybrid, each precision with its own threshold); what halves it costs the hybrid a quarter of its
 speed."""
@@ -93,7 +93,7 @@ class Int8Choice:
             },
         }
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         return (
             f"INT8: ranges by {self.chosen.method}, {len(self.keep_float)} of {self.layers} layers in float32; on "
@@ -159,7 +159,7 @@ def choose_int8(
                 logits = _logits(network, Path(folder) / f"model.{method}.onnx", judged, spec, progress)
                 tried.append((_compare(method, len(keep_float), expected, logits), network, keep_float))
             best = min(tried, key=lambda one: (one[0].entropy_difference, -one[0].agreement))
-            if best[0].entropy_difference <= ENOUGH:
+            if best[0].entropy_difference <= GOOD_DIFFERENCE:
                 break
             methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
     chosen, network, keep_float = best

@@ -145,7 +145,7 @@ def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report:
     assert record["method"] == least["method"]
     assert least["float_layers"] == len(Bundle.open(report.bundle).origin["int8_float_layers"])
     assert report.int8 is not None
-    assert f"ranges by {record['method']}" in report.int8.words()
+    assert f"ranges by {record['method']}" in report.int8.summary()
 
 
 def test_int8_is_smaller_than_half_precision_storage(report: ExportReport) -> None:

@@ -58,16 +58,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _export(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> int:
+def _words(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> list[str]:
     promise = ("--target-risk", 0.1, "--confidence-level", 0.9)
     files = ("--labels", place / labels, "--data", place / "photographs")
-    return _command("export", place / model, *files, *promise, *words)
+    return [str(word) for word in ("export", place / model, *files, *promise, *words)]
+
+
+def _export(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> int:
+    return _command(*_words(place, *words, model=model, labels=labels))
 
 
 @pytest.fixture(scope="module")
 def bundle(place: Path) -> Path:
-    assert _export(place, "--scaling", "unit", "--out", place / "out" / "foreign.bundle", "--origin", "tests") == 0
-    return place / "out" / "foreign.bundle"
+    """Exported by a process that cannot import PyTorch: an ONNX file needs none."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from framegate.runtime.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    target = place / "out" / "foreign.bundle"
+    words = _words(place, "--scaling", "unit", "--out", target, "--origin", "tests")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for part in ("input 20x20 rgb, NHWC in the file; classes: 3", "removed the Softmax", "INT8: ranges by"):
+        assert part in done.stdout
+    return target
 
 
 def test_bundle_is_complete_and_says_where_it_comes_from(bundle: Path) -> None:
