@@ -11,6 +11,7 @@ import onnx
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
+from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate
 from framegate.export.checks.parity import ParityRow, compare
@@ -34,17 +35,29 @@ from framegate.runtime.monitor import FILE, POOLED, Monitor
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``monitor`` to the command line."""
-    parser = commands.add_parser("monitor", help="teach a bundle to see attacks and damage from inside the network")
+    parser = commands.add_parser("monitor", help=SUMMARIES["monitor"])
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by one with a monitor, calibrated anew")
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
     defaults = Recipe()
-    parser.add_argument("--images", type=int, default=defaults.images, help="training images (default: %(default)s)")
     parser.add_argument(
-        "--attacked", type=int, default=defaults.attacked, help="images that PGD attacks (default: %(default)s)"
+        "--images", type=int, default=defaults.images, metavar="N", help="training images (default: %(default)s)"
     )
-    parser.add_argument("--layers", type=int, default=defaults.layers, help="layers at most, chosen by what they help")
+    parser.add_argument(
+        "--attacked",
+        type=int,
+        default=defaults.attacked,
+        metavar="N",
+        help="images that PGD attacks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=defaults.layers,
+        metavar="N",
+        help="layers at most, chosen by what they help (default: %(default)s)",
+    )
     add_promise_options(parser)
     parser.set_defaults(run=run)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_calibration
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
@@ -21,13 +22,20 @@ from framegate.runtime.console import OUT, progress_bar, to_stdout
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate`` to the command line."""
-    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again")
+    parser = commands.add_parser("calibrate", help=SUMMARIES["calibrate"])
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
-    parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
-    parser.add_argument("--precision", default="all", help="e.g. int8; default: all, but fp16 only on a GPU")
+    parser.add_argument(
+        "--backend",
+        choices=["all", *BACKENDS],
+        default="all",
+        help="engine; all: those of the CPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision", default="all", help="fp32, fp16 or int8; all leaves fp16 out on a CPU (default: %(default)s)"
+    )
     add_promise_options(parser)
     parser.set_defaults(run=run)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
 from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table, parity_table
 from framegate.export.data.labelled import load_splits
 from framegate.export.data.splits import Splits
@@ -27,7 +28,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``export`` to the command line."""
     parser = commands.add_parser(
         "export",
-        help="turn a checkpoint or an ONNX classifier into a calibrated bundle (needs PyTorch)",
+        help=SUMMARIES["export"],
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,14 +41,19 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "which it was not trained on",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
-    parser.add_argument("--origin", default="", help="where the weights come from and their licence, for the manifest")
+    parser.add_argument(
+        "--origin",
+        default="",
+        metavar="TEXT",
+        help="where the weights come from and their licence, for the manifest (default: not stated)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--int8-ranges",
         choices=FAMILIES,
         default="auto",
-        help="how the ranges of INT8 activations come about; auto (default) and percentile take what decides most like "
-        "float32 on held-out images",
+        help="how the ranges of INT8 activations are set; auto and percentile take what decides most like float32 on "
+        "held-out images (default: %(default)s)",
     )
     add_promise_options(parser)
     add_onnx_options(parser)

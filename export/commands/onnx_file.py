@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import inliner
 
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.graph.half import WEIGHTS_HASH, to_half
 from framegate.export.graph.scores import DOMAIN, FUNCTION, SCORES, with_scores, with_taps
 from framegate.runtime.bundle import Bundle
@@ -29,21 +30,27 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``onnx`` to the command line."""
     parser = commands.add_parser(
         "onnx",
-        help="write a bundle's network as one ONNX file, with scores and activations if wanted",
+        help=SUMMARIES["onnx"],
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 (also if the bundle lacks it) or int8")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, fp16 (also if the bundle lacks it) or int8 (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write, NAME.onnx")
     parser.add_argument(
         "--scores",
         metavar="BACKEND",
         help=f"add {', '.join(SCORES)}, with the temperature that the bundle has for this backend and precision; "
-        "a number is taken as the temperature itself",
+        "a number is taken as the temperature itself (default: logits only)",
     )
     parser.add_argument(
-        "--taps", nargs="?", const="", metavar="NAME,...", help="add activations; default: the bundle's"
+        "--taps",
+        nargs="?",
+        const="",
+        metavar="NAME,...",
+        help="add activations of these layers; without names those that the bundle names (default: none)",
     )
     parser.add_argument("--inline", action="store_true", help=f"write {DOMAIN}::{FUNCTION} out as standard operators")
     parser.add_argument("--force", action="store_true", help="replace an existing file")

@@ -21,19 +21,32 @@ def add_onnx_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "for an ONNX file", "What the file itself does not say. A Softmax at its end is found and removed."
     )
-    group.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, in the order of the outputs")
     group.add_argument(
-        "--scaling", choices=tuple(SCALINGS), help=f"how pixels become inputs. {MEANING}. Left out: says which fits"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="one label a line, in the order of the outputs (default: none, it has to be given)",
     )
     group.add_argument(
-        "--mean", metavar="R,G,B", help="instead of --scaling, with --std: (pixel - mean) / std, pixels 0..255"
+        "--scaling",
+        choices=tuple(SCALINGS),
+        help=f"how pixels become inputs. {MEANING} (default: none; the error message says which fits)",
     )
-    group.add_argument("--std", metavar="R,G,B", help="see --mean; both in the network's channel order")
+    group.add_argument(
+        "--mean",
+        metavar="R,G,B",
+        help="instead of --scaling, with --std: (pixel - mean) / std, pixels 0..255 (default: that of --scaling)",
+    )
+    group.add_argument(
+        "--std", metavar="R,G,B", help="see --mean; both in the network's channel order (default: that of --scaling)"
+    )
     group.add_argument("--colour", choices=("rgb", "bgr", "grey"), help="channel order (default: rgb; grey if one)")
-    group.add_argument("--input-size", metavar="WxH", help="default: what the file says")
+    group.add_argument(
+        "--input-size", metavar="WxH", help="width and height of the input in pixels (default: what the file says)"
+    )
     group.add_argument("--resize", choices=("bilinear", "area"), help="how images are resized (default: bilinear)")
     group.add_argument("--layout", choices=("nchw", "nhwc"), help="order of the input's axes (default: found out)")
-    group.add_argument("--output-name", metavar="NAME", help="the output with the classes, if there are several")
+    group.add_argument("--output-name", metavar="NAME", help="the output with the classes (default: the only one)")
 
 
 def refuse_onnx_options(arguments: argparse.Namespace) -> None:
