@@ -1,6 +1,6 @@
 """One road from a network to a bundle, whoever trained the network.
 
-    checkpoint or ONNX file -> float32 ONNX -> float16 and INT8 -> checks -> calibration -> bundle
+    checkpoint or ONNX file -> float32 ONNX -> float16, INT8 -> checks, calibration -> known answers -> bundle
 
 What depends on where a network comes from lies in `framegate.export.trained_checkpoint` and
 `framegate.export.onnx_classifier`; both give an `Exportable`.
@@ -29,6 +29,7 @@ from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
 from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError
@@ -119,7 +120,8 @@ def export_bundle(
 
     Args:
         network: What is exported.
-        splits: Disjoint images; calibration and test images must not have trained the network.
+        splits: Disjoint images; calibration and test images must not have trained the network. The bundle stores the
+            first few test images, on which engines are asked whether they still compute what was exported.
         target: ``NAME.bundle``.
         promise: What the calibrations shall promise.
         progress: Called during the work.
@@ -152,13 +154,15 @@ def export_bundle(
         no_half = _add_half(network, splits, folder)
         int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
+        models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
+        write_known_answers(folder, models, network.preprocess, splits.test.images)
         bundle_writer.write_calibration(folder, assessment.calibrations)
         bundle_writer.write_manifest(
             folder,
             name=target.stem,
             labels=network.labels,
             preprocess=network.preprocess,
-            models={name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()},
+            models=models,
             taps=network.taps,
             origin=_origin(network, origin, int8, missing),
             parity=[row.to_json() for row in assessment.table()],

@@ -43,6 +43,7 @@ from framegate.runtime.errors import (
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import frame_scores
+from framegate.runtime.session import Session
 
 KEYS = {f"{backend}/{precision}" for backend in ("openvino", "onnxruntime") for precision in ("fp32", "int8")}
 PROMISE = Promise(target_risk=0.1, confidence_level=0.9)
@@ -102,6 +103,18 @@ def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: 
     assert bundle.origin["weights"] == "made for this test"
     assert bundle.origin["training"] == {"data": "colours"}
     assert [path.name for path in report.bundle.parent.iterdir()] == ["colours.bundle"]
+
+
+def test_engines_are_asked_known_answers_of_every_precision(report: ExportReport, splits: Splits) -> None:
+    answers = Bundle.open(report.bundle).known_answers
+    assert answers is not None
+    assert np.array_equal(answers.images, splits.test.images[: len(answers.images)])
+    for backend in ("openvino", "onnxruntime"):
+        for precision in ("fp32", "fp16", "int8"):
+            tolerance = answers.tolerance(backend, precision)
+            assert tolerance is not None
+            assert 0 < tolerance < np.ptp(answers.logits)
+        assert Session.open(report.bundle, backend, camera=False).infer(splits.test.images[0]).candidate in LABELS
 
 
 def test_report_and_manifest_hold_the_same_parity(report: ExportReport) -> None:
