@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.summaries import SUMMARIES
 from framegate.camera_demo.window import Window
 from framegate.runtime.cli.options import (
     SOURCE_HELP,
@@ -51,7 +52,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``demo`` to the command line."""
     parser = commands.add_parser(
         "demo",
-        help="a camera or clip on a web page, faults on buttons",
+        help=SUMMARIES["demo"],
         description="Serves a page with the live picture, its verdicts and buttons for faults. Without SOURCE it plays "
         "the repository's clip in a loop through the repository's bundle.",
     )
@@ -59,26 +60,40 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--bundle", type=Path, help=f"folder NAME.bundle (default: the repository's {BUNDLE})")
     add_engine_options(parser)
     parser.add_argument(
-        "--roi", action="append", default=[], metavar="[NAME=]x,y,w,h", help="classify this region; repeat for several"
+        "--roi",
+        action="append",
+        default=[],
+        metavar="[NAME=]x,y,w,h",
+        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
+        "(default: the whole frame; of the repository's clip four regions)",
     )
     parser.add_argument(
         "--deadline-ms",
         type=float,
         default=DEADLINE_MS,
-        help="a verdict on an older frame is LATE (default: %(default)g)",
+        metavar="MS",
+        help="age in milliseconds above which a frame's verdict is LATE (default: %(default)g)",
     )
     parser.add_argument("--once", action="store_true", help="end where a clip ends instead of starting it again")
     add_source_options(parser)
     add_policy_options(parser)
     page = parser.add_argument_group("page")
-    page.add_argument("--port", type=int, default=PORT, help=f"0 takes any free one (default: {PORT})")
     page.add_argument(
-        "--host", default="127.0.0.1", help="open the page to other machines, with a token, e.g. 0.0.0.0 (default: not)"
+        "--port", type=int, default=PORT, metavar="PORT", help="TCP port; 0 takes any free one (default: %(default)s)"
+    )
+    page.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 opens the page to other machines, with a token (default: %(default)s)",
     )
     outputs = parser.add_argument_group("outputs beside the page")
     outputs.add_argument("--show", action="store_true", help="a window on this machine, too")
-    outputs.add_argument("--record", type=Path, metavar="FILE", help="annotated video (.mp4, .avi) or .mcap")
-    outputs.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer")
+    outputs.add_argument(
+        "--record", type=Path, metavar="FILE", help="annotated video (.mp4, .avi) or .mcap (default: none)"
+    )
+    outputs.add_argument(
+        "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -22,6 +22,7 @@ from framegate.evaluation.suite.plan import PLANS, Plan
 from framegate.evaluation.suite.results import SuiteFigures
 from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store
+from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
@@ -36,23 +37,38 @@ _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
-    parser = commands.add_parser("evaluate", help="measure what a bundle's verdicts are worth (needs PyTorch)")
+    parser = commands.add_parser("evaluate", help=SUMMARIES["evaluate"])
     parser.add_argument("bundle", type=Path, help="the bundle")
     parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
-    parser.add_argument("--dataset", choices=datasets.NAMES, help="default: found out from the folder")
+    parser.add_argument(
+        "--dataset", choices=datasets.NAMES, help="which data set it is (default: found out from the folder)"
+    )
     parser.add_argument(
         "--ood",
         action="append",
         default=[],
         type=Path,
         metavar="PATH",
-        help="frames without its labels: another data set, a folder of pictures or a clip; can be repeated",
+        help="frames without its labels: another data set, a folder of pictures or a clip; can be repeated "
+        "(default: none)",
     )
-    parser.add_argument("--suite", choices=sorted(PLANS), default="quick", help="how much (default: quick)")
-    parser.add_argument("--epsilon", default="8/255", help="main radius of the attacks in pixel units (default: 8/255)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N frames in every part, for a first look")
-    parser.add_argument("--seed", type=int, default=0, help="which frames are attacked, and everything random")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+    parser.add_argument(
+        "--suite", choices=sorted(PLANS), default="quick", help="how much is measured (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epsilon", default="8/255", help="main radius of the attacks in pixel units (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="at most N frames in every part, for a first look (default: all)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which frames are attacked, and everything random (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
     parser.set_defaults(run=run)

@@ -18,6 +18,7 @@ from framegate.evaluation.gate.promise import Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
+from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
@@ -36,15 +37,37 @@ _FOREIGN = 1_000
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``gate`` to the command line."""
-    parser = commands.add_parser("gate", help="what a bundle's gate lets through: attacks, damage, foreign frames")
-    parser.add_argument("bundle", type=Path)
+    parser = commands.add_parser("gate", help=SUMMARIES["gate"])
+    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
     parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
-    parser.add_argument("--ood", action="append", default=[], type=Path, help="foreign frames; can be repeated")
     parser.add_argument(
-        "--trials", type=int, default=1_000, help="calibrations that check the promise; 0 leaves it out"
+        "--ood",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="foreign frames: another data set, a folder of pictures or a clip; can be repeated (default: none)",
     )
-    parser.add_argument("--limit", type=int, help="at most so many frames of everything: quick, and says little")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=1_000,
+        metavar="N",
+        help="calibrations that check the promise; 0 leaves it out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N frames of everything, at least 20: quick, and says little (default: all)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which frames are attacked, and everything random (default: %(default)s)",
+    )
     parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
     parser.set_defaults(run=run)
 

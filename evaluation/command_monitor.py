@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import onnx
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
-from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.evaluation.summaries import SUMMARIES
+from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
@@ -35,17 +35,29 @@ from framegate.runtime.monitor import FILE, POOLED, Monitor
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``monitor`` to the command line."""
-    parser = commands.add_parser("monitor", help="teach a bundle to see attacks and damage from inside the network")
+    parser = commands.add_parser("monitor", help=SUMMARIES["monitor"])
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by one with a monitor, calibrated anew")
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
     defaults = Recipe()
-    parser.add_argument("--images", type=int, default=defaults.images, help="training images (default: %(default)s)")
     parser.add_argument(
-        "--attacked", type=int, default=defaults.attacked, help="images that PGD attacks (default: %(default)s)"
+        "--images", type=int, default=defaults.images, metavar="N", help="training images (default: %(default)s)"
     )
-    parser.add_argument("--layers", type=int, default=defaults.layers, help="layers at most, chosen by what they help")
+    parser.add_argument(
+        "--attacked",
+        type=int,
+        default=defaults.attacked,
+        metavar="N",
+        help="images that PGD attacks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=defaults.layers,
+        metavar="N",
+        help="layers at most, chosen by what they help (default: %(default)s)",
+    )
     add_promise_options(parser)
     parser.set_defaults(run=run)
 
@@ -88,8 +100,7 @@ def add_monitor(
     network = Network.from_bundle(bundle)
     sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
-    with staged(bundle.path, force=True) as folder:
-        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+    with edited(bundle.path) as folder:
         (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
         _write_models(bundle, monitor, folder)
         write_bundle_json(folder, FILE, monitor.to_json())

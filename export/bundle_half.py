@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
-from framegate.export.bundle_writer import staged
+from framegate.export.bundle_writer import edited, update_manifest
 from framegate.export.graph.half import HALF, half_file
-from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BundleError, ExportRefusedError
 
 
@@ -28,16 +26,12 @@ def add_half(path: Path) -> Bundle:
     if "fp16" in bundle.models:
         return bundle
     source = bundle.model_path("fp32").name
-    with staged(path, force=True) as folder:
-        shutil.copytree(path, folder, dirs_exist_ok=True)
+    with edited(path) as folder:
         try:
             half_file(folder / source, folder / HALF)
         except ExportRefusedError:
             raise
-        except Exception as error:  # the parser raises whatever strange bytes provoke
+        except Exception as error:  # damaged files make the parser raise exceptions of many classes
             raise BundleError(f"bundle {path}: {source} cannot be read ({type(error).__name__})") from error
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["models"]["fp16"] = HALF
-        manifest["files"][HALF] = sha256_file(folder / HALF)
-        write_bundle_json(folder, MANIFEST, manifest)
+        update_manifest(folder, models={**bundle.models, "fp16": HALF})
     return Bundle.open(path)

@@ -69,8 +69,20 @@ def staged(target: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def edited(bundle: Path) -> Iterator[Path]:
+    """A copy of a bundle that can be changed, and that replaces the bundle when the block ends well.
+
+    Raises:
+        BundleError: See `staged`.
+    """
+    with staged(bundle, force=True) as folder:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        yield folder
+
+
 def _take_name(folder: Path, target: Path) -> None:
-    """Rename; a folder cannot be renamed onto another one, so an old bundle steps aside first."""
+    """Rename; a folder cannot be renamed onto another one, so an old bundle is moved away first."""
     if not target.exists():
         folder.rename(target)
         return

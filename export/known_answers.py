@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ _SHARE = 0.02
 """Of the range of the logits, which every engine may be off besides."""
 
 
-def pictures(images: Sequence[Image], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+def pictures(images: Iterable[Image], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     """The first usable images, brought to the network's input size.
 
     Returns:
@@ -57,7 +57,7 @@ def _answers(backend: str, model: Path, spec: PreprocessSpec, images: npt.NDArra
     return np.stack(found)
 
 
-def write_known_answers(folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Sequence[Image]) -> None:
+def write_known_answers(folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Iterable[Image]) -> None:
     """Write the known answers of a (temporary) bundle; its manifest must be sealed afterwards.
 
     A tolerance is twice the difference that was measured here, and 2 % of the range of the logits: less than any

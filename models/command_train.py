@@ -19,44 +19,102 @@ from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
+from framegate.models.summaries import SUMMARIES
 from framegate.models.train_loop import Task, Trainer, choose_device
 from framegate.models.train_settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS}
+_SETTINGS: dict[str, tuple[str | None, str]] = {
+    "epochs": ("N", "passes over the training images"),
+    "batch": ("N", "images per step"),
+    "optimizer": (None, "adamw, or sgd with Nesterov momentum 0.9"),
+    "learning_rate": ("RATE", "peak of the cosine schedule, above 0; parameters named trunk.* get a quarter of it"),
+    "weight_decay": ("RATE", "0 or more: decoupled for adamw, L2 for sgd"),
+    "label_smoothing": ("SHARE", "share of each target that is spread over all labels, 0 to 1"),
+    "average": ("SHARE", "decay per step of the moving average of the weights, 0 to 1"),
+    "frozen_blocks": ("N", "hybrid: first blocks of the trunk that keep their ImageNet weights, 0 to 19"),
+    "views": ("N", "hybrid: augmented views of each image that are kept behind the frozen blocks"),
+    "outlier_share": ("SHARE", "outlier images per training image in a batch, 0 to 1"),
+    "outlier_weight": ("WEIGHT", "weight of the outliers in the loss, 0 or more"),
+    "distillation": ("SHARE", "with --teacher: share of the teacher's answers in the loss, 0 to 1"),
+    "distillation_temperature": ("TEMPERATURE", "with --teacher: temperature of both networks' softmax, above 0"),
+    "adversarial": (None, "training against an attack; it freezes no block and uses no outliers unless told to"),
+    "epsilon": ("DISTANCE", "largest change of a pixel by that attack, pixels from 0 to 1; 8/255 is 0.03137"),
+    "attack_steps": ("N", "steps of that attack for pgd and trades"),
+    "beta": ("WEIGHT", "weight of the robust term of trades, 0 or more"),
+    "patience": ("EPOCHS", "adversarial training stops after so many epochs without better robust accuracy"),
+    "seed": ("N", "seed of everything random"),
+}
+"""Setting -> unit and meaning, for the help."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``train`` to the command line."""
     known = "; ".join(f"{a.name}: {a.about}" for a in ARCHITECTURES.values())
-    parser = commands.add_parser(
-        "train", help="train a classifier and write a checkpoint (needs PyTorch)", epilog=f"Architectures: {known}."
-    )
+    parser = commands.add_parser("train", help=SUMMARIES["train"], epilog=f"Architectures: {known}.")
     parser.add_argument("architecture", choices=list(ARCHITECTURES), metavar="ARCH", help=", ".join(ARCHITECTURES))
     parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set")
-    parser.add_argument("--dataset", choices=datasets.NAMES, help="default: found out from the folder")
+    parser.add_argument(
+        "--dataset", choices=datasets.NAMES, help="which data set it is (default: found out from the folder)"
+    )
     parser.add_argument("--download", action="store_true", help="fetch the data set into --data first (see --dataset)")
     parser.add_argument("--out", type=Path, help="checkpoint to write (default: runs/ARCH-DATASET.pt)")
-    parser.add_argument("--trunk-weights", type=Path, help="hybrid: MobileNetV2 features.* state dict (.pth)")
     parser.add_argument(
-        "--trunk-convention", choices=["keras", "torchvision"], default="keras", help="hybrid: padding and epsilon"
+        "--trunk-weights",
+        type=Path,
+        metavar="FILE",
+        help="hybrid: state dict (.pth) of MobileNetV2's features.* (default: none, the hybrid needs it)",
     )
     parser.add_argument(
-        "--convolution", choices=["grouped", "depthwise"], default="grouped", help="hybrid: second head convolution"
+        "--trunk-convention",
+        choices=["keras", "torchvision"],
+        default="keras",
+        help="hybrid: whose padding and epsilon the trunk was trained with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--convolution",
+        choices=["grouped", "depthwise"],
+        default="grouped",
+        help="hybrid: second convolution of the head (default: %(default)s)",
     )
     parser.add_argument("--no-attention", action="store_true", help="without squeeze-and-excitation")
-    parser.add_argument("--teacher", type=Path, help="checkpoint of a better network on the same data, to learn from")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a better network on the same data, to learn from (default: none)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="where to train; auto takes a GPU if there is one (default: %(default)s)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the state that an interrupted run left")
     parser.add_argument("--restart", action="store_true", help="forget the state that an interrupted run left")
-    settings = parser.add_argument_group("training settings (default: the architecture's recipe)")
-    defaults = TrainSettings()
+    settings = parser.add_argument_group("training settings", "Where defaults differ, the architecture is named.")
     for field in fields(TrainSettings):
-        option = "--" + field.name.replace("_", "-")
-        default = getattr(defaults, field.name)
-        settings.add_argument(option, type=type(default), choices=_CHOICES.get(field.name), default=None)
+        unit, text = _SETTINGS[field.name]
+        settings.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=type(field.default),
+            choices=_CHOICES.get(field.name),
+            metavar=unit,
+            help=f"{text} (default: {_defaults(field.name, field.default)})",
+        )
     parser.set_defaults(run=run)
+
+
+def _defaults(name: str, common: object) -> str:
+    """The default of a training setting, and those of the architectures whose recipe has another one."""
+    by_value: dict[object, list[str]] = {}
+    for each in ARCHITECTURES.values():
+        if each.recipe.get(name, common) != common:
+            by_value.setdefault(each.recipe[name], []).append(each.name)
+    own = [f"{', '.join(names)}: {value}" for value, names in by_value.items()]
+    return "; ".join([f"{common:.4g}" if isinstance(common, float) else str(common), *own])
 
 
 def _settings(chosen: Architecture, arguments: argparse.Namespace) -> TrainSettings:

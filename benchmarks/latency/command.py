@@ -33,6 +33,7 @@ from framegate.benchmarks.latency.record import (
 )
 from framegate.benchmarks.latency.scenarios import Scenario, measure_scenario
 from framegate.benchmarks.latency.stream import HELD, read_frames
+from framegate.benchmarks.latency.summaries import SUMMARIES
 from framegate.benchmarks.latency.tables import comparison_table, left_out_lines, lines, tables
 from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
@@ -49,25 +50,45 @@ from framegate.runtime.verdict import Image
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``bench`` to the command line."""
-    parser = commands.add_parser("bench", help="measure latency, start-up and memory on this machine")
-    parser.add_argument("bundle", type=Path, nargs="?")
+    parser = commands.add_parser("bench", help=SUMMARIES["bench"])
+    parser.add_argument("bundle", type=Path, nargs="?", help="folder NAME.bundle; left out with --compare")
     parser.add_argument(
         "--frames",
         type=int,
         default=2000,
-        help="timed frames per configuration, rounded up to whole blocks (default: 2000)",
+        metavar="N",
+        help="timed frames per configuration, rounded up to whole blocks (default: %(default)s)",
     )
-    parser.add_argument("--memory-frames", type=int, default=10_000, help="frames of the memory test, 0 skips it")
-    parser.add_argument("--threads", type=int, help="CPU threads of every engine (default: each engine's own choice)")
+    parser.add_argument(
+        "--memory-frames",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="frames of the memory test, 0 skips it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of every engine (default: each engine's own choice)"
+    )
     parser.add_argument("--source", help="real frames from a clip, folder or camera (default: a moving test pattern)")
     parser.add_argument(
-        "--size", metavar="WxH", help="size of the synthetic frames (default: 1280x720, for volumes a column of slices)"
+        "--size",
+        metavar="WxH",
+        help="size of the synthetic frames in pixels (default: 1280x720, for volumes a column of slices)",
     )
-    parser.add_argument("--out", type=Path, help="also write the figures with their circumstances to this JSON file")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures and the machine to this JSON file (default: none)",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2 (default: none)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="two JSON files: what changed beyond noise?"
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("FIRST", "SECOND"),
+        help="measure nothing, but say what changed beyond noise between two files of --out (default: measure)",
     )
     group = parser.add_argument_group("one configuration as it runs in a vehicle (any of these)")
     group.add_argument(
@@ -75,19 +96,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="append",
         metavar="FPS",
         help=f"frames per second of each stream, {BACK_TO_BACK}, or {SOURCE}: the source at its own pace, "
-        "decoding included; repeat for several",
+        f"decoding included; repeat for several (default: {BACK_TO_BACK})",
     )
-    group.add_argument("--streams", type=int, action="append", metavar="N", help="cameras at once, 1 to 8; repeat")
+    group.add_argument(
+        "--streams", type=int, action="append", metavar="N", help="cameras at once, 1 to 8; repeat (default: 1)"
+    )
     group.add_argument("--load", action="store_true", help="also with a foreign process on the last core, in turns")
     group.add_argument(
         "--realtime",
         choices=WAITING,
         help="also tuned, in turns: no garbage collection, workers on cores of their own, SCHED_FIFO where allowed; "
-        "the worker sleeps (block) or looks (spin) until the next frame",
+        "the worker sleeps (block) or looks (spin) until the next frame (default: not tuned)",
     )
-    group.add_argument("--deadline-ms", type=float, help="a later verdict is LATE (default: the camera's period)")
-    group.add_argument("--backend", help="default: auto")
-    group.add_argument("--precision", help="default: the backend's fastest")
+    group.add_argument(
+        "--deadline-ms",
+        type=float,
+        metavar="MS",
+        help="milliseconds after which a verdict is LATE (default: the camera's period)",
+    )
+    group.add_argument("--backend", help="engine (default: auto)")
+    group.add_argument("--precision", help="fp32, fp16 or int8 (default: the backend's fastest)")
     parser.set_defaults(run=run)
 
 

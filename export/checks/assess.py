@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.checks.parity import ParityRow, check_accuracy, compare
-from framegate.export.data.outputs import CPU_BACKENDS, Progress, backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.splits import Splits
+from framegate.export.progress import Progress
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.calibration import Calibration, record_key
 from framegate.runtime.preprocess import PreprocessSpec
@@ -90,11 +90,3 @@ class Assessment:
         """The rows: the reference, then the others by name."""
         first, *others = self.rows
         return [self.rows[first], *(self.rows[key] for key in sorted(others))]
-
-
-def assess_all(
-    assessment: Assessment, folder: Path, models: Mapping[str, str], spec: PreprocessSpec, progress: Progress
-) -> None:
-    """Take every precision through every CPU backend, the doubtful ones first: a refusal comes early."""
-    for precision, file in sorted(models.items(), reverse=True):
-        assessment.add(precision, folder / file, spec, progress)

@@ -1,15 +1,16 @@
-"""Does a network survive float16? Asked of its file before anybody builds an engine from it."""
+"""Checks that a network keeps its logits in float16, before an engine is built from its file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from framegate.export.data.outputs import Images
+from framegate.export.foreign_errors import first_line
+from framegate.export.graph.session import cpu_session, input_tensors
 from framegate.runtime.errors import ExportRefusedError
-from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+from framegate.runtime.preprocess import PreprocessSpec
 
 IMAGES = 64
 LARGEST_CHANGE = 0.05
@@ -31,21 +32,13 @@ def check_half(float_file: Path, half_file: Path, spec: PreprocessSpec, images: 
     Raises:
         ExportRefusedError: An output is not finite, or the logits move too far.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        first, second = (
-            ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            for file in (float_file, half_file)
-        )
+        first, second = cpu_session(float_file), cpu_session(half_file)
     except Exception as error:  # onnxruntime's own classes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportRefusedError(f"float16: onnxruntime cannot run the network ({reason[:200]})") from error
-    preprocess = Preprocessor(spec)
+        raise ExportRefusedError(f"float16: onnxruntime cannot run the network ({first_line(error)})") from error
     name = first.get_inputs()[0].name
     expected, found = [], []
-    for image in images[:IMAGES]:
-        tensor = preprocess(image)
+    for tensor in input_tensors(images[:IMAGES], spec):
         expected.append(first.run(None, {name: tensor})[0][0])
         found.append(second.run(None, {name: tensor})[0][0])
     if not np.isfinite(found).all():

@@ -1,4 +1,4 @@
-"""The gate: does the exported network still decide what the trained one decided?"""
+"""The accuracy gate: an exported network must decide what the network decided that it was made from."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LARGEST_LOSS = 0.005
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One backend and precision beside the trained network in PyTorch.
+    """One backend and precision beside the network that the export started from.
 
     Attributes:
-        key: ``backend/precision``, or ``torch`` for the trained network itself.
+        key: ``backend/precision``, or the network itself: ``torch`` for a checkpoint, ``source`` for an ONNX file.
         compared: Images compared one by one.
         accuracy: Share of right predictions among them, in [0, 1]; rejections do not count here.
-        agreement: Share with the same predicted label as the trained network.
+        agreement: Share with the same predicted label as that network.
         verdict_agreement: Share with the same verdict, each network under its own calibration.
         largest_difference: Largest absolute difference of a logit.
         test_images: Images in the whole test split, which served for no decision but the accuracy gate.
@@ -58,6 +58,14 @@ def accuracy(logits: Logits, labels: Labels) -> float:
     return float(np.mean(right))
 
 
+def at_most(share: float, limit: float, count: int) -> bool:
+    """Whether a share of ``count`` images is within a limit; NaN is not.
+
+    Counted in images: compared as shares, a loss of exactly the limit would depend on a rounding.
+    """
+    return bool(np.rint(share * count) <= math.floor(limit * count + 1e-9))
+
+
 def check_accuracy(key: str, logits: Logits, reference: Logits, labels: Labels) -> None:
     """Refuse a file that loses more than half a point of accuracy.
 
@@ -65,8 +73,7 @@ def check_accuracy(key: str, logits: Logits, reference: Logits, labels: Labels) 
         ExportRefusedError: It does.
     """
     found, expected = accuracy(logits, labels), accuracy(reference, labels)
-    # Counted in images: in shares, a loss of exactly half a point would hang on a rounding.
-    if not round((expected - found) * len(labels)) <= math.floor(LARGEST_LOSS * len(labels) + 1e-9):
+    if not at_most(expected - found, LARGEST_LOSS, len(labels)):
         raise ExportRefusedError(
             f"export refused: {key} reaches accuracy {found:.4f} on {len(labels)} test images, the trained network "
             f"{expected:.4f}; at most {LARGEST_LOSS:.3f} may be lost. Nothing was written; train longer, or give the "

@@ -1,6 +1,6 @@
-"""How pixels become a foreign network's input: the usual ways by name, and which of them fits the images.
+"""How pixels become the input of a network from elsewhere: the usual ways by name, and which fits the images.
 
-The most frequent mistake with somebody else's network, and one that no file format records.
+A wrong scaling is the most frequent mistake with a network from elsewhere, and no file format records the right one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from framegate.export.graph.graph import INPUT
+from framegate.export.graph.session import cpu_session, input_tensors
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import ExportRefusedError, UsageError
-from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
+from framegate.runtime.preprocess import PreprocessSpec
 
 Three = tuple[float, float, float]
 
@@ -33,7 +33,8 @@ MEANING = (
     "caffe: ImageNet's mean subtracted (use with --colour bgr)"
 )
 _LOOKED_AT = 100
-_ENOUGH = 5
+_IMAGES_PER_OUTPUT = 5
+"""On average; with fewer, what an output mostly sees is chance."""
 _DOUBTFUL = 0.5
 """Accuracy below which the other scalings are tried."""
 
@@ -92,15 +93,13 @@ def _variants(spec: PreprocessSpec) -> Iterator[tuple[str, PreprocessSpec]]:
 
 
 def _trial(option: str, model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledImages) -> Trial:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    preprocess = Preprocessor(spec)
+    session = cpu_session(model)
     labels = split.labels[:_LOOKED_AT]
-    predicted = np.array(
-        [session.run(None, {INPUT: preprocess(image)})[0].argmax() for image in split.images[: len(labels)]]
-    )
+    tensors = input_tensors(split.images[: len(labels)], spec)
+    predicted = np.array([session.run(None, {INPUT: tensor})[0].argmax() for tensor in tensors])
     accuracy = float(np.mean(predicted == labels))
     seen = np.unique(predicted)
-    if len(seen) * _ENOUGH > len(labels):
+    if len(seen) * _IMAGES_PER_OUTPUT > len(labels):
         return Trial(option, accuracy, accuracy)  # with an image or two per output, every output has a majority
     majority = sum(int(np.bincount(labels[predicted == output]).max()) for output in seen)
     return Trial(option, accuracy, majority / len(labels))
@@ -113,7 +112,7 @@ def suggestion(found: list[Trial], looked_at: int) -> str:
 
 
 def require_scaling(model: onnx.ModelProto, spec: PreprocessSpec, split: LabelledImages) -> None:
-    """Complain, with what was measured, that nobody said how pixels become inputs.
+    """Refuse, with what was measured: how pixels become inputs was not given.
 
     Raises:
         UsageError: Always.

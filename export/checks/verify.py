@@ -1,4 +1,4 @@
-"""The export gate: do two engines still make the same decisions about the same images?
+"""Compares the decisions of two engines about the same images.
 
 Compared is what the runtime decides, with its own functions: the scores of `framegate.runtime.scores` at each engine's
 own temperature, judged by `framegate.runtime.policy.rules` with its own limits and threshold. What a stream's history
@@ -8,7 +8,6 @@ adds (windows, drift, debouncing) is left out: images are judged one by one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.temperature import Labels
-from framegate.export.checks.parity import LARGEST_LOSS, accuracy
+from framegate.export.checks.parity import LARGEST_LOSS, accuracy, at_most
+from framegate.export.progress import Progress
 from framegate.runtime.calibration import SCORES, Calibration
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.scores import FrameScores, frame_scores
@@ -114,8 +114,8 @@ class Comparison:
         same_verdict: Images with the same verdict.
         largest: Score -> largest absolute difference over the images that are finite in both; NaN if there are none.
         largest_logit: The same for single logits.
-        worst: Images on which they disagree, the gravest first, then the largest differences of entropy.
-        failures: Why the gate stays shut; empty if it opens.
+        worst: Images on which they disagree, the most severe first, then the largest differences of entropy.
+        failures: Why the comparison fails; empty if it passes.
     """
 
     images: int
@@ -129,9 +129,7 @@ class Comparison:
     failures: tuple[str, ...]
 
 
-def compare_sides(
-    first: Side, second: Side, labels: Labels, worst: int, progress: Callable[[str, int, int], None]
-) -> Comparison:
+def compare_sides(first: Side, second: Side, labels: Labels, worst: int, progress: Progress) -> Comparison:
     """Compare two engines image by image.
 
     Args:
@@ -162,7 +160,7 @@ def compare_sides(
         same_verdict=same_verdict,
         largest={score: _largest(frames, score) for score in SCORES},
         largest_logit=float(differences.max()) if differences.size else math.nan,
-        worst=tuple(sorted(frames, key=_gravity, reverse=True)[:worst]),
+        worst=tuple(sorted(frames, key=_severity, reverse=True)[:worst]),
         failures=_failures(first, second, labels, len(frames) - same_verdict),
     )
 
@@ -195,7 +193,7 @@ def _largest(frames: list[WorstFrame], score: str) -> float:
     return max((abs(a - b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)), default=math.nan)
 
 
-def _gravity(frame: WorstFrame) -> tuple[bool, bool, bool, float]:
+def _severity(frame: WorstFrame) -> tuple[bool, bool, bool, float]:
     """What sorts the worst frames: a new false accept is worst, then another verdict, another label, another score."""
     false_accept = frame.second.accepted and frame.second.predicted != frame.label
     gap = abs(frame.first.scores.entropy - frame.second.scores.entropy)
@@ -206,17 +204,15 @@ def _gravity(frame: WorstFrame) -> tuple[bool, bool, bool, float]:
 
 
 def _failures(first: Side, second: Side, labels: Labels, verdicts: int) -> tuple[str, ...]:
-    """Counted in images: in shares, a difference of exactly the limit would hang on a rounding."""
     failures = []
     count = len(labels)
     found, expected = accuracy(second.outputs.logits, labels), accuracy(first.outputs.logits, labels)
-    lost = round((expected - found) * count)
-    if not lost <= math.floor(LARGEST_LOSS * count + 1e-9):
+    if not at_most(expected - found, LARGEST_LOSS, count):
         failures.append(
             f"accuracy fell from {expected:.4f} ({first.key}) to {found:.4f} ({second.key}); at most "
             f"{LARGEST_LOSS:.3f} may be lost"
         )
-    if not verdicts <= math.floor(LARGEST_VERDICT_SHARE * count + 1e-9):
+    if not at_most(verdicts / count, LARGEST_VERDICT_SHARE, count):
         failures.append(
             f"{verdicts} of {count} verdicts differ ({verdicts / count:.2%}); at most {LARGEST_VERDICT_SHARE:.0%} may"
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest
+from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_calibration
-from framegate.export.data.outputs import CPU_BACKENDS, Progress, backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
+from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle import Bundle
@@ -21,13 +22,20 @@ from framegate.runtime.console import OUT, progress_bar, to_stdout
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate`` to the command line."""
-    parser = commands.add_parser("calibrate", help="set the thresholds of a bundle again")
+    parser = commands.add_parser("calibrate", help=SUMMARIES["calibrate"])
     parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
-    parser.add_argument("--backend", choices=["all", *BACKENDS], default="all", help="default: all CPU backends")
-    parser.add_argument("--precision", default="all", help="e.g. int8; default: all, but fp16 only on a GPU")
+    parser.add_argument(
+        "--backend",
+        choices=["all", *BACKENDS],
+        default="all",
+        help="engine; all: those of the CPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision", default="all", help="fp32, fp16 or int8; all leaves fp16 out on a CPU (default: %(default)s)"
+    )
     add_promise_options(parser)
     parser.set_defaults(run=run)
 
@@ -54,8 +62,7 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(path)
     found = calibrations_of(bundle, split, backend, precision, promise, progress)
-    with staged(path, force=True) as folder:
-        shutil.copytree(path, folder, dirs_exist_ok=True)
+    with edited(path) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
         # Rows of the export's report that speak of the old thresholds.
         update_manifest(folder, parity=[dict(row) for row in bundle.parity if row["key"] not in found])
@@ -71,7 +78,7 @@ def calibrations_of(
         (name, each)
         for each in (sorted(bundle.models) if precision == "all" else [precision])
         for name in backends
-        if precision != "all" or unasked(name, each)
+        if precision != "all" or calibrated_by_default(name, each)
     ]
     split_sha256 = fingerprint(split)
     found = {}
@@ -90,8 +97,8 @@ def calibrations_of(
     return found
 
 
-def unasked(backend: str, precision: str) -> bool:
-    """Whether a precision is calibrated that nobody named: float16 is for GPUs, a CPU computes it in float32."""
+def calibrated_by_default(backend: str, precision: str) -> bool:
+    """Whether ``--precision all`` includes a precision: float16 is for GPUs, a CPU computes it in float32."""
     return precision != "fp16" or BACKENDS[backend].gpu
 
 

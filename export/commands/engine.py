@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from framegate.cuda_kernels.driver.open import DeviceInfo
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.engines.build import EngineJob, build_engine, report_path
 from framegate.export.engines.options import THIS_GPU, BuildOptions, resolve_target
 from framegate.export.engines.progress import interrupt_event
@@ -32,30 +33,55 @@ from framegate.runtime.errors import BackendError, BundleError
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``engine`` to the command line."""
-    parser = commands.add_parser("engine", help="build a bundle's TensorRT engines for this GPU")
+    parser = commands.add_parser("engine", help=SUMMARIES["engine"])
     parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
-    parser.add_argument("--backend", choices=["auto", *MODULES], default="auto", help="which TensorRT; default: auto")
+    parser.add_argument(
+        "--backend", choices=["auto", *MODULES], default="auto", help="which TensorRT (default: %(default)s)"
+    )
     parser.add_argument(
         "--precision",
         action="append",
-        help="fp32, fp16 or int8; can be repeated; default: all that the bundle has. Where fp16 is named and missing "
-        "it is derived and added to the bundle (needs the package onnx)",
+        help="fp32, fp16 or int8; can be repeated; fp16 that the bundle lacks is derived and added (needs the package "
+        "onnx) (default: all that the bundle has)",
     )
     parser.add_argument(
         "--target",
-        help=f"{THIS_GPU} (default), sm_NN or {AMPERE}; without a GPU TensorRT-RTX builds for {AMPERE} by default",
+        help=f"{THIS_GPU}, sm_NN or {AMPERE} (default: {THIS_GPU}; TensorRT-RTX without a GPU: {AMPERE})",
     )
     defaults = BuildOptions()
-    parser.add_argument("--level", type=int, default=defaults.level, help="builder effort, 0 (quick) to 5; default: 3")
-    parser.add_argument("--workspace-mib", type=int, help="most scratch memory of a layer; default: TensorRT's own")
-    parser.add_argument("--max-batch", type=int, default=defaults.max_batch, help="largest batch; default: 8")
-    parser.add_argument("--dla", type=int, metavar="CORE", help="put what it can onto this DLA core (Jetson Orin)")
+    parser.add_argument(
+        "--level",
+        type=int,
+        default=defaults.level,
+        metavar="N",
+        help="builder effort, 0 (quick) to 5 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workspace-mib",
+        type=int,
+        metavar="MIB",
+        help="most scratch memory of a layer in MiB (default: TensorRT's own)",
+    )
+    parser.add_argument(
+        "--max-batch",
+        type=int,
+        default=defaults.max_batch,
+        metavar="N",
+        help="most images in a batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dla",
+        type=int,
+        metavar="CORE",
+        help="put the layers that it supports onto this DLA core of a Jetson Orin (default: none)",
+    )
     parser.add_argument(
         "--scores",
         choices=WAYS,
         default=defaults.scores,
-        help=f"who computes the scores: {KERNEL} behind the engine (default), {PLUGIN}: the same kernel inside it, "
-        f"{FUNCTION}: layers of the engine; the latter two make them outputs of the engine (needs the package onnx)",
+        help=f"what computes the scores: {KERNEL} behind the engine, {PLUGIN}: the same kernel inside it, "
+        f"{FUNCTION}: layers of the engine; the latter two make them outputs of the engine (needs the package onnx) "
+        "(default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="build again what the cache already has")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

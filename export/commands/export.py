@@ -6,13 +6,15 @@ import argparse
 import time
 from pathlib import Path
 
-from framegate.export.commands import export_onnx as command_export_onnx
+from framegate.export.bundle_writer import check_target
+from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
 from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table, parity_table
+from framegate.export.data.labelled import load_splits
 from framegate.export.data.splits import Splits
-from framegate.export.export_bundle import ExportReport, export_bundle
+from framegate.export.export import Exportable, export_bundle
 from framegate.export.int8.choice import FAMILIES
-from framegate.models import datasets
 from framegate.runtime.console import OUT, progress_bar, to_stdout
 
 _EXAMPLES = """examples:
@@ -26,7 +28,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``export`` to the command line."""
     parser = commands.add_parser(
         "export",
-        help="turn a checkpoint or an ONNX classifier into a calibrated bundle (needs PyTorch)",
+        help=SUMMARIES["export"],
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,35 +37,51 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--data",
         required=True,
         type=Path,
-        help="folder or file with the data set it was trained on; for .onnx also a folder with one folder of images "
-        "per label, which it was not trained on",
+        help="folder or file with the data set it was trained on, or a folder with one folder of images per label, "
+        "which it was not trained on",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
-    parser.add_argument("--origin", default="", help="where the weights come from and their licence, for the manifest")
+    parser.add_argument(
+        "--origin",
+        default="",
+        metavar="TEXT",
+        help="where the weights come from and their licence, for the manifest (default: not stated)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--int8-ranges",
         choices=FAMILIES,
         default="auto",
-        help="how the ranges of INT8 activations come about; auto (default) and percentile take what decides most like "
-        "float32 on held-out images",
+        help="how the ranges of INT8 activations are set; auto and percentile take what decides most like float32 on "
+        "held-out images (default: %(default)s)",
     )
     add_promise_options(parser)
-    command_export_onnx.add_options(parser)
+    add_onnx_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, print what was found, and say where the bundle lies."""
     started = time.monotonic()
-    if arguments.model.suffix.lower() == ".onnx":
-        report, notes = command_export_onnx.export(arguments)
-    else:
-        command_export_onnx.refuse_options(arguments)
-        report, notes = _export_checkpoint(arguments), []
+    promise = promise_of(arguments)
+    check_target(arguments.out, arguments.force)
+    network = _network(arguments)
+    with progress_bar() as progress:
+        splits = load_splits(arguments.data, network.labels, network.preprocess, progress, arguments.group)
+        report = export_bundle(
+            network,
+            splits,
+            arguments.out,
+            promise,
+            progress,
+            origin=arguments.origin,
+            force=arguments.force,
+            int8_ranges=arguments.int8_ranges,
+        )
     OUT.print(parity_table(report.parity))
     OUT.print(calibration_table(report.calibrations))
-    for note in [*notes, *([report.int8.words()] if report.int8 else [])]:
+    int8 = [report.int8.summary()] if report.int8 else []
+    for note in (*network.notes(), *report.missing, *_unseen_labels(splits), *int8):
         to_stdout(note)
     sizes = ", ".join(f"{file} {size / 1e6:.2f} MB" for file, size in report.sizes.items() if file.endswith(".onnx"))
     to_stdout(f"exported in {(time.monotonic() - started) / 60:.1f} min: {sizes}")
@@ -71,18 +89,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export_checkpoint(arguments: argparse.Namespace) -> ExportReport:
-    promise = promise_of(arguments)
-    data = datasets.detect(arguments.data)
-    splits = Splits(*data.load_training(arguments.data), data.load_test(arguments.data), data.labels)
-    with progress_bar() as progress:
-        return export_bundle(
-            arguments.model,
-            splits,
-            arguments.out,
-            promise,
-            arguments.origin,
-            arguments.force,
-            progress,
-            arguments.int8_ranges,
-        )
+def _network(arguments: argparse.Namespace) -> Exportable:
+    """What the file holds: its ending says whether it is an ONNX file; anything else is taken for a checkpoint."""
+    if arguments.model.suffix.lower() == ".onnx":
+        return onnx_classifier(arguments)
+    refuse_onnx_options(arguments)
+    from framegate.export.trained_checkpoint import TrainedCheckpoint  # only here: an ONNX file needs no PyTorch
+
+    return TrainedCheckpoint.read(arguments.model)
+
+
+def _unseen_labels(splits: Splits) -> list[str]:
+    """A line about labels that the promise does not speak of, if there are any."""
+    labels = splits.names
+    unseen = sorted(set(range(len(labels))) - set(splits.calibration.labels.tolist()))
+    if not unseen:
+        return []
+    names = ", ".join([*(labels[k] for k in unseen[:3]), *(["..."] if unseen[3:] else [])])
+    return [
+        f"{len(unseen)} of {len(labels)} labels have no calibration image ({names}); the promise does not speak of them"
+    ]

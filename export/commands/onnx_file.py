@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import inliner
 
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.graph.half import WEIGHTS_HASH, to_half
 from framegate.export.graph.scores import DOMAIN, FUNCTION, SCORES, with_scores, with_taps
 from framegate.runtime.bundle import Bundle
@@ -29,21 +30,27 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``onnx`` to the command line."""
     parser = commands.add_parser(
         "onnx",
-        help="write a bundle's network as one ONNX file, with scores and activations if wanted",
+        help=SUMMARIES["onnx"],
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 (also if the bundle lacks it) or int8")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, fp16 (also if the bundle lacks it) or int8 (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write, NAME.onnx")
     parser.add_argument(
         "--scores",
         metavar="BACKEND",
         help=f"add {', '.join(SCORES)}, with the temperature that the bundle has for this backend and precision; "
-        "a number is taken as the temperature itself",
+        "a number is taken as the temperature itself (default: logits only)",
     )
     parser.add_argument(
-        "--taps", nargs="?", const="", metavar="NAME,...", help="add activations; default: the bundle's"
+        "--taps",
+        nargs="?",
+        const="",
+        metavar="NAME,...",
+        help="add activations of these layers; without names those that the bundle names (default: none)",
     )
     parser.add_argument("--inline", action="store_true", help=f"write {DOMAIN}::{FUNCTION} out as standard operators")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
@@ -94,7 +101,7 @@ def network(bundle: Bundle, precision: str) -> onnx.ModelProto:
     path = bundle.model_path(precision)
     try:
         model = onnx.load(str(path))
-    except Exception as error:  # the parser raises whatever strange bytes provoke
+    except Exception as error:  # damaged files make the parser raise exceptions of many classes
         raise BundleError(f"bundle {bundle.path}: {path.name} cannot be read ({type(error).__name__})") from error
     noted = {entry.key: entry.value for entry in model.metadata_props}.get(WEIGHTS_HASH)
     if noted is not None and noted != bundle.hashes[bundle.models["fp32"]]:

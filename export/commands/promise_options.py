@@ -15,42 +15,60 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what a calibration shall promise."""
     defaults = Promise()
     parser.add_argument(
-        "--target-risk", type=float, default=defaults.target_risk, help="largest share of errors among accepted frames"
+        "--target-risk",
+        type=float,
+        default=defaults.target_risk,
+        metavar="SHARE",
+        help="largest share of errors among accepted frames, above 0 to below 1 (default: %(default)s)",
     )
     parser.add_argument(
-        "--confidence-level", type=float, default=defaults.confidence_level, help="probability that the target is kept"
+        "--confidence-level",
+        type=float,
+        default=defaults.confidence_level,
+        metavar="PROBABILITY",
+        help="probability that the target is kept, above 0 to below 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--method",
         choices=METHODS,
         default=defaults.method,
-        help=f"how the threshold is proved (default: {METHODS[0]})",
+        help="how the threshold is proved (default: %(default)s)",
     )
     parser.add_argument(
         "--score",
         choices=[AUTO, *SCORES, SHIFT],
         default=defaults.score,
-        help="what is compared with the threshold (default: what the design images favour)",
+        help="what is compared with the threshold; auto takes what the design images favour (default: %(default)s)",
     )
     parser.add_argument(
         "--limit-share",
         type=float,
         default=defaults.limit_share,
-        help="share of clean frames that the limits of the signals may reject; 0 sets none (default: %(default)s)",
+        metavar="SHARE",
+        help="share of clean frames that the limits of the signals may reject, below 0.5; 0 sets no limits "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--window",
         type=int,
         default=defaults.window,
-        help="also limit the mean of the monitor's signal over so many frames of a stream (default: none)",
+        metavar="FRAMES",
+        help="also limit the mean of the monitor's signal over so many frames of a stream, 2 to 256; 0 does "
+        "not (default: %(default)s)",
     )
     parser.add_argument(
         "--group",
         default=GROUP_AUTO,
         help="which images belong together: auto (a data set's own tracks), none, or a regular expression for "
-        "LABEL/FILE whose first group is the unit (default: auto)",
+        "LABEL/FILE whose first group is the unit (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="which images serve which part of the work")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=defaults.seed,
+        metavar="N",
+        help="which images serve which part of the work (default: %(default)s)",
+    )
 
 
 def promise_of(arguments: argparse.Namespace) -> Promise:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import UsageError
@@ -13,11 +14,19 @@ from framegate.runtime.signature import new_key, sign
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``sign`` to the command line."""
-    parser = commands.add_parser("sign", help="sign a bundle, so that --trust KEY accepts it and no other")
-    parser.add_argument("bundle", nargs="?", help="name of a bundle, or its folder")
-    parser.add_argument("--key", type=Path, help="PEM file with the private Ed25519 key to sign with")
+    parser = commands.add_parser("sign", help=SUMMARIES["sign"])
+    parser.add_argument("bundle", nargs="?", help="name of a bundle, or its folder; left out with --new-key")
     parser.add_argument(
-        "--new-key", type=Path, metavar="FILE.pem", help="make a private key and FILE.pub.pem beside it"
+        "--key",
+        type=Path,
+        metavar="FILE.pem",
+        help="private Ed25519 key to sign with (default: none, a signature needs one)",
+    )
+    parser.add_argument(
+        "--new-key",
+        type=Path,
+        metavar="FILE.pem",
+        help="sign nothing, but make a private key and FILE.pub.pem beside it (default: sign)",
     )
     parser.set_defaults(run=run)
 

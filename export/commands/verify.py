@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.table import Table
 
 from framegate.export.checks.verify import Comparison, Decision, Side, compare_sides, to_json
+from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.data.image_folder import NamedImages
 from framegate.export.data.labelled import load_comparison
-from framegate.export.data.outputs import Progress, backend_outputs
+from framegate.export.data.outputs import backend_outputs
+from framegate.export.progress import Progress
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
@@ -30,7 +32,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``verify`` to the command line."""
     parser = commands.add_parser(
         "verify",
-        help="compare the decisions of two engines or precisions of a bundle",
+        help=SUMMARIES["verify"],
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,14 +46,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--data", required=True, type=Path, help="a known data set (its test split is used), or a folder per label"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="compare only the first N images")
-    parser.add_argument("--worst", type=int, default=10, metavar="N", help="frames to name (default: 10)")
+    parser.add_argument("--limit", type=int, metavar="N", help="compare only the first N images (default: all)")
+    parser.add_argument("--worst", type=int, default=10, metavar="N", help="frames to name (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print, and return 1 if the gate stays shut."""
+    """Compare, print, and return 1 if their decisions differ too much."""
     for name, least in (("limit", 1), ("worst", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

@@ -8,13 +8,13 @@ calibration and test at the same time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 from framegate.runtime.health.check import MIN_SIDE
@@ -22,9 +22,6 @@ from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 from framegate.runtime.sources.images import read_image
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
 from framegate.runtime.verdict import Image
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,11 @@ import numpy as np
 
 from framegate.export.data.image_folder import NamedImages, is_image_folder, read_image_folder
 from framegate.export.data.splits import Splits
+from framegate.export.progress import Progress
 from framegate.models import datasets
 from framegate.models.labelled import LabelledImages, Labels
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 AUTO, NONE = "auto", "none"
 LARGEST = 10_000

@@ -1,4 +1,4 @@
-"""The labels of a foreign network: a text file with one name a line, in the order of the network's outputs."""
+"""The labels of a network from elsewhere: a text file with one name a line, in the order of the network's outputs."""
 
 from __future__ import annotations
 

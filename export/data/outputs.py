@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Outputs
+from framegate.export.progress import Progress
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.errors import BundleError
@@ -17,9 +17,6 @@ from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 Images = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
-
 CPU_BACKENDS = ("openvino", "onnxruntime")
 """Backends that run on every machine, so an export calibrates and compares them at once."""
 STEP = 250

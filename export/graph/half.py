@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from framegate.export.foreign_errors import first_line
+from framegate.export.graph.graph import copy_of
 from framegate.runtime.errors import ExportRefusedError
 
 SUMS = frozenset(
@@ -76,8 +78,7 @@ def half_file(float_file: Path, target: Path) -> None:
     try:
         onnx.checker.check_model(half, full_check=True)
     except Exception as error:  # the checker's own classes; an operator may not exist for float16
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportRefusedError(f"float16: the network has no valid float16 form ({reason[:200]})") from error
+        raise ExportRefusedError(f"float16: the network has no valid float16 form ({first_line(error)})") from error
     half = share_weights(half, content, float_file.name)
     target.write_bytes(half.SerializeToString(deterministic=True))
 
@@ -93,8 +94,7 @@ def share_weights(model: onnx.ModelProto, content: bytes, name: str) -> onnx.Mod
         content: The other file.
         name: Its name; both must lie in one folder.
     """
-    shared = onnx.ModelProto()
-    shared.CopyFrom(model)
+    shared = copy_of(model)
     for item in shared.graph.initializer:
         raw = item.raw_data
         at = content.find(raw) if len(raw) >= _SHARED_FROM else -1
@@ -128,8 +128,7 @@ class _Builder:
     """Writes the nodes again, each with inputs of the type it computes in; a cast is made once and used by all."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._result = onnx.ModelProto()
-        self._result.CopyFrom(model)
+        self._result = copy_of(model)
         del self._result.graph.node[:]
         del self._result.graph.initializer[:]
         del self._result.graph.value_info[:]

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from framegate.export.graph.graph import copy_of
 from framegate.export.graph.scores import activation_of
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import POOLED, Tap
 
 FEATURES = "features"
-"""The input of the last linear layer, which is at hand for nothing."""
+"""The input of the last linear layer, which costs nothing to read."""
 _LINEAR = ("Gemm", "MatMul")
 _BEHIND_LINEAR = ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
 
@@ -30,11 +31,7 @@ def penultimate(graph: onnx.GraphProto) -> str:
     made_by = {name: node for node in graph.node for name in node.output}
     node = made_by.get(graph.output[0].name)
     while node is not None and node.op_type not in _LINEAR:
-        node = (
-            made_by.get(node.input[0])
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
-            else None
-        )
+        node = made_by.get(node.input[0]) if node.op_type in _BEHIND_LINEAR else None
     if node is None:
         raise UsageError("monitor: the network's logits do not come from a linear layer; a monitor needs its input")
     return str(node.input[0])
@@ -77,8 +74,7 @@ def with_pooled(model: onnx.ModelProto, taps: Sequence[str]) -> tuple[onnx.Model
 
 def without_pooled(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with the logits alone."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     graph = result.graph
     for node in [node for node in graph.node if node.name.split(".")[0] == POOLED]:
         graph.node.remove(node)

@@ -1,6 +1,6 @@
-"""A foreign ONNX classifier in the form that a bundle holds: image NCHW in, logits out, batch open, no leftovers.
+"""An ONNX classifier from elsewhere in a bundle's form: image NCHW in, logits out, batch open, no leftovers.
 
-Nothing here is believed: at the end the prepared network is run beside the original, on real images.
+The result is checked: the prepared network is run beside the original, on real images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
-from framegate.export.graph.graph import INPUT, IR_VERSION, OPSET, OUTPUT
+from framegate.export.foreign_errors import first_line
+from framegate.export.graph.graph import INPUT, IR_VERSION, OPSET, OUTPUT, copy_of, strip
+from framegate.export.graph.session import cpu_session, quiet_options
 from framegate.export.graph.source import (
     ImageInput,
     check_control_flow,
@@ -94,7 +96,7 @@ def prepare(path: Path, width: int, height: int, layout: str | None = None, outp
     for batch in ("batch", 1):
         try:
             candidate = _finish(model, batch, path)
-            session = _session(candidate)
+            session = cpu_session(candidate)
             rows = _run(session, INPUT, example if batch == "batch" else example[:1])
             if batch == "batch" and not _close(rows[2:], _run(session, INPUT, example[2:])):
                 continue  # what is computed for an image depends on the others: only one at a time is safe
@@ -125,7 +127,7 @@ def check_same_function(prepared: Prepared, tensors: Floats, path: Path) -> None
         ExportRefusedError: They differ, or the original gives probabilities although no Softmax could be removed.
     """
     expected = original_outputs(prepared, tensors)
-    session = _session(prepared.model)
+    session = cpu_session(prepared.model)
     found = np.concatenate([_run(session, INPUT, row[None]) for row in tensors])
     if not np.isfinite(expected).all():
         raise ExportRefusedError(f"model {path}: it computes NaN or infinities on real images; its weights are damaged")
@@ -155,7 +157,7 @@ def original_outputs(prepared: Prepared, tensors: Floats) -> Floats:
         prepared: From `prepare`.
         tensors: (N, channels, height, width).
     """
-    session = _session(prepared.original)
+    session = cpu_session(prepared.original)
     inputs = tensors if prepared.image.layout == "nchw" else np.ascontiguousarray(tensors.transpose(0, 2, 3, 1))
     rows = [session.run([prepared.output], {prepared.image.name: row[None]})[0].reshape(1, -1) for row in inputs]
     return np.concatenate(rows)
@@ -163,17 +165,16 @@ def original_outputs(prepared: Prepared, tensors: Floats) -> Floats:
 
 def _pinned(original: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """A copy in operator set 18; where the converter cannot, in its own if every engine reads that."""
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    model = copy_of(original)
     version = opset(model)
     if version != OPSET:
         try:
             model = version_converter.convert_version(model, OPSET)
-        except Exception as error:  # the converter raises whatever an unusual graph provokes
+        except Exception as error:  # an unusual graph makes the converter raise exceptions of many classes
             if not _LOWEST_OPSET <= version <= _HIGHEST_OPSET:
                 raise ExportRefusedError(
                     f"model {path}: operator set {version} cannot be converted to {OPSET} "
-                    f"({str(error).strip().splitlines()[0][:150]}); export the model again with operator set {OPSET}"
+                    f"({first_line(error)}); export the model again with operator set {OPSET}"
                 ) from error
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -278,15 +279,15 @@ def _name_output(model: onnx.ModelProto, flatten: bool) -> None:
 
 def _finish(model: onnx.ModelProto, batch: int | str, path: Path) -> onnx.ModelProto:
     """Set the batch, simplify, name every node, drop what only the exporter needed."""
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
+    graph = copy_of(model)
     dim = graph.graph.input[0].type.tensor_type.shape.dim[0]
     if isinstance(batch, str):
         dim.dim_param = batch
         _open_reshapes(graph.graph)
     graph = _simplified(graph, path)
     check_control_flow(graph, path)
-    _tidy(graph)
+    strip(graph)
+    _name_nodes(graph.graph)
     return graph
 
 
@@ -305,14 +306,13 @@ def _simplified(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Constants and batch normalisation folded, no-operations gone (ONNX Runtime's basic level)."""
     with tempfile.TemporaryDirectory(prefix="framegate-onnx-") as folder:
         target = Path(folder) / "simple.onnx"
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
+        options = quiet_options()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(target)
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes
-            raise ExportRefusedError(f"model {path}: onnxruntime cannot run it ({_reason(error)})") from error
+            raise ExportRefusedError(f"model {path}: onnxruntime cannot run it ({first_line(error)})") from error
         simple = onnx.load(str(target))
     if any(node.domain not in ("", "ai.onnx") for node in simple.graph.node):
         return model  # it put in operators of its own, which other engines do not know
@@ -322,13 +322,8 @@ def _simplified(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return simple
 
 
-def _tidy(model: onnx.ModelProto) -> None:
-    graph = model.graph
-    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        del holder.metadata_props[:]
-        holder.doc_string = ""
-    del graph.value_info[:]
-    model.producer_name, model.producer_version, graph.name = "framegate", "", "classifier"
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give a name to every node that has none, or one that was taken already."""
     taken: set[str] = set()
     for number, node in enumerate(graph.node):
         if not node.name or node.name in taken:
@@ -336,25 +331,15 @@ def _tidy(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def _run(session: ort.InferenceSession, name: str, tensor: Floats) -> Floats:
     try:
         rows: Floats = session.run(None, {name: tensor})[0]
     except Exception as error:  # onnxruntime's own classes
-        raise ExportRefusedError(f"the network does not run on a batch of {len(tensor)}: {_reason(error)}") from error
+        reason = first_line(error)
+        raise ExportRefusedError(f"the network does not run on a batch of {len(tensor)}: {reason}") from error
     return rows
 
 
 def _close(found: Floats, expected: Floats) -> bool:
     """Written so that NaN fails."""
     return bool(np.abs(found - expected).max() <= _TOLERANCE * max(1.0, float(np.abs(expected).max())))
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rpartition(" : ")[2][:200] if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """More outputs for an ONNX file: probabilities and scores from any runtime, and the activations of tapped layers.
 
-A bundle's own files give logits only: further outputs cost time in every engine, whether anybody reads them or not.
-These functions make the richer file for who wants it; ``framegate onnx`` writes it.
+A bundle's own files give logits only: further outputs cost time in every engine, even if they are not read.
+These functions make a file with more outputs; ``framegate onnx`` writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from framegate.export.graph.graph import OPSET, OUTPUT
+from framegate.export.graph.graph import OPSET, OUTPUT, copy_of
 from framegate.runtime.backends.tensorrt.plugin import NAME as FUNCTION
 from framegate.runtime.backends.tensorrt.plugin import NAMESPACE as DOMAIN
 from framegate.runtime.backends.tensorrt.plugin import VERSION
@@ -93,8 +93,7 @@ def with_scores(model: onnx.ModelProto, temperature: float | None, *, plugin: bo
         raise UsageError(
             f"the network has tensors {sorted(taken) or [TEMPERATURE]} of its own; start from the bundle's"
         )
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     graph = result.graph
     if temperature is None:
         graph.input.append(helper.make_tensor_value_info(TEMPERATURE, TensorProto.FLOAT, [1]))
@@ -134,8 +133,7 @@ def with_taps(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
     Raises:
         UsageError: There is no such layer.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     graph = result.graph
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {value.name: value for value in (*inferred.value_info, *inferred.output)}

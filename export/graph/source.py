@@ -1,4 +1,4 @@
-"""Reading an ONNX classifier that somebody else trained, and saying clearly why it cannot be used if so."""
+"""Reads an ONNX classifier from elsewhere, and refuses one that cannot be used with a sentence that says why."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, external_data_helper, inliner
 
+from framegate.export.foreign_errors import first_line
 from framegate.runtime.errors import DataError, ExportRefusedError, UsageError
 
 _STANDARD = ("", "ai.onnx")
@@ -47,21 +48,21 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise DataError(f"model {path}: {'a folder, expected a file' if path.exists() else 'no such file'}")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # the parser raises whatever strange bytes provoke
-        raise DataError(f"model {path}: not an ONNX file, or cut off ({_first_line(error)})") from error
+    except Exception as error:  # damaged files make the parser raise exceptions of many classes
+        raise DataError(f"model {path}: not an ONNX file, or cut off ({first_line(error)})") from error
     if not model.graph.node or not model.opset_import:
         raise DataError(f"model {path}: not an ONNX file, or cut off (it holds no network)")
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # a missing file, a wrong length, a path that leads out of the folder
-        raise DataError(f"model {path}: its weights lie in another file ({_first_line(error)}); copy both") from error
+        raise DataError(f"model {path}: its weights lie in another file ({first_line(error)}); copy both") from error
     if model.functions:
         model = inliner.inline_local_functions(model)
     check_operators(model, path)
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # the checker's own classes, and what broken protobufs provoke
-        raise DataError(f"model {path}: damaged or not valid ONNX ({_first_line(error)})") from error
+    except Exception as error:  # the checker's own classes, and those of damaged protobufs
+        raise DataError(f"model {path}: damaged or not valid ONNX ({first_line(error)})") from error
     return model
 
 
@@ -207,8 +208,3 @@ def _require_float(value: onnx.ValueInfoProto, path: Path, what: str) -> None:
             + (" scores of the classes" if what == "output" else "")
             + ". Export the model again without what converts it"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

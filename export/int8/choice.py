@@ -20,11 +20,12 @@ import numpy as np
 import onnx
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
-from framegate.export.data.outputs import CPU_BACKENDS, Images, Logits, Progress, backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, Images, Logits, backend_outputs
 from framegate.export.graph import graph as onnx_graph
 from framegate.export.int8.quantize import check_symmetric, to_int8
 from framegate.export.int8.ranges import METHODS, collect
 from framegate.export.int8.tuning import activation_ranges, layers_with_bias, with_corrected_biases, with_ranges
+from framegate.export.progress import Progress
 from framegate.runtime.errors import ExportRefusedError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -36,7 +37,7 @@ FLOAT_LIMITS = (0.04, 0.01, 0.004)
 """Change of the logits, by their standard deviation, from which on a layer stays in float32: one after the other."""
 LARGEST_FLOAT_SHARE = 0.5
 """Of all layers; beyond it the file would be no INT8 network any more."""
-ENOUGH = 0.015
+GOOD_DIFFERENCE = 0.015
 """Mean difference of the entropies, in nats, that is good enough. On CIFAR-10 it stands for a little more than 1 % of
 differing verdicts (hybrid, each precision with its own threshold); what halves it costs the hybrid a quarter of its
 speed."""
@@ -92,7 +93,7 @@ class Int8Choice:
             },
         }
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         return (
             f"INT8: ranges by {self.chosen.method}, {len(self.keep_float)} of {self.layers} layers in float32; on "
@@ -133,8 +134,8 @@ def choose_int8(
         images: (N, h, w, 3) uint8 BGR from the training split; they set the ranges.
         held_out: More images, which set nothing; the first `HELD_OUT` are used.
         spec: How an image becomes the network's input.
-        changes: Layer -> what quantising it alone does to the logits (``logit_changes`` of `sensitivity` and
-            `onnx_sensitivity`).
+        changes: Layer -> what quantising it alone does to the logits
+            (`framegate.export.int8.sensitivity.logit_changes`).
         family: One of `FAMILIES`.
         progress: Called during the work.
 
@@ -158,7 +159,7 @@ def choose_int8(
                 logits = _logits(network, Path(folder) / f"model.{method}.onnx", judged, spec, progress)
                 tried.append((_compare(method, len(keep_float), expected, logits), network, keep_float))
             best = min(tried, key=lambda one: (one[0].entropy_difference, -one[0].agreement))
-            if best[0].entropy_difference <= ENOUGH:
+            if best[0].entropy_difference <= GOOD_DIFFERENCE:
                 break
             methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
     chosen, network, keep_float = best

@@ -8,7 +8,7 @@ DequantizeLinear with one scale per output channel; activations pass a Quantize/
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from framegate.export.graph.graph import INPUT
+from framegate.export.graph.graph import INPUT, copy_of
+from framegate.export.progress import Progress
 from framegate.runtime.errors import ExportRefusedError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 QUANTISED_OPERATORS = ("Conv", "Gemm", "Add")
 
@@ -52,7 +50,7 @@ def to_int8(
     keep_float: Sequence[str],
     progress: Progress,
 ) -> onnx.ModelProto:
-    """Quantise a float32 graph of `framegate.export.graph.graph.to_onnx`; ranges hold the largest magnitudes.
+    """Quantise a float32 graph of `framegate.export.graph.translate.to_onnx`; ranges hold the largest magnitudes.
 
     Args:
         model: The graph, its weights still stored as float32.
@@ -70,8 +68,7 @@ def to_int8(
     unknown = set(keep_float) - {node.name for node in model.graph.node}
     if unknown:
         raise UsageError(f"INT8: layer {sorted(unknown)[0]!r} shall stay in float32, but the graph has no such node")
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
+    source = copy_of(model)
     # The graph is folded and checked already; without this mark the quantiser logs advice to do so.
     source.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory(prefix="framegate-int8-") as folder:

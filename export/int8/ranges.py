@@ -16,8 +16,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from framegate.export.data.outputs import STEP, Images, Progress
-from framegate.export.graph.graph import INPUT
+from framegate.export.data.outputs import STEP, Images
+from framegate.export.graph.graph import INPUT, copy_of
+from framegate.export.graph.session import cpu_session
+from framegate.export.progress import Progress
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 Floats = npt.NDArray[np.float64]
@@ -134,12 +136,9 @@ def entropy_bins(counts: Counts) -> int:
 
 def _with_outputs(model: onnx.ModelProto, tensors: list[str]) -> tuple[ort.InferenceSession, list[str]]:
     """A session that gives these tensors, too."""
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
+    graph = copy_of(model)
     known = {value.name for value in graph.graph.output}
     for name in tensors:
         if name not in known:
             graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"]), tensors
+    return cpu_session(graph), tensors

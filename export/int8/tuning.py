@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from framegate.export.graph.graph import copy_of
 from framegate.export.int8.ranges import Floats
 
 Weights = npt.NDArray[np.float32]
@@ -27,8 +28,7 @@ def activation_ranges(quantised: onnx.ModelProto) -> dict[str, float]:
 
 def with_ranges(quantised: onnx.ModelProto, ranges: Mapping[str, float]) -> onnx.ModelProto:
     """A copy in which activations have other ranges; the Quantize/DequantizeLinear pairs stay where they are."""
-    result = onnx.ModelProto()
-    result.CopyFrom(quantised)
+    result = copy_of(quantised)
     constants = {item.name: item for item in result.graph.initializer}
     for tensor, scale in _activation_scales(result).items():
         value = np.array(ranges[tensor] / LARGEST_LEVEL, np.float32)
@@ -69,8 +69,7 @@ def with_corrected_biases(
         model: The network in float32.
         means: Input of a layer -> (channels,) its mean on real images.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(quantised)
+    result = copy_of(quantised)
     constants = {item.name: item for item in result.graph.initializer}
     floats = {item.name: item for item in model.graph.initializer}
     nodes = {node.name: node for node in result.graph.node}

@@ -21,7 +21,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser("health", help="learn what a well camera looks like, for run --health")
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="clips, folders or a camera: only good frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="write the limits to this JSON file")
-    parser.add_argument("--frames", type=int, default=10_000, help="frames to take at most (default: 10000)")
+    parser.add_argument(
+        "--frames", type=int, default=10_000, metavar="N", help="frames to take at most (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -22,9 +22,14 @@ from framegate.runtime.policy.stream import Policy
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
     parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
     add_policy_options(parser)
-    parser.add_argument("--fps", type=float, help="frames per second, to state the delays of the policy in ms, too")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        metavar="FPS",
+        help="frames per second, to state the delays of the policy in milliseconds, too (default: in frames only)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run)
 

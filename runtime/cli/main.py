@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -44,7 +45,20 @@ def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -
             ) from error
     elif wanted not in actions[0].choices:  # help is asked for, or a typing mistake: name all commands
         for name in sorted(offline):
-            actions[0].add_parser(name, help=f"see framegate {name} --help")
+            actions[0].add_parser(name, help=_summary(offline[name]).replace("%", "%%"))
+
+
+def _summary(entry: metadata.EntryPoint) -> str:
+    """One sentence about a command, from the module ``summaries`` in the package of the command's own module.
+
+    That module imports nothing and holds ``SUMMARIES``, a dict from command to sentence. Packages from elsewhere that
+    add commands need not have one.
+    """
+    package = entry.module.rpartition(".")[0]
+    try:
+        return str(importlib.import_module(f"{package or entry.module}.summaries").SUMMARIES[entry.name])
+    except (ImportError, AttributeError, KeyError):
+        return f"see framegate {entry.name} --help"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

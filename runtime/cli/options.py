@@ -22,14 +22,38 @@ SOURCE_HELP = (
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Options that ask something of a source; each is an attribute of `SourceOptions`."""
     group = parser.add_argument_group("source", "which kinds of source can do what is in docs/sources.md")
-    group.add_argument("--size", metavar="WxH", help="picture size that a camera should deliver, e.g. 1280x720")
-    group.add_argument("--fps", type=float, help="ask a camera for this rate, play files at it, limit a stream to it")
-    group.add_argument("--format", choices=FORMATS, help="what a camera should send")
-    group.add_argument("--exposure-ms", type=float, help="fixed exposure time of a camera")
-    group.add_argument("--flip", choices=tuple(FLIPS), default="none", help="mirror, or turn by 180 degrees")
-    group.add_argument("--skip", type=int, default=0, metavar="N", help="leave out N frames after every opening")
+    group.add_argument(
+        "--size",
+        metavar="WxH",
+        help="picture size in pixels that a camera should deliver, e.g. 1280x720 (default: the camera's own)",
+    )
+    group.add_argument(
+        "--fps",
+        type=float,
+        metavar="FPS",
+        help="frames per second: ask a camera for this rate, play files at it, limit a stream to it (default: the "
+        "source's own rate)",
+    )
+    group.add_argument("--format", choices=FORMATS, help="what a camera should send (default: the camera's own choice)")
+    group.add_argument(
+        "--exposure-ms",
+        type=float,
+        metavar="MS",
+        help="fixed exposure time of a camera in milliseconds (default: automatic)",
+    )
+    group.add_argument(
+        "--flip", choices=tuple(FLIPS), default="none", help="mirror, or turn by 180 degrees (default: %(default)s)"
+    )
+    group.add_argument(
+        "--skip", type=int, default=0, metavar="N", help="leave out N frames after every opening (default: %(default)s)"
+    )
     group.add_argument("--no-reconnect", action="store_true", help="end when a camera or stream breaks off")
-    group.add_argument("--timeout", type=float, metavar="SECONDS", help="silence that breaks a stream (default: 4)")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="seconds without a frame after which a stream counts as broken (default: 4)",
+    )
 
 
 def source_options(arguments: argparse.Namespace) -> SourceOptions:
@@ -73,7 +97,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that choose the engine, shared by several commands."""
     parser.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
     parser.add_argument("--precision", help="fp32 or int8 (default: the backend's fastest)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: its own choice)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +111,11 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         "reasons that make a frame unusable take only a K (1/1/K); repeat for several (default: 1/1/1 for all)",
     )
     parser.add_argument(
-        "--warm-up", type=int, default=0, metavar="N", help="reject the first N usable frames of every region"
+        "--warm-up",
+        type=int,
+        default=0,
+        metavar="N",
+        help="reject the first N usable frames of every region (default: %(default)s)",
     )
 
 

@@ -54,11 +54,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="append",
         default=[],
         metavar="[NAME=]x,y,w,h",
-        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several",
+        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
+        "(default: the whole frame)",
     )
     parser.add_argument(
         "--deadline-ms",
         type=float,
+        metavar="MS",
         help="a frame that is older, in milliseconds, when its verdict is ready is LATE, and so long after capture a "
         "verdict may be used (default: three frames of a camera or clip at its own pace, at least 100; else none)",
     )
@@ -70,18 +72,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--inject",
         metavar="KIND:FIRST-LAST[:SEVERITY],...",
-        help=f"corrupt frames, severity 1 to 5 (default: {DEFAULT_SEVERITY}), e.g. black:10-15,blur:20-25:4; "
-        f"kinds: {', '.join(fault_kinds())}",
+        help=f"corrupt frames, e.g. black:10-15,blur:20-25:4; severity 1 to 5, {DEFAULT_SEVERITY} if left "
+        f"out; kinds: {', '.join(fault_kinds())} (default: none)",
     )
-    parser.add_argument("--health", type=Path, metavar="FILE", help="limits of the camera-health check for this camera")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="write an annotated video (.mp4 or .avi)")
+    parser.add_argument(
+        "--health",
+        type=Path,
+        metavar="FILE",
+        help="limits of the camera check for this camera, from framegate health (default: general limits)",
+    )
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line (default: none)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE", help="write an annotated video, .mp4 or .avi (default: none)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     parser.add_argument(
         "--realtime",
         choices=WAITING,
         help="no garbage collection, a core for the worker, SCHED_FIFO where allowed; the worker sleeps (block) or "
-        "looks (spin, which takes a core) until the next frame",
+        "looks (spin, which takes a core) until the next frame (default: not tuned)",
     )
     add_policy_options(parser)
     parser.set_defaults(run=run)

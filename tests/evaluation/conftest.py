@@ -11,7 +11,8 @@ import torch
 
 from framegate.export import bundle_writer
 from framegate.export.graph.fold import deployment_model
-from framegate.export.graph.graph import save, to_onnx
+from framegate.export.graph.graph import save
+from framegate.export.graph.translate import to_onnx
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture, build
 from framegate.models.train_loop import Task, Trainer

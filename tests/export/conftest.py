@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from framegate.export.graph.fold import deployment_model
-from framegate.export.graph.graph import to_onnx
+from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.quantize import to_int8
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from framegate.evaluation.frames.network import Network
 from framegate.export.graph.fold import deployment_model
-from framegate.export.graph.graph import save, store_half, to_onnx
+from framegate.export.graph.graph import save, store_half
+from framegate.export.graph.translate import to_onnx
 from framegate.models.pixels import PixelInput
 from framegate.models.registry import ARCHITECTURES, architecture, build
 from framegate.runtime.bundle import Bundle

@@ -12,7 +12,7 @@ from framegate.export.calibration.decisions import Outputs, accepted, accepts, p
 from framegate.export.calibration.design import DESIGN_SHARE, split_units
 from framegate.export.calibration.temperature import fit_temperature, negative_log_likelihood
 from framegate.export.checks.verify import Side, decide
-from framegate.export.commands.calibrate import unasked
+from framegate.export.commands.calibrate import calibrated_by_default
 from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.errors import CalibrationError, UsageError
 
@@ -123,9 +123,9 @@ def test_promise_is_checked_when_it_is_made() -> None:
         Promise(target_risk=1.5)
 
 
-def test_half_precision_is_calibrated_unasked_only_on_gpus() -> None:
-    assert [name for name in BACKENDS if unasked(name, "fp16")] == ["tensorrt", "tensorrt-rtx"]
-    assert all(unasked(name, precision) for name in BACKENDS for precision in ("fp32", "int8"))
+def test_half_precision_is_calibrated_by_default_only_on_gpus() -> None:
+    assert [name for name in BACKENDS if calibrated_by_default(name, "fp16")] == ["tensorrt", "tensorrt-rtx"]
+    assert all(calibrated_by_default(name, precision) for name in BACKENDS for precision in ("fp32", "int8"))
 
 
 def _with_shift(count: int, seed: int) -> tuple[Outputs, np.ndarray]:

@@ -10,7 +10,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from framegate.export.graph.graph import IR_VERSION, OPSET, save, store_half, to_onnx
+from framegate.export.graph.graph import IR_VERSION, OPSET, save, store_half
+from framegate.export.graph.translate import to_onnx
 from framegate.models.registry import architecture
 from framegate.runtime.errors import ExportRefusedError
 

@@ -168,14 +168,14 @@ def test_the_method_nearest_to_float_is_taken(quiet) -> None:
 
 
 def test_more_layers_stay_in_float_while_decisions_differ(quiet, monkeypatch) -> None:
-    monkeypatch.setattr(int8_choice, "ENOUGH", 1e-9)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 1e-9)
     changes = {"first": 0.02, "second": 0.001, "classify": 0.0}
     choice = choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, changes, "percentile", quiet)
     assert [candidate.float_layers for candidate in choice.candidates] == [0, 0, 0, 1]
     assert choice.keep_float in ((), ("first",))
-    monkeypatch.setattr(int8_choice, "ENOUGH", 10.0)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 10.0)
     assert choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, changes, "auto", quiet).keep_float == ()
-    monkeypatch.setattr(int8_choice, "ENOUGH", 1e-9)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 1e-9)
     both = {"first": 0.02, "second": 0.02, "classify": 0.0}  # two of three is more than half
     assert choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, both, "minmax", quiet).keep_float == ()
 

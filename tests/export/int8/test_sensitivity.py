@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import FLOAT_LIMITS, layers_above
-from framegate.export.int8.sensitivity_torch import logit_changes
+from framegate.export.int8.sensitivity import logit_changes
+from framegate.models.predict import to_tensor
 from framegate.models.registry import architecture
 
 PREPROCESS = architecture("hybrid").preprocess
@@ -37,27 +42,61 @@ def network() -> nn.Module:
 
 def test_the_layer_with_cancelling_weights_is_found(network: nn.Module, colours, quiet) -> None:
     images = colours(16, seed=1).images
-    changes = logit_changes(network, images, PREPROCESS, quiet)
+    changes = logit_changes(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
     assert set(changes) == {"harmless", "cancelling", "classify"}
     assert changes["cancelling"] > FLOAT_LIMITS[0] > changes["harmless"] > 0
     assert layers_above(changes, FLOAT_LIMITS[0]) == ["cancelling"]
 
 
-def test_the_network_is_left_as_it_was(network: nn.Module, colours, quiet) -> None:
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    logit_changes(network, colours(4, seed=2).images, PREPROCESS, quiet)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert not any(module._forward_pre_hooks for module in network.modules())
+@torch.inference_mode()
+def test_it_measures_what_rounding_one_layer_does(network: nn.Module, colours, quiet) -> None:
+    """The same in PyTorch, layer by layer: weights in 127 steps per output channel, inputs in 127 steps in all."""
+
+    def rounded(x: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+        step = largest / 127
+        return torch.clamp(torch.round(x / step), -127, 127) * step
+
+    images = colours(8, seed=5).images
+    found = logit_changes(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
+    tensors = to_tensor(images, PREPROCESS)
+    expected = network(tensors)
+    for name in found:
+        changed = copy.deepcopy(network)
+        layer = changed.get_submodule(name)
+        weight = layer.weight.data
+        layer.weight.data = rounded(weight, weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.dim() - 1)))
+        layer.register_forward_pre_hook(lambda module, inputs: (rounded(inputs[0], inputs[0].abs().max()),))
+        change = (changed(tensors) - expected).square().mean().sqrt() / expected.std()
+        assert found[name] == pytest.approx(float(change), rel=0.02), name
+
+
+def test_the_graph_is_left_as_it_was(network: nn.Module, colours, quiet) -> None:
+    graph = to_onnx(network, PREPROCESS)
+    before = graph.SerializeToString(deterministic=True)
+    logit_changes(graph, colours(4, seed=2).images, PREPROCESS, quiet)
+    assert graph.SerializeToString(deterministic=True) == before
 
 
 def test_progress_reaches_the_number_of_layers(network: nn.Module, colours) -> None:
     seen = []
-    logit_changes(network, colours(2, seed=3).images, PREPROCESS, lambda text, done, total: seen.append((done, total)))
+    images = colours(2, seed=3).images
+    logit_changes(
+        to_onnx(network, PREPROCESS), images, PREPROCESS, lambda text, done, total: seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_layer_whose_effect_is_not_a_number_is_kept(network: nn.Module, colours, quiet) -> None:
     with torch.no_grad():
         network.classify.weight[0, 0] = float("nan")
-    changes = logit_changes(network, colours(2, seed=4).images, PREPROCESS, quiet)
+    changes = logit_changes(to_onnx(network, PREPROCESS), colours(2, seed=4).images, PREPROCESS, quiet)
     assert len(layers_above(changes, FLOAT_LIMITS[0])) == 3
+
+
+def test_a_graph_without_layers_has_no_changes(colours, quiet) -> None:
+    nodes = [onnx.helper.make_node("GlobalAveragePool", ["image"], ["logits"], "mean")]
+    shapes = [("image", ["batch", 3, 96, 96]), ("logits", ["batch", 3, 1, 1])]
+    image, logits = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes)
+    graph = onnx.helper.make_graph(nodes, "g", [image], [logits])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    assert logit_changes(model, colours(2, seed=6).images, PREPROCESS, quiet) == {}

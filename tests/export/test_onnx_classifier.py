@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from framegate.export import export_onnx
+from framegate.export import export as export_road
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.checks.pixel_scaling import SCALINGS, trials
 from framegate.export.checks.verify import Side, compare_sides
@@ -58,16 +58,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _export(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> int:
+def _words(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> list[str]:
     promise = ("--target-risk", 0.1, "--confidence-level", 0.9)
     files = ("--labels", place / labels, "--data", place / "photographs")
-    return _command("export", place / model, *files, *promise, *words)
+    return [str(word) for word in ("export", place / model, *files, *promise, *words)]
+
+
+def _export(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> int:
+    return _command(*_words(place, *words, model=model, labels=labels))
 
 
 @pytest.fixture(scope="module")
 def bundle(place: Path) -> Path:
-    assert _export(place, "--scaling", "unit", "--out", place / "out" / "foreign.bundle", "--origin", "tests") == 0
-    return place / "out" / "foreign.bundle"
+    """Exported by a process that cannot import PyTorch: an ONNX file needs none."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from framegate.runtime.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    target = place / "out" / "foreign.bundle"
+    words = _words(place, "--scaling", "unit", "--out", target, "--origin", "tests")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for part in ("input 20x20 rgb, NHWC in the file; classes: 3", "removed the Softmax", "INT8: ranges by"):
+        assert part in done.stdout
+    return target
 
 
 def test_bundle_is_complete_and_says_where_it_comes_from(bundle: Path) -> None:
@@ -108,7 +124,7 @@ def test_a_bundle_without_int8_opens_in_fp32(
         bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
         return SimpleNamespace(model=ruined)
 
-    monkeypatch.setattr(export_onnx, "choose_int8", ruin)
+    monkeypatch.setattr(export_road, "choose_int8", ruin)
     target = tmp_path / "no8.bundle"
     assert _export(place, "--scaling", "unit", "--out", target) == 0
     assert "no INT8 file: export refused: openvino/int8 reaches accuracy" in capsys.readouterr().out

@@ -1,47 +1,55 @@
-"""The part of ``framegate export`` that takes ONNX files: its options, and what they mean."""
+"""What ``framegate export`` asks about an ONNX file: options for what the file itself does not say."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from framegate.export.bundle_writer import check_target
-from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, require_scaling, scaling
-from framegate.export.commands.promise_options import promise_of
-from framegate.export.data.labelled import load_splits
+from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, scaling
 from framegate.export.data.labels_file import check_count, read_labels
-from framegate.export.export_bundle import ExportReport
-from framegate.export.export_onnx import ForeignExport, export_onnx
 from framegate.export.graph.prepare import prepare
 from framegate.export.graph.source import ImageInput, find_input, read_onnx
-from framegate.runtime.console import progress_bar
+from framegate.export.onnx_classifier import OnnxClassifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 _OPTIONS = ("labels", "scaling", "mean", "std", "colour", "input_size", "resize", "layout", "output_name")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_onnx_options(parser: argparse.ArgumentParser) -> None:
     """The options that only an ONNX file needs."""
     group = parser.add_argument_group(
         "for an ONNX file", "What the file itself does not say. A Softmax at its end is found and removed."
     )
-    group.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, in the order of the outputs")
     group.add_argument(
-        "--scaling", choices=tuple(SCALINGS), help=f"how pixels become inputs. {MEANING}. Left out: says which fits"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="one label a line, in the order of the outputs (default: none, it has to be given)",
     )
     group.add_argument(
-        "--mean", metavar="R,G,B", help="instead of --scaling, with --std: (pixel - mean) / std, pixels 0..255"
+        "--scaling",
+        choices=tuple(SCALINGS),
+        help=f"how pixels become inputs. {MEANING} (default: none; the error message says which fits)",
     )
-    group.add_argument("--std", metavar="R,G,B", help="see --mean; both in the network's channel order")
+    group.add_argument(
+        "--mean",
+        metavar="R,G,B",
+        help="instead of --scaling, with --std: (pixel - mean) / std, pixels 0..255 (default: that of --scaling)",
+    )
+    group.add_argument(
+        "--std", metavar="R,G,B", help="see --mean; both in the network's channel order (default: that of --scaling)"
+    )
     group.add_argument("--colour", choices=("rgb", "bgr", "grey"), help="channel order (default: rgb; grey if one)")
-    group.add_argument("--input-size", metavar="WxH", help="default: what the file says")
+    group.add_argument(
+        "--input-size", metavar="WxH", help="width and height of the input in pixels (default: what the file says)"
+    )
     group.add_argument("--resize", choices=("bilinear", "area"), help="how images are resized (default: bilinear)")
     group.add_argument("--layout", choices=("nchw", "nhwc"), help="order of the input's axes (default: found out)")
-    group.add_argument("--output-name", metavar="NAME", help="the output with the classes, if there are several")
+    group.add_argument("--output-name", metavar="NAME", help="the output with the classes (default: the only one)")
 
 
-def refuse_options(arguments: argparse.Namespace) -> None:
+def refuse_onnx_options(arguments: argparse.Namespace) -> None:
     """A checkpoint brings all of this with it; an option that is ignored would be a trap.
 
     Raises:
@@ -55,17 +63,12 @@ def refuse_options(arguments: argparse.Namespace) -> None:
             )
 
 
-def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
-    """Export an ONNX file.
-
-    Returns:
-        The report, and lines that the user should read.
+def onnx_classifier(arguments: argparse.Namespace) -> OnnxClassifier:
+    """The classifier that an ONNX file and the options describe.
 
     Raises:
-        FramegateError: Something asked for cannot be used or done; see `framegate.export.export_onnx`.
+        FramegateError: The file or an option cannot be used.
     """
-    promise = promise_of(arguments)
-    check_target(arguments.out, arguments.force)
     path: Path = arguments.model
     image = find_input(read_onnx(path), path, arguments.layout)
     width, height = _size(arguments.input_size, image, path)
@@ -75,26 +78,8 @@ def export(arguments: argparse.Namespace) -> tuple[ExportReport, list[str]]:
     spec = _spec(arguments, image, width, height)
     prepared = prepare(path, width, height, image.layout, arguments.output_name)
     check_count(arguments.labels, labels, prepared.classes)
-    with progress_bar() as progress:
-        splits = load_splits(arguments.data, labels, spec, progress)
-        if arguments.scaling is None and arguments.mean is None:
-            require_scaling(prepared.model, spec, splits.train)
-        asked = ForeignExport(path, prepared, labels, spec, promise, arguments.origin, arguments.int8_ranges)
-        report, missing = export_onnx(asked, splits, arguments.out, arguments.force, progress)
-    notes = [f"input {width}x{height} {spec.colour}, {image.layout.upper()} in the file; classes: {len(labels)}"]
-    if prepared.removed:
-        notes.append(f"removed the {prepared.removed} at the end: a bundle's networks give logits")
-    if prepared.fixed_batch:
-        notes.append("the network only takes one image at a time")
-    notes += missing
-    absent = sorted(set(range(len(labels))) - set(splits.calibration.labels.tolist()))
-    if absent:
-        names = ", ".join([*(labels[k] for k in absent[:3]), *(["..."] if absent[3:] else [])])
-        notes.append(
-            f"{len(absent)} of {len(labels)} labels have no calibration image ({names}); "
-            "the promise does not speak of them"
-        )
-    return report, notes
+    scaling_given = arguments.scaling is not None or arguments.mean is not None
+    return OnnxClassifier(path, prepared, labels, spec, scaling_given)
 
 
 def _size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:

@@ -8,24 +8,27 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
-from framegate.export import export_bundle
+from framegate.export import export as export_road
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.design import split_units
 from framegate.export.commands import calibrate as command_calibrate
 from framegate.export.commands import export as command_export
 from framegate.export.data.splits import Splits
-from framegate.export.export_bundle import ExportReport, quantiser_images
+from framegate.export.export import ExportReport, export_bundle, quantiser_images
 from framegate.export.int8.choice import Candidate, Int8Choice
 from framegate.export.int8.ranges import METHODS
+from framegate.export.trained_checkpoint import TrainedCheckpoint
 from framegate.models.checkpoint import save_checkpoint
-from framegate.models.hybrid import HybridClassifier
-from framegate.models.registry import architecture
+from framegate.models.predict import to_tensor
+from framegate.models.registry import architecture, build
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle import Bundle
@@ -40,10 +43,12 @@ from framegate.runtime.errors import (
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import frame_scores
+from framegate.runtime.session import Session
 
 KEYS = {f"{backend}/{precision}" for backend in ("openvino", "onnxruntime") for precision in ("fp32", "int8")}
 PROMISE = Promise(target_risk=0.1, confidence_level=0.9)
 LABELS = ("blue", "green", "red")
+PREPROCESS = architecture("simplecnn").preprocess
 
 
 @pytest.fixture(scope="module")
@@ -52,32 +57,37 @@ def splits(colours: Callable) -> Splits:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(classifier: HybridClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(colours: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SimpleCNN that tells three colours apart: random but for its last layer, which is solved by least squares."""
+    torch.manual_seed(7)
+    model = build("simplecnn", 3, {})
+    split = colours(150, seed=1)
+    tensors = to_tensor(split.images, PREPROCESS)
+    pooled = []
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # one pass gives it the statistics of these images
+        model.train()(tensors)
+        hook = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
+        model.eval()(tensors)
+        hook.remove()
+        features = torch.cat([pooled[0], torch.ones(len(split), 1)], 1).double()
+        wanted = 6.0 * nn.functional.one_hot(torch.from_numpy(split.labels), 3).double() - 2.0
+        ridge = 1e-2 * torch.eye(features.shape[1], dtype=torch.float64)
+        solved = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted)
+        model.classify.weight.copy_(solved[:-1].T)
+        model.classify.bias.copy_(solved[-1])
     path = tmp_path_factory.mktemp("checkpoint") / "colours.pt"
-    architecture = {"name": "hybrid", "classes": 3, "convolution": "grouped", "keras_trunk": True}
-    save_checkpoint(path, classifier, architecture, LABELS, {"data": "colours"})
+    save_checkpoint(path, model, {"name": "simplecnn", "classes": 3}, LABELS, {"data": "colours"})
     return path
 
 
-@pytest.fixture(autouse=True)
-def each_step_once(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto, int8_graph: onnx.ModelProto) -> None:
-    """Translation, sensitivity and INT8 of this very network take ten seconds each: ``report`` does them once."""
-    ready = Int8Choice(int8_graph, Candidate("minmax", 1, 0.0, 1.0), (), 0, 59, ("trunk.features.1.conv.1",))
-    monkeypatch.setattr(export_bundle, "choose_int8", lambda *arguments: ready)
-    monkeypatch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
-    monkeypatch.setattr(export_bundle, "logit_changes", lambda model, images, spec, progress: {})
-
-
 @pytest.fixture(scope="module")
-def report(
-    checkpoint: Path, splits: Splits, graph: onnx.ModelProto, quiet: Callable, tmp_path_factory: pytest.TempPathFactory
-) -> ExportReport:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_bundle.onnx_graph, "to_onnx", lambda model, spec: graph)
-        target = tmp_path_factory.mktemp("out") / "colours.bundle"
-        return export_bundle.export_bundle(
-            checkpoint, splits, target, PROMISE, "made for this test", False, quiet, "percentile"
-        )
+def report(checkpoint: Path, splits: Splits, quiet: Callable, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    target = tmp_path_factory.mktemp("out") / "colours.bundle"
+    network = TrainedCheckpoint.read(checkpoint)
+    return export_bundle(network, splits, target, PROMISE, quiet, origin="made for this test", int8_ranges="percentile")
 
 
 def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: ExportReport) -> None:
@@ -95,6 +105,18 @@ def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: 
     assert [path.name for path in report.bundle.parent.iterdir()] == ["colours.bundle"]
 
 
+def test_engines_are_asked_known_answers_of_every_precision(report: ExportReport, splits: Splits) -> None:
+    answers = Bundle.open(report.bundle).known_answers
+    assert answers is not None
+    assert np.array_equal(answers.images, splits.test.images[: len(answers.images)])
+    for backend in ("openvino", "onnxruntime"):
+        for precision in ("fp32", "fp16", "int8"):
+            tolerance = answers.tolerance(backend, precision)
+            assert tolerance is not None
+            assert 0 < tolerance < np.ptp(answers.logits)
+        assert Session.open(report.bundle, backend, camera=False).infer(splits.test.images[0]).candidate in LABELS
+
+
 def test_report_and_manifest_hold_the_same_parity(report: ExportReport) -> None:
     assert [row.key for row in report.parity] == ["torch", *sorted(KEYS)]
     for row in report.parity:
@@ -105,7 +127,7 @@ def test_report_and_manifest_hold_the_same_parity(report: ExportReport) -> None:
     assert 0 < differences["onnxruntime/fp32"] < differences["onnxruntime/int8"]
     manifest = json.loads((report.bundle / "manifest.json").read_text())
     assert manifest["parity"] == [row.to_json() for row in report.parity]
-    assert (manifest["outputs"], tuple(manifest["taps"])) == (["logits"], architecture("hybrid").taps)
+    assert (manifest["outputs"], tuple(manifest["taps"])) == (["logits"], architecture("simplecnn").taps)
 
 
 def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
@@ -136,7 +158,7 @@ def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report:
     assert record["method"] == least["method"]
     assert least["float_layers"] == len(Bundle.open(report.bundle).origin["int8_float_layers"])
     assert report.int8 is not None
-    assert f"ranges by {record['method']}" in report.int8.words()
+    assert f"ranges by {record['method']}" in report.int8.summary()
 
 
 def test_int8_is_smaller_than_half_precision_storage(report: ExportReport) -> None:
@@ -179,9 +201,9 @@ def _ruin(model: onnx.ModelProto, *rest: object) -> Int8Choice:
 def test_an_int8_file_that_lost_accuracy_is_refused_and_leaves_nothing(
     checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_bundle, "choose_int8", _ruin)
+    monkeypatch.setattr(export_road, "choose_int8", _ruin)
     with pytest.raises(ExportRefusedError, match=r"openvino/int8 reaches accuracy 0\.\d+ .* trained network 1\.0000"):
-        export_bundle.export_bundle(checkpoint, splits, tmp_path / "c.bundle", PROMISE, "", False, quiet)
+        export_bundle(TrainedCheckpoint.read(checkpoint), splits, tmp_path / "c.bundle", PROMISE, quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +213,7 @@ def test_a_promise_that_cannot_be_kept_is_refused_and_the_old_bundle_stays(
     target = tmp_path / "c.bundle"
     shutil.copytree(report.bundle, target)
     with pytest.raises(CalibrationError, match="299 accepted images"):
-        export_bundle.export_bundle(checkpoint, splits, target, Promise(0.01), "", True, quiet)
+        export_bundle(TrainedCheckpoint.read(checkpoint), splits, target, Promise(0.01), quiet, force=True)
     assert Bundle.open(target).name == "colours"
     assert [path.name for path in tmp_path.iterdir()] == ["c.bundle"]
 
@@ -200,8 +222,9 @@ def test_data_of_another_label_set_are_refused(
     checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path
 ) -> None:
     other = replace(splits, names=("red", "green", "blue"))
-    with pytest.raises(DataError, match=r"trained on labels blue, green, red \(3\), the data have red, green, blue"):
-        export_bundle.export_bundle(checkpoint, other, tmp_path / "c.bundle", PROMISE, "", False, quiet)
+    with pytest.raises(DataError, match=r"knows the labels blue, green, red \(3\), the data have red, green, blue"):
+        export_bundle(TrainedCheckpoint.read(checkpoint), other, tmp_path / "c.bundle", PROMISE, quiet)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_calibrate_changes_one_record_and_the_bundle_still_opens(
@@ -260,23 +283,48 @@ def test_bad_input_is_one_clear_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def _photographs(colours: Callable, folder: Path) -> Path:
+    """A folder per label, files named PLACE_NUMBER.png: six of one label were taken at one place."""
+    split = colours(240, seed=3)
+    taken = dict.fromkeys(LABELS, 0)
+    for image, number in zip(split.images, split.labels, strict=True):
+        label = LABELS[number]
+        place = folder / "photographs" / label
+        place.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / f"{taken[label] // 6:02d}_{taken[label]}.png"), image)
+        taken[label] += 1
+    return folder / "photographs"
+
+
 def test_command_prints_tables_and_path(
-    report: ExportReport, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], splits: Splits
+    checkpoint: Path, colours: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = SimpleNamespace(
-        labels=LABELS,
-        load_training=lambda folder: (splits.train, splits.calibration),
-        load_test=lambda folder: splits.test,
-    )
-    monkeypatch.setattr(command_export.datasets, "detect", lambda folder: data)
-    monkeypatch.setattr(command_export, "export_bundle", lambda *arguments: report)
-    assert _command("export", "c.pt", "--data", "d", "--out", "c.bundle") == 0
+    """A folder per label, which a checkpoint takes as an ONNX file does; labels are found by their names."""
+    photographs = _photographs(colours, tmp_path)
+    target = tmp_path / "c.bundle"
+    options = ("--target-risk", 0.1, "--confidence-level", 0.9, "--int8-ranges", "minmax")
+    assert _command("export", checkpoint, "--data", photographs, "--out", target, *options) == 0
     printed = capsys.readouterr().out
-    for part in (*KEYS, "torch", "not under attack", "100.0%", "model.int8.onnx", f"bundle: {report.bundle}"):
+    for part in (*KEYS, "torch", "not under attack", "100.0%", "model.int8.onnx", f"bundle: {target}"):
         assert part in printed
+    assert "have no calibration image" not in printed
+    assert Bundle.open(target).labels == LABELS
 
 
-def test_a_missing_checkpoint_is_one_clear_error(splits: Splits, quiet: Callable, tmp_path: Path) -> None:
+def test_groups_reach_the_calibration(
+    checkpoint: Path, colours: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A place is a unit, and units are what is counted: 240 images were taken at 42 places, 60 % of them calibrate."""
+    photographs = _photographs(colours, tmp_path)
+    words = ("--data", photographs, "--out", tmp_path / "c.bundle", "--target-risk", 0.3, "--confidence-level", 0.8)
+    options = ("--group", r"(.+)_\d+\.png", "--int8-ranges", "minmax")
+    assert _command("export", checkpoint, *words, *options) == 0
+    calibrations = Bundle.open(tmp_path / "c.bundle").calibrations
+    assert {item.groups for item in calibrations.values()} == {25}
+    assert "tracks" in capsys.readouterr().out
+
+
+def test_a_missing_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        export_bundle.export_bundle(tmp_path / "x.pt", splits, tmp_path / "c.bundle", PROMISE, "", False, quiet)
+        _command("export", tmp_path / "x.pt", "--data", tmp_path, "--out", tmp_path / "c.bundle")
     assert list(tmp_path.iterdir()) == []
