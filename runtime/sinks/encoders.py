@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from framegate.runtime.verdict import Image
 # What the FFmpeg inside the OpenCV wheels can encode in real time: no H.264 for licence reasons.
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _CLIP_S = 2.0
-_STANDSTILL_S = 10.0
+_RESERVE_BYTES = 8 * 2**20
 
 
 class Encoder(Protocol):
@@ -147,32 +146,30 @@ class Mp4Encoder:
 class OpenCvEncoder:
     """Lets OpenCV write the file, in a container that can be read without its end.
 
-    A killed process loses of an ``.avi`` what its stream buffer held (less than a frame), of an ``.mkv`` the last
-    cluster (at most 5 s or 5 MB). OpenCV says nothing when it cannot write, so the file is watched: it must grow.
+    A killed process loses of an ``.avi`` what its stream buffer held (less than a frame of usual size), of an ``.mkv``
+    the last cluster (at most 5 s or 5 MB). OpenCV says nothing when it cannot write, so the video ends while there is
+    room for its index: 8 MiB before the disk is full.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         self._path = path
         self._writer: cv2.VideoWriter | None = _open_writer(path, path, fps, size)
         self._frames = 0
-        self._grown = (0, time.monotonic(), 0)  # bytes, since when, frames then
 
     def write(self, frame: Image) -> None:
         """See `Encoder.write`."""
-        if self._writer is not None:
-            self._writer.write(frame)
-            self._frames += 1
+        if self._writer is None:
+            return
+        if _free_bytes(self._path) < _RESERVE_BYTES:
+            raise SinkError(
+                f"video {self._path}: less than {_RESERVE_BYTES >> 20} MiB are left on its disk; its first "
+                f"{self._frames} frames are kept"
+            )
+        self._writer.write(frame)
+        self._frames += 1
 
     def flush(self) -> None:
-        """See `Encoder.flush`; OpenCV cannot be made to write what it holds, but is caught when it writes nothing."""
-        now, size = time.monotonic(), self._path.stat().st_size
-        if size != self._grown[0] or self._frames == self._grown[2]:
-            self._grown = (size, now, self._frames)
-        elif now - self._grown[1] > _STANDSTILL_S:
-            raise SinkError(
-                f"video {self._path}: it has not grown for {_STANDSTILL_S:g} s; is the disk full? "
-                "What came before is kept"
-            )
+        """See `Encoder.flush`; OpenCV cannot be made to write what it holds."""
 
     def close(self) -> None:
         """See `Encoder.close`."""
@@ -190,3 +187,9 @@ class OpenCvEncoder:
                 f"video {self._path}: of {self._frames} frames the index has {max(found, 0)}; is the disk full? "
                 "What was written before is kept"
             )
+
+
+def _free_bytes(path: Path) -> int:
+    """What can still be written on the disk of a file; a part of it may be for the administrator only."""
+    disk = os.statvfs(path)
+    return disk.f_frsize * (disk.f_bavail if os.geteuid() else disk.f_bfree)

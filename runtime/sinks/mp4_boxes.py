@@ -99,8 +99,8 @@ def file_type() -> bytes:
     return box(b"ftyp", b"isom", struct.pack(">I", 0x200), b"isom", b"iso2", b"iso6", b"mp41")
 
 
-def fragment(number: int, begins: int, step: int, clip: Clip) -> bytes:
-    """Samples that can be played although nothing follows: ``moof`` and ``mdat``.
+def movie_fragment(number: int, begins: int, step: int, clip: Clip) -> bytes:
+    """The box ``moof``: makes the samples in the ``mdat`` behind it playable although nothing follows.
 
     Args:
         number: Of the fragment, from 1.
@@ -111,7 +111,7 @@ def fragment(number: int, begins: int, step: int, clip: Clip) -> bytes:
     sync = frozenset(clip.sync)
     samples = b"".join(struct.pack(">II", size, _SYNC if k in sync else _NOT_SYNC) for k, size in enumerate(clip.sizes))
 
-    def movie_fragment(data_offset: int) -> bytes:
+    def made(data_offset: int) -> bytes:
         return box(
             b"moof",
             full_box(b"mfhd", 0, 0, struct.pack(">I", number)),
@@ -125,7 +125,7 @@ def fragment(number: int, begins: int, step: int, clip: Clip) -> bytes:
             ),
         )
 
-    return movie_fragment(len(movie_fragment(0)) + 8) + box(b"mdat", clip.data)
+    return made(len(made(0)) + 8)
 
 
 def movie(

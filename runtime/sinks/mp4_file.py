@@ -9,6 +9,10 @@ beginning turn everything between into one box of data:
     ftyp  mdat(                              ...        )  moov   finished
 
 FFmpeg (``-movflags hybrid_fragmented``) and OBS Studio end their recordings in the same way.
+
+FFmpeg refuses a file that breaks off within a ``moof`` or a ``moov``. So such a box is written as ``free``, which every
+reader skips, and gets its type when it is complete: four bytes that lie within one page of memory, so that a process is
+killed before or after them.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from framegate.runtime.sinks import mp4_boxes
 from framegate.runtime.sinks.record_file import RecordFile
 
 _RESERVED = struct.pack(">I4s8x", 16, b"free")  # where the head of a box with a 64-bit size fits later
+_ALIGNMENT = 4
 
 
 class Mp4File:
@@ -60,17 +65,25 @@ class Mp4File:
         Raises:
             SinkError: They cannot be written; those before them are kept.
         """
-        record = b""
         if self._description is None:
             tables = mp4_boxes.sample_tables(self._step, (), (), ())
-            record = mp4_boxes.movie(self._size, clip.description, 0, tables, fragmented=True)
+            self._commit(mp4_boxes.movie(self._size, clip.description, 0, tables, fragmented=True))
         begins = self.frames * self._step
-        record += mp4_boxes.fragment(len(self._chunks) + 1, begins, self._step, clip)
-        self._file.append(record, self.kept)
+        head = mp4_boxes.movie_fragment(len(self._chunks) + 1, begins, self._step, clip)
+        begin = self._file.size
+        self._commit(head, clip.data)
         self._description = self._description or clip.description
-        self._chunks.append((self._file.size - len(clip.data), len(clip.sizes)))
+        self._chunks.append((begin + len(head) + 8, len(clip.sizes)))
         self._sync.extend(self.frames + k for k in clip.sync)
         self._sizes.extend(clip.sizes)
+
+    def _commit(self, index: bytes, data: bytes | None = None) -> None:
+        """Append a box, and the data that it describes; no reader sees it before it is complete."""
+        begin, kind = self._file.size, index[4:8]
+        padding = bytes(-(len(index) + len(data or b"")) % _ALIGNMENT)
+        behind = mp4_boxes.box(b"free", padding) if data is None else mp4_boxes.box(b"mdat", data, padding)
+        self._file.append(index[:4] + b"free" + index[8:] + behind, self.kept)
+        self._file.overwrite(begin + 4, kind)
 
     @property
     def kept(self) -> str:
@@ -91,7 +104,7 @@ class Mp4File:
                 tables = mp4_boxes.sample_tables(self._step, self._sizes, self._sync, self._chunks)
                 duration = self.frames * self._step
                 index = mp4_boxes.movie(self._size, self._description, duration, tables, fragmented=False)
-                self._file.append(index, f"{self.kept}, without an index")
+                self._commit(index)
                 head = struct.pack(">I4sQ", 1, b"mdat", data_ends - self._data_begins)
                 self._file.overwrite(self._data_begins, head)
         finally:
