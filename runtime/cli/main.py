@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from framegate.runtime.cli import doctor, health, info, run
-from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, signal_name
+from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
 
@@ -68,12 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FramegateError as error:
         to_stderr(f"framegate: {error}")
         return error.exit_code
-    except EndedBySignal as error:
-        to_stderr(f"framegate: ended by {signal_name(error.number)}")
-        return exit_code(error.number)
-    except KeyboardInterrupt:
-        to_stderr("framegate: interrupted")
-        return exit_code(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, EndedBySignal) else signal.SIGINT
+        to_stderr(f"framegate: {why_ended(number)}")
+        return exit_code(number)
     except BrokenPipeError:
         # The reader of our output went away (framegate info | head): nothing is wrong with us.
         sys.stderr.close()

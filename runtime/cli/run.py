@@ -21,7 +21,7 @@ from framegate.runtime.cli.options import (
     source_options,
     source_record,
 )
-from framegate.runtime.cli.signals import exit_code, let_it_end, received, signal_name, stopped_by_signals
+from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
@@ -136,10 +136,10 @@ def run(arguments: argparse.Namespace) -> int:
             spin_us=spin_us(arguments.realtime, source.fps),
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
-        if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
-            to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         # Files are replaced last, when everything else that was asked for is known to be possible.
         recorder = stack.enter_context(open_recorder(arguments, rois, source))
+        if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
+            to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, arguments.realtime is not None)
     if arguments.json:
         about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
@@ -216,7 +216,7 @@ def _drain(pipeline: Pipeline, source: Source, recorder: Recorder, unusable: lis
     finally:
         status.clear()
     number = received()
-    return (0, "") if number is None else (exit_code(number), f"ended by {signal_name(number)}")
+    return (0, "") if number is None else (exit_code(number), why_ended(number))
 
 
 def status_text(stats: PipelineStats, length: int | None) -> str:

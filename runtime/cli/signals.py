@@ -19,7 +19,7 @@ class EndedBySignal(KeyboardInterrupt):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal_name(number))
+        super().__init__(why_ended(number))
         self.number = number
 
 
@@ -31,9 +31,9 @@ class _State:
     stopping: threading.Thread | None = None
 
 
-def signal_name(number: int) -> str:
-    """For people, e.g. SIGTERM."""
-    return signal.Signals(number).name
+def why_ended(number: int) -> str:
+    """Why a command ended, for people."""
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
 
 
 def exit_code(number: int) -> int:
@@ -59,8 +59,10 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        # After a signal the process is about to end, and nothing more shall interrupt that; only what is really ignored
+        # stays so while the interpreter ends.
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+            signal.signal(number, (handler or signal.SIG_DFL) if _State.received is None else signal.SIG_IGN)
 
 
 @contextlib.contextmanager
