@@ -7,13 +7,10 @@ import contextlib
 import functools
 import importlib.util
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
 from framegate.camera_demo.looped_clip import LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
@@ -23,28 +20,27 @@ from framegate.runtime.cli.options import (
     SOURCE_HELP,
     add_engine_options,
     add_policy_options,
+    add_recording_options,
     add_source_options,
+    check_recordings,
+    open_recorder,
     policy_of,
-    require_distinct,
     source_options,
 )
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
+from framegate.runtime.cli.signals import EndedBySignal, exit_code, let_it_end, received, stopped_by_signals
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
-from framegate.runtime.roi import Roi, parse_rois
+from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
-from framegate.runtime.sinks.recorder import Recorder, open_sinks, require_format
+from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.sources.options import SourceOptions
 
-if TYPE_CHECKING:  # needs the packages of the page
-    from framegate.camera_demo.live_demo import LiveDemo
-
 PORT = 8321
 DEADLINE_MS = 150.0
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
 
@@ -86,19 +82,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0 opens the page to other machines, with a token (default: %(default)s)",
     )
-    outputs = parser.add_argument_group("outputs beside the page")
-    outputs.add_argument("--show", action="store_true", help="a window on this machine, too")
-    outputs.add_argument(
-        "--record", type=Path, metavar="FILE", help="annotated video (.mp4, .avi) or .mcap (default: none)"
-    )
-    outputs.add_argument(
-        "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
-    )
+    page.add_argument("--show", action="store_true", help="a window on this machine, too")
+    add_recording_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page until the source ends or Ctrl-C."""
+    """Serve the page until the source ends, or a signal (Ctrl-C, SIGTERM, SIGHUP) ends the command."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"demo: {', '.join(missing)} not installed; pip install 'framegate[demo]'")
@@ -112,13 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = arguments.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(arguments.host, arguments.port))
-        session = Session.open(bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy)
+        session = Session.open(
+            bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, trust=arguments.trust
+        )
         if arguments.backend != "auto":
             to_stderr(f"framegate: {session.describe()}")
-        stack.enter_context(_ended_by_signals())
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
         window = Window(rois, demo.stale_ms) if arguments.show else None
-        consumers = [demo.show, *([window.show] if window else []), *_recorders(arguments, rois, demo, stack)]
+        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source))
         address = demo.start()
         to_stdout(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
         if demo.is_private and "SSH_CONNECTION" in os.environ:
@@ -129,13 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
             )
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        consume = functools.partial(_consume, demo.pipeline, consumers)
+        consumers = [demo.show, *([window.show] if window else [])]
+        consume = functools.partial(_consume, demo.pipeline, recorder, consumers)
         code, ending = consume() if window is None else _consume_beside(window, consume, demo.source.close)
-        _let_it_end()
+        let_it_end()
         to_stderr(f"framegate: {ending}")
         demo.finish(ending)
     to_stderr(f"framegate: {demo.pipeline.stats}")
-    return code
+    return 1 if recorder.failed else code
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -148,7 +140,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--deadline-ms {arguments.deadline_ms:g}: expected a positive number")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
-    require_format(arguments.record)
+    check_recordings(arguments)
 
 
 def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
@@ -166,19 +158,23 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
     return lambda: LoopedClip(clip)
 
 
-def _consume(pipeline: Pipeline, consumers: Sequence[Callable[[FrameResult], None]]) -> tuple[int, str]:
+def _consume(
+    pipeline: Pipeline, recorder: Recorder, consumers: Sequence[Callable[[FrameResult], None]]
+) -> tuple[int, str]:
     """Hand on results until they end. Returns the exit code and why it was the last one."""
     try:
-        with pipeline:
+        with pipeline, stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
+                recorder.put(result)
                 if not result.has_frame:  # the page says by itself that nothing comes
                     continue
                 for consume in consumers:
                     consume(result)
-    except KeyboardInterrupt:
-        return 130, "the demo was ended"
     except FramegateError as error:
         return error.exit_code, str(error)
+    number = received()
+    if number is not None:
+        return exit_code(number), "the demo was ended"
     return (0, "the source has ended") if pipeline.stats.frames else (1, "the source delivered no frame")
 
 
@@ -212,60 +208,8 @@ def _consume_beside(
             if failed:
                 raise failed[0]
             return ended[0]
-    except KeyboardInterrupt:
-        closed = (130, "the demo was ended")
+    except EndedBySignal as error:
+        closed = (exit_code(error.number), "the demo was ended")
     stop()
     thread.join()
     return closed
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Meanwhile SIGTERM and a closed terminal end the demo as Ctrl-C does, unless they were ignored (nohup)."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    received: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        _let_it_end()
-        raise KeyboardInterrupt
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        if not received:  # else the process is about to end, and nothing more should interrupt that
-            for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
-
-
-def _let_it_end() -> None:
-    """From now on no signal interrupts what ends in seconds anyway: recordings are finished, pages told."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _recorders(
-    arguments: argparse.Namespace, rois: tuple[Roi, ...], demo: LiveDemo, stack: contextlib.ExitStack
-) -> list[Callable[[FrameResult], None]]:
-    """What writes the files that were asked for; the stack finishes it.
-
-    Raises:
-        UsageError: Something that is needed for it is missing here.
-        SinkError: A file cannot be written.
-    """
-    require_distinct(arguments.source or "", arguments.record, arguments.rerun)
-    sinks = open_sinks(arguments.record, arguments.rerun, rois, demo.source.fps)
-    if not sinks:
-        return []
-    recorder = Recorder(sinks, lossless=not demo.source.live)
-
-    def finish() -> None:
-        recorder.close()
-        if recorder.missing:
-            to_stderr(f"framegate: the recording lacks {recorder.missing} frames: writing was slower than the stream")
-
-    stack.callback(finish)
-    return [recorder.put]

@@ -35,11 +35,13 @@ class Channel(Generic[T]):
         self.overwritten = 0
         """How many items were dropped unread."""
 
-    def put(self, item: T) -> bool:
-        """Add an item; False if the channel is closed and the item was not taken."""
+    def put(self, item: T, timeout: float | None = None) -> bool:
+        """Add an item; False if it was not taken: the channel is closed, or stayed full for ``timeout`` seconds."""
         with self._condition:
-            while not self._closed and not self._overwrite and len(self._items) >= self._capacity:
-                self._condition.wait()
+            if not self._overwrite:
+                self._condition.wait_for(lambda: self._closed or len(self._items) < self._capacity, timeout)
+                if len(self._items) >= self._capacity:
+                    return False
             if self._closed:
                 return False
             if len(self._items) >= self._capacity:
@@ -66,6 +68,12 @@ class Channel(Generic[T]):
         while not self._items and not self._closed and time.monotonic_ns() < end:
             # Not 0: a thread that lets go of the interpreter and takes it back at once starves those that wait for it.
             time.sleep(_LOOK_S)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further items are taken."""
+        with self._condition:
+            return self._closed
 
     @property
     def finished(self) -> bool:

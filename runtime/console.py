@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _PIPED_WIDTH = 140  # a file or a pipe has no width of its own; 80 columns would break tables apart
 
-OUT = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    """Whether people look at it; a service may have been started without standard streams."""
+    return stream is not None and stream.isatty()
+
+
+OUT = Console(highlight=False, width=None if _is_terminal(sys.stdout) else _PIPED_WIDTH)
 """Results go to standard output."""
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and messages about the work itself go to standard error, so results can be piped."""
@@ -25,8 +33,23 @@ def to_stdout(line: str) -> None:
 
 
 def to_stderr(line: str) -> None:
-    """Print one line about the work (standard error)."""
-    ERR.print(line, markup=False)
+    """Print one line about the work (standard error); nobody is there to be told if that fails."""
+    with suppress(OSError):
+        ERR.print(line, markup=False)
+
+
+def open_missing_streams() -> None:
+    """Give a process that was started without standard streams (``>&-``) ones that lead nowhere.
+
+    Otherwise the next file that is opened becomes the standard output, and what a library prints lands in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
 
 
 _LINE_INTERVAL_S = 30.0
@@ -83,20 +106,25 @@ class StatusLine:
         self._interval = interval_s
         self._next = 0.0
         self._shown = False
-        self._live = sys.stderr.isatty()
+        self._live = _is_terminal(sys.stderr)
 
     def update(self, make_text: Callable[[], str]) -> None:
         """Show ``make_text()`` if the last update is long enough ago."""
         now = time.monotonic()
         if self._live and now >= self._next:
             width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write("\r\x1b[2K" + make_text()[:width])
-            sys.stderr.flush()
+            self._write("\r\x1b[2K" + make_text()[:width])
             self._next, self._shown = now + self._interval, True
 
     def clear(self) -> None:
         """Remove the line."""
         if self._shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+            self._write("\r\x1b[2K")
             self._shown = False
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:  # the terminal was closed
+            self._live = False

@@ -81,7 +81,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="also write the figures and the machine to this JSON file (default: none)",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2 (default: none)")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with histograms; needs Jinja2 (default: none)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--compare",

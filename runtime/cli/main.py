@@ -1,16 +1,21 @@
-"""The command ``framegate``. Exit codes: 0 fine, 1 a check failed or something broke, 2 wrong usage, 130 Ctrl-C."""
+"""The command ``framegate``.
+
+Exit codes: 0 fine, 1 a check failed or something broke, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 from framegate.runtime.cli import doctor, health, info, run
-from framegate.runtime.console import to_stderr
+from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
+from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
 
 _GROUP = "framegate.commands"
@@ -63,26 +68,32 @@ def _summary(entry: metadata.EntryPoint) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the process's exit code."""
+    open_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     try:
         first = next((a for a in arguments if not a.startswith("-")), None)
         _add_offline_commands(parser, first)
         parsed = parser.parse_args(arguments)
-        code = int(parsed.run(parsed))
+        with ended_by_signals():
+            code = int(parsed.run(parsed))
         sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
         return code
     except FramegateError as error:
         to_stderr(f"framegate: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
-        to_stderr("framegate: interrupted")
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, EndedBySignal) else signal.SIGINT
+        to_stderr(f"framegate: {why_ended(number)}")
+        return exit_code(number)
     except BrokenPipeError:
         # The reader of our output went away (framegate info | head): nothing is wrong with us.
         sys.stderr.close()
         return 0
     except OSError as error:
+        ended = received()
+        if error.errno == errno.EIO and ended is not None:  # the terminal that was closed takes no summary
+            return exit_code(ended)
         if error.errno != errno.ENOSPC:
             raise
         to_stderr(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")

@@ -1,4 +1,4 @@
-"""The command-line options that say how a source is opened, shared by every command that opens one."""
+"""Command-line options that several commands share: source, engine, policy, recordings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
+from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.open import open_sinks, require_formats
+from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.options import FLIPS, FORMATS, SourceOptions, parse_size
 
@@ -96,8 +99,14 @@ def source_record(source: Source) -> dict[str, object]:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that choose the engine, shared by several commands."""
     parser.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
-    parser.add_argument("--precision", help="fp32 or int8 (default: the backend's fastest)")
+    parser.add_argument("--precision", help="fp32, fp16 or int8 (default: the backend's fastest)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
+    parser.add_argument(
+        "--trust",
+        type=Path,
+        metavar="KEY.pem",
+        help="refuse a bundle that the holder of this Ed25519 key has not signed (default: ask for no signature)",
+    )
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +135,47 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
         UsageError: They cannot be used.
     """
     return Policy(parse_debounce(arguments.debounce), arguments.warm_up)
+
+
+def add_recording_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Options that say which files are written beside the verdicts, shared by several commands."""
+    group = parser.add_argument_group("recordings", "what survives a crash or a full disk is in docs/demo.md")
+    group.add_argument(
+        "--record",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="annotated video (.mp4, .mkv, .avi), or pictures and verdicts (.mcap); repeat for several (default: none)",
+    )
+    group.add_argument(
+        "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
+    )
+    group.add_argument(
+        "--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line, to a file or pipe (default: no)"
+    )
+    return group
+
+
+def check_recordings(arguments: argparse.Namespace) -> None:
+    """Refuse what `add_recording_options` collected if it can be known to be wrong before anything is opened.
+
+    Raises:
+        UsageError: A file's ending says no format, or two names are the same file, or one is the source.
+    """
+    require_formats(arguments.record)
+    require_distinct(arguments.source or "", *arguments.record, arguments.rerun, arguments.jsonl)
+
+
+def open_recorder(arguments: argparse.Namespace, rois: tuple[Roi, ...], source: Source) -> Recorder:
+    """Create the files that were asked for, and what writes them.
+
+    Raises:
+        UsageError: Something that is needed for it is missing here.
+        SinkError: A file cannot be written.
+    """
+    sinks = open_sinks(arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps)
+    return Recorder(sinks, lossless=not source.live)
 
 
 def require_distinct(source: str, *outputs: Path | None) -> None:

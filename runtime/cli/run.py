@@ -13,26 +13,28 @@ from framegate.runtime.cli.options import (
     SOURCE_HELP,
     add_engine_options,
     add_policy_options,
+    add_recording_options,
     add_source_options,
+    check_recordings,
+    open_recorder,
     policy_of,
-    require_distinct,
     source_options,
     source_record,
 )
+from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
 from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.health.thresholds import HealthThresholds
-from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
+from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
+from framegate.runtime.policy.stream import Policy
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
 from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
-from framegate.runtime.sinks.base import Sink
-from framegate.runtime.sinks.jsonl import JsonLinesSink
-from framegate.runtime.sinks.video import OverlayVideoSink
+from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.stats import PipelineStats
@@ -81,9 +83,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="limits of the camera check for this camera, from framegate health (default: general limits)",
     )
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line (default: none)")
-    parser.add_argument(
-        "--video", type=Path, metavar="FILE", help="write an annotated video, .mp4 or .avi (default: none)"
+    recordings = add_recording_options(parser)
+    recordings.add_argument(
+        "--video", action="append", type=Path, dest="record", metavar="FILE", help="another name of --record"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     parser.add_argument(
@@ -97,7 +99,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
+    """Judge frames until the source ends, or a signal (Ctrl-C, SIGTERM, SIGHUP) ends the command.
+
+    Returns:
+        1 if images could not be used as input at all, or if a recording is not what it should be.
+    """
+    check_recordings(arguments)
     rois = parse_rois(arguments.roi)
     faults = parse_faults(arguments.inject) if arguments.inject else ()
     options = source_options(arguments)
@@ -106,7 +113,13 @@ def run(arguments: argparse.Namespace) -> int:
     policy = policy_of(arguments)
     health = HealthThresholds.load(arguments.health) if arguments.health else None
     session = Session.open(
-        arguments.bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, health=health
+        arguments.bundle,
+        arguments.backend,
+        arguments.precision,
+        arguments.threads,
+        policy=policy,
+        health=health,
+        trust=arguments.trust,
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
@@ -133,26 +146,35 @@ def run(arguments: argparse.Namespace) -> int:
             deadline_ms=arguments.deadline_ms,
             # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
             lossless=not source.live,
-            keep_frames=arguments.video is not None,
+            keep_frames=bool(arguments.record or arguments.rerun),
             spin_us=spin_us(arguments.realtime, source.fps),
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
+        # Files are replaced last, when everything else that was asked for is known to be possible.
+        recorder = stack.enter_context(open_recorder(arguments, rois, source))
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
-        # Files are replaced last, when everything else that was asked for is known to be possible.
-        require_distinct(arguments.source, arguments.jsonl, arguments.video)
-        sinks: list[Sink] = []
-        if arguments.video:
-            sinks.append(OverlayVideoSink(arguments.video, rois, source.fps))
-            stack.callback(sinks[-1].close)
-        if arguments.jsonl:
-            sinks.append(JsonLinesSink(arguments.jsonl))
-            stack.callback(sinks[-1].close)
-        code, ending, tuning = _consume(pipeline, source, sinks, arguments.realtime is not None)
+        code, ending, tuning = _consume(pipeline, source, recorder, arguments.realtime is not None)
+    _print_summary(arguments, pipeline, source, session, policy, recorder, tuning)
+    if ending:
+        to_stderr(f"framegate: {ending}")
+    return 1 if recorder.failed else code
+
+
+def _print_summary(
+    arguments: argparse.Namespace,
+    pipeline: Pipeline,
+    source: Source,
+    session: Session,
+    policy: Policy,
+    recorder: Recorder,
+    tuning: Tuning | None,
+) -> None:
     if arguments.json:
         about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
         about |= {"model": session.describe(), "machine": circumstances()}
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
+        about["recordings"] = recorder.to_json()
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
         to_stdout(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
     else:
@@ -161,12 +183,9 @@ def run(arguments: argparse.Namespace) -> int:
         to_stdout(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             to_stdout(line)
-    if ending:
-        to_stderr(f"framegate: {ending}")
-    return code
 
 
-def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool) -> tuple[int, str, Tuning | None]:
+def _consume(pipeline: Pipeline, source: Source, recorder: Recorder, tuned: bool) -> tuple[int, str, Tuning | None]:
     """Run to the end. What was judged is written, whatever happens.
 
     Returns:
@@ -179,7 +198,9 @@ def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool)
         with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
             if tuning is not None:
                 _tell_tuning(tuning)
-            code, ending = _drain(pipeline, source, sinks, unusable)
+            code, ending = _drain(pipeline, source, recorder, unusable)
+            let_it_end()
+            recorder.close()
     finally:
         sys.setswitchinterval(previous)
     bad = pipeline.stats.rejected_by_reason[Reason.BAD_INPUT.value]
@@ -198,41 +219,30 @@ def _tell_tuning(tuning: Tuning) -> None:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")
 
 
-def _drain(pipeline: Pipeline, source: Source, sinks: list[Sink], unusable: list[str]) -> tuple[int, str]:
-    """Write all results and close the sinks. Returns the exit code and why it ended early, if it did.
+def _drain(pipeline: Pipeline, source: Source, recorder: Recorder, unusable: list[str]) -> tuple[int, str]:
+    """Record all results. Returns the exit code and why it ended early, if it did.
 
     Args:
         pipeline: Running.
         source: Its source, for the length.
-        sinks: Get every result.
+        recorder: Gets every result.
         unusable: Gets a line for each of the first frames that were no usable input.
     """
     status = StatusLine()
-
-    def write(result: FrameResult) -> None:
-        for sink in sinks:
-            if result.has_frame or sink.takes_silence:
-                sink.write(result)
-        first = result.predictions[0]
-        if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
-            unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
-
     try:
-        for result in pipeline.results():
-            write(result)
-            status.update(lambda: status_text(pipeline.stats, source.length))
-        for sink in sinks:
-            sink.close()
-    except KeyboardInterrupt:
-        pipeline.stop()
-        for result in pipeline.results():
-            write(result)
-        return 130, "interrupted"
+        with stopped_by_signals(pipeline.stop):
+            for result in pipeline.results():
+                recorder.put(result)
+                first = result.predictions[0]
+                if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
+                    unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
+                status.update(lambda: status_text(pipeline.stats, source.length))
     except FramegateError as error:
         return error.exit_code, str(error)
     finally:
         status.clear()
-    return 0, ""
+    number = received()
+    return (0, "") if number is None else (exit_code(number), why_ended(number))
 
 
 def status_text(stats: PipelineStats, length: int | None) -> str:

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from framegate.runtime.pipeline import FrameResult
 
+FLUSH_S = 1.0
+"""How often a `Recorder` flushes its sinks, in seconds: what a killed process loses of a recording at most."""
+
 
 class Sink(Protocol):
-    """Takes results as they come."""
+    """Takes results as they come.
 
+    Attributes:
+        path: The file that is written.
+        takes_silence: Whether reports of silence (`FrameResult.has_frame` is False) are for it, too; a video has no
+            picture of them.
+        takes_pictures: Whether it needs `FrameResult.image`. Results that wait for a sink that needs none are small.
+    """
+
+    path: Path
     takes_silence: bool
-    """Whether reports of silence (`FrameResult.has_frame` is False) are for it, too; a video has no picture of them."""
+    takes_pictures: bool
 
     def write(self, result: FrameResult) -> None:
         """Take one result.
+
+        Raises:
+            SinkError: It cannot be written. The message says what of the recording is kept.
+        """
+
+    def flush(self) -> None:
+        """Hand what was taken to the operating system, in a form that can be read although the process is killed.
 
         Raises:
             SinkError: It cannot be written.
         """
 
     def close(self) -> None:
-        """Finish; can be called twice."""
+        """Finish; can be called twice, and after an error.
+
+        Raises:
+            SinkError: It cannot be finished.
+        """

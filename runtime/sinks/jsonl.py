@@ -5,43 +5,46 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from framegate.runtime.errors import SinkError
 from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.sinks.record_file import RecordFile
 
 
 class JsonLinesSink:
-    """Appends every prediction of a result as one line; a crash loses nothing that was written.
+    """Appends every prediction of a result as one line.
+
+    The lines of a frame are handed to the operating system by one call, without waiting for more. A process that is
+    killed within that call can leave the last line cut off; a reader leaves out a last line that does not end in a line
+    feed. Every other line is whole, also on a full disk.
 
     Args:
-        path: File to create; an existing one is replaced.
+        path: File to create, or a named pipe; an existing file is replaced.
 
     Raises:
         SinkError: The file cannot be created, or a line cannot be written.
     """
 
     takes_silence = True
+    takes_pictures = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self._file = self.path.open("w", encoding="utf-8", buffering=1)  # line buffered
-        except OSError as error:
-            raise SinkError(f"verdicts {self.path}: cannot be written ({error.strerror})") from error
+        self._file = RecordFile(self.path, "verdicts")
+        self._lines = 0
 
     def write(self, result: FrameResult) -> None:
         """Write the verdicts on one frame."""
-        try:
-            for prediction in result.predictions:
-                record = prediction.to_json()
-                if result.name:
-                    record["file"] = result.name
-                self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        except OSError as error:
-            raise SinkError(f"verdicts {self.path}: writing failed ({error.strerror}); is the disk full?") from error
+        lines = []
+        for prediction in result.predictions:
+            record = prediction.to_json()
+            if result.name:
+                record["file"] = result.name
+            lines.append(json.dumps(record, separators=(",", ":")) + "\n")
+        self._file.append("".join(lines).encode(), f"the {self._lines} lines before it are kept")
+        self._lines += len(lines)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
     def close(self) -> None:
         """Close the file; can be called twice."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise SinkError(f"verdicts {self.path}: closing failed ({error.strerror}); is the disk full?") from error
+        self._file.close()

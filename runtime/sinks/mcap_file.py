@@ -8,11 +8,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, cast
 
-from framegate.runtime.errors import SinkError, UsageError
+from framegate.runtime.errors import UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
+from framegate.runtime.sinks.record_file import RecordFile
 
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
@@ -28,8 +30,37 @@ _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
 _VERDICT_SCHEMA = {"title": "framegate.Prediction", "type": "object"}
 
 
+class _Waiting:
+    """What the MCAP writer writes into: bytes that wait until they form whole chunks, and the position in the file."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._taken = 0
+
+    def write(self, data: bytes) -> int:
+        self._bytes += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Called by the writer; the bytes go on waiting."""
+
+    def tell(self) -> int:
+        return self._taken + len(self._bytes)
+
+    def take(self) -> bytes:
+        """What waits, which then waits no longer."""
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        self._taken += len(data)
+        return data
+
+
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
+
+    Every flush ends a chunk, and a chunk reaches the file whole. A file without an end, because the process was killed
+    or the disk is full, has all messages up to the last flush; readers that go through it from the start open it
+    (``NonSeekingReader``, Foxglove), and ``mcap recover`` gives it an index again.
 
     Args:
         path: File to create; an existing one is replaced.
@@ -37,22 +68,23 @@ class McapSink:
 
     Raises:
         UsageError: The package mcap is not installed.
-        SinkError: The file cannot be created, or, by `write`, not written.
+        SinkError: The file cannot be created, or, by `write` and `flush`, not written.
     """
 
     takes_silence = False
+    takes_pictures = True
 
     def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
         from mcap.writer import Writer
 
-        self._path = path
-        try:
-            self._file = path.open("wb")
-        except OSError as error:
-            raise SinkError(f"recording {path}: cannot be written ({error.strerror})") from error
-        self._writer = Writer(self._file)
+        self.path = path
+        self._file = RecordFile(path, "recording")
+        self._waiting = _Waiting()
+        self._frames = self._stored = 0
+        self._broken = False
+        self._writer = Writer(cast(IO[bytes], self._waiting))
         self._writer.start(library="framegate")
         image = self._writer.register_schema(
             "foxglove.CompressedImage", "jsonschema", json.dumps(_IMAGE_SCHEMA).encode()
@@ -76,23 +108,34 @@ class McapSink:
             "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
             "format": "jpeg",
         }
-        try:
-            self._add(self._camera, at, picture, first.frame_id)
-            for prediction in result.predictions:
-                self._add(self._verdicts[prediction.stream], at, prediction.to_json(), prediction.frame_id)
-        except OSError as error:
-            raise SinkError(f"recording {self._path}: writing failed ({error.strerror}); is the disk full?") from error
+        self._add(self._camera, at, picture, first.frame_id)
+        for prediction in result.predictions:
+            self._add(self._verdicts[prediction.stream], at, prediction.to_json(), prediction.frame_id)
+        self._frames += 1
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:
         self._writer.add_message(channel, at, json.dumps(record, separators=(",", ":")).encode(), at, sequence)
 
+    def flush(self) -> None:
+        """End the chunk and write it."""
+        flush: Callable[[], object] = self._writer.flush
+        flush()
+        self._store()
+
     def close(self) -> None:
-        """Write the index and close the file; can be called twice."""
+        """Write the index and close the file; can be called twice. After an error the file stays without an index."""
         if self._file.closed:
             return
         try:
-            finish: Callable[[], object] = self._writer.finish
-            finish()
+            if not self._broken:
+                finish: Callable[[], object] = self._writer.finish
+                finish()
+                self._store()
+        finally:
             self._file.close()
-        except OSError as error:
-            raise SinkError(f"recording {self._path}: closing failed ({error.strerror}); is the disk full?") from error
+
+    def _store(self) -> None:
+        self._broken = True  # unless the next line returns: an index would name chunks that are not there
+        self._file.append(self._waiting.take(), f"its first {self._stored} frames are kept")
+        self._broken = False
+        self._stored = self._frames

@@ -60,7 +60,7 @@ def _text(image: Image, lines: list[str], box: Box, scale: float, ground: tuple[
 def _lines(prediction: Prediction, named: bool) -> list[str]:
     who = f"{prediction.stream}: " if named else ""
     if prediction.accepted_when_decided:
-        return [f"{who}USE {prediction.label} {prediction.confidence:.2f}"]
+        return [f"{who}USE {prediction.candidate} {prediction.confidence:.2f}"]
     lines = [f"{who}DO NOT USE"]
     lines += [reason.value for reason in prediction.decided_reasons]
     if prediction.candidate:

@@ -195,7 +195,8 @@ def test_16_bit_grey_tiny_and_corrupt_images_are_rejected_and_the_exit_code_says
         (["--precision", "fp64"], 1, "it has fp32, int8"),
         (["--jsonl", "nowhere/v.jsonl"], 1, "cannot be written"),
         (["--video", "nowhere/v.mp4"], 1, "cannot be written"),
-        (["--video", "v.gif"], 1, "use .mp4 or .avi"),
+        (["--video", "v.gif"], 2, "use .mp4, .mkv, .avi or .mcap"),
+        (["--record", "v.mp4", "--record", "./v.mp4"], 2, "another output"),
     ],
 )
 def test_unusable_options(clip, tiny_bundle, capsys, tmp_path, monkeypatch, options, code, message):
@@ -221,7 +222,8 @@ def test_a_full_disk_is_one_line(clip, tiny_bundle):
         pytest.skip("this system has no /dev/full to fail on")
     done = framegate("run", clip, "--bundle", tiny_bundle, "--as-fast-as-possible", "--jsonl", "/dev/full")
     assert done.returncode == 1
-    assert "is the disk full?" in done.stderr
+    assert "verdicts /dev/full: writing failed (No space left on device)" in done.stderr
+    assert "capture to verdict" in done.stdout  # judged to the end
     assert "Traceback" not in done.stderr
 
 
@@ -234,7 +236,7 @@ def test_the_source_is_never_written_over(clip, tiny_bundle, capsys, tmp_path, o
 
 
 @pytest.mark.parametrize(
-    ("options", "code"), [(["--deadline-ms", "-3"], 2), (["--video", "v.gif"], 1), (["--video", "v.jsonl"], 2)]
+    ("options", "code"), [(["--deadline-ms", "-3"], 2), (["--video", "v.gif"], 2), (["--video", "v.jsonl"], 2)]
 )
 def test_wrong_usage_leaves_old_verdicts_alone(clip, tiny_bundle, capsys, tmp_path, monkeypatch, options, code):
     monkeypatch.chdir(tmp_path)

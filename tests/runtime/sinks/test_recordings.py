@@ -18,7 +18,6 @@ from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.mcap_file import McapSink
 from framegate.runtime.sinks.picture import shown
-from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sinks.rerun_file import RerunSink
 from framegate.runtime.verdict import Prediction, Reason
 
@@ -108,63 +107,6 @@ def test_numbers_that_are_not_finite_are_null_in_a_message(coloured):
     assert head["regions"][0]["box"] == [0, 0, 0.5, 1]
     assert [region["accepted"] for region in head["regions"]] == [True, False]
     assert "NaN" not in encoded[4:400].decode("latin-1")
-
-
-class SlowSink:
-    """Takes its time, or fails."""
-
-    def __init__(self, seconds=0.0, fails_at=None):
-        self.seconds, self.fails_at, self.written, self.closed = seconds, fails_at, [], False
-
-    def write(self, result):
-        if len(self.written) == self.fails_at:
-            raise SinkError("the disk is full")
-        time.sleep(self.seconds)
-        self.written.append(result.predictions[0].frame_id)
-
-    def close(self):
-        self.closed = True
-
-
-def test_a_recorder_writes_everything_to_everyone(coloured):
-    sinks = [SlowSink(), SlowSink()]
-    recorder = Recorder(sinks, lossless=False)
-    for number in range(20):
-        recorder.put(result(number, coloured))
-    recorder.close()
-    assert all(sink.written == list(range(20)) and sink.closed for sink in sinks)
-    assert recorder.missing == 0
-
-
-@pytest.mark.parametrize("lossless", [False, True])
-def test_a_slow_recorder_holds_nobody_up_but_where_nothing_may_be_lost(coloured, lossless):
-    sink = SlowSink(0.01)
-    recorder = Recorder([sink], lossless=lossless)
-    for number in range(100):
-        recorder.put(result(number, coloured))
-    recorder.close()
-    assert len(sink.written) + recorder.missing == 100
-    assert sink.written[-1] == 99
-    assert (recorder.missing == 0) == lossless
-
-
-def test_a_recorder_that_fails_says_so_once_and_closes_all(coloured):
-    sinks = [SlowSink(fails_at=2), SlowSink()]
-    recorder = Recorder(sinks, lossless=False)
-
-    def write_on():
-        for number in range(200):
-            recorder.put(result(number, coloured))
-            time.sleep(0.005)
-
-    with pytest.raises(SinkError, match="disk is full"):
-        write_on()
-    recorder.close()
-    assert all(sink.closed for sink in sinks)
-    late = Recorder([SlowSink(fails_at=0)], lossless=False)
-    late.put(result(0, coloured))
-    with pytest.raises(SinkError, match="disk is full"):
-        late.close()
 
 
 def test_old_results_are_not_shown(coloured):

@@ -1,0 +1,64 @@
+"""Open the files that a command was asked to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from framegate.runtime.errors import UsageError
+from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.base import Sink
+from framegate.runtime.sinks.encoders import CODECS
+from framegate.runtime.sinks.jsonl import JsonLinesSink
+from framegate.runtime.sinks.mcap_file import McapSink
+from framegate.runtime.sinks.rerun_file import RerunSink
+from framegate.runtime.sinks.video import OverlayVideoSink
+
+_MCAP = ".mcap"
+
+
+def require_formats(records: Sequence[Path]) -> None:
+    """Refuse a file whose ending says no format.
+
+    Raises:
+        UsageError: It is none of ``.mp4``, ``.mkv``, ``.avi`` and ``.mcap``.
+    """
+    known = (*CODECS, _MCAP)
+    for path in records:
+        if path.suffix.lower() not in known:
+            raise UsageError(
+                f"--record {path}: the ending decides the format; use {', '.join(known[:-1])} or {known[-1]}"
+            )
+
+
+def open_sinks(
+    records: Sequence[Path], rerun: Path | None, jsonl: Path | None, rois: tuple[Roi, ...], fps: float | None
+) -> list[Sink]:
+    """The files to be written; if one of them cannot be, those before it are closed again.
+
+    Args:
+        records: Annotated videos (``.mp4``, ``.mkv``, ``.avi``) and ``.mcap`` files.
+        rerun: ``.rrd``.
+        jsonl: Verdicts as JSON lines.
+        rois: The pipeline's regions.
+        fps: Of the source, None if it has none.
+
+    Raises:
+        UsageError: The package for it is missing, or the ending says no format.
+        SinkError: A file cannot be written.
+    """
+    require_formats(records)
+    sinks: list[Sink] = []
+    try:
+        for path in records:
+            mcap = path.suffix.lower() == _MCAP
+            sinks.append(McapSink(path, rois) if mcap else OverlayVideoSink(path, rois, fps))
+        if rerun is not None:
+            sinks.append(RerunSink(rerun, rois))
+        if jsonl is not None:
+            sinks.append(JsonLinesSink(jsonl))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
