@@ -6,10 +6,13 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import (
+    BUNDLE_HELP,
     SOURCE_HELP,
     add_engine_options,
     add_policy_options,
@@ -22,13 +25,11 @@ from framegate.runtime.cli.options import (
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
-from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
-from framegate.runtime.roi import parse_rois
+from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.base import Sink
 from framegate.runtime.sinks.jsonl import JsonLinesSink
@@ -45,9 +46,10 @@ _UNUSABLE_SHOWN = 5
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
-    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
+    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
+    parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
     parser.add_argument("source", help=SOURCE_HELP)
-    parser.add_argument("--bundle", required=True, type=Path, help="folder NAME.bundle")
+    parser.add_argument("--bundle", required=True, help=BUNDLE_HELP)
     add_engine_options(parser)
     parser.add_argument(
         "--roi",
@@ -70,8 +72,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--inject",
         metavar="KIND:FIRST-LAST[:SEVERITY],...",
-        help=f"corrupt frames, severity 1 to 5 (default: {DEFAULT_SEVERITY}), e.g. black:10-15,blur:20-25:4; "
-        f"kinds: {', '.join(fault_kinds())}",
+        help="corrupt frames, e.g. black:10-15,blur:20-25:4; kinds and severities are listed below",
     )
     parser.add_argument("--health", type=Path, metavar="FILE", help="limits of the camera-health check for this camera")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line")
@@ -87,10 +88,23 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(run=run)
 
 
+class _Help(argparse.Action):
+    """``--help`` with the kinds of faults: the code that breaks frames is loaded for this and for ``--inject`` only."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from framegate.runtime.faults.inject import DEFAULT_SEVERITY, fault_kinds
+
+        parser.epilog = (
+            f"kinds of --inject: {', '.join(fault_kinds())}; SEVERITY: 1 to 5 (default: {DEFAULT_SEVERITY})"
+        )
+        parser.print_help()
+        parser.exit()
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
     rois = parse_rois(arguments.roi)
-    faults = parse_faults(arguments.inject) if arguments.inject else ()
+    inject = _injector(arguments.inject, rois) if arguments.inject else None
     options = source_options(arguments)
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
@@ -115,8 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--realtime is for frames that come by themselves; those of {arguments.source!r} wait until they are "
                 "read: leave it out"
             )
-        if faults:
-            source = FaultInjector(source, faults, load_plugins((fault.kind for fault in faults), session.bundle, rois))
+        if inject:
+            source = inject(source, session.bundle)
         pipeline = Pipeline(
             source,
             session,
@@ -155,6 +169,20 @@ def run(arguments: argparse.Namespace) -> int:
     if ending:
         to_stderr(f"framegate: {ending}")
     return code
+
+
+def _injector(text: str, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
+    """What puts the faults of ``--inject`` between a source and its reader.
+
+    Raises:
+        UsageError: The text describes no faults.
+    """
+    from framegate.runtime.faults.inject import FaultInjector, parse_faults
+    from framegate.runtime.faults.plugins import load_plugins
+
+    faults = parse_faults(text)
+    kinds = [fault.kind for fault in faults]
+    return lambda source, bundle: FaultInjector(source, faults, load_plugins(kinds, bundle, rois))
 
 
 def _consume(pipeline: Pipeline, source: Source, sinks: list[Sink], tuned: bool) -> tuple[int, str, Tuning | None]:
