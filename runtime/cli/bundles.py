@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
                 to_stdout(f"  not taken for the name {row['name']}: another one comes first; give its path")
             if row["error"]:
                 to_stdout(f"  cannot be used: {row['error']}")
-        to_stdout("The promises are about accepted frames like the calibration data. They promise nothing under attack.")
+        to_stdout(
+            "A promise is about accepted frames like the calibration data, not about frames under attack."
+        )
     else:
         to_stderr("framegate: no bundle can be given by name here; give the path of a folder NAME.bundle")
     return int(not rows or any(row["error"] for row in rows))

@@ -94,9 +94,7 @@ class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from framegate.runtime.faults.inject import DEFAULT_SEVERITY, fault_kinds
 
-        parser.epilog = (
-            f"kinds of --inject: {', '.join(fault_kinds())}; SEVERITY: 1 to 5 (default: {DEFAULT_SEVERITY})"
-        )
+        parser.epilog = f"kinds of --inject: {', '.join(fault_kinds())}; SEVERITY: 1 to 5 (default: {DEFAULT_SEVERITY})"
         parser.print_help()
         parser.exit()
 
@@ -104,7 +102,7 @@ class _Help(argparse.Action):
 def run(arguments: argparse.Namespace) -> int:
     """Judge frames until the source ends or Ctrl-C. Returns 1 if images could not be used as input at all."""
     rois = parse_rois(arguments.roi)
-    inject = _injector(arguments.inject, rois) if arguments.inject else None
+    inject = _injector(arguments.inject, rois)
     options = source_options(arguments)
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
@@ -129,8 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--realtime is for frames that come by themselves; those of {arguments.source!r} wait until they are "
                 "read: leave it out"
             )
-        if inject:
-            source = inject(source, session.bundle)
+        source = inject(source, session.bundle)
         pipeline = Pipeline(
             source,
             session,
@@ -171,12 +168,14 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _injector(text: str, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
-    """What puts the faults of ``--inject`` between a source and its reader.
+def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
+    """What puts the faults of ``--inject``, if it was given, between a source and its reader.
 
     Raises:
         UsageError: The text describes no faults.
     """
+    if not text:
+        return lambda source, _: source
     from framegate.runtime.faults.inject import FaultInjector, parse_faults
     from framegate.runtime.faults.plugins import load_plugins
 
