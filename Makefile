@@ -11,7 +11,7 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-page test test-fast check lint types docs bench results tables evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-page test test-fast check lint types docs wheel bench results tables evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast    the same without the slow ones, but of every folder some: one minute"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
+	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
@@ -35,7 +36,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What the vehicle needs, and no more.
-$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*.c runtime/*.h) | $(VENV)/bin/python
+$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*.c runtime/*/*.c runtime/*.h) | $(VENV)/bin/python
 	@command -v cc gcc clang >/dev/null || echo "no C compiler: the camera check runs in NumPy, which takes longer"
 	@echo "installing the runtime (about 150 MB) ..."
 	$(PIP) install -c constraints.txt -e .
@@ -79,15 +80,14 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
+# The last one: who may import whom (pyproject.toml).
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
-# mypy cannot see an editable install; a copy under build/types it can.
 types: $(VENV)/.dev
-	rm -rf build
-	$(PIP) install --no-deps --no-build-isolation --target build/types .
-	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml -p framegate
+	MYPYPATH=src $(BIN)/mypy -p framegate
 
 check: lint types test
 
@@ -105,6 +105,23 @@ docs: $(VENV)/.docs
 	$(BIN)/python docs/tools/site.py build/site-sources
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean --site-dir $(abspath $(SITE))
 	@echo "site: $(SITE)/index.html"
+
+$(VENV)/.release: pyproject.toml constraints.txt | $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[release]'
+	@touch $@
+
+# PYTHONS= are the interpreters that the wheel is tried with. The compiled part asks for no more than glibc 2.17.
+PYTHONS ?= $(BIN)/python
+PLATFORM ?= manylinux_2_17_$(shell uname -m)
+
+# The wheel is built from the sdist, so both are known to be complete. Each is checked as an index would.
+wheel: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --strip --only-plat --plat $(PLATFORM) --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .ci/try_wheel.py dist/*.whl --python $(PYTHONS)
 
 # A quarter of an hour on a quiet machine; as root, or the record says that there was no SCHED_FIFO.
 FRAMES ?= 10000
@@ -169,4 +186,4 @@ pycuda: $(VENV)/.runtime
 	$(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist
 
 clean:
-	rm -rf build dist site *.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)
+	rm -rf build dist site src/*.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)

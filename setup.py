@@ -1,8 +1,28 @@
 """What pyproject.toml cannot say yet: the compiled part of the runtime, which may be missing."""
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+
+class PlainLibrary(build_ext):
+    """Builds what ctypes loads: nothing of Python is in it, so one file, ``_native.so``, serves every Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The file's path, without the version of a Python that setuptools would put into it."""
+        return fullname.replace(".", "/") + ".so"
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for any Python 3 on this platform, in place of one for this Python only."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Python, ABI and platform."""
+        return "py3", "none", super().get_tag()[2]
+
 
 setup(
+    cmdclass={"build_ext": PlainLibrary, "bdist_wheel": PlatformWheel},
     ext_modules=[
         # A plain library for ctypes, not a Python module. Without a C compiler it is left out, and NumPy does the same.
         Extension(
@@ -13,5 +33,5 @@ setup(
             extra_compile_args=["-O3"],
             optional=True,
         )
-    ]
+    ],
 )

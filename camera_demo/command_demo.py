@@ -10,13 +10,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS
 from framegate.camera_demo.summaries import SUMMARIES
 from framegate.camera_demo.window import Window
 from framegate.runtime.cli.options import (
+    BUNDLE_HELP,
     SOURCE_HELP,
     add_engine_options,
     add_policy_options,
@@ -50,10 +50,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "demo",
         help=SUMMARIES["demo"],
         description="Serves a page with the live picture, its verdicts and buttons for faults. Without SOURCE it plays "
-        "the repository's clip in a loop through the repository's bundle.",
+        "the clip that comes with framegate, in a loop.",
     )
     parser.add_argument("source", nargs="?", help=SOURCE_HELP)
-    parser.add_argument("--bundle", type=Path, help=f"folder NAME.bundle (default: the repository's {BUNDLE})")
+    parser.add_argument("--bundle", default=BUNDLE, help=f"{BUNDLE_HELP} (default: %(default)s)")
     add_engine_options(parser)
     parser.add_argument(
         "--roi",
@@ -99,11 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
     policy = policy_of(arguments)
     rois = REGIONS if arguments.source is None and not arguments.roi else parse_rois(arguments.roi)
     opened = _opener(arguments)
-    bundle = arguments.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(arguments.host, arguments.port))
         session = Session.open(
-            bundle, arguments.backend, arguments.precision, arguments.threads, policy=policy, trust=arguments.trust
+            arguments.bundle,
+            arguments.backend,
+            arguments.precision,
+            arguments.threads,
+            policy=policy,
+            trust=arguments.trust,
         )
         if arguments.backend != "auto":
             to_stderr(f"framegate: {session.describe()}")
@@ -144,18 +148,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _opener(arguments: argparse.Namespace) -> Callable[[], Source]:
-    """What opens the source, at the start and again after it was killed on the page.
-
-    Raises:
-        UsageError: There is no source, and no repository whose clip could be played.
-    """
+    """What opens the source, at the start and again after it was killed on the page."""
     options = source_options(arguments)
     if arguments.source is not None:
         return lambda: open_source(arguments.source, options, loop=not arguments.once)
-    clip = shipped(CLIP, "the clip", "a SOURCE, e.g. 0 or synthetic://, and --bundle")
     if arguments.once or options != SourceOptions():
-        return lambda: open_source(str(clip), options, loop=not arguments.once)
-    return lambda: LoopedClip(clip)
+        return lambda: open_source(str(CLIP), options, loop=not arguments.once)
+    return lambda: LoopedClip(CLIP)
 
 
 def _consume(

@@ -29,6 +29,7 @@ from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
@@ -38,7 +39,7 @@ _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser("evaluate", help=SUMMARIES["evaluate"])
-    parser.add_argument("bundle", type=Path, help="the bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
     parser.add_argument(
         "--dataset", choices=datasets.NAMES, help="which data set it is (default: found out from the folder)"

@@ -29,6 +29,7 @@ from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.calibration import record_key
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
@@ -38,7 +39,7 @@ _FOREIGN = 1_000
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``gate`` to the command line."""
     parser = commands.add_parser("gate", help=SUMMARIES["gate"])
-    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
     parser.add_argument(
         "--ood",

@@ -27,6 +27,7 @@ from framegate.export.graph.pooled import with_pooled
 from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
 from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json
+from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import OUT, progress_bar, to_stdout
 from framegate.runtime.errors import BundleError
@@ -36,7 +37,9 @@ from framegate.runtime.monitor import FILE, POOLED, Monitor
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``monitor`` to the command line."""
     parser = commands.add_parser("monitor", help=SUMMARIES["monitor"])
-    parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by one with a monitor, calibrated anew")
+    parser.add_argument(
+        "bundle", help="name of a bundle, or its folder; it is replaced by one with a monitor, calibrated anew"
+    )
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, write, calibrate, and say what came out."""
     promise = promise_of(arguments)
     recipe = Recipe(images=arguments.images, attacked=arguments.attacked, layers=arguments.layers, seed=arguments.seed)
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(bundle_to_change(arguments.bundle))
     with progress_bar() as progress:
         splits = load_splits(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
         monitor, calibrations = add_monitor(bundle, splits, recipe, promise, progress)
@@ -76,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     for step in monitor.fitted["choice_of_layers"]:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in step["auroc"].items())
         to_stdout(f"  {' + '.join(step['layers'])}: {figures}")
-    to_stdout(f"bundle: {arguments.bundle}")
+    to_stdout(f"bundle: {bundle.path}")
     return 0
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from framegate.runtime.bundle_search import MANIFEST as MANIFEST
+from framegate.runtime.bundle_search import find_bundle
 from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
 from framegate.runtime.calibration import SCORES, Calibration, record_key
 from framegate.runtime.errors import BundleError, CalibrationError
@@ -25,7 +27,6 @@ from framegate.runtime.signature import FILE as SIGNATURE
 from framegate.runtime.signature import require_signature
 
 FORMAT = "framegate-bundle-2"
-MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 DIGEST, BINDS = "digest", "binds"
 
@@ -140,7 +141,7 @@ class Bundle:
         """Open and verify a bundle.
 
         Args:
-            path: The folder.
+            path: The folder, or the name of one, see `framegate.runtime.bundle_search`.
             trust: PEM file with an Ed25519 key, whose holder must have signed the bundle; None asks for no signature.
 
         Raises:
@@ -148,7 +149,7 @@ class Bundle:
                 missing or wrong.
             UsageError: The key cannot be used.
         """
-        folder = Path(path)
+        folder = find_bundle(path)
         if not folder.is_dir():
             found = "a file" if folder.exists() else "nothing"
             raise BundleError(f"bundle {folder}: expected a folder NAME.bundle, found {found} there")

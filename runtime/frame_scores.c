@@ -5,6 +5,16 @@
 
 #include <math.h>
 
+/* The versions of exp and log that every glibc has since 2.2.5 (2.17 on ARM): they give the same values as those of 2.29,
+   and a wheel that names the newer ones would refuse to be installed on older systems. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver exp, exp@GLIBC_2.2.5");
+__asm__(".symver log, log@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver exp, exp@GLIBC_2.17");
+__asm__(".symver log, log@GLIBC_2.17");
+#endif
+
 EXPORT int32_t framegate_version(void) { return VERSION; }
 
 /* Softmax scores of one row; the formulas and their sources are in cuda_kernels/softmax_entropy/reference.py.

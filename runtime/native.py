@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
+FILE = "_native.so"
+"""The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
 _VERSION = 1
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
@@ -30,18 +31,17 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled functions and their file's name; or None, and why they are not used."""
     if os.environ.get(SWITCH) == "0":
         return None, f"switched off by {SWITCH}=0"
-    folder = Path(__file__).parent
-    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_native{suffix}").is_file()]
-    if not found:
+    path = Path(__file__).parent / FILE
+    if not path.is_file():
         return None, "not compiled; install framegate again where there is a C compiler"
     try:
-        code = ctypes.CDLL(str(found[0]))
+        code = ctypes.CDLL(str(path))
         version = int(code.framegate_version())
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(code, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        return None, f"{found[0].name} cannot be used ({error}); install framegate again"
+        return None, f"{FILE} cannot be used ({error}); install framegate again"
     if version != _VERSION:
-        return None, f"{found[0].name} has version {version}, expected {_VERSION}; install framegate again"
-    return code, found[0].name
+        return None, f"{FILE} has version {version}, expected {_VERSION}; install framegate again"
+    return code, FILE

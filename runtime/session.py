@@ -99,7 +99,7 @@ class Session:
         """Open a bundle in an engine.
 
         Args:
-            bundle: Folder ``NAME.bundle``, or an opened bundle.
+            bundle: Folder ``NAME.bundle``, a name that ``framegate bundles`` lists, or an opened bundle.
             backend: ``auto`` (the fastest that can run; says which), ``tensorrt``, ``tensorrt-rtx``, ``openvino`` or
                 ``onnxruntime``. A named backend never falls back to another.
             precision: ``fp32``, ``fp16`` or ``int8``; None takes the backend's fastest.

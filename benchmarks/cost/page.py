@@ -33,7 +33,7 @@ from framegate.benchmarks.latency.record import head, write_record
 from framegate.benchmarks.latency.series import ratio, summarise, verdict_counts
 from framegate.camera_demo.live_demo import LiveDemo
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS
 from framegate.camera_demo.web_server import listen
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
@@ -189,7 +189,7 @@ def series_of(cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def measure(turns: int, source: str | None, bundle: Path) -> tuple[Session, dict[str, Case]]:
+def measure(turns: int, source: str | None, bundle: str) -> tuple[Session, dict[str, Case]]:
     """Run the demo and let the cases take turns.
 
     Raises:
@@ -197,7 +197,7 @@ def measure(turns: int, source: str | None, bundle: Path) -> tuple[Session, dict
     """
 
     def opened() -> Source:
-        return LoopedClip(shipped(CLIP, "the clip", "--source")) if source is None else open_source(source, loop=True)
+        return LoopedClip(CLIP) if source is None else open_source(source, loop=True)
 
     session = Session.open(bundle)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -222,7 +222,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=3000, help="counted in every case; default: 3000")
     parser.add_argument("--source", help="default: the shipped clip in a loop, as the demo plays it")
-    parser.add_argument("--bundle", type=Path, help="default: the one of the demo")
+    parser.add_argument("--bundle", default=BUNDLE, help="default: the one of the demo")
     parser.add_argument("--note", default="", help="what else ran on the machine, for the record")
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
     options = parser.parse_args(words)
@@ -238,9 +238,8 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
         raise UsageError(f"--frames {options.frames}: expected at least 1")
     if not options.out.parent.is_dir():
         raise SinkError(f"{options.out}: the folder {options.out.parent} does not exist")
-    bundle = options.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
-    session, cases = measure(-(-options.frames // BLOCK), options.source, bundle)
-    name = options.source or Path(CLIP).name
+    session, cases = measure(-(-options.frames // BLOCK), options.source, options.bundle)
+    name = options.source or CLIP.name
     record = head(
         WHAT, shlex.join(["python", "-m", "framegate.benchmarks.cost.page", *words]), session.bundle, name
     ) | {

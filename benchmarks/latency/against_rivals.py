@@ -182,7 +182,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     with progress_bar() as progress:
         series, rivals, agreed, usage = measure_bundle(bundle, images, options.frames, options, progress)
         if options.bundles:
-            others = [path for path in sorted(BUNDLES.glob("*.bundle")) if path.name != options.bundle.name]
+            others = [path for path in sorted(BUNDLES.glob("*.bundle")) if path.name != bundle.path.name]
             series |= measure_others(others, images, options.bundles, options, progress)
     record = head(WHAT, " ".join(["python -m framegate.benchmarks.latency.against_rivals", *words]), bundle, source) | {
         "series": series,

@@ -38,6 +38,7 @@ from framegate.benchmarks.latency.tables import comparison_table, left_out_lines
 from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
@@ -51,7 +52,7 @@ from framegate.runtime.verdict import Image
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``bench`` to the command line."""
     parser = commands.add_parser("bench", help=SUMMARIES["bench"])
-    parser.add_argument("bundle", type=Path, nargs="?", help="folder NAME.bundle; left out with --compare")
+    parser.add_argument("bundle", nargs="?", help=BUNDLE_HELP)
     parser.add_argument(
         "--frames",
         type=int,
@@ -167,7 +168,7 @@ def _latency(
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
-    startup = bench.measure_startup(arguments.bundle, default, precision, size, 5, progress)
+    startup = bench.measure_startup(bundle.path, default, precision, size, 5, progress)
     memory = (
         bench.measure_memory(bundle, default, precision, arguments.memory_frames, size, progress)
         if arguments.memory_frames

@@ -16,6 +16,7 @@ from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.calibration import Calibration, record_key
 from framegate.runtime.console import OUT, progress_bar, to_stdout
 
@@ -23,7 +24,7 @@ from framegate.runtime.console import OUT, progress_bar, to_stdout
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate`` to the command line."""
     parser = commands.add_parser("calibrate", help=SUMMARIES["calibrate"])
-    parser.add_argument("bundle", type=Path, help="the bundle; it is replaced by the newly calibrated one")
+    parser.add_argument("bundle", help="name of a bundle, or its folder; it is replaced by the newly calibrated one")
     parser.add_argument(
         "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
     )
@@ -105,10 +106,11 @@ def calibrated_by_default(backend: str, precision: str) -> bool:
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    bundle = Bundle.open(arguments.bundle)
+    path = bundle_to_change(arguments.bundle)
+    bundle = Bundle.open(path)
     with progress_bar() as progress:
         split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
-        found = calibrate_bundle(arguments.bundle, split, arguments.backend, arguments.precision, promise, progress)
+        found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress)
     OUT.print(calibration_table(found))
-    to_stdout(f"bundle: {arguments.bundle}")
+    to_stdout(f"bundle: {path}")
     return 0

@@ -27,6 +27,8 @@ from framegate.runtime.backends.tensorrt.library import (
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, engine_folder
 from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle_search import bundle_to_change
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError
 
@@ -34,7 +36,7 @@ from framegate.runtime.errors import BackendError, BundleError
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``engine`` to the command line."""
     parser = commands.add_parser("engine", help=SUMMARIES["engine"])
-    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument(
         "--backend", choices=["auto", *MODULES], default="auto", help="which TensorRT (default: %(default)s)"
     )
@@ -111,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(arguments.bundle)
     precisions = arguments.precision or sorted(bundle.models)
     if "fp16" in precisions and "fp16" not in bundle.models:
-        bundle = _with_half(bundle)
+        bundle = _with_half(bundle_to_change(arguments.bundle))
     for precision in precisions:
         bundle.model_path(precision)
     info = find_gpu()
@@ -134,15 +136,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_half(bundle: Bundle) -> Bundle:
+def _with_half(path: Path) -> Bundle:
     try:
         from framegate.export.bundle_half import add_half  # only here: a board need not have onnx
     except ImportError as error:
         raise BundleError(
-            f"bundle {bundle.path} has no float16 network, and deriving it needs the package onnx, which is not "
+            f"bundle {path} has no float16 network, and deriving it needs the package onnx, which is not "
             "installed: pip install onnx, or run this once where it is and copy the bundle"
         ) from error
-    added = add_half(bundle.path)
+    added = add_half(path)
     to_stderr(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
     return added
 

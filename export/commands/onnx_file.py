@@ -14,6 +14,7 @@ from framegate.export.graph.half import WEIGHTS_HASH, to_half
 from framegate.export.graph.scores import DOMAIN, FUNCTION, SCORES, with_scores, with_taps
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, UsageError
 
@@ -34,7 +35,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument(
         "--precision", default="fp32", help="fp32, fp16 (also if the bundle lacks it) or int8 (default: %(default)s)"
     )

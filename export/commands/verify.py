@@ -17,6 +17,7 @@ from framegate.export.progress import Progress
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
+from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, DataError, UsageError
 
@@ -36,7 +37,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument(
         "--backends", required=True, metavar="A[,B]", help=f"reference and judged engine, of {', '.join(BACKENDS)}"
     )

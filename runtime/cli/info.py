@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
-from framegate.runtime.cli.options import add_policy_options, policy_of
+from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
@@ -22,7 +21,7 @@ from framegate.runtime.policy.stream import Policy
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
     parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
-    parser.add_argument("bundle", type=Path, help="folder NAME.bundle")
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     add_policy_options(parser)
     parser.add_argument(
         "--fps",
@@ -68,6 +67,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     spec = bundle.preprocess
     to_stdout(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
     slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
+    to_stdout(f"folder: {bundle.path}")
     to_stdout(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
     for precision, file in bundle.models.items():
         size = bundle.model_path(precision).stat().st_size / 2**20

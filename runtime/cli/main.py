@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from framegate.runtime.cli import doctor, health, info, run
+from framegate import __version__
+from framegate.runtime.cli import bundles, doctor, health, info, run
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
@@ -26,9 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
-    parser.add_argument("--version", action="version", version=f"framegate {metadata.version('framegate')}")
+    parser.add_argument("--version", action="version", version=f"framegate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, info, doctor, health):
+    for module in (run, bundles, info, doctor, health):
         module.register(commands)
     return parser
 

@@ -20,6 +20,7 @@ SOURCE_HELP = (
     "0, /dev/video0, csi://0, clip.mp4, a folder of images, an image, 'images/*.png', rtsp://..., http://..., "
     "'gst://PIPELINE', synthetic:// (docs/sources.md)"
 )
+BUNDLE_HELP = "folder NAME.bundle, or a name that `framegate bundles` lists"
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,13 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import (
+    BUNDLE_HELP,
     SOURCE_HELP,
     add_engine_options,
     add_policy_options,
@@ -25,14 +28,12 @@ from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopp
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
-from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
-from framegate.runtime.roi import parse_rois
+from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
@@ -47,9 +48,10 @@ _UNUSABLE_SHOWN = 5
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
-    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder")
+    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
+    parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
     parser.add_argument("source", help=SOURCE_HELP)
-    parser.add_argument("--bundle", required=True, type=Path, help="folder NAME.bundle")
+    parser.add_argument("--bundle", required=True, help=BUNDLE_HELP)
     add_engine_options(parser)
     parser.add_argument(
         "--roi",
@@ -74,8 +76,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--inject",
         metavar="KIND:FIRST-LAST[:SEVERITY],...",
-        help=f"corrupt frames, e.g. black:10-15,blur:20-25:4; severity 1 to 5, {DEFAULT_SEVERITY} if left "
-        f"out; kinds: {', '.join(fault_kinds())} (default: none)",
+        help="corrupt frames, e.g. black:10-15,blur:20-25:4; kinds and severities are listed below (default: none)",
     )
     parser.add_argument(
         "--health",
@@ -98,6 +99,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(run=run)
 
 
+class _Help(argparse.Action):
+    """``--help`` with the kinds of faults: the code that breaks frames is loaded for this and for ``--inject`` only."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from framegate.runtime.faults.inject import DEFAULT_SEVERITY, fault_kinds
+
+        parser.epilog = f"kinds of --inject: {', '.join(fault_kinds())}; SEVERITY: 1 to 5 (default: {DEFAULT_SEVERITY})"
+        parser.print_help()
+        parser.exit()
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Judge frames until the source ends, or a signal (Ctrl-C, SIGTERM, SIGHUP) ends the command.
 
@@ -106,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_recordings(arguments)
     rois = parse_rois(arguments.roi)
-    faults = parse_faults(arguments.inject) if arguments.inject else ()
+    inject = _injector(arguments.inject, rois)
     options = source_options(arguments)
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
@@ -137,8 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--realtime is for frames that come by themselves; those of {arguments.source!r} wait until they are "
                 "read: leave it out"
             )
-        if faults:
-            source = FaultInjector(source, faults, load_plugins((fault.kind for fault in faults), session.bundle, rois))
+        source = inject(source, session.bundle)
         pipeline = Pipeline(
             source,
             session,
@@ -183,6 +194,22 @@ def _print_summary(
         to_stdout(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             to_stdout(line)
+
+
+def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
+    """What puts the faults of ``--inject``, if it was given, between a source and its reader.
+
+    Raises:
+        UsageError: The text describes no faults.
+    """
+    if not text:
+        return lambda source, _: source
+    from framegate.runtime.faults.inject import FaultInjector, parse_faults
+    from framegate.runtime.faults.plugins import load_plugins
+
+    faults = parse_faults(text)
+    kinds = [fault.kind for fault in faults]
+    return lambda source, bundle: FaultInjector(source, faults, load_plugins(kinds, bundle, rois))
 
 
 def _consume(pipeline: Pipeline, source: Source, recorder: Recorder, tuned: bool) -> tuple[int, str, Tuning | None]:

@@ -13,7 +13,7 @@ from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
 from framegate.camera_demo.looped_clip import SHIFTS, LoopedClip
-from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS, shipped
+from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS
 from framegate.camera_demo.switched_source import SwitchedSource
 from framegate.runtime.errors import SourceError, UsageError
 from framegate.runtime.faults.inject import fault_kinds
@@ -169,7 +169,7 @@ def test_a_delayed_engine_gives_the_same_later(tiny_bundle, coloured):
 
 def test_the_looped_clip_never_repeats_itself_to_the_health_check():
     # Every fifth frame only, as on a machine that drops most: 32 of them reach back over four passes of 38.
-    clip = LoopedClip(shipped(CLIP, "the clip", "another"))
+    clip = LoopedClip(CLIP)
     health = CameraHealth(clip.frame_size)
     try:
         seen = 0
@@ -183,12 +183,6 @@ def test_the_looped_clip_never_repeats_itself_to_the_health_check():
     finally:
         clip.close()
     assert len(set(SHIFTS)) == len(SHIFTS)
-
-
-def test_outside_the_repository_it_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("framegate.camera_demo.shipped._folders", lambda: (tmp_path,))
-    with pytest.raises(UsageError, match="clone of the repository, or give --bundle"):
-        shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
 
 
 def test_an_attack_that_cannot_be_made_says_why(made, tmp_path):
@@ -212,9 +206,9 @@ def test_an_attack_that_cannot_be_made_says_why(made, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="needs POSIX")
 def test_an_attack_changes_the_label_of_the_shipped_bundle():
     pytest.importorskip("torch")
-    session = Session.open(shipped(BUNDLE, "the bundle", "another"), precision="fp32", camera=False)
+    session = Session.open(BUNDLE, precision="fp32", camera=False)
     roi = REGIONS[0]
-    with open_source(str(shipped(CLIP, "the clip", "another")), realtime=False) as clip:
+    with open_source(str(CLIP), realtime=False) as clip:
         image = clip.read().image
     attacks = LiveAttacks(session.bundle.path, (roi,))
     deadline = time.monotonic() + 90

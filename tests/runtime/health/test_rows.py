@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import cv2
@@ -19,7 +18,7 @@ from repository import ROOT
 from framegate.runtime.health import rows_native
 from framegate.runtime.health.rows import NEVER, RowMemory
 from framegate.runtime.health.rows_native import NativeRowMemory, row_memory
-from framegate.runtime.native import library
+from framegate.runtime.native import FILE, library
 from framegate.runtime.scores import frame_scores
 
 CODE, WHY_NOT = library()
@@ -205,7 +204,8 @@ def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
     package = tmp_path / "framegate"
     for room in ("runtime", "cuda_kernels"):
         shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    target = package / "runtime" / f"_native{EXTENSION_SUFFIXES[0]}"
+    shutil.copy(ROOT / "src" / "framegate" / "__init__.py", package)  # else the installed package comes first
+    target = package / "runtime" / FILE
     sources = [str(ROOT / "runtime" / name) for name in ("health/rows.c", "frame_scores.c")]
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
