@@ -9,9 +9,9 @@ from pathlib import Path
 
 from framegate.benchmarks.latency.page import page_template
 from framegate.runtime.errors import SinkError, UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.realtime import spin_us
-from framegate.runtime.sources.options import hide_passwords
 
 MOST_STREAMS = 8
 BACK_TO_BACK, SOURCE = "back-to-back", "source"

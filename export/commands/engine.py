@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError
 
 
@@ -123,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = [EngineJob(trt, bundle, precision, target, options, info, engine_folder()) for precision in precisions]
     rows = [_obtain(job, arguments.force) for job in jobs]
     if arguments.json:
-        to_stdout(json.dumps(rows, indent=2))
+        json_to_stdout(rows)
     else:
         inside = "" if options.scores == KERNEL else f"; scores inside, by {rows[0]['plugin']} {options.scores}"
         _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))

@@ -8,23 +8,37 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 from framegate import __version__
 from framegate.runtime.cli import bundles, doctor, health, info, run
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
+from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
 
 
+class _Misuse(Exception):  # noqa: N818 - no error of the program
+    """What argparse says about the command line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `main` to show what was typed, which may hold control characters and passwords."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Misuse(self.format_usage(), f"{self.prog}: error: {message}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line with every command that is installed; commands that need torch are only listed by name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
@@ -67,15 +81,24 @@ def _summary(entry: metadata.EntryPoint) -> str:
         return f"see framegate {entry.name} --help"
 
 
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the process's exit code."""
     open_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale can write every label
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     try:
         first = next((a for a in arguments if not a.startswith("-")), None)
         _add_offline_commands(parser, first)
-        parsed = parser.parse_args(arguments)
+        parsed = _parse(parser, arguments)
         with ended_by_signals():
             code = int(parsed.run(parsed))
         sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
@@ -83,6 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FramegateError as error:
         to_stderr(f"framegate: {error}")
         return error.exit_code
+    except _Misuse as misuse:
+        usage, message = misuse.args
+        sys.stderr.write(usage)
+        for word in arguments:
+            if (shown := hide_passwords(word)) != word:
+                message = message.replace(word, shown).replace(repr(word), repr(shown))
+        to_stderr(message)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, EndedBySignal) else signal.SIGINT
         to_stderr(f"framegate: {why_ended(number)}")

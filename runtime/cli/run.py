@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from framegate.runtime.cli.options import (
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
+from framegate.runtime.console import OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
@@ -187,7 +186,7 @@ def _print_summary(
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
         about["recordings"] = recorder.to_json()
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
-        to_stdout(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+        json_to_stdout({**about, **pipeline.stats.to_json()})
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)

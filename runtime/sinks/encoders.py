@@ -13,6 +13,7 @@ import cv2
 from framegate.runtime.errors import SinkError
 from framegate.runtime.sinks.mp4_boxes import read_clip
 from framegate.runtime.sinks.mp4_file import Mp4File
+from framegate.runtime.sources.opencv import file_name
 from framegate.runtime.verdict import Image
 
 # What the FFmpeg inside the OpenCV wheels can encode in real time: no H.264 for licence reasons.
@@ -65,7 +66,7 @@ def _open_writer(path: Path, shown: Path, fps: float, size: tuple[int, int]) -> 
         SinkError: It cannot encode this.
     """
     codec = CODECS[shown.suffix.lower()]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+    writer = cv2.VideoWriter(file_name(path), cv2.VideoWriter.fourcc(*codec), fps, size)
     if not writer.isOpened():
         raise SinkError(f"video {shown}: this OpenCV cannot encode {codec}")
     return writer
@@ -177,7 +178,7 @@ class OpenCvEncoder:
             return
         self._writer.release()
         self._writer = None
-        written = cv2.VideoCapture(str(self._path))
+        written = cv2.VideoCapture(file_name(self._path))
         try:
             found = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.read()[0] else 0
         finally:
