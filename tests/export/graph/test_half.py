@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from repository import ROOT
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
+from framegate.export.bundle_writer import update_manifest
 from framegate.export.checks.half import check_half
 from framegate.export.commands import onnx_file as command_onnx
 from framegate.export.graph.graph import save, store_half
@@ -22,7 +22,7 @@ from framegate.export.graph.scores import SCORES, with_scores, with_taps
 from framegate.models.registry import architecture
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle, sha256_file
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BundleError, CalibrationError, ExportRefusedError, UsageError
 
 SHIPPED = ROOT / "models/bundles/hybrid-cifar10.bundle"
@@ -244,20 +244,14 @@ def test_a_half_file_of_other_weights_is_refused(make_bundle, tmp_path: Path) ->
     path = make_bundle()
     half_file(path / "model.fp32.onnx", path / "model.fp16.onnx")
 
-    def add(manifest: dict) -> None:
-        manifest["models"]["fp16"] = "model.fp16.onnx"
-        manifest["files"]["model.fp16.onnx"] = sha256_file(path / "model.fp16.onnx")
-
-    manifest = json.loads((path / "manifest.json").read_text())
-    add(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    models = {**Bundle.open(path).models, "fp16": "model.fp16.onnx"}
+    update_manifest(path, models=models)
     assert command_onnx.network(Bundle.open(path), "fp16").graph.output[0].name == "logits"
     changed = onnx.load(path / "model.fp32.onnx")
     changed.producer_name = "somebody else"
     onnx.save(changed, path / "model.fp32.onnx")
-    manifest["files"]["model.fp32.onnx"] = sha256_file(path / "model.fp32.onnx")
-    del manifest["files"]["calibration.json"]
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "calibration.json").unlink()
+    update_manifest(path)
     with pytest.raises(BundleError, match="derived from other weights"):
         command_onnx.network(Bundle.open(path), "fp16")
 
