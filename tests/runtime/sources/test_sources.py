@@ -468,7 +468,7 @@ def test_damaged_files_print_nothing(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from framegate.runtime.errors import SourceError\n"
-        "from framegate.runtime.sources.base import open_source\n"
+        "from framegate.runtime.sources.open import open_source\n"
         "for uri in sys.argv[1:]:\n"
         "    try:\n"
         "        with open_source(uri, realtime=False) as source:\n"
