@@ -10,7 +10,6 @@ torch-uncertainty asks for torchvision and lightning, which its metrics do not n
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawn_digest import digest
 
 PACKAGE = "torch_uncertainty"
 CASES = (
@@ -58,7 +58,7 @@ def main() -> None:
     for case in CASES:
         logits, labels = drawn(**case)
         probabilities, targets = torch.from_numpy(logits).softmax(1), torch.from_numpy(labels)
-        record = dict(case, sha256=hashlib.sha256(logits.tobytes() + labels.tobytes()).hexdigest())
+        record = dict(case, sha256=digest((logits, labels)))
         for name, metric in (("aurc", risk_coverage.AURC()), ("augrc", risk_coverage.AUGRC())):
             metric.update(probabilities, targets)
             record[name] = float(metric.compute())

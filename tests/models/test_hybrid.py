@@ -78,9 +78,12 @@ def test_a_checkpoint_gives_back_exactly_the_model_that_was_saved(model, tmp_pat
     path = tmp_path / "sub" / "model.pt"
     save_checkpoint(path, model, architecture, tuple("abcdefghij"), {"data": "none"})
     loaded, record = load_checkpoint(path)
+    saved = model.state_dict()
+    assert loaded.state_dict().keys() == saved.keys()
+    assert all(torch.equal(value, saved[key]) for key, value in loaded.state_dict().items())
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        assert torch.equal(loaded(x), model(x))
+        torch.testing.assert_close(loaded(x), model(x))
     assert record["labels"] == list("abcdefghij")
     assert path.stat().st_size < 5.5e6  # float16 weights: half of 2.3 M x 4 bytes
     assert list(path.parent.iterdir()) == [path]

@@ -70,9 +70,12 @@ def test_a_checkpoint_gives_back_every_architecture(tmp_path):
         model = build(name, 3, {}).eval()
         save_checkpoint(tmp_path / "m.pt", model, {"name": name, "classes": 3}, ("a", "b", "c"), {})
         loaded, record = load_checkpoint(tmp_path / "m.pt")
+        saved = model.state_dict()
+        assert loaded.state_dict().keys() == saved.keys()
+        assert all(torch.equal(value, saved[key]) for key, value in loaded.state_dict().items())
         x = torch.rand(network_input(name).shape, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            assert torch.equal(loaded(x), model(x))
+            torch.testing.assert_close(loaded(x), model(x))
         assert record["architecture"]["name"] == name
 
 

@@ -133,12 +133,15 @@ def test_frame_ids_and_times_are_carried_through(tiny_bundle, coloured):
 
 def test_both_engines_agree(tiny_bundle, coloured):
     one, two = (Session.open(tiny_bundle, name) for name in BACKENDS)
-    rng = np.random.default_rng(0)
+    rng, decided = np.random.default_rng(0), 0
     for seed in range(20):
         image = coloured(tuple(rng.integers(0, 256, 3)), seed)
         a, b = one.infer(image), two.infer(image)
         assert a.entropy == pytest.approx(b.entropy, abs=1e-4)
-        assert a.accepted == b.accepted
+        if abs(a.entropy - a.threshold) > 1e-3:  # on the threshold their last bits decide
+            assert a.accepted == b.accepted
+            decided += 1
+    assert decided >= 18
 
 
 def test_unknown_backend_and_precision(tiny_bundle):

@@ -412,8 +412,11 @@ def test_a_spinning_pipeline_gives_the_same_verdicts_and_stops(tiny_bundle):
         source = open_source(SMALL, realtime=False)
         session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
         with Pipeline(source, session, lossless=True, spin_us=spin_us) as pipeline:
-            found.append([(p.frame_id, p.reasons, p.score) for p in pipeline])
-    assert found[0] == found[1]
+            found.append(list(pipeline))
+    waiting, spinning = found
+    assert len(waiting) == 40
+    assert [(p.frame_id, p.reasons) for p in waiting] == [(p.frame_id, p.reasons) for p in spinning]
+    assert [p.score for p in waiting] == pytest.approx([p.score for p in spinning], abs=1e-6)
     with pytest.raises(UsageError, match="spin_us"):
         Pipeline(open_source(SMALL), session, spin_us=-1)
 

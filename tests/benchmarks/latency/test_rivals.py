@@ -33,14 +33,16 @@ def test_every_rival_gives_the_bundles_labels_and_entropies(tiny_bundle):
     rivals.cpu_rivals(field, bundle, 1, images[0])
     assert any("onnxruntime" in name for name in field.found)
     assert any("openvino" in name for name in field.found)
-    session = Session.open(bundle, "onnxruntime", "fp32", 1, camera=False)
+    session, named = Session.open(bundle, "onnxruntime", "fp32", 1, camera=False), 0
     for image in images[:8]:
         truth = session.infer(image)
         for name, rival in field.found.items():
             label, entropy = rival(image)
-            assert bundle.labels[label] == truth.candidate, name
-            # OpenVINO left alone may compute in bfloat16.
-            assert entropy == pytest.approx(truth.entropy, abs=0.05 if "openvino" in name else 1e-3), name
+            assert entropy == pytest.approx(truth.entropy, abs=1e-3), name
+            if truth.margin > 0.01:  # below, the last bits of two engines may say different labels
+                assert bundle.labels[label] == truth.candidate, name
+                named += 1
+    assert named >= 4 * len(field.found)
 
 
 def test_softmax_entropy_of_known_logits():

@@ -25,6 +25,13 @@ def linear(classes: int, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> nn.Se
     return network
 
 
+def is_wrong(network: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) misclassified, and (N,) whether that is clear of rounding: the attacks saw the frames in other batches."""
+    logits = network(pixels).detach()
+    top = logits.topk(2, 1).values
+    return logits.argmax(1) != labels, top[:, 0] - top[:, 1] > 1e-4
+
+
 def frames(size: int, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = SHAPE) -> Tensor:
     return low + (high - low) * torch.rand(size, *shape, generator=torch.Generator().manual_seed(1))
 
@@ -158,7 +165,9 @@ def test_fab_finds_the_true_distance(problem):
     assert (result.distance >= distance * 0.9999).all()
     assert (result.distance <= distance * 1.01).all()
     assert torch.equal(result.misclassified, result.distance <= result.epsilon)
-    assert torch.equal(network(result.pixels).argmax(1) != labels, result.misclassified)
+    wrong, clear = is_wrong(network, result.pixels, labels)
+    assert clear.float().mean() > 0.9
+    assert torch.equal(wrong[clear], result.misclassified[clear])
 
 
 def test_fab_finds_the_true_distance_at_the_edges_of_the_box():
@@ -250,7 +259,9 @@ def test_the_worst_case_of_the_set_is_the_closed_form(problem):
     assert result.accuracies[0] == 1.0
     assert result.accuracies[-1] == pytest.approx(result.robust_accuracy)
     assert torch.equal(result.fooled_by >= 0, result.misclassified)
-    assert torch.equal(network(result.pixels).argmax(1) != labels, result.misclassified)
+    wrong, clear = is_wrong(network, result.pixels, labels)
+    assert clear.float().mean() > 0.9
+    assert torch.equal(wrong[clear], result.misclassified[clear])
 
 
 def test_the_set_is_at_least_as_strong_as_its_parts_on_a_trained_network(trained):

@@ -27,18 +27,22 @@ def frames(size: int, seed: int = 1, shape: tuple[int, ...] = (3, 6, 6)) -> Tens
     return torch.rand(size, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def truly_robust(network: nn.Sequential, pixels: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """Closed form for a linear network: the worst pixels for class j are a corner of ball and box together."""
+def truly_robust(network: nn.Sequential, pixels: Tensor, labels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Closed form for a linear network: the worst pixels for class j are a corner of ball and box together.
+
+    Returns:
+        (N,) bool, no pixels of the ball are misclassified; (N,) bool, by more than rounding decides.
+    """
     weight, flat = network[1].weight.detach(), pixels.flatten(1)
     low, high = (flat - epsilon).clamp(min=0), (flat + epsilon).clamp(max=1)
     logits = network(pixels).detach()
-    robust = torch.ones(len(pixels), dtype=torch.bool)
+    worst = torch.full((len(pixels),), torch.inf)
     for other in range(len(weight)):
         normal = weight[labels] - weight[other]
         lowest = torch.where(normal > 0, low - flat, high - flat)
         gap = logits.gather(1, labels[:, None])[:, 0] - logits[:, other] + (normal * lowest).sum(1)
-        robust &= (gap > 0) | (labels == other)
-    return robust
+        worst = torch.where(labels == other, worst, torch.minimum(worst, gap))
+    return worst > 0, worst.abs() > 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,8 @@ def two_classes() -> tuple[nn.Sequential, Tensor, Tensor]:
 
 def test_fgsm_and_pgd_reach_the_closed_form_of_a_linear_network(two_classes):
     network, pixels, labels = two_classes
-    truth = truly_robust(network, pixels, labels, EPSILON)
+    truth, clear = truly_robust(network, pixels, labels, EPSILON)
+    assert clear.float().mean() > 0.95
     assert 0.1 < truth.float().mean() < 0.9, "the test needs frames of both kinds"
     for result in (
         fgsm(network, pixels, labels, EPSILON),
@@ -59,18 +64,19 @@ def test_fgsm_and_pgd_reach_the_closed_form_of_a_linear_network(two_classes):
         pgd(network, pixels, labels, EPSILON, 10, loss="margin", keep="first"),
         pgd(network, pixels, labels, EPSILON, 10, keep="last", restarts=2),
     ):
-        assert torch.equal(result.misclassified, ~truth), result.attack
-        assert result.robust_accuracy == pytest.approx(truth.float().mean().item())
+        assert torch.equal(result.misclassified[clear], ~truth[clear]), result.attack
+        assert result.robust_accuracy == pytest.approx((~result.misclassified).float().mean().item())
         assert torch.equal(result.predictions != labels, result.misclassified)
 
 
 def test_the_margin_loss_comes_close_with_many_classes():
     network, pixels = linear(6), frames(200)
     labels = network(pixels).argmax(1)
-    truth = truly_robust(network, pixels, labels, 0.03).float().mean()
+    robust, clear = truly_robust(network, pixels, labels, 0.03)
     result = pgd(network, pixels, labels, 0.03, 40, loss="margin", restarts=2)
-    assert truth <= result.robust_accuracy + 1e-6
-    assert result.robust_accuracy <= truth + 0.02
+    assert clear.float().mean() > 0.95
+    assert not (result.misclassified & robust & clear).any(), "what cannot be done is not done"
+    assert result.robust_accuracy <= robust.float().mean() + 0.02
 
 
 @pytest.mark.parametrize("keep", ["best", "first", "last"])
@@ -108,8 +114,12 @@ def test_best_and_first_fool_the_same_frames_and_best_has_the_higher_loss():
     network, pixels = curved(1), frames(100)
     labels = network(pixels).argmax(1)
     best, first = (pgd(network, pixels, labels, 0.01, 10, keep=keep) for keep in ("best", "first"))
-    assert torch.equal(best.misclassified, first.misclassified)
-    fooled = best.misclassified
+    # "first" goes on with fewer frames in a batch: two logits within rounding of each other may change places.
+    top = best.logits.topk(2, 1).values
+    clear = top[:, 0] - top[:, 1] > 1e-3
+    assert clear.float().mean() > 0.9
+    assert torch.equal(best.misclassified[clear], first.misclassified[clear])
+    fooled = best.misclassified & first.misclassified
     losses = [nn.functional.cross_entropy(r.logits[fooled], labels[fooled]) for r in (best, first)]
     assert losses[0] > losses[1]
 
@@ -159,7 +169,9 @@ def test_volumes_are_attacked_like_images():
     labels = network(pixels).argmax(1)
     result = pgd(network, pixels, labels, EPSILON, 5)
     assert result.pixels.shape == pixels.shape
-    assert torch.equal(result.misclassified, ~truly_robust(network, pixels, labels, EPSILON))
+    robust, clear = truly_robust(network, pixels, labels, EPSILON)
+    assert clear.float().mean() > 0.9
+    assert torch.equal(result.misclassified[clear], ~robust[clear])
 
 
 def test_logits_of_nan_count_as_misclassified():

@@ -250,7 +250,7 @@ def test_fog_is_scaled_back_to_the_brightest_value(severity: int, thickness: flo
     white = corrupt(flat(255, 255, 255, count=5), "fog", severity, 0)
     # The height map runs from 0 to 1 over the whole image: both ends are reached.
     assert (white.max(axis=(1, 2, 3)) == 255).all()
-    assert (white.min(axis=(1, 2, 3)) == round(255 / (1 + thickness))).all()
+    assert np.abs(white.min(axis=(1, 2, 3)) - 255 / (1 + thickness)).max() <= 0.501  # 255 / 1.2 lies on a half
     assert np.array_equal(white[..., 0], white[..., 2])
 
 

@@ -88,9 +88,13 @@ def test_adaptive_attack_sees_the_same_gate(bundle_path, colours, quiet):
         middle = float(np.median(Outputs(clean.outputs.logits).logits.max(1)))
         rule = rules(replace(RECORD, score=score, limits=(Limit("energy", low=-middle - 0.5),)), clean)["gate"]
         aim = gate_monitor("gate", network, None, rule, clean)
-        verdicts = aim.scores(pixels) <= aim.threshold
-        np.testing.assert_array_equal(verdicts, accepted(clean.outputs, rule))
-        assert 0 < verdicts.sum() < len(verdicts)
+        found = aim.scores(pixels)
+        verdicts = found <= aim.threshold
+        # The threshold is one of these scores, in float64; on it the last bit of the attack's float32 decides.
+        clear = np.abs(found - aim.threshold) > 1e-4
+        assert clear.sum() >= len(clear) - 3
+        np.testing.assert_array_equal(verdicts[clear], accepted(clean.outputs, rule)[clear])
+        assert 0 < verdicts[clear].sum() < clear.sum()
     with pytest.raises(UsageError, match="no monitor"):
         gate_monitor("gate", network, None, replace(RECORD, limits=(Limit("shift", high=1.0),)), clean)
 

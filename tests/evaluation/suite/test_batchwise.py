@@ -88,7 +88,7 @@ def test_portions_of_any_size_give_the_same_batches(portions, batch, keep_last, 
         counter.feed(part)
     found = counter.finish(keep_last)
     groups = [group for group in frames.split(batch) if keep_last or len(group) == batch]
-    np.testing.assert_array_equal(found, [batch_entropy(group.flatten().relu(), edges) for group in groups])
+    np.testing.assert_allclose(found, [batch_entropy(group.flatten().relu(), edges) for group in groups], rtol=1e-12)
 
 
 def test_a_batch_that_is_not_finite_or_beyond_all_edges_has_no_entropy():

@@ -72,7 +72,8 @@ def test_convolutions_compute_in_half_and_sums_in_float(half: onnx.ModelProto) -
 def test_numbers_move_by_half_precision_only(half: onnx.ModelProto, graph: onnx.ModelProto) -> None:
     expected, found = _run(graph)["logits"], _run(half)["logits"]
     assert 0 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
-    assert np.array_equal(found, _run(to_half(graph))["logits"]), "stored as float16 or not: the same network"
+    # Stored as float16 or not, it is the same network; the two files may be fused differently.
+    np.testing.assert_allclose(found, _run(to_half(graph))["logits"], rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_it_is_derived_the_same_way_every_time(half: onnx.ModelProto, graph: onnx.ModelProto) -> None:
@@ -170,7 +171,8 @@ def test_taps_give_what_lies_behind_the_activation(graph: onnx.ModelProto, half:
     assert found[TAPS[0]].shape == (3, 32, 48, 48)
     assert found[TAPS[0]].min() >= 0
     assert found[TAPS[0]].max() <= 6
-    np.testing.assert_array_equal(found["logits"], _run(graph)["logits"])
+    plain = _run(graph)["logits"]
+    np.testing.assert_allclose(found["logits"], plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
     rounded = _run(with_taps(half, TAPS))
     assert rounded[TAPS[0]].dtype == np.float32
     np.testing.assert_allclose(rounded[TAPS[0]], found[TAPS[0]], atol=0.02)
