@@ -35,6 +35,11 @@ def judge(backend, precision, plan=""):
     return predictions
 
 
+def test_the_bundles_are_there():
+    assert BUNDLE in BUNDLES
+    assert len(BUNDLES) == 6
+
+
 @pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
 def test_every_setting_is_calibrated(path):
     bundle = Bundle.open(path)
@@ -78,6 +83,7 @@ def test_fault_frames_of_the_clip_are_rejected_with_the_right_reason():
         **dict.fromkeys(range(20, 26), Reason.FROZEN),
         **dict.fromkeys(range(30, 33), Reason.WRONG_SIZE),
     }
+    assert {prediction.frame_id for prediction in verdicts} == set(range(FRAMES))
     for prediction in verdicts:
         reason = expected.get(prediction.frame_id)
         if reason is not None:

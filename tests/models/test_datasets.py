@@ -66,6 +66,7 @@ def test_every_data_set_is_complete():
         assert len(set(data.labels)) == len(data.labels) >= 2
         assert data.depth == (28 if name.endswith("3d") else 1)
         assert "cite" in data.citation
+        assert data.archives
         for archive in data.archives:
             assert archive.url.startswith("https://")
             assert archive.file in archive.url

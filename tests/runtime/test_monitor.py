@@ -92,8 +92,9 @@ def test_a_tap_without_any_activity_has_no_entropy():
 def test_json_and_back():
     m, row = monitor(), pooled()
     again = Monitor.from_json(m.to_json())
-    for name, value in m(row).items():
-        assert again(row)[name] == pytest.approx(value, rel=1e-4)
+    expected = dict(m(row))
+    assert len(expected) == 3
+    assert dict(again(row)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_run_says_what_is_in_force_and_judges_as_ever(tiny_bundle: Path, tmp_pat
     assert video.stat().st_size > 0
 
 
+@needs_cores
 def test_what_the_system_does_not_allow_is_said_and_the_run_goes_on(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,8 +56,8 @@ def test_what_the_system_does_not_allow_is_said_and_the_run_goes_on(
     assert cli.main(["run", SOURCE, "--bundle", str(tiny_bundle), "--realtime", "block"]) == 0
     told = capsys.readouterr().err
     assert "real time: garbage collector off\n" in told
-    assert "NOT allowed: SCHED_FIFO: Operation not permitted" in told or sys.platform != "linux"
-    assert "NOT allowed: cores: Operation not permitted" in told or sys.platform != "linux"
+    assert "NOT allowed: SCHED_FIFO: Operation not permitted" in told
+    assert "NOT allowed: cores: Operation not permitted" in told
     assert gc.isenabled()
 
 

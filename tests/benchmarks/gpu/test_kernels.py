@@ -162,6 +162,7 @@ def test_a_wrong_kernel_is_reported_and_not_timed(bench, tmp_path, monkeypatch, 
     out = tmp_path / "kernels.json"
     assert bench.main(["--only", "grid", "--repeats", "2", "--out", str(out)]) == 1
     report = json.loads(out.read_text())
+    assert len(report["grid"]) == len(kernels.GRID) == 4
     assert all("us" not in one and "is off" in one["wrong"] for one in report["grid"])
     assert "WRONG: rows [3, 1000] f16" in capsys.readouterr().err
 

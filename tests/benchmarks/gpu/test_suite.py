@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,15 @@ def test_the_steps_fit_into_ten_minutes_and_their_files_exist():
     assert suite.SECONDS <= 600
     names = [step.name for step in suite.STEPS]
     assert len(set(names)) == len(names)
-    for step in suite.STEPS:
-        for part in step.command:
-            if part.startswith(("benchmarks/", "tests")):
-                assert (ROOT / part).exists(), part
+    modules = [part for step in suite.STEPS for before, part in pairwise(step.command) if before == "-m"]
+    modules = [module for module in modules if module.startswith("framegate.")]
+    assert len(modules) >= 4
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None, module
+    files = [part for step in suite.STEPS for part in step.command if part.endswith(".py") or part.startswith("tests")]
+    assert {"setup.py", "tests/cuda_kernels"} <= set(files)
+    for file in files:
+        assert (ROOT / file).exists(), file
 
 
 def test_a_gpu_that_cannot_be_used_is_a_failure_not_an_absence(monkeypatch, capsys):

@@ -129,7 +129,9 @@ def test_interleaved_blocks_of_one_stream_are_counted_without_the_settling(strea
         one.run(2, 5)
         one.run(2, 5)
     assert one.samples.fed == 10
-    assert {2, 6, 9, 13} >= set(one.samples.frame_ids) & {0, 1, 2, 6, 7, 8, 9, 13}
+    counted = set(one.samples.frame_ids)
+    assert counted <= {*range(2, 7), *range(9, 14)}
+    assert {6, 13} <= counted  # the last frame of a block is overwritten by none
 
 
 def test_percentiles_are_those_of_the_sorted_list():
@@ -189,7 +191,9 @@ def moved(first, second):
 def test_a_record_has_not_changed_against_itself():
     one = record(0)
     assert moved(one, one) == set()
-    assert all(change.ratio == 1 for change in compare_records(one, one) if change.figure != "dropped")
+    ratios = [change.ratio for change in compare_records(one, one) if change.figure != "dropped"]
+    assert len(ratios) >= 4
+    assert set(ratios) == {1}
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
@@ -315,7 +319,6 @@ def test_a_source_at_its_own_pace(tiny_bundle, tmp_path):
         (["TINY", "--pace", "source"], 2, "--source"),
         (["TINY", "--streams", "0"], 2, "1 to 8"),
         (["TINY", "--streams", "9"], 2, "1 to 8"),
-        (["TINY", "--streams", "8", "--realtime", "spin"] if (os.cpu_count() or 1) <= 8 else [], 2, ""),
         (["TINY", "--pace", "30", "--deadline-ms", "0"], 2, "--deadline-ms"),
         (["TINY", "--precision", "fp32"], 2, "--precision"),
         (["TINY", "--pace", "30", "--precision", "fp12", "--frames", "1"], 1, "fp12"),
@@ -329,6 +332,13 @@ def test_a_source_at_its_own_pace(tiny_bundle, tmp_path):
 def test_wrong_usage_is_said_in_one_line(tiny_bundle, capsys, words, code, said):
     error = refused(capsys, code, *(tiny_bundle if word == "TINY" else word for word in words))
     assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_spinning_streams_that_take_more_cores_than_there_are_is_wrong_usage(tiny_bundle, capsys, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    error = refused(capsys, 2, tiny_bundle, "--streams", "8", "--realtime", "spin")
+    assert "9 in all, this process may use 2; take fewer --streams" in error
     assert len(error.strip().splitlines()) == 1
 
 

@@ -35,14 +35,16 @@ def test_deployment_model_holds_half_precision_weights_and_leaves_the_original_a
 ) -> None:
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     deployed = deployment_model(classifier)
-    kept_rounded = 0
+    halved = kept_rounded = 0
     for parameter in deployed.parameters():
         rounded = bool(torch.equal(parameter.half().float(), parameter))
         depthwise = parameter.dim() == 4 and parameter.shape[1] == 1
         if parameter.dim() > 1 and not depthwise:
             assert rounded
+            halved += 1
         else:
             kept_rounded += rounded
+    assert halved > 30
     assert kept_rounded < 5, "biases and depthwise kernels must stay float32"
     assert not deployed.training
     for name, value in classifier.state_dict().items():

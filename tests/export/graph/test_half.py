@@ -87,6 +87,7 @@ def test_the_file_shares_its_weights(graph: onnx.ModelProto, half: onnx.ModelPro
     assert (tmp_path / "model.fp16.onnx").stat().st_size < 0.06 * (tmp_path / "model.fp32.onnx").stat().st_size
     loaded = onnx.load(tmp_path / "model.fp16.onnx")
     inside = {item.name: numpy_helper.to_array(item) for item in half.graph.initializer}
+    assert {item.name for item in loaded.graph.initializer} == set(inside)
     for item in loaded.graph.initializer:
         assert np.array_equal(numpy_helper.to_array(item), inside[item.name]), item.name
     expected = _run(half)["logits"]

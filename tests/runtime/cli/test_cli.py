@@ -84,6 +84,7 @@ def test_run_writes_every_verdict_a_video_and_a_table(clip, tiny_bundle, tmp_pat
     assert len(rows) == 60
     left = {row["frame_id"]: row for row in rows if row["stream"] == "left"}
     right = {row["frame_id"]: row for row in rows if row["stream"] == "right"}
+    assert len(left) == len(right) == 30
     assert all(row["verdict"] == "REJECT" for row in right.values())
     for frame_id, row in left.items():
         expected = (

@@ -47,6 +47,7 @@ def verdicts(request: pytest.FixtureRequest) -> dict[int, list[Prediction]]:
 @pytest.mark.parametrize("kind", REASONS)
 def test_no_accept_gets_through_under_fault(verdicts: dict[int, list[Prediction]], kind: str) -> None:
     for frame in (FIRST[kind], FIRST[kind] + 1):
+        assert len(verdicts[frame]) == len(CARS)
         for prediction in verdicts[frame]:
             assert not prediction.accepted
             assert REASONS[kind] & set(prediction.reasons)

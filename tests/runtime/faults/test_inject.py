@@ -196,6 +196,7 @@ def test_a_higher_severity_changes_more(kind: str) -> None:
 @pytest.mark.parametrize("kind", OWN)
 def test_the_same_fault_gives_the_same_pixels(kind: str) -> None:
     one, two = (inject(f"{kind}:3-4", 6)[1] for _ in range(2))
+    assert len(one) == 6
     assert all(same(a.image, b.image) for a, b in zip(one, two, strict=True))
 
 
@@ -232,6 +233,7 @@ def test_drawing_on_a_frame_does_not_thaw_the_next() -> None:
     while (frame := injector.read()) is not None:
         pictures.append(frame.image.copy())
         frame.image[:] = frame.frame_id
+    assert len(pictures) == 6
     assert all(same(picture, pictures[1]) for picture in pictures[2:])
 
 

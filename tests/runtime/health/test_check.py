@@ -337,7 +337,7 @@ def test_what_cannot_be_measured_is_rejected(change):
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 400), (400, 17), (63, 65), (64, 64), (65, 79), (33, 4000)])
 def test_any_size_and_content_is_judged_without_an_error(shape):
-    rng = np.random.default_rng(1)
+    rng, judged = np.random.default_rng(1), 0
     for camera in (True, False):
         health = CameraHealth(fixed_size=camera)
         for image in (
@@ -348,8 +348,13 @@ def test_any_size_and_content_is_judged_without_an_error(shape):
             np.ascontiguousarray(drive(0)[: shape[0], : shape[1]]) if shape[1] <= 320 else drive(0),
         ):
             if image.shape[:2] == shape:
-                health.check(image)
-                health.check(image[:, ::-1])  # not contiguous
+                for view in (image, image[:, ::-1]):  # the second is not contiguous
+                    found = health.check(view)
+                    assert set(found) <= set(Reason)
+                    if not image.any():
+                        assert Reason.BLACK in found
+                    judged += 1
+    assert judged >= 16
 
 
 def test_only_light_is_judged_in_small_images():

@@ -107,6 +107,7 @@ def test_no_calibration_and_no_score_breaks_it(coverage, size, quantiles, scores
 def test_bets_do_not_gain_on_average_whatever_the_dependence_within_a_block(rate, dependent, seed):
     # The mean over all outcomes of one block, exactly: dependent frames are all alike, independent ones binomial.
     alarm = DriftAlarm(replace(FULL, size=10**9), block=4)
+    assert len({bet.on_scores for bet in alarm._bets}) == 2
     for bet in alarm._bets:
         base = alarm._high_rate if bet.on_scores else alarm._rejected_rate
         share = min(rate, base)

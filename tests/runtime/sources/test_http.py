@@ -473,7 +473,7 @@ def test_digest_authentication(serve: Serve) -> None:
         endless(handler)
 
     with open_source(serve(answer).uri.replace("//", "//me:s3cret@"), QUICK) as source:
-        take(source, 2)
+        assert [frame.frame_id for frame in take(source, 2)] == [0, 1]
 
 
 def test_https_needs_a_trusted_certificate(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

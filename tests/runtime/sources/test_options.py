@@ -317,6 +317,7 @@ def test_flips(flip: str, code: int) -> None:
         flipped = [frame.image for frame in iter(source.read, None) if frame is not None]
     with open_source(uri, realtime=False) as source:
         plain: list[Image] = [frame.image for frame in iter(source.read, None) if frame is not None]
+    assert len(plain) == 3
     assert all(np.array_equal(cv2.flip(a, code), b) for a, b in zip(plain, flipped, strict=True))
 
 
