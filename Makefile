@@ -11,13 +11,14 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-page test check lint types bench results evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-page test test-fast check lint types bench results evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
 	@echo "make demo-faults  the same with corrupted frames"
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
-	@echo "make test         run the tests (sets everything up itself)"
+	@echo "make test         run the tests (sets everything up itself); five minutes on two cores"
+	@echo "make test-fast    the same without the slow ones, but of every folder some: one minute"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make evaluation  attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
@@ -67,8 +68,14 @@ endef
 demo-page: $(VENV)/.page
 	$(BIN)/framegate demo $(DEMO) || [ $$? -eq 130 ]
 
+# One worker a core, eight at most: each holds torch and OpenVINO in memory.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
