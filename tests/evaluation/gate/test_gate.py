@@ -17,7 +17,7 @@ from framegate.evaluation.gate.promise import Population, draw, simulate
 from framegate.evaluation.gate.rules import RULES, Seen, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
 from framegate.export.calibration.calibrate import Promise
-from framegate.export.calibration.decisions import Outputs, accepted
+from framegate.export.calibration.decisions import Outputs, accepted, values_of
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration, Limit
@@ -87,14 +87,17 @@ def test_adaptive_attack_sees_the_same_gate(bundle_path, colours, quiet):
     for score in ("entropy", "energy", "margin", "max_probability"):
         middle = float(np.median(Outputs(clean.outputs.logits).logits.max(1)))
         rule = rules(replace(RECORD, score=score, limits=(Limit("energy", low=-middle - 0.5),)), clean)["gate"]
-        aim = gate_monitor("gate", network, None, rule, clean)
-        found = aim.scores(pixels)
-        verdicts = found <= aim.threshold
-        # The threshold is one of these scores, in float64; on it the last bit of the attack's float32 decides.
-        clear = np.abs(found - aim.threshold) > 1e-4
-        assert clear.sum() >= len(clear) - 3
-        np.testing.assert_array_equal(verdicts[clear], accepted(clean.outputs, rule)[clear])
-        assert 0 < verdicts[clear].sum() < clear.sum()
+        # Half the frames are outside the limit; the second threshold rejects by the score, too.
+        halfway = float(np.median(values_of(clean.outputs, rule.temperature)[score]))
+        for one in (rule, replace(rule, threshold=halfway)):
+            aim = gate_monitor("gate", network, None, one, clean)
+            found = aim.scores(pixels)
+            verdicts = found <= aim.threshold
+            # A threshold may be one of these scores, in float64; on it the last bit of the attack's float32 decides.
+            clear = np.abs(found - aim.threshold) > 1e-4
+            assert clear.sum() >= len(clear) - 3
+            np.testing.assert_array_equal(verdicts[clear], accepted(clean.outputs, one)[clear])
+            assert 0 < verdicts[clear].sum() < clear.sum()
     with pytest.raises(UsageError, match="no monitor"):
         gate_monitor("gate", network, None, replace(RECORD, limits=(Limit("shift", high=1.0),)), clean)
 
