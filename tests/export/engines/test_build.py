@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -127,11 +126,9 @@ def test_a_float16_file_without_its_weights_or_with_others_is_refused(trt, tmp_p
 
 def spoiled(path: Path, content: bytes) -> Path:
     """The bundle with another float32 file, its hash right and nothing calibrated."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    del manifest["files"]["calibration.json"]
+    (path / "calibration.json").unlink()
     (path / "model.fp32.onnx").write_bytes(content)
-    manifest["files"]["model.fp32.onnx"] = hashlib.sha256(content).hexdigest()
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    update_manifest(path)
     return path
 
 
