@@ -19,6 +19,7 @@ help:
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make check        what CI runs: lint, types, tests"
+	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make evaluation  attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
 	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
@@ -82,6 +83,21 @@ types: $(VENV)/.dev
 
 check: lint types test
 
+# What the site is built with: about 30 small packages.
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# Warnings are errors (mkdocs.yml). The theme's notice about its successor is none, and would be printed every time.
+SITE ?= site
+
+.PHONY: docs
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/tools/site.py build/site-sources
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean --site-dir $(abspath $(SITE))
+	@echo "site: $(SITE)/index.html"
+
 # A quarter of an hour on a quiet machine; as root, or the record says that there was no SCHED_FIFO.
 FRAMES ?= 10000
 PACED_FRAMES ?= 3000
@@ -140,4 +156,4 @@ pycuda: $(VENV)/.runtime
 	$(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist
 
 clean:
-	rm -rf build dist *.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)
+	rm -rf build dist site *.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)

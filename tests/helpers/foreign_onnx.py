@@ -1,6 +1,6 @@
 """ONNX classifiers as other people's tools write them: three colours, three labels, a few operators.
 
-The network looks at the mean of every channel. Pixels come as 0..1 (``unit``), RGB.
+The network looks at the mean of every channel. Pixels are RGB.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def foreign_model(
     batch: int | str = 1,
     side: int | str = SIDE,
     scale: float = 24.0,
+    scaling: str = "unit",
 ) -> onnx.ModelProto:
     """Convolution, batch normalisation, ReLU, pooling, Reshape to (1, 3), Gemm, and a tail.
 
@@ -35,6 +36,7 @@ def foreign_model(
         batch: First dimension of the input.
         side: Height and width of the input.
         scale: Of the logits: large is certain.
+        scaling: How the pixels come: ``unit`` is 0..1, ``imagenet`` less ImageNet's mean and divided by its deviation.
     """
     rng = np.random.default_rng(3)
     weight = np.zeros((6, 3, 3, 3), np.float32)
@@ -54,8 +56,14 @@ def foreign_model(
         "fc.bias": np.array([0.1, 0.0, -0.1], np.float32),
     }
     nodes = [helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2])] if layout == "nhwc" else []
+    planes = "planes" if nodes else "pixels"
+    if scaling == "imagenet":
+        constants["std"] = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1)
+        constants["mean"] = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)
+        nodes += [helper.make_node("Mul", [planes, "std"], ["m"]), helper.make_node("Add", ["m", "mean"], ["unit"])]
+        planes = "unit"
     nodes += [
-        helper.make_node("Conv", ["planes" if nodes else "pixels", "conv.weight"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", [planes, "conv.weight"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("BatchNormalization", ["c", "bn.scale", "bn.bias", "bn.mean", "bn.var"], ["b"]),
         helper.make_node("Relu", ["b"], ["r"]),
         helper.make_node("GlobalAveragePool", ["r"], ["p"]),
