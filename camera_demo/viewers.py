@@ -3,7 +3,8 @@
 The thread that consumes the pipeline offers pictures to all viewers; each viewer's own task sends the newest one as
 soon as the browser has confirmed an earlier one. Those that it had no time for are overwritten. So at most `IN_FLIGHT`
 messages are on the way: a slow link shows fewer pictures, not older ones, and a browser that stalls is left after
-`STALLED_S` seconds.
+`STALLED_S` seconds. A page may say as much as it has to confirm, and press a button now and then; one that says more is
+left, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from framegate.camera_demo.allowance import Allowance
 from framegate.runtime.errors import UsageError
 
 IN_FLIGHT = 2
@@ -24,6 +26,8 @@ IN_FLIGHT = 2
 STATE_INTERVAL_S = 0.2
 STALLED_S = 10.0
 MOST_VIEWERS = 16
+SAID_PER_S, SAID_AT_ONCE = 10.0, 20.0
+"""Messages of a page beside those that confirm what it was sent."""
 GOING_AWAY, REFUSED, TRY_LATER = 1001, 1008, 1013
 """Codes of RFC 6455 for the end of a connection."""
 
@@ -50,6 +54,7 @@ class Viewer:
         self._confirmed_at = time.monotonic()
         self._seen = 0
         self._ending: str | None = None
+        self._may_say = Allowance(SAID_PER_S, SAID_AT_ONCE)
         self.pictures = 0
         """Pictures that were sent."""
 
@@ -121,12 +126,16 @@ class Viewer:
         while True:
             try:
                 message = json.loads(await self._websocket.receive_text())
-                if message == "shown":
-                    self._unconfirmed = max(0, self._unconfirmed - 1)
+                if message == "shown" and self._unconfirmed:
+                    self._unconfirmed -= 1
                     self._confirmed_at = time.monotonic()
                     self._wake.set()
-                else:
-                    self._press(str(message["press"]), int(message["severity"]))
+                elif not self._may_say.take():
+                    await self._websocket.close(REFUSED, f"this page says more than {SAID_PER_S:.0f} things a second")
+                    return
+                elif message != "shown":
+                    # In a thread: closing a camera that hangs must not keep the other pages waiting.
+                    await asyncio.to_thread(self._press, str(message["press"]), int(message["severity"]))
             except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError, UsageError):
                 await self._websocket.close(REFUSED, "not a message of this page")
                 return

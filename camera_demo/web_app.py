@@ -15,14 +15,21 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from framegate.camera_demo.allowance import Allowance
 from framegate.camera_demo.viewers import MOST_VIEWERS, REFUSED, TRY_LATER, State, Viewer, Viewers
+from framegate.camera_demo.web_connections import Connection
+from framegate.runtime.console import plain
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {"demo.css": "text/css", "demo.js": "text/javascript"}
+_FILES = {"index.html": "text/html", "demo.css": "text/css", "demo.js": "text/javascript"}
+_MOST_QUERY = 256
+"""Bytes of an address behind the ``?`` that are looked at; a token has 22."""
+_OPENED_PER_S, _OPENED_AT_ONCE = 4.0, 16.0
+"""Pages opened; the first record of a page is the largest one."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
@@ -57,12 +64,17 @@ def refusal(connection: HTTPConnection, token: str | None) -> str:
     except ValueError:
         return "its headers are no addresses"
     if foreign:
-        return f"a page of {origin} may not use this one"
+        return (
+            f"a page of {plain(origin)} may not use this one ({plain(asked)}); if that is a proxy before the demo, let it "
+            "hand on the header Host (nginx: proxy_set_header Host $http_host)"
+        )
     if token is None:
         if not is_loopback(name):
-            return f"this page is for this machine only, and {asked!r} is not its name; start it with --host to open it"
+            return f"this page is for this machine only, and {plain(asked)!r} is not its name; start it with --host to open it"
         return ""
-    given = connection.query_params.get("token", "")
+    query = connection.scope["query_string"]
+    # Before it is taken apart: nobody without the token makes this process work.
+    given = connection.query_params.get("token", "") if len(query) <= _MOST_QUERY else query.decode("latin-1")
     if hmac.compare_digest(given.encode(), token.encode()):
         return ""
     found = "the token in the address is wrong" if given else "the address lacks its token"
@@ -80,17 +92,22 @@ def make_app(
         press: See `Viewer`.
         token: See `refusal`.
     """
+    files = {name: (_PAGE / name).read_bytes() for name in _FILES}  # in memory: no request touches the disk
+    opened = Allowance(_OPENED_PER_S, _OPENED_AT_ONCE)
 
     async def page(request: Request) -> Response:
         if why := refusal(request, token):
             return PlainTextResponse(f"framegate demo: {why}\n", 403, _HEADERS)
-        return FileResponse(_PAGE / "index.html", headers=_HEADERS)
+        return Response(files["index.html"], headers=_HEADERS, media_type=_FILES["index.html"])
 
     async def file(request: Request) -> Response:  # holds no secret: the same for everybody
         name = request.path_params["name"]
-        if name not in _FILES:
+        if name not in files:
             return PlainTextResponse("framegate demo: there is no such file\n", 404, _HEADERS)
-        return FileResponse(_PAGE / name, headers=_HEADERS, media_type=_FILES[name])
+        return Response(files[name], headers=_HEADERS, media_type=_FILES[name])
+
+    async def why(request: Request) -> Response:  # a browser does not tell the page why its stream was refused
+        return PlainTextResponse(refusal(request, token), headers=_HEADERS)
 
     async def stream(websocket: WebSocket) -> None:
         if refusal(websocket, token):
@@ -99,9 +116,21 @@ def make_app(
         await websocket.accept()
         if len(viewers) >= MOST_VIEWERS:
             await websocket.close(TRY_LATER, f"{MOST_VIEWERS} pages are open already; close one")
-            return
-        await viewers.serve(Viewer(websocket, state, press))
+        elif not opened.take():
+            await websocket.close(TRY_LATER, "too many pages are being opened at a time")
+        else:
+            connection: Connection = websocket.state.connection
+            connection.stay()
+            try:
+                await viewers.serve(Viewer(websocket, state, press))
+            finally:
+                connection.leave()
 
     return Starlette(
-        routes=[Route("/", page), Route("/page/{name}", file), WebSocketRoute("/stream", stream)],
+        routes=[
+            Route("/", page),
+            Route("/page/{name}", file),
+            Route("/why", why, methods=["POST"]),
+            WebSocketRoute("/stream", stream),
+        ],
     )

@@ -1,7 +1,8 @@
-"""uvicorn in a thread of its own, on a port that was free when it was asked for."""
+"""uvicorn in a thread of its own, on a port that was free when it was asked for, behind a `Door`."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -10,11 +11,14 @@ import threading
 import time
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from framegate.camera_demo.web_connections import Connection, Door
 from framegate.runtime.errors import FramegateError, UsageError
 
 _START_S, _STOP_S = 10.0, 2
+_WAITING = 64  # connections that the system holds until they are taken
+_MOST_MESSAGE = 1024  # bytes; a viewer sends the name of a button
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -39,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(64)
+        listener.listen(_WAITING)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -54,27 +58,27 @@ class WebServer:
     """Serves an application until it is stopped.
 
     Args:
-        app: The application.
+        app: The application. Finds its `Connection` as ``state.connection`` of a request or web socket.
         listener: From `listen`; closed at the end.
     """
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                lifespan="off",
-                loop="asyncio",
-                ws="websockets-sansio" if _has_sansio() else "websockets",
-                ws_max_size=4096,  # a viewer sends the name of a button
-                ws_per_message_deflate=False,  # JPEG does not get smaller
-                timeout_graceful_shutdown=_STOP_S,
-                server_header=False,
-            )
+        config = uvicorn.Config(
+            _one_answer(app),
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",
+            http="h11",
+            ws="websockets-sansio" if _has_sansio() else "websockets",
+            ws_max_size=_MOST_MESSAGE,
+            ws_per_message_deflate=False,  # JPEG does not get smaller
+            timeout_graceful_shutdown=_STOP_S,
+            server_header=False,
         )
+        self._server = _Server(config, listener)
         self._thread = threading.Thread(target=self._run, name="framegate-demo-web", daemon=True)
 
     @property
@@ -82,6 +86,11 @@ class WebServer:
         """Host and port that it listens on."""
         host, port = self._listener.getsockname()[:2]
         return str(host), int(port)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._server.connections
 
     def start(self) -> None:
         """Return when it answers.
@@ -107,7 +116,49 @@ class WebServer:
 
     def _run(self) -> None:
         with contextlib.suppress(SystemExit):  # what uvicorn does when it cannot start
-            self._server.run(sockets=[self._listener])
+            self._server.run()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn whose connections come through a `Door`."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._door: Door | None = None
+
+    @property
+    def connections(self) -> int:
+        return 0 if self._door is None else len(self._door)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])  # it listens to nothing itself
+        self._door = Door(self._protocol)
+        self._taking = asyncio.create_task(self._door.serve(self._listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._taking.cancel()
+        await super().shutdown(sockets=[])
+        if self._door is not None:
+            self._door.end_all()
+
+    def _protocol(self, connection: Connection) -> asyncio.Protocol:
+        state = {"connection": connection}
+        return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
+
+
+def _one_answer(app: ASGIApp) -> ASGIApp:
+    """The application with one answer a connection, so that the pace of connections is that of requests."""
+
+    async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, send_last if scope["type"] == "http" else send)
+
+    return closing
 
 
 def _has_sansio() -> bool:

@@ -25,21 +25,30 @@ function connect() {
   const address = new URL("stream", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   address.search = token ? "?token=" + encodeURIComponent(token) : "";
-  socket = new WebSocket(address);
+  const opened = socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { samples = []; lost = ""; ended = ""; stateAt = performance.now(); };
-  socket.onmessage = (event) => typeof event.data === "string" ? takeState(JSON.parse(event.data)) : takePicture(event.data);
+  let wasOpen = false;
+  socket.onopen = () => { wasOpen = true; samples = []; lost = ""; ended = ""; stateAt = performance.now(); };
+  const shown = () => send("shown", opened);  // what came over this connection is confirmed on no later one
+  socket.onmessage = (event) => typeof event.data === "string" ? takeState(JSON.parse(event.data), shown) : takePicture(event.data, shown);
   socket.onclose = (event) => {
     lost = event.reason || "no connection to the demo; is it still running?";
     judge();
+    if (!wasOpen) askWhy(address.search);
     setTimeout(connect, RETRY_MS);
   };
 }
-function send(value) {
-  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
+async function askWhy(query) {  // POST, with which a browser says which page asks
+  try {
+    const why = await (await fetch(new URL("why" + query, location.href), {method: "POST"})).text();
+    if (why && lost) { lost = why; judge(); }
+  } catch { /* nobody is there to answer */ }
+}
+function send(value, over = socket) {
+  if (over && over.readyState === WebSocket.OPEN) over.send(JSON.stringify(value));
 }
 
-function takeState(record) {
+function takeState(record, shown) {
   if (record.ended) { ended = record.ended; judge(); return; }
   if (record.about) { about = record.about; samples = []; build(); }
   state = record;
@@ -48,10 +57,10 @@ function takeState(record) {
   samples.splice(0, samples.length - about.remembered);
   showState();
   judge();
-  send("shown");
+  shown();
 }
 
-async function takePicture(buffer) {
+async function takePicture(buffer, shown) {
   const length = new DataView(buffer).getUint32(0);
   const record = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   try {
@@ -61,7 +70,7 @@ async function takePicture(buffer) {
       [bitmap, head, pictureAt] = [decoded, record, performance.now()];
       judge();
     } else decoded.close();
-  } finally { send("shown"); }
+  } finally { shown(); }
 }
 
 // ---- the verdict
@@ -248,7 +257,7 @@ $("severity").onchange = () => {  // the fault that is on takes the new severity
   if (on) press(on.name);
 };
 document.onkeydown = (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=text]")) return;
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=text]")) return;
   const button = document.querySelector(`button[data-key="${CSS.escape(event.key)}"]`);
   if (button) button.click();
 };

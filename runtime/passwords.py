@@ -1,0 +1,155 @@
+r"""What a user typed, without its secrets, to be shown: addresses, GStreamer pipelines, messages with such inside.
+
+A password may hold anything, also characters that had to be written as %40 and the like, and an address may be mistyped
+in any way. So nothing is looked for that resembles a password. What is shown is what cannot be one:
+
+- of ``scheme://user:password@host:port/path?name=value#rest`` the scheme, the user, the host, a port that is a number,
+  the path and the names. Everything from the first colon to the *last* ``@`` counts as password, wherever that is.
+- values behind the ``?`` only of the names in `_HARMLESS`; the rest of the world calls its secrets ``token``, ``loginpas``,
+  ``X-Amz-Signature`` and a thousand other things.
+- of a pipeline's elements all properties but those whose name ends like that of a secret (``user-pw``, ``passphrase``).
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+_HARMLESS = frozenset(
+    # Of framegate's own sources, then of cameras.
+    "size width height fps frames format exposure_ms buffers flip skip reconnect open_timeout_s read_timeout_s transport "
+    "seed channel stream subtype resolution quality compression rotation mirror videocodec video audio proto unicast "
+    "framerate bitrate camera profile".split()
+)
+_HARMLESS_VALUE = re.compile(r"[\w.,:+-]{0,24}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,40}", re.ASCII)
+_USER = re.compile(r"[\w.~+%-]{0,64}", re.ASCII)
+_COLON = re.compile(":|%3a", re.IGNORECASE)
+_PORT = re.compile(r"[0-9]{0,5}|port")
+"""``port`` is what our own messages say."""
+_SECRET = (
+    r"(?:pw|psw|pwd|pass|passwd|password|passphrase|passcode|secret|secret-key|secretkey|token|api-?key|key|signature|sig|"
+    r"auth|authorization|credentials?|cookies?|extra-headers)"
+)
+_QUOTED = r"""(?:\(\w+\))?(?:"(?:[^"\\]|\\.)*(?:"|\Z)|'(?:[^'\\]|\\.)*(?:'|\Z))"""
+_PROPERTY = re.compile(rf"""(?i)\b((?:[\w-]*[_-])?{_SECRET})\s*=\s*(?:{_QUOTED}|\S+)""")
+_IN_PATH = re.compile(rf"(?i)((?:\b|_){_SECRET}[=:])[^/]+")
+_PARAMETER = re.compile(r"([?&;])([A-Za-z][\w.-]*)=([^&;#\s\"']*)")
+_ELEMENT = re.compile(rf"(?:{_QUOTED}|(?! ! ).)+", re.DOTALL)
+_ADDRESS = re.compile(r"""[A-Za-z][\w+.-]*://[^\s"'<>]*""")
+_USER_AND_PASSWORD = re.compile(r"""(?<![\w/])([\w.~+%-]+):[^\s@"'/]+@(?=[\w\[])""")
+_SECRET_PARAMETER = re.compile(rf"""(?i)([?&;](?:[\w.-]*[_.-])?{_SECRET})=[^&;#\s"']+""")
+_EXAMPLE = "USER:PASSWORD"
+"""Stands for a user and a password in our own messages."""
+
+
+def hide_passwords(typed: str) -> str:
+    """What is shown of a source's name or address, or of any other word that a user typed.
+
+    Args:
+        typed: The whole of it, and nothing else. A message with an address inside is for `hide_in_text`.
+    """
+    scheme, separator, rest = typed.partition("://")
+    if separator and scheme.strip().lower() == "gst":
+        return scheme + separator + _hide_in_pipeline(rest)
+    if " ! " in typed and not (separator and _NAME.fullmatch(scheme.strip())):
+        return _hide_in_pipeline(typed)
+    return _hide_address(typed)
+
+
+def hide_in_text(text: str) -> str:
+    """A message without the passwords of addresses that others wrote into it, a library, say.
+
+    An address is taken to end at a space or quotation mark. Where the address itself is known, `hide_passwords` it.
+    """
+    text = _PROPERTY.sub(rf"\1={HIDDEN}", text)
+    text = _ADDRESS.sub(_address_in_text, text)
+    text = _USER_AND_PASSWORD.sub(lambda m: m[0] if m[0] == f"{_EXAMPLE}@" else f"{m[1]}:{HIDDEN}@", text)
+    return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", text)
+
+
+def _address_in_text(match: re.Match[str]) -> str:
+    bare = match[0].rstrip(".,:;!)")
+    return _hide_address(bare) + match[0][len(bare) :]
+
+
+def _hide_in_pipeline(pipeline: str) -> str:
+    return " ! ".join(_hide_in_element(part) for part in _split(pipeline))
+
+
+def _split(pipeline: str) -> list[str]:
+    """The elements of a pipeline: what stands between exclamation marks that are not quoted."""
+    parts, at = [], 0
+    while True:
+        found = _ELEMENT.match(pipeline, at)
+        end = at if found is None else found.end()
+        parts.append(pipeline[at:end])
+        if end >= len(pipeline):
+            return parts
+        at = end + len(" ! ")
+
+
+def _hide_in_element(element: str) -> str:
+    element = _PROPERTY.sub(rf"\1={HIDDEN}", element)
+    head, separator, rest = element.partition("://")
+    if not separator:
+        return _USER_AND_PASSWORD.sub(rf"\1:{HIDDEN}@", element)
+    user, at, rest = rest.rpartition("@")
+    opening = re.search(r"""["'](?=[\w+.-]*\Z)""", head)
+    end = rest.find(opening[0]) if opening else next((k for k, sign in enumerate(rest) if sign.isspace()), -1)
+    address, behind = (rest, "") if end < 0 else (rest[:end], rest[end:])
+    return head + separator + (_user(user) if at else "") + _hide_host(address) + _hide_in_element_rest(behind)
+
+
+def _hide_in_element_rest(text: str) -> str:
+    return _hide_in_element(text) if "://" in text else text
+
+
+def _hide_address(typed: str) -> str:
+    head, separator, rest = typed.partition("://")
+    before, at, behind = rest.rpartition("@") if separator else typed.rpartition("@")
+    if separator:
+        if "@" in head:  # "user:password@rtsp://host"
+            head = _user(head.rpartition("@")[0]) + head.rpartition("@")[2]
+        return head + separator + (_user(before) if at else "") + _hide_host(behind)
+    if at and _COLON.search(before):
+        return _user(before) + _hide_host(behind)
+    return _PARAMETER.sub(_parameter_without_scheme, typed)
+
+
+def _user(before: str) -> str:
+    """What is shown of what stands before an @, and the @."""
+    if before == _EXAMPLE:
+        return f"{before}@"
+    colon = _COLON.search(before)
+    user = before[: colon.start()] if colon else before
+    shown = user if _USER.fullmatch(user) else HIDDEN
+    return f"{shown}:{HIDDEN}@" if colon else f"{shown}@"
+
+
+def _hide_host(text: str) -> str:
+    """What is shown of ``host:port/path?name=value#rest``."""
+    end = next((k for k, sign in enumerate(text) if sign in "/?#\\"), len(text))
+    place, rest = text[:end], text[end:]
+    bracket = place.rfind("]") if place.startswith("[") else -1
+    host, colon, port = place[bracket + 1 :].partition(":")
+    if not _PORT.fullmatch(port):
+        port = HIDDEN
+    rest, sharp, fragment = rest.partition("#")
+    path, question, query = rest.partition("?")
+    path = _IN_PATH.sub(rf"\1{HIDDEN}", path)
+    query = "".join(map(_parameter, re.split("([&;])", query)))
+    return place[: bracket + 1] + host + colon + port + path + question + query + sharp + (HIDDEN if fragment else "")
+
+
+def _parameter(text: str) -> str:
+    if text in ("", "&", ";"):
+        return text
+    name, equals, value = text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        return HIDDEN
+    return text if name.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value) else f"{name}={HIDDEN}"
+
+
+def _parameter_without_scheme(match: re.Match[str]) -> str:
+    return match[1] + _parameter(match[0][1:])
