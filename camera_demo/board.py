@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.picture import thumbnail
 from framegate.runtime.cli.options import source_record
+from framegate.runtime.console import plain
 from framegate.runtime.monitor import ENTROPY, SHIFT
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import Roi
@@ -55,6 +56,15 @@ class Chart:
     title: str
     low: float | None
     high: float | None
+
+
+def _as_text(value: Any) -> Any:
+    """The same record with every string as `plain` text: a page shows control characters as badly as a terminal."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {key: _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def charts_of(session: Session) -> tuple[Chart, ...]:
@@ -119,21 +129,23 @@ class Board:
         self._last_ns: int | None = None
         self._started_ns = time.monotonic_ns()
         calibration = session.calibration
-        self._about = {
-            "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
-            "model": session.bundle.name,
-            "engine": f"{session.scorer.backend.engine}, {session.precision}",
-            "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
-            "regions": [roi.name for roi in rois],
-            "whole": all(roi.is_whole for roi in rois),
-            "deadline_ms": deadline_ms,
-            "fps": source.fps,
-            "remembered": REMEMBERED,
-            "stale_ms": stale_ms,
-            "charts": [vars(chart) for chart in self._charts],
-            "has_monitor": session.bundle.monitor is not None,
-            "buttons": [vars(button) for button in panel.buttons],
-        }
+        self._about = _as_text(
+            {
+                "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
+                "model": session.bundle.name,
+                "engine": f"{session.scorer.backend.engine}, {session.precision}",
+                "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
+                "regions": [roi.name for roi in rois],
+                "whole": all(roi.is_whole for roi in rois),
+                "deadline_ms": deadline_ms,
+                "fps": source.fps,
+                "remembered": REMEMBERED,
+                "stale_ms": stale_ms,
+                "charts": [vars(chart) for chart in self._charts],
+                "has_monitor": session.bundle.monitor is not None,
+                "buttons": [vars(button) for button in panel.buttons],
+            }
+        )
 
     def saw(self, result: FrameResult) -> None:
         """Remember one frame."""
@@ -161,7 +173,7 @@ class Board:
             "samples_seen": total,
             "samples": samples[max(0, len(samples) - (total - seen)) :],
             "silent_ms": (time.monotonic_ns() - since) // 1_000_000,
-            "source": source_record(self._source) | {"state": status.state},
+            "source": _as_text(source_record(self._source) | {"state": status.state}),
             "counters": {
                 "captured": stats.captured,
                 "dropped": stats.dropped,
@@ -169,11 +181,11 @@ class Board:
                 "accepted": stats.accepted,
             },
             "reasons": self._reasons(),
-            "drift": stats.drift_line(),
-            "drifting": [name for name, stream in stats.streams.items() if stream.drifting],
+            "drift": plain(stats.drift_line()),
+            "drifting": [plain(name) for name, stream in stats.streams.items() if stream.drifting],
             "latency": self._latency(),
             "thumbnails": list(self._thumbnails),
-            "faults": self._panel.record() | {"notice": self._notice()},
+            "faults": self._panel.record() | {"notice": plain(self._notice())},
         }
 
     def _values(self, prediction: Prediction) -> list[float | None]:
@@ -219,13 +231,13 @@ class Board:
         if reasons == was or now - shown_at < _THUMBNAIL_S:
             return
         self._shown[roi.name] = (reasons, now)
-        same = [each for each in self._thumbnails if (each["region"], each["reasons"]) == (roi.name, reasons)]
+        same = [each for each in self._thumbnails if (each["region"], each["reasons"]) == (plain(roi.name), reasons)]
         for each in same:  # a region between two thresholds would fill the row by itself
             self._thumbnails.remove(each)
         self._thumbnails.append(
             {
                 "frame": prediction.frame_id,
-                "region": roi.name,
+                "region": plain(roi.name),
                 "reasons": reasons,
                 "jpeg": base64.b64encode(thumbnail(result.image, roi)).decode(),
             }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from framegate.runtime.console import plain
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.picture import WIDTH, jpeg, number, shown
@@ -39,15 +40,15 @@ def thumbnail(image: Image | None, roi: Roi) -> bytes:
 def _verdict(prediction: Prediction, roi: Roi, width: int, height: int) -> dict[str, Any]:
     box = roi.pixels(width, height)
     return {
-        "name": prediction.stream,
+        "name": plain(prediction.stream),
         "whole": roi.is_whole,
         "box": None if box is None else [box[0] / width, box[1] / height, box[2] / width, box[3] / height],
         "accepted": prediction.accepted_when_decided,
         "reasons": [reason.value for reason in prediction.decided_reasons],
-        "label": prediction.candidate,
+        "label": plain(prediction.candidate),
         "confidence": number(prediction.confidence),
         "entropy": number(prediction.entropy),
-        "detail": prediction.detail,
+        "detail": plain(prediction.detail),
     }
 
 

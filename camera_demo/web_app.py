@@ -57,20 +57,21 @@ def refusal(connection: HTTPConnection, token: str | None) -> str:
         token: What ``?token=`` must be; None on a loopback address, where none is needed.
     """
     asked = connection.headers.get("host", "")
-    origin = connection.headers.get("origin")
+    origin = connection.headers.get("origin", "")
     try:
-        foreign = origin is not None and urlsplit(origin).netloc != asked
+        foreign = "origin" in connection.headers and urlsplit(origin).netloc != asked
         name = urlsplit(f"//{asked}").hostname or ""
     except ValueError:
         return "its headers are no addresses"
     if foreign:
         return (
-            f"a page of {plain(origin)} may not use this one ({plain(asked)}); if that is a proxy before the demo, let it "
-            "hand on the header Host (nginx: proxy_set_header Host $http_host)"
+            f"a page of {plain(origin)} may not use this one ({plain(asked)}); if that is a proxy before the demo, "
+            "let it hand on the header Host (nginx: proxy_set_header Host $http_host)"
         )
     if token is None:
         if not is_loopback(name):
-            return f"this page is for this machine only, and {plain(asked)!r} is not its name; start it with --host to open it"
+            found = f"{plain(asked)!r} is not its name"
+            return f"this page is for this machine only, and {found}; start it with --host to open it"
         return ""
     query = connection.scope["query_string"]
     # Before it is taken apart: nobody without the token makes this process work.

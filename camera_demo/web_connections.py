@@ -47,7 +47,7 @@ def most_connections() -> int:
 
 
 def network_of(address: str) -> str:
-    """What counts as one sender: an IPv4 address, or the first 64 bits of an IPv6 one, as one household has the rest."""
+    """What counts as one sender: an IPv4 address, or 64 bits of an IPv6 one (a household has the rest)."""
     try:
         packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
     except OSError:

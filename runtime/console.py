@@ -1,32 +1,89 @@
-"""What people see in a terminal: lines, tables and progress bars (rich)."""
+"""What people see in a terminal: lines, tables and progress bars (rich).
+
+Labels, names of regions and files, addresses and the words of servers and libraries are written by others. They are
+shown as text: no markup of rich in them takes effect, and no control character reaches the terminal.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from framegate.runtime.passwords import hide_in_text
 
 _PIPED_WIDTH = 140  # a file or a pipe has no width of its own; 80 columns would break tables apart
 
-OUT = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""Bytes of a file's name that are not of the system's encoding, as Python holds them."""
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029"
+    "\u202a-\u202e\u2066-\u2069"  # turn the direction of writing, so that what is read is not what is there
+    "\ud800-\udfff"
+    "\U000e0000-\U000e007f]"  # letters that are not seen
+)
+
+
+def plain(text: str) -> str:
+    r"""Text that does nothing to whoever shows it: control characters become ``\x1b``, a line break ``\n``.
+
+    So do half characters (surrogates), which no encoder takes. Everything else stays, in whatever script.
+    """
+    return _CONTROL.sub(_escaped, text)
+
+
+def writable(text: str) -> str:
+    r"""A name that every encoder takes: bytes of a file's name that could not be decoded become ``\xe9``."""
+    return _UNDECODED.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    sign = match[0]
+    if _UNDECODED.match(sign):
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode("ascii") if not 0xD800 <= ord(sign) < 0xE000 else f"\\u{ord(sign):04x}"
+
+
+class _PlainConsole(Console):
+    """A console to which every string is text: lines, titles, headers and cells of tables alike."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Called by rich for whatever is a string."""
+        return super().render_str(plain(text), **{**options, "markup": False, "emoji": False})
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # which is None where it was closed
+
+
+OUT = _PlainConsole(highlight=False, width=None if _is_terminal() else _PIPED_WIDTH)
 """Results go to standard output."""
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+ERR = _PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 """Progress and messages about the work itself go to standard error, so results can be piped."""
 
 
 def to_stdout(line: str) -> None:
     """Print one line of a result."""
-    OUT.print(line, markup=False, soft_wrap=True)
+    OUT.print(line, soft_wrap=True)
+
+
+def json_to_stdout(record: object) -> None:
+    """Print a result as JSON, which writes control characters as text itself."""
+    print(json.dumps(record, indent=2), file=OUT.file)
 
 
 def to_stderr(line: str) -> None:
-    """Print one line about the work (standard error)."""
-    ERR.print(line, markup=False)
+    """Print one line about the work (standard error), without passwords that others may have written into it."""
+    ERR.print(hide_in_text(line))
 
 
 _LINE_INTERVAL_S = 30.0
@@ -55,13 +112,14 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     if not ERR.is_terminal:
         yield _progress_lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERR) as progress:
         task: TaskID | None = None
         known: int | None = None
 
         def update(description: str, done: int, total: int) -> None:
             nonlocal known, task
+            description = plain(description)
             if task is None:  # not before there is something to show: an early error shall be the only line
                 task = progress.add_task(description, total=total)
             elif total != known:
@@ -90,7 +148,7 @@ class StatusLine:
         now = time.monotonic()
         if self._live and now >= self._next:
             width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write("\r\x1b[2K" + make_text()[:width])
+            sys.stderr.write("\r\x1b[2K" + plain(make_text())[:width])
             sys.stderr.flush()
             self._next, self._shown = now + self._interval, True
 

@@ -15,11 +15,19 @@ FramegateError
 
 from __future__ import annotations
 
+from framegate.runtime.passwords import hide_in_text
+
 
 class FramegateError(Exception):
-    """Base of every error that framegate raises on purpose. The command line prints it as one line."""
+    """Base of every error that framegate raises on purpose. The command line prints it as one line.
+
+    Passwords of addresses in its message are hidden, also those that a library wrote into a text which it quotes.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(hide_in_text(each) if isinstance(each, str) else each for each in args))
 
 
 class UsageError(FramegateError):

@@ -5,8 +5,8 @@ in any way. So nothing is looked for that resembles a password. What is shown is
 
 - of ``scheme://user:password@host:port/path?name=value#rest`` the scheme, the user, the host, a port that is a number,
   the path and the names. Everything from the first colon to the *last* ``@`` counts as password, wherever that is.
-- values behind the ``?`` only of the names in `_HARMLESS`; the rest of the world calls its secrets ``token``, ``loginpas``,
-  ``X-Amz-Signature`` and a thousand other things.
+- values behind the ``?`` only of the names in `_HARMLESS`; the rest of the world calls its secrets ``token``,
+  ``loginpas``, ``X-Amz-Signature`` and a thousand other things.
 - of a pipeline's elements all properties but those whose name ends like that of a secret (``user-pw``, ``passphrase``).
 """
 
@@ -15,12 +15,16 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
-_HARMLESS = frozenset(
-    # Of framegate's own sources, then of cameras.
-    "size width height fps frames format exposure_ms buffers flip skip reconnect open_timeout_s read_timeout_s transport "
-    "seed channel stream subtype resolution quality compression rotation mirror videocodec video audio proto unicast "
-    "framerate bitrate camera profile".split()
-)
+# fmt: off
+_HARMLESS = frozenset((
+    # Of framegate's own sources.
+    "size", "width", "height", "fps", "frames", "format", "exposure_ms", "buffers", "flip", "skip", "reconnect",
+    "open_timeout_s", "read_timeout_s", "transport",
+    # Of cameras.
+    "channel", "stream", "subtype", "resolution", "quality", "compression", "rotation", "mirror", "videocodec", "video",
+    "audio", "proto", "unicast", "framerate", "bitrate", "camera", "profile",
+))
+# fmt: on
 _HARMLESS_VALUE = re.compile(r"[\w.,:+-]{0,24}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,40}", re.ASCII)
 _USER = re.compile(r"[\w.~+%-]{0,64}", re.ASCII)
@@ -33,6 +37,10 @@ _SECRET = (
 )
 _QUOTED = r"""(?:\(\w+\))?(?:"(?:[^"\\]|\\.)*(?:"|\Z)|'(?:[^'\\]|\\.)*(?:'|\Z))"""
 _PROPERTY = re.compile(rf"""(?i)\b((?:[\w-]*[_-])?{_SECRET})\s*=\s*(?:{_QUOTED}|\S+)""")
+_PROPERTY_IN_TEXT = re.compile(
+    rf"""(?i)\b([\w-]*-pw|passw\w+|passphrase|secret-key|api-key)\s*=\s*(?:{_QUOTED}|[^\s"']+)"""
+)
+"""Fewer than in a pipeline: a region may be called ``key``."""
 _IN_PATH = re.compile(rf"(?i)((?:\b|_){_SECRET}[=:])[^/]+")
 _PARAMETER = re.compile(r"([?&;])([A-Za-z][\w.-]*)=([^&;#\s\"']*)")
 _ELEMENT = re.compile(rf"(?:{_QUOTED}|(?! ! ).)+", re.DOTALL)
@@ -62,7 +70,7 @@ def hide_in_text(text: str) -> str:
 
     An address is taken to end at a space or quotation mark. Where the address itself is known, `hide_passwords` it.
     """
-    text = _PROPERTY.sub(rf"\1={HIDDEN}", text)
+    text = _PROPERTY_IN_TEXT.sub(rf"\1={HIDDEN}", text)
     text = _ADDRESS.sub(_address_in_text, text)
     text = _USER_AND_PASSWORD.sub(lambda m: m[0] if m[0] == f"{_EXAMPLE}@" else f"{m[1]}:{HIDDEN}@", text)
     return _SECRET_PARAMETER.sub(rf"\1={HIDDEN}", text)
@@ -112,7 +120,7 @@ def _hide_address(typed: str) -> str:
         if "@" in head:  # "user:password@rtsp://host"
             head = _user(head.rpartition("@")[0]) + head.rpartition("@")[2]
         return head + separator + (_user(before) if at else "") + _hide_host(behind)
-    if at and _COLON.search(before):
+    if (colon := _COLON.search(before)) and at and "/" not in before[: colon.start()]:  # else the name of a file
         return _user(before) + _hide_host(behind)
     return _PARAMETER.sub(_parameter_without_scheme, typed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from framegate.runtime.console import plain
 from framegate.runtime.errors import UsageError
 from framegate.runtime.verdict import Image
 
@@ -51,11 +52,13 @@ class Roi:
             index: Names the region ``roi<index>`` if the user gave no name.
 
         Raises:
-            UsageError: Not four numbers, or an empty or negative region.
+            UsageError: Not four numbers, an empty or negative region, or a name that cannot be shown.
         """
         name, equals, numbers = text.rpartition("=")
         if equals and not name.strip():
             raise UsageError(f"region {text!r}: the name before '=' is empty")
+        if plain(name) != name:
+            raise UsageError(f"region {plain(text)!r}: its name holds characters that cannot be shown; leave them out")
         parts = [part.strip() for part in numbers.split(",")]
         try:
             values = [float(part) for part in parts]

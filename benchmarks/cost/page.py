@@ -38,6 +38,7 @@ from framegate.camera_demo.web_server import listen
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
@@ -240,10 +241,9 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
         raise SinkError(f"{options.out}: the folder {options.out.parent} does not exist")
     bundle = options.bundle or shipped(BUNDLE, "the bundle", "--bundle NAME.bundle")
     session, cases = measure(-(-options.frames // BLOCK), options.source, bundle)
-    name = options.source or Path(CLIP).name
-    record = head(
-        WHAT, shlex.join(["python", "-m", "framegate.benchmarks.cost.page", *words]), session.bundle, name
-    ) | {
+    name = hide_passwords(options.source or Path(CLIP).name)
+    command = shlex.join(map(hide_passwords, ["python", "-m", "framegate.benchmarks.cost.page", *words]))
+    record = head(WHAT, command, session.bundle, name) | {
         "configuration": f"{session.scorer.backend.engine}, {session.precision}, {len(REGIONS)} regions",
         "series": series_of(cases),
         "left_out": {} if CHROMIUM in cases else {CHROMIUM: "no Chromium is installed"},

@@ -36,6 +36,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import BackendError, FramegateError, SinkError, UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Image
 
@@ -181,7 +182,12 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
         if options.bundles:
             others = [path for path in sorted(BUNDLES.glob("*.bundle")) if path.name != options.bundle.name]
             series |= measure_others(others, images, options.bundles, options, progress)
-    record = head(WHAT, " ".join(["python -m framegate.benchmarks.latency.against_rivals", *words]), bundle, source) | {
+    record = head(
+        WHAT,
+        " ".join(["python -m framegate.benchmarks.latency.against_rivals", *map(hide_passwords, words)]),
+        bundle,
+        source,
+    ) | {
         "series": series,
         "left_out": rivals.left_out,
         "agreement": agreed,

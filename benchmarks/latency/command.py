@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,12 +36,12 @@ from framegate.benchmarks.latency.tables import comparison_table, left_out_lines
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli.run import SWITCH_INTERVAL_S
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.realtime import WAITING, spin_us
 from framegate.runtime.session import Session
 from framegate.runtime.sources.open import open_source
-from framegate.runtime.sources.options import hide_passwords
 from framegate.runtime.verdict import Image
 
 
@@ -118,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write_text(arguments.html, page(record), "page")
     if arguments.json:
-        to_stdout(json.dumps(record, indent=2))
+        json_to_stdout(record)
         return 0
     for table in tables(record):
         OUT.print(table)
@@ -193,7 +192,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     differ = circumstances_that_differ(first, second)
     worse = any(change.worse for change in changes)
     if arguments.json:
-        to_stdout(json.dumps({"differ": differ, "changes": [vars(change) for change in changes]}, indent=2))
+        json_to_stdout({"differ": differ, "changes": [vars(change) for change in changes]})
         return int(worse)
     for line in differ:
         to_stdout(f"differs: {line}")

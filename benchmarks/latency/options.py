@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 from framegate.runtime.errors import SinkError, UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.realtime import spin_us
-from framegate.runtime.sources.options import hide_passwords
 
 MOST_STREAMS = 8
 BACK_TO_BACK, SOURCE = "back-to-back", "source"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from framegate.runtime.backends.tensorrt.library import (
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, engine_folder
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError
 
 
@@ -95,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = [EngineJob(trt, bundle, precision, target, options, info, engine_folder()) for precision in precisions]
     rows = [_obtain(job, arguments.force) for job in jobs]
     if arguments.json:
-        to_stdout(json.dumps(rows, indent=2))
+        json_to_stdout(rows)
     else:
         inside = "" if options.scores == KERNEL else f"; scores inside, by {rows[0]['plugin']} {options.scores}"
         _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from rich.table import Table
@@ -15,7 +14,7 @@ from framegate.export.data.outputs import Progress, backend_outputs
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import record_key
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, DataError, UsageError
 
 _EXAMPLES = """examples:
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         data = load_comparison(arguments.data, bundle.labels, bundle.preprocess, arguments.limit, progress)
         comparison = verify_bundle(bundle, pairs, data, arguments.worst, progress)
     if arguments.json:
-        to_stdout(json.dumps(to_json(comparison, bundle.labels, data.names), indent=2))
+        json_to_stdout(to_json(comparison, bundle.labels, data.names))
     else:
         _print(comparison, bundle.labels, data.names)
     for tally in (comparison.first, comparison.second):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from framegate.runtime.backends.choice import BACKENDS, default_precision
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.cli.doctor_gpu import gpu_findings
-from framegate.runtime.console import OUT, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout
 from framegate.runtime.native import library
 
 Finding = tuple[str, bool, str]
@@ -47,11 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         _cameras(),
     ]
     if arguments.json:
-        to_stdout(
-            json.dumps(
-                [{"what": what, "usable": usable, "explanation": text} for what, usable, text in findings], indent=2
-            )
-        )
+        json_to_stdout([{"what": what, "usable": usable, "explanation": text} for what, usable, text in findings])
     else:
         table = Table(title="framegate doctor")
         for column in ("what", "usable", "explanation"):

@@ -11,6 +11,7 @@ from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.health.content import Content
 from framegate.runtime.health.learning import calibrated
 from framegate.runtime.health.thresholds import HealthThresholds
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.open import open_source
 
 SHOWN = ("saturated_share", "contrast", "detail", "sharpness", "noise", "blockiness", "colour")
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
                 found = (frame.image.shape[1], frame.image.shape[0]) if not unusable(frame.image) else None
                 if found is None or (size is not None and found != size):
                     raise CalibrationError(
-                        f"{uri}, frame {frame.frame_id}: expected frames of one camera, 8-bit colour, "
+                        f"{source.name}, frame {frame.frame_id}: expected frames of one camera, 8-bit colour, "
                         f"found {unusable(frame.image) or f'{found} after {size}'}"
                     )
                 size = found
@@ -49,7 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
                 assert health.content is not None
                 frames.append(health.content)
     limits = calibrated(base, frames)
-    limits.save(arguments.out, {"sources": arguments.sources, "frames": len(frames), "size": size})
+    limits.save(
+        arguments.out,
+        {"sources": [hide_passwords(uri) for uri in arguments.sources], "frames": len(frames), "size": size},
+    )
     for name in SHOWN:
         value = getattr(limits, name)
         to_stdout(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")

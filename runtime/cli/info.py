@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.table import Table
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
 from framegate.runtime.cli.options import add_policy_options, policy_of
-from framegate.runtime.console import OUT, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = policy_of(arguments)
     bundle = Bundle.open(arguments.bundle)
     if arguments.json:
-        to_stdout(json.dumps(_record(bundle, policy, arguments.fps), indent=2))
+        json_to_stdout(_record(bundle, policy, arguments.fps))
     else:
         _describe(bundle, policy, arguments.fps)
     return 0

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 from framegate.runtime.cli import doctor, health, info, run
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError
+from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
 
 
+class _Misuse(Exception):  # noqa: N818 - no error of the program
+    """What argparse says about the command line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `main` to show what was typed, which may hold control characters and passwords."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Misuse(self.format_usage(), f"{self.prog}: error: {message}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line with every command that is installed; commands that need torch are only listed by name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {metadata.version('framegate')}")
@@ -47,20 +61,38 @@ def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -
             actions[0].add_parser(name, help=f"see framegate {name} --help")
 
 
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the process's exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale can write every label
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     try:
         first = next((a for a in arguments if not a.startswith("-")), None)
         _add_offline_commands(parser, first)
-        parsed = parser.parse_args(arguments)
+        parsed = _parse(parser, arguments)
         code = int(parsed.run(parsed))
-        sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
         return code
     except FramegateError as error:
         to_stderr(f"framegate: {error}")
         return error.exit_code
+    except _Misuse as misuse:
+        usage, message = misuse.args
+        sys.stderr.write(usage)
+        for word in arguments:
+            if (shown := hide_passwords(word)) != word:
+                message = message.replace(word, shown).replace(repr(word), repr(shown))
+        to_stderr(message)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         to_stderr("framegate: interrupted")
         return 130

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from framegate.runtime.cli.options import (
     source_record,
 )
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import OUT, StatusLine, to_stderr, to_stdout
+from framegate.runtime.console import OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.faults.inject import DEFAULT_SEVERITY, FaultInjector, fault_kinds, parse_faults
 from framegate.runtime.faults.plugins import load_plugins
@@ -145,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         about |= {"model": session.describe(), "machine": circumstances()}
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
-        to_stdout(json.dumps({**about, **pipeline.stats.to_json()}, indent=2))
+        json_to_stdout({**about, **pipeline.stats.to_json()})
     else:
         for table in stats_tables(pipeline.stats):
             OUT.print(table)

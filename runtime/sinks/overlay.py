@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from framegate.runtime.console import plain
 from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.verdict import Image, Prediction
 
@@ -94,7 +95,8 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
         _outline(canvas, box, _colour(prediction), line, inset, crossed=not prediction.accepted_when_decided)
     taken = [box for _, roi, box in shown if roi.name != FULL]
     for prediction, roi, (x, y, w, h) in shown:
-        lines = _lines(prediction, named=roi.name != FULL)
+        # As text: OpenCV crashes on a half character (surrogate).
+        lines = [plain(line) for line in _lines(prediction, named=roi.name != FULL)]
         text_width, text_height, _ = _text_size(lines, scale)
         below, above = y + h + line, y - text_height - line
         wanted = [(x, below), (x, above), (x, below + text_height), (x + w - text_width, above)]

@@ -12,6 +12,7 @@ from framegate.runtime.health.check import unusable
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.overlay import draw
+from framegate.runtime.sources.opencv import file_name
 
 # What the FFmpeg inside the OpenCV wheels can encode in real time: no H.264 for licence reasons.
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
@@ -61,7 +62,7 @@ class OverlayVideoSink:
         if self._writer is None:
             self._size = (frame.shape[1], frame.shape[0])
             fourcc = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self.path), fourcc, self._fps, self._size)
+            self._writer = cv2.VideoWriter(file_name(self.path), fourcc, self._fps, self._size)
             if not self._writer.isOpened():
                 raise SinkError(f"video {self.path}: this OpenCV cannot encode {_CODECS[self.path.suffix.lower()]}")
         if (frame.shape[1], frame.shape[0]) != self._size:
@@ -79,7 +80,7 @@ class OverlayVideoSink:
             return
         self._writer.release()
         self._writer = None
-        written = cv2.VideoCapture(str(self.path))
+        written = cv2.VideoCapture(file_name(self.path))
         try:
             found = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.read()[0] else 0
         finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from framegate.runtime.errors import SourceError
+from framegate.runtime.passwords import hide_passwords
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _QUESTION_S = 1.0
@@ -21,7 +22,7 @@ class StreamAddress:
 
     Attributes:
         uri: As it was typed, with user name and password.
-        shown: Without the password, for messages and records.
+        shown: Without secrets (`hide_passwords`), for messages and records.
         bare: Without user name and password.
         scheme: In lower case.
         host: Name or number.
@@ -44,22 +45,33 @@ class StreamAddress:
         """Take an address apart.
 
         Raises:
-            SourceError: It has no host, or a port that is none.
+            SourceError: It has no host, or a port that is none, or a password with characters that end it.
         """
         scheme = uri.partition("://")[0].lower()
+        shown = hide_passwords(uri)
+        expected = f"expected {scheme}://host:port/path"
         try:
             parts = urlsplit(uri)
+        except ValueError:  # whose text may quote the password
+            raise SourceError(f"stream {shown}: its host is none; {expected}") from None
+        before = uri.partition("://")[2].rpartition("@")[0]
+        # "admin:12#345@host" is, to the letter, port 12 of the host admin.
+        if "@" in parts.path + parts.query + parts.fragment and (":" in before or "@" in before):
+            raise SourceError(
+                f"stream {shown}: an @ behind the host; write # / ? : @ of a password as %23 %2F %3F %3A %40, "
+                "and an @ of a path as %40"
+            )
+        try:
             port = parts.port or _PORTS.get(scheme, 0)
             host = parts.hostname or ""
-        except ValueError as error:
-            raise SourceError(f"stream {scheme}://...: {error}; expected {scheme}://host:port/path") from None
+        except ValueError:
+            raise SourceError(f"stream {shown}: the port is no number from 1 to 65535; {expected}") from None
         if not host and scheme != "udp":  # udp://:5000 listens on all addresses
             raise SourceError(f"stream {scheme}://...: there is no host in it; expected {scheme}://host:port/path")
         if scheme == "udp" and not port:
             raise SourceError("stream udp://...: there is no port in it; expected udp://host:port")
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        shown = _with_user(parts, f"{parts.username}:***@" if password else f"{user}@" if user else "")
-        return cls(uri, shown, _with_user(parts, ""), scheme, host, port, user, password)
+        return cls(uri, shown, _without_user(parts), scheme, host, port, user, password)
 
     @property
     def place(self) -> str:
@@ -67,8 +79,8 @@ class StreamAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _with_user(parts: SplitResult, user: str) -> str:
-    return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
+def _without_user(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def why_not_connected(address: StreamAddress, error: OSError) -> str:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
 
+from framegate.runtime.console import writable
 from framegate.runtime.errors import SourceError
 from framegate.runtime.verdict import Frame
 
@@ -104,7 +105,7 @@ class BaseSource(Source):
         status: SourceStatus | None = None,
     ) -> None:
         self.status = SourceStatus() if status is None else status
-        self.name = name
+        self.name = writable(name)
         self.live = live
         self.frame_size = frame_size
         self.fixed_size = fixed_size

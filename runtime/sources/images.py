@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from framegate.runtime.console import writable
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
@@ -59,7 +60,7 @@ class ImageSource(BaseSource):
         image = read_image(file)
         if self.live:
             self._pace(frame_id)
-        return Frame(frame_id, time.monotonic_ns(), image, file.name)
+        return Frame(frame_id, time.monotonic_ns(), image, writable(file.name))
 
 
 def read_image(path: Path) -> Image:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from framegate.runtime.errors import SourceError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES
-from framegate.runtime.sources.options import SourceOptions, hide_passwords
+from framegate.runtime.sources.options import SourceOptions
 
 _CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
 _CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
@@ -40,7 +41,7 @@ def open_kind(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> t
     if uri.startswith("synthetic:"):
         from framegate.runtime.sources.synthetic import SyntheticSource
 
-        options.require_only(f"source {uri!r}", ("flip", "skip"))
+        options.require_only(f"source {hide_passwords(uri)!r}", ("flip", "skip"))
         return SyntheticSource.parse(uri, realtime=realtime, loop=loop), options
     if scheme in ("gst", "csi") or " ! " in uri:
         from framegate.runtime.sources.gstreamer import open_gstreamer
@@ -55,7 +56,7 @@ def open_kind(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> t
     try:
         is_camera = _CAMERA_PATH.fullmatch(os.path.realpath(device)) is not None
     except (OSError, ValueError) as error:  # a NUL in the name
-        raise SourceError(f"source {uri!r}: cannot be looked up: {error}") from error
+        raise SourceError(f"source {hide_passwords(uri)!r}: cannot be looked up: {error}") from error
     if is_camera or _CAMERA_NUMBER.fullmatch(device):
         from framegate.runtime.sources.camera import CAMERA_OPTIONS, CameraSource
 
@@ -70,7 +71,7 @@ def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> 
     try:
         is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     except (OSError, ValueError) as error:  # a folder on the way that may not be entered, a NUL in the name
-        raise SourceError(f"source {uri!r}: cannot be looked up: {error}") from error
+        raise SourceError(f"source {hide_passwords(uri)!r}: cannot be looked up: {error}") from error
     is_pattern = not exists and any(sign in uri for sign in "*?[") and "://" not in uri
     if uri and (is_pattern or is_folder or (is_file and path.suffix.lower() in IMAGE_SUFFIXES)):
         from framegate.runtime.sources.images import ImageSource

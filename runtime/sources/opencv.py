@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
+from typing import cast
 
 import cv2
 
@@ -14,6 +16,15 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 def opencv_is_at_least(major: int, minor: int) -> bool:
     """Whether OpenCV is of this version or a later one."""
     return tuple(map(int, cv2.__version__.split(".")[:2])) >= (major, minor)
+
+
+def file_name(path: Path) -> str:
+    """A file's name for OpenCV, which crashes on a string with bytes that are not UTF-8.
+
+    Returns:
+        The bytes of the name. OpenCV takes them as well; its type declarations only know strings.
+    """
+    return cast(str, os.fsencode(path))
 
 
 @functools.cache

@@ -10,13 +10,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.passwords import HIDDEN, hide_passwords
 
 FLIPS = {"none": None, "horizontal": 1, "vertical": 0, "180": -1}
 """Name -> OpenCV's flip code."""
 FORMATS = ("mjpeg", "yuyv", "nv12")
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
-_PASSWORD = re.compile(r"""(://[^\s/:@"']*):[^\s/"']+@""")
-_PASSWORD_OPTION = re.compile(r"""\b((?:user|proxy)-pw)\s*=\s*(?:"[^"]*"|'[^']*'|\S+)""")
 
 
 @dataclass(frozen=True)
@@ -90,22 +89,19 @@ class SourceOptions:
             UsageError: An unknown or repeated parameter, or a value that is none.
         """
         known = {field.name for field in fields(self)}
+        shown = hide_passwords(uri)
         given: dict[str, Any] = {}
         for key, text in parse_qsl(query, keep_blank_values=True):
             if key not in known:
-                raise UsageError(f"source {uri!r}: unknown parameter {key!r}; possible are {', '.join(sorted(known))}")
+                name = repr(key) if f"{key}=" in query else HIDDEN  # else it may be anything
+                raise UsageError(f"source {shown!r}: unknown parameter {name}; possible are {', '.join(sorted(known))}")
             if key in given:
-                raise UsageError(f"source {uri!r}: parameter {key!r} is given twice")
+                raise UsageError(f"source {shown!r}: parameter {key!r} is given twice")
             try:
                 given[key] = _parse(key, text)
             except ValueError as error:
-                raise UsageError(f"source {uri!r}: parameter {key} is {text!r}; expected {error}") from None
+                raise UsageError(f"source {shown!r}: parameter {key} is {text!r}; expected {error}") from None
         return replace(self, **given)
-
-
-def hide_passwords(text: str) -> str:
-    """What a user typed, without the passwords of addresses in it and of GStreamer's elements, to be shown."""
-    return _PASSWORD_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.passwords import HIDDEN, hide_passwords
 from framegate.runtime.pixel_format import to_nv12
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.verdict import BGR, NV12, Frame, Image
@@ -82,15 +83,19 @@ class SyntheticSource(BaseSource):
             UsageError: An unknown or repeated parameter, or a value that is no number or out of range.
         """
         head, _, query = uri.partition("?")
+        shown = hide_passwords(uri)
         if head != _PREFIX:
-            raise UsageError(f"source {uri!r}: expected {_PREFIX} or {_PREFIX}?width=640&height=480&fps=30&frames=100")
+            raise UsageError(
+                f"source {shown!r}: expected {_PREFIX} or {_PREFIX}?width=640&height=480&fps=30&frames=100"
+            )
         given: dict[str, str] = {}
         for key, value in parse_qsl(query, keep_blank_values=True):
             if key not in _PARAMETERS:
                 possible = ", ".join(_PARAMETERS)
-                raise UsageError(f"source {uri!r}: unknown parameter {key!r}; possible are {possible}")
+                name = repr(key) if f"{key}=" in query else HIDDEN  # else it may be anything
+                raise UsageError(f"source {shown!r}: unknown parameter {name}; possible are {possible}")
             if key in given:
-                raise UsageError(f"source {uri!r}: parameter {key!r} is given twice")
+                raise UsageError(f"source {shown!r}: parameter {key!r} is given twice")
             given[key] = value
         _require(given.get("format", "bgr") in (BGR, NV12), "format", given.get("format"), "bgr or nv12")
         try:
@@ -104,7 +109,9 @@ class SyntheticSource(BaseSource):
                 nv12=given.get("format") == NV12,
             )
         except ValueError as error:
-            raise UsageError(f"source {uri!r}: width, height and frames are whole numbers, fps is a number") from error
+            raise UsageError(
+                f"source {shown!r}: width, height and frames are whole numbers, fps is a number"
+            ) from error
 
     def _produce(self, frame_id: int) -> Frame | None:
         if self._frames is not None and frame_id >= self._frames and not self._loop:

