@@ -70,7 +70,7 @@ def refusal(connection: HTTPConnection, token: str | None) -> str:
         )
     if token is None:
         if not is_loopback(name):
-            found = f"{plain(asked)!r} is not its name"
+            found = f"{asked!r} is not its name"
             return f"this page is for this machine only, and {found}; start it with --host to open it"
         return ""
     query = connection.scope["query_string"]

@@ -27,6 +27,8 @@ _HARMLESS = frozenset((
 # fmt: on
 _HARMLESS_VALUE = re.compile(r"[\w.,:+-]{0,24}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,40}", re.ASCII)
+_SCHEME = re.compile(r"\s*(?:--[\w-]+=)?[A-Za-z][\w+.-]*\s*", re.ASCII)
+"""Also behind an option: ``--source=rtsp``."""
 _USER = re.compile(r"[\w.~+%-]{0,64}", re.ASCII)
 _COLON = re.compile(":|%3a", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{0,5}|port")
@@ -43,6 +45,7 @@ _PROPERTY_IN_TEXT = re.compile(
 """Fewer than in a pipeline: a region may be called ``key``."""
 _IN_PATH = re.compile(rf"(?i)((?:\b|_){_SECRET}[=:])[^/]+")
 _PARAMETER = re.compile(r"([?&;])([A-Za-z][\w.-]*)=([^&;#\s\"']*)")
+_ELEMENTS_NAME = re.compile(r"\s*[A-Za-z][\w/-]*[\s,(]", re.ASCII)
 _ELEMENT = re.compile(rf"(?:{_QUOTED}|(?! ! ).)+", re.DOTALL)
 _ADDRESS = re.compile(r"""[A-Za-z][\w+.-]*://[^\s"'<>]*""")
 _USER_AND_PASSWORD = re.compile(r"""(?<![\w/])([\w.~+%-]+):[^\s@"'/]+@(?=[\w\[])""")
@@ -60,9 +63,20 @@ def hide_passwords(typed: str) -> str:
     scheme, separator, rest = typed.partition("://")
     if separator and scheme.strip().lower() == "gst":
         return scheme + separator + _hide_in_pipeline(rest)
-    if " ! " in typed and not (separator and _NAME.fullmatch(scheme.strip())):
+    if " ! " in typed and _ELEMENTS_NAME.match(typed):
         return _hide_in_pipeline(typed)
     return _hide_address(typed)
+
+
+def hide_value(text: str) -> str:
+    """The value of a parameter, if it can be none but a harmless one."""
+    return text if _HARMLESS_VALUE.fullmatch(text) else HIDDEN
+
+
+def hide_parameters(typed: str) -> str:
+    """The same for a source that is no address, but may have parameters: everything behind the first ``?``."""
+    source, question, query = typed.partition("?")
+    return _hide_address(source) + question + _query(query)
 
 
 def hide_in_text(text: str) -> str:
@@ -102,27 +116,39 @@ def _hide_in_element(element: str) -> str:
     head, separator, rest = element.partition("://")
     if not separator:
         return _USER_AND_PASSWORD.sub(rf"\1:{HIDDEN}@", element)
-    user, at, rest = rest.rpartition("@")
     opening = re.search(r"""["'](?=[\w+.-]*\Z)""", head)
-    end = rest.find(opening[0]) if opening else next((k for k, sign in enumerate(rest) if sign.isspace()), -1)
+    last = rest.rfind("@") + 1
+    end = rest.find(opening[0], last) if opening else _find_space(rest, last)
     address, behind = (rest, "") if end < 0 else (rest[:end], rest[end:])
-    return head + separator + (_user(user) if at else "") + _hide_host(address) + _hide_in_element_rest(behind)
+    return head + separator + _hide_place(address) + (_hide_in_element(behind) if "://" in behind else behind)
 
 
-def _hide_in_element_rest(text: str) -> str:
-    return _hide_in_element(text) if "://" in text else text
+def _find_space(text: str, start: int) -> int:
+    return next((k for k in range(start, len(text)) if text[k].isspace()), -1)
 
 
 def _hide_address(typed: str) -> str:
     head, separator, rest = typed.partition("://")
-    before, at, behind = rest.rpartition("@") if separator else typed.rpartition("@")
-    if separator:
-        if "@" in head:  # "user:password@rtsp://host"
-            head = _user(head.rpartition("@")[0]) + head.rpartition("@")[2]
-        return head + separator + (_user(before) if at else "") + _hide_host(behind)
+    if separator and _SCHEME.fullmatch(head):
+        return head + separator + _hide_place(rest)
+    before, at, _ = typed.rpartition("@")
     if (colon := _COLON.search(before)) and at and "/" not in before[: colon.start()]:  # else the name of a file
-        return _user(before) + _hide_host(behind)
+        return _hide_place(typed)
+    if separator and _COLON.search(head):  # "user:password://host"
+        return _user(head)[:-1] + separator + _hide_host(rest)
     return _PARAMETER.sub(_parameter_without_scheme, typed)
+
+
+def _hide_place(text: str) -> str:
+    """What is shown of ``user:password@host:port/path?name=value#rest``."""
+    before, at, behind = text.rpartition("@")
+    if not at:
+        return _hide_host(text)
+    if re.search(
+        "[?#]", before
+    ):  # a password with such a sign, or another secret with an @: nobody knows where it ends
+        return _user(before)[:-1] if _COLON.search(before) else _hide_host(text)
+    return _user(before) + _hide_host(behind)
 
 
 def _user(before: str) -> str:
@@ -137,7 +163,7 @@ def _user(before: str) -> str:
 
 def _hide_host(text: str) -> str:
     """What is shown of ``host:port/path?name=value#rest``."""
-    end = next((k for k, sign in enumerate(text) if sign in "/?#\\"), len(text))
+    end = next((k for k, sign in enumerate(text) if sign in "/?#"), len(text))
     place, rest = text[:end], text[end:]
     bracket = place.rfind("]") if place.startswith("[") else -1
     host, colon, port = place[bracket + 1 :].partition(":")
@@ -146,17 +172,21 @@ def _hide_host(text: str) -> str:
     rest, sharp, fragment = rest.partition("#")
     path, question, query = rest.partition("?")
     path = _IN_PATH.sub(rf"\1{HIDDEN}", path)
-    query = "".join(map(_parameter, re.split("([&;])", query)))
+    query = _query(query)
     return place[: bracket + 1] + host + colon + port + path + question + query + sharp + (HIDDEN if fragment else "")
+
+
+def _query(text: str) -> str:
+    return "".join(map(_parameter, re.split("([&;])", text)))
 
 
 def _parameter(text: str) -> str:
     if text in ("", "&", ";"):
         return text
-    name, equals, value = text.partition("=")
-    if not equals or not _NAME.fullmatch(name):
+    name, _, value = text.partition("=")
+    if not value.strip("=") or not _NAME.fullmatch(name):  # also a bare key in base64, which ends in =
         return HIDDEN
-    return text if name.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value) else f"{name}={HIDDEN}"
+    return text if name.lower() in _HARMLESS and hide_value(value) == value else f"{name}={HIDDEN}"
 
 
 def _parameter_without_scheme(match: re.Match[str]) -> str:

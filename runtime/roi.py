@@ -58,7 +58,7 @@ class Roi:
         if equals and not name.strip():
             raise UsageError(f"region {text!r}: the name before '=' is empty")
         if plain(name) != name:
-            raise UsageError(f"region {plain(text)!r}: its name holds characters that cannot be shown; leave them out")
+            raise UsageError(f"region {text!r}: its name holds characters that cannot be shown; leave them out")
         parts = [part.strip() for part in numbers.split(",")]
         try:
             values = [float(part) for part in parts]

@@ -13,7 +13,7 @@ from dataclasses import replace
 import cv2
 
 from framegate.runtime.errors import SourceError, UsageError
-from framegate.runtime.passwords import hide_passwords
+from framegate.runtime.passwords import hide_parameters, hide_passwords
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.clock import ArrivalClock
 from framegate.runtime.sources.live import Captured, LiveSource, one_line, size_and_rate
@@ -80,9 +80,9 @@ def csi_pipeline(uri: str, sensor: str, options: SourceOptions) -> str:
         UsageError: The sensor is no number, or the format none that the image processor gives.
     """
     if not re.fullmatch(r"[0-9]{1,2}", sensor):
-        raise UsageError(f"source {hide_passwords(uri)!r}: expected csi://0 or csi://0?size=1280x720&fps=30")
+        raise UsageError(f"source {hide_parameters(uri)!r}: expected csi://0 or csi://0?size=1280x720&fps=30")
     if options.format not in (None, NV12):
-        raise UsageError(f"source {hide_passwords(uri)!r}: a CSI camera delivers nv12, not {options.format}")
+        raise UsageError(f"source {hide_parameters(uri)!r}: a CSI camera delivers nv12, not {options.format}")
     width, height = options.size or _CSI_SIZE
     rate = options.fps or _CSI_FPS
     # GStreamer wants a fraction.

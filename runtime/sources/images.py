@@ -13,6 +13,7 @@ import numpy as np
 
 from framegate.runtime.console import writable
 from framegate.runtime.errors import SourceError
+from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
@@ -135,7 +136,7 @@ def _image_files(path: Path) -> list[Path]:
     if not path.is_dir():
         if any(sign in str(path) for sign in "*?["):
             return _matching(str(path))
-        raise SourceError(f"images {path}: there is no such file or folder")
+        raise SourceError(f"images {hide_passwords(str(path))}: there is no such file or folder")
     try:
         entries = list(path.iterdir())
     except OSError as error:
@@ -158,7 +159,8 @@ def _matching(pattern: str) -> list[Path]:
     files = [path for path in found if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SourceError(f"images {pattern}: {len(found)} entries match, no image among them; looked for {kinds}")
+        shown = hide_passwords(pattern)
+        raise SourceError(f"images {shown}: {len(found)} entries match, no image among them; looked for {kinds}")
     return sorted(files, key=lambda path: (str(path.parent), _natural(path)))
 
 

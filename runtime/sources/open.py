@@ -76,7 +76,7 @@ def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> 
     if uri and (is_pattern or is_folder or (is_file and path.suffix.lower() in IMAGE_SUFFIXES)):
         from framegate.runtime.sources.images import ImageSource
 
-        options.require_only(f"images {uri}", ("fps", "flip", "skip"))
+        options.require_only(f"images {hide_passwords(uri)}", ("fps", "flip", "skip"))
         return ImageSource(path, loop=loop, fps=options.fps)
     if is_file:
         from framegate.runtime.sources.video import VideoFileSource

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.passwords import HIDDEN, hide_passwords
+from framegate.runtime.passwords import HIDDEN, hide_parameters, hide_value
 
 FLIPS = {"none": None, "horizontal": 1, "vertical": 0, "180": -1}
 """Name -> OpenCV's flip code."""
@@ -89,18 +89,20 @@ class SourceOptions:
             UsageError: An unknown or repeated parameter, or a value that is none.
         """
         known = {field.name for field in fields(self)}
-        shown = hide_passwords(uri)
+        shown = hide_parameters(uri)
         given: dict[str, Any] = {}
         for key, text in parse_qsl(query, keep_blank_values=True):
             if key not in known:
-                name = repr(key) if f"{key}=" in query else HIDDEN  # else it may be anything
+                name = repr(key) if text.strip("=") else HIDDEN  # else it may be anything
                 raise UsageError(f"source {shown!r}: unknown parameter {name}; possible are {', '.join(sorted(known))}")
             if key in given:
                 raise UsageError(f"source {shown!r}: parameter {key!r} is given twice")
             try:
                 given[key] = _parse(key, text)
             except ValueError as error:
-                raise UsageError(f"source {shown!r}: parameter {key} is {text!r}; expected {error}") from None
+                raise UsageError(
+                    f"source {shown!r}: parameter {key} is {hide_value(text)!r}; expected {error}"
+                ) from None
         return replace(self, **given)
 
 

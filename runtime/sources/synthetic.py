@@ -92,7 +92,7 @@ class SyntheticSource(BaseSource):
         for key, value in parse_qsl(query, keep_blank_values=True):
             if key not in _PARAMETERS:
                 possible = ", ".join(_PARAMETERS)
-                name = repr(key) if f"{key}=" in query else HIDDEN  # else it may be anything
+                name = repr(key) if value.strip("=") else HIDDEN  # else it may be anything
                 raise UsageError(f"source {shown!r}: unknown parameter {name}; possible are {possible}")
             if key in given:
                 raise UsageError(f"source {shown!r}: parameter {key!r} is given twice")
