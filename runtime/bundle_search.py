@@ -100,13 +100,13 @@ def _find(given: str) -> tuple[Path, bool]:
     if os.path.lexists(path) and (given.endswith(SUFFIX) or not is_name):
         return path, False  # no bundle, or a damaged one: whoever opens it says what is wrong with it
     if not is_name:
-        raise BundleError(f"bundle {given}: expected a folder NAME{SUFFIX}, found nothing there; {_what_to_give()}")
+        raise BundleError(f"bundle {given!r}: expected a folder NAME{SUFFIX}, found nothing there; {_what_to_give()}")
     name = given.removesuffix(SUFFIX)
     for folder, _ in _folders():
         candidate = Path(folder, name + SUFFIX)
         if os.path.lexists(candidate):
             return candidate, True
-    raise BundleError(f"bundle {given!r}: found nowhere: {_looked_for(given)}; {_what_to_give()}")
+    raise BundleError(f"bundle {given!r}: not found: {_looked_for(given)}; {_what_to_give()}")
 
 
 def _folders() -> tuple[tuple[str, str], ...]:
@@ -144,10 +144,9 @@ def _problem(folder: str) -> str:
 def _looked_for(given: str) -> str:
     """Where a name was looked for, and what was wrong there."""
     kind = "a file" if os.path.isfile(given) else "a folder without a manifest"
-    here = f"./{given} is {kind}" if os.path.lexists(given) else f"no ./{given}"
-    here += "" if given.endswith(SUFFIX) else f", no ./{given}{SUFFIX}"
+    here = f"in the current folder it is {kind}" if os.path.lexists(given) else "not in the current folder"
     places = [
-        f"none in {folder} ({place})" if not (wrong := _problem(folder)) else f"{folder} ({place}) {wrong}"
+        f"not in {folder} ({place})" if not (wrong := _problem(folder)) else f"{folder} ({place}) {wrong}"
         for folder, place in _folders()
     ]
     unset = [] if os.environ.get(VARIABLE, "").strip() else [f"{VARIABLE} is not set"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.signature import new_key, sign
@@ -15,7 +16,7 @@ from framegate.runtime.signature import new_key, sign
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``sign`` to the command line."""
     parser = commands.add_parser("sign", help=SUMMARIES["sign"])
-    parser.add_argument("bundle", nargs="?", help="name of a bundle, or its folder; left out with --new-key")
+    parser.add_argument("bundle", nargs="?", help="folder NAME.bundle, into which its signature is written; left out with --new-key")
     parser.add_argument(
         "--key",
         type=Path,
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.bundle is None or arguments.key is None:
         raise UsageError("framegate sign BUNDLE --key KEY.pem, or framegate sign --new-key KEY.pem")
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(bundle_to_change(arguments.bundle))
     made = sign(bundle.path, bundle.digest, arguments.key)
     to_stdout(f"{bundle.path}: digest {bundle.digest[:16]} signed by key {made.fingerprint}")
     return 0

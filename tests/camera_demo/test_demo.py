@@ -14,6 +14,7 @@ import urllib.request
 import cv2
 import numpy as np
 import pytest
+from recordings import frames_in, small_disk, verdict_lines
 
 from framegate.runtime.cli.main import main
 
@@ -229,18 +230,7 @@ def test_viewers_are_told_why_it_ends_and_a_recording_is_whole(start_demo, viewe
     code, said = demo.end(None)
     assert code == 143
     assert "Traceback" not in said
-    assert frames_of(video) > 5
-
-
-def frames_of(path):
-    if path.suffix == ".mcap":
-        reader = pytest.importorskip("mcap.reader")
-        with path.open("rb") as file:
-            return sum(channel.topic == "/camera" for _, channel, _ in reader.make_reader(file).iter_messages())
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.read()[0]:
-        count += 1
-    return count
+    assert frames_in(video) > 5
 
 
 @pytest.mark.parametrize(
@@ -262,7 +252,20 @@ def test_a_recording_is_finished_however_often_the_demo_is_ended(
     assert code == 128 + number
     assert "Traceback" not in said
     assert "the demo was ended" in said
-    assert frames_of(tmp_path / name) > 5
+    assert frames_in(tmp_path / name) > 5
+
+
+def test_fault_disk_full_the_demo_goes_on_and_its_exit_code_says_so(tiny_bundle, tmp_path, capsys):
+    with small_disk(tmp_path / "disk", 100) as disk:
+        video, jsonl = disk / "out.mp4", tmp_path / "v.jsonl"
+        source = SOURCE + "&frames=120"
+        outputs = ["--record", str(video), "--jsonl", str(jsonl)]
+        code = main(["demo", source, "--once", "--bundle", str(tiny_bundle), "--port", "0", *outputs])
+        said = capsys.readouterr().err
+        assert code == 1
+        assert f"video {video}: writing failed (No space left on device)" in said
+        assert "the source has ended" in said
+        assert len(verdict_lines(jsonl)) > frames_in(video) + 20
 
 
 def test_two_demos_do_not_take_each_others_port(start_demo, tiny_bundle, capsys):
