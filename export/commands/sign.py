@@ -16,7 +16,9 @@ from framegate.runtime.signature import new_key, sign
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``sign`` to the command line."""
     parser = commands.add_parser("sign", help=SUMMARIES["sign"])
-    parser.add_argument("bundle", nargs="?", help="folder NAME.bundle, into which its signature is written; left out with --new-key")
+    parser.add_argument(
+        "bundle", nargs="?", help="folder NAME.bundle, into which its signature is written; left out with --new-key"
+    )
     parser.add_argument(
         "--key",
         type=Path,
