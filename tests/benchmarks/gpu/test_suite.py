@@ -72,9 +72,9 @@ def test_a_failing_step_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch, 
         suite.Step("memory", (suite.SANITIZER, "true"), 30),
         suite.Step("last", (python, "-c", write, suite.RESULTS), 30),
     )
-    monkeypatch.setattr("STEPS", steps)
-    monkeypatch.setattr("open_gpu", Gpu)
-    monkeypatch.setattr("find_sanitizer", lambda: None)
+    monkeypatch.setattr(suite, "STEPS", steps)
+    monkeypatch.setattr(suite, "open_gpu", Gpu)
+    monkeypatch.setattr(suite, "find_sanitizer", lambda: None)
     begin = time.monotonic()
     assert suite.main(["--results", str(tmp_path / "results")]) == 1
     assert time.monotonic() - begin < 30
@@ -109,6 +109,6 @@ def test_a_gpu_that_cannot_be_used_is_a_failure_not_an_absence(monkeypatch, caps
     def refuse() -> None:
         raise suite.CudaError("DRIVER_TOO_OLD", "too old", "opening the CUDA driver")
 
-    monkeypatch.setattr("open_gpu", refuse)
+    monkeypatch.setattr(suite, "open_gpu", refuse)
     assert suite.main([]) == 1
     assert "DRIVER_TOO_OLD" in capsys.readouterr().err
