@@ -279,7 +279,7 @@ class Pipeline:
         self._reset_drift.set()
 
     def _capture(self) -> None:
-        owned = self._source.hands_over
+        owned = getattr(self._source, "hands_over", False)  # a source need not derive from ours
         try:
             while (frame := self._source.read()) is not None:
                 self.stats.captured += 1

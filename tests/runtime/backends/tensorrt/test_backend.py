@@ -134,7 +134,7 @@ refused(open_tensorrt, "FRAMEGATE_GPU_WAIT is 'sleep'; expected spin or block")
 
 FAULT = """
 class Frames:
-    frame_size, fixed_size = (64, 48), True
+    frame_size, fixed_size, live = (64, 48), True, False
     def __init__(self): self.count = 0
     def read(self):
         from framegate.runtime.verdict import Frame
@@ -356,7 +356,7 @@ os.environ["STUB_FAIL"] = "cuMemAlloc_v2=2"
 refused(open_tensorrt, "CUDA_ERROR_OUT_OF_MEMORY", "allocating 1000 bytes")
 os.environ["STUB_FAIL"] = ""
 backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
-refused(backend.infer, "bind an input")
+refused(lambda: infer(backend), "bind an input")
 refused(lambda: backend.bind(np.zeros((9, 3, 32, 32), np.float32)), "from (1, 3, 32, 32) to (8, 3, 32, 32)")
 refused(lambda: backend.bind(np.zeros((2, 3, 32, 32), np.float32)), "one image at a time")
 backend.close(); backend.close()
@@ -367,11 +367,11 @@ refused(open_tensorrt, "framegate doctor")
 
 def test_auto_takes_a_calibrated_engine_and_leaves_one_that_cannot_run(child):
     _, told, _ = child("""
-assert Session.open(BUNDLE).backend.name in ("openvino", "onnxruntime")
+assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
 built()
-assert Session.open(BUNDLE).backend.name == "tensorrt"
+assert Session.open(BUNDLE).scorer.backend.name == "tensorrt"
 built(plan=b"of another release")
-assert Session.open(BUNDLE).backend.name in ("openvino", "onnxruntime")
+assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
 """)
     assert "not on tensorrt: " in told
 
