@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import SourceError
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import BaseSource, Source
 from framegate.runtime.sources.open import open_source
@@ -169,7 +169,7 @@ class BenchStream:
         self.source = source
         self._feed = source if isinstance(source, FrameFeed) else None
         self._clock = session.frame_judge.stages = StageClock(capacity)
-        self.pipeline = Pipeline(source, session, deadline_ms=deadline_ms, spin_us=spin_us)
+        self.pipeline = Pipeline(source, session, deadline_ms=deadline_ms, spin_us=spin_us, results_held=RESULTS_HELD)
         self._results: Iterator[FrameResult] = self.pipeline.results()
         self._fed = 0
         self.samples = Samples()
@@ -210,7 +210,8 @@ class BenchStream:
         return first, last
 
     def _take(self, first_counted: int | None) -> int:
-        result = next(self._results, None)
+        # A silence is no frame: the benchmark asks for frames one by one, and may take its time.
+        result = next((each for each in self._results if each.has_frame), None)
         received_ns = time.monotonic_ns()
         if result is None:
             raise SourceError(f"source {self.source.name}: it ended before enough frames were measured")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from rich.table import Table
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         to_stderr(f"framegate: {problem}")
     rows = [_record(each) for each in named_bundles()]
     if arguments.json:
-        to_stdout(json.dumps(rows, indent=2))
+        json_to_stdout(rows)
     elif rows:
         OUT.print(_table(rows))
         for row in rows:

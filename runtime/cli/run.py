@@ -85,7 +85,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     recordings = add_recording_options(parser)
     recordings.add_argument(
-        "--video", action="append", type=Path, dest="record", metavar="FILE", help="another name of --record"
+        "--video",
+        action="append",
+        type=Path,
+        dest="record",
+        metavar="FILE",
+        help="another name of --record (default: none)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     parser.add_argument(

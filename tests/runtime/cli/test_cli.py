@@ -214,7 +214,7 @@ def test_unusable_bundles(make_bundle, capsys, clip, command):
     (incomplete / "model.fp32.onnx").unlink()
     assert "has SHA-256" in refused(capsys, 1, *call(damaged))
     assert "model.fp32.onnx is missing" in refused(capsys, 1, *call(incomplete))
-    assert "found nothing" in refused(capsys, 1, *call("nowhere.bundle"))
+    assert "not found" in refused(capsys, 1, *call("nowhere.bundle"))
 
 
 def test_a_full_disk_is_one_line(clip, tiny_bundle):
