@@ -34,6 +34,7 @@ def demo(tiny_bundle, demo_process):
 
 @pytest.fixture
 def client(demo, viewer):
+    time.sleep(0.6)  # a demo opens four pages a second, and every test here opens one or two
     client = viewer(demo.address)
     yield client
     client.press("none")
