@@ -254,7 +254,7 @@ class Session:
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
         prediction = self.frame_judge.judge(frame, self._whole, self._health, streams=self._streams)[0]
-        self.look_after_engine()
+        self._ask_if_due()
         return prediction
 
     def look_after_engine(self) -> None:
@@ -263,11 +263,14 @@ class Session:
         Every `ASK_EVERY_S` seconds it is asked one of the bundle's known answers, which takes as long as a region, and
         every second while its answers are wrong. While they are, every frame is rejected with BACKEND_FAULT.
         """
+        self._ask_if_due()
+        self.recover()
+
+    def _ask_if_due(self) -> None:
         now = time.monotonic()
         if now >= self._ask_at:
             self.scorer.ask()
             self._ask_at = now + (_ASK_AGAIN_S if self.scorer.wrong else ASK_EVERY_S)
-        self.recover()
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
