@@ -168,6 +168,8 @@ endef
 
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev
+	$(BIN)/python -m framegate.benchmarks.cost.fail_closed --out benchmarks/results/fail-closed.json
+	$(BIN)/python -m framegate.benchmarks.tables docs/faults.md
 	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
 
 drift: $(VENV)/.runtime

@@ -262,3 +262,20 @@ def page(record: Record) -> str:
         said += f" {repeated} turns were measured again, because no verdict came for a second."
     header = ["who looks", *_HEADINGS, "p50 : nobody's", "pictures/s", "CPU of the demo", "CPU of all others"]
     return _caption(said, record) + _grid(header, rows)
+
+
+def fail_closed(record: Record) -> str:
+    """What could be read under faults around a frame's judgement."""
+    rows = [
+        (
+            row["fault"],
+            row["what"],
+            f"rejected: {counts(row['instead'])}",
+            f"{row['unsafe_accepts']} of {row['read']}",
+            f"{row['within_ms']:.0f} ms",
+        )
+        for row in record["faults"]
+    ]
+    table = _grid(("fault", "what is injected", "what is read", "unsafe ACCEPT", "within"), rows, texts=3)
+    where = f"{record['bundle']}, {record['engine']}; {record['machine']['cpu']}, {record['date']}."
+    return f"{_paragraph(where)}\n\n{table}"

@@ -77,6 +77,7 @@ _LATENCY, _RIVALS, _SCENARIOS, _STREAMS, _PAGE = (
     Source(f"{name}.json", read_record)
     for name in ("cpu-latency", "latency-rivals", "latency-scenarios", "latency-streams", "page-latency")
 )
+_FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -91,6 +92,7 @@ BLOCKS: dict[str, Block] = {
     "scenarios": Block((_SCENARIOS,), speed_tables.scenarios),
     "rivals": Block((_RIVALS,), speed_tables.rivals),
     "page": Block((_PAGE,), speed_tables.page),
+    "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),
