@@ -45,7 +45,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--origin",
         default="",
         metavar="TEXT",
-        help="where the weights come from and their licence, for the manifest (default: not stated)",
+        help="where the weights come from and their licence, for the manifest (default: what the checkpoint says)",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
