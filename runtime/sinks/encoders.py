@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -87,12 +86,11 @@ class Mp4Encoder:
         # OpenCV takes the format from a name's ending, which a piece of memory does not have: a link has.
         self._folder = tempfile.TemporaryDirectory(prefix="framegate-")
         self._link = Path(self._folder.name) / "clip.mp4"
-        self._in_memory = hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
-        self._memory = (
-            os.memfd_create("framegate-clip")
-            if self._in_memory
-            else os.open(self._link, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        )
+        if hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd"):
+            self._memory = os.memfd_create("framegate-clip")
+            self._link.symlink_to(f"/proc/self/fd/{self._memory}")
+        else:  # no Linux: a file
+            self._memory = os.open(self._link, os.O_RDWR | os.O_CREAT, 0o600)
         self._writer: cv2.VideoWriter | None = None
         self._waiting = 0
         self._closed = False
@@ -100,18 +98,11 @@ class Mp4Encoder:
     def write(self, frame: Image) -> None:
         """See `Encoder.write`."""
         if self._writer is None:
-            self._writer = self._next_clip()
+            self._writer = _open_writer(self._link, self._path, self._fps, self._size)
         self._writer.write(frame)
         self._waiting += 1
         if self._waiting >= self._longest:
             self.flush()
-
-    def _next_clip(self) -> cv2.VideoWriter:
-        if not self._in_memory:
-            return _open_writer(self._link, self._path, self._fps, self._size)
-        with contextlib.suppress(FileExistsError):
-            self._link.symlink_to(f"/proc/self/fd/{self._memory}")
-        return _open_writer(self._link, self._path, self._fps, self._size)
 
     def flush(self) -> None:
         """See `Encoder.flush`."""

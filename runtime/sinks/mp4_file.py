@@ -68,11 +68,11 @@ class Mp4File:
         if self._description is None:
             tables = mp4_boxes.sample_tables(self._step, (), (), ())
             self._commit(mp4_boxes.movie(self._size, clip.description, 0, tables, fragmented=True))
+            self._description = clip.description
         begins = self.frames * self._step
         head = mp4_boxes.movie_fragment(len(self._chunks) + 1, begins, self._step, clip)
         begin = self._file.size
         self._commit(head, clip.data)
-        self._description = self._description or clip.description
         self._chunks.append((begin + len(head) + 8, len(clip.sizes)))
         self._sync.extend(self.frames + k for k in clip.sync)
         self._sizes.extend(clip.sizes)
@@ -99,7 +99,7 @@ class Mp4File:
         if self._file.closed:
             return
         try:
-            if self._description is not None:
+            if self._description is not None and self.frames:
                 data_ends = self._file.size
                 tables = mp4_boxes.sample_tables(self._step, self._sizes, self._sync, self._chunks)
                 duration = self.frames * self._step

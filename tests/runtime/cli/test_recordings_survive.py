@@ -70,7 +70,7 @@ def test_fault_killed_every_recording_opens_up_to_the_last_seconds(tiny_bundle, 
 
 
 def test_fault_disk_full_judging_goes_on_and_the_others_are_whole(tiny_bundle, tmp_path):
-    with small_disk(tmp_path / "one", 160) as one_disk, small_disk(tmp_path / "other", 250) as other_disk:
+    with small_disk(tmp_path / "one", 160) as one_disk, small_disk(tmp_path / "other", 160) as other_disk:
         kinds = ("mp4", "mcap") if HAS_MCAP else ("mp4",)
         full = {"mp4": one_disk / "out.mp4", "mcap": other_disk / "out.mcap"}
         files = {name: tmp_path / f"out.{name}" for name in kinds}

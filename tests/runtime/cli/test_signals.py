@@ -188,6 +188,8 @@ def handlers():
     yield before
     for number, handler in zip(NUMBERS, before, strict=True):
         signal.signal(number, handler)
+    with signals.ended_by_signals():  # forgets the signal that was received
+        pass
 
 
 def test_handlers_are_those_of_before_when_a_command_has_ended(handlers):

@@ -32,6 +32,17 @@ def test_every_frame_that_was_written_can_be_read(tmp_path, ending, frames):
     assert frames_in(path) == frames
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("fps", [0.5, 7.5, 29.97, 240.0])
+def test_rates_of_frames(tmp_path, ending, fps):
+    path = tmp_path / f"out{ending}"
+    sink = OverlayVideoSink(path, (), fps)
+    for k in range(23):
+        sink.write(noise(k))
+    sink.close()
+    assert frames_in(path) == 23
+
+
 @pytest.mark.parametrize(("ending", "lost"), [(".mp4", 0), (".avi", 1), (".mkv", 60)])
 def test_fault_killed_a_video_plays_up_to_its_last_fragment(tmp_path, ending, lost):
     path = tmp_path / f"out{ending}"
