@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from framegate.export.calibration import selective_risk
 from framegate.export.calibration.decisions import accepts
 from framegate.export.calibration.selective_risk import (
     METHODS,
@@ -78,15 +75,6 @@ def _true_risk(threshold: float) -> float:
     return threshold**2 / 6
 
 
-@pytest.fixture(scope="module")
-def remembered_bounds() -> Iterator[None]:
-    """Each bound is computed once: thousands of calibrations ask for the same counts again and again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selective_risk, "binomial_upper_bound", functools.cache(binomial_upper_bound))
-        yield
-
-
-@pytest.mark.usefixtures("remembered_bounds")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_promise_holds_over_many_calibrations(method: str) -> None:
     rng = np.random.default_rng(11)
