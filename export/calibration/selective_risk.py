@@ -66,6 +66,7 @@ def _log_tail(errors: int, trials: int, rate: float) -> float:
     return largest + math.log(float(np.exp(log_terms - largest).sum()))
 
 
+@lru_cache(maxsize=50_000)  # forty tails each; reports and tables ask for the same counts again and again
 def binomial_upper_bound(errors: int, trials: int, confidence_level: float) -> float:
     """One-sided Clopper-Pearson bound: the rate is below it with probability >= confidence_level.
 
