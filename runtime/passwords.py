@@ -33,23 +33,24 @@ _USER = re.compile(r"[\w.~+%-]{0,64}", re.ASCII)
 _COLON = re.compile(":|%3a", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{0,5}|port")
 """``port`` is what our own messages say."""
+# Repetitions have a limit, so that no text of somebody else takes long to be looked through.
 _SECRET = (
     r"(?:pw|psw|pwd|pass|passwd|password|passphrase|passcode|secret|secret-key|secretkey|token|api-?key|key|signature|sig|"
     r"auth|authorization|credentials?|cookies?|extra-headers)"
 )
-_QUOTED = r"""(?:\(\w+\))?(?:"(?:[^"\\]|\\.)*(?:"|\Z)|'(?:[^'\\]|\\.)*(?:'|\Z))"""
-_PROPERTY = re.compile(rf"""(?i)\b((?:[\w-]*[_-])?{_SECRET})\s*=\s*(?:{_QUOTED}|\S+)""")
+_QUOTED = r"""(?:\(\w+\))?(?:"(?:[^"\\]|\\[\s\S]?)*(?:"|\Z)|'(?:[^'\\]|\\[\s\S]?)*(?:'|\Z))"""
+_PROPERTY = re.compile(rf"""(?i)\b((?:[\w-]{{0,60}}[_-])?{_SECRET})\s*=\s*(?:{_QUOTED}|\S+)""")
 _PROPERTY_IN_TEXT = re.compile(
-    rf"""(?i)\b([\w-]*-pw|passw\w+|passphrase|secret-key|api-key)\s*=\s*(?:{_QUOTED}|[^\s"']+)"""
+    rf"""(?i)\b([\w-]{{0,60}}-pw|passw\w+|passphrase|secret-key|api-key)\s*=\s*(?:{_QUOTED}|[^\s"']+)"""
 )
 """Fewer than in a pipeline: a region may be called ``key``."""
 _IN_PATH = re.compile(rf"(?i)((?:\b|_){_SECRET}[=:])[^/]+")
 _PARAMETER = re.compile(r"([?&;])([A-Za-z][\w.-]*)=([^&;#\s\"']*)")
 _ELEMENTS_NAME = re.compile(r"\s*[A-Za-z][\w/-]*[\s,(]", re.ASCII)
 _ELEMENT = re.compile(rf"(?:{_QUOTED}|(?! ! ).)+", re.DOTALL)
-_ADDRESS = re.compile(r"""[A-Za-z][\w+.-]*://[^\s"'<>]*""")
-_USER_AND_PASSWORD = re.compile(r"""(?<![\w/])([\w.~+%-]+):[^\s@"'/]+@(?=[\w\[])""")
-_SECRET_PARAMETER = re.compile(rf"""(?i)([?&;](?:[\w.-]*[_.-])?{_SECRET})=[^&;#\s"']+""")
+_ADDRESS = re.compile(r"""[A-Za-z][\w+.-]{0,60}://[^\s"'<>]*""")
+_USER_AND_PASSWORD = re.compile(r"""(?<![\w/])([\w.~+%-]{1,64}):[^\s@"'/]{1,512}@(?=[\w\[])""")
+_SECRET_PARAMETER = re.compile(rf"""(?i)([?&;](?:[\w.-]{{0,60}}[_.-])?{_SECRET})=[^&;#\s"']+""")
 _EXAMPLE = "USER:PASSWORD"
 """Stands for a user and a password in our own messages."""
 
@@ -112,15 +113,18 @@ def _split(pipeline: str) -> list[str]:
 
 
 def _hide_in_element(element: str) -> str:
-    element = _PROPERTY.sub(rf"\1={HIDDEN}", element)
-    head, separator, rest = element.partition("://")
-    if not separator:
-        return _USER_AND_PASSWORD.sub(rf"\1:{HIDDEN}@", element)
-    opening = re.search(r"""["'](?=[\w+.-]*\Z)""", head)
-    last = rest.rfind("@") + 1
-    end = rest.find(opening[0], last) if opening else _find_space(rest, last)
-    address, behind = (rest, "") if end < 0 else (rest[:end], rest[end:])
-    return head + separator + _hide_place(address) + (_hide_in_element(behind) if "://" in behind else behind)
+    left = _PROPERTY.sub(rf"\1={HIDDEN}", element)
+    if "://" not in left:
+        return _USER_AND_PASSWORD.sub(rf"\1:{HIDDEN}@", left)
+    shown = []
+    while "://" in left:
+        head, separator, rest = left.partition("://")
+        opening = re.search(r"""["'](?=[\w+.-]*\Z)""", head)
+        last = rest.rfind("@") + 1
+        end = rest.find(opening[0], last) if opening else _find_space(rest, last)
+        address, left = (rest, "") if end < 0 else (rest[:end], rest[end:])
+        shown += [head, separator, _hide_place(address)]
+    return "".join(shown) + left
 
 
 def _find_space(text: str, start: int) -> int:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import re
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from framegate.benchmarks.latency.options import command_of
 from framegate.runtime.cli.main import main
+from framegate.runtime.console import plain
 from framegate.runtime.errors import FramegateError, SourceError
 from framegate.runtime.passwords import hide_in_text, hide_passwords
 from framegate.runtime.sources.address import StreamAddress
@@ -98,6 +100,38 @@ def test_an_address_without_a_secret_stays(scheme, user, host, path):
 def test_any_text_can_be_shown(text):
     hide_passwords(text)
     hide_in_text(text)
+
+
+PIECES = [
+    "a",
+    "-",
+    ".",
+    "a-",
+    "a:",
+    "?a=",
+    "?-",
+    "passw",
+    "passw=",
+    "passw =",
+    '"',
+    "'a",
+    "://",
+    "a://",
+    "a:// ",
+    " ! ",
+]
+PIECES += ["@", "(a)", "user-pw=", "%", "=", " ", "\\", '"\\']
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_text_takes_long(piece):
+    """As long as the square of its length would be minutes."""
+    began = time.process_time()
+    hide_in_text(piece * 100_000)
+    hide_passwords(piece * 20_000)
+    hide_passwords(f"gst://{piece * 20_000}")
+    plain(piece * 100_000)
+    assert time.process_time() - began < 20
 
 
 @given(st.text(alphabet="abc123 ./_-,", max_size=60))
