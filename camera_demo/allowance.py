@@ -21,18 +21,10 @@ class Allowance:
 
     def take(self, amount: float = 1.0) -> bool:
         """Take it and return True, or take nothing if there is less."""
-        self._fill()
+        now = time.monotonic()
+        self._left = min(self._at_once, self._left + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
         if amount > self._left:
             return False
         self._left -= amount
         return True
-
-    def wait_s(self, amount: float = 1.0) -> float:
-        """Seconds until so much can be taken (at most `at_once`); 0 if it can be now."""
-        self._fill()
-        return max(0.0, (amount - self._left) / self._per_second)
-
-    def _fill(self) -> None:
-        now = time.monotonic()
-        self._left = min(self._at_once, self._left + (now - self._filled_at) * self._per_second)
-        self._filled_at = now

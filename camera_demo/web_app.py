@@ -28,7 +28,7 @@ _PAGE = Path(__file__).parent / "page"
 _FILES = {"index.html": "text/html", "demo.css": "text/css", "demo.js": "text/javascript"}
 _MOST_QUERY = 256
 """Bytes of an address behind the ``?`` that are looked at; a token has 22."""
-_OPENED_PER_S, _OPENED_AT_ONCE = 8.0, 32.0
+_OPENED_PER_S, _OPENED_AT_ONCE = 1.0, 32.0
 """Pages opened; the first record of a page is the largest one."""
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -3,9 +3,9 @@
 The server shares its process with the pipeline, so that whatever strangers make it do is time that the pipeline lacks,
 and every open connection is a file that a camera or a recording may lack. uvicorn limits neither: it waits for the rest
 of a request for ever. So connections are taken here, at a limited pace, and uvicorn's protocols sit behind a
-`Connection` each, which cuts off what is too slow, too long or too much. When all places are taken, a new connection
-takes the place of the oldest one that is not an open page: who asks and reads as a browser does is done within
-milliseconds and keeps no place.
+`Connection` each, which cuts off what is too slow, too long or too much. Who comes too often is refused before a
+protocol is made for it. When all places are taken, a new connection takes the place of the oldest one that is not an
+open page: who asks and reads as a browser does is done within milliseconds and keeps no place.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ MOST_CONNECTIONS = 96
 """Open at a time; fewer where the process may open few files."""
 MOST_FROM_ONE = 32
 """Of them, from one address (of IPv6: one network of 64 bits)."""
-ACCEPTED_PER_S, ACCEPTED_AT_ONCE = 50.0, 64.0
-"""Connections taken. A page that is loaded needs four."""
+TAKEN_PER_S, TAKEN_AT_ONCE = 50.0, 128.0
+"""Connections that are looked at; the others wait in the system's queue."""
+SERVED_PER_S, SERVED_AT_ONCE = 25.0, 128.0
+"""Of them, those that may ask for something. A page that is loaded needs four."""
+SERVED_FROM_ONE_PER_S, SERVED_FROM_ONE_AT_ONCE = 10.0, 64.0
+"""Of them, those from one address."""
 REQUEST_READS, REQUEST_BYTES = 32, 20 * 1024
 """Pieces and bytes in which a request may arrive."""
-STREAM_BYTES_PER_S, STREAM_BYTES_AT_ONCE = 8192.0, 2048.0
+STREAM_BYTES_PER_S, STREAM_BYTES_AT_ONCE = 4096.0, 512.0
 """What an open page may send; confirming 120 messages a second takes 1,600 bytes."""
 
+_REMEMBERED = 1024
+"""Networks whose pace is known; of more, the one that came longest ago is forgotten."""
 _FILES_SHARE = 4  # at most a fourth of the files that the process may open
-_REFUSED_PAUSE_S = 0.2
+_PAUSE_S = 0.1  # then some are taken at a time, which costs less than to wake up for each
 
 
 def most_connections() -> int:
@@ -221,7 +227,9 @@ class Door:
         self._most = most_connections() if most is None else most
         self._from_one = min(MOST_FROM_ONE, max(1, self._most // 2)) if from_one is None else from_one
         self._open: dict[Connection, None] = {}  # the oldest first
-        self._pace = Allowance(ACCEPTED_PER_S, ACCEPTED_AT_ONCE)
+        self._taken = Allowance(TAKEN_PER_S, TAKEN_AT_ONCE)
+        self._served = Allowance(SERVED_PER_S, SERVED_AT_ONCE)
+        self._served_from: dict[str, Allowance] = {}  # who came last stands last
 
     def __len__(self) -> int:
         return len(self._open)
@@ -235,13 +243,14 @@ class Door:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
         while True:
-            await asyncio.sleep(self._pace.wait_s())
+            if not self._taken.take():
+                await asyncio.sleep(_PAUSE_S)
+                continue
             try:
                 taken, address = await loop.sock_accept(listener)
             except OSError:  # it went away before it was taken, or the process may open no more files
-                await asyncio.sleep(_REFUSED_PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
                 continue
-            self._pace.take()
             await self._take(taken, network_of(address[0]))
 
     def left(self, connection: Connection) -> None:
@@ -254,9 +263,10 @@ class Door:
             connection.end("503 Service Unavailable", "the demo has ended")
 
     async def _take(self, taken: socket.socket, network: str) -> None:
-        if not self._has_place(network):
+        why = self._refused(network)
+        if why:
             with contextlib.suppress(OSError):
-                taken.send(refusal("503 Service Unavailable", "all connections are taken; close another page"))
+                taken.send(refusal("503 Service Unavailable", why))
             taken.close()
             return
         connection = Connection(self, network, self._make_protocol)
@@ -266,6 +276,16 @@ class Door:
         except OSError:
             self.left(connection)
             taken.close()
+
+    def _refused(self, network: str) -> str:
+        """Why a connection is not served, or an empty string."""
+        own = self._served_from.pop(network, None) or Allowance(SERVED_FROM_ONE_PER_S, SERVED_FROM_ONE_AT_ONCE)
+        self._served_from[network] = own
+        if len(self._served_from) > _REMEMBERED:
+            del self._served_from[next(iter(self._served_from))]
+        if not (own.take() and self._served.take()):
+            return "too many connections in a short time; try again"
+        return "" if self._has_place(network) else "all connections are taken; close another page"
 
     def _has_place(self, network: str) -> bool:
         """Whether there is a place, perhaps that of the oldest one that is no open page."""

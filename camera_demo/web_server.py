@@ -18,7 +18,7 @@ from framegate.runtime.errors import FramegateError, UsageError
 
 _START_S, _STOP_S = 10.0, 2
 _WAITING = 64  # connections that the system holds until they are taken
-_MOST_MESSAGE = 1024  # bytes; a viewer sends the name of a button
+_MOST_MESSAGE = 256  # bytes; a viewer sends the name of a button
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -140,7 +140,7 @@ def test_a_viewer_that_stalls_holds_nobody_up(demo, client, viewer):
         "[]",
         "7",
         b"\x00\xff",
-        "[" * 1000,
+        "[" * 250,
         '{"press": "nonsense", "severity": 3}',
         '{"press": "fog", "severity": 9}',
         '{"press": "fog", "severity": 1e999}',
