@@ -35,7 +35,7 @@ SERVED_PER_S, SERVED_AT_ONCE = 25.0, 128.0
 """Of them, those that may ask for something. A page that is loaded needs four."""
 SERVED_FROM_ONE_PER_S, SERVED_FROM_ONE_AT_ONCE = 10.0, 64.0
 """Of them, those from one address."""
-REQUEST_READS, REQUEST_BYTES = 32, 20 * 1024
+REQUEST_READS, REQUEST_BYTES = 16, 20 * 1024
 """Pieces and bytes in which a request may arrive."""
 STREAM_BYTES_PER_S, STREAM_BYTES_AT_ONCE = 4096.0, 512.0
 """What an open page may send; confirming 120 messages a second takes 1,600 bytes."""
