@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ threads fall asleep, and waking them eats what they save. On two cores, at 60 fr
 same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of 0.4 ms,
 by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
+_CORES: dict[int, ov.Core] = {}
+"""By process; see `_core`."""
 
 
 class OpenVinoBackend(CpuBackend):
@@ -45,8 +48,7 @@ class OpenVinoBackend(CpuBackend):
             # Quantised layers are then computed in float32 on the same rounded numbers: slower, and right.
             config["LP_TRANSFORMS_MODE"] = "NO"
         try:
-            self._core = ov.Core()
-            self._model = self._core.read_model(model)
+            self._model = _core().read_model(model)
             self._config = config
             self._threads = threads
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
@@ -75,7 +77,7 @@ class OpenVinoBackend(CpuBackend):
     def _compile(self, threads: int | None) -> ov.CompiledModel:
         """The network for the present shape; with None all processors compute."""
         config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
-        return self._core.compile_model(self._model, "CPU", config)
+        return _core().compile_model(self._model, "CPU", config)
 
     def _request_on(self, tensor: Tensor) -> ov.InferRequest:
         """A request whose input is this array."""
@@ -100,6 +102,19 @@ class OpenVinoBackend(CpuBackend):
             raise BackendError(f"openvino failed: {_first_line(error)}") from error
         output: Tensor = self._output
         return output
+
+
+def _core() -> ov.Core:
+    """OpenVINO's one core of this process, which is never let go.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers (room for the registers of AMX), and takes
+    it away when the last core is gone, without looking whether a thread still has it: after a core that was dropped in
+    another thread, or before a younger one, the next Ctrl-C ended the process with a segmentation fault.
+    """
+    process = os.getpid()  # a core does not survive a fork
+    if process not in _CORES:
+        _CORES.setdefault(process, ov.Core())
+    return _CORES[process]
 
 
 def _fastest_s(request: ov.InferRequest) -> float:

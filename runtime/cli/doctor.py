@@ -15,7 +15,9 @@ from rich.table import Table
 from framegate.runtime.backends.choice import BACKENDS, default_precision
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.cli.doctor_bundles import bundle_findings
 from framegate.runtime.cli.doctor_gpu import gpu_findings
+from framegate.runtime.cli.options import add_trust_option
 from framegate.runtime.console import OUT, json_to_stdout
 from framegate.runtime.native import library
 
@@ -26,12 +28,19 @@ Finding = tuple[str, bool, str]
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``doctor`` to the command line."""
     parser = commands.add_parser("doctor", help="say what this machine can run, and why not")
+    parser.add_argument(
+        "bundle",
+        nargs="*",
+        help="bundles to open, to say whether they can be used and who signed them (default: all that "
+        "`framegate bundles` lists)",
+    )
+    add_trust_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look and tell. Returns 1 if no inference engine works."""
+    """Look and tell. Returns 1 if no inference engine works, or if a bundle that was named cannot be used."""
     engines = [_engine(name) for name, entry in BACKENDS.items() if not entry.gpu]
     gpu = gpu_findings()
     engines += [finding for finding in gpu if finding[0].removeprefix("backend ") in BACKENDS]
@@ -45,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         _video("GStreamer", "csi://, pipelines"),
         _cameras(),
     ]
+    bundles = bundle_findings(arguments.bundle, arguments.trust)
+    findings += bundles
     if arguments.json:
         json_to_stdout([{"what": what, "usable": usable, "explanation": text} for what, usable, text in findings])
     else:
@@ -54,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         for what, usable, text in findings:
             table.add_row(what, "yes" if usable else "NO", text)
         OUT.print(table)
-    return 0 if any(usable for _, usable, _ in engines) else 1
+    refused = bool(arguments.bundle) and not all(usable for _, usable, _ in bundles)
+    return 0 if any(usable for _, usable, _ in engines) and not refused else 1
 
 
 def _machine() -> Finding:

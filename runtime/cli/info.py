@@ -10,6 +10,7 @@ from rich.table import Table
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
+from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
 from framegate.runtime.errors import UsageError
@@ -50,6 +51,8 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
     return {
         "name": bundle.name,
         "path": str(bundle.path),
+        "digest": bundle.digest,
+        "signed": signed_by(bundle),
         "labels": list(bundle.labels),
         "input": [bundle.preprocess.width, bundle.preprocess.height],
         "slices": bundle.preprocess.depth,
@@ -67,6 +70,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     to_stdout(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
     slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
     to_stdout(f"folder: {bundle.path}")
+    to_stdout(f"digest {bundle.digest[:16]}..., {signed_by(bundle)}")
     to_stdout(f"input {slices}{spec.width}x{spec.height} {spec.colour}, resize {spec.resize}, fit {spec.fit}")
     for precision, file in bundle.models.items():
         size = bundle.model_path(precision).stat().st_size / 2**20

@@ -102,6 +102,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
     parser.add_argument("--precision", help="fp32, fp16 or int8 (default: the backend's fastest)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
+    add_trust_option(parser)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """``--trust``: whose signature a bundle must have."""
     parser.add_argument(
         "--trust",
         type=Path,

@@ -10,6 +10,7 @@ from repository import BUNDLES
 
 from framegate.runtime import Bundle, BundleError, Session, UsageError
 from framegate.runtime.bundle import MANIFEST, seal
+from framegate.runtime.cli.main import main
 from framegate.runtime.signature import FILE, new_key, read_signature, sign
 
 pytest.importorskip("cryptography")
@@ -105,3 +106,35 @@ def test_framegate_sign(folder, keys, tmp_path, capsys):
     assert cli.main(["sign", str(folder)]) == 2
     assert cli.main(["sign", "--new-key", str(tmp_path / "third.pem")]) == 2
     assert Bundle.open(folder, trust=keys[1])
+
+
+def test_doctor_and_info_say_who_signed_a_bundle(folder, keys, capsys):
+    private, public, other = keys
+
+    def doctor(*words):
+        code = main(["doctor", str(folder), "--json", *words])
+        found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
+        return code, found["bundle copy"]
+
+    assert "not signed" in doctor()[1]["explanation"]
+    code, found = doctor("--trust", str(public))
+    assert (code, found["usable"]) == (1, False)
+    assert "not signed" in found["explanation"]
+    sign(folder, Bundle.open(folder).digest, private)
+    code, found = doctor()
+    assert (code, found["usable"]) == (0, True)
+    assert "not checked" in found["explanation"]
+    code, found = doctor("--trust", str(public))
+    assert (code, found["usable"]) == (0, True)
+    assert f"checked with {public}" in found["explanation"]
+    assert doctor("--trust", str(other))[0] == 1
+    assert main(["info", str(folder)]) == 0
+    assert f"signed by key {read_signature(folder).fingerprint}" in capsys.readouterr().out
+
+
+def test_doctor_says_what_is_wrong_with_a_bundle(folder, capsys):
+    (folder / MANIFEST).write_text("{}")
+    assert main(["doctor", str(folder), "--json"]) == 1
+    found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
+    assert found["bundle copy"]["usable"] is False
+    assert main(["doctor", "no/such.bundle"]) == 1
