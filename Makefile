@@ -72,7 +72,7 @@ demo-page: $(VENV)/.page
 	$(BIN)/framegate demo $(DEMO) || [ $$? -eq 130 ]
 
 # One worker a core, eight at most: each holds torch and OpenVINO in memory.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST)
