@@ -39,6 +39,7 @@ def test_run_says_what_is_in_force_and_judges_as_ever(tiny_bundle: Path, tmp_pat
     for problem in found["refused"]:
         assert f"NOT allowed: {problem}" in done.stderr
     rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    rows = [row for row in rows if row["frame_id"] is not None]  # on a busy machine some lines say that no frame came
     assert len(rows) == 2 * summary["frames"]
     assert summary["frames"] + summary["dropped"] == 20
     assert video.stat().st_size > 0
