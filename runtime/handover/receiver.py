@@ -258,6 +258,7 @@ class Receiver:
     def _forget(self) -> None:
         self._arrival_ns = 0
         self._epoch: int | None = None
+        self._clock_domain = 0
         self._bundle, self._calibration = self.config.bundle, self.config.calibration
         self._classes = self.config.classes
         self._counter = self._sent_ns = 0
@@ -401,7 +402,11 @@ class Receiver:
                 return Fault.WRONG_BUNDLE
         if self._epoch is not None and known != (message.bundle, message.calibration, message.classes):
             return Fault.WRONG_BUNDLE
-        return Fault.WRONG_EPOCH if message.epoch < max(self.config.min_epoch, self._epoch or 0) else Fault.NONE
+        if message.epoch < max(self.config.min_epoch, self._epoch or 0):
+            return Fault.WRONG_EPOCH
+        # One start has one clock; a second one would begin the offset by arrival anew with every message.
+        changed = message.epoch == self._epoch and message.clock_domain != self._clock_domain
+        return Fault.INVALID if changed else Fault.NONE
 
     def _time_fault(self, message: VerdictMessage, arrival: int) -> Fault:
         if not message.captured_ns <= message.decided_ns <= message.sent_ns:
@@ -476,7 +481,7 @@ class Receiver:
 
     def _begin(self, message: VerdictMessage) -> None:
         """A new epoch."""
-        self._epoch = message.epoch
+        self._epoch, self._clock_domain = message.epoch, message.clock_domain
         self._bundle, self._calibration, self._classes = message.bundle, message.calibration, message.classes
         self._frame_id = NO_FRAME_ID
 
