@@ -34,6 +34,7 @@ from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
@@ -144,6 +145,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--deadline-ms {arguments.deadline_ms:g}: expected a positive number")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+    if arguments.jsonl == STDOUT:
+        raise UsageError("--jsonl -: the demo's own lines go to the standard output; give a file, or use framegate run")
     check_recordings(arguments)
 
 

@@ -11,7 +11,9 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.jsonl import BEATS
 from framegate.runtime.sinks.open import open_sinks, require_formats
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.options import FLIPS, FORMATS, SourceOptions, parse_size
@@ -153,7 +155,11 @@ def add_recording_options(parser: argparse.ArgumentParser) -> argparse._Argument
         "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
     )
     group.add_argument(
-        "--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line, to a file or pipe (default: no)"
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write every verdict as a JSON line, to a file or pipe, or with - to standard output, with a heartbeat "
+        "(default: no)",
     )
     return group
 
@@ -164,18 +170,31 @@ def check_recordings(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: A file's ending says no format, or two names are the same file, or one is the source.
     """
+    if STDOUT in (*arguments.record, arguments.rerun):
+        raise UsageError("a recording needs a file; the standard output (-) is for --jsonl")
+    if arguments.jsonl == STDOUT and getattr(arguments, "json", False):
+        raise UsageError("--json and --jsonl - both write to the standard output; leave one out")
     require_formats(arguments.record)
     require_distinct(arguments.source or "", *arguments.record, arguments.rerun, arguments.jsonl)
 
 
-def open_recorder(arguments: argparse.Namespace, rois: tuple[Roi, ...], source: Source) -> Recorder:
+def open_recorder(
+    arguments: argparse.Namespace, rois: tuple[Roi, ...], source: Source, deadline_ms: float | None = None
+) -> Recorder:
     """Create the files that were asked for, and what writes them.
+
+    Args:
+        arguments: What `add_recording_options` collected.
+        rois: The pipeline's regions.
+        source: Its source.
+        deadline_ms: Its deadline, if it has one.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
         SinkError: A file cannot be written.
     """
-    sinks = open_sinks(arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps)
+    beat_s = None if deadline_ms is None or not source.live else deadline_ms / 1e3 / BEATS
+    sinks = open_sinks(arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s)
     return Recorder(sinks, lossless=not source.live)
 
 
@@ -188,7 +207,7 @@ def require_distinct(source: str, *outputs: Path | None) -> None:
     # os.path, which takes a pipeline longer than any file name for what it is: no file.
     taken = {Path(source).resolve()} if os.path.exists(source) else set()
     for output in outputs:
-        if output is None:
+        if output is None or output == STDOUT:
             continue
         if output.resolve() in taken:
             raise UsageError(f"output {output} is also the source or another output; nothing was written")

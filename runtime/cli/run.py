@@ -25,7 +25,7 @@ from framegate.runtime.cli.options import (
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
@@ -34,6 +34,7 @@ from framegate.runtime.policy.stream import Policy
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
         # Files are replaced last, when everything else that was asked for is known to be possible.
-        recorder = stack.enter_context(open_recorder(arguments, rois, source))
+        recorder = stack.enter_context(open_recorder(arguments, rois, source, pipeline.deadline_ms))
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, arguments.realtime is not None)
@@ -193,11 +194,14 @@ def _print_summary(
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
         json_to_stdout({**about, **pipeline.stats.to_json()})
     else:
+        # Standard output belongs to the verdicts if they go there.
+        lines_out = arguments.jsonl == STDOUT
         for table in stats_tables(pipeline.stats):
-            OUT.print(table)
-        to_stdout(pipeline.stats.drift_line())
+            (ERR if lines_out else OUT).print(table)
+        show = to_stderr if lines_out else to_stdout
+        show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
-            to_stdout(line)
+            show(line)
 
 
 def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
@@ -264,6 +268,8 @@ def _drain(pipeline: Pipeline, source: Source, recorder: Recorder, unusable: lis
         with stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
                 recorder.put(result)
+                if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
+                    return 1, "nobody reads the verdicts on the standard output any more"
                 first = result.predictions[0]
                 if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
                     unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")

@@ -13,6 +13,7 @@ from typing import IO, cast
 from framegate.runtime.errors import UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
 
@@ -73,6 +74,7 @@ class McapSink:
 
     takes_silence = False
     takes_pictures = True
+    flush_s = FLUSH_S
 
     def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
         if importlib.util.find_spec("mcap") is None:
