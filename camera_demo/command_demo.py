@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             to_stderr(f"framegate: {session.describe()}")
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
         window = Window(rois, demo.stale_ms) if arguments.show else None
-        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source))
+        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source, session, arguments.deadline_ms))
         address = demo.start()
         to_stdout(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
         if demo.is_private and "SSH_CONNECTION" in os.environ:

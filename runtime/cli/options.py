@@ -10,7 +10,9 @@ from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
+from framegate.runtime.recording import Recording
 from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
 from framegate.runtime.sinks.jsonl import BEATS
 from framegate.runtime.sinks.open import open_sinks, require_formats
 from framegate.runtime.sinks.record_file import STDOUT
@@ -151,6 +153,7 @@ def add_recording_options(parser: argparse.ArgumentParser) -> argparse._Argument
         metavar="FILE",
         help="annotated video (.mp4, .mkv, .avi), or pictures and verdicts (.mcap); repeat for several (default: none)",
     )
+    group.add_argument("--no-pictures", action="store_true", help="leave the frames out of .mcap recordings")
     group.add_argument(
         "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
     )
@@ -179,7 +182,11 @@ def check_recordings(arguments: argparse.Namespace) -> None:
 
 
 def open_recorder(
-    arguments: argparse.Namespace, rois: tuple[Roi, ...], source: Source, deadline_ms: float | None = None
+    arguments: argparse.Namespace,
+    rois: tuple[Roi, ...],
+    source: Source,
+    session: Session,
+    deadline_ms: float | None = None,
 ) -> Recorder:
     """Create the files that were asked for, and what writes them.
 
@@ -187,6 +194,7 @@ def open_recorder(
         arguments: What `add_recording_options` collected.
         rois: The pipeline's regions.
         source: Its source.
+        session: Judges its frames.
         deadline_ms: Its deadline, if it has one.
 
     Raises:
@@ -194,8 +202,21 @@ def open_recorder(
         SinkError: A file cannot be written.
     """
     beat_s = None if deadline_ms is None or not source.live else deadline_ms / 1e3 / BEATS
-    sinks = open_sinks(arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s)
+    recording = Recording.of(
+        session, rois, sequence=source.fixed_size, deadline_ms=deadline_ms, fps=source.fps, source=source.name
+    )
+    pictures = not arguments.no_pictures
+    sinks = open_sinks(
+        arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s, recording, pictures
+    )
     return Recorder(sinks, lossless=not source.live)
+
+
+def wants_pictures(arguments: argparse.Namespace) -> bool:
+    """Whether a recording that was asked for holds the frames."""
+    return bool(arguments.rerun) or any(
+        path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record
+    )
 
 
 def require_distinct(source: str, *outputs: Path | None) -> None:

@@ -22,6 +22,7 @@ from framegate.runtime.cli.options import (
     policy_of,
     source_options,
     source_record,
+    wants_pictures,
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
@@ -162,12 +163,12 @@ def run(arguments: argparse.Namespace) -> int:
             deadline_ms=arguments.deadline_ms,
             # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
             lossless=not source.live,
-            keep_frames=bool(arguments.record or arguments.rerun),
+            keep_frames=wants_pictures(arguments),
             spin_us=spin_us(arguments.realtime, source.fps),
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
         # Files are replaced last, when everything else that was asked for is known to be possible.
-        recorder = stack.enter_context(open_recorder(arguments, rois, source, pipeline.deadline_ms))
+        recorder = stack.enter_context(open_recorder(arguments, rois, source, session, pipeline.deadline_ms))
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, arguments.realtime is not None)

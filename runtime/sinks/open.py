@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.recording import Recording
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.base import Sink
 from framegate.runtime.sinks.encoders import CODECS
@@ -39,6 +40,8 @@ def open_sinks(
     rois: tuple[Roi, ...],
     fps: float | None,
     beat_s: float | None = None,
+    recording: Recording | None = None,
+    pictures: bool = True,
 ) -> list[Sink]:
     """The files to be written; if one of them cannot be, those before it are closed again.
 
@@ -49,6 +52,8 @@ def open_sinks(
         rois: The pipeline's regions.
         fps: Of the source, None if it has none.
         beat_s: Longest time between two JSON lines on the standard output, in seconds; None: no heartbeat.
+        recording: What an ``.mcap`` file says about itself.
+        pictures: Whether an ``.mcap`` file holds the frames, too.
 
     Raises:
         UsageError: The package for it is missing, or the ending says no format.
@@ -58,8 +63,10 @@ def open_sinks(
     sinks: list[Sink] = []
     try:
         for path in records:
-            mcap = path.suffix.lower() == _MCAP
-            sinks.append(McapSink(path, rois) if mcap else OverlayVideoSink(path, rois, fps))
+            if path.suffix.lower() == _MCAP:
+                sinks.append(McapSink(path, rois, recording, pictures=pictures))
+            else:
+                sinks.append(OverlayVideoSink(path, rois, fps))
         if rerun is not None:
             sinks.append(RerunSink(rerun, rois))
         if jsonl is not None:
