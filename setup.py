@@ -27,8 +27,12 @@ setup(
         # A plain library for ctypes, not a Python module. Without a C compiler it is left out, and NumPy does the same.
         Extension(
             "framegate.runtime._native",
-            sources=["src/framegate/runtime/health/rows.c", "src/framegate/runtime/frame_scores.c"],
-            depends=["src/framegate/runtime/native.h"],
+            sources=[
+                "src/framegate/runtime/health/rows.c",
+                "src/framegate/runtime/frame_scores.c",
+                "src/framegate/runtime/handover/c/native.c",
+            ],
+            depends=["src/framegate/runtime/native.h", "src/framegate/runtime/handover/c/framegate_verdict.h"],
             libraries=["m"],
             extra_compile_args=["-O3"],
             optional=True,

@@ -1,0 +1,353 @@
+"""The message: one verdict on one object in 144 bytes; the layout is docs/handover.md's table.
+
+`encode` and `decode` are each other's inverse; what a message says is believed only by
+`framegate.runtime.handover.receiver`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protect
+from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
+
+MAGIC: Final = 0x46475644
+VERSION: Final = 1
+PLAIN_BYTES: Final = 144
+AUTHENTICATED_BYTES: Final = PLAIN_BYTES + MAC_BYTES
+VERDICT, HEARTBEAT = 1, 2
+"""Kinds of message."""
+ACCEPT, REJECT = 0x5A, 0xA5
+AUTHENTICATED: Final = 1
+"""Bit of the flags."""
+NO_CLASS = NO_TRACK = 0xFFFFFFFF
+LATEST_NS: Final = 2**61 - 1
+"""The largest time that a message may hold, 73 years: sums and differences of times fit into 64 bits."""
+NO_CERTIFICATE, LINF, L2, PATCH = 0, 1, 2, 3
+"""Kinds of certificate."""
+NOTHING = bytes(8)
+"""As bundle: not known. As calibration: not calibrated."""
+
+BODY = struct.Struct(">IBBBBIQqqqqqQQIIfffIfI8s8sII")
+"""What follows the 12 bytes of the header."""
+_LARGEST_FLOAT = 3.4028234663852886e38
+
+REASON_BITS: Final[dict[Reason, int]] = {
+    Reason.BAD_INPUT: 0,
+    Reason.WRONG_SIZE: 1,
+    Reason.BLACK: 2,
+    Reason.SATURATED: 3,
+    Reason.LOW_CONTRAST: 4,
+    Reason.BLURRED: 5,
+    Reason.NOISY: 6,
+    Reason.COLOUR_LOST: 7,
+    Reason.TORN: 8,
+    Reason.FROZEN: 9,
+    Reason.STALE_FRAME: 10,
+    Reason.WARMING_UP: 11,
+    Reason.NOT_FINITE: 12,
+    Reason.HIGH_SCORE: 13,
+    Reason.ACTIVATION_SHIFT: 14,
+    Reason.DRIFT: 15,
+    Reason.NOT_CALIBRATED: 16,
+    Reason.LATE: 17,
+    Reason.EXPIRED: 18,
+    Reason.NO_FRAME: 19,
+    Reason.BACKEND_FAULT: 20,
+}
+"""The registry of bits; docs/handover.md and framegate_verdict.h hold the same. A bit is never given away again."""
+OTHER_BIT: Final = 63
+"""For a reason that the registry does not know: it rejects all the same."""
+_NAMES = {bit: reason.value for reason, bit in REASON_BITS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictMessage:
+    """What one message says. Times are of the sender's monotonic clock, in nanoseconds.
+
+    Attributes:
+        epoch: Of the sender's start; larger at every start.
+        sent_ns: When the message was made.
+        accepted: ACCEPT or REJECT; False for a heartbeat.
+        kind: `VERDICT` or `HEARTBEAT`.
+        region: Index of the region, from 0.
+        frame_id: At the source; -1 if there was no frame.
+        captured_ns: When the picture was taken.
+        decided_ns: When the verdict was ready.
+        valid_until_ns: When it ends, at most `LATEST_NS`.
+        clock_domain: Names the clock; 0 if it is not known.
+        reasons: Bits of `REASON_BITS`; 0 exactly if accepted.
+        class_id: Index of the label; `NO_CLASS` if there is none.
+        classes: Number of labels.
+        confidence: In [0, 1]; NaN if there is none.
+        score: Higher is less trustworthy.
+        threshold: Accepted only if score <= threshold.
+        certificate_kind: `NO_CERTIFICATE`, `LINF`, `L2` or `PATCH`.
+        certificate_radius: In 255ths of the pixel range, or in pixels for a patch; 0 without a certificate.
+        drops: Frames without a message between the last message's frame and this one's.
+        bundle: First 8 bytes of the bundle's digest.
+        calibration: First 8 bytes of the calibration's hash; `NOTHING` if not calibrated.
+        track: Of a region that follows an object; `NO_TRACK` if it does not.
+    """
+
+    epoch: int
+    sent_ns: int
+    accepted: bool = False
+    kind: int = VERDICT
+    region: int = 0
+    frame_id: int = NO_FRAME_ID
+    captured_ns: int = 0
+    decided_ns: int = 0
+    valid_until_ns: int = 0
+    clock_domain: int = 0
+    reasons: int = 0
+    class_id: int = NO_CLASS
+    classes: int = 0
+    confidence: float = math.nan
+    score: float = math.nan
+    threshold: float = math.nan
+    certificate_kind: int = NO_CERTIFICATE
+    certificate_radius: float = 0.0
+    drops: int = 0
+    bundle: bytes = NOTHING
+    calibration: bytes = NOTHING
+    track: int = NO_TRACK
+
+    @property
+    def reason_names(self) -> tuple[str, ...]:
+        """The reasons' words, in the order of their bits; one that is not known is ``BIT_n``."""
+        return reason_names(self.reasons)
+
+
+def reason_bits(reasons: tuple[Reason, ...]) -> int:
+    """The bits of reasons; one that has none sets `OTHER_BIT`, so that no reason is lost."""
+    bits = 0
+    for reason in reasons:
+        bits |= 1 << REASON_BITS.get(reason, OTHER_BIT)
+    return bits
+
+
+def reason_names(bits: int) -> tuple[str, ...]:
+    """The words of reason bits, in the order of the bits."""
+    return tuple(_NAMES.get(bit, "OTHER" if bit == OTHER_BIT else f"BIT_{bit}") for bit in range(64) if bits >> bit & 1)
+
+
+def _float32(value: float) -> float:
+    """A number that fits into binary32: what is too large becomes an infinity, any NaN the one without a payload."""
+    if -_LARGEST_FLOAT <= value <= _LARGEST_FLOAT:
+        return value
+    return math.copysign(math.inf, value) if value == value else math.nan
+
+
+def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | None = None) -> bytes:
+    """The bytes of a message.
+
+    Args:
+        message: What it says.
+        counter: Of the stream, 0 to 65535.
+        data_id: Of the stream, 32 bits.
+        key: Of the authentication, 16 to 64 bytes; None sends without a code.
+
+    Raises:
+        struct.error: A number is out of its field's range.
+    """
+    body = BODY.pack(
+        MAGIC,
+        VERSION,
+        message.kind,
+        ACCEPT if message.accepted else REJECT,
+        AUTHENTICATED if key else 0,
+        message.region,
+        message.epoch,
+        message.frame_id,
+        message.captured_ns,
+        message.decided_ns,
+        message.valid_until_ns,
+        message.sent_ns,
+        message.clock_domain,
+        message.reasons,
+        message.class_id,
+        message.classes,
+        _float32(message.confidence),
+        _float32(message.score),
+        _float32(message.threshold),
+        message.certificate_kind,
+        _float32(message.certificate_radius),
+        message.drops,
+        message.bundle,
+        message.calibration,
+        message.track,
+        0,
+    )
+    return protect(body, counter, data_id, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The bytes around a message's content, as they were found.
+
+    Attributes:
+        length: Length field.
+        counter: Of the stream.
+        data_id: Of the stream.
+        known: Whether magic, version, flags and reserved bytes are those of this version.
+        verdict: The byte that says ACCEPT or REJECT; anything else is neither.
+        authenticated: Whether a code follows.
+    """
+
+    length: int
+    counter: int
+    data_id: int
+    known: bool
+    verdict: int
+    authenticated: bool
+
+
+def decode(data: bytes) -> tuple[Envelope, VerdictMessage]:
+    """What some bytes say, without believing any of it: no check but that there are enough of them.
+
+    Raises:
+        struct.error: There are fewer than 144 bytes.
+    """
+    length, counter, data_id, _ = HEADER.unpack_from(data, 0)
+    (
+        magic,
+        version,
+        kind,
+        verdict,
+        flags,
+        region,
+        epoch,
+        frame_id,
+        captured_ns,
+        decided_ns,
+        valid_until_ns,
+        sent_ns,
+        clock_domain,
+        reasons,
+        class_id,
+        classes,
+        confidence,
+        score,
+        threshold,
+        certificate_kind,
+        certificate_radius,
+        drops,
+        bundle,
+        calibration,
+        track,
+        reserved,
+    ) = BODY.unpack_from(data, HEADER.size)
+    known = magic == MAGIC and version == VERSION and flags in (0, AUTHENTICATED) and reserved == 0
+    envelope = Envelope(length, counter, data_id, known, verdict, bool(flags & AUTHENTICATED))
+    return envelope, VerdictMessage(
+        epoch,
+        sent_ns,
+        verdict == ACCEPT,
+        kind,
+        region,
+        frame_id,
+        captured_ns,
+        decided_ns,
+        valid_until_ns,
+        clock_domain,
+        reasons,
+        class_id,
+        classes,
+        confidence,
+        score,
+        threshold,
+        certificate_kind,
+        certificate_radius,
+        drops,
+        bundle,
+        calibration,
+        track,
+    )
+
+
+def contradiction(envelope: Envelope, message: VerdictMessage) -> str:
+    """What in a message's content contradicts itself; empty if nothing does. Comparisons are such that NaN fails."""
+    m = message
+    times = (m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
+    if m.kind not in (VERDICT, HEARTBEAT) or envelope.verdict not in (ACCEPT, REJECT):
+        return "kind or verdict is not one that exists"
+    if m.frame_id < NO_FRAME_ID or not all(0 <= each <= LATEST_NS for each in times):
+        return "a frame id or time is out of range"
+    if not (m.certificate_kind <= PATCH and 0 <= m.certificate_radius <= _LARGEST_FLOAT):
+        return "the certificate is not one that exists"
+    if m.accepted != (m.reasons == 0):
+        return "an accepted verdict has reasons, or a rejected one has none"
+    return _why_not_acceptable(m) if m.accepted else ""
+
+
+def _why_not_acceptable(m: VerdictMessage) -> str:
+    if m.kind != VERDICT or m.frame_id == NO_FRAME_ID:
+        return "accepted without a frame"
+    if not m.class_id < m.classes:
+        return "accepted without a class"
+    if not 0 <= m.confidence <= 1:
+        return "accepted with a confidence that is none"
+    if not -_LARGEST_FLOAT <= m.score <= m.threshold <= _LARGEST_FLOAT:
+        return "accepted with a score above its threshold"
+    return ""
+
+
+def message_of(
+    prediction: Prediction,
+    *,
+    epoch: int,
+    sent_ns: int,
+    clock_domain: int,
+    class_ids: dict[str, int],
+    region: int = 0,
+    drops: int = 0,
+    bundle: bytes = NOTHING,
+    calibration: bytes = NOTHING,
+) -> VerdictMessage:
+    """The message about a prediction, as it stands at the time of sending: one that has ended is EXPIRED.
+
+    Args:
+        prediction: The verdict.
+        epoch: Of the sender.
+        sent_ns: Now, of the sender's monotonic clock.
+        clock_domain: Of the sender.
+        class_ids: Index of each label of the bundle.
+        region: Index of the region.
+        drops: Frames without a message since the last one.
+        bundle: First 8 bytes of the digest.
+        calibration: First 8 bytes of the calibration's hash.
+    """
+    reasons = prediction.decided_reasons
+    if not reasons and sent_ns > prediction.valid_until_ns:
+        reasons = (Reason.EXPIRED,)
+    class_id = class_ids.get(prediction.candidate, NO_CLASS)
+    if not reasons and class_id == NO_CLASS:  # a label that the bundle does not have cannot be handed over
+        reasons = (Reason.BAD_INPUT,)
+    return VerdictMessage(
+        epoch,
+        sent_ns,
+        not reasons,
+        VERDICT,
+        region,
+        prediction.frame_id,
+        prediction.captured_ns,
+        prediction.decided_ns,
+        min(prediction.valid_until_ns, LATEST_NS),
+        clock_domain,
+        reason_bits(reasons),
+        class_id,
+        len(class_ids),
+        prediction.confidence,
+        prediction.score,
+        prediction.threshold,
+        NO_CERTIFICATE,
+        0.0,
+        min(drops, 0xFFFFFFFF),
+        bundle,
+        calibration,
+        NO_TRACK,
+    )

@@ -1,0 +1,120 @@
+"""Protection of a message: AUTOSAR E2E Profile 4 against accidents, HMAC-SHA-256 against intent.
+
+The header of Profile 4 (AUTOSAR FO "E2E Protocol Specification", PRS_E2EProtocol, Profile 4) is the first 12 bytes of
+a message, big-endian: length (16 bits), counter (16), data id (32), CRC (32). The CRC is CRC-32/AUTOSAR over
+everything but itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import struct
+from functools import cache
+from pathlib import Path
+
+from framegate.runtime.errors import UsageError
+from framegate.runtime.native import library
+
+HEADER = struct.Struct(">HHII")
+"""Length, counter, data id, CRC."""
+COUNTERS = 1 << 16
+MAC_BYTES = 16
+"""HMAC-SHA-256, cut off after 128 bits."""
+_CRC_AT, _AFTER_CRC = 8, 12
+_POLYNOMIAL = 0xC8DF352F  # 0xF4ACFB13 with its bits in reverse order
+_SHORTEST_KEY, _LONGEST_KEY = 16, 64  # bytes; the longest is HMAC's block
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+def _crc32_in_python(data: bytes) -> int:
+    table, crc = _table(), 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def crc32_p4(data: bytes) -> int:
+    """CRC-32/AUTOSAR, the polynomial 0xF4ACFB13, of some bytes; 0x1697D06A of ``b"123456789"``."""
+    compiled, _ = library()
+    if compiled is None:
+        return _crc32_in_python(data)
+    return int(compiled.framegate_crc32_autosar(data, len(data)))
+
+
+def protect(body: bytes, counter: int, data_id: int, key: bytes | None = None) -> bytes:
+    """The message: header, body, and with a key the code behind it.
+
+    Args:
+        body: Everything behind the header.
+        counter: 0 to 65535.
+        data_id: Of the stream, 32 bits.
+        key: Of the authentication; None for none.
+
+    Raises:
+        struct.error: A number does not fit.
+    """
+    length = HEADER.size + len(body) + (MAC_BYTES if key else 0)
+    head = HEADER.pack(length, counter, data_id, 0)[:_CRC_AT]
+    if key:
+        body += hmac.digest(key, head + body, "sha256")[:MAC_BYTES]
+    covered = head + body
+    return b"".join((head, crc32_p4(covered).to_bytes(4, "big"), body))
+
+
+def crc_holds(message: bytes) -> bool:
+    """Whether a message of at least 12 bytes has the CRC that it should have."""
+    covered = message[:_CRC_AT] + message[_AFTER_CRC:]
+    return crc32_p4(covered) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
+
+
+def mac_holds(message: bytes, key: bytes) -> bool:
+    """Whether the last 16 bytes of a message are the code of the others; takes the same time wherever it differs."""
+    signed = message[:_CRC_AT] + message[_AFTER_CRC:-MAC_BYTES]
+    return hmac.compare_digest(hmac.digest(key, signed, "sha256")[:MAC_BYTES], message[-MAC_BYTES:])
+
+
+def stream_id(source: str, region: str) -> int:
+    """The data id of a stream for which none was given: the same at every start.
+
+    Args:
+        source: The source's name, without passwords.
+        region: The region's name.
+    """
+    return int.from_bytes(hashlib.sha256(f"framegate/{source}/{region}".encode()).digest()[:4], "big")
+
+
+def read_key(path: Path) -> bytes:
+    """The shared key of a file: 32 to 128 hexadecimal digits, as ``openssl rand -hex 32`` writes them.
+
+    Raises:
+        UsageError: It cannot be read, holds something else, or others than its owner may read or write it.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            text = file.read(1024)
+    except OSError as error:
+        raise UsageError(f"key file {path}: {error.strerror}") from None
+    if mode & 0o077:
+        raise UsageError(f"key file {path} has mode {mode:03o}, so others can use it; do: chmod 600 {path}")
+    try:
+        key = bytes.fromhex(text.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY:
+        raise UsageError(
+            f"key file {path}: expected {2 * _SHORTEST_KEY} to {2 * _LONGEST_KEY} hexadecimal digits in one line; "
+            f"make one: (umask 077; openssl rand -hex 32 > {path})"
+        )
+    return key

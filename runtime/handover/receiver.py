@@ -1,0 +1,534 @@
+"""The receiver of one stream: bytes in, and whether the newest verdict may be used now.
+
+The state machine is drawn in docs/handover.md; framegate_verdict.h is the same in C, and one file of scenarios tests
+both.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from framegate.runtime.errors import RejectedFrame, UsageError
+from framegate.runtime.handover.message import (
+    AUTHENTICATED_BYTES,
+    HEARTBEAT,
+    LATEST_NS,
+    NOTHING,
+    PLAIN_BYTES,
+    Envelope,
+    VerdictMessage,
+    contradiction,
+    decode,
+    reason_names,
+)
+from framegate.runtime.handover.protection import COUNTERS, crc_holds, mac_holds
+from framegate.runtime.verdict import NO_FRAME_ID
+
+MS = 1_000_000
+WINDOW = 8
+"""Verdicts on frames over which the rate is averaged."""
+DRIFT = 5_000
+"""The offset by arrival may grow by one nanosecond in so many: 200 millionths."""
+
+
+class State(enum.IntEnum):
+    """What the receiver is in."""
+
+    DO_NOT_USE = 0
+    USABLE = 1
+    LATCHED = 2
+
+
+class Fault(enum.IntEnum):
+    """What was wrong with a message; docs/handover.md says when each is found."""
+
+    NONE = 0
+    TRUNCATED = 1
+    CORRUPTED = 2
+    WRONG_ID = 3
+    WRONG_VERSION = 4
+    FORGED = 5
+    INVALID = 6
+    WRONG_BUNDLE = 7
+    WRONG_EPOCH = 8
+    FUTURE = 9
+    LATE = 10
+    REPEATED = 11
+    REORDERED = 12
+    LOST = 13
+    MISSED = 14
+    NEW_EPOCH = 15
+
+
+GRAVE = frozenset({Fault.FORGED, Fault.WRONG_BUNDLE, Fault.WRONG_EPOCH})
+"""Faults that no accident of a network makes: by default they latch."""
+
+
+class WhyNot(enum.IntFlag):
+    """Why a verdict must not be used; 0 exactly if it may be."""
+
+    NOT_ALIVE = 1
+    NOT_IN_RATE = 2
+    NOT_IN_SEQUENCE = 4
+    NOT_FRESH = 8
+    NOT_VALID = 16
+    NOT_PROVEN = 32
+    LATCHED = 64
+    REJECTED = 128
+    CLOCK_WENT_BACK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverConfig:
+    """What a receiver expects. Times are in nanoseconds.
+
+    Attributes:
+        data_id: Of the stream.
+        bundle: First 8 bytes of the expected bundle's digest; `NOTHING` takes that of the first good message.
+        calibration: The same of the calibration.
+        classes: Number of labels; 0 takes that of the first good message.
+        good_to_start: Good verdicts in a row until anything is usable, 1 to 1000.
+        alive_ns: Longest time between two good messages.
+        max_age_ns: Longest time from capture to reading.
+        period_ns: Longest time between two verdicts on frames, on average.
+        shortest_period_ns: Shortest such time.
+        transit_ns: Longest way of a message.
+        future_ns: How much earlier than its sending a message may seem to arrive.
+        max_lost: Messages that may be missing at once.
+        quiet_ns: Time without a grave fault before a release.
+        min_epoch: Smallest epoch that is accepted: the last one that an earlier run of the consumer has seen.
+        clock_domain: Of the receiver's clock; 0 if it is not known.
+        offset_domain: Clock domain for which an offset was measured; 0 for none.
+        offset_ns: The receiver's clock minus that domain's.
+        offset_uncertainty_ns: How far that may be off.
+        grave: Faults that latch.
+        key: Of the authentication; empty: messages must have no code.
+    """
+
+    data_id: int
+    bundle: bytes = NOTHING
+    calibration: bytes = NOTHING
+    classes: int = 0
+    good_to_start: int = 3
+    alive_ns: int = 150 * MS
+    max_age_ns: int = 500 * MS
+    period_ns: int = 200 * MS
+    shortest_period_ns: int = 1 * MS
+    transit_ns: int = 50 * MS
+    future_ns: int = 1 * MS
+    max_lost: int = 3
+    quiet_ns: int = 1000 * MS
+    min_epoch: int = 0
+    clock_domain: int = 0
+    offset_domain: int = 0
+    offset_ns: int = 0
+    offset_uncertainty_ns: int = 0
+    grave: frozenset[Fault] = GRAVE
+    key: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("data_id", 0, 2**32 - 1),
+            ("classes", 0, 2**32 - 1),
+            ("good_to_start", 1, 1000),
+            ("max_lost", 0, 1000),
+            ("min_epoch", 0, 2**64 - 1),
+            ("clock_domain", 0, 2**64 - 1),
+            ("offset_domain", 0, 2**64 - 1),
+            ("offset_ns", -LATEST_NS, LATEST_NS),
+        ):
+            self._require(name, low, high)
+        for name in ("alive_ns", "max_age_ns", "period_ns"):
+            self._require(name, 1, 3_600_000 * MS)
+        for name in ("shortest_period_ns", "transit_ns", "future_ns", "quiet_ns", "offset_uncertainty_ns"):
+            self._require(name, 0, 3_600_000 * MS)
+        for name in ("bundle", "calibration"):
+            if len(getattr(self, name)) != len(NOTHING):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; expected {len(NOTHING)} bytes")
+        if self.key and not 16 <= len(self.key) <= 64:
+            raise UsageError(f"the key has {len(self.key)} bytes; expected 16 to 64")
+
+    def _require(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        if not low <= value <= high:
+            raise UsageError(f"{name} is {value}; expected {low} to {high}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a receiver says at one time.
+
+    Attributes:
+        why: Why nothing may be used; 0 exactly if the verdict may be.
+        state: Of the receiver.
+        message: The newest good verdict, for displays and records, **never for decisions**; None if there is none.
+        labels: Of the classes, if the receiver knows them.
+        ends_ns: When the verdict ends, on the receiver's clock; 0 without a verdict.
+    """
+
+    why: WhyNot
+    state: State
+    message: VerdictMessage | None
+    labels: tuple[str, ...] = ()
+    ends_ns: int = 0
+
+    @property
+    def usable(self) -> bool:
+        """True if driving logic may use the class now."""
+        return self.why == 0 and self.message is not None
+
+    def __bool__(self) -> bool:
+        """The same as `usable`."""
+        return self.usable
+
+    @property
+    def class_id(self) -> int:
+        """The class.
+
+        Raises:
+            RejectedFrame: It must not be used.
+        """
+        if self.message is None or self.why != 0:
+            raise RejectedFrame(f"nothing may be used now: {self.describe()}; check .usable before using .class_id")
+        return self.message.class_id
+
+    @property
+    def label(self) -> str:
+        """The class's label.
+
+        Raises:
+            RejectedFrame: It must not be used.
+            UsageError: The receiver was not told the labels.
+        """
+        class_id = self.class_id
+        if class_id >= len(self.labels):
+            raise UsageError(f"class {class_id} has no label here; give the receiver the bundle's labels")
+        return self.labels[class_id]
+
+    def describe(self) -> str:
+        """In words: USABLE, or why not."""
+        if self.usable:
+            return "USABLE"
+        words = [each.name for each in WhyNot if each & self.why and each.name]
+        reasons = reason_names(self.message.reasons) if self.message and self.why & WhyNot.REJECTED else ()
+        return "DO NOT USE: " + ", ".join([*words, *reasons])
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """Everything that a reading needs; replaced as a whole, so that a reader in another thread never waits."""
+
+    why: WhyNot = WhyNot.NOT_ALIVE | WhyNot.NOT_IN_RATE | WhyNot.NOT_IN_SEQUENCE | WhyNot.NOT_VALID | WhyNot.NOT_PROVEN
+    state: State = State.DO_NOT_USE
+    message: VerdictMessage | None = None
+    ends_ns: int = 0
+    arrival_ns: int = 0
+    good_ns: int = 0
+
+
+class Receiver:
+    """Decides whether the verdicts of one stream may be used. One thread feeds it, any thread may read.
+
+    Args:
+        config: What it expects.
+        labels: Of the classes, for `Reading.label`; empty if they are not needed.
+
+    Attributes:
+        config: What it expects.
+        faults: How often each fault was found since the start.
+        received: Messages fed.
+        good: Messages without a fault.
+        lost_messages: Messages that the counters show to be missing, within one epoch.
+    """
+
+    def __init__(self, config: ReceiverConfig, labels: tuple[str, ...] = ()) -> None:
+        self.config = config
+        self.faults: Counter[Fault] = Counter()
+        self.received = self.good = self.lost_messages = 0
+        self._labels = labels
+        self._writing = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._arrival_ns = 0
+        self._epoch: int | None = None
+        self._bundle, self._calibration = self.config.bundle, self.config.calibration
+        self._classes = self.config.classes
+        self._counter = self._sent_ns = 0
+        self._frame_id = NO_FRAME_ID
+        self._good_ns: int | None = None
+        self._in_a_row = 0
+        self._in_sequence = self._valid = False
+        self._state = State.DO_NOT_USE
+        self._grave_ns = 0
+        self._held: VerdictMessage | None = None
+        self._ends_ns = 0
+        self._frames: deque[int] = deque(maxlen=WINDOW)
+        self._offset_domain: int | None = None
+        self._offset_ns = self._offset_at_ns = 0
+        self._snapshot = _Snapshot()
+
+    def feed(self, data: bytes, arrival_ns: int | None = None) -> Fault:
+        """Take one message.
+
+        Args:
+            data: Its bytes, whatever they are.
+            arrival_ns: When it came, on the receiver's monotonic clock; None is now.
+
+        Returns:
+            What was wrong with it; MISSED and NEW_EPOCH speak of what came before it, and the message itself is good.
+        """
+        arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
+        with self._writing:
+            self.received += 1
+            fault = self._judge(bytes(data), arrival)
+            if fault:
+                self.faults[fault] += 1
+            self._settle()
+            self._publish()
+            return fault
+
+    def verdict(self, now_ns: int | None = None) -> Reading:
+        """The newest verdict, and whether it may be used. Never waits, changes nothing, can be called from any thread.
+
+        Args:
+            now_ns: The receiver's monotonic clock; None is now.
+        """
+        seen = self._snapshot  # first the snapshot, then the clock: a message in between must not seem to be later
+        now = time.monotonic_ns() if now_ns is None else now_ns
+        why = seen.why
+        if not now >= seen.arrival_ns:
+            why |= WhyNot.CLOCK_WENT_BACK
+        if not now - seen.good_ns <= self.config.alive_ns:
+            why |= WhyNot.NOT_ALIVE
+        if seen.message is None or not now <= seen.ends_ns:
+            why |= WhyNot.NOT_FRESH
+        return Reading(why, seen.state, seen.message, self._labels, seen.ends_ns)
+
+    def release(self, now_ns: int | None = None) -> bool:
+        """Leave LATCHED, if the cause is gone: for people, or for what has looked into the cause.
+
+        Args:
+            now_ns: The receiver's monotonic clock; None is now.
+
+        Returns:
+            Whether the receiver is not latched any more. False: good messages are missing since the fault, or it was
+            too short a time ago.
+        """
+        now = time.monotonic_ns() if now_ns is None else now_ns
+        with self._writing:
+            if self._state is not State.LATCHED:
+                return True
+            proven = self._proven() and self._good_ns is not None and self._in_rate()
+            alive = proven and 0 <= now - (self._good_ns or 0) <= self.config.alive_ns
+            if not (alive and now - self._grave_ns >= self.config.quiet_ns):
+                return False
+            self._state, self._in_a_row = State.DO_NOT_USE, 0
+            self._publish()
+            return True
+
+    def restart(self) -> None:
+        """Forget epoch, bundle, latch and everything proven, as a new receiver would; the counts stay."""
+        with self._writing:
+            self._forget()
+
+    def counts(self) -> Mapping[str, int]:
+        """Counts of messages and of every kind of fault, by name."""
+        numbers = {"received": self.received, "good": self.good, "lost_messages": self.lost_messages}
+        return numbers | {fault.name.lower(): self.faults[fault] for fault in Fault if fault}
+
+    def _judge(self, data: bytes, arrival: int) -> Fault:
+        """Check one message and take it if it is good."""
+        if not self._arrival_ns <= arrival <= LATEST_NS:  # the receiver's own clock stands on its head
+            return self._bad(Fault.FUTURE, arrival)
+        self._arrival_ns = arrival
+        fault, envelope, message = self._opened(data)
+        if fault or envelope is None or message is None:
+            return self._bad(fault, arrival)
+        fault = self._content_fault(envelope, message) or self._time_fault(message, arrival)
+        if fault:
+            return self._bad(fault, arrival)
+        before = self._missed(arrival)
+        if self._epoch is None or message.epoch > self._epoch:
+            if self._epoch is not None:
+                if before:
+                    self.faults[before] += 1
+                before = self._start_again(Fault.NEW_EPOCH)
+            self._begin(message)
+        elif fault := self._sequence_fault(envelope, message):
+            if before:
+                self.faults[before] += 1
+            return self._bad(fault, arrival)
+        self._take(envelope, message, arrival)
+        return before
+
+    def _missed(self, arrival: int) -> Fault:
+        """Whether no good message came for too long, or the held verdict ended before anything newer came."""
+        if self._good_ns is None:
+            return Fault.NONE
+        silent = arrival - self._good_ns > self.config.alive_ns
+        ended = self._held is not None and arrival > self._ends_ns
+        return self._start_again(Fault.MISSED) if silent or ended else Fault.NONE
+
+    def _opened(self, data: bytes) -> tuple[Fault, Envelope | None, VerdictMessage | None]:
+        """What protects a message, from the outside to the inside."""
+        if len(data) not in (PLAIN_BYTES, AUTHENTICATED_BYTES) or int.from_bytes(data[:2], "big") != len(data):
+            return Fault.TRUNCATED, None, None
+        if not crc_holds(data):
+            return Fault.CORRUPTED, None, None
+        envelope, message = decode(data)
+        if envelope.data_id != self.config.data_id:
+            return Fault.WRONG_ID, None, None
+        if not envelope.known or envelope.authenticated != (len(data) == AUTHENTICATED_BYTES):
+            return Fault.WRONG_VERSION, None, None
+        key = self.config.key
+        if envelope.authenticated != bool(key) or (key and not mac_holds(data, key)):
+            return Fault.FORGED, None, None
+        return Fault.NONE, envelope, message
+
+    def _content_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
+        if contradiction(envelope, message):
+            return Fault.INVALID
+        known = (self._bundle, self._calibration, self._classes)
+        for expected, found in zip(known, (message.bundle, message.calibration, message.classes), strict=True):
+            if expected not in (NOTHING, 0) and expected != found:
+                return Fault.WRONG_BUNDLE
+        if self._epoch is not None and known != (message.bundle, message.calibration, message.classes):
+            return Fault.WRONG_BUNDLE
+        return Fault.WRONG_EPOCH if message.epoch < max(self.config.min_epoch, self._epoch or 0) else Fault.NONE
+
+    def _time_fault(self, message: VerdictMessage, arrival: int) -> Fault:
+        if not message.captured_ns <= message.decided_ns <= message.sent_ns:
+            return Fault.FUTURE
+        way = arrival - message.sent_ns - self._offset(message, arrival)
+        if not way >= -(self.config.future_ns + self._uncertainty(message)):
+            if self._by_arrival(message):  # the clocks changed, or all messages before were held up: begin anew
+                self._offset_ns, self._offset_at_ns = arrival - message.sent_ns, arrival
+            return Fault.FUTURE
+        return Fault.NONE if way <= self.config.transit_ns + self._uncertainty(message) else Fault.LATE
+
+    def _same_clock(self, message: VerdictMessage) -> bool:
+        return message.clock_domain != 0 and message.clock_domain == self.config.clock_domain
+
+    def _measured(self, message: VerdictMessage) -> bool:
+        return message.clock_domain != 0 and message.clock_domain == self.config.offset_domain
+
+    def _by_arrival(self, message: VerdictMessage) -> bool:
+        return not self._same_clock(message) and not self._measured(message)
+
+    def _uncertainty(self, message: VerdictMessage) -> int:
+        if self._same_clock(message) or not self._measured(message):
+            return 0
+        return self.config.offset_uncertainty_ns
+
+    def _offset(self, message: VerdictMessage, arrival: int) -> int:
+        """The receiver's clock minus the sender's, as well as it is known."""
+        if self._same_clock(message):
+            return 0
+        if self._measured(message):
+            return self.config.offset_ns
+        seen = arrival - message.sent_ns
+        if self._offset_domain != message.clock_domain:
+            self._offset_domain, self._offset_ns, self._offset_at_ns = message.clock_domain, seen, arrival
+        grown = self._offset_ns + (arrival - self._offset_at_ns) // DRIFT
+        lowest = grown - max(self.config.transit_ns, self.config.future_ns)
+        if lowest <= seen <= grown:
+            self._offset_ns, self._offset_at_ns = seen, arrival
+            return seen
+        return grown
+
+    def _sequence_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
+        step = (envelope.counter - self._counter) % COUNTERS
+        if step == 0:
+            return Fault.REPEATED
+        if step > COUNTERS // 2 or message.sent_ns <= self._sent_ns:
+            return Fault.REORDERED
+        self.lost_messages += step - 1
+        if step - 1 > self.config.max_lost:
+            self._counter, self._sent_ns = envelope.counter, message.sent_ns
+            return Fault.LOST
+        if message.kind != HEARTBEAT and NO_FRAME_ID != message.frame_id <= self._frame_id:
+            self._counter, self._sent_ns = envelope.counter, message.sent_ns
+            return Fault.REPEATED
+        return Fault.NONE
+
+    def _bad(self, fault: Fault, arrival: int) -> Fault:
+        self._in_a_row = 0
+        self._valid = False
+        if fault in (Fault.REPEATED, Fault.REORDERED, Fault.LOST, Fault.WRONG_EPOCH):
+            self._in_sequence = False
+        if fault in self.config.grave:
+            self._state, self._grave_ns = State.LATCHED, arrival
+        return fault
+
+    def _start_again(self, fault: Fault) -> Fault:
+        self._held, self._ends_ns = None, 0
+        self._frames.clear()
+        return self._bad(fault, self._arrival_ns)
+
+    def _begin(self, message: VerdictMessage) -> None:
+        """A new epoch."""
+        self._epoch = message.epoch
+        self._bundle, self._calibration, self._classes = message.bundle, message.calibration, message.classes
+        self._frame_id = NO_FRAME_ID
+
+    def _take(self, envelope: Envelope, message: VerdictMessage, arrival: int) -> None:
+        """A good message."""
+        self.good += 1
+        self._counter, self._sent_ns = envelope.counter, message.sent_ns
+        self._good_ns = arrival
+        self._in_sequence = self._valid = True
+        if message.kind == HEARTBEAT:
+            return
+        self._in_a_row += 1
+        self._held = message
+        end = min(message.valid_until_ns, message.captured_ns + self.config.max_age_ns)
+        self._ends_ns = end + self._offset(message, arrival) - self._uncertainty(message)
+        if message.frame_id != NO_FRAME_ID:
+            self._frame_id = message.frame_id
+            self._frames.append(arrival)
+
+    def _in_rate(self) -> bool:
+        intervals = len(self._frames) - 1
+        if intervals < 1:
+            return False
+        took = self._frames[-1] - self._frames[0]
+        fast = intervals == WINDOW - 1 and took < intervals * self.config.shortest_period_ns
+        return took <= intervals * self.config.period_ns and not fast
+
+    def _proven(self) -> bool:
+        return self._in_a_row >= self.config.good_to_start and self._in_sequence and self._valid
+
+    def _settle(self) -> None:
+        """From the facts to the state."""
+        if self._state is State.LATCHED:
+            return
+        if self._state is State.USABLE and not self._in_rate():
+            self._in_a_row = 0
+        self._state = State.USABLE if self._proven() and self._in_rate() else State.DO_NOT_USE
+
+    def _standing(self) -> WhyNot:
+        """Why nothing may be used, as far as it does not depend on the time of reading."""
+        why = WhyNot(0)
+        for holds, missing in (
+            (self._good_ns is not None, WhyNot.NOT_ALIVE),
+            (self._in_rate(), WhyNot.NOT_IN_RATE),
+            (self._in_sequence, WhyNot.NOT_IN_SEQUENCE),
+            (self._valid, WhyNot.NOT_VALID),
+            (self._state is State.USABLE, WhyNot.NOT_PROVEN),
+            (self._state is not State.LATCHED, WhyNot.LATCHED),
+            (self._held is None or self._held.accepted, WhyNot.REJECTED),
+        ):
+            if not holds:
+                why |= missing
+        return why
+
+    def _publish(self) -> None:
+        self._snapshot = _Snapshot(
+            self._standing(), self._state, self._held, self._ends_ns, self._arrival_ns, self._good_ns or 0
+        )
