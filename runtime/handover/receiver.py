@@ -119,7 +119,7 @@ class ReceiverConfig:
     max_age_ns: int = 500 * MS
     period_ns: int = 200 * MS
     shortest_period_ns: int = 1 * MS
-    transit_ns: int = 50 * MS
+    transit_ns: int = 150 * MS
     future_ns: int = 1 * MS
     max_lost: int = 3
     quiet_ns: int = 1000 * MS
@@ -345,7 +345,7 @@ class Receiver:
     def _judge(self, data: bytes, arrival: int) -> Fault:
         """Check one message and take it if it is good."""
         if not self._arrival_ns <= arrival <= LATEST_NS:  # the receiver's own clock stands on its head
-            return self._bad(Fault.FUTURE, arrival)
+            return self._bad(Fault.FUTURE, self._arrival_ns)
         self._arrival_ns = arrival
         fault, envelope, message = self._opened(data)
         if fault or envelope is None or message is None:
@@ -464,6 +464,8 @@ class Receiver:
             self._in_sequence = False
         if fault in self.config.grave:
             self._state, self._grave_ns = State.LATCHED, arrival
+        elif self._state is State.USABLE:
+            self._state = State.DO_NOT_USE
         return fault
 
     def _start_again(self, fault: Fault) -> Fault:

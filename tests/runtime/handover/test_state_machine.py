@@ -1,0 +1,136 @@
+"""One state machine, two languages: the same tapes, the same answers."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+from handover_tape import (
+    CROSS,
+    RUNNER,
+    compile_c,
+    config_line,
+    matches,
+    play_in_c,
+    play_in_python,
+    scenarios,
+)
+
+from framegate.runtime.handover.message import NO_CLASS, VerdictMessage, encode
+from framegate.runtime.handover.protection import protect
+from framegate.runtime.handover.receiver import MS, Fault
+
+ALL = list(scenarios())
+
+
+@pytest.fixture(
+    scope="module", params=["gcc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("clang", *CROSS))]
+)
+def runner(request, tmp_path_factory) -> list[str]:
+    to = tmp_path_factory.mktemp("runner") / "tape_runner"
+    if request.param not in CROSS:
+        if not shutil.which(request.param):
+            pytest.skip(f"{request.param} is not installed")
+        return [str(compile_c(RUNNER, to, request.param, "-fsanitize=undefined", "-fno-sanitize-recover=all"))]
+    compiler, emulator = CROSS[request.param]
+    if not (shutil.which(compiler) and shutil.which(emulator)):
+        pytest.skip(f"{compiler} or {emulator} is not installed")
+    return [emulator, str(compile_c(RUNNER, to, compiler, "-static"))]
+
+
+def require_same(tape: list[str], found: list[str], expected: list[str]) -> None:
+    """What pytest would say about two long lists takes minutes."""
+    assert len(found) == len(expected)
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert one == other, tape[max(number - 3, 0) : number + 1]
+
+
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
+def test_the_receiver_in_python_does_what_the_scenario_says(scenario):
+    for answer, step, (number, expected) in zip(
+        play_in_python(scenario.tape), scenario.tape, scenario.expected, strict=True
+    ):
+        assert matches(answer, expected), f"line {number}: {step[:40]} gave {answer!r}, expected {expected!r}"
+
+
+def test_the_receiver_in_c_gives_the_same_answers(runner):
+    tape = [line for scenario in ALL for line in scenario.tape]
+    require_same(tape, play_in_c(runner, tape), play_in_python(tape))
+
+
+def random_tape(seed: int, steps: int = 60) -> list[str]:
+    """A life of a receiver with everything that can go wrong, most of it in good order."""
+    rng = random.Random(seed)
+    key = bytes(range(16)) if rng.random() < 0.2 else b""
+    values = {"data_id": 7, "good_to_start": rng.choice((1, 2, 3)), "max_lost": rng.choice((0, 3))}
+    values |= {"key": key, "clock_domain": rng.choice((0, 1)), "offset_domain": rng.choice((0, 1))}
+    values |= {"offset_ns": rng.choice((0, MS)), "offset_uncertainty_ns": rng.choice((0, 2 * MS))}
+    values |= {"grave": frozenset(rng.sample(list(Fault)[1:14], rng.choice((0, 1, 3)))), "period_ns": 60 * MS}
+    calm = rng.random() < 0.6
+
+    def pick(usual, *others):
+        return usual if calm and rng.random() < 0.99 else rng.choice((usual, *others))
+
+    def chance(share: float) -> bool:
+        return rng.random() < (share / 10 if calm else share)
+
+    tape = [config_line(**values)]
+    now, counter, frame, epoch = 10**9, rng.choice((0, 65530)), 0, 3
+    sent: list[bytes] = []
+    for _ in range(steps):
+        now += pick(33, 33, 33, 1, 10, 60, 170) * MS
+        counter = (counter + pick(1, 1, 1, 1, 1, 1, 2, 5, 0)) % 65536
+        frame += pick(1, 1, 1, 1, 1, 0)
+        epoch += pick(*(0,) * 20, 1, -1)
+        accepted = not chance(0.2)
+        times = [now - way * MS for way in (pick(12, 12, 12, 200), 2, pick(1, 1, 1, 1, 0, -5, 160))]
+        message = VerdictMessage(
+            epoch=max(epoch, 0),
+            sent_ns=times[2],
+            accepted=accepted,
+            kind=pick(*(1,) * 9, 2, 3),
+            frame_id=pick(*(frame,) * 9, -1, -5),
+            captured_ns=pick(*(times[0],) * 15, -1, 2**62),
+            decided_ns=times[1],
+            valid_until_ns=times[0] + pick(100, 100, 20) * MS,
+            clock_domain=1,
+            reasons=0 if accepted else 1 << rng.randrange(64),
+            class_id=pick(*(3,) * 9, NO_CLASS),
+            classes=10,
+            confidence=pick(*(0.5,) * 9, float("nan"), 1.5, -0.0),
+            score=pick(*(0.1,) * 9, float("inf"), -float("inf"), 0.21, float("nan")),
+            threshold=0.2,
+            certificate_kind=pick(*(0,) * 9, 1, 9),
+            certificate_radius=pick(*(0.0,) * 9, -0.0, -1.0),
+            bundle=pick(*(b"bundle-1",) * 19, b"bundle-2"),
+        )
+        used = pick(*(key,) * 19, bytes(16)) or None
+        data = bytearray(encode(message, counter, pick(*(7,) * 19, 8), used))
+        if chance(0.02):  # another version, protected as it should be
+            place = rng.choice((12, 16, 19, 143))
+            body = bytearray(data[12:144])
+            body[place - 12] ^= 2
+            data = bytearray(protect(bytes(body), counter, 7, used))
+        if chance(0.05):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        if chance(0.03):
+            del data[rng.randrange(len(data)) :]
+        sent.append(bytes(data))
+        again = rng.choice(sent) if chance(0.04) else sent[-1]
+        tape.append(f"F {now} {again.hex()}")
+        tape.append(f"R {now + rng.choice((0, 1, 50, 120, 200, -1)) * MS}")
+        if rng.random() < 0.05:
+            tape.append(f"L {now + rng.choice((0, 2000)) * MS}")
+        if chance(0.02):
+            tape.append("X")
+    return tape
+
+
+def test_both_receivers_agree_on_lives_that_nobody_thought_of(runner):
+    tape = [line for seed in range(60) for line in random_tape(seed)]
+    answers = play_in_python(tape)
+    require_same(tape, play_in_c(runner, tape), answers)
+    seen = {line.split()[1] for line in answers if line.startswith("F")}
+    assert seen == {fault.name for fault in Fault}, "the tapes should reach every fault"
+    assert sum(line.startswith("R 1") for line in answers) > 100
