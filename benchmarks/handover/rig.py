@@ -29,7 +29,7 @@ from framegate.runtime.handover.message import decode
 from framegate.runtime.handover.udp import UdpIncoming
 
 MS = 1_000_000
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 Damage = Callable[[bytes], Iterable[tuple[float, bytes]]]
 """Takes a message and gives what arrives in its place: (delay in seconds, bytes), none, one or many."""
 

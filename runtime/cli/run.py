@@ -10,6 +10,7 @@ from pathlib import Path
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     SOURCE_HELP,
@@ -28,6 +29,7 @@ from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopp
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
+from framegate.runtime.handover.sender import Sender
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
@@ -45,6 +47,8 @@ from framegate.runtime.verdict import Reason
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
 _UNUSABLE_SHOWN = 5
+LINES_OUT = "jsonl://-"
+"""The hand-over that writes to the standard output."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,6 +106,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "looks (spin, which takes a core) until the next frame (default: not tuned)",
     )
     add_policy_options(parser)
+    add_handover_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -123,6 +128,9 @@ def run(arguments: argparse.Namespace) -> int:
         1 if images could not be used as input at all, or if a recording is not what it should be.
     """
     check_recordings(arguments)
+    check_handover(arguments)
+    if LINES_OUT in arguments.handover and (arguments.json or arguments.jsonl == STDOUT):
+        raise UsageError(f"--handover {LINES_OUT} takes the standard output; leave out --json and --jsonl -")
     rois = parse_rois(arguments.roi)
     inject = _injector(arguments.inject, rois)
     options = source_options(arguments)
@@ -167,11 +175,14 @@ def run(arguments: argparse.Namespace) -> int:
             spin_us=spin_us(arguments.realtime, source.fps),
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
+        sender = open_sender(arguments, rois, source, session, pipeline)
+        if sender is not None:
+            stack.enter_context(sender)
         # Files are replaced last, when everything else that was asked for is known to be possible.
         recorder = stack.enter_context(open_recorder(arguments, rois, source, session, pipeline.deadline_ms))
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
-        code, ending, tuning = _consume(pipeline, source, recorder, arguments.realtime is not None)
+        code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
     _print_summary(arguments, pipeline, source, session, policy, recorder, tuning)
     if ending:
         to_stderr(f"framegate: {ending}")
@@ -196,7 +207,7 @@ def _print_summary(
         json_to_stdout({**about, **pipeline.stats.to_json()})
     else:
         # Standard output belongs to the verdicts if they go there.
-        lines_out = arguments.jsonl == STDOUT
+        lines_out = arguments.jsonl == STDOUT or LINES_OUT in arguments.handover
         for table in stats_tables(pipeline.stats):
             (ERR if lines_out else OUT).print(table)
         show = to_stderr if lines_out else to_stdout
@@ -221,7 +232,9 @@ def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bund
     return lambda source, bundle: FaultInjector(source, faults, load_plugins(kinds, bundle, rois))
 
 
-def _consume(pipeline: Pipeline, source: Source, recorder: Recorder, tuned: bool) -> tuple[int, str, Tuning | None]:
+def _consume(
+    pipeline: Pipeline, source: Source, recorder: Recorder, sender: Sender | None, tuned: bool
+) -> tuple[int, str, Tuning | None]:
     """Run to the end. What was judged is written, whatever happens.
 
     Returns:
@@ -234,7 +247,9 @@ def _consume(pipeline: Pipeline, source: Source, recorder: Recorder, tuned: bool
         with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
             if tuning is not None:
                 _tell_tuning(tuning)
-            code, ending = _drain(pipeline, source, recorder, unusable)
+            code, ending = _drain(pipeline, source, recorder, sender, unusable)
+            if sender is not None:
+                sender.close()  # before anything that takes time: receivers are told at once
             let_it_end()
             recorder.close()
     finally:
@@ -255,19 +270,24 @@ def _tell_tuning(tuning: Tuning) -> None:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")
 
 
-def _drain(pipeline: Pipeline, source: Source, recorder: Recorder, unusable: list[str]) -> tuple[int, str]:
+def _drain(
+    pipeline: Pipeline, source: Source, recorder: Recorder, sender: Sender | None, unusable: list[str]
+) -> tuple[int, str]:
     """Record all results. Returns the exit code and why it ended early, if it did.
 
     Args:
         pipeline: Running.
         source: Its source, for the length.
         recorder: Gets every result.
+        sender: Gets every result first, because somebody waits for it.
         unusable: Gets a line for each of the first frames that were no usable input.
     """
     status = StatusLine()
     try:
         with stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
+                if sender is not None:
+                    sender.send_all(result.predictions)
                 recorder.put(result)
                 if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
                     return 1, "nobody reads the verdicts on the standard output any more"

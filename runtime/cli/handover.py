@@ -1,0 +1,175 @@
+"""``framegate handover``: where the C header lies, and a receiver that shows what arrives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
+from framegate.runtime.console import to_stderr, to_stdout
+from framegate.runtime.errors import UsageError
+from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
+from framegate.runtime.handover.clock import this_clock
+from framegate.runtime.handover.protection import read_key, stream_id
+from framegate.runtime.handover.receiver import MS, Receiver, ReceiverConfig
+from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
+from framegate.runtime.passwords import hide_passwords
+from framegate.runtime.pipeline import Pipeline
+from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
+from framegate.runtime.sources.base import Source
+
+C_FOLDER = Path(__file__).resolve().parents[1] / "handover" / "c"
+"""Holds framegate_verdict.h and what belongs to it."""
+_LOOK_S = 0.01
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``handover`` to the command line."""
+    parser = commands.add_parser("handover", help="receive verdicts from another process; the header for C and C++")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    include = actions.add_parser("include", help="print the folder of framegate_verdict.h, for a compiler's -I")
+    include.set_defaults(run=_include)
+    listen = actions.add_parser("listen", help="show what a receiver says about the verdicts of a stream")
+    listen.add_argument("url", help="where verdicts arrive, e.g. udp://127.0.0.1:47800")
+    listen.add_argument("--id", type=parse_id, required=True, metavar="N", help="data id of the stream, e.g. 0x101")
+    listen.add_argument("--key", type=Path, metavar="FILE", help="shared key; others' messages are refused")
+    listen.add_argument(
+        "--max-age-ms",
+        type=float,
+        default=500.0,
+        metavar="MS",
+        help="longest time from capture to use (default: %(default)g)",
+    )
+    listen.set_defaults(run=_listen)
+
+
+def parse_id(text: str) -> int:
+    """A data id, decimal or with 0x.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
+    return value
+
+
+def add_handover_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say to whom verdicts are handed over."""
+    group = parser.add_argument_group("hand-over", "what is sent, and how it is received, is in docs/handover.md")
+    group.add_argument(
+        "--handover",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="send every verdict there, e.g. udp://127.0.0.1:47800; repeat for several (default: nowhere)",
+    )
+    group.add_argument(
+        "--handover-id",
+        type=parse_id,
+        metavar="N",
+        help="data id of the first region, one more for each further one (default: made from source and region)",
+    )
+    group.add_argument(
+        "--handover-key",
+        type=Path,
+        metavar="FILE",
+        help="authenticate messages with this key, 32 to 128 hexadecimal digits (default: a CRC only)",
+    )
+
+
+def check_handover(arguments: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before anything is opened.
+
+    Raises:
+        UsageError: A key or an id is given, and nowhere to send.
+    """
+    if not arguments.handover and (arguments.handover_id is not None or arguments.handover_key is not None):
+        raise UsageError("--handover-id and --handover-key need a --handover URL, e.g. udp://127.0.0.1:47800")
+
+
+def open_sender(
+    arguments: argparse.Namespace, rois: tuple[Roi, ...] | None, source: Source, session: Session, pipeline: Pipeline
+) -> Sender | None:
+    """The sender that the options ask for; None without ``--handover``. Says on standard error what is sent.
+
+    Raises:
+        UsageError: The options cannot be used, or the frames of the source do not come by themselves.
+        SinkError: A transport cannot be opened.
+    """
+    if not arguments.handover:
+        return None
+    if not source.live or pipeline.deadline_ms is None:
+        raise UsageError(
+            f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "
+            "nothing about the present; give a camera, or leave out --as-fast-as-possible"
+        )
+    key = read_key(arguments.handover_key) if arguments.handover_key else None
+    names = [roi.name for roi in rois or (Roi.whole(),)]
+    first = arguments.handover_id
+    shown = hide_passwords(arguments.source)
+    ids = [stream_id(shown, name) if first is None else (first + index) % 2**32 for index, name in enumerate(names)]
+    identity = Identity.of(session.bundle, session.calibration)
+    outgoing: list[Outgoing] = []
+    try:
+        outgoing.extend(open_outgoing(url) for url in arguments.handover)
+        heartbeat_s = min(HEARTBEAT_S, pipeline.deadline_ms / 2e3)
+        sender = Sender(outgoing, list(zip(names, ids, strict=True)), identity, key=key, heartbeat_s=heartbeat_s)
+    except BaseException:
+        for each in outgoing:
+            each.close()
+        raise
+    for name, data_id in zip(names, ids, strict=True):
+        to_stderr(
+            f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: region {name} is data id "
+            f"0x{data_id:x}, bundle {identity.bundle.hex()}, calibration {identity.calibration.hex()}"
+        )
+    return sender
+
+
+def _include(_: argparse.Namespace) -> int:
+    to_stdout(str(C_FOLDER))
+    return 0
+
+
+def _listen(arguments: argparse.Namespace) -> int:
+    if not 1 <= arguments.max_age_ms <= 3_600_000:
+        raise UsageError(f"--max-age-ms {arguments.max_age_ms:g}: expected 1 to 3600000")
+    key = read_key(arguments.key) if arguments.key else b""
+    config = ReceiverConfig(arguments.id, max_age_ns=int(arguments.max_age_ms * MS), clock_domain=this_clock(), key=key)
+    incoming = open_incoming(arguments.url)
+    receiver = Receiver(config)
+    stopped: list[bool] = []
+    try:
+        with stopped_by_signals(lambda: stopped.append(True)):
+            _show(incoming, receiver, stopped)
+    finally:
+        incoming.close()
+    counts = ", ".join(f"{name} {count}" for name, count in receiver.counts().items() if count)
+    to_stderr(f"framegate: {counts or 'nothing was received'}")
+    number = received()
+    return 0 if number is None else exit_code(number)
+
+
+def _show(incoming: Incoming, receiver: Receiver, stopped: list[bool]) -> None:
+    """One line whenever the answer changes."""
+    last = ""
+    while not stopped:
+        first = incoming.receive(_LOOK_S)
+        if first is not None:
+            receiver.feed(*first)
+        for data, arrival_ns in incoming.waiting():
+            receiver.feed(data, arrival_ns)
+        reading = receiver.verdict()
+        text = f"USABLE: class {reading.class_id}" if reading.usable else reading.describe()
+        if text != last:
+            last = text
+            to_stdout(f"{time.strftime('%H:%M:%S')}  {text}")
+            sys.stdout.flush()
