@@ -46,6 +46,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(arguments: argparse.Namespace) -> int:
     """Judge until a signal ends the command."""
     require_ros2("ros2")
+    from rclpy.exceptions import NameValidationException
+
     from framegate.runtime.handover.ros2_camera import ARRIVAL, STAMP
     from framegate.runtime.handover.ros2_node import COMPRESSED, RAW, NodeSettings, Ros2Node
 
@@ -65,7 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     trust = None if arguments.trust is None else str(arguments.trust)
     try:
         node = Ros2Node(ros, defaults, arguments.node, trust)
-    except (RuntimeError, ValueError) as error:  # rcl's own: an argument or a name that it does not take
+    except (
+        RuntimeError,
+        ValueError,
+        NameValidationException,
+    ) as error:  # rcl's own
         raise BackendError(f"ros2: ROS 2 does not start ({' '.join(str(error).split())}); {INSTALL}") from None
     with node:
         settings = node.settings

@@ -85,7 +85,11 @@ class Spinning:
         self.context: Context = rclpy.Context()
         # Signals are the command line's, and a library has none.
         rclpy.init(args=arguments, context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node: Node = rclpy.create_node(name or f"framegate_{os.getpid()}_{number}", context=self.context)
+        try:
+            self.node: Node = rclpy.create_node(name or f"framegate_{os.getpid()}_{number}", context=self.context)
+        except BaseException:
+            rclpy.shutdown(context=self.context)
+            raise
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="framegate-ros2", daemon=True)
