@@ -23,7 +23,7 @@ from framegate.benchmarks.handover.cases import CASES, KEYED, STAYS_OPEN, Bench
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stderr, to_stdout
 
-RECOVERY_S = 15.0
+RECOVERY_S = 30.0
 
 
 def measured(name: str) -> dict[str, Any]:

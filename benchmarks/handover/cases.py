@@ -31,13 +31,13 @@ class Bench:
 
     def __init__(self, keyed: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._options: tuple[str, ...] = ()
+        self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300")
         key = b""
         if keyed:
             path, key = Path(self._folder.name) / "key", bytes(range(32))
             path.touch(0o600)
             path.write_text(key.hex())
-            self._options = ("--key", str(path))
+            self._options += ("--key", str(path))
         incoming = open_incoming("udp://127.0.0.1:0")
         assert isinstance(incoming, UdpIncoming)
         self.link = Link(f"udp://127.0.0.1:{incoming.port}")
