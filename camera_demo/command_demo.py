@@ -18,6 +18,7 @@ from framegate.camera_demo.window import Window
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     SOURCE_HELP,
+    SWITCH_INTERVAL_S,
     add_engine_options,
     add_policy_options,
     add_recording_options,
@@ -27,7 +28,6 @@ from framegate.runtime.cli.options import (
     policy_of,
     source_options,
 )
-from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.cli.signals import EndedBySignal, exit_code, let_it_end, received, stopped_by_signals
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError

@@ -24,6 +24,10 @@ SOURCE_HELP = (
     "0, /dev/video0, csi://0, clip.mp4, a folder of images, an image, 'images/*.png', rtsp://..., http://..., "
     "'gst://PIPELINE', synthetic:// (docs/sources.md)"
 )
+SWITCH_INTERVAL_S = 0.0005
+"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
+LINES_OUT = "jsonl://-"
+"""The hand-over that writes to the standard output."""
 BUNDLE_HELP = "folder NAME.bundle, or a name that `framegate bundles` lists"
 
 

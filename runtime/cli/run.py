@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,9 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
+    LINES_OUT,
     SOURCE_HELP,
+    SWITCH_INTERVAL_S,
     add_engine_options,
     add_policy_options,
     add_recording_options,
@@ -44,18 +48,17 @@ from framegate.runtime.sources.open import open_source
 from framegate.runtime.stats import PipelineStats
 from framegate.runtime.verdict import Reason
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
 _UNUSABLE_SHOWN = 5
-LINES_OUT = "jsonl://-"
-"""The hand-over that writes to the standard output."""
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
     parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
     parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
-    parser.add_argument("source", help=SOURCE_HELP)
+    parser.add_argument(
+        "source", nargs="+", help=f"{SOURCE_HELP}; several, each as NAME=SOURCE, are judged side by side"
+    )
     parser.add_argument("--bundle", required=True, help=BUNDLE_HELP)
     add_engine_options(parser)
     parser.add_argument(
@@ -64,7 +67,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame)",
+        "(default: the whole frame); of several cameras CAMERA:NAME=x,y,w,h for one, or without CAMERA: for all",
     )
     parser.add_argument(
         "--deadline-ms",
@@ -127,10 +130,16 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         1 if images could not be used as input at all, or if a recording is not what it should be.
     """
-    check_recordings(arguments)
     check_handover(arguments)
+    named = parse_sources(arguments.source)
+    arguments.source = named[0][1]
     if LINES_OUT in arguments.handover and (arguments.json or arguments.jsonl == STDOUT):
         raise UsageError(f"--handover {LINES_OUT} takes the standard output; leave out --json and --jsonl -")
+    if len(named) > 1 or named[0][0]:
+        from framegate.runtime.cli.run_cameras import run_cameras
+
+        return run_cameras(arguments, named)
+    check_recordings(arguments)
     rois = parse_rois(arguments.roi)
     inject = _injector(arguments.inject, rois)
     options = source_options(arguments)
@@ -187,6 +196,29 @@ def run(arguments: argparse.Namespace) -> int:
     if ending:
         to_stderr(f"framegate: {ending}")
     return 1 if recorder.failed else code
+
+
+def parse_sources(texts: list[str]) -> list[tuple[str, str]]:
+    """Name and address of each source; without a name it has the empty one.
+
+    A file whose name looks like NAME=SOURCE is that file.
+
+    Raises:
+        UsageError: There are several, and one has no name, or two have the same.
+    """
+    found = []
+    for text in texts:
+        match = None if os.path.exists(text) else _NAMED.fullmatch(text)
+        found.append((match[1], match[2]) if match else ("", text))
+    names = [name for name, _ in found]
+    if len(found) > 1 and not all(names):
+        raise UsageError(
+            f"source {texts[names.index('')]!r}: several cameras need names, NAME=SOURCE, e.g. front=0 rear=1"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"camera name {name!r} is used twice; give each camera its own: NAME=SOURCE")
+    return found
 
 
 def _print_summary(
