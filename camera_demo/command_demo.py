@@ -18,6 +18,7 @@ from framegate.camera_demo.window import Window
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     SOURCE_HELP,
+    SWITCH_INTERVAL_S,
     add_engine_options,
     add_policy_options,
     add_recording_options,
@@ -27,13 +28,13 @@ from framegate.runtime.cli.options import (
     policy_of,
     source_options,
 )
-from framegate.runtime.cli.run import SWITCH_INTERVAL_S
 from framegate.runtime.cli.signals import EndedBySignal, exit_code, let_it_end, received, stopped_by_signals
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
 from framegate.runtime.roi import parse_rois
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             to_stderr(f"framegate: {session.describe()}")
         demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
         window = Window(rois, demo.stale_ms) if arguments.show else None
-        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source))
+        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source, session, arguments.deadline_ms))
         address = demo.start()
         to_stdout(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
         if demo.is_private and "SSH_CONNECTION" in os.environ:
@@ -144,6 +145,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--deadline-ms {arguments.deadline_ms:g}: expected a positive number")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
+    if arguments.jsonl == STDOUT:
+        raise UsageError("--jsonl -: the demo's own lines go to the standard output; give a file, or use framegate run")
     check_recordings(arguments)
 
 

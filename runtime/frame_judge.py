@@ -56,6 +56,7 @@ class _Judged(NamedTuple):
         scored: What the network said; `_NOT_SCORED` if it said nothing.
         score: The calibrated score, NaN without one.
         candidate: The most probable label, empty without one.
+        found: The reasons of this frame alone, before its stream's policy.
     """
 
     findings: Findings
@@ -63,6 +64,7 @@ class _Judged(NamedTuple):
     scored: Scored
     score: float
     candidate: str
+    found: tuple[Reason, ...]
 
 
 class FrameJudge:
@@ -201,9 +203,10 @@ class FrameJudge:
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
         detail = "; ".join(filter(None, findings.values()))
+        found = tuple(findings)
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
-        return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate)
+        return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
 
     def _prediction(
         self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int, end_ns: int
@@ -226,6 +229,7 @@ class FrameJudge:
             detail=judged.detail,
             signals=judged.scored.signals,
             valid_until_ns=end_ns,
+            found_reasons=judged.found,
         )
 
 

@@ -141,6 +141,8 @@ class Prediction:
             was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
         signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
+        found_reasons: What this frame alone was rejected for, before the policy of its stream added reasons, or let one
+            wait or last: for records, **never for decisions**.
     """
 
     frame_id: int
@@ -159,6 +161,7 @@ class Prediction:
     detail: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
     valid_until_ns: int = NEVER_NS
+    found_reasons: tuple[Reason, ...] = ()
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:

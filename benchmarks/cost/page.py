@@ -35,7 +35,7 @@ from framegate.camera_demo.live_demo import LiveDemo
 from framegate.camera_demo.looped_clip import LoopedClip
 from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS
 from framegate.camera_demo.web_server import listen
-from framegate.runtime.cli.run import SWITCH_INTERVAL_S
+from framegate.runtime.cli.options import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
 from framegate.runtime.passwords import hide_passwords

@@ -111,16 +111,36 @@ def open_sender(
             f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "
             "nothing about the present; give a camera, or leave out --as-fast-as-possible"
         )
+    streams = [(arguments.source, roi.name, roi.name) for roi in rois or (Roi.whole(),)]
+    return sender_of(arguments, streams, Identity.of(session.bundle, session.calibration), pipeline.deadline_ms)
+
+
+def sender_of(
+    arguments: argparse.Namespace, streams: list[tuple[str, str, str]], identity: Identity, deadline_ms: float
+) -> Sender:
+    """The sender of some streams. Says on standard error what is sent.
+
+    Args:
+        arguments: What `add_handover_options` collected; ``--handover`` was given.
+        streams: The source, the region's own name, and the stream's name of each.
+        identity: What the verdicts are made with.
+        deadline_ms: Of the verdicts.
+
+    Raises:
+        UsageError: The options cannot be used.
+        SinkError: A transport cannot be opened.
+    """
     key = read_key(arguments.handover_key) if arguments.handover_key else None
-    names = [roi.name for roi in rois or (Roi.whole(),)]
+    names = [name for _, _, name in streams]
     first = arguments.handover_id
-    shown = hide_passwords(arguments.source)
-    ids = [stream_id(shown, name) if first is None else (first + index) % 2**32 for index, name in enumerate(names)]
-    identity = Identity.of(session.bundle, session.calibration)
+    ids = [
+        stream_id(hide_passwords(source), region) if first is None else (first + index) % 2**32
+        for index, (source, region, _) in enumerate(streams)
+    ]
     outgoing: list[Outgoing] = []
     try:
         outgoing.extend(open_outgoing(url) for url in arguments.handover)
-        heartbeat_s = min(HEARTBEAT_S, pipeline.deadline_ms / 2e3)
+        heartbeat_s = min(HEARTBEAT_S, deadline_ms / 2e3)
         sender = Sender(outgoing, list(zip(names, ids, strict=True)), identity, key=key, heartbeat_s=heartbeat_s)
     except BaseException:
         for each in outgoing:

@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from framegate import __version__
-from framegate.runtime.cli import bundles, doctor, handover, health, info, run
+from framegate.runtime.cli import bundles, doctor, handover, health, info, replay, ros2, run
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, bundles, info, doctor, health, handover):
+    for module in (run, replay, ros2, bundles, info, doctor, health, handover):
         module.register(commands)
     return parser
 

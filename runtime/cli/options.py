@@ -10,8 +10,12 @@ from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
+from framegate.runtime.recording import Recording
 from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
+from framegate.runtime.sinks.jsonl import BEATS
 from framegate.runtime.sinks.open import open_sinks, require_formats
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.options import FLIPS, FORMATS, SourceOptions, parse_size
@@ -20,6 +24,10 @@ SOURCE_HELP = (
     "0, /dev/video0, csi://0, clip.mp4, a folder of images, an image, 'images/*.png', rtsp://..., http://..., "
     "'gst://PIPELINE', synthetic:// (docs/sources.md)"
 )
+SWITCH_INTERVAL_S = 0.0005
+"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
+LINES_OUT = "jsonl://-"
+"""The hand-over that writes to the standard output."""
 BUNDLE_HELP = "folder NAME.bundle, or a name that `framegate bundles` lists"
 
 
@@ -154,11 +162,16 @@ def add_recording_options(parser: argparse.ArgumentParser) -> argparse._Argument
         metavar="FILE",
         help="annotated video (.mp4, .mkv, .avi), or pictures and verdicts (.mcap); repeat for several (default: none)",
     )
+    group.add_argument("--no-pictures", action="store_true", help="leave the frames out of .mcap recordings")
     group.add_argument(
         "--rerun", type=Path, metavar="FILE.rrd", help="a recording for the Rerun viewer (default: none)"
     )
     group.add_argument(
-        "--jsonl", type=Path, metavar="FILE", help="write every verdict as a JSON line, to a file or pipe (default: no)"
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write every verdict as a JSON line, to a file or pipe, or with - to standard output, with a heartbeat "
+        "(default: no)",
     )
     return group
 
@@ -169,19 +182,50 @@ def check_recordings(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: A file's ending says no format, or two names are the same file, or one is the source.
     """
+    if STDOUT in (*arguments.record, arguments.rerun):
+        raise UsageError("a recording needs a file; the standard output (-) is for --jsonl")
+    if arguments.jsonl == STDOUT and getattr(arguments, "json", False):
+        raise UsageError("--json and --jsonl - both write to the standard output; leave one out")
     require_formats(arguments.record)
     require_distinct(arguments.source or "", *arguments.record, arguments.rerun, arguments.jsonl)
 
 
-def open_recorder(arguments: argparse.Namespace, rois: tuple[Roi, ...], source: Source) -> Recorder:
+def open_recorder(
+    arguments: argparse.Namespace,
+    rois: tuple[Roi, ...],
+    source: Source,
+    session: Session,
+    deadline_ms: float | None = None,
+) -> Recorder:
     """Create the files that were asked for, and what writes them.
+
+    Args:
+        arguments: What `add_recording_options` collected.
+        rois: The pipeline's regions.
+        source: Its source.
+        session: Judges its frames.
+        deadline_ms: Its deadline, if it has one.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
         SinkError: A file cannot be written.
     """
-    sinks = open_sinks(arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps)
+    beat_s = None if deadline_ms is None or not source.live else deadline_ms / 1e3 / BEATS
+    recording = Recording.of(
+        session, rois, sequence=source.fixed_size, deadline_ms=deadline_ms, fps=source.fps, source=source.name
+    )
+    pictures = not arguments.no_pictures
+    sinks = open_sinks(
+        arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s, recording, pictures
+    )
     return Recorder(sinks, lossless=not source.live)
+
+
+def wants_pictures(arguments: argparse.Namespace) -> bool:
+    """Whether a recording that was asked for holds the frames."""
+    return bool(arguments.rerun) or any(
+        path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record
+    )
 
 
 def require_distinct(source: str, *outputs: Path | None) -> None:
@@ -193,7 +237,7 @@ def require_distinct(source: str, *outputs: Path | None) -> None:
     # os.path, which takes a pipeline longer than any file name for what it is: no file.
     taken = {Path(source).resolve()} if os.path.exists(source) else set()
     for output in outputs:
-        if output is None:
+        if output is None or output == STDOUT:
             continue
         if output.resolve() in taken:
             raise UsageError(f"output {output} is also the source or another output; nothing was written")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,9 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
+    LINES_OUT,
     SOURCE_HELP,
+    SWITCH_INTERVAL_S,
     add_engine_options,
     add_policy_options,
     add_recording_options,
@@ -23,10 +27,11 @@ from framegate.runtime.cli.options import (
     policy_of,
     source_options,
     source_record,
+    wants_pictures,
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.handover.sender import Sender
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -36,22 +41,24 @@ from framegate.runtime.policy.stream import Policy
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.stats import PipelineStats
 from framegate.runtime.verdict import Reason
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a Python thread may keep the others waiting; the default of 5 ms is a third of a frame at 60 Hz."""
 _UNUSABLE_SHOWN = 5
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
     parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
     parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
-    parser.add_argument("source", help=SOURCE_HELP)
+    parser.add_argument(
+        "source", nargs="+", help=f"{SOURCE_HELP}; several, each as NAME=SOURCE, are judged side by side"
+    )
     parser.add_argument("--bundle", required=True, help=BUNDLE_HELP)
     add_engine_options(parser)
     parser.add_argument(
@@ -60,7 +67,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame)",
+        "(default: the whole frame); of several cameras CAMERA:NAME=x,y,w,h for one, or without CAMERA: for all",
     )
     parser.add_argument(
         "--deadline-ms",
@@ -123,8 +130,16 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         1 if images could not be used as input at all, or if a recording is not what it should be.
     """
-    check_recordings(arguments)
     check_handover(arguments)
+    named = parse_sources(arguments.source)
+    arguments.source = named[0][1]
+    if LINES_OUT in arguments.handover and (arguments.json or arguments.jsonl == STDOUT):
+        raise UsageError(f"--handover {LINES_OUT} takes the standard output; leave out --json and --jsonl -")
+    if len(named) > 1 or named[0][0]:
+        from framegate.runtime.cli.run_cameras import run_cameras
+
+        return run_cameras(arguments, named)
+    check_recordings(arguments)
     rois = parse_rois(arguments.roi)
     inject = _injector(arguments.inject, rois)
     options = source_options(arguments)
@@ -165,7 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
             deadline_ms=arguments.deadline_ms,
             # What does not come by itself (photographs, a file read as fast as possible) is judged completely.
             lossless=not source.live,
-            keep_frames=bool(arguments.record or arguments.rerun),
+            keep_frames=wants_pictures(arguments),
             spin_us=spin_us(arguments.realtime, source.fps),
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
@@ -173,7 +188,7 @@ def run(arguments: argparse.Namespace) -> int:
         if sender is not None:
             stack.enter_context(sender)
         # Files are replaced last, when everything else that was asked for is known to be possible.
-        recorder = stack.enter_context(open_recorder(arguments, rois, source))
+        recorder = stack.enter_context(open_recorder(arguments, rois, source, session, pipeline.deadline_ms))
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
@@ -181,6 +196,29 @@ def run(arguments: argparse.Namespace) -> int:
     if ending:
         to_stderr(f"framegate: {ending}")
     return 1 if recorder.failed else code
+
+
+def parse_sources(texts: list[str]) -> list[tuple[str, str]]:
+    """Name and address of each source; without a name it has the empty one.
+
+    A file whose name looks like NAME=SOURCE is that file.
+
+    Raises:
+        UsageError: There are several, and one has no name, or two have the same.
+    """
+    found = []
+    for text in texts:
+        match = None if os.path.exists(text) else _NAMED.fullmatch(text)
+        found.append((match[1], match[2]) if match else ("", text))
+    names = [name for name, _ in found]
+    if len(found) > 1 and not all(names):
+        raise UsageError(
+            f"source {texts[names.index('')]!r}: several cameras need names, NAME=SOURCE, e.g. front=0 rear=1"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"camera name {name!r} is used twice; give each camera its own: NAME=SOURCE")
+    return found
 
 
 def _print_summary(
@@ -200,11 +238,14 @@ def _print_summary(
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
         json_to_stdout({**about, **pipeline.stats.to_json()})
     else:
+        # Standard output belongs to the verdicts if they go there.
+        lines_out = arguments.jsonl == STDOUT or LINES_OUT in arguments.handover
         for table in stats_tables(pipeline.stats):
-            OUT.print(table)
-        to_stdout(pipeline.stats.drift_line())
+            (ERR if lines_out else OUT).print(table)
+        show = to_stderr if lines_out else to_stdout
+        show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
-            to_stdout(line)
+            show(line)
 
 
 def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:
@@ -280,6 +321,8 @@ def _drain(
                 if sender is not None:
                     sender.send_all(result.predictions)
                 recorder.put(result)
+                if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
+                    return 1, "nobody reads the verdicts on the standard output any more"
                 first = result.predictions[0]
                 if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
                     unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")

@@ -18,6 +18,10 @@ from framegate.runtime.errors import UsageError
 
 TRANSPORTS: Final[dict[str, str]] = {
     "udp": "framegate.runtime.handover.udp",
+    "multicast": "framegate.runtime.handover.multicast",
+    "zenoh": "framegate.runtime.handover.zenoh_peer",
+    "ros2": "framegate.runtime.handover.ros2_topic",
+    "jsonl": "framegate.runtime.handover.json_lines",
     "local": "framegate.runtime.handover.local",
 }
 """Scheme of the address -> module, which is imported when it is asked for. A further transport is a line here."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
-from collections.abc import Iterator
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Address
+from framegate.runtime.handover.inbox import Inbox
 
-HELD = 4096
-"""Messages that wait for a receiver at most; a newer one then takes the oldest one's place."""
 _lock = threading.Lock()
 _receivers: dict[str, tuple[LocalIncoming, ...]] = {}
 
@@ -42,7 +38,7 @@ class LocalOutgoing:
         self._closed = True
 
 
-class LocalIncoming:
+class LocalIncoming(Inbox):
     """Takes the messages of its name.
 
     Args:
@@ -50,37 +46,10 @@ class LocalIncoming:
     """
 
     def __init__(self, key: str) -> None:
-        self.name = f"local://{key}"
+        super().__init__(f"local://{key}")
         self._key = key
-        self._waiting: deque[tuple[bytes, int]] = deque(maxlen=HELD)
-        self._came = threading.Semaphore(0)
         with _lock:
             _receivers[key] = (*_receivers.get(key, ()), self)
-
-    def put(self, data: bytes) -> None:
-        """Called by the sender."""
-        self._waiting.append((data, time.monotonic_ns()))
-        self._came.release()
-
-    def receive(self, timeout_s: float) -> tuple[bytes, int] | None:
-        """The next message and when it came; None if none comes in time."""
-        until = time.monotonic() + timeout_s
-        while True:
-            try:
-                return self._waiting.popleft()
-            except IndexError:
-                pass
-            left = until - time.monotonic()
-            if not (left > 0 and self._came.acquire(timeout=left)):
-                return None
-
-    def waiting(self) -> Iterator[tuple[bytes, int]]:
-        """All messages that wait, the oldest first."""
-        for _ in range(HELD):
-            received = self.receive(0)
-            if received is None:
-                return
-            yield received
 
     def close(self) -> None:
         """Take no more; can be called twice."""

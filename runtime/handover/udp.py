@@ -5,10 +5,11 @@ udp://HOST:PORT      the sender sends there; the receiver listens on that addres
 
 from __future__ import annotations
 
+import ipaddress
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from framegate.runtime.errors import FramegateError, SinkError, SourceError, UsageError
 from framegate.runtime.handover.base import Address
@@ -26,15 +27,35 @@ class UdpOutgoing:
         family: Of the address.
         target: Where to.
         name: For people.
+        settings: Level, option and value of what is set before the first message.
+        source: Address of this machine to send from; empty lets the system choose, for every message.
+
+    Raises:
+        OSError: The system refuses a setting.
     """
 
-    def __init__(self, family: int, target: tuple[object, ...], name: str) -> None:
+    def __init__(
+        self,
+        family: int,
+        target: tuple[object, ...],
+        name: str,
+        settings: Sequence[tuple[int, int, int | bytes]] = (),
+        source: str = "",
+    ) -> None:
         self.name = name
         self.unsent = 0
         # Not connected: a receiver that is not there yet, or not any more, is no error of the sender.
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._target = target
+        try:
+            for setting in settings:
+                self._socket.setsockopt(*setting)
+            if source:  # a socket that is bound to nothing could be sent to from everywhere
+                self._socket.bind((source, 0))
+        except OSError:
+            self._socket.close()
+            raise
 
     def send(self, data: bytes) -> None:
         """Send one datagram; what the system does not take at once is dropped and counted."""
@@ -97,6 +118,10 @@ def _resolved(address: Address, error: type[FramegateError]) -> tuple[int, tuple
         family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)[0]
     except socket.gaierror as problem:
         raise error(f"{address.text}: the host {address.host!r} is not known here ({problem.strerror})") from None
+    if ipaddress.ip_address(str(target[0]).partition("%")[0]).is_multicast:
+        raise UsageError(
+            f"{address.text}: {address.host} is a multicast group; expected multicast://{address.host}:PORT"
+        )
     return family, target
 
 
@@ -110,7 +135,9 @@ def open_outgoing(address: Address) -> UdpOutgoing:
     family, target = _resolved(address, SinkError)
     if address.port == 0:
         raise UsageError(f"{address.text}: port 0 is no port to send to; expected 1 to 65535")
-    return UdpOutgoing(family, target, address.text)
+    host = str(target[0])
+    source = host if ipaddress.ip_address(host.partition("%")[0]).is_loopback else ""
+    return UdpOutgoing(family, target, address.text, source=source)
 
 
 def open_incoming(address: Address) -> UdpIncoming:

@@ -8,7 +8,8 @@ from typing import Protocol
 from framegate.runtime.pipeline import FrameResult
 
 FLUSH_S = 1.0
-"""How often a `Recorder` flushes its sinks, in seconds: what a killed process loses of a recording at most."""
+"""How often a `Recorder` flushes a sink that does not say otherwise, in seconds: what a killed process loses of a
+recording at most."""
 
 
 class Sink(Protocol):
@@ -19,11 +20,13 @@ class Sink(Protocol):
         takes_silence: Whether reports of silence (`FrameResult.has_frame` is False) are for it, too; a video has no
             picture of them.
         takes_pictures: Whether it needs `FrameResult.image`. Results that wait for a sink that needs none are small.
+        flush_s: How often it is flushed, in seconds.
     """
 
     path: Path
     takes_silence: bool
     takes_pictures: bool
+    flush_s: float
 
     def write(self, result: FrameResult) -> None:
         """Take one result.

@@ -1,4 +1,7 @@
-"""``--record FILE.mcap``: pictures and verdicts for Foxglove and other readers of MCAP (https://mcap.dev)."""
+"""``--record FILE.mcap``: pictures and verdicts for Foxglove and other readers of MCAP (https://mcap.dev).
+
+``framegate replay`` decides the drive again from the same file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from typing import IO, cast
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.recording import METADATA, Recording, evidence
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
 
@@ -58,6 +63,9 @@ class _Waiting:
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
 
+    A verdict holds what it was decided by (`framegate.runtime.recording.evidence`), and the metadata record
+    ``framegate.recording`` the bundle's digest, calibration and policy. A report of silence has no picture.
+
     Every flush ends a chunk, and a chunk reaches the file whole. A file without an end, because the process was killed
     or the disk is full, has all messages up to the last flush; readers that go through it from the start open it
     (``NonSeekingReader``, Foxglove), and ``mcap recover`` gives it an index again.
@@ -65,16 +73,20 @@ class McapSink:
     Args:
         path: File to create; an existing one is replaced.
         rois: The pipeline's regions.
+        recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
+        pictures: Whether the frames are stored, too.
 
     Raises:
         UsageError: The package mcap is not installed.
         SinkError: The file cannot be created, or, by `write` and `flush`, not written.
     """
 
-    takes_silence = False
-    takes_pictures = True
+    takes_silence = True
+    flush_s = FLUSH_S
 
-    def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
+    def __init__(
+        self, path: Path, rois: tuple[Roi, ...], recording: Recording | None = None, *, pictures: bool = True
+    ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
         from mcap.writer import Writer
@@ -82,10 +94,13 @@ class McapSink:
         self.path = path
         self._file = RecordFile(path, "recording")
         self._waiting = _Waiting()
+        self.takes_pictures = pictures
         self._frames = self._stored = 0
         self._broken = False
         self._writer = Writer(cast(IO[bytes], self._waiting))
         self._writer.start(library="framegate")
+        if recording is not None:
+            self._writer.add_metadata(METADATA, recording.to_metadata())
         image = self._writer.register_schema(
             "foxglove.CompressedImage", "jsonschema", json.dumps(_IMAGE_SCHEMA).encode()
         )
@@ -102,15 +117,18 @@ class McapSink:
         """Add one frame and its verdicts."""
         first = result.predictions[0]
         at = first.captured_ns + self._to_wall_ns
-        picture = {
-            "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
-            "frame_id": str(first.frame_id),
-            "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
-            "format": "jpeg",
-        }
-        self._add(self._camera, at, picture, first.frame_id)
+        sequence = max(first.frame_id, 0)
+        if self.takes_pictures and result.has_frame:
+            picture = {
+                "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
+                "frame_id": str(first.frame_id),
+                "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
+                "format": "jpeg",
+            }
+            self._add(self._camera, at, picture, sequence)
         for prediction in result.predictions:
-            self._add(self._verdicts[prediction.stream], at, prediction.to_json(), prediction.frame_id)
+            record = {**prediction.to_json(), "evidence": evidence(prediction)}
+            self._add(self._verdicts[prediction.stream], at, record, sequence)
         self._frames += 1
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
+import sys
 from pathlib import Path
 
 from framegate.runtime.errors import SinkError
+
+STDOUT = Path("-")
+"""As a file to write: the standard output."""
 
 
 class RecordFile:
@@ -17,7 +22,7 @@ class RecordFile:
     process that is killed in the middle of an append leaves at most that one record cut off.
 
     Args:
-        path: File or named pipe; an existing file is replaced.
+        path: File or named pipe; an existing file is replaced. `STDOUT` is the standard output.
         what: What is written, for messages, e.g. ``verdicts``.
 
     Attributes:
@@ -33,7 +38,7 @@ class RecordFile:
         self.size = 0
         self._what = what
         try:
-            self._file = path.open("wb", buffering=0)
+            self._file = _standard_output() if path == STDOUT else path.open("wb", buffering=0)
             self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         except OSError as error:
             raise SinkError(f"{what} {path}: cannot be written ({error.strerror})") from error
@@ -86,3 +91,13 @@ class RecordFile:
             self._file.close()
         except OSError as error:
             raise SinkError(f"{self._what} {self.path}: closing failed ({error.strerror})") from error
+
+
+def _standard_output() -> io.FileIO:
+    """The standard output as a file of its own, so that closing it leaves the process's alone.
+
+    Raises:
+        OSError: There is none.
+    """
+    sys.stdout.flush()
+    return io.FileIO(os.dup(sys.stdout.fileno()), "wb")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from framegate.runtime.channel import Channel
 from framegate.runtime.console import to_stderr
@@ -48,8 +49,12 @@ class Recorder:
         """Whether a recording is not what it should be."""
         return any(track.failure is not None for track in self._tracks)
 
+    def failure_of(self, path: Path) -> str | None:
+        """Why a file is no longer written; None while it is, or if there is no such file."""
+        return next((track.failure for track in self._tracks if track.sink.path == path), None)
+
     def put(self, result: FrameResult) -> None:
-        """Take one result."""
+        """Take one result; several threads may."""
         small: FrameResult | None = None
         for track in self._tracks:
             if not (result.has_frame or track.sink.takes_silence):
@@ -89,6 +94,7 @@ class _Track:
         self.failure: str | None = None
         self._report = report
         self._steps = 0
+        self._flush_s: float = getattr(sink, "flush_s", FLUSH_S)  # a sink need not say
         self._closed = False
         self._waiting: Channel[FrameResult] = Channel(
             _HELD if sink.takes_pictures else _HELD_SMALL, overwrite=not lossless
@@ -138,7 +144,7 @@ class _Track:
         )
 
     def _run(self) -> None:
-        flush_at = time.monotonic() + FLUSH_S
+        flush_at = time.monotonic() + self._flush_s
         try:
             while (result := self._waiting.take(max(0.0, flush_at - time.monotonic()))) or not self._waiting.finished:
                 if result is not None:
@@ -146,7 +152,7 @@ class _Track:
                     self.written += 1
                 if time.monotonic() >= flush_at:
                     self.sink.flush()
-                    flush_at = time.monotonic() + FLUSH_S
+                    flush_at = time.monotonic() + self._flush_s
                 self._steps += 1
             self.sink.close()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the stream goes on

@@ -13,6 +13,7 @@ from pathlib import Path
 from framegate.runtime.errors import SinkError, UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
 
@@ -76,6 +77,7 @@ class RerunSink:
 
     takes_silence = False
     takes_pictures = True
+    flush_s = FLUSH_S
 
     def __init__(self, path: Path, rois: tuple[Roi, ...]) -> None:
         if importlib.util.find_spec("rerun") is None:

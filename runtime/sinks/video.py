@@ -11,6 +11,7 @@ from framegate.runtime.errors import SinkError
 from framegate.runtime.health.check import unusable
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.encoders import CODECS, Encoder, open_encoder
 from framegate.runtime.sinks.overlay import draw
 
@@ -31,6 +32,7 @@ class OverlayVideoSink:
 
     takes_silence = False
     takes_pictures = True
+    flush_s = FLUSH_S
 
     def __init__(self, path: str | Path, rois: tuple[Roi, ...], fps: float | None) -> None:
         self.path = Path(path)

@@ -1,0 +1,113 @@
+"""The campaign of faults between sender and receiver: what is injected, whether it is noticed, how soon, and what then.
+
+    python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json
+
+Every fault is injected into real processes: a camera process judges pictures of the shipped clip and sends over UDP,
+a link does the damage, a receiver is asked every millisecond. The exit code is 1 if a single reading was usable that
+must not have been, or if the receiver did not recover. Under two minutes on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from framegate.benchmarks.checkout import RESULTS
+from framegate.benchmarks.handover.cases import CASES, KEYED, STAYS_OPEN, Bench
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.console import to_stderr, to_stdout
+
+RECOVERY_S = 30.0
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Inject one fault and say what came of it."""
+    bench = Bench(keyed=name in KEYED)
+    try:
+        if not math.isfinite(bench.consumer.wait_until_usable()):
+            raise RuntimeError(f"{name}: nothing was usable before the fault")
+        before = bench.consumer.receiver.counts()
+        CASES[name](bench)
+        watched = bench.consumer.watched
+        during = watched.usable / max(watched.read, 1)
+        recovery = _recovery_ms(bench)
+        time.sleep(0.1)
+        watched = bench.consumer.watched
+        closed = watched.first_closed_ns
+        after = bench.consumer.receiver.counts()
+        found = {each: after[each] - before[each] for each in after if after[each] > before[each]}
+        return {
+            "fault": name,
+            "what": " ".join((CASES[name].__doc__ or "").split()).rstrip("."),
+            "found": {each: count for each, count in found.items() if each not in ("received", "good")},
+            "usable_share": round(during, 3),
+            "reaction_ms": round((closed - bench.began_ns) / 1e6, 1) if closed else None,
+            "recovery_ms": None if math.isinf(recovery) else round(recovery, 1),
+            "read": watched.read,
+            "unsafe": watched.unsafe,
+            "examples": watched.examples[:3],
+        }
+    finally:
+        bench.close()
+
+
+def _recovery_ms(bench: Bench) -> float:
+    """From the fault's end until something is usable again; a latched receiver is released as soon as it may be."""
+    receiver, until = bench.consumer.receiver, time.monotonic() + RECOVERY_S
+    while time.monotonic() < until:
+        receiver.release()
+        if receiver.verdict().usable:
+            return (time.monotonic_ns() - bench.ended_ns) / 1e6
+        time.sleep(0.001)
+    return math.inf
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(description="Faults between sender and receiver, injected for real.")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "handover-faults.json", help="the record (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only", choices=CASES, action="append", help="this fault alone; can be repeated (default: all)"
+    )
+    arguments = parser.parse_args(words)
+    rows = []
+    for name in arguments.only or CASES:
+        row = measured(name)
+        rows.append(row)
+        found = ", ".join(f"{each} {count}" for each, count in row["found"].items()) or "-"
+        to_stdout(
+            f"{name:25} unsafe {row['unsafe']} of {row['read']}; closed after {row['reaction_ms']} ms, "
+            f"usable again after {row['recovery_ms']} ms; {found}"
+        )
+        for example in row["examples"]:
+            to_stderr(f"  {example}")
+    record = {
+        "what": "readings that were usable and must not have been, under faults between sender and receiver",
+        "command": "python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json",
+        "date": date.today().isoformat(),
+        "transport": "udp",
+        "machine": circumstances(),
+        "faults": rows,
+    }
+    try:
+        arguments.out.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+    except OSError as error:
+        to_stderr(f"campaign: {arguments.out} cannot be written ({error.strerror})")
+        return 1
+    bad = [row["fault"] for row in rows if row["unsafe"] or row["recovery_ms"] is None]
+    bad += [row["fault"] for row in rows if row["reaction_ms"] is None and row["fault"] not in STAYS_OPEN]
+    for name in bad:
+        to_stderr(f"campaign: {name}: not as it must be")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
