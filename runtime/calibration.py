@@ -256,6 +256,16 @@ class Calibration:
             return "a random frame"
         return f"a random frame of a random new {self.unit or 'track'}"
 
+    def short(self) -> str:
+        """The promise in a few words, for tables."""
+        if not self.proved:
+            return "NOTHING IS PROMISED"
+        about = (
+            f"of new {self.unit or 'unit'}s with a wrong accept" if self.about == UNITS else "of accepted frames wrong"
+        )
+        drawn = "" if self.about == UNITS else f", {self.drawn}"
+        return f"at most {self.target_risk:.2%} {about}{drawn}; {self.confidence_level:.0%} confidence"
+
     def promise(self) -> str:
         """The promise in one sentence, with its limits."""
         if not self.proved:

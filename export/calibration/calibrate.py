@@ -187,7 +187,9 @@ def calibrate_together(
         _check_split(each.outputs, labels)
     require_units(run.groups)
     if promise.about == UNITS and run.groups is None:
-        raise CalibrationError("calibration: a promise about units was asked for, but the images have none; see --group")
+        raise CalibrationError(
+            "calibration: a promise about units was asked for, but the images have none; see --group"
+        )
     division = split_units(len(labels), run.groups, division_seed(run.split_sha256))
     if min(map(len, division)) == 0:
         units = len(labels) if run.groups is None else len(np.unique(run.groups))

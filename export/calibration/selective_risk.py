@@ -333,9 +333,7 @@ def provable(
     return found
 
 
-def _refusal(
-    parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool
-) -> str:
+def _refusal(parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool) -> str:
     size = parts[0].size
     count, errors = min(
         (part.counts[part.at(0, sequence)] for part in parts), key=lambda each: each[0] - each[1] / target_risk
@@ -343,7 +341,8 @@ def _refusal(
     return (
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}: of "
         f"{size} images, those accepted by the threshold that the design images pointed to are {count} with {errors} "
-        f"errors (coverage {count / size:.1%}), and even without a single error {images_needed(target_risk, 1.0 - delta)} "
-        "accepted images are needed. Give more calibration images, train a better model, or name every --target-risk "
+        f"errors (coverage {count / size:.1%}), and even without a single error "
+        f"{images_needed(target_risk, 1.0 - delta)} accepted images are needed. Give more calibration images, train a "
+        "better model, or name every --target-risk "
         "that would do at once, such as 0.02 0.05 0.1: the smallest that can be proved is taken"
     )

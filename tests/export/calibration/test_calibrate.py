@@ -90,7 +90,7 @@ def test_nan_outputs_count_as_errors_and_are_never_accepted() -> None:
 
 def test_guessing_network_is_refused() -> None:
     rng = np.random.default_rng(8)
-    with pytest.raises(CalibrationError, match="can prove, all of .*: none of them"):
+    with pytest.raises(CalibrationError, match=r"can prove, all of .*: none of them"):
         calibrate(
             Outputs(rng.normal(size=(4000, 10)).astype(np.float32)), rng.integers(0, 10, 4000), Promise(), **RECORD
         )
