@@ -36,7 +36,6 @@ CANDIDATES = 200
 
 TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """Target risks of the table of what can be proved."""
-_LEVELS = 10
 _UNION_STEP = 10
 """A union pays for every candidate, so Geifman and El-Yaniv's form tries only every so many."""
 
@@ -196,21 +195,18 @@ def worst_scores(scores: Floats, wrong: Flags, groups: npt.NDArray[np.int64]) ->
 def units_bound(design: Floats, worst: Floats, threshold: float, confidence_level: float) -> tuple[int, float]:
     """Units with a wrong accept at a threshold that these very units helped to choose, and a bound for new units.
 
-    The bound holds for every threshold at once: Clopper and Pearson's at `_LEVELS` thresholds that the design images
-    fix, which share 1 - confidence_level; a threshold between two of them has the bound of the looser one.
+    The bound holds for every candidate at once: Clopper and Pearson's, at each of the thresholds that the design images
+    fix, which share 1 - confidence_level.
 
     Args:
         design: Scores of the images that design.
         worst: `worst_scores` of the units that prove.
-        threshold: The one that was chosen.
+        threshold: The one that was chosen, a candidate.
         confidence_level: In (0, 1).
     """
     candidates = _candidates(design)
-    levels = candidates[np.unique(np.linspace(0, len(candidates) - 1, _LEVELS).round().astype(np.int64))]
-    above = levels[levels >= threshold]
-    errors = len(worst) if len(above) == 0 else int((worst <= above[0]).sum())
-    bound = binomial_upper_bound(errors, len(worst), 1.0 - (1.0 - confidence_level) / len(levels))
-    return int((worst <= threshold).sum()), bound
+    errors = int((worst <= threshold).sum())
+    return errors, binomial_upper_bound(errors, len(worst), 1.0 - (1.0 - confidence_level) / len(candidates))
 
 
 def _require_finite(*scores: Floats) -> None:
