@@ -305,6 +305,8 @@ class Calibration:
             "deadlines reject beyond that is not part of it. Not under attack, and not for scenes unlike the "
             "calibration data."
         )
+        said = self.unseen or "nobody"
+        lines.append(f"Who says that the network had not seen the calibration images: {said}.")
         return [*lines, self._run()]
 
     def _units(self) -> list[str]:
