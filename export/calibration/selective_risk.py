@@ -295,7 +295,7 @@ def _tested(parts: Sequence[Part], sequence: bool) -> range:
     steps = max(part.steps(sequence) for part in parts)
     if sequence or steps <= 2 * _UNION_STEP:
         return range(steps)
-    return range(_UNION_STEP - 1, steps, _UNION_STEP)
+    return range((steps - 1) % _UNION_STEP, steps, _UNION_STEP)  # the loosest is one of them
 
 
 def _proved(counts: tuple[int, int], target_risk: float, delta: float) -> bool:
