@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -36,10 +37,35 @@ def binomial_tail(errors: int, trials: int, rate: float) -> float:
     if rate >= 1:
         return 0.0
     of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
-    return math.fsum(
-        math.exp(of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest)
-        for k in range(errors + 1)
-    )
+    terms, largest = [], 0.0
+    for k in range(errors, -1, -1):
+        log_term = of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest
+        terms.append(math.exp(log_term))
+        largest = max(largest, terms[-1])
+        if k < rate * trials and terms[-1] <= 1e-20 * largest:  # below the mode the terms only fall
+            break
+    return min(math.fsum(terms), 1.0)
+
+
+@lru_cache(maxsize=256)
+def upper_bound(errors: int, trials: int, confidence_level: float) -> float:
+    """One-sided upper bound of a rate by Clopper and Pearson (1934); 1 where nothing was tried.
+
+    Args:
+        errors: Seen, 0 to ``trials``.
+        trials: Independent ones.
+        confidence_level: In (0, 1).
+    """
+    if errors >= trials:
+        return 1.0
+    delta = 1.0 - confidence_level
+    if errors <= 0:
+        return 1.0 - float(delta ** (1.0 / trials))
+    low, high = errors / trials, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_tail(errors, trials, middle) > delta else (low, middle)
+    return high
 
 
 def record_key(backend: str, precision: str) -> str:
