@@ -16,7 +16,7 @@ from framegate.export.bundle_writer import edited, replace_calibrations, update_
 from framegate.export.calibration.calibrate import Promise, calibrate
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
-from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_splits
 from framegate.export.data.outputs import backend_outputs
@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = Recipe(images=arguments.images, attacked=arguments.attacked, layers=arguments.layers, seed=arguments.seed)
     bundle = Bundle.open(bundle_to_change(arguments.bundle))
     with progress_bar() as progress:
-        splits = load_splits(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+        require_unseen(promise, splits.unseen)
         monitor, calibrations = add_monitor(bundle, splits, recipe, promise, progress)
     OUT.print(calibration_table(calibrations))
     to_stdout(f"monitor: reads {', '.join(f'{tap.name} ({tap.channels})' for tap in monitor.taps)}")
@@ -109,7 +110,7 @@ def add_monitor(
         write_bundle_json(folder, FILE, monitor.to_json())
         update_manifest(folder, outputs=["logits", POOLED])
         prepared = Bundle.open(folder)
-        calibrations = calibrations_of(prepared, splits.calibration, "all", "all", promise, progress)
+        calibrations = calibrations_of(prepared, splits.calibration, "all", "all", promise, progress, splits.unseen)
         parity = _parity(prepared, network, splits, promise, calibrations, progress)
         update_manifest(folder, parity=[row.to_json() for row in parity])
         replace_calibrations(folder, calibrations)

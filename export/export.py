@@ -9,7 +9,7 @@ What depends on where a network comes from lies in `framegate.export.trained_che
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 
 from framegate.export import bundle_writer
-from framegate.export.calibration.calibrate import Promise
-from framegate.export.calibration.design import split_units
+from framegate.export.calibration.calibrate import Promise, fingerprint
+from framegate.export.calibration.design import division_seed, split_units
+from framegate.export.calibration.seen import check_disjoint
 from framegate.export.checks.assess import Assessment, Reference
 from framegate.export.checks.half import check_half
 from framegate.export.checks.parity import ParityRow
@@ -120,8 +121,9 @@ def export_bundle(
 
     Args:
         network: What is exported.
-        splits: Disjoint images; calibration and test images must not have trained the network. The bundle stores the
-            first few test images, on which engines are asked whether they still compute what was exported.
+        splits: Disjoint images. Where nobody says that the network never saw those for calibration and test, nothing is
+            calibrated unless the promise is given up (`Promise.proved`). The bundle stores the first few test images,
+            on which engines are asked whether they still compute what was exported.
         target: ``NAME.bundle``.
         promise: What the calibrations shall promise.
         progress: Called during the work.
@@ -144,6 +146,9 @@ def export_bundle(
             "give data with the network's labels, in the order of its outputs"
         )
     network.check(splits)
+    check_disjoint(splits)
+    issued = bool(splits.unseen) or not promise.proved
+    promise = promise if splits.unseen else replace(promise, proved=False)
     with bundle_writer.staged(target, force) as folder:
         float_file = folder / MODELS["fp32"]
         graph = network.graph(progress)
@@ -156,7 +161,8 @@ def export_bundle(
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
         models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
         write_known_answers(folder, models, network.preprocess, splits.test.images)
-        bundle_writer.write_calibration(folder, assessment.calibrations)
+        calibrations = assessment.calibrations if issued else {}
+        bundle_writer.write_calibration(folder, calibrations)
         bundle_writer.write_manifest(
             folder,
             name=target.stem,
@@ -168,14 +174,15 @@ def export_bundle(
             parity=[row.to_json() for row in assessment.table()],
         )
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return ExportReport(target, assessment.table(), assessment.calibrations, sizes, int8, missing)
+    return ExportReport(target, assessment.table(), calibrations, sizes, int8, missing)
 
 
 def quantiser_images(splits: Splits, seed: int) -> tuple[Images, Images]:
     """Training images that set INT8 ranges, and calibration images that prove no threshold, which judge them."""
     count = min(QUANTISER_IMAGES, len(splits.train))
     chosen = np.random.default_rng(seed).choice(len(splits.train), count, replace=False)
-    design, _ = split_units(len(splits.calibration), splits.calibration.groups, seed)
+    split = splits.calibration
+    design, _ = split_units(len(split), split.groups, division_seed(fingerprint(split)))
     return splits.train.images[chosen], splits.calibration.images[design[:HELD_OUT]]
 
 

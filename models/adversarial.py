@@ -104,7 +104,7 @@ def adversarial_loss(
 class RobustWatch:
     """Decides after every epoch whether adversarial training goes on.
 
-    Robust accuracy on calibration images peaks early and then falls (Rice et al. 2020, arXiv:2002.11569), and
+    Robust accuracy on held-out images peaks early and then falls (Rice et al. 2020, arXiv:2002.11569), and
     single-step training can lose it within one epoch, while its own training accuracy goes up (catastrophic
     overfitting, Wong et al. 2020). The best weights are kept in either case.
 

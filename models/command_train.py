@@ -16,7 +16,7 @@ from framegate.models import augment, datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.labelled import LabelledImages
+from framegate.models.labelled import LabelledImages, hold_out
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.summaries import SUMMARIES
@@ -25,6 +25,8 @@ from framegate.models.train_settings import ADVERSARIAL, OPTIMIZERS, TrainSettin
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
+WATCHED_SHARE = 0.02
+"""Share of the training split's units that do not train: for early stopping and for the accuracy that is printed."""
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS}
 _SETTINGS: dict[str, tuple[str | None, str]] = {
     "epochs": ("N", "passes over the training images"),
@@ -168,7 +170,7 @@ def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: st
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, report clean accuracy on the calibration and test splits, and save."""
+    """Train, report clean accuracy on a held-out part of the training split, and save."""
     chosen = architecture(arguments.architecture)
     settings, options = _settings(chosen, arguments), _options(chosen, arguments)
     device = choose_device(arguments.device)
@@ -176,8 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
     if (data.depth > 1) != (chosen.preprocess.depth > 1):
         kind = "volumes" if data.depth > 1 else "images"
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
-    train, calibration = data.load_training(arguments.data)
-    test = data.load_test(arguments.data)
+    # Calibration and test images are not looked at: what is to prove a threshold must not have been seen before.
+    train, watched = hold_out(data.load_training(arguments.data)[0], WATCHED_SHARE)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
     if isinstance(model, HybridClassifier):
@@ -196,7 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
     teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
-        model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device,
+        model, chosen.preprocess, train, watched, _augmentation(data, chosen), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
     with progress_bar() as progress:
@@ -218,11 +220,9 @@ def run(arguments: argparse.Namespace) -> int:
     record = {"name": chosen.name, "classes": len(data.labels), **options}
     # Saving rounds the weights, so accuracy is measured afterwards: it belongs to the file, not to the memory.
     save_checkpoint(out, model, record, data.labels, notes)
-    accuracy = {}
-    for split in (calibration, test):
-        logits = predict(model, split.images, chosen.preprocess)
-        accuracy[split.name] = float(np.mean(logits.argmax(1) == split.labels))
-        to_stdout(f"{split.name}: accuracy {accuracy[split.name]:.4f} on {len(split)} images")
+    logits = predict(model, watched.images, chosen.preprocess)
+    accuracy = {watched.name: float(np.mean(logits.argmax(1) == watched.labels))}
+    to_stdout(f"{watched.name}: accuracy {accuracy[watched.name]:.4f} on {len(watched)} images")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
     to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}")

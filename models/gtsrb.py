@@ -199,7 +199,7 @@ def load_training(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
     LabelledImages("gtsrb", images, labels)  # refuses what does not fit together
     if tracks.shape != labels.shape:
         raise DataError(f"{place}: track_train does not hold one whole number for each of {len(labels)} images")
-    everything = LabelledImages("gtsrb", images, labels, _units(labels, tracks))
+    everything = LabelledImages("gtsrb", images, labels, _units(labels, tracks), unit="track")
     train, calibration = split_tracks(labels, tracks)
     return everything.subset(train, "gtsrb-train"), everything.subset(calibration, "gtsrb-calibration")
 

@@ -31,6 +31,8 @@ class LabelledImages:
         labels: (N,) int64, numbers of the data set's labels.
         groups: (N,) int64, the unit (track, recording) that each image belongs to: images of one unit are alike. None
             where every image stands for itself.
+        unit: What a unit is called: ``track``, ``patient``, ``drive``; what an image is called where it is one.
+        sequence: (N,) position of each image in the order of names or of recording; None: they lie in this order.
 
     Raises:
         DataError: The arrays have other shapes or types.
@@ -40,6 +42,8 @@ class LabelledImages:
     images: npt.NDArray[np.uint8]
     labels: Labels
     groups: Labels | None = None
+    unit: str = ""
+    sequence: Labels | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together."""
@@ -52,6 +56,8 @@ class LabelledImages:
             raise DataError(f"images {self.name}: {len(images)} images, but labels of shape {labels.shape}")
         if self.groups is not None and self.groups.shape != labels.shape:
             raise DataError(f"images {self.name}: {len(images)} images, but groups of shape {self.groups.shape}")
+        if self.sequence is not None and self.sequence.shape != labels.shape:
+            raise DataError(f"images {self.name}: {len(images)} images, but a sequence of shape {self.sequence.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,7 +65,36 @@ class LabelledImages:
     def subset(self, index: Labels, name: str) -> LabelledImages:
         """The images at ``index``, in that order."""
         groups = None if self.groups is None else self.groups[index]
-        return LabelledImages(name, self.images[index], self.labels[index], groups)
+        sequence = index if self.sequence is None else self.sequence[index]
+        return LabelledImages(name, self.images[index], self.labels[index], groups, self.unit, sequence)
+
+
+def hold_out(images: LabelledImages, share: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
+    """Divide a training split into what trains and what training may watch: early stopping, printed accuracy.
+
+    Whole units, the same share of every label's, always the same ones; a label with a single unit only trains. What is
+    watched is in random order, so that its first images are of all labels.
+
+    Args:
+        images: The training split.
+        share: In (0, 1), of the units.
+        seed: Of the choice.
+
+    Raises:
+        DataError: No label has two units.
+    """
+    units = np.arange(len(images)) if images.groups is None else images.groups
+    rng = np.random.default_rng([seed, len(images)])
+    watched = np.zeros(len(images), bool)
+    for label in np.unique(images.labels):
+        known = np.unique(units[(images.labels == label) & ~np.isin(units, units[watched])])
+        count = min(max(1, round(len(known) * share)), len(known) - 1)
+        watched |= np.isin(units, rng.permutation(known)[: max(count, 0)])
+    if not watched.any():
+        raise DataError(f"images {images.name}: no label has two units of which one could be held out; give more")
+    held = rng.permutation(np.flatnonzero(watched)).astype(np.int64)
+    rest = np.flatnonzero(~watched).astype(np.int64)
+    return images.subset(rest, images.name), images.subset(held, f"{images.name}, held out")
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[npt.NDArray[Any]]:

@@ -27,7 +27,7 @@ from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 ROBUST_IMAGES = 500
-"""Calibration images on which adversarial training watches its robust accuracy."""
+"""Held-out training images on which adversarial training watches its robust accuracy."""
 ROBUST_STEPS = 10
 _STATE_FORMAT = "framegate-training-1"
 
@@ -40,7 +40,8 @@ class Task:
         model: Trained in place.
         preprocess: How an image becomes its input.
         train: Training split.
-        calibration: Calibration split; only adversarial training looks at it, to stop early.
+        watched: Held-out part of the training split (`framegate.models.labelled.hold_out`); only adversarial training
+            looks at it, to stop early. Never calibration images: what proves must not have been looked at.
         augment: Random views that keep the label.
         teacher: (N, classes) logits of a teacher for the training images, or None.
         device: ``cpu`` or ``cuda``.
@@ -50,7 +51,7 @@ class Task:
     model: nn.Module
     preprocess: PreprocessSpec
     train: LabelledImages
-    calibration: LabelledImages
+    watched: LabelledImages
     augment: Augmentation
     teacher: Tensor | None = None
     device: str = "cpu"
@@ -237,9 +238,9 @@ class Trainer:
         return loss, known, strange
 
     def _watch_robustness(self, epoch: int) -> None:
-        """Attack the averaged network on calibration images; keep the best weights."""
+        """Attack the averaged network on held-out training images; keep the best weights."""
         model = self._average.module.eval()
-        split = self.task.calibration
+        split = self.task.watched
         right = done = 0
         count = min(ROBUST_IMAGES, len(split))
 
@@ -255,9 +256,9 @@ class Trainer:
             with torch.inference_mode():
                 right += int((logits_of(moved).argmax(1) == labels).sum())
             done += len(labels)
-            self.progress("robust accuracy on calibration images", done, count)
+            self.progress("robust accuracy on held-out images", done, count)
         robust = right / count
-        self.history[-1]["robust_calibration_accuracy"] = robust
+        self.history[-1]["robust_held_out_accuracy"] = robust
         if self._watch.update(epoch, robust):
             self._best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from framegate.runtime.bundle_search import MANIFEST as MANIFEST
 from framegate.runtime.bundle_search import find_bundle
-from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
-from framegate.runtime.calibration import SCORES, Calibration, record_key
+from framegate.runtime.calibration import READ_FORMATS, SCORES, Calibration, record_key
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.known_answers import FILE as ANSWERS
 from framegate.runtime.known_answers import KnownAnswers
@@ -296,9 +295,9 @@ def _read_monitor(folder: Path, content: bytes) -> Monitor:
 def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: bytes) -> dict[str, Calibration]:
     folder, monitor = bundle.path, bundle.monitor
     record = _parsed(folder, CALIBRATION, content)
-    if record.get("format") != CALIBRATION_FORMAT:
+    if record.get("format") not in READ_FORMATS:
         raise BundleError(
-            f"bundle {folder}: {CALIBRATION} has format {record.get('format')!r}, expected {CALIBRATION_FORMAT!r}"
+            f"bundle {folder}: {CALIBRATION} has format {record.get('format')!r}, expected {' or '.join(READ_FORMATS)}"
         )
     if record.get(BINDS) != calibration_binding(manifest):
         raise BundleError(

@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from framegate.runtime.errors import CalibrationError
 
-FORMAT = "framegate-calibration-2"
+FORMAT = "framegate-calibration-3"
+READ_FORMATS = ("framegate-calibration-2", FORMAT)
+"""Format 2 did not record what a unit is, how many shared the confidence, and how often the images had been asked."""
+FRAMES, UNITS = "frames", "units"
+"""What a promise is about: the accepted frames that are wrong, or the units with any wrong accept."""
+FINGERPRINT = "fingerprint"
+"""As `Calibration.division`: which images prove follows from the data, not from a seed to be tried."""
+NO_PROMISE = "NOTHING IS PROMISED: the threshold was set on images that the network may have seen (--no-promise)"
+IMAGE = "image"
+"""The unit of data in which every image stands for itself."""
 SCORES = ("entropy", "max_probability", "margin", "energy")
 """Scores of the output that this version can threshold; a bundle's own signals come on top.
 
@@ -27,10 +37,35 @@ def binomial_tail(errors: int, trials: int, rate: float) -> float:
     if rate >= 1:
         return 0.0
     of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
-    return math.fsum(
-        math.exp(of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest)
-        for k in range(errors + 1)
-    )
+    terms, largest = [], 0.0
+    for k in range(errors, -1, -1):
+        log_term = of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest
+        terms.append(math.exp(log_term))
+        largest = max(largest, terms[-1])
+        if k < rate * trials and terms[-1] <= 1e-20 * largest:  # below the mode the terms only fall
+            break
+    return min(math.fsum(terms), 1.0)
+
+
+@lru_cache(maxsize=256)
+def upper_bound(errors: int, trials: int, confidence_level: float) -> float:
+    """One-sided upper bound of a rate by Clopper and Pearson (1934); 1 where nothing was tried.
+
+    Args:
+        errors: Seen, 0 to ``trials``.
+        trials: Independent ones.
+        confidence_level: In (0, 1).
+    """
+    if errors >= trials:
+        return 1.0
+    delta = 1.0 - confidence_level
+    if errors <= 0:
+        return 1.0 - float(delta ** (1.0 / trials))
+    low, high = errors / trials, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_tail(errors, trials, middle) > delta else (low, middle)
+    return high
 
 
 def record_key(backend: str, precision: str) -> str:
@@ -80,6 +115,10 @@ class Limit:
 class Calibration:
     """One threshold and its promise: selective risk <= target_risk with probability confidence_level.
 
+    The probability is that of the whole run, before its outcome is known: with at least `confidence_level` it either
+    refuses or keeps the target. Given that a threshold was issued, nothing is promised: a network that can only just
+    not keep the target is mostly refused, and every threshold that it is issued is a wrong one.
+
     The promise holds for frames exchangeable with the calibration split. It does not hold under attack or for
     scenes the calibration data do not represent.
 
@@ -87,12 +126,14 @@ class Calibration:
         temperature: Logits are divided by it before the softmax, positive.
         score: Name of the score that is compared.
         threshold: Accept iff score <= threshold; in the score's unit (entropy: nats).
-        target_risk: Largest share of errors among accepted frames, in (0, 1).
+        target_risk: Largest share of errors among accepted frames, or of units with a wrong accept, in (0, 1).
         confidence_level: Probability with which the target is kept, in (0, 1).
-        risk_bound: The upper bound that the calibration proved, <= target_risk.
-        coverage: Share of accepted frames on the calibration split, in (0, 1].
-        selective_risk: Share of errors among them, in [0, 1].
-        size: Images in the calibration split.
+        risk_bound: The binomial bound at the threshold as if it had been fixed beforehand, <= target_risk. It was not,
+            so this is **no** confidence bound of the risk; `target_risk` is what was proved.
+        coverage: Share of accepted frames on the tested calibration images, in (0, 1].
+        selective_risk: Share of errors among them, in [0, 1]; with ``about`` units, the share of tested units with a
+            wrong accept.
+        size: Images tested; one of each unit where images come in units.
         fingerprint: SHA-256 of the split's images and labels.
         model_sha256: The model file whose outputs were calibrated.
         engine: Name and version of the engine that computed them.
@@ -102,6 +143,18 @@ class Calibration:
             limits.
         score_quantiles: Quantiles 0, 1/n, ..., 1 of the score on the tested calibration images, ascending: what a
             stream's scores are compared with to find drift. Empty in old records.
+        unit: What is independent of the others: ``image``, ``track``, ``patient``, ``drive``; empty if not recorded.
+        about: `FRAMES`: a frame drawn at random from a unit drawn at random. `UNITS`: at most `target_risk` of the
+            units contain a wrong accept.
+        units_wrong: Of the ``size`` tested units, those with a wrong accept among **all** their frames; None where
+            images are the units, or not recorded.
+        units_bound: Upper bound of the share of new units with a wrong accept, with the same confidence by itself.
+        shares: Promises (precisions, targets) among which 1 - confidence_level was divided; None if not recorded, then
+            each had the whole.
+        attempts: How many different questions these images had been asked, with this one; None if not recorded.
+        division: ``fingerprint``: what proves follows from the data. Empty: from a seed that could be chosen.
+        proved: False: set without a proof (``--no-promise``); nothing is promised.
+        unseen: Who says that the network had not seen the images: ``training record``, ``user``; empty if nobody.
     """
 
     temperature: float
@@ -120,6 +173,15 @@ class Calibration:
     groups: int | None = None
     limits: tuple[Limit, ...] = ()
     score_quantiles: tuple[float, ...] = ()
+    unit: str = ""
+    about: str = FRAMES
+    units_wrong: int | None = None
+    units_bound: float | None = None
+    shares: int | None = None
+    attempts: int | None = None
+    division: str = ""
+    proved: bool = True
+    unseen: str = ""
 
     def __post_init__(self) -> None:
         """Check the values that decide.
@@ -133,6 +195,12 @@ class Calibration:
             raise CalibrationError(f"calibrated threshold is {self.threshold}; expected a finite number")
         if not (0 < self.target_risk < 1 and 0 < self.confidence_level < 1):
             raise CalibrationError("target_risk and confidence_level must lie between 0 and 1")
+        if self.about not in (FRAMES, UNITS) or self.proved not in (True, False):
+            raise CalibrationError(f"the promise is about {self.about!r}; expected {FRAMES} or {UNITS}")
+        for name in ("shares", "attempts"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise CalibrationError(f"{name} is {value!r}; expected a whole number, 1 or more")
         ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
         if not ordered:
             raise CalibrationError("score_quantiles of the calibration are not in ascending order")
@@ -140,9 +208,8 @@ class Calibration:
     def require_consistent(self, classes: int, key: str) -> None:
         """Refuse a record that contradicts itself: an edited one, say.
 
-        The bound must follow from the counts: P(X <= errors) <= 1 - confidence_level at rate `risk_bound`, which is
-        Clopper and Pearson's definition (1934). Where units are tracks the counts are not those of images, and it
-        cannot be computed again. A threshold must reject something.
+        The bound must follow from the counts: P(X <= errors) <= (1 - confidence_level) / shares at rate `risk_bound`,
+        which is Clopper and Pearson's definition (1934). A threshold must reject something.
 
         Args:
             classes: Of the network.
@@ -151,7 +218,7 @@ class Calibration:
         Raises:
             CalibrationError: It does.
         """
-        if not (0 <= self.selective_risk <= self.risk_bound <= self.target_risk):
+        if self.proved and not (0 <= self.selective_risk <= self.risk_bound <= self.target_risk):
             raise CalibrationError(
                 f"{key}: selective_risk {self.selective_risk}, risk_bound {self.risk_bound} and target_risk "
                 f"{self.target_risk} must be in this order"
@@ -161,15 +228,21 @@ class Calibration:
                 f"{key}: coverage is {self.coverage} of {self.size} images; expected a share of some"
             )
         self._require_selective(classes, key)
-        if self.groups is not None:
+        if not self.proved:
             return
-        accepted = round(self.coverage * self.size)
-        errors = round(self.selective_risk * accepted)
-        if not binomial_tail(errors, accepted, self.risk_bound) <= (1 - self.confidence_level) * (1 + 1e-6):
+        errors, trials = self.counts
+        delta = (1 - self.confidence_level) / (self.shares or 1)
+        if not binomial_tail(errors, trials, self.risk_bound) <= delta * (1 + 1e-6):
             raise CalibrationError(
-                f"{key}: risk_bound {self.risk_bound} does not follow from {errors} errors among {accepted} accepted "
+                f"{key}: risk_bound {self.risk_bound} does not follow from {errors} errors among {trials} accepted "
                 "images"
             )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """What was counted: errors and accepted images; or units with a wrong accept, and all tested units."""
+        trials = self.size if self.about == UNITS else round(self.coverage * self.size)
+        return round(self.selective_risk * trials), trials
 
     def _require_selective(self, classes: int, key: str) -> None:
         """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
@@ -200,10 +273,92 @@ class Calibration:
         """A plain record, the inverse of `from_json`."""
         return asdict(self)
 
+    @property
+    def drawn(self) -> str:
+        """What the promise is about, in words: how a frame, or a unit, is drawn."""
+        if self.about == UNITS:
+            return f"a random new {self.unit or 'unit'}"
+        if self.groups is None:
+            return "a random frame"
+        return f"a random frame of a random new {self.unit or 'track'}"
+
+    def short(self) -> str:
+        """The promise in a few words, for tables."""
+        if not self.proved:
+            return "NOTHING IS PROMISED"
+        about = (
+            f"of new {self.unit or 'unit'}s with a wrong accept" if self.about == UNITS else "of accepted frames wrong"
+        )
+        drawn = "" if self.about == UNITS else f", {self.drawn}"
+        return f"at most {self.target_risk:.2%} {about}{drawn}; {self.confidence_level:.0%} confidence"
+
     def promise(self) -> str:
         """The promise in one sentence, with its limits."""
+        if not self.proved:
+            return NO_PROMISE
+        errors, trials = self.counts
+        if self.about == UNITS:
+            what = f"at most {self.target_risk:.2%} of new {self.unit or 'unit'}s contain a wrong accept"
+            found = f"{errors} of {trials} did"
+        else:
+            what = f"at most {self.target_risk:.2%} of accepted frames are wrong, for {self.drawn}"
+            found = f"{errors} of {trials} accepted were, coverage {self.coverage:.1%}"
         return (
-            f"at most {self.target_risk:.2%} of accepted frames wrong, with probability {self.confidence_level:.0%} "
-            f"(bound {self.risk_bound:.2%} on {self.size} calibration images, coverage {self.coverage:.1%}; "
-            "for frames like the calibration data, not under attack)"
+            f"{what}; calibrations keep this with probability {self.confidence_level:.0%} or refuse ({found}; for "
+            "frames like the calibration data, not under attack)"
         )
+
+    def explanation(self) -> list[str]:
+        """The promise for people who want to repeat it in their own words: what it is about, and what it is not."""
+        if not self.proved:
+            return [NO_PROMISE]
+        errors, trials = self.counts
+        level, target = f"{self.confidence_level:.0%}", f"{self.target_risk:.2%}"
+        if self.about == UNITS:
+            lines = [
+                f"Before calibration: with probability at least {level}, either it refuses or at most {target} of new "
+                f"{self.unit or 'unit'}s contain a wrong accept ({errors} of {trials} tested ones did).",
+            ]
+        else:
+            lines = [
+                f"Before calibration: with probability at least {level}, either it refuses or at most {target} of the "
+                f"frames that pass score and single-frame limits are wrong, for {self.drawn} ({errors} of "
+                f"{trials} accepted ones were)."
+            ]
+            lines += self._units()
+        lines.append(
+            "Given that a threshold was issued, it promises nothing more; what the camera check, windows, drift or "
+            "deadlines reject beyond that is not part of it. Not under attack, and not for scenes unlike the "
+            "calibration data."
+        )
+        said = self.unseen or "nobody"
+        lines.append(f"Who says that the network had not seen the calibration images: {said}.")
+        return [*lines, self._run()]
+
+    def _units(self) -> list[str]:
+        """How many units hold a wrong accept, where images come in units."""
+        if self.groups is None:
+            return []
+        unit = self.unit or "track"
+        if self.units_wrong is None or self.units_bound is None:
+            return [f"How many {unit}s contain a wrong accept was not recorded: expect more than the share of frames."]
+        return [
+            f"It is not about whole {unit}s: {self.units_wrong} of {self.size} tested {unit}s "
+            f"({self.units_wrong / self.size:.1%}) contain a wrong accept; of new ones at most {self.units_bound:.1%}, "
+            f"with {self.confidence_level:.0%} confidence."
+        ]
+
+    def _run(self) -> str:
+        """For which run it holds: one, and not the best of several."""
+        if self.division != FINGERPRINT or self.attempts is None or self.shares is None:
+            return (
+                "It holds for one run whose data division, engine and target were fixed beforehand; how often it was "
+                "tried was not recorded, and the engines of this bundle did not share the confidence."
+            )
+        shared = f"; {self.shares} promises share the confidence" if self.shares > 1 else ""
+        asked = (
+            "these images were asked nothing else before"
+            if self.attempts == 1
+            else f"this was question {self.attempts} to the same images, and a choice among the answers is not covered"
+        )
+        return f"It holds for one run fixed beforehand: {asked}{shared}."

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.calibration import NO_PROMISE, Calibration
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
@@ -90,6 +90,7 @@ class FrameJudge:
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
         self._score_name = calibration.score if calibration else "entropy"
+        self._remark = NO_PROMISE if calibration is not None and not calibration.proved else ""
         self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
 
     def judge(
@@ -202,7 +203,7 @@ class FrameJudge:
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
-        detail = "; ".join(filter(None, findings.values()))
+        detail = "; ".join(filter(None, (self._remark, *findings.values())))
         found = tuple(findings)
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)

@@ -202,8 +202,12 @@ class Session:
         running = f"{self.bundle.name} on {engine}, {self.precision}"
         if self.calibration is None:
             return f"{running}; NOT CALIBRATED: every frame will be rejected"
-        other = "" if self.calibration.engine == engine else f"; calibrated on {self.calibration.engine}"
-        return f"{running}; {self.calibration.promise()}{other}"
+        if self.calibration.engine != engine:
+            return (
+                f"{running}; the promise is that of {self.calibration.engine}, not of this engine: compare the two "
+                f"(framegate verify) or calibrate again. There: {self.calibration.promise()}"
+            )
+        return f"{running}; {self.calibration.promise()}"
 
     def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
         """A fresh memory for one region of a stream.

@@ -138,7 +138,7 @@ def gate_foreign(found: Sequence[Record]) -> Table:
 
 
 def promise(found: Sequence[Record]) -> Table:
-    """A thousand calibrations of each bundle."""
+    """Many calibrations of each bundle."""
     rows = []
     for record in found:
         for method, each in mapping(record, "promise").items():
@@ -149,7 +149,7 @@ def promise(found: Sequence[Record]) -> Table:
                         text(record, "bundle"),
                         text(each, "key"),
                         method,
-                        NOT_MEASURED if frames is None else f"{count(frames)} {text(each, 'units')}",
+                        NOT_MEASURED if frames is None else _split(each, frames),
                         share(number(each, "target_risk"), 0),
                         Cell(count(number(each, "trials"))),
                         percent(estimate(each, "broken")),
@@ -179,6 +179,16 @@ def promise(found: Sequence[Record]) -> Table:
         rows,
         "Population: the bundle's calibration and test frames together (for tracks, the calibration tracks).",
     )
+
+
+def _split(each: Record, frames: float) -> str:
+    """How large the calibration splits were, and what was drawn."""
+    units = text(each, "units")
+    if units == "frames":
+        return f"{count(frames)} frames"
+    known = number(each, "population_units")
+    drawn = units if known is None else f"{count(known)} {units}"
+    return f"{count(frames)} frames of {drawn}"
 
 
 def _false_accepts(record: Record, attack: str, rule: str) -> Cell:

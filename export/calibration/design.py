@@ -5,6 +5,8 @@ None of this looks at the images that prove the threshold.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,32 @@ LIMITED = (("energy", "low"), (SHIFT, "high"))
 _DRAWS = 20_000
 _WINDOW_SHARE = 0.01
 _WORTH_CHANGING = 0.01  # of coverage: less is not worth leaving entropy for
+
+
+def division_seed(split_sha256: str) -> int:
+    """What divides a split: its own fingerprint, so that no seed can be tried until the proof succeeds."""
+    return int.from_bytes(hashlib.sha256(f"division {split_sha256}".encode()).digest()[:8], "big")
+
+
+def require_units(groups: npt.NDArray[np.int64] | None) -> None:
+    """Refuse units that cannot be: a single one, or one of each image.
+
+    Raises:
+        CalibrationError: They are.
+    """
+    if groups is None:
+        return
+    units = len(np.unique(groups))
+    if units == len(groups) > 1:
+        raise CalibrationError(
+            f"calibration: {len(groups)} images in as many units; units hold images that are alike, so name what "
+            "they share (--group), or take every image for itself (--group none)"
+        )
+    if units < 2:
+        raise CalibrationError(
+            f"calibration: all {len(groups)} images belong to one unit, which proves nothing about others; give "
+            "images of at least some hundred units"
+        )
 
 
 def split_units(count: int, groups: npt.NDArray[np.int64] | None, seed: int) -> tuple[Labels, Labels]:

@@ -8,15 +8,22 @@ that fails: fixed sequence testing, which needs no correction at all (Angelopoul
 arXiv:2110.01052, section 2.2 and appendix on split fixed sequence testing). So the whole confidence is spent on every
 threshold, the promise is exact for any sample size, and coverage is higher. Geifman and El-Yaniv's form is there too,
 with the union over all candidates, which keeps the promise whatever the data do.
+
+Several engines of one network are proved together: a step of the sequence is one threshold of each, and it passes only
+if every one of them passes at the whole 1 - confidence_level. A step at which one engine breaks the promise passes
+with no more than that probability (intersection-union test, Berger 1982), so the promise holds for all engines at once
+without dividing anything, and choosing among them afterwards does not weaken it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Flags, Floats
 from framegate.runtime.errors import CalibrationError, UsageError
@@ -27,6 +34,8 @@ CANDIDATES = 200
 """Thresholds that may be tested: the score quantiles of the design images at steps of half a percent."""
 
 
+TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+"""Target risks of the table of what can be proved."""
 _UNION_STEP = 10
 """A union pays for every candidate, so Geifman and El-Yaniv's form tries only every so many."""
 
@@ -37,10 +46,11 @@ class Selection:
 
     Attributes:
         threshold: Accept iff isfinite(score) and score <= threshold.
-        accepted: Accepted images among those tested.
-        errors: Wrong ones among them.
-        size: Images tested.
-        risk_bound: Upper confidence bound of the selective risk, at most the target.
+        accepted: Accepted images among those tested; all tested units where the promise is about units.
+        errors: Wrong ones among them; units with a wrong accept.
+        size: Images or units tested.
+        risk_bound: The binomial bound at this threshold, at most the target. It would be an upper confidence bound of
+            the risk if the threshold had been fixed beforehand; chosen by these images, it is none.
     """
 
     threshold: float
@@ -110,13 +120,105 @@ def check_promise(target_risk: float, confidence_level: float) -> None:
             raise UsageError(f"{name}: {value:g} given, expected a number between 0 and 1, both excluded")
 
 
-def _candidates(scores: Floats, wrong: Flags, target_risk: float) -> tuple[Floats, int]:
-    """Thresholds in ascending order, and where to start: where the design images speak most clearly for the promise."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one engine brings to the proof.
+
+    Attributes:
+        candidates: Thresholds in ascending order, fixed by the design images.
+        start: Which of them a sequence begins with.
+        counts: For each, how many images it accepts and how many of them are wrong (units: all, and with a wrong
+            accept), among the images that prove.
+        size: Images or units that prove.
+    """
+
+    candidates: Floats
+    start: int
+    counts: tuple[tuple[int, int], ...]
+    size: int
+
+    def at(self, step: int, sequence: bool) -> int:
+        """Which candidate a step tests; one that has come to its end stays there."""
+        return min((self.start if sequence else 0) + step, len(self.candidates) - 1)
+
+    def steps(self, sequence: bool) -> int:
+        """Steps until the end."""
+        return len(self.candidates) - (self.start if sequence else 0)
+
+
+def of_frames(design: tuple[Floats, Flags], test: tuple[Floats, Flags], target_risk: float) -> Part:
+    """A promise about accepted frames: scores and error flags of the images that design, and of those that prove.
+
+    Raises:
+        CalibrationError: No image has a finite score.
+    """
+    scores, wrong = test
+    _require_finite(design[0], scores)
+    candidates = _candidates(design[0])
+    evidence = [_log_tail(errors, count, target_risk) for count, errors in _counts(*design, candidates)]
+    return Part(candidates, int(np.argmin(evidence)), tuple(_counts(scores, wrong, candidates)), len(scores))
+
+
+def of_units(design: Floats, worst: Floats) -> Part:
+    """A promise about units: at most the target share of them contain a wrong accept.
+
+    A looser threshold never takes a wrong accept away, so the sequence begins with the strictest.
+
+    Args:
+        design: Scores of the images that design.
+        worst: (units,) of those that prove: the smallest score of a wrong frame of the unit, infinity if none is.
+
+    Raises:
+        CalibrationError: No image has a finite score.
+    """
+    _require_finite(design, design)
+    candidates = _candidates(design)
+    errors = np.searchsorted(np.sort(worst), candidates, side="right")
+    return Part(candidates, 0, tuple((len(worst), int(each)) for each in errors), len(worst))
+
+
+def worst_scores(scores: Floats, wrong: Flags, groups: npt.NDArray[np.int64]) -> Floats:
+    """(units,) smallest score of a wrong frame of each unit, infinity if none is; scores that are not finite are none.
+
+    Args:
+        scores: (N,) of all frames of the units.
+        wrong: (N,).
+        groups: (N,) unit of each frame.
+    """
+    units, inverse = np.unique(groups, return_inverse=True)
+    worst = np.full(len(units), math.inf)
+    counted = wrong & np.isfinite(scores)
+    np.minimum.at(worst, inverse.reshape(-1)[counted], scores[counted])
+    return worst
+
+
+def units_bound(design: Floats, worst: Floats, threshold: float, confidence_level: float) -> tuple[int, float]:
+    """Units with a wrong accept at a threshold that these very units helped to choose, and a bound for new units.
+
+    The bound holds for every candidate at once: Clopper and Pearson's, at each of the thresholds that the design images
+    fix, which share 1 - confidence_level.
+
+    Args:
+        design: Scores of the images that design.
+        worst: `worst_scores` of the units that prove.
+        threshold: The one that was chosen, a candidate.
+        confidence_level: In (0, 1).
+    """
+    candidates = _candidates(design)
+    errors = int((worst <= threshold).sum())
+    return errors, binomial_upper_bound(errors, len(worst), 1.0 - (1.0 - confidence_level) / len(candidates))
+
+
+def _require_finite(*scores: Floats) -> None:
+    if not all(np.isfinite(each).any() for each in scores):
+        raise CalibrationError("calibration: no image has a finite score; the model's outputs are not usable")
+
+
+def _candidates(scores: Floats) -> Floats:
+    """Thresholds in ascending order: quantiles of the design images' scores."""
     finite = np.sort(scores[np.isfinite(scores)])
     ranks = np.ceil(np.arange(1, CANDIDATES + 1) / CANDIDATES * len(finite)).astype(np.int64) - 1
-    candidates = np.unique(finite[ranks])
-    evidence = [_log_tail(errors, count, target_risk) for count, errors in _counts(scores, wrong, candidates)]
-    return candidates, int(np.argmin(evidence))
+    return np.unique(finite[ranks])
 
 
 def _counts(scores: Floats, wrong: Flags, thresholds: Floats) -> list[tuple[int, int]]:
@@ -135,7 +237,7 @@ def select_threshold(
     confidence_level: float,
     method: str = METHODS[0],
 ) -> Selection:
-    """The largest threshold that keeps the promise.
+    """The largest threshold of one engine that keeps the promise about accepted frames; see `select`.
 
     Args:
         design: Scores and error flags of the images that fix which thresholds are tested and in which order.
@@ -149,50 +251,94 @@ def select_threshold(
         CalibrationError: No threshold keeps the promise; the message says what would be needed.
     """
     check_promise(target_risk, confidence_level)
-    scores, wrong = test
-    if not np.isfinite(design[0]).any() or not np.isfinite(scores).any():
-        raise CalibrationError("calibration: no image has a finite score; the model's outputs are not usable")
-    candidates, start = _candidates(*design, target_risk)
-    in_sequence = method == METHODS[0]
+    return select([of_frames(design, test, target_risk)], target_risk, confidence_level, method)[0]
+
+
+def select(
+    parts: Sequence[Part], target_risk: float, confidence_level: float, method: str = METHODS[0], shares: int = 1
+) -> list[Selection]:
+    """The largest thresholds, one for each engine, that keep the promise for all of them at once.
+
+    Args:
+        parts: At least one.
+        target_risk: In (0, 1).
+        confidence_level: In (0, 1).
+        method: One of `METHODS`.
+        shares: Promises among which 1 - confidence_level is divided.
+
+    Raises:
+        CalibrationError: There are none; the message says what would be needed.
+    """
+    sequence = method == METHODS[0]
+    tested = _tested(parts, sequence)
     # Each of m thresholds may be wrong with probability delta / m, or, in a sequence, the first wrong one with delta.
-    tested = candidates[start:] if in_sequence else candidates[_UNION_STEP - 1 :: _UNION_STEP]
-    delta = (1.0 - confidence_level) / (1 if in_sequence else max(1, len(tested)))
-    selection = None
-    for threshold, (count, errors) in zip(tested, _counts(scores, wrong, tested), strict=True):
-        # The bound is at most the target exactly if so few errors are this unlikely at the target.
-        if count == 0 or not _log_tail(errors, count, target_risk) <= math.log(delta):
-            if in_sequence:
-                break
-            continue
+    delta = (1.0 - confidence_level) / shares / (1 if sequence else len(tested))
+    chosen = None
+    for step in tested:
+        if all(_proved(part.counts[part.at(step, sequence)], target_risk, delta) for part in parts):
+            chosen = step
+        elif sequence:
+            break
+    if chosen is None:
+        raise CalibrationError(_refusal(parts, target_risk, confidence_level, delta, sequence))
+    selections = []
+    for part in parts:
+        index = part.at(chosen, sequence)
+        count, errors = part.counts[index]
         bound = min(binomial_upper_bound(errors, count, 1.0 - delta), target_risk)
-        selection = Selection(float(threshold), count, errors, len(scores), bound)
-    if selection is None:
-        raise CalibrationError(_refusal(candidates, start, test, target_risk, confidence_level, delta))
-    return selection
+        selections.append(Selection(float(part.candidates[index]), count, errors, part.size, bound))
+    return selections
 
 
-def _refusal(
-    candidates: Floats,
-    start: int,
-    test: tuple[Floats, Flags],
-    target_risk: float,
-    confidence_level: float,
-    delta: float,
-) -> str:
-    scores, wrong = test
-    bounds = []
-    for count, errors in _counts(scores, wrong, candidates):
-        bounds.append((binomial_upper_bound(errors, count, 1.0 - delta), count / len(scores)))
-    best, coverage = min(bounds, key=lambda each: each[0])
-    because = f"the best bound on {len(scores)} images is {best:.4f}, at coverage {coverage:.1%}"
-    if best <= target_risk:
-        # Found on the very images that would have to prove it: choosing it now would break the promise.
-        because = (
-            f"of {len(scores)} images, those accepted by the threshold that the design images pointed to give a bound "
-            f"of {bounds[start][0]:.4f}, at coverage {bounds[start][1]:.1%}"
-        )
+def _tested(parts: Sequence[Part], sequence: bool) -> range:
+    """The steps that may be tested. A union tries few thresholds where there are many, and all where there are few."""
+    steps = max(part.steps(sequence) for part in parts)
+    if sequence or steps <= 2 * _UNION_STEP:
+        return range(steps)
+    return range((steps - 1) % _UNION_STEP, steps, _UNION_STEP)  # the loosest is one of them
+
+
+def _proved(counts: tuple[int, int], target_risk: float, delta: float) -> bool:
+    """The bound is at most the target exactly if so few errors are this unlikely at the target."""
+    count, errors = counts
+    return count > 0 and _log_tail(errors, count, target_risk) <= math.log(delta)
+
+
+def provable(
+    parts_of: Callable[[float], Sequence[Part]], confidence_level: float, method: str, shares: int
+) -> list[tuple[float, float | None]]:
+    """What can be proved, for every target of `TARGETS` at once: target and smallest coverage, None where nothing can.
+
+    All lines hold together with the confidence: they share 1 - confidence_level. A calibration for one of them, which
+    has more for itself, proves at least as much on the same data.
+
+    Args:
+        parts_of: Target -> what the engines bring.
+        confidence_level: In (0, 1).
+        method: One of `METHODS`.
+        shares: Promises that share the confidence besides.
+    """
+    found: list[tuple[float, float | None]] = []
+    for target in TARGETS:
+        try:
+            chosen = select(parts_of(target), target, confidence_level, method, shares * len(TARGETS))
+        except CalibrationError:
+            found.append((target, None))
+        else:
+            found.append((target, min(each.accepted / each.size for each in chosen)))
+    return found
+
+
+def _refusal(parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool) -> str:
+    size = parts[0].size
+    count, errors = min(
+        (part.counts[part.at(0, sequence)] for part in parts), key=lambda each: each[0] - each[1] / target_risk
+    )
     return (
-        f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}; "
-        f"{because}, and even without a single error {images_needed(target_risk, 1.0 - delta)} accepted images "
-        "are needed. Give more calibration images, train a better model, or raise --target-risk"
+        f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}: of "
+        f"{size} images, those accepted by the threshold that the design images pointed to are {count} with {errors} "
+        f"errors (coverage {count / size:.1%}), and even without a single error "
+        f"{images_needed(target_risk, 1.0 - delta)} accepted images are needed. Give more calibration images, train a "
+        "better model, or name every --target-risk "
+        "that would do at once, such as 0.02 0.05 0.1: the smallest that can be proved is taken"
     )

@@ -6,8 +6,18 @@ import argparse
 from pathlib import Path
 
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
-from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
-from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.calibration.attempts import Question, count_attempt
+from framegate.export.calibration.calibrate import (
+    Circumstances,
+    EngineOutputs,
+    Promise,
+    calibrate_together,
+    fingerprint,
+)
+from framegate.export.calibration.decisions import predicted
+from framegate.export.calibration.seen import check_recorded
+from framegate.export.calibration.undeclared import undeclared_tracks
+from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_calibration
@@ -18,7 +28,7 @@ from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.calibration import Calibration, record_key
-from framegate.runtime.console import OUT, progress_bar, to_stdout
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +36,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser("calibrate", help=SUMMARIES["calibrate"])
     parser.add_argument("bundle", help="name of a bundle, or its folder; it is replaced by the newly calibrated one")
     parser.add_argument(
-        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+        "--data",
+        type=Path,
+        help="the known data set that framegate trained it on, whose calibration split it has not seen; for a foreign "
+        "network a known data set, whose test split is used (default: none, see --unseen)",
     )
     parser.add_argument(
         "--backend",
@@ -42,7 +55,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def calibrate_bundle(
-    path: Path, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+    path: Path,
+    split: LabelledImages,
+    backend: str,
+    precision: str,
+    promise: Promise,
+    progress: Progress,
+    unseen: str = "",
 ) -> dict[str, Calibration]:
     """Replace calibrations of a bundle; others stay as they are.
 
@@ -53,6 +72,7 @@ def calibrate_bundle(
         precision: A precision of the bundle, or ``all``.
         promise: What the calibrations shall promise.
         progress: Called during the work.
+        unseen: Who says that the network never saw the split, see `Calibration.unseen`.
 
     Returns:
         The new calibrations.
@@ -62,7 +82,7 @@ def calibrate_bundle(
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
     bundle = Bundle.open(path)
-    found = calibrations_of(bundle, split, backend, precision, promise, progress)
+    found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
     with edited(path) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
         # Rows of the export's report that speak of the old thresholds.
@@ -71,7 +91,13 @@ def calibrate_bundle(
 
 
 def calibrations_of(
-    bundle: Bundle, split: LabelledImages, backend: str, precision: str, promise: Promise, progress: Progress
+    bundle: Bundle,
+    split: LabelledImages,
+    backend: str,
+    precision: str,
+    promise: Promise,
+    progress: Progress,
+    unseen: str = "",
 ) -> dict[str, Calibration]:
     """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
     backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
@@ -81,20 +107,28 @@ def calibrations_of(
         for name in backends
         if precision != "all" or calibrated_by_default(name, each)
     ]
+    keys = tuple(record_key(name, each) for name, each in pairs)
     split_sha256 = fingerprint(split)
-    found = {}
-    for name, each in pairs:
-        model = bundle.model_path(each)
-        outputs, engine = backend_outputs(name, model, bundle.preprocess, {"": split.images}, progress, bundle.monitor)
-        found[record_key(name, each)] = calibrate(
-            outputs[""],
-            split.labels,
-            promise,
-            split_sha256=split_sha256,
-            model_sha256=bundle.hashes[model.name],
-            engine=engine,
-            groups=split.groups,
-        )
+    network = bundle.hashes[bundle.models.get("fp32") or bundle.models[pairs[0][1]]]
+    earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
+    asked = count_attempt(split_sha256, Question(network, keys, promise), max(earlier, default=0))
+    precisions = sorted({each for _, each in pairs})
+    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen)
+    found: dict[str, Calibration] = {}
+    for precision in precisions:
+        model = bundle.model_path(precision)
+        engines = {}
+        for name in (name for name, each in pairs if each == precision):
+            outputs, engine = backend_outputs(
+                name, model, bundle.preprocess, {"": split.images}, progress, bundle.monitor
+            )
+            engines[record_key(name, precision)] = EngineOutputs(outputs[""], bundle.hashes[model.name], engine)
+        if promise.proved:
+            for key, each in engines.items():
+                check_recorded(key, predicted(each.outputs) != split.labels, split, bundle.parity)
+        if not found and (warning := undeclared_tracks(next(iter(engines.values())).outputs, split)):
+            to_stderr(f"framegate: {warning}")
+        found.update(calibrate_together(engines, split.labels, promise, run))
     return found
 
 
@@ -108,9 +142,11 @@ def run(arguments: argparse.Namespace) -> int:
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path)
+    place = place_of(arguments, bundle.origin)
     with progress_bar() as progress:
-        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
-        found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress)
+        split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
+        require_unseen(promise, unseen)
+        found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress, unseen)
     OUT.print(calibration_table(found))
     to_stdout(f"bundle: {path}")
     return 0

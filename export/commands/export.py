@@ -8,20 +8,26 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
-from framegate.export.commands.promise_options import add_promise_options, promise_of
+from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table, parity_table
 from framegate.export.data.labelled import load_splits
 from framegate.export.data.splits import Splits
 from framegate.export.export import Exportable, export_bundle
 from framegate.export.int8.choice import FAMILIES
-from framegate.runtime.console import OUT, progress_bar, to_stdout
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 
 _EXAMPLES = """examples:
   framegate export runs/hybrid.pt --data cifar-10-batches-bin --out hybrid.bundle
-  framegate export signs.onnx --labels labels.txt --scaling imagenet --data photos/ --out signs.bundle
+  framegate export signs.onnx --labels labels.txt --scaling imagenet --unseen photos/ --out signs.bundle
       labels.txt: one name a line, in the order of the outputs; photos/NAME/*.jpg: images it was not trained on
 """
+
+_NOTHING = (
+    "NOTHING IS PROMISED: nobody says that the network never saw these images, so they prove nothing and the bundle "
+    "rejects every frame (NOT_CALIBRATED); give images that it never saw with --unseen DIR, here or to framegate "
+    "calibrate, or --no-promise for thresholds that promise nothing"
+)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,10 +41,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("model", type=Path, help="checkpoint written by framegate train, or a classifier as .onnx file")
     parser.add_argument(
         "--data",
-        required=True,
         type=Path,
-        help="folder or file with the data set it was trained on, or a folder with one folder of images per label, "
-        "which it was not trained on",
+        help="folder or file with the known data set that it was trained on, or a folder with one folder of images per "
+        "label: sets INT8 ranges; of a known data set also what it keeps apart from training (default: --unseen alone)",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument(
@@ -66,8 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     promise = promise_of(arguments)
     check_target(arguments.out, arguments.force)
     network = _network(arguments)
+    place = place_of(arguments, network.origin())
     with progress_bar() as progress:
-        splits = load_splits(arguments.data, network.labels, network.preprocess, progress, arguments.group)
+        splits = load_splits(place, network.labels, network.preprocess, progress)
         report = export_bundle(
             network,
             splits,
@@ -79,7 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
             int8_ranges=arguments.int8_ranges,
         )
     OUT.print(parity_table(report.parity))
-    OUT.print(calibration_table(report.calibrations))
+    if report.calibrations:
+        OUT.print(calibration_table(report.calibrations))
+    else:
+        to_stderr(f"framegate: {_NOTHING}")
     int8 = [report.int8.summary()] if report.int8 else []
     for note in (*network.notes(), *report.missing, *_unseen_labels(splits), *int8):
         to_stdout(note)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from framegate.export.calibration.calibrate import AUTO, Promise
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.labelled import AUTO as GROUP_AUTO
-from framegate.runtime.calibration import SCORES
+from framegate.export.data.labelled import Place, trained_on
+from framegate.runtime.calibration import FRAMES, SCORES, UNITS
+from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import SHIFT
 
 
@@ -17,9 +22,18 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-risk",
         type=float,
-        default=defaults.target_risk,
+        nargs="+",
+        default=[defaults.target_risk],
         metavar="SHARE",
-        help="largest share of errors among accepted frames, above 0 to below 1 (default: %(default)s)",
+        help="largest share of errors among accepted frames, above 0 to below 1; of several the smallest that can be "
+        f"proved is taken, and they share the confidence (default: {defaults.target_risk:g})",
+    )
+    parser.add_argument(
+        "--promise",
+        choices=(FRAMES, UNITS),
+        default=defaults.about,
+        help="what the target is about: the accepted frames that are wrong, or the units (tracks) with a wrong accept "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--confidence-level",
@@ -63,11 +77,30 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
         "LABEL/FILE whose first group is the unit (default: %(default)s)",
     )
     parser.add_argument(
+        "--unit",
+        default="track",
+        metavar="WORD",
+        help="what a unit of --group is called: track, patient, drive (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--unseen",
+        type=Path,
+        metavar="DIR",
+        help="images that the network never saw, a folder per label or a known data set, whose test split is used: "
+        "only these can prove anything (default: none but what a known data set keeps apart)",
+    )
+    parser.add_argument(
+        "--no-promise",
+        action="store_true",
+        help="set thresholds on images that the network may have seen; nothing is promised then, and every verdict "
+        "says so (default: a bundle without unseen images rejects every frame)",
+    )
+    parser.add_argument(
         "--seed",
         type=int,
         default=defaults.seed,
         metavar="N",
-        help="which images serve which part of the work (default: %(default)s)",
+        help="which training images set INT8 ranges; which images prove follows from the data (default: %(default)s)",
     )
 
 
@@ -77,12 +110,44 @@ def promise_of(arguments: argparse.Namespace) -> Promise:
     Raises:
         UsageError: A value is outside its range.
     """
+    risks = sorted(set(arguments.target_risk))
     return Promise(
-        target_risk=arguments.target_risk,
+        target_risk=risks[0],
+        larger_risks=tuple(risks[1:]),
         confidence_level=arguments.confidence_level,
         seed=arguments.seed,
         method=arguments.method,
         score=arguments.score,
         limit_share=arguments.limit_share,
         window=arguments.window,
+        about=arguments.promise,
+        proved=not arguments.no_promise,
     )
+
+
+def place_of(arguments: argparse.Namespace, origin: Mapping[str, Any]) -> Place:
+    """Where the images lie that `add_promise_options` and ``--data`` asked for.
+
+    Args:
+        arguments: Of the command line.
+        origin: What the bundle or checkpoint says about its training.
+
+    Raises:
+        UsageError: A unit has no name.
+    """
+    if not arguments.unit.strip():
+        raise UsageError("--unit: an empty word was given, expected what a unit is called, such as track")
+    return Place(arguments.data, arguments.unseen, arguments.group, arguments.unit.strip(), trained_on(origin))
+
+
+def require_unseen(promise: Promise, unseen: str) -> None:
+    """Refuse to prove anything with images that the network may have seen.
+
+    Raises:
+        UsageError: Nobody says that it has not.
+    """
+    if promise.proved and not unseen:
+        raise UsageError(
+            "nobody says that the network never saw these images, so they prove nothing: give them as --unseen DIR if "
+            "it did not, or --no-promise for thresholds that promise nothing"
+        )

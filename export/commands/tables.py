@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from framegate.export.checks.parity import ParityRow
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.calibration import NO_PROMISE, UNITS, Calibration
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
@@ -33,27 +33,34 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
 
 
 def calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
-    """What was promised, and on what it was proved."""
+    """What was promised, and what was counted."""
     first = next(iter(calibrations.values()))
+    what = "new units with a wrong accept" if first.about == UNITS else f"accepted frames wrong, for {first.drawn}"
+    title = f"Promise: at most {first.target_risk:.2%} of {what}; {first.confidence_level:.0%} confidence"
     table = Table(
-        title=f"Promise: at most {first.target_risk:.2%} of accepted frames wrong, with probability "
-        f"{first.confidence_level:.0%}",
+        title=title if first.proved else NO_PROMISE,
         caption="for frames like the calibration data; not under attack. Coverage and risk count frames outside the "
-        "limits as rejected",
+        "limits as rejected. Given that a threshold was issued, nothing more is promised",
     )
-    units = "images" if first.groups is None else "tracks"
-    for column in ("", "temperature", "score", "<=", "coverage", "risk", "proved bound", units):
+    units = "images" if first.groups is None else f"{first.unit or 'track'}s"
+    columns = ("", "temperature", "score", "<=", "coverage", "wrong / counted", units)
+    with_units = first.units_wrong is not None
+    for column in (*columns, *([f"{units} with a wrong accept", "of new ones at most"] if with_units else [])):
         table.add_column(column, justify="right" if column else "left")
     for key in sorted(calibrations):
         item = calibrations[key]
-        table.add_row(
+        errors, trials = item.counts
+        row = [
             key,
             f"{item.temperature:.3f}",
             item.score,
             f"{item.threshold:.4f}",
             f"{item.coverage:.1%}",
-            f"{item.selective_risk:.2%}",
-            f"{item.risk_bound:.2%}",
+            f"{errors} / {trials}",
             str(item.size),
-        )
+        ]
+        if with_units:
+            bound = "-" if item.units_bound is None else f"{item.units_bound:.1%}"
+            row += [f"{item.units_wrong} of {item.size}", bound]
+        table.add_row(*row)
     return table

@@ -66,9 +66,9 @@ def read_image_folder(
         images[k] = preprocess.small
         progress("reading images", k + 1, len(files))
     numbers = np.array([number for _, number in files], np.int64)
-    return NamedImages(
-        LabelledImages(place.name, images, numbers), tuple(f"{file.parent.name}/{file.name}" for file, _ in files)
-    )
+    names = tuple(f"{file.parent.name}/{file.name}" for file, _ in files)
+    by_name = np.argsort(np.argsort(np.array(names, dtype=object), kind="stable"), kind="stable").astype(np.int64)
+    return NamedImages(LabelledImages(place.name, images, numbers, sequence=by_name), names)
 
 
 def _folders(place: Path) -> list[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,63 +19,168 @@ from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 AUTO, NONE = "auto", "none"
+TRAINING_RECORD, OFFICIAL_TEST, USER = "training record", "official test split", "user"
+"""Who says that the network never saw the images that prove."""
 LARGEST = 10_000
 """Images of a folder that are used, unless told otherwise: they lie in memory."""
 _TRAIN, _CALIBRATION = 0.1, 0.6
 """Shares of a folder of images; the rest is for the test."""
 
 
-def load_splits(
-    place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress, group: str = AUTO
-) -> Splits:
-    """Images for INT8 ranges, calibration and test: disjoint, and the same in every run.
+@dataclass(frozen=True)
+class Place:
+    """Where images lie, and what is known about them.
 
-    Args:
-        place: Folder or file with a known data set, or a folder with one folder per label. The network must not have
-            been trained on the images that calibrate and test it.
-        labels: The network's labels, in the order of its outputs.
-        spec: How an image becomes the network's input.
-        progress: Called during the work.
+    Attributes:
+        data: Folder or file with a known data set, or a folder with one folder per label; None if ``unseen`` is all.
+        unseen: The same, with images that the network never saw, as the user says; None if nobody says so.
         group: Which images belong together (tracks, recordings), so that no unit is in two splits and calibration
             counts units: ``auto`` takes the data set's own tracks if it has any, ``none`` takes every image for
             itself, anything else is a regular expression for a folder's LABEL/FILE names, whose first group is the
             unit.
+        unit: What a unit of the regular expression is called.
+        trained_on: Known data set whose training split trained the network, and whose calibration split did not, as
+            its checkpoint says; empty if it does not say so.
+    """
+
+    data: Path | None
+    unseen: Path | None = None
+    group: str = AUTO
+    unit: str = "track"
+    trained_on: str = ""
+
+    @property
+    def first(self) -> Path:
+        """What calibrates.
+
+        Raises:
+            UsageError: Nothing was given.
+        """
+        place = self.unseen if self.unseen is not None else self.data
+        if place is None:
+            raise UsageError(
+                "no images were given; give --unseen DIR (images that the network never saw) or --data DIR"
+            )
+        return place
+
+
+def trained_on(origin: Mapping[str, Any]) -> str:
+    """The known data set that a record says the network was trained on, its calibration split left out, or nothing.
+
+    Args:
+        origin: Of a bundle or a checkpoint.
+    """
+    training = origin.get("training")
+    return str(training.get("data", "")) if isinstance(training, Mapping) else ""
+
+
+def load_splits(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> Splits:
+    """Images for INT8 ranges, calibration and test: disjoint, and the same in every run.
+
+    Who says that calibration and test were never seen (`Splits.unseen`): the training record, if the network was
+    trained by framegate on this known data set; ``official test split``, if it is a known data set and the network is a
+    foreign one: then its test split is divided, and the training split sets INT8 ranges only; ``user``, if the images
+    were given as unseen ones; nobody, if they are some folder.
+
+    Args:
+        place: Where they lie.
+        labels: The network's labels, in the order of its outputs.
+        spec: How an image becomes the network's input.
+        progress: Called during the work.
 
     Raises:
         DataError: There are no such data, or they have other labels.
         UsageError: The regular expression cannot be used.
     """
-    if _is_folder(place):
-        named = read_image_folder(place, labels, spec, LARGEST, progress)
-        images = replace(named.images, groups=_units(named.names, group))
-        parts = _cut(images)
-        if not all(len(part) for part in parts):
-            raise DataError(f"{place}: {len(images)} images; give at least a few hundred")
-        train, calibration, test = (
-            images.subset(part, name) for part, name in zip(parts, ("train", "calibration", "test"), strict=True)
-        )
-        return Splits(train, calibration, test, labels)
-    data = _known(place, spec)
-    _check_group(place, group)
-    train, calibration = (
-        _in_order(_ungrouped(split, group), data.labels, labels, place) for split in data.load_training(place)
-    )
-    return Splits(train, calibration, _in_order(data.load_test(place), data.labels, labels, place), labels)
+    parts, unseen = _parts(place, place.first, labels, spec, progress)
+    if place.unseen is not None and place.data is not None:
+        parts = [_training(place, labels, spec, progress), *_unite(parts)]
+    if not all(len(part) for part in parts):
+        raise DataError(f"{place.first}: {sum(map(len, parts))} images; give at least a few hundred")
+    return Splits(*parts, labels, unseen)
 
 
 def load_calibration(
-    place: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress, group: str = AUTO
-) -> LabelledImages:
-    """The calibration part of `load_splits`, without reading a known data set's test images.
+    place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress
+) -> tuple[LabelledImages, str]:
+    """The calibration part of `load_splits`, without reading what is not needed, and who says that it was never seen.
 
     Raises:
         DataError: There are no such data, or they have other labels.
     """
-    if _is_folder(place):
-        return load_splits(place, labels, spec, progress, group).calibration
-    data = _known(place, spec)
-    _check_group(place, group)
-    return _in_order(_ungrouped(data.load_training(place)[1], group), data.labels, labels, place)
+    where = place.first
+    if _is_folder(where):
+        splits = load_splits(place, labels, spec, progress)
+        return splits.calibration, splits.unseen
+    data = _known(where, spec)
+    _check_group(where, place.group)
+    if data.name == place.trained_on:
+        split = _in_order(_ungrouped(data.load_training(where)[1], place.group), data.labels, labels, where)
+        return split, TRAINING_RECORD
+    test = _in_order(_ungrouped(data.load_test(where), place.group), data.labels, labels, where)
+    return _halves(test)[0], USER if place.unseen is not None else OFFICIAL_TEST
+
+
+def _parts(
+    place: Place, where: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress
+) -> tuple[list[LabelledImages], str]:
+    """Training, calibration and test of one place, and who says that the last two were never seen."""
+    if _is_folder(where):
+        named = read_image_folder(where, labels, spec, LARGEST, progress)
+        images = _with_units(named.images, named.names, place)
+        names = ("train", "calibration", "test")
+        parts = [images.subset(part, name) for part, name in zip(_cut(images), names, strict=True)]
+        return parts, USER if place.unseen is not None else ""
+    data = _known(where, spec)
+    _check_group(where, place.group)
+    train, calibration = (
+        _in_order(_ungrouped(split, place.group), data.labels, labels, where) for split in data.load_training(where)
+    )
+    test = _in_order(_ungrouped(data.load_test(where), place.group), data.labels, labels, where)
+    if data.name == place.trained_on:
+        return [train, calibration, test], TRAINING_RECORD
+    return [train, *_halves(test)], USER if place.unseen is not None else OFFICIAL_TEST
+
+
+def _with_units(images: LabelledImages, names: Sequence[str], place: Place) -> LabelledImages:
+    groups = _units(names, place.group)
+    return images if groups is None else replace(images, groups=groups, unit=place.unit)
+
+
+def _training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
+    """What may have trained the network: it sets INT8 ranges and nothing else."""
+    assert place.data is not None
+    if _is_folder(place.data):
+        return replace(read_image_folder(place.data, labels, spec, LARGEST, progress).images, name="train")
+    data = _known(place.data, spec)
+    return _in_order(data.load_training(place.data)[0], data.labels, labels, place.data)
+
+
+def _unite(parts: list[LabelledImages]) -> list[LabelledImages]:
+    """Calibration and test; what would have been for training calibrates, too."""
+    train, calibration, test = parts
+    if calibration.name != "calibration":  # of a known data set, whose training split was seen
+        return [calibration, test]
+    groups = None if train.groups is None or calibration.groups is None else np.append(train.groups, calibration.groups)
+    sequence = None
+    if train.sequence is not None and calibration.sequence is not None:
+        sequence = np.append(train.sequence, calibration.sequence)
+    both = LabelledImages(
+        "calibration", np.concatenate([train.images, calibration.images]), np.append(train.labels, calibration.labels),
+        groups, calibration.unit, sequence,
+    )  # fmt: skip
+    return [both, test]
+
+
+def _halves(test: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """A known data set's test split for a network of which only this is known: that it was not trained on it."""
+    units = np.arange(len(test)) if test.groups is None else test.groups
+    known = np.random.default_rng(0).permutation(np.unique(units))
+    calibrates = np.isin(units, known[: len(known) // 2])
+    return (
+        test.subset(np.flatnonzero(calibrates), f"{test.name}, calibration half"),
+        test.subset(np.flatnonzero(~calibrates), f"{test.name}, report half"),
+    )
 
 
 def load_comparison(
@@ -139,7 +245,7 @@ def _check_group(place: Path, group: str) -> None:
 
 
 def _ungrouped(split: LabelledImages, group: str) -> LabelledImages:
-    return replace(split, groups=None) if group == NONE else split
+    return replace(split, groups=None, unit="") if group == NONE else split
 
 
 def _is_folder(place: Path) -> bool:
@@ -172,4 +278,4 @@ def _in_order(split: LabelledImages, names: tuple[str, ...], labels: tuple[str, 
             f"{len(labels)} ({', '.join(labels[:3])}, ...); the labels must have the data set's names"
         )
     number = np.array([labels.index(name) for name in names], np.int64)
-    return LabelledImages(split.name, split.images, number[split.labels], split.groups)
+    return replace(split, labels=number[split.labels])

@@ -16,9 +16,12 @@ class Splits:
         calibration: Sets temperature and threshold.
         test: Serves the accuracy gate and the report.
         names: The data set's label names, one per class.
+        unseen: Who says that the network never saw the calibration and test images, see
+            `framegate.runtime.calibration.Calibration.unseen`; empty if nobody does: then they prove nothing.
     """
 
     train: LabelledImages
     calibration: LabelledImages
     test: LabelledImages
     names: tuple[str, ...]
+    unseen: str = ""

@@ -64,12 +64,12 @@ def _record(found: NamedBundle) -> dict[str, Any]:
     except BundleError as error:
         return {**record, "error": str(error)}
     promises = {key: calibration.promise() for key, calibration in bundle.calibrations.items()}
-    risks = sorted({(each.target_risk, each.confidence_level) for each in bundle.calibrations.values()})
+    short = sorted({each.short() for each in bundle.calibrations.values()})
     return record | {
         "labels": list(bundle.labels),
         "precisions": sorted(bundle.models),
         "promises": promises,
-        "promise": "; ".join(f"at most {risk:.2%} wrong, with probability {level:.0%}" for risk, level in risks),
+        "promise": "; ".join(short),
     }
 
 

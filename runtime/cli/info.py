@@ -82,8 +82,6 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for key, calibration in bundle.calibrations.items():
         if calibration.limits:
             to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
-        if calibration.groups is not None:
-            to_stdout(f"units, {key}: {calibration.groups} tracks; the promise is about a random frame of a new track")
     missing = [
         record_key(backend, precision)
         for backend in ("openvino", "onnxruntime")
@@ -92,7 +90,10 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    to_stdout("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+    for sentences, keys in _promises(bundle).items():
+        to_stdout(f"promise, {', '.join(keys)}:")
+        for sentence in sentences:
+            to_stdout(f"  {sentence}")
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -104,7 +105,16 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
 
 def _calibrations(bundle: Bundle) -> Table:
     table = Table(title="Calibration (accept if score <= threshold and every signal is within its limits)")
-    for column in ("backend/precision", "T", "score", "threshold", "target risk", "confidence", "bound", "coverage"):
+    for column in (
+        "backend/precision",
+        "T",
+        "score",
+        "threshold",
+        "target risk",
+        "confidence",
+        "wrong / counted",
+        "coverage",
+    ):
         first = column.startswith("backend")
         table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for key, calibration in bundle.calibrations.items():
@@ -113,12 +123,20 @@ def _calibrations(bundle: Bundle) -> Table:
             f"{calibration.temperature:.3f}",
             calibration.score,
             f"{calibration.threshold:.4f}",
-            f"{calibration.target_risk:.2%}",
-            f"{calibration.confidence_level:.0%}",
-            f"{calibration.risk_bound:.2%}",
+            f"{calibration.target_risk:.2%}" if calibration.proved else "none",
+            f"{calibration.confidence_level:.0%}" if calibration.proved else "-",
+            "{} / {}".format(*calibration.counts),
             f"{calibration.coverage:.1%}",
         )
     return table
+
+
+def _promises(bundle: Bundle) -> dict[tuple[str, ...], list[str]]:
+    """What is promised, once for all calibrations that promise the same: sentences -> keys."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key, calibration in bundle.calibrations.items():
+        found.setdefault(tuple(calibration.explanation()), []).append(key)
+    return found
 
 
 def _words(limit: Limit) -> str:

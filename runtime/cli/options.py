@@ -140,6 +140,14 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="reject the first N usable frames of every region (default: %(default)s)",
     )
+    parser.add_argument(
+        "--scene-frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the stream's scenes last about N frames: the drift alarm then takes three scenes as one piece of "
+        "evidence, so that it is as seldom false as it says, and later (default: blocks of 100 frames)",
+    )
 
 
 def policy_of(arguments: argparse.Namespace) -> Policy:
@@ -148,7 +156,7 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
     Raises:
         UsageError: They cannot be used.
     """
-    return Policy(parse_debounce(arguments.debounce), arguments.warm_up)
+    return Policy(parse_debounce(arguments.debounce), arguments.warm_up, scene_frames=arguments.scene_frames)
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

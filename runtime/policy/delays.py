@@ -6,8 +6,16 @@ from typing import Any
 
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.policy.debounce import HARD
-from framegate.runtime.policy.drift import BLOCK, RUN_LENGTH
+from framegate.runtime.policy.drift import RUN_LENGTH, SIMULATED
 from framegate.runtime.policy.stream import Policy
+
+
+def _of_scenes(policy: Policy) -> str:
+    """What the simulation says of scenes that are longer than the blocks."""
+    if policy.scene_frames:
+        return f" (scenes of {policy.scene_frames} frames)"
+    said = ", ".join(f"{SIMULATED[scene]:,} for scenes of {scene}" for scene in sorted(SIMULATED))
+    return f"; in simulation about {said} frames (--scene-frames makes the blocks follow the scenes)"
 
 
 def policy_record(
@@ -48,7 +56,7 @@ def policy_record(
         "windows": [
             {"signal": limit.signal, "frames": limit.frames, "longest_delay_ms": ms(limit.frames)} for limit in windows
         ],
-        "drift": {"block_frames": BLOCK, "run_length_frames": RUN_LENGTH} if drift else None,
+        "drift": {"block_frames": policy.drift_block, "run_length_frames": RUN_LENGTH} if drift else None,
     }
 
 
@@ -85,8 +93,9 @@ def policy_lines(
     ]
     if policy.drift and calibration is not None:
         lines.append(
-            f"drift: judged every {time(BLOCK)}; on average at least {RUN_LENGTH:,} frames to a false alarm while "
-            f"blocks of {BLOCK} frames are independent and like the calibration images"
+            f"drift: judged every {time(policy.drift_block)}; on average at least {RUN_LENGTH:,} frames to a false "
+            f"alarm while blocks of {policy.drift_block} frames are independent and like the calibration images"
+            f"{_of_scenes(policy)}"
         )
     if any((policy.debounce, policy.warm_up, windows)):
         lines.append("frames above are frames judged: dropped ones lengthen every delay")

@@ -15,7 +15,9 @@ block**. Blocks are summed up by the Shiryaev-Roberts rule
 
 an e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors", arXiv 2203.03532): while blocks are independent of each
 other and like the calibration, the average run length to a false alarm is at least A blocks. That bound is proved;
-``benchmarks/cost/drift.py`` measures the run length itself, what longer dependence does to it, and the delay.
+``benchmarks/cost/drift.py`` measures the run length itself and the delay, ``benchmarks/cost/drift_scenes.py`` what
+scenes do to it that are longer than a block: the run length falls from a million frames to some thousands, unless the
+blocks are made as long as `SCENE_BLOCKS` scenes.
 
 Only worse is drift: a stream that stares at one easy scene loses its bets, and nothing happens. The bet on scores is a
 cautious one, since a scene may rightly stay among the higher accepted scores for a minute.
@@ -27,13 +29,18 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.calibration import Calibration, upper_bound
 from framegate.runtime.verdict import Reason
 
 BLOCK = 100
 """Frames that count as one piece of evidence: four seconds of video at 25 frames per second."""
+SCENE_BLOCKS = 3
+"""Where the length of scenes is known, a block is so many scenes long: then blocks are as good as independent."""
 RUN_LENGTH = 1_000_000
 """Frames, at least, to a false alarm on average: 11 hours at 25 frames per second."""
+SIMULATED = {100: 71_000, 250: 16_000, 500: 9_100, 1500: 5_600}
+"""Frames to a false alarm in simulation, by the mean length of the scenes of a video that is like the calibration as a
+whole (benchmarks/results/drift-scenes.json): what `RUN_LENGTH` becomes if the scenes are longer than the blocks."""
 CALM_BLOCKS = 5
 """The alarm ends when this many blocks in a row are, taken together, like the calibration again."""
 JUDGED = frozenset((Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT, Reason.NOT_FINITE))
@@ -43,8 +50,9 @@ _REJECTION_BETS = (0.15, 0.4, 0.9)
 _SCORE_BETS = (0.15,)
 """What is bet on: shares q this much of the way from r0 to 1."""
 _HIGHEST = 1 / 3
-_SIGMAS = 3.0
-"""The calibrated shares are estimates: each r0 is taken this many standard errors higher, to the alarm's cost."""
+_CONFIDENCE = 0.999
+"""The calibrated shares are estimates: each r0 is the exact upper bound with this confidence, to the alarm's cost. No
+rejection among the calibration images does not mean that there are none."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +122,12 @@ class DriftAlarm:
         self._rejected += bool(reasons)
         self._high += not score <= self._high_score
         if self._frames == self._block:
-            self._end_block(self._rejected / self._block, self._high / self._block)
+            self.take_block(self._rejected / self._block, self._high / self._block)
             self._frames = self._rejected = self._high = 0
         return self.alarm
 
-    def _end_block(self, rejected: float, high: float) -> None:
-        """Take the shares of rejected frames and of high scores of a block."""
+    def take_block(self, rejected: float, high: float) -> None:
+        """Take the shares of rejected frames and of high scores of a whole block; `saw` counts them."""
         if self.alarm:
             self._recent.append((rejected, high))
             rejections, scores = zip(*self._recent, strict=True)
@@ -146,5 +154,5 @@ def _bets(on_scores: bool, rate: float, shares: tuple[float, ...]) -> list[_Bet]
 
 
 def _raised(share: float, size: int) -> float:
-    """A share estimated from ``size`` frames, raised by its uncertainty; in (0, 1]."""
-    return min(share + _SIGMAS * math.sqrt(share * (1.0 - share) / size) + 1.0 / size, 1.0)
+    """A share estimated from ``size`` frames, as its one-sided bound of Clopper and Pearson (1934); in (0, 1]."""
+    return upper_bound(min(math.ceil(share * size - 1e-9), size), size, _CONFIDENCE)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import BLIND, Debounce, Debouncer, check_rule
-from framegate.runtime.policy.drift import DriftAlarm
+from framegate.runtime.policy.drift import BLOCK, SCENE_BLOCKS, DriftAlarm
 from framegate.runtime.policy.window import Windows
 from framegate.runtime.verdict import Findings, Reason
 
@@ -28,11 +28,19 @@ class Policy:
         debounce: Reason -> its rule; hard reasons take only a K.
         warm_up: The first so many usable frames of a stream are WARMING_UP.
         drift: Whether a stream that no longer looks like the calibration frames is rejected with DRIFT.
+        scene_frames: About how many frames the scenes of the stream last, whose frames resemble each other; the drift
+            alarm then takes `framegate.runtime.policy.drift.SCENE_BLOCKS` scenes as one piece of evidence. 0: not said.
     """
 
     debounce: Mapping[Reason, Debounce] = field(default_factory=dict)
     warm_up: int = 0
     drift: bool = True
+    scene_frames: int = 0
+
+    @property
+    def drift_block(self) -> int:
+        """Frames that the drift alarm takes as one piece of evidence."""
+        return max(BLOCK, SCENE_BLOCKS * self.scene_frames)
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -42,8 +50,9 @@ class Policy:
         """
         for reason, rule in self.debounce.items():
             check_rule(reason, rule)
-        if not isinstance(self.warm_up, int) or isinstance(self.warm_up, bool) or self.warm_up < 0:
-            raise UsageError(f"warm-up is {self.warm_up!r} frames; expected a whole number, 0 or more")
+        for name, value in (("warm-up is", self.warm_up), ("scenes are", self.scene_frames)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise UsageError(f"{name} {value!r} frames; expected a whole number, 0 or more")
 
 
 class StreamPolicy:
@@ -61,7 +70,7 @@ class StreamPolicy:
     """
 
     def __init__(self, policy: Policy, calibration: Calibration | None, *, sequence: bool = True) -> None:
-        self.drift = DriftAlarm(calibration) if calibration and policy.drift else None
+        self.drift = DriftAlarm(calibration, policy.drift_block) if calibration and policy.drift else None
         self._windows = Windows(calibration.limits) if calibration and sequence else None
         self._unseen = policy.warm_up if sequence else 0
         self._debouncer = Debouncer(policy.debounce if sequence else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import report_fixture
 import torch
 
 from framegate.export import bundle_writer
+from framegate.export.calibration import attempts
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.graph import save
 from framegate.export.graph.translate import to_onnx
@@ -83,3 +85,12 @@ def bundle_path(trained, tmp_path_factory) -> Path:
             parity=[],
         )
     return target
+
+
+@pytest.fixture(scope="session", autouse=True)
+def questions_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was asked of calibration images is noted for the tests alone."""
+    folder = tmp_path_factory.mktemp("asked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, "attempts_file", lambda split: folder / f"{split}.json")
+        yield

@@ -5,7 +5,7 @@ The network is random but for its last layer, which is solved by least squares: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from framegate.export.calibration import attempts
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.quantize import to_int8
@@ -115,3 +116,12 @@ def graph(deployed: nn.Module) -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def int8_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     return to_int8(graph, coloured_images(12, seed=2).images, PREPROCESS, ["trunk.features.1.conv.1"], silent)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def questions_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was asked of calibration images is noted for the tests alone."""
+    folder = tmp_path_factory.mktemp("asked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, "attempts_file", lambda split: folder / f"{split}.json")
+        yield

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from framegate.export import export as export_road
-from framegate.export.calibration.calibrate import Promise
-from framegate.export.calibration.design import split_units
+from framegate.export.calibration.calibrate import Promise, fingerprint
+from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.commands import calibrate as command_calibrate
 from framegate.export.commands import export as command_export
 from framegate.export.data.splits import Splits
@@ -53,7 +53,7 @@ PREPROCESS = architecture("simplecnn").preprocess
 
 @pytest.fixture(scope="module")
 def splits(colours: Callable) -> Splits:
-    return Splits(colours(20, 20, "train"), colours(60, 21, "calibration"), colours(24, 22, "test"), LABELS)
+    return Splits(colours(20, 20, "train"), colours(60, 21, "calibration"), colours(24, 22, "test"), LABELS, "user")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_layers_kept_in_float_are_named(report: ExportReport) -> None:
 def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report: ExportReport, splits: Splits) -> None:
     record = Bundle.open(report.bundle).origin["int8_ranges"]
     judged = quantiser_images(splits, PROMISE.seed)[1]
-    design, proving = split_units(60, None, PROMISE.seed)
+    design, proving = split_units(60, None, division_seed(fingerprint(splits.calibration)))
     assert record["held_out_images"] == len(judged) == len(design) == 12
     proof = splits.calibration.images[proving]
     assert not {image.tobytes() for image in judged} & {image.tobytes() for image in proof}
@@ -175,7 +175,8 @@ def test_calibration_describes_what_its_engine_computes(report: ExportReport, sp
     preprocess = Preprocessor(bundle.preprocess)
     engine = load_backend(backend, bundle.model_path(precision))
     engine.bind(preprocess.tensor)
-    tested = np.random.default_rng(PROMISE.seed).permutation(len(splits.calibration))[-calibration.size :]
+    split = splits.calibration
+    tested = split_units(len(split), None, division_seed(fingerprint(split)))[1]
     accepted = wrong = 0
     for k in tested:
         preprocess(splits.calibration.images[k])
@@ -212,7 +213,7 @@ def test_a_promise_that_cannot_be_kept_is_refused_and_the_old_bundle_stays(
 ) -> None:
     target = tmp_path / "c.bundle"
     shutil.copytree(report.bundle, target)
-    with pytest.raises(CalibrationError, match="299 accepted images"):
+    with pytest.raises(CalibrationError, match="368 accepted images"):
         export_bundle(TrainedCheckpoint.read(checkpoint), splits, target, Promise(0.01), quiet, force=True)
     assert Bundle.open(target).name == "colours"
     assert [path.name for path in tmp_path.iterdir()] == ["c.bundle"]
@@ -303,7 +304,7 @@ def test_command_prints_tables_and_path(
     photographs = _photographs(colours, tmp_path)
     target = tmp_path / "c.bundle"
     options = ("--target-risk", 0.1, "--confidence-level", 0.9, "--int8-ranges", "minmax")
-    assert _command("export", checkpoint, "--data", photographs, "--out", target, *options) == 0
+    assert _command("export", checkpoint, "--unseen", photographs, "--out", target, *options) == 0
     printed = capsys.readouterr().out
     for part in (*KEYS, "torch", "not under attack", "100.0%", "model.int8.onnx", f"bundle: {target}"):
         assert part in printed
@@ -316,7 +317,7 @@ def test_groups_reach_the_calibration(
 ) -> None:
     """A place is a unit, and units are what is counted: 240 images were taken at 42 places, 60 % of them calibrate."""
     photographs = _photographs(colours, tmp_path)
-    words = ("--data", photographs, "--out", tmp_path / "c.bundle", "--target-risk", 0.3, "--confidence-level", 0.8)
+    words = ("--unseen", photographs, "--out", tmp_path / "c.bundle", "--target-risk", 0.3, "--confidence-level", 0.8)
     options = ("--group", r"(.+)_\d+\.png", "--int8-ranges", "minmax")
     assert _command("export", checkpoint, *words, *options) == 0
     calibrations = Bundle.open(tmp_path / "c.bundle").calibrations

@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _words(place: Path, *words: object, model: str = "foreign.onnx", labels: str = "labels.txt") -> list[str]:
     promise = ("--target-risk", 0.1, "--confidence-level", 0.9)
-    files = ("--labels", place / labels, "--data", place / "photographs")
+    files = ("--labels", place / labels, "--unseen", place / "photographs")
     return [str(word) for word in ("export", place / model, *files, *promise, *words)]
 
 

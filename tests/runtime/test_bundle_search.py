@@ -188,7 +188,7 @@ def test_the_json_list_can_be_read_by_programs(places, capsys):
     first = rows[0]
     assert Path(first["path"]) == places["here"] / "car.bundle"
     assert (first["labels"], first["precisions"]) == (["blue", "green", "red"], ["fp32", "int8"])
-    assert first["promise"] == "at most 5.00% wrong, with probability 95%"
+    assert first["promise"] == "at most 5.00% of accepted frames wrong, a random frame; 95% confidence"
     assert set(first["promises"]) == {f"{b}/{p}" for b in ("openvino", "onnxruntime") for p in ("fp32", "int8")}
     assert all(row.keys() == first.keys() for row in rows)
 

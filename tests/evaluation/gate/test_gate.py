@@ -14,7 +14,7 @@ from framegate.evaluation import command_gate
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.names import RULES
-from framegate.evaluation.gate.promise import Population, draw, simulate
+from framegate.evaluation.gate.promise import TRIALS, Population, draw, is_kept, simulate, smallest_noticed
 from framegate.evaluation.gate.rules import GateInputs, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
 from framegate.export.calibration.calibrate import Promise
@@ -116,6 +116,27 @@ def test_promise_is_kept_on_a_known_population(quiet):
     assert found["broken"]["value"] <= 0.1 + 3 * np.sqrt(0.09 / 60)
     assert found["refused"] < 20
     assert 0.05 < found["mean_risk"] < 0.1
+
+
+def test_five_percent_are_told_from_six():
+    assert smallest_noticed(TRIALS, 0.05) <= 0.06
+    assert smallest_noticed(1000, 0.05) > 0.07
+    assert is_kept(round(0.05 * TRIALS), TRIALS, 0.05)
+    assert not is_kept(round(0.06 * TRIALS), TRIALS, 0.05)
+
+
+def test_trying_divisions_until_one_pleases_breaks_the_promise_and_issued_ones_promise_nothing(quiet):
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, 2, 4000)
+    said = np.where(np.arange(4000) % 1000 < 101, 1 - labels, labels)  # just above the target, whatever the score
+    logits = np.zeros((4000, 2))
+    logits[np.arange(4000), said] = rng.uniform(1, 4, 4000)
+    flat = Population(Outputs(logits.astype(np.float32)), labels.astype(np.int64))
+    wish = Promise(0.1, 0.8, limit_share=0.0, score="entropy")
+    once, often = (simulate(flat, 300, wish, 30, quiet, tries=tries) for tries in (1, 8))
+    assert once["kept"]
+    assert often["broken"]["value"] > max(once["broken"]["value"], 0.25)
+    assert once["broken"]["value"] <= once["issued_broken"]["value"] or once["issued_broken"]["n"] == 0
 
 
 def test_a_calibration_that_counts_copies_breaks_its_promise(quiet):

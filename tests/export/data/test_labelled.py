@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from framegate.export.data.image_folder import read_image_folder
-from framegate.export.data.labelled import load_calibration, load_comparison, load_splits
+from framegate.export.data.labelled import USER, Place, load_calibration, load_comparison, load_splits
 from framegate.export.data.labels_file import check_count, read_labels
 from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -46,12 +46,13 @@ def test_order_does_not_depend_on_other_images_and_mixes_the_labels(photographs:
 def test_splits_are_disjoint_and_a_copy_counts_once(photographs: Path, quiet) -> None:
     name = read_image_folder(photographs, LABELS, SPEC, 1, quiet).names[0]
     shutil.copy(photographs / name, photographs / name.replace(".png", "-copy.png"))
-    splits = load_splits(photographs, LABELS, SPEC, quiet)
+    splits = load_splits(Place(photographs), LABELS, SPEC, quiet)
     parts = [splits.train, splits.calibration, splits.test]
     assert [len(part) for part in parts] == [4, 24, 12]
     pixels = [image.tobytes() for part in parts for image in part.images]
     assert len(set(pixels)) == 40
-    again = load_calibration(photographs, LABELS, SPEC, quiet)
+    again, unseen = load_calibration(Place(None, photographs), LABELS, SPEC, quiet)
+    assert (splits.unseen, unseen) == ("", USER)
     assert np.array_equal(again.images, splits.calibration.images)
     assert len(load_comparison(photographs, LABELS, SPEC, None, quiet).images) == 40
 
@@ -108,7 +109,7 @@ def _none(folder: Path) -> None:
 def test_bad_folders_are_one_clear_line(photographs: Path, quiet, damage, message: str) -> None:
     damage(photographs)
     with pytest.raises(DataError, match=message) as caught:
-        load_splits(photographs, LABELS, SPEC, quiet)
+        load_splits(Place(photographs), LABELS, SPEC, quiet)
     assert len(str(caught.value).splitlines()) == 1
 
 

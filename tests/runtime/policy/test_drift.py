@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framegate.runtime.calibration import Calibration
+from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.drift import BLOCK, CALM_BLOCKS, DriftAlarm
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.verdict import Reason
@@ -144,3 +145,44 @@ def test_reset_of_the_policy_ends_the_alarm():
         policy.decide(dict.fromkeys(HIGH, ""), {"entropy": 0.9}, 0.9, k, 10**9)
     policy.reset()
     assert policy.decide({}, {"entropy": 0.1}, 0.1, 2000, 10**9) == {}
+
+
+@pytest.mark.parametrize("size", [90, 300, 1000])
+def test_no_rejection_among_the_calibration_images_does_not_mean_that_there_are_none(size):
+    """Shares up to three in the calibration's size go unseen often enough; they must not be drift."""
+    alarms = 0
+    for seed in range(100):
+        random = np.random.default_rng([size, seed])
+        alarm = DriftAlarm(replace(FULL, coverage=1.0, size=size))
+        for rejected in random.binomial(BLOCK, 3 / size * random.random(), 1000).tolist():
+            alarm.take_block(rejected / BLOCK, 0.33)
+        alarms += alarm.alarms > 0
+    assert alarms <= 2
+
+
+def test_blocks_follow_the_scenes_of_the_policy():
+    assert Policy().drift_block == BLOCK
+    assert Policy(scene_frames=10).drift_block == BLOCK
+    assert Policy(scene_frames=500).drift_block == 1500
+    policy = StreamPolicy(Policy(scene_frames=500), FULL)
+    assert policy.drift is not None
+    assert policy.drift._block == 1500
+    with pytest.raises(UsageError, match="scenes are -1 frames"):
+        Policy(scene_frames=-1)
+
+
+def test_tracks_placed_end_to_end_are_no_drift_if_the_blocks_follow_them():
+    """An hour of tracks of thirty frames, each with a score of its own; as a whole they are like the calibration."""
+
+    def alarms(block: int) -> int:
+        random = np.random.default_rng(6)
+        scores = np.repeat(random.random(3000), 30) * 0.9 + random.random(90_000) * 0.1
+        calibrated = replace(FULL, score_quantiles=tuple(np.quantile(scores, np.linspace(0, 1, 101))))
+        limit = float(np.quantile(scores, 0.8))
+        alarm = DriftAlarm(calibrated, block=block)
+        for score in scores.tolist():
+            alarm.saw(HIGH if score > limit else (), score)
+        return alarm.alarms
+
+    assert alarms(Policy(scene_frames=30).drift_block) == 0
+    assert alarms(1) > 0  # taken one by one they are drift all the time
