@@ -14,12 +14,12 @@ import numpy as np
 from framegate.runtime.console import writable
 from framegate.runtime.errors import SourceError
 from framegate.runtime.passwords import hide_passwords
+from framegate.runtime.sources import jpeg
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 
 
 class ImageSource(BaseSource):
@@ -108,10 +108,8 @@ def _is_whole(data: bytes) -> bool:
 
     A bit error inside the compressed data of a JPEG is not found: the format has no checksum.
     """
-    if data.startswith(_JPEG):
-        # The end-of-image marker must follow the last start of scan. The search for the last one passes over the
-        # complete thumbnail that cameras store in front.
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.JpegEnd().find(data) >= 0
     if data.startswith(_PNG):
         return _is_whole_png(data)
     return bool(data)

@@ -40,7 +40,7 @@ def open_stream(uri: str, options: SourceOptions) -> BaseSource:
 
     def connect() -> Connection:
         if address.scheme in ("http", "https"):
-            response = open_http(address, options.open_timeout_s, options.read_timeout_s)
+            response = open_http(address, options.open_timeout_s)
             if response is not None:
                 return MjpegConnection(address, response, options.read_timeout_s)
         return FfmpegConnection(address, options)
