@@ -337,7 +337,8 @@ def test_a_truncated_video_is_a_fault_after_its_whole_frames(tmp_path: Path, nam
         frames, message = read_until_error(source)
         assert numbers(frames) == list(range(len(frames)))
         assert 10 < len(frames) < 50
-        assert f"broke off after frame {len(frames)} of 60; the verdicts up to there are valid" in message
+        total = " of 60" if name.endswith(".avi") else ""  # Matroska stores no count
+        assert f"broke off after frame {len(frames)}{total}; the verdicts up to there are valid" in message
         with pytest.raises(SourceError, match="broke off"):
             source.read()
         source.close()
