@@ -21,6 +21,7 @@ from framegate.runtime.sources.http_body import HttpBody
 from framegate.runtime.sources.images import decode_image
 from framegate.runtime.sources.live import Captured
 from framegate.runtime.sources.multipart import MultipartParser
+from framegate.runtime.sources.proxy import through_proxy
 
 _MULTIPART = "multipart/x-mixed-replace"
 _BURST = 100
@@ -51,14 +52,10 @@ def open_http(address: StreamAddress, open_timeout_s: float) -> HTTPResponse | N
         response: HTTPResponse = opener.open(address.bare, timeout=open_timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
-        raise SourceError(f"{name}: {why_status(error.code, str(error.reason))}") from None
-    except urllib.error.URLError as error:
-        why = why_not_connected(address, error.reason) if isinstance(error.reason, OSError) else str(error.reason)
-        raise SourceError(f"{name}: {why}") from error
-    except OSError as error:
-        raise SourceError(f"{name}: {why_not_connected(address, error)}") from error
-    except (HTTPException, ValueError) as error:
-        raise SourceError(f"{name}: what listens at {address.place} does not speak HTTP") from error
+        proxy = through_proxy(address)
+        raise SourceError(f"{name}: {why_status(error.code, str(error.reason))}{proxy and '; '}{proxy}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise SourceError(f"{name}: {through_proxy(address) or _why_not_asked(address, error)}") from error
     kind = response.headers.get_content_type()
     if kind == _MULTIPART:
         return response
@@ -67,6 +64,13 @@ def open_http(address: StreamAddress, open_timeout_s: float) -> HTTPResponse | N
         what = "a web page" if kind == "text/html" else "a single picture"
         raise SourceError(f"{name}: {what} ({kind}), not a stream; look up the stream's address in the manual")
     return None
+
+
+def _why_not_asked(address: StreamAddress, error: Exception) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, OSError):
+        return why_not_connected(address, reason)
+    return f"what listens at {address.place} does not speak HTTP"
 
 
 class MjpegConnection:

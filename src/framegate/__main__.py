@@ -1,7 +1,7 @@
 """The command ``framegate`` and ``python -m framegate``: loads the command line, or says which package it lacks.
 
-Nothing is imported here that may be missing or damaged. pip removes files that two packages share
-(``opencv-python`` and ``opencv-python-headless``) with either of them, and a container may lack what a library links to.
+Nothing is imported here that may be missing or damaged. pip removes files that two packages share (``opencv-python``
+and ``opencv-python-headless``) with either of them, and a container may lack what a library links to.
 """
 
 from __future__ import annotations

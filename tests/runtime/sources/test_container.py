@@ -54,7 +54,7 @@ def test_a_cut_file_is_cut(clip: Path, share: float) -> None:
     data = clip.read_bytes()
     clip.write_bytes(data[: int(share * len(data)) | 1])  # not between two packets of an MPEG-TS
     assert inspect(clip).is_cut
-    with pytest.raises(SourceError, match="broke off after frame|cut off|its end is missing"):
+    with pytest.raises(SourceError, match=r"broke off after frame|cut off|its end is missing"):
         play(clip)
 
 
