@@ -707,6 +707,18 @@ def test_frame_numbers_survive_size_grey_and_jpeg(size: tuple[int, int]) -> None
         assert [read_frame_number(image) for image in (frame.image, grey, half, jpeg)] == [frame.frame_id] * 4
 
 
+@pytest.mark.parametrize("size", [(128, 64), (192, 144), (160, 120), (200, 160), (128, 128), (144, 192), (320, 180)])
+@pytest.mark.parametrize("kind", ["bgr", "nv12"])
+def test_the_pattern_is_healthy_at_every_size(size: tuple[int, int], kind: str) -> None:
+    """Neither its number's rows, which are alike, nor an object as bright as what is behind it looks like a fault."""
+    with open_source(
+        f"synthetic://?width={size[0]}&height={size[1]}&format={kind}&frames=80", realtime=False
+    ) as source:
+        health = CameraHealth(source.frame_size, source.fixed_size)
+        found = [health.check(frame.image, frame.pixel_format) for frame in drain(source)]
+    assert found == [{}] * 80
+
+
 @pytest.mark.parametrize("number", [0, 1, 2**31, 2**32 - 1, 0xA5A5A5A5])
 def test_all_32_bits_are_read(number: int) -> None:
     source = SyntheticSource(320, 240, realtime=False)
