@@ -6,12 +6,14 @@ only; a volume is judged by size, light and frozen content alone.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
-from framegate.runtime.health.content import Content, measure
+from framegate.runtime.health.content import Content, measure, structure
 from framegate.runtime.health.frozen import HISTORY, RecentFrames
-from framegate.runtime.health.judge import judge_content
+from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.health.volume import VolumeHealth
@@ -161,14 +163,24 @@ class CameraHealth:
             height = height * 2 // 3
         step = max(1, min(MAX_STEP, height // ROWS))
         if pixel_format == NV12:
-            rows = nv12_rows(image, max(2, step - step % 2))  # chroma belongs to pairs of rows
+            step = max(2, step - step % 2)  # chroma belongs to pairs of rows
+            rows = nv12_rows(image, step)
         else:
             rows = image[::step] if image.ndim == 3 else cv2.cvtColor(image[::step], cv2.COLOR_GRAY2BGR)
-        return self._check_camera(rows, min(height, width) < SMALL)
+        return self._check_camera(rows, step, min(height, width) < SMALL)
 
-    def _check_camera(self, sampled: Image, small: bool) -> Findings:
-        content = self.content = measure(self._recent.take(sampled), sampled.shape[0], sampled.shape[1])
+    def _check_camera(self, sampled: Image, step: int, small: bool) -> Findings:
+        content = measure(self._recent.take(sampled), sampled.shape[0], sampled.shape[1])
+        if is_dark(content, self.limits):
+            content = content._replace(structure=structure(self._recent.rows, step))
+        if not self._fixed or self._learner.is_learning:
+            content = content._replace(light=self._recent.light())
         found = judge_content(content, self.limits, small)
+        if Reason.LOW_CONTRAST in found and self.limits.light > 0.0 and math.isnan(content.light):
+            # Measured only where it may excuse something: it takes longer than all the counting.
+            content = content._replace(light=self._recent.light())
+            found = judge_content(content, self.limits, small)
+        self.content = content
         if self._fixed:
             frozen, torn = self._recent.repeats(content.noise, small)
             if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike

@@ -11,7 +11,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+
 from framegate.runtime.health.rows import BLOCK, RowCounts, zone_edges
+from framegate.runtime.verdict import Image
 
 _LOST_STD = 0.5
 """A channel that varies less than this while another varies is stuck, in levels."""
@@ -19,6 +23,8 @@ _LIVE_STD = 6.0
 _CHANNELS = ("blue", "green", "red")
 _ROUNDING = 1 / 12
 """Variance that rounding to whole levels adds."""
+_CELL = 4
+"""Side in pixels of what `structure` compares."""
 _LAPLACE_MEAN = math.sqrt(6.0) * math.sqrt(2.0 / math.pi)
 """Mean absolute value of x[i-1] - 2 x[i] + x[i+1] for independent normal noise of standard deviation 1."""
 
@@ -46,6 +52,8 @@ class Content(NamedTuple):
         zones: Mean difference over four pixels in 4x4 zones, row by row: dirt on the lens takes it away.
         lost: The channel that is stuck, or a pair that is equal while the third is not; empty if none.
         coloured: The channels are not all equal.
+        structure: See `structure`; NaN where it was not measured, as in a bright frame.
+        light: See `framegate.runtime.health.rows.RowMemory.bright`; NaN where it was not measured.
     """
 
     mean: float
@@ -60,6 +68,35 @@ class Content(NamedTuple):
     zones: tuple[float, ...]
     lost: str
     coloured: bool
+    structure: float = math.nan
+    light: float = math.nan
+
+
+def structure(grey: Image, row_step: int) -> float:
+    """How much can be told apart in a dark frame, in levels: what neighbouring places have in common.
+
+    The square root of the covariance of the means of neighbouring cells of about 4x4 pixels. Whatever a scene shows
+    reaches over several cells; the noise of a sensor is another one in each. Rows that lie further apart than a cell
+    are compared one below the other only: noise may be smeared along a row, and is not from row to row.
+
+    Args:
+        grey: (rows, width) uint8, at least 4 pixels wide.
+        row_step: Distance of the rows in pixels.
+
+    Returns:
+        0 for noise without a scene; NaN if there are too few rows.
+    """
+    height = max(1, _CELL // row_step)
+    across, down = grey.shape[1] // _CELL, grey.shape[0] // height
+    if down < 2 or across < 2:
+        return math.nan
+    inside = grey[: down * height, : across * _CELL].astype(np.float32)
+    cells = cv2.resize(inside, (across, down), interpolation=cv2.INTER_AREA)
+    cells -= cells.mean()
+    covariance = float(np.mean(cells[1:] * cells[:-1]))
+    if row_step < _CELL:
+        covariance = (covariance + float(np.mean(cells[:, 1:] * cells[:, :-1]))) / 2.0
+    return math.sqrt(max(covariance, 0.0))
 
 
 def measure(counts: RowCounts, rows: int, width: int) -> Content:

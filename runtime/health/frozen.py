@@ -80,6 +80,16 @@ class RecentFrames:
         self._slot = (self._slot + 1) % self._slots
         return self._memory.count(self._slot, rows)
 
+    @property
+    def rows(self) -> Image:
+        """The rows of the frame taken last, in grey."""
+        grey: Image = self._memory.grey[self._slot]
+        return grey
+
+    def light(self) -> float:
+        """See `framegate.runtime.health.rows.RowMemory.bright`."""
+        return self._memory.bright()
+
     def repeats(self, noise: float, small: bool = False) -> tuple[bool, bool]:
         """Whether the frame taken last is (frozen, torn).
 

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import math
+
 from framegate.runtime.health.content import Content
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Reason
 
+_DIM = 32.0
+"""Mean in levels below which less contrast is asked for also where the usual light is not known."""
+_LEAST_CONTRAST = 2.5
+"""In levels; so much is asked for in any light that is not dim, whatever was learnt."""
+_LESS_LIGHT = 0.75
 _LEAST_ZONES = 6
 """Zones with detail that a scene needs for their loss to mean anything."""
+
+
+def is_dark(content: Content, limits: HealthThresholds) -> bool:
+    """Whether the frame is so dark that `Content.structure` decides."""
+    return not (content.mean > limits.black_mean or content.std > limits.black_std)
+
+
+def share_of_light(content: Content, limits: HealthThresholds) -> float:
+    """The light of a frame as a part, at most 1, of what the limits were learnt in; 1 if one of them is not known.
+
+    A quarter less is what scenes differ by, and counts as the same light.
+    """
+    if not limits.light > 0.0 or math.isnan(content.light):
+        return 1.0
+    return min(1.0, content.light / (_LESS_LIGHT * limits.light))
+
+
+def _least_contrast(content: Content, limits: HealthThresholds) -> float:
+    """The contrast that a frame must have, in levels, in its own light."""
+    dim = min(1.0, content.mean / _DIM)
+    share = share_of_light(content, limits) if limits.light > 0.0 else dim
+    return max(limits.contrast * share, min(limits.contrast, _LEAST_CONTRAST) * dim)
 
 
 def judge_content(content: Content, limits: HealthThresholds, small: bool = False) -> dict[Reason, str]:
@@ -20,7 +49,7 @@ def judge_content(content: Content, limits: HealthThresholds, small: bool = Fals
         limits: What is still well.
         small: The image has too few blocks for anything but its light to be judged.
     """
-    if not (content.mean > limits.black_mean or content.std > limits.black_std):
+    if is_dark(content, limits) and not content.structure > limits.black_structure:
         return {Reason.BLACK: ""}  # without light there is nothing else to judge
     if not content.saturated < limits.saturated_share:
         return {Reason.SATURATED: f"{content.saturated:.0%} of the pixels at the end of the range"}
@@ -33,8 +62,9 @@ def judge_content(content: Content, limits: HealthThresholds, small: bool = Fals
         found[Reason.COLOUR_LOST] = f"channel {content.lost}"
     elif limits.colour and not content.coloured:
         found[Reason.COLOUR_LOST] = "the frame is grey, the camera is not"
-    if not content.contrast >= limits.contrast:
-        found[Reason.LOW_CONTRAST] = f"contrast {content.contrast:.2g} levels, expected {limits.contrast:.2g}"
+    expected = _least_contrast(content, limits)
+    if not content.contrast >= expected:
+        found[Reason.LOW_CONTRAST] = f"contrast {content.contrast:.2g} levels, expected {expected:.2g}"
         return found
     return found | judge_detail(content, limits)
 
@@ -42,10 +72,11 @@ def judge_content(content: Content, limits: HealthThresholds, small: bool = Fals
 def judge_detail(content: Content, limits: HealthThresholds) -> dict[Reason, str]:
     """As `judge_content`, for what is left of contrast, sharpness and noise where there is light."""
     found: dict[Reason, str] = {}
-    if not content.detail >= limits.detail:
-        found[Reason.LOW_CONTRAST] = f"detail {content.detail:.2g} levels, expected {limits.detail:.2g}"
+    light = share_of_light(content, limits)
+    if not content.detail >= limits.detail * light:
+        found[Reason.LOW_CONTRAST] = f"detail {content.detail:.2g} levels, expected {limits.detail * light:.2g}"
     had = [(now, known) for now, known in zip(content.zones, limits.zones, strict=False) if known >= 1.0]
-    lost = sum(not now >= limits.zone_fall * known for now, known in had)
+    lost = sum(not now >= limits.zone_fall * light * known for now, known in had)
     if len(had) >= _LEAST_ZONES and lost >= limits.zone_share * len(had):
         found[Reason.LOW_CONTRAST] = f"{lost} of {len(had)} zones of the frame lost their detail"
     if not content.sharpness >= limits.sharpness:

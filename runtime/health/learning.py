@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.health.content import Content, is_measured
-from framegate.runtime.health.judge import judge_content, judge_detail
+from framegate.runtime.health.judge import judge_content, judge_detail, share_of_light
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Reason
 
@@ -25,8 +26,12 @@ class Learner:
 
     The absolute limits stay in force before, during and after: a camera that starts blurred, covered or noisy beyond
     them is rejected and nothing is learnt from it. Within them the start counts as normal: a camera that starts
-    slightly blurred is only found by limits from a calibration run. What was learnt is not changed later, so that a
-    lens which fogs up slowly is not followed.
+    slightly blurred is only found by limits from a calibration run.
+
+    What was learnt is not changed later, so that a lens which fogs up slowly is not followed. It describes the camera
+    and not the scene: contrast and detail are compared in proportion to the light (`HealthThresholds.light`), so that
+    dusk and a tunnel are no loss of them. What else changes for good, a night mode without colour or the noise of a
+    high gain, is rejected until the stream is opened again; a calibration run over day and night prevents that.
 
     Attributes:
         limits: The limits in force now.
@@ -36,6 +41,11 @@ class Learner:
         self.limits = thresholds
         self._seen: list[Content] = []
         self._missing = thresholds.learn_frames
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether the next good frame will be learnt from."""
+        return self._missing > 0
 
     def learn(self, content: Content) -> None:
         """Take one frame that no reason speaks against."""
@@ -58,6 +68,7 @@ def learnt(base: HealthThresholds, frames: Sequence[Content]) -> HealthThreshold
     saturated, contrast, detail, sharp, noise, blocks = _columns(frames)
     return replace(
         base,
+        light=_light(base, frames),
         detail=max(base.detail, base.detail_fall * float(np.median(detail))),
         zones=tuple(np.median([content.zones for content in frames], axis=0).tolist()),
         saturated_share=min(base.saturated_share, float(np.median(saturated)) + base.saturated_rise),
@@ -88,18 +99,24 @@ def calibrated(base: HealthThresholds, frames: Sequence[Content]) -> HealthThres
         )
     strict = learnt(base, good)
     saturated, contrast, detail, sharp, noise, blocks = _columns(good)
+    light = np.array([share_of_light(content, strict) for content in good])
     lost = [content for content in good if Reason.LOW_CONTRAST in judge_detail(content, replace(strict, detail=0.0))]
     return replace(
         strict,
-        detail=max(base.detail, min(strict.detail, float(detail.min()) / _MARGIN)),
+        detail=max(base.detail, min(strict.detail, float((detail / light).min()) / _MARGIN)),
         # Where well frames differ so much between zones, zones tell nothing.
         zones=() if lost else strict.zones,
         saturated_share=min(base.saturated_share, max(strict.saturated_share, _MARGIN * float(saturated.max()))),
-        contrast=max(base.contrast, min(strict.contrast, float(contrast.min()) / _MARGIN)),
+        contrast=max(base.contrast, min(strict.contrast, float((contrast / light).min()) / _MARGIN)),
         sharpness=max(base.sharpness, min(strict.sharpness, float(sharp.min()) / _MARGIN)),
         noise=min(base.noise, max(strict.noise, _MARGIN * float(noise.max()))),
         blockiness=min(base.blockiness, max(strict.blockiness, _MARGIN * float(blocks.max()))),
     )
+
+
+def _light(base: HealthThresholds, frames: Sequence[Content]) -> float:
+    light = float(np.median([content.light for content in frames]))
+    return light if math.isfinite(light) else base.light
 
 
 def _columns(frames: Sequence[Content]) -> tuple[npt.NDArray[np.float64], ...]:

@@ -23,6 +23,7 @@ WHITE = 248
 """Grey level from which a pixel counts as saturated: codecs leave few pixels at exactly 255."""
 FLAT_SHARE = 0.2
 """The noise is read off the flattest fifth of the blocks: there, hardly anything else varies."""
+_BRIGHT_SHARE = 0.9
 NEVER = np.iinfo(np.int32).max
 """Difference to a frame that never was: larger than any."""
 _EDGE = 32.0
@@ -185,6 +186,15 @@ class RowMemory:
         closest = int(self._farthest.argmin())
         nearest, last = int(self._farthest[closest]), int(self._farthest[previous])
         return Change(closest, nearest, last, moved, int(known[previous]), int(self.equal.any()))
+
+    def bright(self) -> float:
+        """The block mean of the frame counted last that a tenth of its blocks exceed, in levels.
+
+        Its light, whatever covers a part of the lens: dirt makes the brightest places no darker, dusk makes all so.
+        """
+        sums = self._sums.ravel()
+        rank = int(_BRIGHT_SHARE * (sums.size - 1))
+        return float(np.partition(sums, rank)[rank]) / BLOCK
 
     def _rank(self, share: float) -> int:
         """How many blocks change by no more than what is found, less one."""

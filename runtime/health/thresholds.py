@@ -24,13 +24,21 @@ class HealthThresholds:
     benchmarks/results/faults.json shows.
 
     Attributes:
-        black_mean: BLACK if mean and standard deviation of all values are at most this and `black_std`: a covered lens
-            with sensor noise is, a night street with lamps is not.
+        black_mean: BLACK if nothing can be told apart: mean and standard deviation of all values are at most this and
+            `black_std`, and there is no more structure than `black_structure`. A covered lens with sensor noise is
+            BLACK; a night street with lamps is not, and neither is a traffic sign at night that is legible.
         black_std: See `black_mean`.
+        black_structure: See `black_mean`; in levels, see `framegate.runtime.health.content.structure`.
         saturated_share: SATURATED if at least this share of the pixels is at the end of the range.
-        contrast: LOW_CONTRAST if the standard deviation of the block means is below this, in levels.
-        detail: LOW_CONTRAST also if differences over four pixels are below this (root mean square, in levels).
+        contrast: LOW_CONTRAST if the standard deviation of the block means is below this, in levels; less is asked for
+            in less light, see `light`.
+        detail: LOW_CONTRAST also if differences over four pixels are below this (root mean square, in levels; less in
+            less light).
         zones: Detail of the well camera in 4x4 zones, in levels, see `zone_fall`; empty: not known.
+        light: How bright the brightest tenth of the frames was that the second group comes from, in levels; 0: not
+            known. In less light contrast and detail shrink although the camera is well, so their limits shrink in
+            proportion. Dusk and a tunnel are no fault of the camera; fog takes contrast and leaves the light, and dirt
+            leaves the brightest places as they are.
         sharpness: BLURRED if the share of fine detail (0: smooth over five pixels, 1: single pixels) is below this.
         noise: NOISY if the standard deviation of the noise in flat blocks is above this, in levels.
         blockiness: NOISY if steps across the borders of 8x8 blocks are larger than those inside by this factor.
@@ -51,10 +59,12 @@ class HealthThresholds:
 
     black_mean: float = 12.0
     black_std: float = 6.0
+    black_structure: float = 1.15
     saturated_share: float = 0.8
     contrast: float = 2.5
     detail: float = 0.0
     zones: tuple[float, ...] = ()
+    light: float = 0.0
     sharpness: float = 0.02
     noise: float = 16.0
     blockiness: float = 2.5

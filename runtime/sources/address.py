@@ -6,12 +6,15 @@ import errno
 import socket
 import ssl
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.passwords import hide_passwords
+from framegate.runtime.sources.spelling import odd_sign
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_IN_ADDRESS = "%/:;=&?@!$'()*+,~[]|"
+_NEVER_IN_HOST = frozenset(" \t\"'<>{}|\\^`")
 _QUESTION_S = 1.0
 """For a question that comes on top of the time that an attempt may take."""
 
@@ -53,7 +56,8 @@ class StreamAddress:
         try:
             parts = urlsplit(uri)
         except ValueError:  # whose text may quote the password
-            raise SourceError(f"stream {shown}: its host is none; {expected}") from None
+            why = odd_sign(uri.partition("://")[2].rpartition("@")[2])
+            raise SourceError(f"stream {shown}: its host is none; {why or expected}") from None
         before = uri.partition("://")[2].rpartition("@")[0]
         # "admin:12#345@host" is, to the letter, port 12 of the host admin.
         if "@" in parts.path + parts.query + parts.fragment and (":" in before or "@" in before):
@@ -68,6 +72,8 @@ class StreamAddress:
             raise SourceError(f"stream {shown}: the port is no number from 1 to 65535; {expected}") from None
         if not host and scheme != "udp":  # udp://:5000 listens on all addresses
             raise SourceError(f"stream {scheme}://...: there is no host in it; expected {scheme}://host:port/path")
+        if why := _why_no_host(host):
+            raise SourceError(f"stream {shown}: its host is no name or address; {why}")
         if scheme == "udp" and not port:
             raise SourceError("stream udp://...: there is no port in it; expected udp://host:port")
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -79,8 +85,21 @@ class StreamAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _why_no_host(host: str) -> str:
+    """What is wrong with a host's name; empty if nothing is."""
+    if not host.isascii() and (why := odd_sign(host)):
+        return why
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return "its parts between dots have 1 to 63 letters"
+    return f"it has {next(sign for sign in host if sign in _NEVER_IN_HOST)!r}" if _NEVER_IN_HOST & {*host} else ""
+
+
 def _without_user(parts: SplitResult) -> str:
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """The address for those who ask there, with signs that must not be in an address written as %E9."""
+    asked = {name: quote(getattr(parts, name), safe=_IN_ADDRESS) for name in ("path", "query")}
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], **asked).geturl()
 
 
 def why_not_connected(address: StreamAddress, error: OSError) -> str:

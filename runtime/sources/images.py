@@ -14,12 +14,14 @@ import numpy as np
 from framegate.runtime.console import writable
 from framegate.runtime.errors import SourceError
 from framegate.runtime.passwords import hide_passwords
+from framegate.runtime.sources import jpeg
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
 
+_AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+"""Also turned upright. Not IMREAD_UNCHANGED, which turns TIFF and nothing else."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 
 
 class ImageSource(BaseSource):
@@ -31,11 +33,11 @@ class ImageSource(BaseSource):
         loop: Start again at the end, for ever.
         fps: Deliver them at this rate, and be `live`. None: as fast as they are read.
 
-    Pixels are delivered as stored: 16-bit and grey images are not converted, so that the health check sees and
+    Values are delivered as stored: 16-bit and grey images are not converted, so that the health check sees and
     rejects them (a session whose network is grey takes 8-bit grey ones; volumes are stored as such, see
-    `framegate.runtime.preprocess`). The one exception is 8-bit BGRA, which loses its alpha channel. An EXIF
-    orientation is **not** applied (`cv2.IMREAD_UNCHANGED` ignores it): a phone's portrait photograph arrives lying on
-    its side. Of animated and multi-page files only the first picture is read.
+    `framegate.runtime.preprocess`); only an alpha channel is left out. Pictures are turned upright as the file's
+    orientation tag says (EXIF in JPEG, PNG and WebP, the tag of TIFF), for every format alike: a phone's portrait
+    photograph arrives upright, as it did in training. Of animated and multi-page files only the first picture is read.
 
     A file that cannot be read or is damaged does not end the run: it becomes a frame without pixels, which the
     health check rejects as BAD_INPUT. `name` of the frame is the file name.
@@ -65,13 +67,13 @@ class ImageSource(BaseSource):
 
 
 def read_image(path: Path) -> Image:
-    """Read one image file as it is; 8-bit BGRA becomes BGR.
+    """Read one image file: values as stored, without an alpha channel, upright as its orientation tag says.
 
     Returns:
         The pixels, or an empty (0, 0, 3) uint8 array if the file cannot be read or is damaged.
     """
     try:
-        return decode_image(path.read_bytes(), cv2.IMREAD_UNCHANGED)
+        return decode_image(path.read_bytes(), _AS_STORED)
     except OSError:
         return _unreadable()
 
@@ -81,22 +83,24 @@ def decode_image(data: bytes, flags: int) -> Image:
 
     Args:
         data: The file.
-        flags: ``cv2.IMREAD_...``; 8-bit BGRA becomes BGR.
+        flags: ``cv2.IMREAD_...``
 
     Returns:
         The pixels, or an empty (0, 0, 3) uint8 array if it is damaged or no image.
     """
     if not _is_whole(data):
         return _unreadable()
+    image = _decoded(data, flags)
+    if image is None and flags == _AS_STORED:  # so that a format which cannot be used is named, not called damaged
+        image = _decoded(data, cv2.IMREAD_UNCHANGED)
+    return _unreadable() if image is None else image
+
+
+def _decoded(data: bytes, flags: int) -> Image | None:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
-        return _unreadable()
-    if image is None:
-        return _unreadable()
-    if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
-        return np.ascontiguousarray(image[:, :, :3])
-    return image
+        return None
 
 
 def _unreadable() -> Image:
@@ -108,10 +112,8 @@ def _is_whole(data: bytes) -> bool:
 
     A bit error inside the compressed data of a JPEG is not found: the format has no checksum.
     """
-    if data.startswith(_JPEG):
-        # The end-of-image marker must follow the last start of scan. The search for the last one passes over the
-        # complete thumbnail that cameras store in front.
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.JpegEnd().find(data) >= 0
     if data.startswith(_PNG):
         return _is_whole_png(data)
     return bool(data)

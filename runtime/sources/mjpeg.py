@@ -7,10 +7,6 @@ rejected as BAD_INPUT, and every picture has its own size.
 
 from __future__ import annotations
 
-import contextlib
-import re
-import select
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -21,25 +17,23 @@ import cv2
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.address import StreamAddress, why_not_connected, why_status
 from framegate.runtime.sources.clock import WAITED_NS
+from framegate.runtime.sources.http_body import HttpBody
 from framegate.runtime.sources.images import decode_image
 from framegate.runtime.sources.live import Captured
+from framegate.runtime.sources.multipart import MultipartParser
+from framegate.runtime.sources.proxy import through_proxy
 
 _MULTIPART = "multipart/x-mixed-replace"
-_HEADERS = 64 * 1024
-"""Bytes within which the next picture must begin."""
-_PICTURE = 64 * 1024 * 1024
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 _BURST = 100
 """Pictures that one read leaves out at most, so that a server faster than this cannot hold it for ever."""
 
 
-def open_http(address: StreamAddress, open_timeout_s: float, read_timeout_s: float) -> HTTPResponse | None:
+def open_http(address: StreamAddress, open_timeout_s: float) -> HTTPResponse | None:
     """Ask for the stream.
 
     Args:
         address: With user and password if need be (basic and digest authentication).
         open_timeout_s: Until it must have answered.
-        read_timeout_s: Later silence that ends it.
 
     Returns:
         The answer, if it is motion JPEG; None for another kind of video, to be opened by FFmpeg.
@@ -58,25 +52,25 @@ def open_http(address: StreamAddress, open_timeout_s: float, read_timeout_s: flo
         response: HTTPResponse = opener.open(address.bare, timeout=open_timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
-        raise SourceError(f"{name}: {why_status(error.code, str(error.reason))}") from None
-    except urllib.error.URLError as error:
-        why = why_not_connected(address, error.reason) if isinstance(error.reason, OSError) else str(error.reason)
-        raise SourceError(f"{name}: {why}") from error
-    except OSError as error:
-        raise SourceError(f"{name}: {why_not_connected(address, error)}") from error
-    except (HTTPException, ValueError) as error:
-        raise SourceError(f"{name}: what listens at {address.place} does not speak HTTP") from error
+        proxy = through_proxy(address)
+        raise SourceError(f"{name}: {why_status(error.code, str(error.reason))}{proxy and '; '}{proxy}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise SourceError(f"{name}: {through_proxy(address) or _why_not_asked(address, error)}") from error
     kind = response.headers.get_content_type()
     if kind == _MULTIPART:
-        connection = getattr(getattr(response.fp, "raw", None), "_sock", None)
-        if isinstance(connection, socket.socket):  # else the timeout stays that of opening
-            connection.settimeout(read_timeout_s)
         return response
     response.close()
     if kind in ("image/jpeg", "image/png", "text/html"):
         what = "a web page" if kind == "text/html" else "a single picture"
         raise SourceError(f"{name}: {what} ({kind}), not a stream; look up the stream's address in the manual")
     return None
+
+
+def _why_not_asked(address: StreamAddress, error: Exception) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, OSError):
+        return why_not_connected(address, reason)
+    return f"what listens at {address.place} does not speak HTTP"
 
 
 class MjpegConnection:
@@ -88,12 +82,15 @@ class MjpegConnection:
 
     def __init__(self, address: StreamAddress, response: HTTPResponse, read_timeout_s: float) -> None:
         self._name = f"stream {address.shown}"
-        self._response = response
         self._read_timeout_s = read_timeout_s
         boundary = str(response.headers.get_param("boundary") or "").strip('"')
-        # Servers disagree about whether the two dashes are part of it.
-        self._boundary = b"--" + boundary.encode("latin-1").removeprefix(b"--")
-        self._buffer = bytearray()
+        self._parser = MultipartParser(boundary.encode("latin-1", "replace"))
+        try:
+            self._body = HttpBody(response, read_timeout_s)
+        except ValueError as error:
+            response.close()
+            raise SourceError(f"{self._name} broke off: {error}") from error
+        self._failure: Exception | None = None
         self._empty_ns = time.monotonic_ns()  # when nothing was known to wait in the network's buffers
         self.frame_size: tuple[int, int] | None = None
         self.fps: float | None = None
@@ -112,8 +109,7 @@ class MjpegConnection:
 
     def close(self) -> None:
         """Hang up."""
-        with contextlib.suppress(OSError):
-            self._response.close()
+        self._body.close()
 
     def _read(self) -> Captured:
         deadline = time.monotonic() + self._read_timeout_s
@@ -121,68 +117,54 @@ class MjpegConnection:
         skipped = -1
         arrived_ns = 0
         while skipped < _BURST:
-            newer = self._next_part()
+            newer = self._next_picture()
             if newer is not None:
                 picture = newer
                 arrived_ns = self._empty_ns
                 skipped += 1
-                continue
-            if picture is not None and not self._has_arrived():
-                self._empty_ns = time.monotonic_ns()
+            elif not self._receive(None if picture is not None else deadline):
                 break
-            self._receive(deadline if picture is None else None)
         assert picture is not None
         image = decode_image(picture, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return Captured(image, arrived_ns, skipped=skipped)
 
-    def _next_part(self) -> bytes | None:
-        """The next whole picture of the buffer, taken out of it.
-
-        Raises:
-            SourceError: What is in the buffer is no such stream.
-        """
-        begin = self._buffer.find(self._boundary)
-        head = self._buffer.find(b"\r\n\r\n", begin) if begin >= 0 else -1
-        if head < 0:
-            if len(self._buffer) > _HEADERS:
-                raise SourceError(f"{self._name}: sends something that is not motion JPEG")
-            return None
-        length = _LENGTH.search(self._buffer, begin, head + 2)
-        after = head + 4
-        end = self._buffer.find(b"\r\n" + self._boundary, after) if length is None else after + int(length[1])
-        if end > head + _PICTURE or (end < 0 and len(self._buffer) > _PICTURE):
-            raise SourceError(f"{self._name}: sends a picture of more than {_PICTURE >> 20} MiB")
-        if end < 0 or len(self._buffer) < end:
-            return None
-        picture = bytes(self._buffer[head + 4 : end])
-        del self._buffer[:end]
-        return picture
-
-    def _has_arrived(self) -> bool:
-        """Whether more can be received without waiting. Not seen: what the TLS layer has decrypted already."""
+    def _next_picture(self) -> bytes | None:
         try:
-            return bool(select.select([self._response], [], [], 0)[0])
-        except (OSError, ValueError):
-            return False
+            return self._parser.next_picture()
+        except ValueError as error:
+            raise SourceError(f"{self._name}: {error}") from error
 
-    def _receive(self, deadline: float | None) -> None:
-        """Put what arrives next into the buffer.
+    def _receive(self, deadline: float | None) -> bool:
+        """Hand what arrives next to the parser.
+
+        Args:
+            deadline: Until then it is waited for; None: a whole picture is there, so nothing is.
+
+        Returns:
+            False: nothing could be had without waiting.
 
         Raises:
-            SourceError: Nothing does, or no whole picture until the deadline.
+            SourceError: The connection broke off, or no whole picture came until the deadline.
         """
         asked_ns = time.monotonic_ns()
         try:
-            data = self._response.read1(1 << 16)
+            if self._failure is not None:
+                raise self._failure
+            data = self._body.receive(wait=deadline is not None)
         except TimeoutError:
             raise SourceError(f"{self._name}: nothing for {self._read_timeout_s:g} s") from None
-        except (OSError, HTTPException, ValueError) as error:
-            raise SourceError(f"{self._name} broke off: {error}") from error
-        if not data:
-            raise SourceError(f"{self._name} broke off: the server closed it")
+        except (OSError, EOFError, ValueError) as error:
+            if deadline is None:  # what is whole is delivered first
+                self._failure = error
+                return False
+            why = "the server closed it" if isinstance(error, EOFError) else str(error)
+            raise SourceError(f"{self._name} broke off: {why}") from error
         if deadline is not None and time.monotonic() > deadline:
             raise SourceError(f"{self._name}: no whole picture for {self._read_timeout_s:g} s")
         now_ns = time.monotonic_ns()
-        if now_ns - asked_ns >= WAITED_NS:
+        if data is None or now_ns - asked_ns >= WAITED_NS:
             self._empty_ns = now_ns
-        self._buffer += data
+        if data is None:
+            return False
+        self._parser.feed(data)
+        return True

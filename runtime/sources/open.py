@@ -15,6 +15,7 @@ from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES
 from framegate.runtime.sources.options import SourceOptions
+from framegate.runtime.sources.spelling import odd_sign, same_name
 
 _CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
 _CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
@@ -60,10 +61,27 @@ def open_kind(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> t
     if is_camera or _CAMERA_NUMBER.fullmatch(device):
         from framegate.runtime.sources.camera import CAMERA_OPTIONS, CameraSource
 
+        if not is_camera:
+            _require_one_meaning(device)
         options = options.with_query(uri, query)
         options.require_only(f"camera {device}", CAMERA_OPTIONS)
         return CameraSource(device if is_camera else int(device), options), replace(options, fps=None)
     return _open_file(uri, options, realtime, loop), replace(options, fps=None)
+
+
+def _require_one_meaning(number: str) -> None:
+    """Refuse a number that is a camera to the letter, where a file or folder of that name is more likely meant.
+
+    Raises:
+        SourceError: There is one, and no such camera, or nobody writes a camera like that.
+    """
+    camera = f"/dev/video{int(number)}"
+    if os.path.lexists(number) and (number != str(int(number)) or not os.path.exists(camera)):
+        kind = "folder" if os.path.isdir(number) else "file"
+        raise SourceError(
+            f"source {number!r}: a number is a camera, here {camera}, and there is a {kind} of that name; write "
+            f"./{number} for the {kind} or {camera} for the camera"
+        )
 
 
 def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> Source:
@@ -83,10 +101,21 @@ def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> 
 
         options.require_only(f"video {uri}", ("fps", "flip", "skip"))
         return VideoFileSource(path, realtime=realtime, loop=loop, fps=options.fps)
-    found = "it is neither a file nor a folder" if exists else "there is no such file or folder"
+    raise SourceError(f"source {hide_passwords(uri)!r}: {_why_nothing(uri, path, exists)}")
+
+
+def _why_nothing(uri: str, path: Path, exists: bool) -> str:
+    """Why what was typed is no source, and what could be."""
+    if not uri:
+        return f"nothing was named; {_POSSIBLE}"
     if "://" in uri:
-        found = "this kind of address is not supported"
-    raise SourceError(f"source {hide_passwords(uri)!r}: {found if uri else 'nothing was named'}; {_POSSIBLE}")
+        found = odd_sign(uri.partition("://")[0])
+        return f"this kind of address is not supported; {found or _POSSIBLE}"
+    if exists:
+        return f"it is neither a file nor a folder; {_POSSIBLE}"
+    # A name with an @ may be an address without its beginning, and that sign part of its password.
+    hint = "" if "@" in uri else same_name(path) or odd_sign(uri)
+    return f"there is no such file or folder; {hint or _POSSIBLE}"
 
 
 def open_source(uri: str, options: SourceOptions | None = None, *, realtime: bool = True, loop: bool = False) -> Source:
@@ -94,9 +123,9 @@ def open_source(uri: str, options: SourceOptions | None = None, *, realtime: boo
 
     Args:
         uri: ``0`` or ``/dev/video0`` (also a link to it), with ``?size=1280x720&fps=30&format=mjpeg`` if wished: a
-            camera; a folder named 0 is ``./0``. ``csi://0``: a camera on a Jetson's CSI connector. ``gst://`` and a
-            GStreamer pipeline, or anything with `` ! `` in it: that pipeline. ``rtsp://``, ``http://`` and their like:
-            a network stream. A folder, a pattern such as ``'frames/*.png'``, or one image file: images. Any other
+            camera; a file or folder named 0 is ``./0``. ``csi://0``: a camera on a Jetson's CSI connector. ``gst://``
+            and a GStreamer pipeline, or anything with `` ! `` in it: that pipeline. ``rtsp://``, ``http://`` and their
+            like: a network stream. A folder, a pattern such as ``'frames/*.png'``, or one image file: images. Any other
             file: a video. ``synthetic://?width=640&height=480&fps=30&frames=100``: a moving test pattern.
         options: What is asked of it beside; see there which kind of source can do what.
         realtime: Deliver a video or the test pattern at its own frame rate, like a camera. False: as fast as it

@@ -22,9 +22,10 @@ def file_name(path: Path) -> str:
     """A file's name for OpenCV, which crashes on a string with bytes that are not UTF-8.
 
     Returns:
-        The bytes of the name. OpenCV takes them as well; its type declarations only know strings.
+        The bytes of its absolute name: FFmpeg takes what stands in front of a colon for a protocol, so that
+        ``12:30.mp4`` would be no file. OpenCV takes bytes as well; its type declarations only know strings.
     """
-    return cast(str, os.fsencode(path))
+    return cast(str, os.fsencode(os.path.abspath(path)))
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from framegate.runtime.sources.live import Captured, Connection, LiveSource, one
 from framegate.runtime.sources.mjpeg import MjpegConnection, open_http
 from framegate.runtime.sources.opencv import opencv_is_at_least, quiet_opencv
 from framegate.runtime.sources.options import SourceOptions
+from framegate.runtime.sources.proxy import through_proxy
 
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _ENVIRONMENT = threading.Lock()
@@ -40,7 +41,7 @@ def open_stream(uri: str, options: SourceOptions) -> BaseSource:
 
     def connect() -> Connection:
         if address.scheme in ("http", "https"):
-            response = open_http(address, options.open_timeout_s, options.read_timeout_s)
+            response = open_http(address, options.open_timeout_s)
             if response is not None:
                 return MjpegConnection(address, response, options.read_timeout_s)
         return FfmpegConnection(address, options)
@@ -73,7 +74,9 @@ class FfmpegConnection:
         self.frame_size, self.fps = size_and_rate(self._capture, 240.0)
         if self.frame_size is None:  # also what it calls open when the time was up before the first picture
             self._capture.release()
-            raise SourceError(f"{self._name}: {why_no_video(address, options.open_timeout_s)}")
+            proxy = through_proxy(address, ffmpeg=True)
+            why = why_no_video(address, options.open_timeout_s)
+            raise SourceError(f"{self._name}: {why}{proxy and '; '}{proxy}")
         if self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
             self._capture.release()
             raise SourceError(f"{self._name}: a recording, not a live stream; download it and give the file's name")

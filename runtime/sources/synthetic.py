@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.passwords import HIDDEN, hide_passwords
@@ -20,6 +21,8 @@ _STRIP = 16
 """Height in pixels of the strip of blocks: two rows of 8x8 DCT blocks, so that JPEG and MPEG keep it legible."""
 _GRAIN = 6
 """Largest deviation of the background's grain, in levels; the same in every frame."""
+_BOX = (70, 30, 20)
+"""Dark wherever it is: a box as bright as what is behind it would not be seen to move."""
 _MIN_WIDTH, _MIN_HEIGHT, _MAX_SIDE = 128, 64, 8192
 _PREFIX = "synthetic://"
 _PARAMETERS = ("width", "height", "fps", "frames", "format")
@@ -64,7 +67,9 @@ class SyntheticSource(BaseSource):
         self._nv12 = nv12
         self._frames = frames
         self._loop = loop
-        self._background = _gradient(width, height)
+        grain = _grain(width, height)
+        self._grain = grain[:_STRIP].astype(np.int16)
+        self._background = _gradient(width, height, grain)
         super().__init__(
             f"{_PREFIX}?width={width}&height={height}&fps={fps:g}"
             + (f"&frames={frames}" if frames else "")
@@ -131,10 +136,14 @@ class SyntheticSource(BaseSource):
         centre = round(width * (0.5 + 0.35 * math.cos(angle))), round(height * (0.55 + 0.25 * math.sin(1.7 * angle)))
         cv2.circle(image, centre, radius, (40, 60, 230), cv2.FILLED)
         left = number * 3 % (width - radius)
-        cv2.rectangle(image, (left, height - 2 * radius), (left + radius, height - radius), (230, 200, 40), cv2.FILLED)
+        cv2.rectangle(image, (left, height - 2 * radius), (left + radius, height - radius), _BOX, cv2.FILLED)
         block = width // _BITS
         bits = [255 * (number >> (_BITS - 1 - k) & 1) for k in range(_BITS)]
-        image[:_STRIP, : block * _BITS] = np.repeat(np.array(bits, np.uint8), block)[None, :, None]
+        # With grain: rows that repeat each other are what a frame is filled with when the rest of it is missing.
+        strip = (
+            np.clip(np.repeat(np.array(bits), block)[:, None], _GRAIN, 255 - _GRAIN) + self._grain[:, : block * _BITS]
+        )
+        image[:_STRIP, : block * _BITS] = strip
         return image
 
 
@@ -155,7 +164,12 @@ def read_frame_number(image: Image) -> int:
     return number
 
 
-def _gradient(width: int, height: int) -> Image:
+def _grain(width: int, height: int) -> npt.NDArray[np.int64]:
+    """That of a real surface: a perfectly smooth picture would be a blurred one to the health check."""
+    return np.random.default_rng(0).integers(-_GRAIN, _GRAIN + 1, (height, width, 1))
+
+
+def _gradient(width: int, height: int, grain: npt.NDArray[np.int64]) -> Image:
     """Blue grows to the right, green downwards, red against both: bright everywhere, never mistaken for black."""
     across = np.linspace(40, 215, width)[None, :]
     down = np.linspace(40, 215, height)[:, None]
@@ -163,8 +177,6 @@ def _gradient(width: int, height: int) -> Image:
     image[:, :, 0] = across
     image[:, :, 1] = down
     image[:, :, 2] = 255 - (across + down) / 2
-    # The grain of a real surface: a perfectly smooth picture would be a blurred one to the health check.
-    grain = np.random.default_rng(0).integers(-_GRAIN, _GRAIN + 1, (height, width, 1))
     return (image + grain).astype(np.uint8)
 
 

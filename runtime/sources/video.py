@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 
@@ -11,17 +10,15 @@ import cv2
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.base import BaseSource
+from framegate.runtime.sources.container import inspect
 from framegate.runtime.sources.opencv import file_name, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
 
 _TOLERATED_FRAMES = 2
 _TOLERATED_SHARE = 0.01
-"""How many frames fewer than promised still count as a regular end. Where a container stores no frame count (Matroska,
-FLV, MPEG-TS), OpenCV computes duration x rate, and a clip cut without re-encoding counts frames that cannot be decoded:
-both are off by a frame or two, or in proportion to the length."""
-_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"udta", b"uuid", b"moof", b"mfra", b"sidx", b"styp")
-"""What an MP4 or MOV file has at its top level."""
-_TS_PACKET, _TS_SYNC = 188, 0x47
+"""How many frames fewer than a container counts still are a regular end: a clip cut without re-encoding counts frames
+that cannot be decoded."""
+_CODEC_NAMES = {"AV01": "AV1", "AV1": "AV1", "HEV1": "H.265", "HVC1": "H.265", "HEVC": "H.265", "VVC1": "H.266"}
 
 
 class VideoFileSource(BaseSource):
@@ -34,11 +31,12 @@ class VideoFileSource(BaseSource):
         loop: Reopen the file at its end, for ever. A file that breaks off is not looped.
         fps: Play it at this rate instead of its own.
 
-    A file breaks off if its outermost parts promise more bytes than there are (AVI, MP4), or its header more frames
-    than can be read. The last frame of such a file is usually half a picture which the decoder completed by guessing.
-    So the decoder works one frame ahead, and the last frame is withheld whenever anything was missing behind it. Not
-    seen here: damage in the middle that the decoder conceals, and an MPEG-TS cut between two packets. Conversely, a
-    Matroska file of varying frame rate can be reported as broken off although it is whole.
+    A file breaks off if its parts promise more bytes than there are, or its header counts more frames than can be read
+    (`framegate.runtime.sources.container`); a count that OpenCV estimated from duration and rate is only used for
+    progress. The last frame of such a file is usually half a picture which the decoder completed by guessing. So the
+    decoder works one frame ahead, and the last frame is withheld whenever anything was missing behind it. Not seen
+    here: damage in the middle that the decoder conceals, and a cut that falls exactly between two parts of a container
+    that states no size of the whole, such as two packets of an MPEG-TS.
 
     Raises:
         SourceError: The file is not a video, or its index was lost.
@@ -56,8 +54,9 @@ class VideoFileSource(BaseSource):
         self._capture = _open(self._path)
         self._ahead = self._decode()
         if self._ahead is None:
+            codec = _fourcc(self._capture)
             self._capture.release()
-            raise SourceError(f"video {self._path}: opened, but not one frame can be decoded; is the file complete?")
+            raise SourceError(f"video {self._path}: {_why_no_frame(self._path, codec)}")
         rate = float(self._capture.get(cv2.CAP_PROP_FPS)) if fps is None else fps
         promised = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # Unknown counts come as 0, NaN or hugely negative. 1e9 frames are a year of video: not a count either.
@@ -99,13 +98,16 @@ class VideoFileSource(BaseSource):
         """At the end of the file: False if a few frames are missing, so that the last one is in doubt.
 
         Raises:
-            SourceError: The file was cut, or more frames are missing than an estimate may be wrong by.
+            SourceError: The file was cut, or more frames are missing than a count may be wrong by.
         """
-        promised = self._decoded if self._promised is None else self._promised
+        found = inspect(self._path)
+        counted = self._promised if found.counts_frames else None
+        promised = self._decoded if counted is None else counted
         missing = promised - self._decoded
-        if missing > max(_TOLERATED_FRAMES, _TOLERATED_SHARE * promised) or _is_cut(self._path):
+        if missing > max(_TOLERATED_FRAMES, _TOLERATED_SHARE * promised) or found.is_cut:
+            total = "" if counted is None else f" of {promised}"
             raise SourceError(
-                f"video {self._path} broke off after frame {self._decoded - 1} of {promised}; "
+                f"video {self._path} broke off after frame {self._decoded - 1}{total}; "
                 "the verdicts up to there are valid"
             )
         return missing <= 0
@@ -149,40 +151,31 @@ def _open(path: Path) -> cv2.VideoCapture:
     raise SourceError(f"video {path}: {_why_not(path)}")
 
 
-def _is_cut(path: Path) -> bool:
-    """True if an AVI (RIFF chunks) or MP4/MOV (ISO 14496-12 boxes) is shorter than its outermost parts say.
+def _fourcc(capture: cv2.VideoCapture) -> str:
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") if 0 < code < 1 << 32 else ""
 
-    Or if an MPEG-TS does not end with a whole packet. False for other containers, and where the sizes were left open,
-    as in a recorded stream.
-    """
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            packet = file.read(_TS_PACKET + 1)
-            if len(packet) > _TS_PACKET and packet[0] == packet[_TS_PACKET] == _TS_SYNC:
-                return end % _TS_PACKET != 0
-            at = 0
-            while at < end:
-                file.seek(at)
-                head = file.read(16)
-                if head.startswith(b"RIFF"):
-                    size = 8 + int.from_bytes(head[4:8], "little")
-                    size += size % 2  # chunks are padded to even addresses
-                elif head[4:8] in _BOXES:
-                    size = int.from_bytes(head[:4], "big")
-                    size = int.from_bytes(head[8:16], "big") if size == 1 else size
-                else:
-                    return False
-                if size < 8:
-                    return False
-                at += size
-            return at > end
-    except OSError:
-        return False
+
+def _why_no_frame(path: Path, codec: str) -> str:
+    """Why a file that opened gives no frame."""
+    found = inspect(path)
+    if found.is_cut:
+        return "its end is missing, and not one frame can be decoded; copy it again"
+    if codec or found.video:
+        return _no_decoder(codec or found.video[0])
+    return "opened, but not one frame can be decoded; is the file complete?"
+
+
+def _no_decoder(codec: str) -> str:
+    name = _CODEC_NAMES.get(codec.upper().rpartition("/")[2], codec)
+    return (
+        f"{name}: this OpenCV has no decoder for this video, or it is damaged from its first frame on; convert it, "
+        "e.g. ffmpeg -i FILE -c:v libx264 NEW.mp4"
+    )
 
 
 def _why_not(path: Path) -> str:
+    """Why no decoder opens a file."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -190,9 +183,16 @@ def _why_not(path: Path) -> str:
         return f"cannot be read: {error.strerror}"
     if not head:
         return "the file is empty"
-    if head[4:8] == b"ftyp":
+    found = inspect(path)
+    if found.audio and not found.video:
+        return "has no video track, only sound"
+    if found.video and not found.is_cut:
+        return _no_decoder(found.video[0])
+    if head[4:8] == b"ftyp" and not found.video:
         return (
             "this is an MP4 or MOV file without a readable index ('moov', usually written last): most likely the "
             "recording or the copy was cut off; copy it again or repair it"
         )
+    if found.is_cut:
+        return "its end is missing, and no decoder opens what is there; copy it again"
     return "no decoder recognises it as a video; is it one, and complete?"

@@ -11,7 +11,7 @@ import pytest
 from framegate.runtime.faults import camera as fault_camera
 from framegate.runtime.faults import light as fault_light
 from framegate.runtime.health.check import CameraHealth, unusable
-from framegate.runtime.health.content import Content
+from framegate.runtime.health.content import Content, structure
 from framegate.runtime.health.judge import judge_content
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Reason
@@ -135,6 +135,88 @@ def test_a_night_street_is_not_black():
     night = noisy(0, level=8, spread=3)
     night[100:200, 300:340] = 250  # a street lamp
     assert Reason.BLACK not in tuple(CameraHealth().check(night))
+
+
+def sign(seed=0, side=32):
+    """A legible traffic sign: a bright disc with a ring and two digits."""
+    image = np.full((side * 8, side * 8, 3), 60, np.uint8)
+    centre = side * 4, side * 4
+    cv2.circle(image, centre, side * 3, (60, 60, 220), cv2.FILLED)
+    cv2.circle(image, centre, side * 2, (230, 230, 230), cv2.FILLED)
+    cv2.putText(image, str(30 + seed), (side * 2 + side // 2, side * 5), 0, side / 10, (20, 20, 20), side)
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("side", [32, 64, 110, 480])
+@pytest.mark.parametrize("light", [0.04, 0.08])
+def test_a_sign_at_night_that_is_legible_is_not_black(side, light):
+    rng = np.random.default_rng(side)
+    for seed in range(5):
+        dark = sign(seed, side) * light + rng.normal(1.5, 0.6, (side, side, 3))
+        image = np.clip(np.rint(dark), 0, 255).astype(np.uint8)
+        assert image.mean() < 14
+        health = CameraHealth(fixed_size=False)
+        assert Reason.BLACK not in health.check(image)
+        if image.mean() < 11:
+            assert health.content.structure > 1.15
+
+
+@pytest.mark.parametrize("side", [32, 64, 110, 480])
+@pytest.mark.parametrize("smeared", [0.0, 0.6, 1.0], ids=["white", "slightly smeared", "smeared"])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0, 2.0])
+def test_a_covered_lens_is_black_whatever_its_noise(side, smeared, spread):
+    rng = np.random.default_rng(3)
+    for level in (0, 1, 4, 8, 11):
+        noise = rng.normal(0, 1, (side, side, 3))
+        if smeared:
+            noise = cv2.GaussianBlur(noise, (0, 0), smeared)
+            noise /= noise.std()
+        image = np.clip(np.rint(level + spread * noise), 0, 255).astype(np.uint8)
+        assert tuple(CameraHealth(fixed_size=False).check(image)) == (Reason.BLACK,)
+
+
+def test_what_cannot_be_compared_in_the_dark_is_black():
+    assert np.isnan(structure(np.zeros((1, 64), np.uint8), 32))
+    assert np.isnan(structure(np.zeros((32, 5), np.uint8), 1))
+
+
+def dusk(image, light, seed=0, noise=1.0):
+    """The same scene in less light: the sensor's own noise stays."""
+    rng = np.random.default_rng(seed)
+    return np.clip(np.rint(image * light + rng.normal(0, noise, image.shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("light", [0.7, 0.5, 0.3, 0.2])
+def test_less_light_for_good_is_no_fault_of_the_camera(light):
+    """A bright start, then dusk or a tunnel: contrast and detail shrink with the light."""
+    health = after_learning()
+    limits = health.limits
+    for k in range(LEARNT, LEARNT + 60):
+        assert health.check(dusk(drive(k), light, k)) == {}
+    assert health.limits == limits
+
+
+@pytest.mark.parametrize("light", [1.0, 0.5, 0.3])
+@pytest.mark.parametrize("severity", [2, 3, 4, 5])
+def test_lost_contrast_is_found_in_less_light_too(light, severity):
+    health = after_learning()
+    for k in range(LEARNT, LEARNT + 8):
+        assert Reason.LOW_CONTRAST in health.check(dusk(fault_light.contrast(drive(k), severity, k), light, k))
+
+
+def test_a_veil_leaves_the_light_and_takes_the_contrast():
+    health = after_learning()
+    for k in range(LEARNT, LEARNT + 8):
+        veiled = np.rint(drive(k) * 0.15 + 150).astype(np.uint8)
+        assert Reason.LOW_CONTRAST in health.check(veiled)
+
+
+def test_limits_without_a_known_light_hold_in_any_light_that_is_not_dim():
+    """A file of framegate health from before the light was stored."""
+    old = {"format": "framegate-health-1", "contrast": 20.0, "learn_frames": 0}
+    health = CameraHealth(thresholds=HealthThresholds.from_json(old))
+    assert health.check(drive(0)) == {}
+    assert Reason.LOW_CONTRAST in health.check(dusk(drive(1), 0.3))
 
 
 def test_wrong_size_after_the_first_frame():

@@ -45,6 +45,7 @@ def pictures(count: int, width: int = 320, height: int = 240) -> list[bytes]:
 
 PICTURES = pictures(60)
 LARGER = pictures(10, 640, 480)
+WIDE = pictures(12, 1280, 960)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -181,6 +182,35 @@ def test_pictures_arrive_in_order_and_are_numbered_without_gaps(serve: Serve, le
     assert [frame.frame_id for frame in frames] == list(range(20))
     assert all(before <= frame.captured_ns <= time.monotonic_ns() for frame in frames[1:])
     assert source.status.state == "closed"
+
+
+@pytest.mark.parametrize("way", ["chunked", "boundary behind"])
+def test_every_picture_arrives_whatever_the_server_sends_around_it(serve: Serve, way: str) -> None:
+    """A reader that waits for the next chunk, or boundary, finds a newer picture each time and shows none of them."""
+    assert len(WIDE[0]) > 1 << 16  # more than a reader asks for at a time, and than may stand before the first boundary
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        if way == "chunked":
+            handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for picture in WIDE:
+            part = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture) + picture + b"\r\n"
+            if way == "chunked":
+                part = b"--frame\r\n" + part
+                handler.wfile.write(b"%x\r\n" % len(part) + part + b"\r\n")
+            else:
+                handler.wfile.write(part + b"--frame\r\n")
+            time.sleep(0.05)
+
+    with open_source(serve(answer).uri, SourceOptions(reconnect=False)) as source:
+        frames: list[Frame] = []
+        with pytest.raises(SourceError, match="broke off: the server closed it"):
+            read_all(source, frames)
+    assert len(frames) + source.status.skipped == len(WIDE)
+    assert len(frames) >= len(WIDE) * 2 // 3
+    assert shown(frames) == sorted(set(shown(frames)))
 
 
 def test_a_late_reader_gets_the_newest_picture(serve: Serve) -> None:
