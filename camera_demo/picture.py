@@ -28,7 +28,7 @@ def is_fresh(result: FrameResult) -> bool:
     Where showing takes longer than a frame lasts, results queue up before whoever shows them. Those that waited long
     are left out, so that what is seen is less, not old.
     """
-    return time.monotonic_ns() - result.predictions[-1].decided_ns < _FRESH_NS
+    return time.monotonic_ns() - result.first.decided_ns < _FRESH_NS
 
 
 def thumbnail(image: Image | None, roi: Roi) -> bytes:
@@ -56,6 +56,8 @@ def message(result: FrameResult, rois: tuple[Roi, ...]) -> bytes:
     """What is sent to the page for one frame."""
     image = shown(result.image)
     height, width = image.shape[:2]
-    regions = [_verdict(each, roi, width, height) for each, roi in zip(result.predictions, rois, strict=True)]
-    head = json.dumps({"frame": result.predictions[0].frame_id, "regions": regions}, separators=(",", ":")).encode()
+    regions = [
+        _verdict(each, roi, width, height) for each, roi in zip(result.predictions, result.rois(rois), strict=True)
+    ]
+    head = json.dumps({"frame": result.first.frame_id, "regions": regions}, separators=(",", ":")).encode()
     return struct.pack(">I", len(head)) + head + jpeg(image, WIDTH)

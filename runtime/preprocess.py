@@ -104,8 +104,19 @@ class PreprocessSpec:
             raise BundleError(f"manifest preprocess section is not usable: {error!r}") from error
 
 
+def input_shape(spec: PreprocessSpec, count: int = 1) -> tuple[int, ...]:
+    """The shape of the input tensor of ``count`` crops."""
+    shape = (spec.height, spec.width) if spec.depth == 1 else (spec.depth, spec.height, spec.width)
+    return (count, len(_CHANNELS[spec.colour]), *shape)
+
+
 class Preprocessor:
     """Applies a `PreprocessSpec` without allocating: crop -> resized BGR -> normalised float32.
+
+    Args:
+        spec: How pixels become input.
+        tensor: Where to write it, C-contiguous float32 of `input_shape`, e.g. one row of a batch; None: an array of its
+            own.
 
     Attributes:
         small: (depth * H, W, 3) uint8 BGR, the resized crop of the latest call. Camera health reads it.
@@ -113,12 +124,11 @@ class Preprocessor:
             ``grey``, (1, 1, depth, H, W) for volumes.
     """
 
-    def __init__(self, spec: PreprocessSpec) -> None:
+    def __init__(self, spec: PreprocessSpec, tensor: npt.NDArray[np.float32] | None = None) -> None:
         self.spec = spec
         rows, channels = spec.depth * spec.height, _CHANNELS[spec.colour]
         self.small = np.zeros((rows, spec.width, 3), np.uint8)
-        shape = (spec.height, spec.width) if spec.depth == 1 else (spec.depth, spec.height, spec.width)
-        self.tensor = np.zeros((1, len(channels), *shape), np.float32)
+        self.tensor = np.zeros(input_shape(spec), np.float32) if tensor is None else tensor
         self._size = (spec.width, spec.height)
         self._interpolation = _INTERPOLATION[spec.resize]
         # One 256-entry table per plane: the normalisation is then a single gather per channel,

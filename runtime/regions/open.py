@@ -1,0 +1,21 @@
+"""Opens what the command line names as giver of regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from framegate.runtime.regions.base import RegionGiver
+from framegate.runtime.regions.recorded import open_recorded
+
+
+def open_regions(text: str, *, loop: bool = False) -> RegionGiver:
+    """A giver of regions.
+
+    Args:
+        text: A file of boxes (``.jsonl``, ``.mcap``) or a named pipe.
+        loop: The clip starts again when it ends.
+
+    Raises:
+        FramegateError: It cannot be opened.
+    """
+    return open_recorded(Path(text), loop=loop)
