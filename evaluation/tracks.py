@@ -250,7 +250,7 @@ def table(records: Sequence[dict[str, Any]]) -> Table:
             f"wrong frames (in the first {FIRST})",
         ),
         rows,
-        note="A track is wrong if a wrong label was used on any of its frames. The thresholds were set on these tracks, and "
-        "the default is the rule that uses a track soonest without a wrong one among them: both are choices, no test. "
-        "Intervals are 95 %. Signs that a detector misses are not covered.",
+        note="A track is wrong if a wrong label was used on any of its frames. The thresholds were set on these "
+        "tracks, and the default is the rule that uses a track soonest without a wrong one among them: both are "
+        "choices, no test. Intervals are 95 %. Signs that a detector misses are not covered.",
     )

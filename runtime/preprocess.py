@@ -22,7 +22,8 @@ import numpy.typing as npt
 from framegate.runtime.errors import BundleError, DataError
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
-_INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+"""``resize`` -> cv2's flag."""
 # Which plane of the resized image each channel of the network reads; a grey image has one.
 _CHANNELS = {"rgb": (2, 1, 0), "bgr": (0, 1, 2), "grey": (0,)}
 _MAX_DEPTH = 1024
@@ -65,7 +66,7 @@ class PreprocessSpec:
         if not (0 < self.width <= 8192 and 0 < self.height <= 8192):
             raise BundleError(f"preprocess size is {self.width}x{self.height}; expected 1..8192 in both directions")
         for name, value, known in (
-            ("resize", self.resize, tuple(_INTERPOLATION)),
+            ("resize", self.resize, tuple(INTERPOLATION)),
             ("fit", self.fit, ("stretch",)),
             ("colour", self.colour, tuple(_CHANNELS)),
         ):
@@ -130,7 +131,7 @@ class Preprocessor:
         self.small = np.zeros((rows, spec.width, 3), np.uint8)
         self.tensor = np.zeros(input_shape(spec), np.float32) if tensor is None else tensor
         self._size = (spec.width, spec.height)
-        self._interpolation = _INTERPOLATION[spec.resize]
+        self._interpolation = INTERPOLATION[spec.resize]
         # One 256-entry table per plane: the normalisation is then a single gather per channel,
         # and the result does not depend on how a compiler orders the arithmetic.
         pixels = np.arange(256, dtype=np.float64)

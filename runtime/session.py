@@ -13,7 +13,7 @@ from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import to_stderr
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -125,6 +125,11 @@ class Session:
             UsageError: The backend's name is unknown.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
+        if opened.detector is not None:
+            raise BundleError(
+                f"bundle {opened.path}: it holds a detector, which names no label that may be used; give a classifier "
+                "as --bundle, and this one as --objects"
+            )
         engine, name, chosen = open_engine(opened, backend, precision, threads)
         session = cls(
             opened,

@@ -82,11 +82,12 @@ class TrackRule:
 
         if (self.m, self.k) == (1, 1):
             return "tracks: every accepted frame is used at once (rule 1/1/1)"
+        rare = f", one accepted on just {self.m} of every {self.n} at most {time(self.longest_delay)} after it"
+        some = "" if self.m == self.n == 1 else f"{self.m} of the last {self.n} frames were accepted and "
         return (
-            f"tracks: used when {self.m} of the last {self.n} frames were accepted and the last {self.k} accepted "
-            f"labels are equal; an object that is accepted on every frame is used {time(self.delay)} after its first "
-            f"one, one accepted on just {self.m} of every {self.n} frames at most {time(self.longest_delay)} after it, "
-            "and the same again after each change of its label"
+            f"tracks (rule {self}): used when {some}the last {self.k} accepted labels are equal; an object that is "
+            f"accepted on every frame is used {time(self.delay)} after its first one"
+            f"{rare if some else ''}, and the same again after each change of its label"
         )
 
     def __str__(self) -> str:
