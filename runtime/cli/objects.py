@@ -70,5 +70,5 @@ def objects_of(arguments: argparse.Namespace, labels: Collection[str]) -> Object
     follow = arguments.track_rule != "none"
     rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
     names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
-    giver = open_regions(arguments.objects, loop=arguments.loop)
+    giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)

@@ -8,7 +8,9 @@ from framegate.runtime.verdict import Frame, Reason
 
 
 class FixedRegions:
-    """The same rectangles on every frame; each is a track of its own. See `framegate.runtime.regions.base.RegionGiver`.
+    """The same rectangles on every frame; each is a track of its own, with a number below 0.
+
+    See `framegate.runtime.regions.base.RegionGiver`.
 
     Args:
         rois: The rectangles.
@@ -25,7 +27,7 @@ class FixedRegions:
             pixels = roi.pixels(frame.image.shape[1], frame.image.shape[0])
             if pixels is None:
                 return Found((), {Reason.NO_REGIONS: f"region {roi.name!r} reaches outside the frame"})
-            boxes.append(Box(*pixels, track=number, stream=roi.name))
+            boxes.append(Box(*pixels, track=-1 - number, stream=roi.name))
         return Found(tuple(boxes))
 
     def close(self) -> None:

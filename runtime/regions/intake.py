@@ -40,7 +40,8 @@ def take(boxes: Sequence[Box], width: int, height: int, most: int) -> Taken:
     """Choose what is judged on a frame.
 
     A box that reaches over the frame's edge is judged by the part that is on it. Of more than ``most`` boxes the surest
-    are kept, among equally sure ones, and among those without a score, the largest.
+    are kept, among equally sure ones, and among those without a score, the largest; before all of them those with a
+    name of their own (`Box.stream`), which are fixed regions.
 
     Args:
         boxes: As the giver gave them.
@@ -56,6 +57,7 @@ def take(boxes: Sequence[Box], width: int, height: int, most: int) -> Taken:
             left_out[pixels] = left_out.get(pixels, 0) + 1
             continue
         score = box.score if math.isfinite(box.score) else 0.0
+        score = math.inf if box.stream else score
         kept.append((-score, -pixels[2] * pixels[3], place, box, pixels))
     if len(kept) > most:
         left_out[BEYOND] = len(kept) - most

@@ -184,10 +184,13 @@ class ObjectJudge:
 
     def _tracks(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
         """The track of each object; None for one that is not followed."""
-        numbers: Sequence[int | None] = [box.track for box in taken.boxes]
+        numbers = [box.track for box in taken.boxes]
+        unknown = [k for k, number in enumerate(numbers) if number is None]
         tracker = self._objects.tracker
-        if tracker is not None and not any(number is not None for number in numbers):
-            numbers = tracker.update(taken.boxes, taken.pixels, frame.frame_id)
+        if tracker is not None:
+            boxes, pixels = [taken.boxes[k] for k in unknown], [taken.pixels[k] for k in unknown]
+            for k, number in zip(unknown, tracker.update(boxes, pixels, frame.frame_id), strict=True):
+                numbers[k] = number
         self.memory.end_unseen(frame.frame_id)
         seen = (
             None if number is None else self.memory.see(number, pixels, frame.frame_id)
@@ -254,5 +257,6 @@ class ObjectJudge:
         name = box.stream or (f"object-{place}" if number is None else f"track-{number}")
         roi = Roi(name, *pixels, fractions=False)
         prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
-        age = 0 if track is None else track.age
-        return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, age))
+        if box.stream or track is None:
+            return replace(prediction, found=FoundObject(pixels, box.label, box.score))
+        return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, track.age))

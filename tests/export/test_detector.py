@@ -1,4 +1,4 @@
-"""A detector as ONNX file becomes a bundle, and the bundle finds what it should; by the command line, as a user does."""
+"""A detector as ONNX file becomes a bundle by the command line, and the bundle finds what it should."""
 
 from __future__ import annotations
 
