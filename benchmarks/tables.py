@@ -23,6 +23,7 @@ from typing import Any
 from framegate.benchmarks import speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
+from framegate.evaluation import tracks as track_figures
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.gate import tables as gate_tables
 from framegate.evaluation.gate import tables_signals as signal_tables
@@ -109,6 +110,7 @@ BLOCKS: dict[str, Block] = {
     "gate-foreign": Block((_GATE,), gate_tables.gate_foreign),
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
+    "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
 }
 """Name of a block -> its records and its table."""
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.picture import thumbnail
+from framegate.camera_demo.region_slots import RegionSlots
 from framegate.runtime.cli.options import source_record
 from framegate.runtime.console import plain
 from framegate.runtime.monitor import ENTROPY, SHIFT
@@ -31,6 +32,7 @@ from framegate.runtime.verdict import Prediction
 REMEMBERED = 500
 """Frames in the charts and the histogram: 20 s at 25 frames per second."""
 _THUMBNAILS = 6
+_STREAMS_KNOWN = 64
 _THUMBNAIL_S = 1.0
 """At least so long between two thumbnails of a region."""
 _EDGES_MS = tuple(0.5 * 2 ** (k / 2) for k in range(23))
@@ -97,10 +99,14 @@ class Board:
         session: Names the engine, its threshold and limits.
         source: For how it is doing.
         panel: For what is pressed.
-        rois: The pipeline's regions.
+        rois: The regions that are always there.
         deadline_ms: The pipeline's.
         stale_ms: Without a verdict for so long the page says DO NOT USE by itself.
         notice: Asked for a line about the pressed faults.
+        moving: Whether there are objects that move, too.
+
+    Attributes:
+        slots: Which region is on which line of the charts.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Board:
         deadline_ms: float,
         stale_ms: float,
         notice: Callable[[], str],
+        moving: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._source = source
@@ -120,6 +127,8 @@ class Board:
         self._rois = rois
         self._notice = notice
         self._charts = charts_of(session)
+        self._nothing = [None] * len(self._charts)
+        self.slots = RegionSlots([roi.name for roi in rois], moving)
         self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._seen = 0
@@ -135,8 +144,8 @@ class Board:
                 "model": session.bundle.name,
                 "engine": f"{session.scorer.backend.engine}, {session.precision}",
                 "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
-                "regions": [roi.name for roi in rois],
-                "whole": all(roi.is_whole for roi in rois),
+                "regions": self.slots.names,
+                "whole": not moving and all(roi.is_whole for roi in rois),
                 "deadline_ms": deadline_ms,
                 "fps": source.fps,
                 "remembered": REMEMBERED,
@@ -151,12 +160,20 @@ class Board:
         """Remember one frame."""
         predictions = result.predictions
         self._last_ns = time.monotonic_ns()
-        self._latencies.append(max(each.latency_ms for each in predictions))
+        self._latencies.append(max(each.latency_ms for each in result.verdicts))
+        lines = self.slots.place(predictions)
+        sample: list[Any] = [self._nothing] * len(self.slots.names)
+        for each in predictions:
+            if each.stream in lines:
+                sample[lines[each.stream]] = self._values(each)
         with self._lock:  # together: a viewer is given the samples after the last one that it has
-            self._samples.append([self._values(each) for each in predictions])
+            self._samples.append(sample)
             self._seen += 1
-        for prediction, roi in zip(predictions, self._rois, strict=True):
+        for prediction, roi in zip(predictions, result.rois(self._rois), strict=True):
             self._keep_rejected(prediction, roi, result)
+        if len(self._shown) > _STREAMS_KNOWN:  # tracks that have ended
+            present = {each.stream for each in predictions}
+            self._shown = {name: shown for name, shown in self._shown.items() if name in present}
 
     def record(self, seen: int) -> dict[str, Any]:
         """Everything that is not part of a single picture, as plain JSON values.
@@ -168,8 +185,10 @@ class Board:
         with self._lock:
             total, samples = self._seen, list(self._samples)
         since = self._started_ns if self._last_ns is None else self._last_ns
+        objects = stats.objects
         return {
             **({"about": self._about} if not seen else {}),
+            "objects": [plain(line) for line in objects.lines()] if objects.scene.evaluated else [],
             "samples_seen": total,
             "samples": samples[max(0, len(samples) - (total - seen)) :],
             "silent_ms": (time.monotonic_ns() - since) // 1_000_000,

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.shipped import BUNDLE, CLIP, REGIONS
+from framegate.camera_demo.shipped import BUNDLE, CLIP, COUNTER_EXAMPLES, REGIONS, shipped_objects
 from framegate.camera_demo.summaries import SUMMARIES
 from framegate.camera_demo.window import Window
+from framegate.runtime.cli.objects import add_object_options, objects_of
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     SOURCE_HELP,
@@ -32,7 +33,7 @@ from framegate.runtime.cli.signals import EndedBySignal, exit_code, let_it_end, 
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pipeline import FrameResult, Pipeline
-from framegate.runtime.roi import parse_rois
+from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.record_file import STDOUT
 from framegate.runtime.sinks.recorder import Recorder
@@ -62,7 +63,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame; of the repository's clip four regions)",
+        "(default: the whole frame; of the repository's clip its moving cars, the sky and the road)",
     )
     parser.add_argument(
         "--deadline-ms",
@@ -74,6 +75,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--once", action="store_true", help="end where a clip ends instead of starting it again")
     add_source_options(parser)
     add_policy_options(parser)
+    add_object_options(parser)
     page = parser.add_argument_group("page")
     page.add_argument(
         "--port", type=int, default=PORT, metavar="PORT", help="TCP port; 0 takes any free one (default: %(default)s)"
@@ -98,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     policy = policy_of(arguments)
-    rois = REGIONS if arguments.source is None and not arguments.roi else parse_rois(arguments.roi)
+    shipped = arguments.source is None and not arguments.roi and arguments.objects is None
+    rois = COUNTER_EXAMPLES if shipped else parse_rois(arguments.roi)
     opened = _opener(arguments)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(arguments.host, arguments.port))
@@ -112,9 +115,18 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.backend != "auto":
             to_stderr(f"framegate: {session.describe()}")
-        demo = stack.enter_context(LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener))
+        objects = shipped_objects() if shipped else objects_of(arguments, session.bundle.labels)
+        if objects is not None:
+            stack.callback(objects.giver.close)
+            rois = rois if shipped else ()
+        attacked = REGIONS if shipped else rois or (Roi.whole(),)
+        demo = stack.enter_context(
+            LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener, objects, attacked)
+        )
         window = Window(rois, demo.stale_ms) if arguments.show else None
-        recorder = stack.enter_context(open_recorder(arguments, rois, demo.source, session, arguments.deadline_ms))
+        recorder = stack.enter_context(
+            open_recorder(arguments, () if objects else rois, demo.source, session, arguments.deadline_ms)
+        )
         address = demo.start()
         to_stdout(f"framegate demo: open {address} in a browser   (Ctrl-C ends it)")
         if demo.is_private and "SSH_CONNECTION" in os.environ:

@@ -20,6 +20,7 @@ from framegate.camera_demo.web_app import is_loopback, make_app
 from framegate.camera_demo.web_server import WebServer
 from framegate.runtime.faults.inject import fault_kinds
 from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
+from framegate.runtime.regions.judge import Objects
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
@@ -36,10 +37,12 @@ class LiveDemo:
     Args:
         opened: Opens the source; called at once, and again after the camera was killed on the page.
         session: Judges the frames.
-        rois: Regions to classify.
+        rois: Regions to classify; with ``objects`` those of them that are always there.
         deadline_ms: A verdict on an older frame is LATE.
         host: Address that the page is served on; one that others reach is protected by a token.
         listener: Taken there (`framegate.camera_demo.web_server.listen`); closed at the end.
+        objects: What moves, see `framegate.runtime.pipeline.Pipeline`; None judges ``rois`` alone.
+        attacked: The part of the picture that attacks are aimed at; None takes ``rois``.
 
     Attributes:
         source: With the faults of the page.
@@ -61,6 +64,8 @@ class LiveDemo:
         deadline_ms: float,
         host: str,
         listener: socket.socket,
+        objects: Objects | None = None,
+        attacked: tuple[Roi, ...] | None = None,
     ) -> None:
         self._rois = rois
         self._host = host
@@ -70,21 +75,22 @@ class LiveDemo:
         panel = FaultPanel(fault_kinds())
         panel.slow = lambda on: setattr(backend, "delay_s", _SLOWED * deadline_ms / 1e3 if on else 0.0)
         with ExitStack() as stack:
-            attacks = LiveAttacks(session.bundle.path, rois)
+            attacks = LiveAttacks(session.bundle.path, attacked or rois)
             stack.callback(attacks.close)
             self.source = SwitchedSource(opened, panel, attacks)
             stack.callback(self.source.close)
             self.pipeline = Pipeline(
                 self.source,
                 session,
-                rois=rois,
+                rois=None if objects is not None else rois,
+                objects=objects,
                 deadline_ms=deadline_ms,
                 lossless=not self.source.live,
                 keep_frames=True,
                 results_held=RESULTS_HELD,  # what is recorded shall be complete
             )
             fps = self.source.fps
-            self.stale_ms = max(1000.0, 3000.0 / fps if fps else 0.0, 2.0 * deadline_ms * len(rois))
+            self.stale_ms = max(1000.0, 3000.0 / fps if fps else 0.0, 2.0 * deadline_ms * max(1, len(rois)))
             self._board = Board(
                 self.pipeline,
                 session,
@@ -94,6 +100,7 @@ class LiveDemo:
                 deadline_ms,
                 self.stale_ms,
                 lambda: attacks.status,
+                moving=objects is not None,
             )
             self.viewers = Viewers()
             self._server = WebServer(make_app(self.viewers, self._board.record, panel.press, self._token), listener)
@@ -126,7 +133,7 @@ class LiveDemo:
         """Put a result on the page; belongs to one thread."""
         self._board.saw(result)
         if self.viewers.waits_for_frame and is_fresh(result):
-            self.viewers.offer(message(result, self._rois))
+            self.viewers.offer(message(result, self._rois, self._board.slots.title))
 
     def finish(self, why: str) -> None:
         """Tell every page why it ends, and wait until they know."""

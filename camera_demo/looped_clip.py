@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from framegate.camera_demo.clip_boxes import place_name
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.video import VideoFileSource
 from framegate.runtime.verdict import Frame
@@ -61,6 +62,7 @@ class LoopedClip(BaseSource):
             if frame is None:
                 return None
         right, down = self._shift
+        frame = replace(frame, name=place_name(frame.frame_id, right, down))
         if not right and not down:
             return replace(frame, frame_id=frame_id)
         height, width = frame.image.shape[:2]

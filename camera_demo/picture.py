@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def is_fresh(result: FrameResult) -> bool:
     Where showing takes longer than a frame lasts, results queue up before whoever shows them. Those that waited long
     are left out, so that what is seen is less, not old.
     """
-    return time.monotonic_ns() - result.predictions[-1].decided_ns < _FRESH_NS
+    return time.monotonic_ns() - result.first.decided_ns < _FRESH_NS
 
 
 def thumbnail(image: Image | None, roi: Roi) -> bytes:
@@ -49,13 +50,34 @@ def _verdict(prediction: Prediction, roi: Roi, width: int, height: int) -> dict[
         "confidence": number(prediction.confidence),
         "entropy": number(prediction.entropy),
         "detail": plain(prediction.detail),
+        **({} if prediction.found is None else {"detected": plain(prediction.found.detected)}),
     }
 
 
-def message(result: FrameResult, rois: tuple[Roi, ...]) -> bytes:
-    """What is sent to the page for one frame."""
+def _scene(scene: Prediction) -> dict[str, Any]:
+    return {
+        "accepted": scene.accepted_when_decided,
+        "reasons": [reason.value for reason in scene.decided_reasons],
+        "detail": plain(scene.detail),
+    }
+
+
+def message(result: FrameResult, rois: tuple[Roi, ...], title: Callable[[str], str] = str) -> bytes:
+    """What is sent to the page for one frame.
+
+    Args:
+        result: Its verdicts.
+        rois: The pipeline's fixed regions.
+        title: What a stream is called on the page.
+    """
     image = shown(result.image)
     height, width = image.shape[:2]
-    regions = [_verdict(each, roi, width, height) for each, roi in zip(result.predictions, rois, strict=True)]
-    head = json.dumps({"frame": result.predictions[0].frame_id, "regions": regions}, separators=(",", ":")).encode()
+    regions = [
+        _verdict(each, roi, width, height) for each, roi in zip(result.predictions, result.rois(rois), strict=True)
+    ]
+    for region, each in zip(regions, result.predictions, strict=True):
+        region["name"] = plain(title(each.stream))
+    scene = {} if result.scene is None else {"scene": _scene(result.scene)}
+    record = {"frame": result.first.frame_id, "regions": regions, **scene}
+    head = json.dumps(record, separators=(",", ":")).encode()
     return struct.pack(">I", len(head)) + head + jpeg(image, WIDTH)

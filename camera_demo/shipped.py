@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from framegate.camera_demo.clip_boxes import ClipBoxes
+from framegate.runtime.regions.fixed import FixedRegions
+from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
+from framegate.runtime.regions.label_map import LabelMap
+from framegate.runtime.regions.together import TogetherRegions
+from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.roi import Roi
 
 CLIP = Path(__file__).resolve().parent / "clips" / "highway_1280x720_25fps.mp4"
@@ -15,4 +21,24 @@ REGIONS = (
     Roi("sky", 700, 20, 160, 130, fractions=False),
     Roi("road", 560, 500, 160, 130, fractions=False),
 )
-"""Two cars, and two things that the network was not trained to name."""
+"""Two cars, and two things that the network was not trained to name: fixed rectangles, which the cars drive out of."""
+BOXES = CLIP.with_suffix(".boxes.jsonl")
+"""What a detector found on each frame of the clip."""
+COUNTER_EXAMPLES = REGIONS[2:]
+"""Regions that are judged beside the boxes: sky and road stay where they are."""
+AGREEMENT = LabelMap(
+    {
+        "car": ("automobile", "truck"),
+        "truck": ("automobile", "truck"),
+        "train": (),
+        "person": (),
+        "umbrella": (),
+    }
+)
+"""What the detector calls an object -> the classifier's labels that go with it; CIFAR-10 has no person and no train."""
+
+
+def shipped_objects() -> Objects:
+    """The moving cars of the clip, and sky and road."""
+    giver = TogetherRegions((ClipBoxes(BOXES), FixedRegions(COUNTER_EXAMPLES)))
+    return Objects(giver, tracker=OverlapTracker(), rule=DEFAULT_RULE, labels=AGREEMENT)

@@ -83,7 +83,7 @@ class Window:
             while not self._newest.finished:
                 result = self._newest.take(_POLL_S)
                 if result is not None:
-                    canvas = draw(shown(result.image), result.predictions, self._rois)
+                    canvas = draw(shown(result.image), result.predictions, result.rois(self._rois), result.scene)
                     last, crossed = time.monotonic(), False
                     if canvas.shape[1::-1] != size:
                         size = canvas.shape[1], canvas.shape[0]

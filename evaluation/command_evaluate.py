@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from framegate.evaluation import tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
@@ -68,6 +69,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=0,
         metavar="N",
         help="which frames are attacked, and everything random (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tracks",
+        action="store_true",
+        help="compare rules for tracks (framegate run --track-rule) on the calibration tracks instead: wrong tracks, "
+        "frames to the first use",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
@@ -136,6 +143,8 @@ def _some(split: LabelledImages, count: int, seed: int) -> LabelledImages:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
+    if arguments.tracks:
+        return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
     bundle = Bundle.open(arguments.bundle)
     network = Network.from_bundle(bundle)

@@ -64,6 +64,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--download", action="store_true", help="fetch the data set into --data first (see --dataset)")
     parser.add_argument("--out", type=Path, help="checkpoint to write (default: runs/ARCH-DATASET.pt)")
     parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of the same architecture and labels to start from, to train it further (default: none)",
+    )
+    parser.add_argument(
         "--trunk-weights",
         type=Path,
         metavar="FILE",
@@ -169,6 +175,26 @@ def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: st
     return torch.from_numpy(np.concatenate(parts))
 
 
+def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> None:
+    """Give a new network the weights of a checkpoint.
+
+    Raises:
+        UsageError: It is another network, it has other labels, or trunk weights were given, too.
+    """
+    path: Path = arguments.start
+    if arguments.trunk_weights is not None:
+        raise UsageError(
+            "--start and --trunk-weights were both given; a checkpoint has a trunk already: give one of them"
+        )
+    trained, record = load_checkpoint(path)
+    if record["architecture"] != wanted or tuple(record["labels"]) != data.labels:
+        raise UsageError(
+            f"--start {path}: it holds {record['architecture']} with {len(record['labels'])} labels, asked for is "
+            f"{wanted} on {data.name}; give a checkpoint of the same network and labels"
+        )
+    model.load_state_dict(trained.state_dict())
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train, report clean accuracy on a held-out part of the training split, and save."""
     chosen = architecture(arguments.architecture)
@@ -182,11 +208,13 @@ def run(arguments: argparse.Namespace) -> int:
     train, watched = hold_out(data.load_training(arguments.data)[0], WATCHED_SHARE)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
-    if isinstance(model, HybridClassifier):
+    if arguments.start is not None:
+        _load_start(model, arguments, {"name": chosen.name, "classes": len(data.labels), **options}, data)
+    elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
                 "the hybrid starts from an ImageNet trunk: give --trunk-weights FILE, a state dict with torchvision's "
-                "MobileNetV2 features.* names"
+                "MobileNetV2 features.* names, or --start FILE, a checkpoint of a trained hybrid"
             )
         model.trunk.load_weights(str(arguments.trunk_weights))
     out = arguments.out or Path(f"runs/{chosen.name}-{data.name}.pt")
@@ -213,6 +241,7 @@ def run(arguments: argparse.Namespace) -> int:
         "data_citation": data.citation,
         "settings": settings.to_json(),
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
+        "start": str(arguments.start.name) if arguments.start else "",
         "device": device,
         "history": history,
         "train_minutes": round(minutes, 1),

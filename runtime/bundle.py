@@ -119,6 +119,8 @@ class Bundle:
         parity: The export's report: each backend and precision beside the trained network on the test images.
         monitor: Turns the networks' second output into signals; None if they have none.
         known_answers: What engines are asked; None if the bundle has none.
+        detector: What the manifest says about the head of a detector (`framegate.runtime.regions.detector`); None for a
+            classifier.
     """
 
     path: Path
@@ -134,6 +136,7 @@ class Bundle:
     parity: tuple[Mapping[str, Any], ...]
     monitor: Monitor | None = None
     known_answers: KnownAnswers | None = None
+    detector: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
@@ -199,6 +202,7 @@ class Bundle:
             origin=_entries(manifest.get("origin", {})),
             parity=tuple(_entries(row) for row in manifest.get("parity", ())),
             monitor=monitor,
+            detector=_entries(manifest["detector"]) if "detector" in manifest else None,
         )
         if ANSWERS in hashes:
             spec = opened.preprocess

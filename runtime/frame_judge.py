@@ -43,11 +43,13 @@ from framegate.runtime.verdict import (
 _WITNESSES, _GRID = 211, 8
 """Numbers of an array by which a frame is known again (a prime, so that they do not lie in one column), and pixels
 along the shorter side of one that does not lie in one piece."""
+OVERWRITTEN = "somebody wrote into the frame while it was judged"
+"""Of a frame that is not what was handed over any more."""
 _NO_VALUES: Mapping[str, float] = {}
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     """What was decided about one region, before its age is known.
 
     Attributes:
@@ -112,12 +114,12 @@ class FrameJudge:
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         stages = self.stages
-        frame, numbers = _whole_numbers(frame)
+        frame, numbers = whole_numbers(frame)
         if stages is not None:
             stages.begin(frame.captured_ns)
         camera = numbers or health.admit(frame.image, frame.pixel_format)
-        witness = _witness(frame.image)
-        shown, unreadable = (None, NO_FINDINGS) if camera else self._readable(frame, rois)
+        shown_first = witness(frame.image)
+        shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
         camera = camera or unreadable
         inspected = shown is None  # a frame that no network is shown is not looked at either
         judged = []
@@ -133,23 +135,23 @@ class FrameJudge:
             if shown is not None and not failed:
                 scored, failed = self._finish()
             # What the camera check and the networks saw must still be what was handed over.
-            if shown is not None and _witness(frame.image) != witness:
-                failed = {**failed, Reason.BAD_INPUT: "somebody wrote into the frame while it was judged"}
-            judged.append(self._decide({**camera, **failed}, scored, policy, frame))
+            if shown is not None and witness(frame.image) != shown_first:
+                failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
+            judged.append(self.decide({**camera, **failed}, scored, policy, frame))
             if stages is not None:
                 stages.mark(POLICY)
         decided_ns = time.monotonic_ns()
         late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         predictions = tuple(
-            self._prediction(frame, roi, one, late, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
+            self.prediction(frame, roi, one, late, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
         )
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
         return predictions
 
-    def _readable(self, frame: Frame, rois: tuple[Roi, ...]) -> tuple[Frame | None, Findings]:
+    def readable(self, frame: Frame, rois: tuple[Roi, ...]) -> tuple[Frame | None, Findings]:
         """The frame as the preprocessing takes it; None, and why, if it cannot be converted."""
         try:
             if frame.pixel_format != BGR and not (self._scorer.takes_nv12 and all(roi.is_whole for roi in rois)):
@@ -178,7 +180,7 @@ class FrameJudge:
                 return {Reason.BAD_INPUT: problem}
             self._scorer.start(crop, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
-            return _fault(error)
+            return fault(error)
         return NO_FINDINGS
 
     def _finish(self) -> tuple[Scored | None, Findings]:
@@ -186,9 +188,9 @@ class FrameJudge:
         try:
             return self._scorer.finish(self.stages), NO_FINDINGS
         except Exception as error:  # noqa: BLE001 - see `_start`
-            return None, _fault(error)
+            return None, fault(error)
 
-    def _decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> _Judged:
+    def decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> Judged:
         """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
@@ -207,11 +209,12 @@ class FrameJudge:
         found = tuple(findings)
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
-        return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
+        return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
 
-    def _prediction(
-        self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int, end_ns: int
+    def prediction(
+        self, frame: Frame, roi: Roi, judged: Judged, late: Findings, decided_ns: int, end_ns: int
     ) -> Prediction:
+        """What travels on: what was decided about one region, whether it came late, and when it ends."""
         scores = judged.scored.scores
         return Prediction(
             frame_id=frame.frame_id,
@@ -234,7 +237,7 @@ class FrameJudge:
         )
 
 
-def _whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
+def whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
     """The frame with a number and a time that can be compared; BAD_INPUT where they were none (NaN, a text)."""
     if type(frame.frame_id) is int and type(frame.captured_ns) is int:
         return frame, NO_FINDINGS
@@ -246,7 +249,7 @@ def _whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
     return replace(frame, frame_id=number, captured_ns=captured), NO_FINDINGS
 
 
-def _witness(image: Image) -> bytes:
+def witness(image: Image) -> bytes:
     """Some hundred numbers, spread over the image, by which it is known again; empty for what is no array."""
     if not isinstance(image, np.ndarray) or not image.size:
         return b""
@@ -256,6 +259,6 @@ def _witness(image: Image) -> bytes:
     return image[::step, ::step].tobytes()
 
 
-def _fault(error: Exception) -> Findings:
+def fault(error: Exception) -> Findings:
     """An engine's error as a reason."""
     return {Reason.BACKEND_FAULT: str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"}

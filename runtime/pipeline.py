@@ -17,8 +17,8 @@ import gc
 import math
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import numpy as np
@@ -28,10 +28,12 @@ from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.stream import Policy
-from framegate.runtime.roi import Roi, require_inside
+from framegate.runtime.regions.judge import ObjectJudge, Objects
+from framegate.runtime.regions.tracks import TrackMemory
+from framegate.runtime.roi import FULL, Roi, require_inside
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
-from framegate.runtime.stats import PipelineStats
+from framegate.runtime.stats import ObjectStats, PipelineStats
 from framegate.runtime.verdict import Frame, Image, Prediction, Reason
 from framegate.runtime.watchdog import Watchdog
 
@@ -59,19 +61,47 @@ class FrameResult:
     """All verdicts on one frame, or on the absence of one.
 
     Attributes:
-        predictions: One per region, in the order given.
+        predictions: One per region, in the order given; with moving regions one per object, the surest first, and none
+            where there is no object.
         image: The frame's pixels, as BGR, if the pipeline keeps them (``keep_frames``), else None.
         name: The frame's file name, if it has one.
+        scene: With moving regions whether the frame could be looked at (the camera check, and whether it is known where
+            objects are), which also says what it means that there is none. It has no label. Else None.
+        left_out: With moving regions why boxes have no verdict (`framegate.runtime.regions.intake`) -> how many.
     """
 
     predictions: tuple[Prediction, ...]
     image: Image | None
     name: str
+    scene: Prediction | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Prediction:
+        """What is there on every frame: the scene, or the first region."""
+        return self.predictions[0] if self.scene is None else self.scene
+
+    @property
+    def verdicts(self) -> tuple[Prediction, ...]:
+        """The scene, if there is one, and all predictions."""
+        return self.predictions if self.scene is None else (self.scene, *self.predictions)
+
+    def rois(self, fixed: tuple[Roi, ...]) -> tuple[Roi, ...]:
+        """Where each of the predictions lies on this frame.
+
+        Args:
+            fixed: The pipeline's regions, for predictions that do not say it themselves.
+        """
+        if self.scene is None:
+            return fixed
+        return tuple(
+            Roi(each.stream, *each.found.box, fractions=False) for each in self.predictions if each.found is not None
+        )
 
     @property
     def has_frame(self) -> bool:
         """False for a report of silence, whose predictions are NO_FRAME or LATE and belong to no frame."""
-        return self.predictions[0].frame_id >= 0
+        return self.first.frame_id >= 0
 
 
 class Pipeline:
@@ -89,6 +119,8 @@ class Pipeline:
         policy: Debounce, warm-up and drift of every region; None takes the session's.
         spin_us: How long the worker looks for the next frame before it sleeps, in microseconds: waking costs tens of
             them. 0, the default, leaves the processor to others. See `framegate.runtime.realtime`.
+        objects: Judge the objects that move through the frames instead of fixed regions; its giver of regions is closed
+            at the end. See `framegate.runtime.regions`.
         results_held: Results that wait for the consumer at most. None: only the newest one of a live source, so that
             nobody acts on an old verdict; `RESULTS_HELD` otherwise. For recorders, which want all of them.
 
@@ -116,6 +148,7 @@ class Pipeline:
         policy: Policy | None = None,
         spin_us: float = 0.0,
         results_held: int | None = None,
+        objects: Objects | None = None,
     ) -> None:
         if not (math.isfinite(spin_us) and spin_us >= 0):
             raise UsageError(f"spin_us is {spin_us}; expected microseconds, 0 or more")
@@ -125,6 +158,8 @@ class Pipeline:
         held = (1 if newest_only else RESULTS_HELD) if results_held is None else results_held
         if held < 1:
             raise UsageError(f"results_held is {held}; expected 1 or more")
+        if objects is not None and rois:
+            raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
         self._rois = rois or (Roi.whole(),)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
@@ -138,6 +173,11 @@ class Pipeline:
         self._health = session.camera_health(source.frame_size, source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
+        self._objects = objects
+        self._object_judge: ObjectJudge | None = None
+        if objects is not None:
+            memory = TrackMemory(lambda: session.stream_policy(policy, sequence=source.fixed_size), objects.rule)
+            self._object_judge = session.object_judge(objects, memory)
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -148,7 +188,10 @@ class Pipeline:
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline has not started; it runs inside its with block")
         self._watchdog: Watchdog | None = None
         coverage = session.calibration.coverage if session.calibration else math.nan
-        self.stats = PipelineStats(tuple(roi.name for roi in self._rois), coverage)
+        names = tuple(roi.name for roi in self._rois)
+        self.stats = PipelineStats(names if objects is None else (), coverage)
+        if self._object_judge is not None:
+            self.stats.objects = ObjectStats(self._object_judge.memory.counts)
         self.unfinished: tuple[str, ...] = ()
 
     def __enter__(self) -> Pipeline:
@@ -188,6 +231,8 @@ class Pipeline:
             self._watchdog.stop()
         self._mailbox.close()
         self._source.close()
+        if self._objects is not None:
+            self._objects.giver.close()
         if threading.current_thread() in self._threads:
             return
         # A worker waiting for room in a full result channel is let go only after the channel is closed.
@@ -249,17 +294,36 @@ class Pipeline:
         Verdicts that wait to be iterated over are not taken. Can be called from any thread.
 
         Args:
-            region: Its name; None where there is only one.
+            region: Its name; None where there is only one. With moving regions the name of a track, which is NO_FRAME
+                where the newest frame does not show it; None is the scene (`FrameResult.scene`).
 
         Raises:
             UsageError: There is no such region, or several and none was named.
         """
+        if self._object_judge is not None:
+            return self._latest_object(region or FULL)
         names = tuple(roi.name for roi in self._rois)
         if region is None and len(names) > 1:
             raise UsageError(f"latest() of {len(names)} regions: name one of {', '.join(names)}")
         if region is not None and region not in names:
             raise UsageError(f"latest({region!r}): there is no such region; there are {', '.join(names)}")
         return self._latest[0 if region is None else names.index(region)]
+
+    def latest_objects(self) -> tuple[Prediction, ...]:
+        """The newest verdicts on all objects; empty where the newest frame shows none. Never waits.
+
+        That there are none means nothing while the scene, `latest`, is rejected.
+        """
+        return tuple(each for each in self._latest if each.found is not None)
+
+    def _latest_object(self, name: str) -> Prediction:
+        """The newest verdict on the scene or a track; a REJECT where the newest frame does not show it."""
+        newest = self._latest
+        for each in newest:
+            if each.stream == name:
+                return each
+        detail = f"the newest frame, {newest[0].frame_id}, does not show {name}"
+        return Prediction.without_frame(name, Reason.NO_FRAME, detail, time.monotonic_ns())
 
     @property
     def worker_id(self) -> int | None:
@@ -299,19 +363,15 @@ class Pipeline:
         try:
             while (frame := self._mailbox.take()) is not None:
                 self._judging = (frame.frame_id, time.monotonic_ns())
-                if self._reset_drift.is_set():
-                    self._reset_drift.clear()
-                    for policy in self._streams:
-                        policy.reset()
+                self._forget_drift()
                 if self._keep and not self._session.scorer.takes_nv12:
                     frame = _viewable(frame)  # converted here, once, for the network and for people
-                predictions = self._session.frame_judge.judge(
-                    frame, self._rois, self._health, self._deadline_ns, self._streams
-                )
-                image = _viewable(frame).image if self._keep else None
+                result = self._judge(frame)
+                if self._keep:
+                    result = replace(result, image=_viewable(frame).image)
                 self._judging = None
-                self.stats.record(predictions)
-                if not self._publish(FrameResult(predictions, image, frame.name)):
+                self.stats.record(result.predictions, result.scene, result.left_out)
+                if not self._publish(result):
                     self.stats.unread = self._results.overwritten + 1  # the pipeline was stopped meanwhile
                     break
                 self.stats.unread = self._results.overwritten
@@ -326,11 +386,27 @@ class Pipeline:
             self._mailbox.close()
             self._results.close()
 
+    def _judge(self, frame: Frame) -> FrameResult:
+        if self._object_judge is not None:
+            scene, predictions, left_out = self._object_judge.judge(frame, self._health, self._deadline_ns)
+            return FrameResult(predictions, None, frame.name, scene, left_out)
+        judge = self._session.frame_judge.judge
+        return FrameResult(judge(frame, self._rois, self._health, self._deadline_ns, self._streams), None, frame.name)
+
+    def _forget_drift(self) -> None:
+        """End the drift alarms, if that was asked for meanwhile."""
+        if self._reset_drift.is_set():
+            self._reset_drift.clear()
+            for policy in self._streams:
+                policy.reset()
+            if self._object_judge is not None:
+                self._object_judge.memory.reset_drift()
+
     def _publish(self, result: FrameResult) -> bool:
         """Hand a result over; False if nobody can read it any more."""
         with self._publishing:
             self._published_ns = time.monotonic_ns()
-            self._latest = result.predictions
+            self._latest = result.verdicts
         return self._results.put(result)
 
     def _report_silence(self, reason: Reason, detail: str, stopped: bool) -> None:

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from framegate.runtime.errors import BundleError, DataError
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
-_INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+"""``resize`` -> cv2's flag."""
 # Which plane of the resized image each channel of the network reads; a grey image has one.
 _CHANNELS = {"rgb": (2, 1, 0), "bgr": (0, 1, 2), "grey": (0,)}
 _MAX_DEPTH = 1024
@@ -65,7 +66,7 @@ class PreprocessSpec:
         if not (0 < self.width <= 8192 and 0 < self.height <= 8192):
             raise BundleError(f"preprocess size is {self.width}x{self.height}; expected 1..8192 in both directions")
         for name, value, known in (
-            ("resize", self.resize, tuple(_INTERPOLATION)),
+            ("resize", self.resize, tuple(INTERPOLATION)),
             ("fit", self.fit, ("stretch",)),
             ("colour", self.colour, tuple(_CHANNELS)),
         ):
@@ -104,8 +105,19 @@ class PreprocessSpec:
             raise BundleError(f"manifest preprocess section is not usable: {error!r}") from error
 
 
+def input_shape(spec: PreprocessSpec, count: int = 1) -> tuple[int, ...]:
+    """The shape of the input tensor of ``count`` crops."""
+    shape = (spec.height, spec.width) if spec.depth == 1 else (spec.depth, spec.height, spec.width)
+    return (count, len(_CHANNELS[spec.colour]), *shape)
+
+
 class Preprocessor:
     """Applies a `PreprocessSpec` without allocating: crop -> resized BGR -> normalised float32.
+
+    Args:
+        spec: How pixels become input.
+        tensor: Where to write it, C-contiguous float32 of `input_shape`, e.g. one row of a batch; None: an array of its
+            own.
 
     Attributes:
         small: (depth * H, W, 3) uint8 BGR, the resized crop of the latest call. Camera health reads it.
@@ -113,14 +125,13 @@ class Preprocessor:
             ``grey``, (1, 1, depth, H, W) for volumes.
     """
 
-    def __init__(self, spec: PreprocessSpec) -> None:
+    def __init__(self, spec: PreprocessSpec, tensor: npt.NDArray[np.float32] | None = None) -> None:
         self.spec = spec
         rows, channels = spec.depth * spec.height, _CHANNELS[spec.colour]
         self.small = np.zeros((rows, spec.width, 3), np.uint8)
-        shape = (spec.height, spec.width) if spec.depth == 1 else (spec.depth, spec.height, spec.width)
-        self.tensor = np.zeros((1, len(channels), *shape), np.float32)
+        self.tensor = np.zeros(input_shape(spec), np.float32) if tensor is None else tensor
         self._size = (spec.width, spec.height)
-        self._interpolation = _INTERPOLATION[spec.resize]
+        self._interpolation = INTERPOLATION[spec.resize]
         # One 256-entry table per plane: the normalisation is then a single gather per channel,
         # and the result does not depend on how a compiler orders the arithmetic.
         pixels = np.arange(256, dtype=np.float64)

@@ -13,11 +13,14 @@ from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import to_stderr
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.policy.stream import Policy, StreamPolicy
+from framegate.runtime.regions.batch_scorer import BatchScorer
+from framegate.runtime.regions.judge import ObjectJudge, Objects
+from framegate.runtime.regions.tracks import TrackMemory
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.verdict import Frame, Image, Prediction
@@ -62,6 +65,7 @@ class Session:
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
         self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
+        self._asked: Scorer | BatchScorer = self.scorer
         self._may_recover = True
         self._ask_at = time.monotonic() + ASK_EVERY_S
         self.health_thresholds = health or HealthThresholds()
@@ -121,6 +125,11 @@ class Session:
             UsageError: The backend's name is unknown.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
+        if opened.detector is not None:
+            raise BundleError(
+                f"bundle {opened.path}: it holds a detector, which names no label that may be used; give a classifier "
+                "as --bundle, and this one as --objects"
+            )
         engine, name, chosen = open_engine(opened, backend, precision, threads)
         session = cls(
             opened,
@@ -162,7 +171,7 @@ class Session:
         """Give it back; whoever does not have it changes nothing."""
         with self._claiming:
             if self._holder is holder:
-                self._holder = None
+                self._holder, self._asked = None, self.scorer
 
     def _require_thread(self) -> None:
         """Bind the session to the calling thread.
@@ -217,6 +226,24 @@ class Session:
             sequence: The frames follow each other in time; False for unrelated images.
         """
         return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
+
+    def object_judge(self, objects: Objects, memory: TrackMemory) -> ObjectJudge:
+        """What judges the objects of a stream, all of a frame's in one engine call. It opens an engine for each batch.
+
+        Args:
+            objects: Where they are, and how they are followed.
+            memory: Of the stream's tracks.
+
+        Raises:
+            BackendError: The engine refuses a batch.
+            UsageError: The session preprocesses on the GPU, which takes whole frames.
+        """
+        if self.scorer.takes_nv12:
+            raise UsageError("preprocessing on the GPU takes whole frames, not moving regions: leave one of them out")
+        backend = self.scorer.backend
+        batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
+        self._asked = batches
+        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory)
 
     def camera_health(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> CameraHealth:
         """A camera check with this session's limits and a fresh memory for one stream.
@@ -273,21 +300,24 @@ class Session:
     def _ask_if_due(self) -> None:
         now = time.monotonic()
         if now >= self._ask_at:
-            self.scorer.ask()
-            self._ask_at = now + (_ASK_AGAIN_S if self.scorer.wrong else ASK_EVERY_S)
+            self._asked.ask()
+            self._ask_at = now + (_ASK_AGAIN_S if self._asked.wrong else ASK_EVERY_S)
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.
 
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
-        backend = self.scorer.backend
-        if not backend.fault or not self._may_recover:
+        engines = self._asked.engines if isinstance(self._asked, BatchScorer) else (self.scorer.backend,)
+        failed = [engine for engine in engines if engine.fault]
+        if not failed or not self._may_recover:
             return
         self._may_recover = False
+        backend = failed[0]
         to_stderr(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
         try:
-            backend.reinitialise()
+            for engine in failed:
+                engine.reinitialise()
         except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
             to_stderr(f"framegate: it does not start again, every frame will be rejected: {error}")
             return

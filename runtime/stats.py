@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from framegate.runtime.verdict import Prediction, Reason
 
+OBJECTS = "objects"
+"""Name under which the verdicts on moving objects are counted."""
 _LOWEST_NS = 1_000.0
 _STEP = math.log(1.005)
 _BUCKETS = 4_200  # 1 us to more than 1,000 s in steps of 0.5 %
@@ -75,6 +78,80 @@ class StreamStats:
         """Accepted / evaluated, NaN before the first verdict."""
         return self.accepted / self.evaluated if self.evaluated else math.nan
 
+    def record(self, prediction: Prediction) -> None:
+        """Count one verdict."""
+        self.evaluated += 1
+        if prediction.accepted_when_decided:
+            self.accepted += 1
+            self.labels[prediction.candidate] += 1
+        else:
+            self.reasons.update(reason.value for reason in prediction.decided_reasons)
+        drifting = Reason.DRIFT in prediction.decided_reasons
+        self.drift_alarms += drifting and not self.drifting
+        self.drifting = drifting
+
+
+class Tracks(Protocol):
+    """What became of the tracks: `framegate.runtime.regions.tracks.TrackCounts`."""
+
+    begun: int
+    used: int
+    ended: int
+    jumped: int
+    waits: Counter[int]
+
+
+@dataclass
+class ObjectStats:
+    """What is counted where regions move.
+
+    Attributes:
+        tracks: What became of the tracks; None where nothing is followed.
+        scene: Of the frames as a whole: the camera check, and whether it was known where objects are.
+        left_out: Why boxes have no verdict -> how many.
+        empty: Frames without an object.
+    """
+
+    tracks: Tracks | None = None
+    scene: StreamStats = field(default_factory=StreamStats)
+    left_out: Counter[str] = field(default_factory=Counter)
+    empty: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values."""
+        tracks = self.tracks
+        waits = sorted(tracks.waits.items()) if tracks else []
+        return {
+            "frames_without_objects": self.empty,
+            "frames_rejected_as_a_whole": dict(self.scene.reasons),
+            "left_out": dict(self.left_out),
+            "tracks": tracks
+            and {
+                "begun": tracks.begun,
+                "used": tracks.used,
+                "ended": tracks.ended,
+                "jumped": tracks.jumped,
+                "frames_to_first_accept": {str(frames): count for frames, count in waits},
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        scene = ", ".join(f"{name} {count}" for name, count in self.scene.reasons.most_common()) or "none"
+        lines = [f"frames without objects: {self.empty}; frames rejected as a whole: {scene}"]
+        if self.left_out:
+            parts = ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
+            lines.append(f"boxes WITHOUT a verdict: {parts}")
+        if self.tracks and self.tracks.begun:
+            waits = sorted(self.tracks.waits.elements())
+            median = f", the first time on frame {waits[len(waits) // 2]} of the track (median)" if waits else ""
+            lines.append(
+                f"tracks: {self.tracks.begun}, {self.tracks.used} of them used at least once{median}; "
+                f"{self.tracks.jumped} jumped and were started anew"
+            )
+        lines.append("objects that the detector missed are in none of these figures")
+        return lines
+
 
 class PipelineStats:
     """What a pipeline has done so far. Written by its worker; reading while it runs may be one frame behind.
@@ -85,7 +162,8 @@ class PipelineStats:
         unread: Results overwritten because the consumer was too slow (real time only), or given after `stop`.
         frames: Frames evaluated.
         silences: Reason -> how often a silence was reported in place of verdicts; those are no frames.
-        streams: Name of region -> its counts.
+        streams: Name of region -> its counts; moving objects are counted together, as `OBJECTS`.
+        objects: What is counted where regions move.
         latency: Capture to verdict.
         engine: The bare engine call within it.
         calibrated_coverage: Share of the calibration images that would be accepted, NaN if unknown: what `coverage`
@@ -99,27 +177,49 @@ class PipelineStats:
         self.frames = 0
         self.silences: Counter[str] = Counter()
         self.streams = {name: StreamStats() for name in streams}
+        self.objects = ObjectStats()
         self.calibrated_coverage = calibrated_coverage
         self.latency = LatencyHistogram()
         self.engine = LatencyHistogram()
 
-    def record(self, predictions: tuple[Prediction, ...]) -> None:
-        """Count the verdicts on one frame."""
+    def record(
+        self,
+        predictions: tuple[Prediction, ...],
+        scene: Prediction | None = None,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
+        """Count the verdicts on one frame.
+
+        Args:
+            predictions: Of its regions or objects.
+            scene: With moving regions, see `framegate.runtime.pipeline.FrameResult`.
+            left_out: The same.
+        """
         self.frames += 1
+        if scene is not None:
+            self._record_objects(predictions, scene, left_out or {})
+            return
         for prediction in predictions:
-            stream = self.streams[prediction.stream]
-            stream.evaluated += 1
-            if prediction.accepted_when_decided:
-                stream.accepted += 1
-                stream.labels[prediction.candidate] += 1
-            else:
-                stream.reasons.update(reason.value for reason in prediction.decided_reasons)
-            drifting = Reason.DRIFT in prediction.decided_reasons
-            stream.drift_alarms += drifting and not stream.drifting
-            stream.drifting = drifting
+            self.streams[prediction.stream].record(prediction)
             self.latency.add(prediction.decided_ns - prediction.captured_ns)
             if prediction.engine_ns:
                 self.engine.add(prediction.engine_ns)
+
+    def _record_objects(
+        self, predictions: tuple[Prediction, ...], scene: Prediction, left_out: Mapping[str, int]
+    ) -> None:
+        """Their names change from frame to frame: they are counted together, and a frame's times once."""
+        counts = self.objects
+        counts.scene.record(scene)
+        counts.left_out.update(left_out)
+        counts.empty += not predictions
+        stream = self.streams.setdefault(OBJECTS, StreamStats())
+        for prediction in predictions:
+            stream.record(prediction)
+        self.latency.add(scene.decided_ns - scene.captured_ns)
+        engine_ns = max((prediction.engine_ns for prediction in predictions), default=0)
+        if engine_ns:
+            self.engine.add(engine_ns)
 
     @property
     def waiting(self) -> int:
@@ -178,6 +278,7 @@ class PipelineStats:
             **clean({"calibrated_coverage": self.calibrated_coverage}),
             "capture_to_verdict": clean(self.latency.summary()),
             "engine": clean(self.engine.summary()),
+            **({"objects": self.objects.to_json()} if self.objects.scene.evaluated else {}),
             "streams": {
                 name: {
                     "evaluated": stream.evaluated,

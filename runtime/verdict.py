@@ -77,6 +77,12 @@ class Reason(str, enum.Enum):
     """The verdict was read after its end (`Prediction.valid_until_ns`): it says nothing about the present any more."""
     NO_FRAME = "NO_FRAME"
     """No frame came within the deadline, or none has come yet."""
+    NO_REGIONS = "NO_REGIONS"
+    """It is not known where the objects of this frame are: the detector failed, or its boxes did not come."""
+    NO_AGREEMENT = "NO_AGREEMENT"
+    """Detector and classifier give the object names that exclude each other."""
+    UNCONFIRMED = "UNCONFIRMED"
+    """Too few frames of this track were accepted with the same label (`framegate.runtime.policy.track`)."""
     BACKEND_FAULT = "BACKEND_FAULT"
     """The engine raised an error on this frame."""
 
@@ -115,6 +121,35 @@ NO_FRAME_ID = -1
 
 
 @dataclass(frozen=True, slots=True)
+class FoundObject:
+    """What is known of an object before it is classified.
+
+    Attributes:
+        box: x, y, width and height of the part that lies on the frame, in whole pixels.
+        detected: What the giver of regions calls it, empty if nothing: for displays, **never for decisions**.
+        detection_score: How sure the giver is, in [0, 1]; NaN if it does not say.
+        track: Its number, the same on every frame; None if it is not followed.
+        age: Frames since the track began, from 1; 0 if it is not followed.
+    """
+
+    box: tuple[int, int, int, int]
+    detected: str = ""
+    detection_score: float = math.nan
+    track: int | None = None
+    age: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values."""
+        return {
+            "box": list(self.box),
+            "detected": self.detected or None,
+            "detection_score": _number(self.detection_score),
+            "track": self.track,
+            "track_age": self.age or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The verdict on one region of one frame, with everything it was based on.
 
@@ -143,6 +178,7 @@ class Prediction:
         signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
         found_reasons: What this frame alone was rejected for, before the policy of its stream added reasons, or let one
             wait or last: for records, **never for decisions**.
+        found: Where the object is, and what the giver of regions says about it; None for a fixed region.
     """
 
     frame_id: int
@@ -162,6 +198,7 @@ class Prediction:
     signals: Mapping[str, float] = field(default_factory=dict)
     valid_until_ns: int = NEVER_NS
     found_reasons: tuple[Reason, ...] = ()
+    found: FoundObject | None = None
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -244,6 +281,7 @@ class Prediction:
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
+            **({} if self.found is None else self.found.to_json()),
             **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
         }
 

@@ -9,6 +9,8 @@ const SENTENCES = {
   FROZEN: "the picture stands still", STALE_FRAME: "time does not advance", WARMING_UP: "too few frames so far",
   NOT_FINITE: "the network gave no number", HIGH_SCORE: "the network is unsure",
   ACTIVATION_SHIFT: "unusual inside the network", DRIFT: "the stream has left what was calibrated",
+  NO_REGIONS: "unknown where objects are", NO_AGREEMENT: "detector and classifier disagree",
+  UNCONFIRMED: "too few equal labels so far", EXPIRED: "too old", NO_FRAME: "no frame came",
   NOT_CALIBRATED: "no threshold", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
 };
 const LINES = [  // colours that the colour-blind can tell apart (Okabe and Ito), and a dash pattern each
@@ -104,6 +106,10 @@ function judge() {
     word = regions.length === 1 ? "USE" : `USE ${usable.length} of ${regions.length}`;
     why = usable.map((region) => (region.whole ? "" : region.name + ": ") + `${region.label} ${percent(region.confidence)}`).join(", ");
     if (rest.length) why += ` — do not use ${rest.map((region) => region.name).join(", ")}`;
+  } else if (!silent && head.scene && (!regions.length || !head.scene.accepted)) {
+    // Without an object there is nothing to use; and where nobody could look, none does not mean that the road is free.
+    why = head.scene.accepted ? "no object on this frame" :
+      head.scene.reasons.map((reason) => reason + (SENTENCES[reason] ? ` (${SENTENCES[reason]})` : "")).join(", ");
   } else if (!silent) {
     const shared = regions[0].reasons.filter((reason) => regions.every((region) => region.reasons.includes(reason)));
     const reasons = shared.length ? shared : [...new Set(regions.flatMap((region) => region.reasons))];
@@ -136,8 +142,9 @@ function showRegions(regions, silent) {
     item.className = region.accepted ? "yes" : "no";
     text(item.children[0], region.accepted ? "✓ USE" : "✕ DO NOT USE");
     text(item.children[1], region.name);
+    const found = region.detected ? `, detector: ${region.detected}` : "";
     const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
-    text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess);
+    text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
   });
 }
 

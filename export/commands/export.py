@@ -7,6 +7,12 @@ import time
 from pathlib import Path
 
 from framegate.export.bundle_writer import check_target
+from framegate.export.commands.detector_options import (
+    KINDS,
+    add_detector_options,
+    export_as_detector,
+    refuse_detector_options,
+)
 from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of
 from framegate.export.commands.summaries import SUMMARIES
@@ -19,6 +25,7 @@ from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 
 _EXAMPLES = """examples:
   framegate export runs/hybrid.pt --data cifar-10-batches-bin --out hybrid.bundle
+  framegate export yolo11n.onnx --kind detector --labels coco.txt --out yolo.bundle
   framegate export signs.onnx --labels labels.txt --scaling imagenet --unseen photos/ --out signs.bundle
       labels.txt: one name a line, in the order of the outputs; photos/NAME/*.jpg: images it was not trained on
 """
@@ -45,6 +52,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="folder or file with the known data set that it was trained on, or a folder with one folder of images per "
         "label: sets INT8 ranges; of a known data set also what it keeps apart from training (default: --unseen alone)",
     )
+    parser.add_argument(
+        "--kind", choices=KINDS, default="classifier", help="what an ONNX file computes (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument(
         "--origin",
@@ -62,6 +72,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     add_promise_options(parser)
     add_onnx_options(parser)
+    add_detector_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -69,6 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, print what was found, and say where the bundle lies."""
     started = time.monotonic()
     promise = promise_of(arguments)
+    if arguments.kind == "detector":
+        check_target(arguments.out, arguments.force)
+        return export_as_detector(arguments)
+    refuse_detector_options(arguments)
     check_target(arguments.out, arguments.force)
     network = _network(arguments)
     place = place_of(arguments, network.origin())

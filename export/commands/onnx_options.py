@@ -71,19 +71,23 @@ def onnx_classifier(arguments: argparse.Namespace) -> OnnxClassifier:
     """
     path: Path = arguments.model
     image = find_input(read_onnx(path), path, arguments.layout)
-    width, height = _size(arguments.input_size, image, path)
+    width, height = image_size(arguments.input_size, image, path)
     if arguments.labels is None:
         raise UsageError("--labels is missing: give a text file with one label a line, in the order of the outputs")
     labels = read_labels(arguments.labels)
-    spec = _spec(arguments, image, width, height)
+    spec = input_spec(arguments, image, width, height)
     prepared = prepare(path, width, height, image.layout, arguments.output_name)
     check_count(arguments.labels, labels, prepared.classes)
     scaling_given = arguments.scaling is not None or arguments.mean is not None
     return OnnxClassifier(path, prepared, labels, spec, scaling_given)
 
 
-def _size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:
-    """Width and height of the input."""
+def image_size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:
+    """Width and height of the input.
+
+    Raises:
+        UsageError: Neither the file nor the option says them, or they differ.
+    """
     if text is None:
         if image.width is None or image.height is None:
             raise UsageError(f"model {path}: the file leaves the image size open; give --input-size WxH, e.g. 224x224")
@@ -99,7 +103,12 @@ def _size(text: str | None, image: ImageInput, path: Path) -> tuple[int, int]:
     return width, height
 
 
-def _spec(arguments: argparse.Namespace, image: ImageInput, width: int, height: int) -> PreprocessSpec:
+def input_spec(arguments: argparse.Namespace, image: ImageInput, width: int, height: int) -> PreprocessSpec:
+    """How pixels become the input, as far as the options say; where they do not, the usual.
+
+    Raises:
+        UsageError: They do not fit together, or not the network.
+    """
     colour = arguments.colour or ("grey" if image.channels == 1 else "rgb")
     if (colour == "grey") != (image.channels == 1):
         raise UsageError(f"--colour {colour}: the network takes {image.channels} channels")

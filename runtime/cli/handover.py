@@ -89,8 +89,13 @@ def check_handover(arguments: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before anything is opened.
 
     Raises:
-        UsageError: A key or an id is given, and nowhere to send.
+        UsageError: A key or an id is given, and nowhere to send; or objects, whose streams come and go.
     """
+    if arguments.handover and getattr(arguments, "objects", None) is not None:
+        raise UsageError(
+            "--handover and --objects were both given; a message belongs to a region that stays, and objects come and "
+            "go: give fixed regions with --roi, or read the verdicts on objects with --jsonl -"
+        )
     if not arguments.handover and (arguments.handover_id is not None or arguments.handover_key is not None):
         raise UsageError("--handover-id and --handover-key need a --handover URL, e.g. udp://127.0.0.1:47800")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
+from framegate.runtime.cli.objects import add_object_options, objects_of
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     LINES_OUT,
@@ -39,6 +40,7 @@ from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.realtime import WAITING, Tuning, realtime, spin_us
+from framegate.runtime.regions.judge import Objects
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.record_file import STDOUT
@@ -110,6 +112,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     add_policy_options(parser)
     add_handover_options(parser)
+    add_object_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -158,7 +161,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
+        if objects is not None:
+            stack.callback(objects.giver.close)
+            rois = ()
         paced = not arguments.as_fast_as_possible
         source = open_source(arguments.source, options, realtime=paced, loop=arguments.loop)
         stack.callback(source.close)
@@ -182,6 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
             lossless=not source.live,
             keep_frames=wants_pictures(arguments),
             spin_us=spin_us(arguments.realtime, source.fps),
+            objects=objects,
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
         sender = open_sender(arguments, rois, source, session, pipeline)
@@ -192,7 +200,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
-    _print_summary(arguments, pipeline, source, session, policy, recorder, tuning)
+    _print_summary(arguments, pipeline, source, session, policy, recorder, tuning, objects)
     if ending:
         to_stderr(f"framegate: {ending}")
     return 1 if recorder.failed else code
@@ -229,11 +237,13 @@ def _print_summary(
     policy: Policy,
     recorder: Recorder,
     tuning: Tuning | None,
+    objects: Objects | None,
 ) -> None:
     if arguments.json:
         about: dict[str, object] = {"source": source.name, "source_status": source_record(source)}
         about |= {"model": session.describe(), "machine": circumstances()}
         about["policy"] = policy_record(policy, session.calibration, source.fps, source.fixed_size)
+        about["track_rule"] = objects and str(objects.rule)
         about["recordings"] = recorder.to_json()
         about["realtime"] = tuning and {"waiting": arguments.realtime, **vars(tuning)}
         json_to_stdout({**about, **pipeline.stats.to_json()})
@@ -243,6 +253,9 @@ def _print_summary(
         for table in stats_tables(pipeline.stats):
             (ERR if lines_out else OUT).print(table)
         show = to_stderr if lines_out else to_stdout
+        if objects is not None:
+            for line in (*pipeline.stats.objects.lines(), objects.rule.describe(source.fps)):
+                show(line)
         show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             show(line)
@@ -286,7 +299,9 @@ def _consume(
             recorder.close()
     finally:
         sys.setswitchinterval(previous)
-    bad = pipeline.stats.rejected_by_reason[Reason.BAD_INPUT.value]
+    # An object that is too small to be classified is no mistake of the source's.
+    scene = pipeline.stats.objects.scene
+    bad = (scene.reasons if scene.evaluated else pipeline.stats.rejected_by_reason)[Reason.BAD_INPUT.value]
     if code == 0 and not pipeline.stats.frames:
         return 1, "the source delivered no frame", tuning
     if code == 0 and bad:
@@ -323,7 +338,7 @@ def _drain(
                 recorder.put(result)
                 if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
                     return 1, "nobody reads the verdicts on the standard output any more"
-                first = result.predictions[0]
+                first = result.first
                 if Reason.BAD_INPUT in first.decided_reasons and len(unusable) < _UNUSABLE_SHOWN:
                     unusable.append(f"frame {first.frame_id} {result.name}: {first.detail}")
                 status.update(lambda: status_text(pipeline.stats, source.length))

@@ -17,7 +17,7 @@ SHORTEST_BEAT_S = 0.01
 
 
 class JsonLinesSink:
-    """Appends every prediction of a result as one line.
+    """Appends every prediction of a result as one line; where objects are judged, a line on the whole frame before.
 
     The lines of a frame are handed to the operating system by one call, without waiting for more. A process that is
     killed within that call can leave the last line cut off; a reader leaves out a last line that does not end in a line
@@ -49,8 +49,10 @@ class JsonLinesSink:
     def write(self, result: FrameResult) -> None:
         """Write the verdicts on one frame."""
         records = []
-        for prediction in result.predictions:
+        for prediction in result.verdicts:
             record = prediction.to_json()
+            if prediction is result.scene:
+                record["objects"], record["left_out"] = len(result.predictions), dict(result.left_out)
             if result.name:
                 record["file"] = result.name
             records.append(record)

@@ -16,10 +16,11 @@ from typing import IO, cast
 from framegate.runtime.errors import UsageError
 from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.recording import METADATA, Recording, evidence
-from framegate.runtime.roi import Roi
+from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
+from framegate.runtime.stats import OBJECTS
 
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
@@ -72,7 +73,7 @@ class McapSink:
 
     Args:
         path: File to create; an existing one is replaced.
-        rois: The pipeline's regions.
+        rois: The pipeline's regions; empty where objects are judged, which are ``/verdict/objects``.
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
 
@@ -108,14 +109,13 @@ class McapSink:
             "framegate.Prediction", "jsonschema", json.dumps(_VERDICT_SCHEMA).encode()
         )
         self._camera = self._writer.register_channel("/camera", "json", image)
-        self._verdicts = {
-            roi.name: self._writer.register_channel(f"/verdict/{roi.name}", "json", verdict) for roi in rois
-        }
+        names = [roi.name for roi in rois] or [FULL, OBJECTS]
+        self._verdicts = {name: self._writer.register_channel(f"/verdict/{name}", "json", verdict) for name in names}
         self._to_wall_ns = time.time_ns() - time.monotonic_ns()
 
     def write(self, result: FrameResult) -> None:
         """Add one frame and its verdicts."""
-        first = result.predictions[0]
+        first = result.first
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
         if self.takes_pictures and result.has_frame:
@@ -126,9 +126,13 @@ class McapSink:
                 "format": "jpeg",
             }
             self._add(self._camera, at, picture, sequence)
+        if result.scene is not None:
+            scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
+            self._add(self._verdicts[FULL], at, scene, sequence)
         for prediction in result.predictions:
-            record = {**prediction.to_json(), "evidence": evidence(prediction)}
-            self._add(self._verdicts[prediction.stream], at, record, sequence)
+            # Objects come and go; one topic holds them all, and each message the name of its track.
+            channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]
+            self._add(channel, at, {**prediction.to_json(), "evidence": evidence(prediction)}, sequence)
         self._frames += 1
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:

@@ -73,13 +73,16 @@ def _lines(prediction: Prediction, named: bool) -> list[str]:
     return lines
 
 
-def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...]) -> Image:
+def draw(
+    image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...], scene: Prediction | None = None
+) -> Image:
     """A copy of the frame with a box and a text for every region, and a status bar at the top.
 
     Args:
         image: (height, width, 3) uint8 BGR, not changed.
         predictions: One per region.
         rois: The regions, in the same order.
+        scene: With moving regions, see `framegate.runtime.pipeline.FrameResult`.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
@@ -103,15 +106,27 @@ def draw(image: Image, predictions: tuple[Prediction, ...], rois: tuple[Roi, ...
         place = _place(wanted, (text_width, text_height), (width, height), taken)
         taken.append(place)
         _text(canvas, lines, place, scale, _colour(prediction))
-    accepted = sum(prediction.accepted_when_decided for prediction in predictions)
-    shared = (
-        set.intersection(*(set(prediction.decided_reasons) for prediction in predictions)) if predictions else set()
-    )
-    bar = f"frame {predictions[0].frame_id}: {accepted} of {len(predictions)} regions usable" if predictions else ""
-    if shared:
-        bar += "   ALL REJECTED: " + ", ".join(sorted(shared))
+    bar, shared = _bar(predictions, scene)
     _text(canvas, [bar], (0, 0, *_text_size([bar], scale)[:2]), scale, _RED if shared else _BLACK)
     return canvas
+
+
+def _bar(predictions: tuple[Prediction, ...], scene: Prediction | None) -> tuple[str, bool]:
+    """What the status bar says, and whether it is that nothing may be used."""
+    accepted = sum(prediction.accepted_when_decided for prediction in predictions)
+    if scene is not None:
+        shared = set(scene.decided_reasons)
+        bar = f"frame {scene.frame_id}: {accepted} of {len(predictions)} objects usable"
+    elif predictions:
+        shared = set.intersection(*(set(prediction.decided_reasons) for prediction in predictions))
+        bar = f"frame {predictions[0].frame_id}: {accepted} of {len(predictions)} regions usable"
+    else:
+        return "", False
+    if shared:
+        bar += "   ALL REJECTED: " + ", ".join(sorted(shared))
+    elif scene is not None and scene.detail:
+        bar += f"   {plain(scene.detail)}"
+    return bar, bool(shared)
 
 
 def _colour(prediction: Prediction) -> tuple[int, int, int]:

@@ -102,11 +102,11 @@ class RerunSink:
         rerun, stream = self._rerun, self._stream
         image = shown(result.image)
         scale = min(1.0, WIDTH / image.shape[1])
-        stream.set_time("captured", timestamp=result.predictions[0].captured_ns / 1e9 + self._to_wall_s)
-        stream.set_time("frame", sequence=result.predictions[0].frame_id)
+        stream.set_time("captured", timestamp=result.first.captured_ns / 1e9 + self._to_wall_s)
+        stream.set_time("frame", sequence=result.first.frame_id)
         stream.log("camera", rerun.EncodedImage(contents=jpeg(image, WIDTH), media_type="image/jpeg"))
         boxes, labels, colours = [], [], []
-        for prediction, roi in zip(result.predictions, self._rois, strict=True):
+        for prediction, roi in zip(result.predictions, result.rois(self._rois), strict=True):
             verdict = (
                 f"USE {prediction.candidate} {prediction.confidence:.2f}"
                 if prediction.accepted_when_decided

@@ -58,7 +58,7 @@ class OverlayVideoSink:
             if self._encoder is None:
                 return
             image = np.zeros((self._size[1], self._size[0], 3), np.uint8)
-        frame = draw(image, result.predictions, self._rois)
+        frame = draw(image, result.predictions, result.rois(self._rois), result.scene)
         if self._encoder is None:
             self._size = (frame.shape[1], frame.shape[0])
             self._encoder = open_encoder(self.path, self._fps, self._size)

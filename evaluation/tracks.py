@@ -1,0 +1,256 @@
+"""What a rule for tracks costs and gains: ``framegate evaluate --tracks``.
+
+Every frame of every calibration track goes through an engine as it would in the vehicle; then each rule of
+`framegate.runtime.policy.track` decides, frame by frame, which of them are used. A track is **wrong** if a wrong label
+was used on any of its frames: that is what a driver would have seen.
+
+The thresholds were set on these tracks, and a rule that is chosen by this table is chosen on them, too: the figures are
+those of the choice, not of a test. Intervals are Clopper-Pearson, over tracks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framegate.evaluation.metrics.intervals import proportion
+from framegate.evaluation.report.files import read_json, rounded, write_json
+from framegate.evaluation.report.table import Row, Table, markdown
+from framegate.evaluation.report.values import Cell
+from framegate.export.calibration.decisions import Flags, accepted, predicted
+from framegate.export.data.outputs import backend_outputs
+from framegate.models import datasets
+from framegate.models.labelled import LabelledImages, Labels
+from framegate.runtime.backends.choice import choose_backend, default_precision
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.errors import DataError
+from framegate.runtime.policy.track import TrackGate, TrackRule
+from framegate.runtime.regions.judge import DEFAULT_RULE
+
+FORMAT = "framegate-tracks-1"
+RULES = tuple(
+    TrackRule(*numbers)
+    for numbers in ((1, 1, 1), (1, 1, 2), (2, 3, 2), (1, 1, 3), (3, 4, 3), (3, 5, 3), (1, 1, 4), (4, 5, 4), (5, 6, 5))
+)
+"""What is compared."""
+FIRST = 10
+"""A track's first frames, on which most wrong labels come."""
+
+
+@dataclass(frozen=True)
+class TrackFigures:
+    """One rule on a set of tracks.
+
+    Attributes:
+        rule: The rule.
+        tracks: How many there are.
+        used: Tracks with a used frame.
+        wrong: Tracks with a wrong label on a used frame.
+        wrong_first: Those whose first used label was wrong.
+        flips: Tracks whose used label changed.
+        frames: Frames of all tracks.
+        used_frames: Used ones.
+        wrong_frames: Used ones with a wrong label.
+        wrong_early: Those among the first `FIRST` frames of their track.
+        waits: Frames to the first used one, from 1, of each track that was used.
+    """
+
+    rule: TrackRule
+    tracks: int
+    used: int
+    wrong: int
+    wrong_first: int
+    flips: int
+    frames: int
+    used_frames: int
+    wrong_frames: int
+    wrong_early: int
+    waits: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values."""
+        waits = np.array(self.waits or (0,))
+        return {
+            "rule": str(self.rule),
+            "tracks": self.tracks,
+            "tracks_used": proportion(self.used, self.tracks).to_json(),
+            "tracks_wrong": proportion(self.wrong, self.tracks).to_json(),
+            "tracks_wrong_count": self.wrong,
+            "tracks_wrong_first_count": self.wrong_first,
+            "tracks_flipped_count": self.flips,
+            "coverage": self.used_frames / self.frames,
+            "wrong_frames": self.wrong_frames,
+            "wrong_frames_early": self.wrong_early,
+            "frames_to_first_accept": {
+                "median": float(np.median(waits)),
+                "p90": float(np.percentile(waits, 90)),
+                "max": int(waits.max()),
+            }
+            if self.waits
+            else None,
+            "delay_frames": self.rule.delay,
+            "longest_delay_frames": self.rule.longest_delay,
+        }
+
+
+def tracks_of(groups: Labels) -> list[Labels]:
+    """The frame numbers of each track, in the order in which frames are given."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
+def apply_rule(rule: TrackRule, labels: Labels, found: Labels, passed: Flags, groups: Labels) -> TrackFigures:
+    """What a rule does on tracks.
+
+    Args:
+        rule: The rule.
+        labels: (N,) true labels.
+        found: (N,) predicted ones.
+        passed: (N,) which frames the gate accepts.
+        groups: (N,) track of each frame.
+    """
+    tracks = tracks_of(groups)
+    wrong_tracks = wrong_first = flips = used_frames = wrong_frames = wrong_early = 0
+    waits = []
+    for track in tracks:
+        gate = TrackGate(rule)
+        used = [
+            (place, int(found[k]), bool(found[k] == labels[k]))
+            for place, k in enumerate(track)
+            if not gate.decide(bool(passed[k]), str(found[k])) and passed[k]
+        ]
+        wrong = [place for place, _, right in used if not right]
+        used_frames += len(used)
+        wrong_frames += len(wrong)
+        wrong_early += sum(place < FIRST for place in wrong)
+        wrong_tracks += bool(wrong)
+        flips += len({label for _, label, _ in used}) > 1
+        if used:
+            waits.append(used[0][0] + 1)
+            wrong_first += not used[0][2]
+    return TrackFigures(
+        rule, len(tracks), len(waits), wrong_tracks, wrong_first, flips, len(labels), used_frames, wrong_frames,
+        wrong_early, tuple(waits),
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge every calibration track, compare the rules, write the record and print the table.
+
+    Raises:
+        DataError: The data have no tracks, or other labels than the bundle.
+        FramegateError: The bundle cannot be opened, or the engine failed.
+    """
+    bundle = Bundle.open(arguments.bundle)
+    data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
+    _, split = data.load_training(arguments.data)
+    if data.labels != bundle.labels:
+        raise DataError(f"{arguments.data}: {data.title} has other labels than the bundle {bundle.name}")
+    if split.groups is None:
+        raise DataError(f"{arguments.data}: {data.title} has no tracks; --tracks needs frames that belong together")
+    backend = choose_backend("auto")
+    precision = default_precision(backend, bundle.models)
+    record = rounded(evaluate_tracks(bundle, split, backend, precision))
+    out = (arguments.out or Path(f"runs/tracks-{bundle.name}")) / "tracks.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, record)
+    for line in markdown(table([record])).splitlines():
+        to_stdout(line)
+    to_stdout(f"figures: {out}")
+    return 0
+
+
+def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precision: str) -> dict[str, Any]:
+    """The record of every rule on the tracks of a split.
+
+    Raises:
+        DataError: The bundle is not calibrated for this backend and precision, or the split has no tracks.
+    """
+    calibration = bundle.calibration(backend, precision)
+    if calibration is None:
+        raise DataError(f"bundle {bundle.name}: not calibrated for {backend}/{precision}; run `framegate calibrate`")
+    if split.groups is None:
+        raise DataError(f"{split.name}: its frames belong to no tracks")
+    with progress_bar() as progress, bundle.loaded(precision) as model:
+        images = {split.name: split.images}
+        outputs, engine = backend_outputs(backend, model, bundle.preprocess, images, progress, bundle.monitor)
+    passed, found = accepted(outputs[split.name], calibration), predicted(outputs[split.name])
+    return {
+        "format": FORMAT,
+        "bundle": {"name": bundle.name, "digest": bundle.digest},
+        "engine": engine,
+        "key": f"{backend}/{precision}",
+        "data": split.name,
+        "frames": len(split),
+        "accuracy": proportion(int((found == split.labels).sum()), len(split)).to_json(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": circumstances(),
+        "rules": [apply_rule(rule, split.labels, found, passed, split.groups).to_json() for rule in RULES],
+    }
+
+
+def read_tracks(path: Path) -> list[dict[str, Any]]:
+    """The records of a folder, in the order of their names.
+
+    Raises:
+        DataError: One is no record of tracks, or there is none.
+    """
+    records = [read_json(each, "write it anew with `framegate evaluate --tracks`") for each in sorted(path.glob("*"))]
+    if not records or any(record.get("format") != FORMAT for record in records):
+        raise DataError(f"{path}: expected records of `framegate evaluate --tracks`")
+    return records
+
+
+def table(records: Sequence[dict[str, Any]]) -> Table:
+    """Wrong tracks and delays of every rule."""
+    rows = []
+    for record in records:
+        for each in record["rules"]:
+            waits = each["frames_to_first_accept"]
+            wrong = each["tracks_wrong"]
+            rows.append(
+                Row(
+                    (
+                        record["bundle"]["name"],
+                        record["key"],
+                        f"{each['rule']} (default)" if each["rule"] == str(DEFAULT_RULE) else each["rule"],
+                        Cell(
+                            f"{each['tracks_wrong_count']} of {each['tracks']}",
+                            f"[{wrong['low']:.1%}, {wrong['high']:.1%}]",
+                        ),
+                        Cell(str(each["tracks_wrong_first_count"])),
+                        Cell(str(each["tracks_flipped_count"])),
+                        Cell(f"{each['tracks_used']['value']:.1%}"),
+                        Cell(f"{waits['median']:g} / {waits['p90']:g}" if waits else "–"),
+                        Cell(f"{each['coverage']:.1%}"),
+                        Cell(f"{each['wrong_frames']} ({each['wrong_frames_early']})"),
+                    )
+                )
+            )
+    return Table(
+        "Rules for tracks, on the calibration tracks",
+        (
+            "bundle",
+            "engine",
+            "rule M/N/K",
+            "tracks ever wrong",
+            "first label wrong",
+            "label changes",
+            "tracks used",
+            "frames to first use, median / 90 %",
+            "frames used",
+            f"wrong frames (in the first {FIRST})",
+        ),
+        rows,
+        note="A track is wrong if a wrong label was used on any of its frames. The thresholds were set on these "
+        "tracks, and the default is the rule that uses a track soonest without a wrong one among them: both are "
+        "choices, no test. Intervals are 95 %. Signs that a detector misses are not covered.",
+    )

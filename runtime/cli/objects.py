@@ -1,0 +1,74 @@
+"""Options of ``framegate run`` and ``framegate demo`` about regions that move."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from pathlib import Path
+
+from framegate.runtime.errors import UsageError
+from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.regions.base import MAX_OBJECTS
+from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
+from framegate.runtime.regions.label_map import LabelMap
+from framegate.runtime.regions.open import open_regions
+from framegate.runtime.regions.tracker import OverlapTracker
+
+
+def add_object_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where objects are, and how they are followed."""
+    group = parser.add_argument_group("objects", "regions that move, and a verdict for each (docs/objects.md)")
+    group.add_argument(
+        "--objects",
+        metavar="GIVER",
+        help="judge the objects that GIVER finds: a detector bundle, boxes in FILE.jsonl or FILE.mcap, or a named pipe "
+        "that they come through (default: the fixed regions of --roi)",
+    )
+    group.add_argument(
+        "--max-objects",
+        type=int,
+        metavar="N",
+        help=f"objects of a frame that are judged at most, 1 to {MAX_OBJECTS}, the surest first; what is beyond is "
+        f"counted and reported (default: {MAX_OBJECTS})",
+    )
+    group.add_argument(
+        "--track-rule",
+        metavar="M/N/K",
+        help="an object is used when M of its last N frames were accepted and its last K accepted labels are equal; "
+        f"'none' judges every frame alone (default: {DEFAULT_RULE})",
+    )
+    group.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="FILE.json",
+        help="what the detector calls an object -> the classifier's labels that go with it; any other label is "
+        "NO_AGREEMENT (default: nothing is compared)",
+    )
+
+
+def objects_of(arguments: argparse.Namespace, labels: Collection[str]) -> Objects | None:
+    """What `add_object_options` collected; None if no objects are judged.
+
+    Args:
+        arguments: Of the command line.
+        labels: The classifier's.
+
+    Raises:
+        UsageError: The options do not fit together.
+        FramegateError: The giver of regions, or the label map, cannot be opened.
+    """
+    if arguments.objects is None:
+        for name in ("max_objects", "track_rule", "label_map"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for moving objects: give --objects, or leave it out")
+        return None
+    if arguments.roi:
+        raise UsageError("--roi and --objects were both given; fixed regions beside objects are not judged: give one")
+    most = MAX_OBJECTS if arguments.max_objects is None else arguments.max_objects
+    if not 1 <= most <= MAX_OBJECTS:
+        raise UsageError(f"--max-objects {most}: expected 1 to {MAX_OBJECTS}")
+    follow = arguments.track_rule != "none"
+    rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
+    names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
+    giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
+    return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)

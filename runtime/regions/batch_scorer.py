@@ -1,0 +1,186 @@
+"""All crops of a frame through one engine call: preprocessing into the rows of one batch, scores and signals of each.
+
+An engine computes one batch size. So there is one for each of a few sizes, over the same weights where the library
+shares them, all bound to the first rows of the same array; a frame takes the smallest that holds its objects, and what
+lies in the rows behind them is computed for nothing. Nothing is compiled, and no array made, while frames come.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from framegate.runtime.backends.base import Backend, infer
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import Calibration
+from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.preprocess import Preprocessor, input_shape
+from framegate.runtime.regions.base import MAX_OBJECTS
+from framegate.runtime.scorer import Scored
+from framegate.runtime.scores import Tensor, frame_scores
+from framegate.runtime.verdict import Image
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Batches for which there is an engine."""
+_WARM_UP = 2
+_SAMPLED = 83
+
+
+class BatchScorer:
+    """Scores the objects of a frame together. Not thread-safe.
+
+    Args:
+        bundle: The model.
+        backend: A loaded engine of it; `share` gives the others.
+        precision: Which model of the bundle runs.
+        calibration: Its temperature; None: 1.
+        most: Objects of a frame at most, 1 to `MAX_OBJECTS`.
+
+    Attributes:
+        wrong: What was wrong with the engines' last known answer; empty while all is well.
+
+    Raises:
+        BackendError: An engine refuses a batch, or does not give the bundle's known answers.
+        UsageError: ``most`` is out of range.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, precision: str, calibration: Calibration | None, most: int
+    ) -> None:
+        if not 1 <= most <= MAX_OBJECTS:
+            raise UsageError(f"--max-objects {most}: expected 1 to {MAX_OBJECTS}, the largest batch of one engine call")
+        self.wrong = ""
+        self.most = most
+        self._temperature = calibration.temperature if calibration else 1.0
+        self._monitor = bundle.monitor
+        self._classes = len(bundle.labels)
+        largest = next(size for size in SIZES if size >= most)
+        tensor = np.zeros(input_shape(bundle.preprocess, largest), np.float32)
+        self._rows = [Preprocessor(bundle.preprocess, tensor[k : k + 1]) for k in range(largest)]
+        flat = tensor.reshape(largest, -1)
+        self._samples = flat[:, :: max(1, flat.shape[1] // _SAMPLED)]
+        self._engines: list[Backend] = []
+        self._for_count: list[int] = [0]
+        for place, size in enumerate(size for size in SIZES if size <= largest):
+            engine = backend.share()
+            try:
+                engine.bind(tensor[:size])
+            except BackendError as error:
+                raise BackendError(f"{error}; it cannot judge {size} objects at once: {_REMEDY}") from error
+            self._engines.append(engine)
+            self._for_count += [place] * (size + 1 - len(self._for_count))
+        self._running: Backend | None = None
+        self._count = 0
+        self._started_ns = 0
+        self._last: dict[bytes, bytes | None] = {}
+        answers = bundle.known_answers
+        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
+        self._answers = answers if self._tolerance is not None else None
+        self._asked = 0
+        self._warm_up(precision)
+
+    @property
+    def engines(self) -> Sequence[Backend]:
+        """One for each size, from small to large."""
+        return self._engines
+
+    def start(self, crops: Sequence[Image]) -> None:
+        """Resize and normalise crops, and start the engine on them.
+
+        Args:
+            crops: 1 to `most` of them, usable (`framegate.runtime.health.check.unusable`).
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        if self.wrong:
+            raise BackendError(f"{self._engines[0].engine}: {self.wrong}")
+        for crop, row in zip(crops, self._rows, strict=False):
+            row(crop)
+        self._count = len(crops)
+        self._running = self._engines[self._for_count[self._count]]
+        began = time.perf_counter_ns()
+        self._running.start()
+        self._started_ns = time.perf_counter_ns() - began
+
+    def finish(self) -> list[Scored]:
+        """Wait for the engine, and score what it says about each crop that was started.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        engine, count = self._running, self._count
+        if engine is None:
+            raise BackendError("no batch was started")
+        began = time.perf_counter_ns()
+        logits = engine.finish()
+        engine_ns = self._started_ns + time.perf_counter_ns() - began
+        if logits.ndim != 2 or len(logits) < count or logits.shape[1] != self._classes or logits.dtype != np.float32:
+            raise BackendError(
+                f"{engine.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 "
+                f"({count} or more, {self._classes})"
+            )
+        self._require_new_answers(engine, logits)
+        return [
+            Scored(frame_scores(logits[k : k + 1], self._temperature), self._signals(engine, k), engine_ns)
+            for k in range(count)
+        ]
+
+    def ask(self) -> None:
+        """Ask the next engine known answers in all of its rows, and remember in `wrong` how that went."""
+        if self._answers is None or self._tolerance is None:
+            return
+        engine = self._engines[self._asked % len(self._engines)]
+        size = SIZES[self._asked % len(self._engines)]
+        numbers = [(self._asked + k) % len(self._answers.images) for k in range(size)]
+        self._last = {}
+        try:
+            for number, row in zip(numbers, self._rows, strict=False):
+                row(self._answers.images[number])
+            logits = infer(engine)
+            wrong = (self._answers.wrong(n, logits[k], self._tolerance) for k, n in enumerate(numbers))
+            self.wrong = next(filter(None, wrong), "")
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
+            self.wrong = f"it failed on known pictures ({type(error).__name__}: {error})"
+        self._asked += not self.wrong  # what was answered wrongly is asked again
+
+    def _warm_up(self, precision: str) -> None:
+        for engine in self._engines:
+            for _ in range(_WARM_UP):
+                infer(engine)
+            self.ask()
+            if self.wrong:
+                raise BackendError(f"{engine.engine}, {precision}, in batches: {self.wrong}; try another precision")
+
+    def _require_new_answers(self, engine: Backend, logits: Tensor) -> None:
+        """Refuse the answers to an earlier question, see `framegate.runtime.scorer.Scorer`.
+
+        An engine has stopped computing if the logits of every object are, bit for bit, some of the frame before, of
+        other pixels. Once it has, it stays so until it gives other answers.
+
+        Raises:
+            BackendError: It has.
+        """
+        answers = {logits[k].tobytes(): self._samples[k].tobytes() for k in range(self._count)}
+        stuck = all(self._is_old(answer, shown) for answer, shown in answers.items())
+        self._last = dict.fromkeys(answers) if stuck else {**answers}
+        if stuck:
+            raise BackendError(f"{engine.engine} gave bit for bit the same logits for different pixels")
+
+    def _is_old(self, answer: bytes, shown: bytes) -> bool:
+        """Whether logits are those of other pixels, or those with which the engine got stuck (None)."""
+        return answer in self._last and self._last[answer] != shown
+
+    def _signals(self, engine: Backend, row: int) -> Mapping[str, float]:
+        """What the monitor says about one object."""
+        if self._monitor is None:
+            return {}
+        if engine.pooled is None:
+            return dict.fromkeys(self._monitor.signals, math.nan)
+        return self._monitor(engine.pooled[row])
+
+
+_REMEDY = "give --max-objects 1, or another backend"

@@ -1,0 +1,182 @@
+"""A detector bundle as giver of regions.
+
+Its manifest has an entry ``detector``: the head, how a frame is fitted into the input, the smallest score of a box and
+the overlap above which the less sure of two boxes of one class is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from framegate.runtime.backends.raw_outputs import RawNetwork, open_raw
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import BackendError, BundleError
+from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.regions.base import Box, Found
+from framegate.runtime.regions.fit import FITS, Fit
+from framegate.runtime.regions.heads import Decoded, head_named
+from framegate.runtime.verdict import Frame
+
+_MOST = 300
+"""Boxes that a detector gives at most on a frame, after suppression."""
+_CANDIDATES = 5_000
+_SAMPLED = 997
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a bundle says about its detector.
+
+    Attributes:
+        head: Name of the head, of `framegate.runtime.regions.heads.HEADS`.
+        fit: One of `framegate.runtime.regions.fit.FITS`.
+        score: The smallest score of a box, in (0, 1).
+        overlap: The largest intersection over union of two boxes of one class, in (0, 1].
+    """
+
+    head: str
+    fit: str
+    score: float
+    overlap: float
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            BundleError: One is unknown or out of range.
+        """
+        head_named(self.head)
+        if self.fit not in FITS:
+            raise BundleError(f"detector fit is {self.fit!r}; this version knows {', '.join(FITS)}")
+        for name, value in (("score", self.score), ("overlap", self.overlap)):
+            if not (math.isfinite(value) and 0 < value <= 1):
+                raise BundleError(f"detector {name} is {value}; expected a number in (0, 1]")
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> DetectorSpec:
+        """Read the ``detector`` entry of a manifest.
+
+        Raises:
+            BundleError: Something is missing or unknown.
+        """
+        try:
+            return cls(str(record["head"]), str(record["fit"]), float(record["score"]), float(record["overlap"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"manifest detector section is not usable: {error!r}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`."""
+        return asdict(self)
+
+
+class DetectorRegions:
+    """Runs a detector on every frame. See `framegate.runtime.regions.base.RegionGiver`.
+
+    Args:
+        bundle: A detector bundle.
+        backend: ``auto``, ``openvino`` or ``onnxruntime``.
+        threads: CPU threads; None leaves it to the engine.
+
+    Raises:
+        BundleError: It is a bundle of something else.
+        BackendError: The engine cannot load it.
+    """
+
+    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
+        if bundle.detector is None:
+            raise BundleError(
+                f"bundle {bundle.path}: it holds a classifier; objects are found by a detector bundle, which "
+                "`framegate export --kind detector` writes"
+            )
+        self.name = bundle.name
+        self._labels = bundle.labels
+        self._spec = DetectorSpec.from_json(bundle.detector)
+        self._head = head_named(self._spec.head)
+        size = bundle.preprocess
+        self._fit = Fit(self._spec.fit, size.width, size.height, size.resize)
+        self._preprocess = Preprocessor(size)
+        with bundle.loaded("fp32") as model:
+            self._network: RawNetwork = open_raw(model, self._preprocess.tensor, backend, threads)
+        shapes = {name: values.shape for name, values in self._network.run().items()}
+        if not self._head.fits(shapes, len(self._labels), size.width, size.height):
+            raise BundleError(f"bundle {bundle.path}: its outputs {shapes} are not those of the head {self._head.name}")
+        self._input = size.width, size.height
+        flat = self._preprocess.tensor.reshape(-1)
+        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._shown = self._answer = b""
+
+    @classmethod
+    def open(cls, path: str | Path) -> DetectorRegions:
+        """Open a bundle by its path or name.
+
+        Raises:
+            FramegateError: See the class, and `Bundle.open`.
+        """
+        return cls(Bundle.open(path))
+
+    def find(self, frame: Frame) -> Found:
+        """See `RegionGiver.find`.
+
+        Raises:
+            BackendError: The engine failed, gave numbers that are not finite, or the answer to an earlier frame.
+        """
+        width, height = self._input
+        self._preprocess(self._fit(frame.image))
+        outputs = self._network.run()
+        self._require_new_answer(outputs)
+        decoded = self._head.decode(outputs, len(self._labels), width, height)
+        kept = strongest(decoded, self._spec.score, self._spec.overlap if self._head.suppress else 1.0)
+        corners = self._fit.back(decoded.corners[kept[0]])
+        return Found(
+            tuple(
+                Box(float(x), float(y), float(right - x), float(bottom - y), self._labels[label], float(score))
+                for (x, y, right, bottom), label, score in zip(corners, kept[1], kept[2], strict=True)
+            )
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _require_new_answer(self, outputs: Mapping[str, Any]) -> None:
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise BackendError(f"output {name} of the detector {self.name} is not finite")
+        answer = b"".join(
+            values.reshape(-1)[:: max(1, values.size // _SAMPLED)].tobytes() for values in outputs.values()
+        )
+        shown = self._sample.tobytes()
+        stuck = answer == self._answer and shown != self._shown
+        if not stuck:
+            self._answer, self._shown = answer, shown
+        else:
+            raise BackendError(f"the detector {self.name} gave bit for bit the same for different pixels")
+
+
+def strongest(
+    decoded: Decoded, score: float, overlap: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Which boxes stay, surest first: their numbers, labels and scores.
+
+    Args:
+        decoded: Of one frame.
+        score: The smallest score, of the best class of a box.
+        overlap: Of two boxes of one class whose intersection over union is larger, the less sure one goes; 1: none.
+    """
+    labels = decoded.scores.argmax(axis=1)
+    best = decoded.scores[np.arange(len(labels)), labels]
+    numbers = np.flatnonzero(best >= score)
+    numbers = numbers[np.argsort(-best[numbers], kind="stable")[:_CANDIDATES]]
+    if overlap < 1 and len(numbers):
+        corners = decoded.corners[numbers]
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), best[numbers].tolist(), labels[numbers].tolist(), score, overlap)
+        numbers = numbers[np.sort(np.asarray(kept, np.int64).reshape(-1))]
+    numbers = numbers[:_MOST]
+    return numbers, labels[numbers], best[numbers]

@@ -1,0 +1,262 @@
+"""The verdicts on the objects of one frame: where they are, one engine call for all, and what each track shows.
+
+`ObjectJudge.judge` is the way of a frame with objects, to be read downwards; what happens to a single one is that of
+`framegate.runtime.frame_judge`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.errors import UsageError
+from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, Judged, fault, whole_numbers, witness
+from framegate.runtime.health.check import CameraHealth, unusable
+from framegate.runtime.policy.rules import judge_age
+from framegate.runtime.policy.stream import Policy, StreamPolicy
+from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.regions.base import MAX_OBJECTS, Box, Found, RegionGiver
+from framegate.runtime.regions.batch_scorer import BatchScorer
+from framegate.runtime.regions.intake import Pixels, Taken, describe, take
+from framegate.runtime.regions.label_map import LabelMap
+from framegate.runtime.regions.tracker import Tracker
+from framegate.runtime.regions.tracks import TrackMemory, TrackState
+from framegate.runtime.roi import FULL, Roi
+from framegate.runtime.scorer import Scored
+from framegate.runtime.verdict import NEVER_NS, NO_FINDINGS, Findings, FoundObject, Frame, Prediction, Reason
+
+DEFAULT_RULE = TrackRule(1, 1, 3)
+"""Three equal accepted labels: the rule that uses a track soonest without a wrong one among the calibration tracks of
+hybrid-gtsrb (benchmarks/results/tracks)."""
+_NOTHING = Taken((), (), {})
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a pipeline that judges moving regions needs.
+
+    Attributes:
+        giver: Says where they are.
+        most: Objects of a frame that are judged at most, 1 to `MAX_OBJECTS`; what is beyond is counted.
+        tracker: Gives objects their numbers where the giver does not; None follows only those with a number.
+        rule: When a track may be used.
+        labels: Which of the classifier's labels go with what the giver calls an object; None compares nothing.
+    """
+
+    giver: RegionGiver
+    most: int = MAX_OBJECTS
+    tracker: Tracker | None = None
+    rule: TrackRule = DEFAULT_RULE
+    labels: LabelMap | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number.
+
+        Raises:
+            UsageError: It is out of range.
+        """
+        if not 1 <= self.most <= MAX_OBJECTS:
+            raise UsageError(f"--max-objects {self.most}: expected 1 to {MAX_OBJECTS}")
+
+
+class ObjectVerdicts(NamedTuple):
+    """What was decided about one frame.
+
+    Attributes:
+        scene: Whether the frame could be looked at: the camera check and the giver of regions. It has no label.
+        predictions: One for each object, the surest first.
+        left_out: Why boxes have no verdict -> how many.
+    """
+
+    scene: Prediction
+    predictions: tuple[Prediction, ...]
+    left_out: dict[str, int]
+
+
+class ObjectJudge:
+    """Judges the objects of the frames of one stream, in the order of capture. Not thread-safe.
+
+    Args:
+        bundle: The classifier, for what it takes.
+        frame_judge: Decides about single regions.
+        scorer: Runs the classifier on all objects of a frame.
+        objects: Where they are, and how they are followed.
+        memory: Of the stream's tracks.
+
+    Attributes:
+        memory: See above.
+    """
+
+    def __init__(
+        self, bundle: Bundle, frame_judge: FrameJudge, scorer: BatchScorer, objects: Objects, memory: TrackMemory
+    ) -> None:
+        self.memory = memory
+        self._depth = bundle.preprocess.depth
+        self._labels = bundle.labels
+        self._judge = frame_judge
+        self._scorer = scorer
+        self._objects = objects
+        # The time of capture is judged once a frame, for all objects.
+        self._time = StreamPolicy(Policy(drift=False), None)
+
+    def judge(self, frame: Frame, health: CameraHealth, deadline_ns: int | None = None) -> ObjectVerdicts:
+        """Judge every object of one frame.
+
+        Args:
+            frame: The frame.
+            health: Camera health of its stream.
+            deadline_ns: See `FrameJudge.judge`.
+        """
+        frame, numbers = whole_numbers(frame)
+        camera = numbers or health.admit(frame.image, frame.pixel_format)
+        first = witness(frame.image)
+        shown, unreadable = (None, NO_FINDINGS) if camera else self._judge.readable(frame, ())
+        camera = camera or unreadable
+        taken, unknown = (_NOTHING, NO_FINDINGS) if shown is None else self._look(shown)
+        alone, started, broken = ([], [], NO_FINDINGS) if shown is None else self._start(shown, taken)
+        if shown is not None:  # once a frame; a GPU computes meanwhile
+            camera = health.inspect(frame.image, frame.pixel_format)
+        scored, failed = self._finish(started) if not broken else ([], broken)
+        if shown is not None and witness(frame.image) != first:
+            unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
+        camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
+        by_box = dict(zip(started, scored, strict=False))
+        tracks = self._tracks(taken, frame)
+        judged = [
+            self._decide(
+                frame,
+                {**camera, **alone[k], **(failed if not alone[k] and k not in by_box else NO_FINDINGS)},
+                by_box.get(k),
+                taken.boxes[k],
+                tracks[k],
+            )
+            for k in range(len(taken.boxes))
+        ]
+        return self._stamp(frame, camera, taken, tracks, judged, deadline_ns)
+
+    def _look(self, shown: Frame) -> tuple[Taken, Findings]:
+        """Where the objects are; nowhere, and why, if that is not known."""
+        objects = self._objects
+        try:
+            found: Found = objects.giver.find(shown)
+            if found.problem:
+                return _NOTHING, found.problem
+            height, width = shown.image.shape[:2]
+            return take(found.boxes, width, height, objects.most), NO_FINDINGS
+        except Exception as error:  # noqa: BLE001 - a user's function or a detector may raise anything
+            return _NOTHING, {Reason.NO_REGIONS: f"{objects.giver.name} failed: {type(error).__name__}: {error}"}
+
+    def _start(self, shown: Frame, taken: Taken) -> tuple[list[Findings], list[int], Findings]:
+        """Start the engine on all objects that can be classified.
+
+        Returns:
+            What speaks against each object alone; the numbers of those that were started; why none could be.
+        """
+        alone: list[Findings] = []
+        crops = []
+        started = []
+        for k, (x, y, width, height) in enumerate(taken.pixels):
+            crop = shown.image[y : y + height, x : x + width]
+            problem = unusable(crop, self._depth)
+            alone.append({Reason.BAD_INPUT: problem} if problem else NO_FINDINGS)
+            if not problem:
+                crops.append(crop)
+                started.append(k)
+        if not crops:
+            return alone, [], NO_FINDINGS
+        try:
+            self._scorer.start(crops)
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
+            return alone, [], fault(error)
+        return alone, started, NO_FINDINGS
+
+    def _finish(self, started: list[int]) -> tuple[list[Scored], Findings]:
+        if not started:
+            return [], NO_FINDINGS
+        try:
+            return self._scorer.finish(), NO_FINDINGS
+        except Exception as error:  # noqa: BLE001 - see `_start`
+            return [], fault(error)
+
+    def _tracks(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
+        """The track of each object; None for one that is not followed."""
+        numbers = [box.track for box in taken.boxes]
+        unknown = [k for k, number in enumerate(numbers) if number is None]
+        tracker = self._objects.tracker
+        if tracker is not None:
+            boxes, pixels = [taken.boxes[k] for k in unknown], [taken.pixels[k] for k in unknown]
+            for k, number in zip(unknown, tracker.update(boxes, pixels, frame.frame_id), strict=True):
+                numbers[k] = number
+        self.memory.end_unseen(frame.frame_id)
+        seen = (
+            None if number is None else self.memory.see(number, pixels, frame.frame_id)
+            for number, pixels in zip(numbers, taken.pixels, strict=True)
+        )
+        return list(seen)
+
+    def _decide(
+        self, frame: Frame, findings: Findings, scored: Scored | None, box: Box, track: TrackState | None
+    ) -> Judged:
+        """Every reason to reject one object: what was found so far, the labels, the network, its track."""
+        labels = self._objects.labels
+        if scored is not None and labels is not None and scored.scores.finite:
+            findings = {**findings, **labels.judge(box.label, self._labels[scored.scores.argmax])}
+        judged = self._judge.decide(findings, scored, None if track is None else track.policy, frame)
+        if track is None:
+            return judged
+        unconfirmed = track.gate.decide(not judged.findings, judged.candidate)
+        if unconfirmed:
+            why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))
+            return judged._replace(findings={**judged.findings, **unconfirmed}, detail=why)
+        if not judged.findings:
+            self.memory.used(track)
+        return judged
+
+    def _stamp(
+        self,
+        frame: Frame,
+        camera: Findings,
+        taken: Taken,
+        tracks: Sequence[TrackState | None],
+        judged: Sequence[Judged],
+        deadline_ns: int | None,
+    ) -> ObjectVerdicts:
+        """One clock stamp for everything that was decided about the frame."""
+        decided_ns = time.monotonic_ns()
+        late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
+        end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
+        predictions = tuple(
+            self._object(frame, k, taken.boxes[k], taken.pixels[k], tracks[k], judged[k], late, decided_ns, end_ns)
+            for k in range(len(judged))
+        )
+        nan = math.nan
+        detail = "; ".join(filter(None, (*camera.values(), describe(taken.left_out))))
+        scene = Prediction(
+            frame.frame_id, FULL, (*camera, *late), "", nan, nan, nan, nan, nan, nan, frame.captured_ns, decided_ns,
+            detail=detail, valid_until_ns=end_ns,
+        )  # fmt: skip
+        return ObjectVerdicts(scene, predictions, taken.left_out)
+
+    def _object(
+        self,
+        frame: Frame,
+        place: int,
+        box: Box,
+        pixels: Pixels,
+        track: TrackState | None,
+        judged: Judged,
+        late: Findings,
+        decided_ns: int,
+        end_ns: int,
+    ) -> Prediction:
+        number = None if track is None else track.number
+        name = box.stream or (f"object-{place}" if number is None else f"track-{number}")
+        roi = Roi(name, *pixels, fractions=False)
+        prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
+        if box.stream or track is None:
+            return replace(prediction, found=FoundObject(pixels, box.label, box.score))
+        return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, track.age))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from framegate.camera_demo.clip_boxes import ClipBoxes, place_name
+from framegate.camera_demo.region_slots import RegionSlots
+from framegate.camera_demo.shipped import BOXES, BUNDLE, CLIP, shipped_objects
+from framegate.runtime import Pipeline, Reason, Session
+from framegate.runtime.sources.video import VideoFileSource
+from framegate.runtime.verdict import Frame, Prediction
+
+
+def seen(*names):
+    return [Prediction.without_frame(name, Reason.NO_FRAME, "", 0) for name in names]
+
+
+def test_an_object_keeps_its_line_and_a_new_one_takes_the_first_free_one():
+    slots = RegionSlots(("sky", "road"), moving=True)
+    assert slots.names == ["sky", "road", "object A", "object B", "object C"]
+    assert slots.place(seen("track-1", "track-2", "sky", "road")) == {"sky": 0, "road": 1, "track-1": 2, "track-2": 3}
+    assert slots.place(seen("track-2", "track-3", "road")) == {"road": 1, "track-3": 2, "track-2": 3}
+    assert slots.title("track-2") == "track-2 (B)"
+    assert slots.title("road") == "road"
+
+
+def test_more_objects_than_lines_are_named_without_one():
+    slots = RegionSlots((), moving=True)
+    assert len(slots.place(seen(*(f"track-{k}" for k in range(9))))) == 3
+    assert slots.title("track-8") == "track-8"
+    assert RegionSlots(("frame",), moving=False).names == ["frame"]
+
+
+def test_boxes_move_with_the_looped_clip():
+    image = np.zeros((720, 1280, 3), np.uint8)
+    boxes = ClipBoxes(BOXES)
+    still = boxes.find(Frame(3, 0, image)).boxes
+    moved = boxes.find(Frame(900, 0, image, place_name(3, 12, 5))).boxes
+    assert [(box.x + 12, box.y + 5) for box in still] == [(box.x, box.y) for box in moved]
+    assert boxes.find(Frame(41, 0, image)).boxes == still  # the clip has 38 frames
+
+
+def test_the_recorded_boxes_are_what_their_readme_says():
+    boxes = ClipBoxes(BOXES)
+    image = np.zeros((720, 1280, 3), np.uint8)
+    found = [box for k in range(38) for box in boxes.find(Frame(k, 0, image)).boxes]
+    labels = Counter(box.label for box in found)
+    assert len(found) == 112
+    assert labels["car"] + labels["truck"] == 99
+    assert max(box.score for box in found if box.label == "person") == 0.556
+
+
+@pytest.mark.slow
+def test_the_demo_follows_the_cars_and_uses_nothing_else():
+    """The false person, the road that is called a train, sky and road: none of them may be used on any frame."""
+    source, session = VideoFileSource(CLIP), Session.open(BUNDLE, "onnxruntime", "fp32", 1)
+    with Pipeline(source, session, objects=shipped_objects(), lossless=True) as pipeline:
+        predictions = [each for result in pipeline.results() for each in result.predictions]
+    used = [each for each in predictions if each.accepted_when_decided]
+    assert len(used) > 40
+    assert {each.found.detected for each in used} <= {"car", "truck"}
+    assert {each.candidate for each in used} <= {"automobile", "truck"}
+    person = [each for each in predictions if each.found.detected == "person"]
+    assert person
+    assert all(Reason.NO_AGREEMENT in each.decided_reasons for each in person if each.candidate)
+    assert not [each for each in used if each.stream in ("sky", "road")]

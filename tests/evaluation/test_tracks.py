@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from framegate.evaluation.report.table import markdown
+from framegate.evaluation.tracks import FORMAT, apply_rule, read_tracks, table, tracks_of
+from framegate.runtime.errors import DataError
+from framegate.runtime.policy.track import TrackRule
+
+LABELS = np.array([0] * 5 + [1] * 4 + [2] * 3)
+GROUPS = np.array([7] * 5 + [3] * 4 + [9] * 3)
+FOUND = np.array([1, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 0])
+PASSED = np.array([1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1], bool)
+
+
+def figures(rule):
+    return apply_rule(rule, LABELS, FOUND, PASSED, GROUPS)
+
+
+def test_tracks_keep_the_order_of_their_frames():
+    assert [list(each) for each in tracks_of(np.array([2, 1, 2, 1, 2]))] == [[1, 3], [0, 2, 4]]
+
+
+def test_every_accepted_frame_counts_without_a_rule():
+    found = figures(TrackRule())
+    assert (found.tracks, found.used, found.used_frames) == (3, 2, 7)
+    assert (found.wrong, found.wrong_first, found.flips, found.wrong_frames) == (2, 1, 2, 2)
+    assert sorted(found.waits) == [1, 1]
+
+
+def test_equal_labels_keep_single_wrong_ones_out():
+    found = figures(TrackRule(1, 1, 2))
+    assert (found.wrong, found.flips, found.wrong_frames) == (0, 0, 0)
+    assert sorted(found.waits) == [2, 4]
+    record = found.to_json()
+    assert record["frames_to_first_accept"] == {"median": 3.0, "p90": pytest.approx(3.8), "max": 4}
+    assert record["tracks_wrong"]["high"] > 0.5  # three tracks promise nothing
+
+
+def test_a_rule_that_uses_nothing_has_no_times():
+    record = figures(TrackRule(1, 1, 9)).to_json()
+    assert record["frames_to_first_accept"] is None
+    assert record["tracks_used"]["value"] == 0
+
+
+def test_the_table_shows_every_rule_and_records_of_another_kind_are_refused(tmp_path):
+    record = {"bundle": {"name": "tiny"}, "key": "onnxruntime/fp32", "format": FORMAT}
+    record["rules"] = [figures(rule).to_json() for rule in (TrackRule(), TrackRule(1, 1, 3), TrackRule(1, 1, 9))]
+    text = markdown(table([record]))
+    assert "| 1/1/3 (default) |" in text
+    assert "2 of 3" in text
+    (tmp_path / "a.json").write_text('{"format": "other"}')
+    with pytest.raises(DataError, match="evaluate --tracks"):
+        read_tracks(tmp_path)
