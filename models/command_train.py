@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framegate.models import augment, datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.hybrid import HybridClassifier
+from framegate.models.interval_bounds import certified_accuracy
 from framegate.models.labelled import LabelledImages
+from framegate.models.masked_views import masked
+from framegate.models.pixels import PixelInput, to_pixels
+from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.summaries import SUMMARIES
@@ -45,6 +49,14 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "attack_steps": ("N", "steps of that attack for pgd and trades"),
     "beta": ("WEIGHT", "weight of the robust term of trades, 0 or more"),
     "patience": ("EPOCHS", "adversarial training stops after so many epochs without better robust accuracy"),
+    "masked_views": ("SHARE", "share of the images in which a square is hidden, for patch certificates, 0 to 1"),
+    "mask_side": ("SHARE", "largest side of that square as a share of the image's side, above 0.15 and below 1"),
+    "interval_bounds": (
+        "DISTANCE",
+        "plaincnn: train the worst case within this change of a pixel, by interval bounds; "
+        "pixels from 0 to 1; 2/255 can be written so; 0 for none",
+    ),
+    "interval_weight": ("SHARE", "share of that worst case in the loss, 0 to 1"),
     "seed": ("N", "seed of everything random"),
 }
 """Setting -> unit and meaning, for the help."""
@@ -81,6 +93,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--no-attention", action="store_true", help="without squeeze-and-excitation")
     parser.add_argument(
+        "--width", type=int, metavar="N", help="plaincnn: channels of its first convolution (default: 24)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of the same architecture and labels to start from (default: new weights)",
+    )
+    parser.add_argument(
         "--teacher",
         type=Path,
         metavar="FILE",
@@ -99,12 +120,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         unit, text = _SETTINGS[field.name]
         settings.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=type(field.default),
+            type=_distance if unit == "DISTANCE" else type(field.default),
             choices=_CHOICES.get(field.name),
             metavar=unit,
             help=f"{text} (default: {_defaults(field.name, field.default)})",
         )
     parser.set_defaults(run=run)
+
+
+def _distance(text: str) -> float:
+    """A change of a pixel: a number, or a fraction such as 2/255."""
+    whole, _, part = text.partition("/")
+    try:
+        return float(whole) / float(part) if part else float(whole)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected a number or a fraction such as 2/255") from None
 
 
 def _defaults(name: str, common: object) -> str:
@@ -133,6 +163,10 @@ def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, A
         "keras_trunk": arguments.trunk_convention == "keras",
         "attention": not arguments.no_attention,
     }
+    if arguments.width is not None:
+        if "width" not in chosen.options:
+            raise UsageError(f"--width: {chosen.name} has no width to choose")
+        asked["width"] = arguments.width
     options = {}
     for name, value in asked.items():
         if name in chosen.options:
@@ -143,10 +177,17 @@ def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, A
     return options
 
 
-def _augmentation(data: DataSet, chosen: Architecture) -> augment.Augmentation:
+def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentation:
     if data.depth > 1:
+        if settings.masked_views:
+            raise UsageError("masked views hide a square of an image; for volumes give --masked-views 0")
         return augment.volumes(data.depth)
-    return augment.signs if data.name == "gtsrb" else augment.objects
+    signs = data.name == "gtsrb"
+    if settings.interval_bounds:
+        views = augment.mild if signs else augment.mirrored(augment.mild)
+    else:
+        views = augment.signs if signs else augment.objects
+    return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views
 
 
 def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str) -> Tensor:
@@ -167,6 +208,26 @@ def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: st
     return torch.from_numpy(np.concatenate(parts))
 
 
+def _start_from(path: Path, model: nn.Module, wanted: dict[str, Any], data: DataSet) -> None:
+    """Take the weights of a checkpoint."""
+    other, record = load_checkpoint(path)
+    if record["architecture"] != wanted or tuple(record["labels"]) != data.labels:
+        raise DataError(
+            f"weights {path}: they belong to {record['architecture']} with {len(record['labels'])} labels, {wanted} on "
+            f"{data.name} is asked for; give a checkpoint of the same network and data"
+        )
+    model.load_state_dict(other.state_dict())
+
+
+def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:
+    """Share of a split that interval bounds prove right within the radius."""
+    prepare, right = PixelInput(chosen.preprocess), 0
+    for k in range(0, len(split), 250):
+        pixels = to_pixels(split.images[k : k + 250])
+        right += certified_accuracy(model, prepare, pixels, torch.from_numpy(split.labels[k : k + 250]), radius)
+    return right / len(split)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train, report clean accuracy on the calibration and test splits, and save."""
     chosen = architecture(arguments.architecture)
@@ -180,7 +241,9 @@ def run(arguments: argparse.Namespace) -> int:
     test = data.load_test(arguments.data)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
-    if isinstance(model, HybridClassifier):
+    if arguments.weights is not None:
+        _start_from(arguments.weights, model, {"name": chosen.name, "classes": len(data.labels), **options}, data)
+    elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
                 "the hybrid starts from an ImageNet trunk: give --trunk-weights FILE, a state dict with torchvision's "
@@ -196,7 +259,7 @@ def run(arguments: argparse.Namespace) -> int:
     teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
-        model, chosen.preprocess, train, calibration, _augmentation(data, chosen), teacher, device,
+        model, chosen.preprocess, train, calibration, _augmentation(data, settings), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
     with progress_bar() as progress:
@@ -210,6 +273,7 @@ def run(arguments: argparse.Namespace) -> int:
         "data": data.name,
         "data_citation": data.citation,
         "settings": settings.to_json(),
+        "weights": str(arguments.weights.name) if arguments.weights else "",
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "device": device,
         "history": history,
@@ -223,6 +287,9 @@ def run(arguments: argparse.Namespace) -> int:
         logits = predict(model, split.images, chosen.preprocess)
         accuracy[split.name] = float(np.mean(logits.argmax(1) == split.labels))
         to_stdout(f"{split.name}: accuracy {accuracy[split.name]:.4f} on {len(split)} images")
+    if isinstance(model, PlainCNN) and settings.interval_bounds:
+        accuracy["certified"] = _certified(model, test, chosen, settings.interval_bounds)
+        to_stdout(f"{test.name}: {accuracy['certified']:.4f} certified within {settings.interval_bounds * 255:g}/255")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
     to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}")
