@@ -12,6 +12,8 @@ from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
+from framegate.runtime.certificate import Certifier
+from framegate.runtime.certificate_record import Demand
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import FrameJudge
@@ -41,6 +43,7 @@ class Session:
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         scorer: Turns regions into scores; it has the engine.
         frame_judge: Judges every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`.
+        certifier: Certifies labels; None if no certificate is required.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
     """
@@ -56,12 +59,16 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        certifier: Certifier | None = None,
     ) -> None:
+        if certifier is not None and gpu_preprocess:
+            raise UsageError("a certificate was asked for together with preprocessing on the GPU; give one of them")
         self.bundle = bundle
         self.precision = precision
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
-        self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
+        self.certifier = certifier
+        self.frame_judge = FrameJudge(bundle, self.scorer, calibration, certifier)
         self._may_recover = True
         self._ask_at = time.monotonic() + ASK_EVERY_S
         self.health_thresholds = health or HealthThresholds()
@@ -95,6 +102,7 @@ class Session:
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
         trust: str | Path | None = None,
+        certificate: str | Demand | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -114,6 +122,8 @@ class Session:
                 and what a stream's first frames show.
             trust: PEM file with a public Ed25519 key; a bundle that its holder has not signed is refused. Of an opened
                 bundle nothing is asked: give the key to `Bundle.open`.
+            certificate: ``patch:5`` or ``linf:2/255``: what is not certified against every attack within this budget
+                is NOT_CERTIFIED (docs/certificates.md). None requires no certificate.
 
         Raises:
             BundleError: The bundle is missing, damaged, unknown or not trusted.
@@ -122,6 +132,7 @@ class Session:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
         engine, name, chosen = open_engine(opened, backend, precision, threads)
+        demand = Demand.parse(certificate) if isinstance(certificate, str) else certificate
         session = cls(
             opened,
             engine,
@@ -131,6 +142,7 @@ class Session:
             gpu_preprocess=gpu_preprocess,
             policy=policy,
             health=health,
+            certifier=None if demand is None else Certifier(opened, demand, name, threads),
         )
         if backend == "auto":
             to_stderr(f"framegate: {session.describe()}")
@@ -144,7 +156,14 @@ class Session:
         Raises:
             BackendError: The engine cannot be opened once more.
         """
-        return Session(self.bundle, self.scorer.backend.share(), self.precision, self.calibration, **self._options)
+        return Session(
+            self.bundle,
+            self.scorer.backend.share(),
+            self.precision,
+            self.calibration,
+            certifier=None if self.certifier is None else self.certifier.share(),
+            **self._options,
+        )
 
     def claim(self, holder: object) -> None:
         """Give the session to one pipeline, until `release`.
@@ -203,7 +222,8 @@ class Session:
         if self.calibration is None:
             return f"{running}; NOT CALIBRATED: every frame will be rejected"
         other = "" if self.calibration.engine == engine else f"; calibrated on {self.calibration.engine}"
-        return f"{running}; {self.calibration.promise()}{other}"
+        certified = "" if self.certifier is None else f"; {self.certifier.describe()}"
+        return f"{running}; {self.calibration.promise()}{other}{certified}"
 
     def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
         """A fresh memory for one region of a stream.

@@ -77,6 +77,8 @@ class Reason(str, enum.Enum):
     """The verdict was read after its end (`Prediction.valid_until_ns`): it says nothing about the present any more."""
     NO_FRAME = "NO_FRAME"
     """No frame came within the deadline, or none has come yet."""
+    NOT_CERTIFIED = "NOT_CERTIFIED"
+    """A certificate was required, and an attack within its budget could have made this label."""
     BACKEND_FAULT = "BACKEND_FAULT"
     """The engine raised an error on this frame."""
 
@@ -106,6 +108,28 @@ class Frame:
     image: Image
     name: str = ""
     pixel_format: str = BGR
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was certified about one label (`framegate.runtime.certificate`).
+
+    Attributes:
+        kind: ``patch`` or ``linf``.
+        budget: Side of the patch in the region's own pixels, or levels of 255.
+        tau: The label is certified if the margin is at least this.
+        margin: The least that the label keeps under every attack within the budget: a mean log-probability for
+            ``patch``, a difference of logits for ``linf``; -inf if the certificate's network says another label.
+    """
+
+    kind: str
+    budget: int
+    tau: float
+    margin: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values."""
+        return {"kind": self.kind, "budget": self.budget, "tau": _number(self.tau), "margin": _number(self.margin)}
 
 
 NEVER_NS = 2**63 - 1
@@ -141,6 +165,8 @@ class Prediction:
             was not called.
         detail: One sentence for people, e.g. the engine's error; usually empty.
         signals: What the bundle's monitor says: name -> value, NaN if it cannot be said; empty without a monitor.
+        certificate: What was certified; None if no certificate was required of this frame, or nothing came of it. It
+            proves nothing about a rejected frame.
     """
 
     frame_id: int
@@ -159,6 +185,7 @@ class Prediction:
     detail: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
     valid_until_ns: int = NEVER_NS
+    certificate: Certificate | None = None
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -241,6 +268,7 @@ class Prediction:
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
+            **({} if self.certificate is None else {"certificate": self.certificate.to_json()}),
             **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
         }
 

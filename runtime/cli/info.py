@@ -10,6 +10,7 @@ from rich.table import Table
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
+from framegate.runtime.certificate_record import budget_text
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
 from framegate.runtime.errors import UsageError
@@ -58,6 +59,7 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
         "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
         "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
         "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
+        "certificates": [each.to_json() for each in bundle.certificates],
         "origin": dict(bundle.origin),
     }
 
@@ -80,6 +82,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
             to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
         if calibration.groups is not None:
             to_stdout(f"units, {key}: {calibration.groups} tracks; the promise is about a random frame of a new track")
+    _certificates(bundle)
     missing = [
         record_key(backend, precision)
         for backend in ("openvino", "onnxruntime")
@@ -88,7 +91,8 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    to_stdout("The thresholds hold for frames like the calibration data. They promise nothing under attack.")
+    only = ", a certificate (--require-certificate) only within its budget" if bundle.certificates else ""
+    to_stdout(f"The thresholds hold for frames like the calibration data. They promise nothing under attack{only}.")
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -96,6 +100,16 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             to_stdout(f"{name}: {text}")
+
+
+def _certificates(bundle: Bundle) -> None:
+    """What is certified, and what that excludes."""
+    for each in bundle.certificates:
+        for key in sorted(each.thresholds):
+            to_stdout(
+                f"certificate {budget_text(each.kind, each.budget)}, {key}: {each.promise(key)}; "
+                f"{each.thresholds[key].coverage:.1%} of the calibration frames are certified"
+            )
 
 
 def _calibrations(bundle: Bundle) -> Table:

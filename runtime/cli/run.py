@@ -13,11 +13,13 @@ from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
     SOURCE_HELP,
+    add_certificate_options,
     add_engine_options,
     add_policy_options,
     add_recording_options,
     add_source_options,
     check_recordings,
+    demand_of,
     open_recorder,
     policy_of,
     source_options,
@@ -100,6 +102,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "looks (spin, which takes a core) until the next frame (default: not tuned)",
     )
     add_policy_options(parser)
+    add_certificate_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -136,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy=policy,
         health=health,
         trust=arguments.trust,
+        certificate=demand_of(arguments),
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
