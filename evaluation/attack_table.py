@@ -1,7 +1,8 @@
 """What attacks of many kinds and sizes make of a bundle: without the gate, with it, and with a certificate.
 
 A row counts frames that are wrong; that are wrong and accepted by the promised gate; and that are wrong, accepted and
-certified. Attacks that the gate was not fitted to stand beside those that it stops, so that no "0.0 %" stands alone. Every attack but `adaptive` aims at the classifier only.
+certified. Attacks that the gate was not fitted to stand beside those that it stops, so that no "0.0 %" stands alone.
+Every attack but `adaptive` aims at the classifier only.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def _scaled(values: Tensor, factors: Tensor) -> Tensor:
 
 
 def _projected(moved: Tensor, clean: Tensor, radius: float) -> Tensor:
-    """Into [0, 1], then towards the clean frame until within the radius, which stays in [0, 1] as the clean frame is."""
+    """Into [0, 1], then towards the clean frame until within the radius, which leaves it in [0, 1]."""
     difference = moved.clamp(0, 1) - clean
     return clean + _scaled(difference, (radius / (lengths(difference) + _TINY)).clamp(max=1.0))
 

@@ -21,7 +21,7 @@ def turned(pixels: Tensor, degrees: float, right: float, down: float) -> Tensor:
 
     Args:
         pixels: (N, 3, h, w).
-        degrees: Of rotation.
+        degrees: Of rotation, against the clock.
         right: Pixels.
         down: Pixels.
     """

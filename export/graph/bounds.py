@@ -63,9 +63,9 @@ class _Builder:
         return self.constant(np.array(value, np.float32))
 
     def enlarged(self, centre: str, radius: str, error: float) -> str:
-        """(1 + 4 gamma) r + 8 gamma |m|."""
-        grown = self.add("Mul", [radius, self.scalar(1 + 4 * error)])
-        return self.add("Add", [grown, self.add("Mul", [self.add("Abs", [centre]), self.scalar(8 * error)])])
+        """(1 + 3 gamma) r + 3 gamma |m|."""
+        grown = self.add("Mul", [radius, self.scalar(1 + 3 * error)])
+        return self.add("Add", [grown, self.add("Mul", [self.add("Abs", [centre]), self.scalar(3 * error)])])
 
 
 def with_bounds(plain: onnx.ModelProto, spec: PreprocessSpec, levels: int) -> onnx.ModelProto:
@@ -201,11 +201,11 @@ def _linear(
     radius: str,
     attributes: dict[str, object],
 ) -> tuple[str, str]:
-    """A convolution or linear layer: W m + b, and |W| ((1 + 4 gamma) r + 8 gamma |m|) + 8 gamma |b|."""
+    """A convolution or linear layer: W m + b, and |W| ((1 + 3 gamma) r + 3 gamma |m|) + 3 gamma |b|."""
     error = gamma(weight[0].size + 1)
     name = build.constant(weight)
     moved = build.add(kind, [centre, name, build.constant(bias)], **attributes)
-    extra = (8 * error * np.abs(bias.astype(np.float64)) + _TINY).astype(np.float32)
+    extra = (3 * error * np.abs(bias.astype(np.float64)) + _TINY).astype(np.float32)
     extra = np.nextafter(extra, np.float32(np.inf))
     size = build.add("Abs", [name])
     grown = build.add(kind, [build.enlarged(centre, radius, error), size, build.constant(extra)], **attributes)
@@ -226,11 +226,11 @@ def _margins(build: _Builder, weight: Weights, bias: Weights, centre: str, radiu
     spread = build.add("MatMul", [build.add("Abs", [difference]), grown])
     inner = build.add("Squeeze", [build.add("Sub", [product, spread]), last])
     offset = build.add("Sub", [build.add("Unsqueeze", [build.add("Gather", [addends, own], axis=0), after]), addends])
-    # What rounding does to the two logits of each difference: 8 gamma (|W| (|m| + r) + |b|), twice the largest.
+    # What rounding does to the two logits of each difference: at most gamma (|W| (|m| + r) + |b|) of each, and the last sums.
     reach = build.add("Add", [build.add("Abs", [centre]), radius])
     sizes = build.constant(np.abs(bias))
     noise = build.add("Gemm", [reach, build.add("Abs", [name]), sizes], transB=1)
     most = build.add("ReduceMax", [noise, after], keepdims=1)
-    slack = build.add("Add", [build.add("Mul", [most, build.scalar(16 * error)]), build.scalar(_TINY)])
+    slack = build.add("Add", [build.add("Mul", [most, build.scalar(4 * error)]), build.scalar(_TINY)])
     lower = build.add("Sub", [build.add("Add", [inner, offset]), slack])
     return build.add("Concat", [logits, lower], axis=1)
