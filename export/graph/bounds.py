@@ -226,7 +226,7 @@ def _margins(build: _Builder, weight: Weights, bias: Weights, centre: str, radiu
     spread = build.add("MatMul", [build.add("Abs", [difference]), grown])
     inner = build.add("Squeeze", [build.add("Sub", [product, spread]), last])
     offset = build.add("Sub", [build.add("Unsqueeze", [build.add("Gather", [addends, own], axis=0), after]), addends])
-    # What rounding does to the two logits of each difference: at most gamma (|W| (|m| + r) + |b|) of each, and the last sums.
+    # Rounding: at most gamma (|W| (|m| + r) + |b|) of each of the two logits, and less than that of the last sums.
     reach = build.add("Add", [build.add("Abs", [centre]), radius])
     sizes = build.constant(np.abs(bias))
     noise = build.add("Gemm", [reach, build.add("Abs", [name]), sizes], transB=1)
