@@ -58,14 +58,22 @@ def pgd_pixels(logits_of: Logits, pixels: Tensor, labels: Tensor, epsilon: float
     )
 
 
+def _noise_step(logits_of: Logits, pixels: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """One signed gradient step from uniform noise of twice the radius; only the range of a pixel is kept."""
+    noisy = (pixels + torch.empty_like(pixels).uniform_(-2 * epsilon, 2 * epsilon)).clamp(0, 1).requires_grad_(True)
+    (slope,) = torch.autograd.grad(F.cross_entropy(logits_of(noisy).float(), labels), noisy)
+    return (noisy.detach() + epsilon * slope.sign()).clamp(0, 1)
+
+
 def adversarial_loss(
     logits_of: Logits, pixels: Tensor, labels: Tensor, settings: TrainSettings
 ) -> tuple[Tensor, Tensor]:
     """The training loss of one batch and the logits it was computed from.
 
-    ``fgsm-rs``: one step of 1.25 epsilon from a random start (Wong et al. 2020, arXiv:2001.03994). ``pgd``: several
-    steps. ``trades``: clean cross-entropy plus beta times the divergence between the answers to the clean and to the
-    moved image (Zhang et al. 2019, arXiv:1901.08573).
+    ``fgsm-rs``: one step of 1.25 epsilon from a random start (Wong et al. 2020, arXiv:2001.03994). ``n-fgsm``: one step
+    of epsilon from noise of 2 epsilon that is not projected back (de Jorge et al. 2022, arXiv:2202.01181). ``pgd``:
+    several steps. ``trades``: clean cross-entropy plus beta times the divergence between the answers to the clean and
+    to the moved image (Zhang et al. 2019, arXiv:1901.08573).
 
     Returns:
         Scalar loss with a gradient, and logits (N, classes) of the attacked images.
@@ -86,7 +94,9 @@ def adversarial_loss(
         attacked = logits_of(moved).float()
         robust = F.kl_div(attacked.log_softmax(1), clean.softmax(1), reduction="batchmean")
         return F.cross_entropy(clean, labels) + settings.beta * robust, attacked
-    if settings.adversarial == "fgsm-rs":
+    if settings.adversarial == "n-fgsm":
+        moved = _noise_step(logits_of, pixels, labels, epsilon)
+    elif settings.adversarial == "fgsm-rs":
         moved = _ascend(
             lambda x: F.cross_entropy(logits_of(x).float(), labels),
             pixels,

@@ -93,6 +93,26 @@ def signs(images: Images, rng: np.random.Generator) -> Images:
     return views
 
 
+def mild(images: Images, rng: np.random.Generator) -> Images:
+    """Shifts by a sixteenth and another brightness: what a network with little capacity to spare can learn from."""
+    views = np.empty_like(images)
+    for k, image in enumerate(images):
+        views[k] = _relit(_shifted(image, images.shape[2] // 16, rng), 0.2, 15, rng)
+    return views
+
+
+def mirrored(augment: Augmentation) -> Augmentation:
+    """Every second view mirrored; not for data whose mirror image has another label."""
+
+    def mirror(images: Images, rng: np.random.Generator) -> Images:
+        views = augment(images, rng)
+        turned = rng.random(len(views)) < 0.5
+        views[turned] = views[turned, :, ::-1]
+        return views
+
+    return mirror
+
+
 def volumes(depth: int) -> Augmentation:
     """Mirroring along each of the three axes and shifts by up to 2 voxels, for volumes of ``depth`` stacked slices."""
 

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framegate.models import augment, datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.hybrid import HybridClassifier
+from framegate.models.interval_bounds import certified_accuracy
 from framegate.models.labelled import LabelledImages, hold_out
+from framegate.models.masked_views import masked
+from framegate.models.pixels import PixelInput, to_pixels
+from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.summaries import SUMMARIES
@@ -47,6 +51,14 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "attack_steps": ("N", "steps of that attack for pgd and trades"),
     "beta": ("WEIGHT", "weight of the robust term of trades, 0 or more"),
     "patience": ("EPOCHS", "adversarial training stops after so many epochs without better robust accuracy"),
+    "masked_views": ("SHARE", "share of the images in which a square is hidden, for patch certificates, 0 to 1"),
+    "mask_side": ("SHARE", "largest side of that square as a share of the image's side, above 0.15 and below 1"),
+    "interval_bounds": (
+        "DISTANCE",
+        "plaincnn: train the worst case within this change of a pixel, by interval bounds; "
+        "pixels from 0 to 1; 2/255 can be written so; 0 for none",
+    ),
+    "interval_weight": ("SHARE", "share of that worst case in the loss, 0 to 1"),
     "seed": ("N", "seed of everything random"),
 }
 """Setting -> unit and meaning, for the help."""
@@ -89,6 +101,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--no-attention", action="store_true", help="without squeeze-and-excitation")
     parser.add_argument(
+        "--width", type=int, metavar="N", help="plaincnn: channels of its first convolution (default: 24)"
+    )
+    parser.add_argument(
         "--teacher",
         type=Path,
         metavar="FILE",
@@ -107,12 +122,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         unit, text = _SETTINGS[field.name]
         settings.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=type(field.default),
+            type=_distance if unit == "DISTANCE" else type(field.default),
             choices=_CHOICES.get(field.name),
             metavar=unit,
             help=f"{text} (default: {_defaults(field.name, field.default)})",
         )
     parser.set_defaults(run=run)
+
+
+def _distance(text: str) -> float:
+    """A change of a pixel: a number, or a fraction such as 2/255."""
+    whole, _, part = text.partition("/")
+    try:
+        return float(whole) / float(part) if part else float(whole)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected a number or a fraction such as 2/255") from None
 
 
 def _defaults(name: str, common: object) -> str:
@@ -141,6 +165,10 @@ def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, A
         "keras_trunk": arguments.trunk_convention == "keras",
         "attention": not arguments.no_attention,
     }
+    if arguments.width is not None:
+        if "width" not in chosen.options:
+            raise UsageError(f"--width: {chosen.name} has no width to choose")
+        asked["width"] = arguments.width
     options = {}
     for name, value in asked.items():
         if name in chosen.options:
@@ -151,10 +179,17 @@ def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, A
     return options
 
 
-def _augmentation(data: DataSet, chosen: Architecture) -> augment.Augmentation:
+def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentation:
     if data.depth > 1:
+        if settings.masked_views:
+            raise UsageError("masked views hide a square of an image; for volumes give --masked-views 0")
         return augment.volumes(data.depth)
-    return augment.signs if data.name == "gtsrb" else augment.objects
+    signs = data.name == "gtsrb"
+    if settings.interval_bounds:
+        views = augment.mild if signs else augment.mirrored(augment.mild)
+    else:
+        views = augment.signs if signs else augment.objects
+    return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views
 
 
 def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str) -> Tensor:
@@ -195,6 +230,15 @@ def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: d
     model.load_state_dict(trained.state_dict())
 
 
+def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:
+    """Share of a split that interval bounds prove right within the radius."""
+    prepare, right = PixelInput(chosen.preprocess), 0
+    for k in range(0, len(split), 250):
+        pixels = to_pixels(split.images[k : k + 250])
+        right += certified_accuracy(model, prepare, pixels, torch.from_numpy(split.labels[k : k + 250]), radius)
+    return right / len(split)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train, report clean accuracy on a held-out part of the training split, and save."""
     chosen = architecture(arguments.architecture)
@@ -226,7 +270,7 @@ def run(arguments: argparse.Namespace) -> int:
     teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
-        model, chosen.preprocess, train, watched, _augmentation(data, chosen), teacher, device,
+        model, chosen.preprocess, train, watched, _augmentation(data, settings), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
     with progress_bar() as progress:
@@ -252,6 +296,10 @@ def run(arguments: argparse.Namespace) -> int:
     logits = predict(model, watched.images, chosen.preprocess)
     accuracy = {watched.name: float(np.mean(logits.argmax(1) == watched.labels))}
     to_stdout(f"{watched.name}: accuracy {accuracy[watched.name]:.4f} on {len(watched)} images")
+    if isinstance(model, PlainCNN) and settings.interval_bounds:
+        accuracy["certified"] = _certified(model, watched, chosen, settings.interval_bounds)
+        radius = settings.interval_bounds * 255
+        to_stdout(f"{watched.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
     to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}")

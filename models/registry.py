@@ -10,6 +10,7 @@ from torch import nn
 
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.hybrid3d import Hybrid3D
+from framegate.models.plain_cnn import PlainCNN, ResNet20
 from framegate.models.separable_cnn import MobileNet, SimpleCNN
 from framegate.models.vgg import VGG16
 from framegate.runtime.errors import UsageError
@@ -109,6 +110,23 @@ ARCHITECTURES = {
             taps=("stages.0.0", "stages.1.0", "stages.2.0"),
             bfloat16_on_cpu=True,
             recipe={"epochs": 40, "batch": 32, "weight_decay": 0.05, "average": 0.99},
+        ),
+        Architecture(
+            name="plaincnn",
+            about="plain convolutions for interval bounds (--interval-bounds), 0.35 M parameters",
+            build=PlainCNN,
+            options={"width": 24},
+            preprocess=_SMALL,
+            taps=("layers.0", "layers.3", "layers.6"),
+            recipe={"epochs": 60, "batch": 128, "interval_weight": 0.5, "weight_decay": 0.01},
+        ),
+        Architecture(
+            name="resnet20",
+            about="ResNet-20 for CIFAR-10 without attention, 0.27 M parameters, for adversarial training",
+            build=ResNet20,
+            preprocess=_SMALL,
+            taps=("stem.0", "blocks.2.first.0", "blocks.5.first.0", "blocks.8.first.0"),
+            recipe={"epochs": 40, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
         ),
         Architecture(
             name="vgg16",

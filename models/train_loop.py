@@ -18,9 +18,11 @@ from framegate.models.adversarial import RobustWatch, adversarial_loss, pgd_pixe
 from framegate.models.augment import Augmentation
 from framegate.models.half_precision import autocast
 from framegate.models.hybrid import HybridClassifier
+from framegate.models.interval_bounds import interval_loss
 from framegate.models.labelled import LabelledImages
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS
 from framegate.models.pixels import PixelInput, to_pixels
+from framegate.models.plain_cnn import PlainCNN
 from framegate.models.train_settings import TrainSettings
 from framegate.models.training_batches import Batch, CachedBatches, FreshBatches, Progress
 from framegate.runtime.errors import DataError, UsageError
@@ -132,6 +134,8 @@ class Trainer:
         task, settings, model = self.task, self.settings, self._model
         if settings.outlier_share and task.preprocess.depth > 1:
             raise UsageError("outlier exposure is made from images; for volumes give --outlier-share 0")
+        if settings.interval_bounds and not isinstance(model, PlainCNN):
+            raise UsageError("interval bounds: only plaincnn is a plain chain whose bounds are tight; train that one")
         if not settings.frozen_blocks:
             fresh = FreshBatches(task.train, task.augment, task.preprocess.depth, settings)
             return None, self._on_pixels, fresh
@@ -225,17 +229,25 @@ class Trainer:
         if settings.adversarial != "none":
             loss, known = adversarial_loss(self._on_pixels, inputs[:count], labels, settings)
             strange = self._on_pixels(inputs[count:]).float() if len(inputs) > count else inputs[:0]
-            return loss, known, strange
+            return self._taught(loss, known, index), known, strange
+        if settings.interval_bounds:
+            done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
+            loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings)
+            return loss, known, inputs[:0]
         logits = self._forward(inputs).float()
         known, strange = logits[:count], logits[count:]
         loss = F.cross_entropy(known, labels, label_smoothing=settings.label_smoothing)
-        if self.task.teacher is not None:
-            t = settings.distillation_temperature
-            answers = (self.task.teacher[index].to(known.device) / t).softmax(1)
-            # t^2 keeps the gradient's size (Hinton et al. 2015, arXiv:1503.02531, section 2).
-            follow = F.kl_div((known / t).log_softmax(1), answers, reduction="batchmean") * t * t
-            loss = (1 - settings.distillation) * loss + settings.distillation * follow
-        return loss, known, strange
+        return self._taught(loss, known, index), known, strange
+
+    def _taught(self, loss: Tensor, known: Tensor, index: Tensor) -> Tensor:
+        """The loss mixed with the distance to the teacher's answers to the plain images, if there is a teacher."""
+        if self.task.teacher is None:
+            return loss
+        share, t = self.settings.distillation, self.settings.distillation_temperature
+        answers = (self.task.teacher[index].to(known.device) / t).softmax(1)
+        # t^2 keeps the gradient's size (Hinton et al. 2015, arXiv:1503.02531, section 2).
+        follow = F.kl_div((known / t).log_softmax(1), answers, reduction="batchmean") * t * t
+        return (1 - share) * loss + share * follow
 
     def _watch_robustness(self, epoch: int) -> None:
         """Attack the averaged network on held-out training images; keep the best weights."""

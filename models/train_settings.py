@@ -8,7 +8,7 @@ from typing import Any
 
 from framegate.runtime.errors import UsageError
 
-ADVERSARIAL = ("none", "fgsm-rs", "pgd", "trades")
+ADVERSARIAL = ("none", "fgsm-rs", "n-fgsm", "pgd", "trades")
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -30,11 +30,18 @@ class TrainSettings:
         outlier_weight: Weight of the outlier term (0.5 in Hendrycks et al. 2019).
         distillation: Share of the teacher's answers in the loss, in [0, 1]; used if there is a teacher.
         distillation_temperature: Temperature of teacher and student in that term.
-        adversarial: ``none``, ``fgsm-rs`` (Wong et al. 2020), ``pgd`` (Madry et al. 2018), ``trades`` (Zhang et al.).
+        adversarial: ``none``, ``fgsm-rs`` (Wong et al. 2020), ``n-fgsm`` (de Jorge et al. 2022), ``pgd`` (Madry et al.
+            2018), ``trades`` (Zhang et al.).
         epsilon: L-infinity radius of the training attack in pixel units, in (0, 1].
         attack_steps: Steps of the training attack for ``pgd`` and ``trades``.
         beta: Weight of the robust term of ``trades``.
         patience: Adversarial training stops after so many epochs without better robust calibration accuracy.
+        masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
+            (`framegate.models.masked_views`).
+        mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
+        interval_bounds: L-infinity radius in pixel units, in [0, 1], for which the worst case of interval bounds is
+            trained (`framegate.models.interval_bounds`); 0 for none.
+        interval_weight: Share of that worst case in the loss, in [0, 1].
         seed: Seed of everything random.
     """
 
@@ -56,6 +63,10 @@ class TrainSettings:
     attack_steps: int = 7
     beta: float = 6.0
     patience: int = 8
+    masked_views: float = 0.0
+    mask_side: float = 0.34
+    interval_bounds: float = 0.0
+    interval_weight: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +78,8 @@ class TrainSettings:
         for name in ("epochs", "batch", "views", "attack_steps", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected at least 1")
-        for name in ("outlier_share", "distillation", "label_smoothing", "average"):
+        for name in ("outlier_share", "distillation", "label_smoothing", "average", "masked_views", "interval_bounds",
+                     "interval_weight"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 to 1")
         for name in ("learning_rate", "distillation_temperature"):
@@ -76,11 +88,21 @@ class TrainSettings:
         for name in ("weight_decay", "outlier_weight", "beta"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 or more")
+        self._check_certificate()
         if self.frozen_blocks < 0:
             raise UsageError(f"frozen_blocks: {self.frozen_blocks} given, expected 0 or more")
         self._check_attack()
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer: {self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
+
+    def _check_certificate(self) -> None:
+        if not 0.15 < self.mask_side < 1:
+            raise UsageError(f"mask_side: {self.mask_side:g} given, expected a share of the image above 0.15, below 1")
+        if self.interval_bounds and self.adversarial != "none":
+            raise UsageError(
+                f"interval_bounds: given together with adversarial {self.adversarial}; each is a loss of "
+                "its own, give one of them"
+            )
 
     def _check_attack(self) -> None:
         if not 0 < self.epsilon <= 1:

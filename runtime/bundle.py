@@ -15,6 +15,8 @@ from typing import Any
 from framegate.runtime.bundle_search import MANIFEST as MANIFEST
 from framegate.runtime.bundle_search import find_bundle
 from framegate.runtime.calibration import READ_FORMATS, SCORES, Calibration, record_key
+from framegate.runtime.certificate_record import FILE as CERTIFICATES
+from framegate.runtime.certificate_record import CertificateRecord, read_certificates
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.known_answers import FILE as ANSWERS
 from framegate.runtime.known_answers import KnownAnswers
@@ -121,6 +123,7 @@ class Bundle:
         known_answers: What engines are asked; None if the bundle has none.
         detector: What the manifest says about the head of a detector (`framegate.runtime.regions.detector`); None for a
             classifier.
+        certificates: What can be certified about its labels.
     """
 
     path: Path
@@ -137,6 +140,7 @@ class Bundle:
     monitor: Monitor | None = None
     known_answers: KnownAnswers | None = None
     detector: Mapping[str, Any] | None = None
+    certificates: tuple[CertificateRecord, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
@@ -212,6 +216,12 @@ class Bundle:
             except BundleError as error:
                 raise BundleError(f"bundle {folder}: {error}") from error
             opened = replace(opened, known_answers=answers)
+        if CERTIFICATES in hashes:
+            record = _parsed(folder, CERTIFICATES, contents[CERTIFICATES])
+            try:
+                opened = replace(opened, certificates=read_certificates(record, labels, hashes))
+            except BundleError as error:
+                raise BundleError(f"bundle {folder}: {error}") from error
         if CALIBRATION not in hashes:
             return opened
         return replace(opened, calibrations=_read_calibrations(opened, manifest, contents[CALIBRATION]))
@@ -230,16 +240,27 @@ class Bundle:
 
     @contextmanager
     def loaded(self, precision: str) -> Iterator[Path]:
-        """The network of a precision in a private folder, which goes when the block ends.
+        """The network of a precision in a private folder, see `loaded_file`.
+
+        Raises:
+            BundleError: There is none of this precision; or see `loaded_file`.
+        """
+        with self.loaded_file(self.model_path(precision).name) as path:
+            yield path
+
+    @contextmanager
+    def loaded_file(self, name: str) -> Iterator[Path]:
+        """A network of the bundle in a private folder, which goes when the block ends.
 
         What an engine is given there are exactly the bytes whose hashes were compared: nobody else can write to it,
         whatever happens to the bundle meanwhile.
 
+        Args:
+            name: Its file.
+
         Raises:
-            BundleError: There is none of this precision; a file has changed; weights lie outside of the bundle; or a
-                weight is not finite.
+            BundleError: A file has changed; weights lie outside of the bundle; or a weight is not finite.
         """
-        name = self.model_path(precision).name
         contents = {name: _read_verified(self.path, name, self.hashes)}
         try:
             facts = read_onnx_facts(contents[name])

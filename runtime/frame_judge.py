@@ -17,6 +17,7 @@ import numpy as np
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import NO_PROMISE, Calibration
+from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
@@ -33,6 +34,7 @@ from framegate.runtime.verdict import (
     NO_FINDINGS,
     NO_FRAME_ID,
     NV12,
+    Certificate,
     Findings,
     Frame,
     Image,
@@ -59,6 +61,7 @@ class Judged(NamedTuple):
         score: The calibrated score, NaN without one.
         candidate: The most probable label, empty without one.
         found: The reasons of this frame alone, before its stream's policy.
+        certificate: What was certified about it, if that was asked for.
     """
 
     findings: Findings
@@ -67,6 +70,7 @@ class Judged(NamedTuple):
     score: float
     candidate: str
     found: tuple[Reason, ...]
+    certificate: Certificate | None = None
 
 
 class FrameJudge:
@@ -76,16 +80,20 @@ class FrameJudge:
         bundle: The model, for its labels and what it takes.
         scorer: Runs it.
         calibration: Its threshold and limits; None rejects every frame with NOT_CALIBRATED.
+        certifier: Certifies every label that nothing else speaks against; None: no certificate is required.
 
     Attributes:
         stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
     """
 
-    def __init__(self, bundle: Bundle, scorer: Scorer, calibration: Calibration | None) -> None:
+    def __init__(
+        self, bundle: Bundle, scorer: Scorer, calibration: Calibration | None, certifier: Certifier | None = None
+    ) -> None:
         self.stages: StageClock | None = None
         self._labels = bundle.labels
         self._scorer = scorer
         self._calibration = calibration
+        self._certifier = certifier
         self._depth = bundle.preprocess.depth
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
@@ -134,10 +142,14 @@ class FrameJudge:
             scored = None
             if shown is not None and not failed:
                 scored, failed = self._finish()
+            certificate = None
+            if self._certifier is not None and shown is not None and scored is not None and not (camera or failed):
+                certificate, failed = self._certify(self._certifier, shown, roi, scored)
             # What the camera check and the networks saw must still be what was handed over.
             if shown is not None and witness(frame.image) != shown_first:
                 failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
-            judged.append(self.decide({**camera, **failed}, scored, policy, frame))
+            found = self.decide({**camera, **failed}, scored, policy, frame)
+            judged.append(found if certificate is None else found._replace(certificate=certificate))
             if stages is not None:
                 stages.mark(POLICY)
         decided_ns = time.monotonic_ns()
@@ -190,18 +202,33 @@ class FrameJudge:
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, fault(error)
 
+    def _values(self, scored: Scored) -> Mapping[str, float]:
+        """Every number of a region that a threshold or a limit may compare."""
+        scores, signals = scored.scores, scored.signals
+        return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
+
+    def _numbers(self, values: Mapping[str, float], finite: bool) -> Findings:
+        """What the network's numbers on this frame alone say against it."""
+        score = values.get(self._score_name, math.nan)
+        return {**judge_score(score, finite, self._calibration), **judge_limits(values, self._limits)}
+
+    def _certify(
+        self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
+    ) -> tuple[Certificate | None, Findings]:
+        """Certify the label, unless the frame needs none or is rejected anyway."""
+        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored.scores.finite):
+            return None, NO_FINDINGS
+        crop = roi.crop(frame.image)
+        assert crop is not None  # the network was shown it
+        return certifier.decide(crop, scored.scores.argmax)
+
     def decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> Judged:
         """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
-            scores, signals = scored.scores, scored.signals
-            values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
+            scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            findings = {
-                **findings,
-                **judge_score(score, scores.finite, self._calibration),
-                **judge_limits(values, self._limits),
-            }
+            findings = {**findings, **self._numbers(values, scores.finite)}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
@@ -234,6 +261,7 @@ class FrameJudge:
             signals=judged.scored.signals,
             valid_until_ns=end_ns,
             found_reasons=judged.found,
+            certificate=judged.certificate,
         )
 
 

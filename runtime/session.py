@@ -12,6 +12,8 @@ from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
+from framegate.runtime.certificate import Certifier
+from framegate.runtime.certificate_record import Demand
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge
@@ -44,6 +46,7 @@ class Session:
         calibration: Its threshold; None rejects every frame with NOT_CALIBRATED.
         scorer: Turns regions into scores; it has the engine.
         frame_judge: Judges every region of one frame, see `framegate.runtime.frame_judge.FrameJudge.judge`.
+        certifier: Certifies labels; None if no certificate is required.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
     """
@@ -59,12 +62,16 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        certifier: Certifier | None = None,
     ) -> None:
+        if certifier is not None and gpu_preprocess:
+            raise UsageError("a certificate was asked for together with preprocessing on the GPU; give one of them")
         self.bundle = bundle
         self.precision = precision
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
-        self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
+        self.certifier = certifier
+        self.frame_judge = FrameJudge(bundle, self.scorer, calibration, certifier)
         self._asked: Scorer | BatchScorer = self.scorer
         self._may_recover = True
         self._ask_at = time.monotonic() + ASK_EVERY_S
@@ -99,6 +106,7 @@ class Session:
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
         trust: str | Path | None = None,
+        certificate: str | Demand | None = None,
     ) -> Session:
         """Open a bundle in an engine.
 
@@ -118,6 +126,8 @@ class Session:
                 and what a stream's first frames show.
             trust: PEM file with a public Ed25519 key; a bundle that its holder has not signed is refused. Of an opened
                 bundle nothing is asked: give the key to `Bundle.open`.
+            certificate: ``patch:5`` or ``linf:2/255``: what is not certified against every attack within this budget
+                is NOT_CERTIFIED (docs/certificates.md). None requires no certificate.
 
         Raises:
             BundleError: The bundle is missing, damaged, unknown or not trusted.
@@ -131,6 +141,7 @@ class Session:
                 "as --bundle, and this one as --objects"
             )
         engine, name, chosen = open_engine(opened, backend, precision, threads)
+        demand = Demand.parse(certificate) if isinstance(certificate, str) else certificate
         session = cls(
             opened,
             engine,
@@ -140,6 +151,7 @@ class Session:
             gpu_preprocess=gpu_preprocess,
             policy=policy,
             health=health,
+            certifier=None if demand is None else Certifier(opened, demand, name, threads),
         )
         if backend == "auto":
             to_stderr(f"framegate: {session.describe()}")
@@ -153,7 +165,14 @@ class Session:
         Raises:
             BackendError: The engine cannot be opened once more.
         """
-        return Session(self.bundle, self.scorer.backend.share(), self.precision, self.calibration, **self._options)
+        return Session(
+            self.bundle,
+            self.scorer.backend.share(),
+            self.precision,
+            self.calibration,
+            certifier=None if self.certifier is None else self.certifier.share(),
+            **self._options,
+        )
 
     def claim(self, holder: object) -> None:
         """Give the session to one pipeline, until `release`.
@@ -211,12 +230,13 @@ class Session:
         running = f"{self.bundle.name} on {engine}, {self.precision}"
         if self.calibration is None:
             return f"{running}; NOT CALIBRATED: every frame will be rejected"
+        certified = "" if self.certifier is None else f"; {self.certifier.describe()}"
         if self.calibration.engine != engine:
             return (
                 f"{running}; the promise is that of {self.calibration.engine}, not of this engine: compare the two "
-                f"(framegate verify) or calibrate again. There: {self.calibration.promise()}"
+                f"(framegate verify) or calibrate again. There: {self.calibration.promise()}{certified}"
             )
-        return f"{running}; {self.calibration.promise()}"
+        return f"{running}; {self.calibration.promise()}{certified}"
 
     def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
         """A fresh memory for one region of a stream.
@@ -236,10 +256,12 @@ class Session:
 
         Raises:
             BackendError: The engine refuses a batch.
-            UsageError: The session preprocesses on the GPU, which takes whole frames.
+            UsageError: The session preprocesses on the GPU, which takes whole frames, or requires certificates.
         """
         if self.scorer.takes_nv12:
             raise UsageError("preprocessing on the GPU takes whole frames, not moving regions: leave one of them out")
+        if self.certifier is not None:
+            raise UsageError("certificates are for fixed regions, not for objects: leave one of the two out")
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches

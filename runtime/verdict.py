@@ -83,6 +83,8 @@ class Reason(str, enum.Enum):
     """Detector and classifier give the object names that exclude each other."""
     UNCONFIRMED = "UNCONFIRMED"
     """Too few frames of this track were accepted with the same label (`framegate.runtime.policy.track`)."""
+    NOT_CERTIFIED = "NOT_CERTIFIED"
+    """A certificate was required, and an attack within its budget could have made this label."""
     BACKEND_FAULT = "BACKEND_FAULT"
     """The engine raised an error on this frame."""
 
@@ -112,6 +114,28 @@ class Frame:
     image: Image
     name: str = ""
     pixel_format: str = BGR
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was certified about one label (`framegate.runtime.certificate`).
+
+    Attributes:
+        kind: ``patch`` or ``linf``.
+        budget: Side of the patch in the region's own pixels, or levels of 255.
+        tau: The label is certified if the margin is at least this.
+        margin: The least that the label keeps under every attack within the budget: a mean log-probability for
+            ``patch``, a difference of logits for ``linf``; -inf if the certificate's network says another label.
+    """
+
+    kind: str
+    budget: int
+    tau: float
+    margin: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values."""
+        return {"kind": self.kind, "budget": self.budget, "tau": _number(self.tau), "margin": _number(self.margin)}
 
 
 NEVER_NS = 2**63 - 1
@@ -179,6 +203,8 @@ class Prediction:
         found_reasons: What this frame alone was rejected for, before the policy of its stream added reasons, or let one
             wait or last: for records, **never for decisions**.
         found: Where the object is, and what the giver of regions says about it; None for a fixed region.
+        certificate: What was certified; None if no certificate was required of this frame, or nothing came of it. It
+            proves nothing about a rejected frame.
     """
 
     frame_id: int
@@ -199,6 +225,7 @@ class Prediction:
     valid_until_ns: int = NEVER_NS
     found_reasons: tuple[Reason, ...] = ()
     found: FoundObject | None = None
+    certificate: Certificate | None = None
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -282,6 +309,7 @@ class Prediction:
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
             **({} if self.found is None else self.found.to_json()),
+            **({} if self.certificate is None else {"certificate": self.certificate.to_json()}),
             **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
         }
 

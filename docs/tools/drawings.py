@@ -113,7 +113,7 @@ def frame() -> str:
         ("admit", "health/check.py", "format and size", "BAD_INPUT  WRONG_SIZE"),
         ("start", start, "crop, resize, normalise; a GPU starts", "BAD_INPUT  BACKEND_FAULT"),
         ("camera check, once a frame", "health/", "while a GPU computes", "BLACK  FROZEN  TORN  BLURRED  ..."),
-        ("finish", finish, "logits, scores, signals", "BACKEND_FAULT"),
+        ("finish", finish, "logits, scores, signals; a certificate if required", "BACKEND_FAULT  NOT_CERTIFIED"),
         ("rules", "policy/rules.py", "threshold, limits of signals", rules),
         ("policy", "policy/stream.py", "what several frames show", "STALE_FRAME  WARMING_UP  DRIFT  ACTIVATION_SHIFT"),
         ("stamp", "frame_judge.py", "decided_ns after the last region", "LATE"),

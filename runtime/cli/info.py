@@ -10,6 +10,7 @@ from rich.table import Table
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Limit, record_key
+from framegate.runtime.certificate_record import budget_text
 from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
@@ -61,6 +62,7 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
         "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
         "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
         "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
+        "certificates": [each.to_json() for each in bundle.certificates],
         "origin": dict(bundle.origin),
     }
 
@@ -82,6 +84,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for key, calibration in bundle.calibrations.items():
         if calibration.limits:
             to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+    _certificates(bundle)
     missing = [
         record_key(backend, precision)
         for backend in ("openvino", "onnxruntime")
@@ -101,6 +104,16 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             to_stdout(f"{name}: {text}")
+
+
+def _certificates(bundle: Bundle) -> None:
+    """What is certified, and what that excludes."""
+    for each in bundle.certificates:
+        for key in sorted(each.thresholds):
+            to_stdout(
+                f"certificate {budget_text(each.kind, each.budget)}, {key}: {each.promise(key)}; "
+                f"{each.thresholds[key].coverage:.1%} of the calibration frames are certified"
+            )
 
 
 def _calibrations(bundle: Bundle) -> Table:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from framegate.runtime.backends.choice import BACKENDS
+from framegate.runtime.certificate_record import Demand
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
@@ -157,6 +158,36 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
         UsageError: They cannot be used.
     """
     return Policy(parse_debounce(arguments.debounce), arguments.warm_up, scene_frames=arguments.scene_frames)
+
+
+def add_certificate_options(parser: argparse.ArgumentParser) -> None:
+    """The options that require a certificate."""
+    parser.add_argument(
+        "--require-certificate",
+        metavar="BUDGET",
+        help="reject what an attack within this budget could have made: patch:5 (pixels of the region) or linf:2/255, "
+        "docs/certificates.md (default: no certificate)",
+    )
+    parser.add_argument(
+        "--certify-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="require it of every Nth frame of a region only; for the others no bound holds (default: %(default)s)",
+    )
+
+
+def demand_of(arguments: argparse.Namespace) -> Demand | None:
+    """The certificate that `add_certificate_options` asked for.
+
+    Raises:
+        UsageError: It is not understood.
+    """
+    if arguments.require_certificate is None:
+        if arguments.certify_every != 1:
+            raise UsageError("--certify-every needs --require-certificate")
+        return None
+    return Demand.parse(arguments.require_certificate, arguments.certify_every)
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

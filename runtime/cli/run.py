@@ -19,11 +19,13 @@ from framegate.runtime.cli.options import (
     LINES_OUT,
     SOURCE_HELP,
     SWITCH_INTERVAL_S,
+    add_certificate_options,
     add_engine_options,
     add_policy_options,
     add_recording_options,
     add_source_options,
     check_recordings,
+    demand_of,
     open_recorder,
     policy_of,
     source_options,
@@ -113,6 +115,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_policy_options(parser)
     add_handover_options(parser)
     add_object_options(parser)
+    add_certificate_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -158,6 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy=policy,
         health=health,
         trust=arguments.trust,
+        certificate=demand_of(arguments),
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")

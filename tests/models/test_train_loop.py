@@ -194,3 +194,27 @@ def test_signs_are_never_mirrored():
 def test_settings_out_of_range(bad):
     with pytest.raises(UsageError):
         TrainSettings(**bad)
+
+
+def test_interval_bounds_train_the_plain_network_and_go_on_after_an_interruption(tmp_path):
+    settings = {"name": "plaincnn", "interval_bounds": 1 / 255, "epochs": 2}
+    whole = trainer(tmp_path / "whole", **settings)
+    whole.run()
+    first = trainer(tmp_path / "cut", **settings)
+
+    def interrupt(description, done, total):
+        if done > len(first.batches):
+            raise KeyboardInterrupt
+
+    first.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    again = trainer(tmp_path / "cut", **settings)
+    assert len(again.run(resume=True)) == 2
+    weights = [run.task.model.classify.weight for run in (whole, again)]
+    torch.testing.assert_close(*weights)
+
+
+def test_interval_bounds_of_a_network_without_them_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="only plaincnn"):
+        trainer(tmp_path, interval_bounds=1 / 255)

@@ -1,0 +1,197 @@
+"""What attacks of many kinds and sizes make of a bundle: without the gate, with it, and with a certificate.
+
+A row counts frames that are wrong; that are wrong and accepted by the promised gate; and that are wrong, accepted and
+certified. Attacks that the gate was not fitted to stand beside those that it stops, so that no "0.0 %" stands alone.
+Every attack but `adaptive` aims at the classifier only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from framegate.evaluation.attacks.adaptive import AdaptiveSettings, adaptive_pgd
+from framegate.evaluation.attacks.apgd import apgd
+from framegate.evaluation.attacks.l2 import pgd_l2
+from framegate.evaluation.attacks.linf import fgsm, pgd
+from framegate.evaluation.attacks.loss import LogitsOf
+from framegate.evaluation.attacks.patch import patch
+from framegate.evaluation.attacks.spatial import spatial
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.adaptive import gate_rule
+from framegate.evaluation.gate.rules import BATCH, GateInputs, fp32_calibration, observe
+from framegate.evaluation.metrics.intervals import share
+from framegate.export.calibration.decisions import accepted
+from framegate.models.pixels import to_images
+from framegate.models.training_batches import Progress
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.certificate import Certifier
+
+FORMAT = "framegate-attack-table-1"
+LEVELS = (1, 2, 4, 8)
+RADII = (0.25, 0.5, 1.0)
+SIDES = (3, 5, 8)
+TURNS = ((10.0, 1.0), (20.0, 3.0))
+"""Degrees, and pixels of a frame 32 pixels wide."""
+_WIDTH = 32
+
+Attack = Callable[[LogitsOf, Tensor, Tensor], Tensor]
+"""(network, pixels, labels) -> attacked pixels."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What is attacked, and how it is judged.
+
+    Attributes:
+        bundle: Opened, its fp32 network calibrated.
+        network: Of the bundle, differentiable.
+        calibration: Clean calibration frames, for the adaptive attack's units.
+        certifier: Of the same bundle, or None.
+        foreign: Another network with the same labels, whose attacked frames are shown to this one; or None.
+        seed: Of everything random.
+    """
+
+    bundle: Bundle
+    network: Network
+    calibration: GateInputs
+    certifier: Certifier | None = None
+    foreign: Network | None = None
+    seed: int = 0
+
+
+def attacks(side: int, seed: int, steps: int = 20) -> Mapping[str, Attack]:
+    """Every attack that aims at the classifier, by its name in the table.
+
+    Args:
+        side: Shorter side of the frames in pixels; patches and shifts are those of a frame of 32 pixels, enlarged.
+        seed: Of everything random.
+        steps: Gradient steps of the iterative attacks.
+    """
+    found: dict[str, Attack] = {}
+    for level in LEVELS:
+        found[f"FGSM {level}/255"] = lambda f, x, y, e=level / 255: fgsm(f, x, y, e, batch=BATCH).pixels  # type: ignore[misc]
+    for level in LEVELS:
+        found[f"PGD-{steps} {level}/255"] = lambda f, x, y, e=level / 255: (  # type: ignore[misc]
+            pgd(f, x, y, e, steps, batch=BATCH, seed=seed).pixels
+        )
+    for level in LEVELS:
+        found[f"APGD {level}/255"] = lambda f, x, y, e=level / 255: (  # type: ignore[misc]
+            apgd(f, x, y, e, loss="margin", steps=steps, batch=BATCH, seed=seed).pixels
+        )
+    for radius in RADII:
+        found[f"PGD-{steps} L2 {radius:g}"] = lambda f, x, y, r=radius: (  # type: ignore[misc]
+            pgd_l2(f, x, y, r, steps, batch=BATCH, seed=seed).pixels
+        )
+    for pixels in SIDES:
+        size = max(1, round(pixels * side / _WIDTH))
+        found[f"patch {size}x{size}"] = lambda f, x, y, s=size: (  # type: ignore[misc]
+            patch(f, x, y, s, steps, batch=BATCH, seed=seed).pixels
+        )
+    for degrees, pixels_moved in TURNS:
+        moved = pixels_moved * side / _WIDTH
+        found[f"rotation {degrees:g} degrees, shift {moved:g}"] = lambda f, x, y, d=degrees, m=moved: (  # type: ignore[misc]
+            spatial(f, x, y, d, m, batch=BATCH).pixels
+        )
+    return found
+
+
+def attack_table(
+    what: Attacked, pixels: Tensor, labels: Tensor, progress: Progress, *, steps: int = 20, adaptive: int = 60
+) -> list[dict[str, Any]]:
+    """The rows of the table.
+
+    Args:
+        what: Is attacked.
+        pixels: (N, 3, h, w) clean test frames in [0, 1].
+        labels: (N,).
+        progress: Called after each row.
+        steps: Gradient steps of the iterative attacks.
+        adaptive: Frames of the adaptive attack at each size; 0 leaves it out.
+
+    Returns:
+        One record a row: ``attack``, ``aims_at``, ``n``, and shares with their 95 % intervals.
+    """
+    chosen = attacks(min(pixels.shape[2:]), what.seed, steps)
+    transfers = {f"transfer of {name}": each for name, each in chosen.items() if "PGD-" in name and "L2" not in name}
+    jobs = 1 + len(chosen) + (len(transfers) if what.foreign else 0) + (len(LEVELS) if adaptive else 0)
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, aims_at: str, attacked: Tensor, known: Tensor) -> None:
+        rows.append({"attack": name, "aims_at": aims_at, **judged(what, attacked, known)})
+        progress("attacks", len(rows), jobs)
+
+    add("none", "nothing", pixels, labels)
+    for name, attack in chosen.items():
+        add(name, "classifier", attack(what.network, pixels, labels), labels)
+    if what.foreign is not None:
+        for name, attack in transfers.items():
+            add(name, "another network", attack(what.foreign, pixels, labels), labels)
+    if adaptive:
+        few, known = pixels[:adaptive], labels[:adaptive]
+        rule = fp32_calibration(what.bundle)
+        aim = gate_rule("promised", what.network, what.bundle.monitor, rule, what.calibration)
+        for level in LEVELS:
+            settings = AdaptiveSettings(level / 255, steps)
+            result = adaptive_pgd(
+                aim.observe, few, known, aim.threshold, settings, batch=BATCH, seed=what.seed
+            )  # fmt: skip
+            add(f"adaptive {level}/255", "classifier and gate", result.pixels, known)
+    return rows
+
+
+def judged(what: Attacked, pixels: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Counts of one row; the frames are rounded to whole levels first, as a camera would deliver them."""
+    images = to_images(pixels)
+    seen = observe(what.network, what.bundle.monitor, _as_pixels(images), labels)
+    passed = accepted(seen.outputs, fp32_calibration(what.bundle))
+    row: dict[str, Any] = {
+        "n": len(seen),
+        "wrong": share(seen.wrong).to_json(),
+        "wrong_and_accepted": share(seen.wrong & passed).to_json(),
+        "accepted": share(passed).to_json(),
+    }
+    if what.certifier is not None:
+        certified = _certified(what.certifier, images, seen.outputs.logits.argmax(1), passed)
+        row["wrong_accepted_and_certified"] = share(seen.wrong & certified).to_json()
+        row["accepted_and_certified"] = share(certified).to_json()
+    return row
+
+
+def _as_pixels(images: npt.NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float().div_(255)
+
+
+def _certified(
+    certifier: Certifier, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Which of the accepted frames are certified, too; only those are asked."""
+    found = np.zeros(len(images), bool)
+    for k in np.flatnonzero(passed):
+        found[k] = not certifier.decide(np.ascontiguousarray(images[k]), int(labels[k]))[1]
+    return found
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for people, shares in percent with their intervals."""
+    columns = [("wrong", "wrong"), ("wrong_and_accepted", "wrong and accepted")]
+    if any("wrong_accepted_and_certified" in row for row in rows):
+        columns.append(("wrong_accepted_and_certified", "wrong, accepted and certified"))
+    lines = ["| attack | aims at | frames | " + " | ".join(title for _, title in columns) + " |"]
+    lines.append("|---" * (3 + len(columns)) + "|")
+    for row in rows:
+        cells = [_cell(row.get(key)) for key, _ in columns]
+        lines.append(f"| {row['attack']} | {row['aims_at']} | {row['n']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found['value']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"

@@ -1,0 +1,112 @@
+"""``framegate attacks``: attacks of many kinds and sizes against a bundle, without and with gate and certificate."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framegate.evaluation.attack_table import FORMAT, Attacked, attack_table, markdown
+from framegate.evaluation.attacks.health import check_attack_health
+from framegate.evaluation.attacks.linf import LinfSettings
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.rules import BATCH, observe
+from framegate.evaluation.report.files import rounded, write_json
+from framegate.evaluation.summaries import SUMMARIES
+from framegate.models import datasets
+from framegate.models.pixels import to_pixels
+from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.certificate import Certifier
+from framegate.runtime.certificate_record import Demand
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.options import BUNDLE_HELP
+from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.errors import DataError, UsageError
+
+_HEALTH = 48
+_CALIBRATION = 1_000
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``attacks`` to the command line."""
+    parser = commands.add_parser("attacks", help=SUMMARIES["attacks"])
+    parser.add_argument("bundle", help=BUNDLE_HELP)
+    parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
+    parser.add_argument("--frames", type=int, default=500, metavar="N", help="test frames (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="gradient steps (default: %(default)s)")
+    parser.add_argument(
+        "--adaptive", type=int, default=60, metavar="N", help="frames of the adaptive attack (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--transfer", metavar="BUNDLE", help="another bundle with the same labels, whose attacked frames are shown too"
+    )
+    parser.add_argument("--require-certificate", metavar="BUDGET", help="patch:5 or linf:2/255 (default: none)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random (default: %(default)s)")
+    parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
+    if arguments.frames < 1 or arguments.steps < 1 or arguments.adaptive < 0:
+        raise UsageError("frames and steps: expected at least 1; adaptive: 0 or more")
+    bundle = Bundle.open(arguments.bundle)
+    data = datasets.detect(arguments.data)
+    if data.labels != bundle.labels or data.depth > 1:
+        raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on, or holds volumes")
+    foreign = None if arguments.transfer is None else Bundle.open(arguments.transfer)
+    if foreign is not None and foreign.labels != bundle.labels:
+        raise UsageError(f"transfer {arguments.transfer}: it has other labels; give a bundle trained on the same data")
+    demand = None if arguments.require_certificate is None else Demand.parse(arguments.require_certificate)
+    certifier = None if demand is None else Certifier(bundle, demand, "onnxruntime")
+    network = Network.from_bundle(bundle)
+    started = time.monotonic()
+    rng = np.random.default_rng(arguments.seed)
+    calibration = data.load_training(arguments.data)[1]
+    calibration = calibration.subset(rng.permutation(len(calibration))[:_CALIBRATION], "calibration")
+    test = data.load_test(arguments.data)
+    test = test.subset(rng.permutation(len(test))[: arguments.frames], test.name)
+    pixels, labels = to_pixels(test.images), torch.from_numpy(test.labels)
+    with progress_bar() as progress:
+        clean = observe(
+            network, bundle.monitor, to_pixels(calibration.images), torch.from_numpy(calibration.labels)
+        )  # fmt: skip
+        what = Attacked(
+            bundle,
+            network,
+            clean,
+            certifier,
+            None if foreign is None else Network.from_bundle(foreign),
+            arguments.seed,
+        )
+        rows = attack_table(what, pixels, labels, progress, steps=arguments.steps, adaptive=arguments.adaptive)
+        few = slice(0, min(_HEALTH, len(pixels)))
+        health = check_attack_health(
+            network, pixels[few], labels[few], LinfSettings("PGD-20", 8 / 255, 20), frames=len(pixels[few]),
+            queries=150, batch=BATCH, seed=arguments.seed, progress=progress,
+        )  # fmt: skip
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "bundle": bundle.name,
+        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "data": data.name,
+        "frames": len(test),
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        "transfer_from": None if foreign is None else foreign.name,
+        "certificate": None if demand is None else str(demand),
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": {**circumstances(), "torch": torch.__version__},
+        "health": [{"name": check.name, "passed": check.passed} for check in health.checks],
+        "rows": rows,
+    }
+    write_json(arguments.out, rounded(record))
+    to_stdout(markdown(rows))
+    for name in health.failed:
+        to_stdout(f"health check failed, do not quote these figures: {name}")
+    to_stdout(f"figures: {arguments.out}")
+    return 0 if health.passed else 1

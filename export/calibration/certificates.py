@@ -1,0 +1,127 @@
+"""Thresholds of certificates: the loosest one whose bound on clean calibration frames is at most the target.
+
+An attacker within the budget can make a wrong label accepted only on frames whose clean picture lies in an event that
+shrinks as the threshold rises (docs/certificates.md). How often it occurs is counted with the exact binomial bound.
+Scanned from strict to loose the events are nested, so the first threshold that fails ends the scan and no correction
+for their number is needed (fixed sequence testing, as in `framegate.export.calibration.selective_risk`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.export.calibration.decisions import Floats
+from framegate.export.calibration.selective_risk import binomial_upper_bound, check_promise, images_needed
+from framegate.export.calibration.temperature import Labels
+from framegate.runtime.errors import CalibrationError, UsageError
+
+FRAME, TRACK = "frame", "track"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A threshold and what it was proved on.
+
+    Attributes:
+        tau: Above every possible value but those of the counted events.
+        events: Units in the event.
+        units: Units counted.
+        risk_bound: Upper confidence bound of the event's probability, at most the target.
+    """
+
+    tau: float
+    events: int
+    units: int
+    risk_bound: float
+
+
+def counted(count: int, groups: Labels | None, unit: str, images: int | None, seed: int) -> Labels:
+    """Positions of the images that a proof looks at.
+
+    Args:
+        count: Images of the split.
+        groups: (count,) track of each image, or None.
+        unit: ``frame``: of each track one random frame; ``track``: all of them.
+        images: Random images at most; None takes all. Not for tracks.
+        seed: Of the draw.
+
+    Raises:
+        UsageError: Whole tracks shall count, and there are none, or only some images of them.
+    """
+    rng = np.random.default_rng(seed)
+    if unit == TRACK:
+        if groups is None or images is not None:
+            raise UsageError("unit track: it needs data with tracks, and all of their images; leave --images out")
+        return np.arange(count)
+    order = rng.permutation(count)
+    if groups is not None:
+        order = order[np.unique(groups[order], return_index=True)[1]]
+    return np.sort(order if images is None else order[: max(1, images)])
+
+
+def prove(
+    possible: Floats,
+    groups: Labels | None,
+    lowest: float,
+    target_risk: float,
+    confidence_level: float,
+) -> Proof:
+    """The smallest threshold that keeps the target.
+
+    Args:
+        possible: (N,) for each clean image the highest value that a wrong label can reach; -inf where none can.
+        groups: (N,) track of each image, whose worst image counts; None: every image counts for itself.
+        lowest: No threshold below this is tried.
+        target_risk: Largest share of units in the event, in (0, 1).
+        confidence_level: Of the bound, in (0, 1).
+
+    Raises:
+        CalibrationError: No threshold keeps it; the message says what is missing.
+        UsageError: target_risk or confidence_level is outside (0, 1).
+    """
+    check_promise(target_risk, confidence_level)
+    worst = np.where(np.isnan(possible), math.inf, possible)
+    if groups is not None:
+        worst = np.array([worst[groups == each].max() for each in np.unique(groups)])
+    units = len(worst)
+    needed = images_needed(target_risk, confidence_level)
+    if units < needed:
+        raise CalibrationError(
+            f"certificate: a bound of {target_risk:g} with confidence {confidence_level:g} needs at least {needed} "
+            f"units (frames, or tracks where there are some) without a single event; {units} are there. Give more "
+            "calibration data, or raise --target-risk"
+        )
+    allowed = 0
+    while allowed + 1 < units and binomial_upper_bound(allowed + 1, units, confidence_level) <= target_risk:
+        allowed += 1
+    falling = np.sort(worst)[::-1]
+    tau = max(float(np.nextafter(falling[allowed], math.inf)), lowest)
+    events = int((worst >= tau).sum())
+    if not math.isfinite(tau):
+        raise CalibrationError(
+            f"certificate: on {int(np.isinf(falling[: allowed + 1]).sum())} of {units} units the network's output is "
+            "not finite, so no threshold keeps the target; the network is damaged"
+        )
+    return Proof(tau, events, units, binomial_upper_bound(events, units, confidence_level))
+
+
+def possible_of_views(means: npt.NDArray[np.float64], label: int) -> float:
+    """The highest mean log-probability that a wrong label has at some place of a patch, on one clean image.
+
+    Args:
+        means: (places, classes).
+        label: The true one.
+    """
+    return float(np.delete(means, label, axis=1).max()) if np.isfinite(means).all() else math.inf
+
+
+def possible_of_logits(logits: npt.NDArray[np.float32], labels: Labels) -> Floats:
+    """(N,) margin of a wrong label that is the largest on the clean image; -inf where the largest is right."""
+    values = logits.astype(np.float64)
+    rising = np.sort(values, axis=1)
+    margin = np.where(values.argmax(1) == labels, -math.inf, rising[:, -1] - rising[:, -2])
+    return np.where(np.isfinite(values).all(1), margin, math.inf)

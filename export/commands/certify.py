@@ -1,0 +1,293 @@
+"""``framegate certify``: give a bundle a certificate against patches or L-infinity changes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from framegate.export.bundle_writer import edited, update_manifest
+from framegate.export.calibration.calibrate import fingerprint
+from framegate.export.calibration.certificates import (
+    FRAME,
+    TRACK,
+    counted,
+    possible_of_logits,
+    possible_of_views,
+    prove,
+)
+from framegate.export.commands.summaries import SUMMARIES
+from framegate.export.data.labelled import AUTO, load_calibration
+from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
+from framegate.export.graph.bounds import halved, stored, with_bounds
+from framegate.export.graph.fold import deployment_model
+from framegate.export.graph.translate import to_onnx
+from framegate.export.progress import Progress
+from framegate.models.checkpoint import load_checkpoint
+from framegate.models.labelled import LabelledImages
+from framegate.models.registry import architecture
+from framegate.runtime.backends.choice import choose_backend, load_backend
+from framegate.runtime.bundle import Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle_search import bundle_to_change
+from framegate.runtime.calibration import record_key
+from framegate.runtime.certificate import SLACK, CertificateNetwork
+from framegate.runtime.certificate_record import (
+    FILE,
+    FORMAT,
+    LINF,
+    PATCH,
+    CertificateRecord,
+    CertificateThreshold,
+    Demand,
+    budget_text,
+    labels_sha256,
+)
+from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.masks import MaskGrid, touched
+from framegate.runtime.preprocess import PreprocessSpec
+
+_MASK, _STRIDE = 5, 3
+"""Of a network of 32 pixels: what a mask has beyond the patch, and pixels between two masks. Each place is then covered
+about 3.6 times, which was best of those tried (docs/certificates.md)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What shall be certified, and how it shall be proved.
+
+    Attributes:
+        demand: Kind and budget.
+        branch: Checkpoint of the network that is asked; None asks the bundle's own, which is for patches only.
+        precision: Which of the bundle's own networks.
+        backends: That get a threshold.
+        target_risk: See `framegate.export.calibration.certificates.prove`.
+        confidence_level: See there.
+        unit: ``frame`` or ``track``.
+        images: Images of the proof at most; None: all.
+        side: Of a mask in pixels of the network's input; None: the default.
+        stride: Between masks; None: the default.
+        seed: Of the draw of frames.
+    """
+
+    demand: Demand
+    branch: Path | None = None
+    precision: str = "fp32"
+    backends: tuple[str, ...] = CPU_BACKENDS
+    target_risk: float = 0.02
+    confidence_level: float = 0.95
+    unit: str = FRAME
+    images: int | None = None
+    side: int | None = None
+    stride: int | None = None
+    seed: int = 0
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``certify`` to the command line."""
+    parser = commands.add_parser("certify", help=SUMMARIES["certify"])
+    parser.add_argument("bundle", help="name of a bundle, or its folder; it is replaced by one with the certificate")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+    )
+    parser.add_argument("--budget", required=True, help="patch:5 (pixels of the images) or linf:2/255")
+    parser.add_argument(
+        "--branch",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a small network that is asked instead of the bundle's own; linf needs one, a plaincnn "
+        "trained with --interval-bounds (default: the bundle's own network)",
+    )
+    parser.add_argument("--precision", default="fp32", help="of the bundle's own network (default: %(default)s)")
+    parser.add_argument("--backend", default="all", help="engine; all: those of the CPU (default: %(default)s)")
+    defaults = Wanted(Demand(PATCH, 1))
+    parser.add_argument(
+        "--target-risk", type=float, default=defaults.target_risk, metavar="SHARE",
+        help="largest share of all captured units that any attack may make wrong and accepted (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confidence-level", type=float, default=defaults.confidence_level, metavar="PROBABILITY",
+        help="of that bound; with a second promise on the same data divide 1 less it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unit", choices=[FRAME, TRACK], default=FRAME,
+        help="what is counted: frames (one random one of each track), or whole tracks (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--group", default=AUTO, help="see framegate calibrate (default: %(default)s)")
+    parser.add_argument("--images", type=int, metavar="N", help="random images of the proof (default: all)")
+    parser.add_argument(
+        "--mask-side", type=int, metavar="PIXELS", help="of the network's input (default: by the patch)"
+    )
+    parser.add_argument(
+        "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: by the input's size)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of frames (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Certify, write, and say what is promised."""
+    backends = CPU_BACKENDS if arguments.backend == "all" else (choose_backend(arguments.backend),)
+    wanted = Wanted(
+        Demand.parse(arguments.budget), arguments.branch, arguments.precision, backends, arguments.target_risk,
+        arguments.confidence_level, arguments.unit, arguments.images, arguments.mask_side, arguments.mask_stride,
+        arguments.seed,
+    )  # fmt: skip
+    path = bundle_to_change(arguments.bundle)
+    bundle = Bundle.open(path)
+    with progress_bar() as progress:
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        record = certify(bundle, split, wanted, progress)
+    for key in sorted(record.thresholds):
+        found = record.thresholds[key]
+        to_stdout(f"{budget_text(record.kind, record.budget)}, {key}: tau {found.tau:.4f}: {record.promise(key)}")
+        to_stdout(f"  {found.coverage:.1%} of the calibration frames looked at are certified")
+    to_stdout(f"bundle: {path}")
+    return 0
+
+
+def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress) -> CertificateRecord:
+    """Replace a bundle by one with a certificate; one of the same kind and budget is replaced.
+
+    Args:
+        bundle: Opened.
+        split: Its calibration split: images that no network of it was trained on.
+        wanted: What shall be certified.
+        progress: Called during the work.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+        CalibrationError: No threshold keeps the target; the bundle is unchanged.
+        DataError: The branch has other labels.
+        UsageError: The budget cannot be covered, or the branch has no bounds.
+    """
+    _check(bundle, wanted)
+    with edited(bundle.path) as folder, _networks(bundle, folder, wanted) as (file, plain, spec):
+        masks = None if wanted.demand.kind == LINF else _masks(split, spec, wanted)
+        # A branch computes in float32; the bundle's own networks have their precision.
+        precision = wanted.precision if wanted.branch is None else "fp32"
+        record = CertificateRecord(
+            wanted.demand.kind, wanted.demand.budget, file, sha256_file(folder / file), precision, spec, masks, {}
+        )
+        looked = counted(len(split), split.groups, wanted.unit, wanted.images, wanted.seed)
+        thresholds = {
+            record_key(backend, precision): _proved(
+                bundle, record, folder / file, plain, split, looked, backend, wanted, progress
+            )
+            for backend in wanted.backends
+        }
+        record = replace(record, thresholds=thresholds)
+        others = [each for each in bundle.certificates if (each.kind, each.budget) != (record.kind, record.budget)]
+        write_bundle_json(
+            folder,
+            FILE,
+            {
+                "format": FORMAT,
+                "labels_sha256": labels_sha256(bundle.labels),
+                "certificates": [each.to_json() for each in (*others, record)],
+            },
+        )
+        update_manifest(folder)
+    return record
+
+
+def _check(bundle: Bundle, wanted: Wanted) -> None:
+    if bundle.preprocess.depth > 1:
+        raise UsageError(f"bundle {bundle.path}: it takes volumes; certificates are for images")
+    if wanted.demand.kind == LINF and wanted.branch is None:
+        raise UsageError(
+            f"certificate {wanted.demand}: it needs --branch, a plaincnn trained with --interval-bounds; the bundle's "
+            "own network has layers without tight bounds"
+        )
+
+
+@contextmanager
+def _networks(bundle: Bundle, folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path, PreprocessSpec]]:
+    """File of the network that is asked, a file of the network without bounds, and how images become its input."""
+    if wanted.branch is None:
+        name = bundle.model_path(wanted.precision).name
+        yield name, folder / name, bundle.preprocess
+        return
+    model, record = load_checkpoint(wanted.branch)
+    if tuple(record["labels"]) != bundle.labels:
+        raise DataError(
+            f"branch {wanted.branch}: it has {len(record['labels'])} labels of its own, the bundle "
+            f"{len(bundle.labels)}; give one trained on the bundle's data"
+        )
+    spec = architecture(record["architecture"]["name"]).preprocess
+    plain = halved(to_onnx(deployment_model(model), spec))
+    demand = wanted.demand
+    asked = with_bounds(plain, spec, demand.budget) if demand.kind == LINF else plain
+    name = f"certificate-{demand.kind}{demand.budget}.onnx"
+    (folder / name).write_bytes(stored(asked))
+    with tempfile.TemporaryDirectory(prefix="framegate-") as private:
+        (Path(private) / name).write_bytes(stored(plain))
+        yield name, Path(private) / name, spec
+
+
+def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskGrid:
+    """Masks over every patch of the asked size in images of the split's size."""
+    height, width = split.images.shape[1:3]
+    budget = wanted.demand.budget
+    patch = max(touched(budget, width, spec.width, spec.resize), touched(budget, height, spec.height, spec.resize))
+    unit = max(1, round(min(spec.width, spec.height) / 32))
+    stride = wanted.stride or _STRIDE * unit
+    side = wanted.side or max(patch + _MASK * unit, patch + stride - 1)
+    return MaskGrid(spec.width, spec.height, patch, side, stride)
+
+
+def _proved(
+    bundle: Bundle,
+    record: CertificateRecord,
+    file: Path,
+    plain: Path,
+    split: LabelledImages,
+    looked: np.ndarray,
+    backend: str,
+    wanted: Wanted,
+    progress: Progress,
+) -> CertificateThreshold:
+    """The threshold of one engine."""
+    images, labels = split.images[looked], split.labels[looked]
+    own = bundle.model_path(wanted.precision if wanted.branch is None else _own_precision(bundle))
+    said, engine = backend_outputs(backend, own, bundle.preprocess, {"": images}, progress, bundle.monitor)
+    candidates = said[""].logits.argmax(1)
+    network = CertificateNetwork(record, load_backend(backend, file), len(bundle.labels))
+    possible, certified = np.empty(len(images)), np.empty(len(images))
+    if record.kind == LINF:
+        clean, _ = backend_outputs(backend, plain, record.preprocess, {"": images}, progress)
+        possible = possible_of_logits(clean[""].logits, labels)
+    for k, image in enumerate(images):
+        if record.kind == PATCH:
+            means = network.view_means(image)
+            possible[k], certified[k] = possible_of_views(means, int(labels[k])), means.min(0)[candidates[k]]
+        else:
+            certified[k] = network.certified(image)[candidates[k]]
+        if (k + 1) % STEP == 0 or k + 1 == len(images):
+            progress(f"certificate, {engine}", k + 1, len(images))
+    groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
+    lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
+    proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
+    return CertificateThreshold(
+        tau=proof.tau,
+        target_risk=wanted.target_risk,
+        confidence_level=wanted.confidence_level,
+        risk_bound=proof.risk_bound,
+        events=proof.events,
+        units=proof.units,
+        # One frame of each track is a frame of a random track.
+        unit=wanted.unit,
+        coverage=float(np.mean(certified >= proof.tau + SLACK)),
+        engine=engine,
+        split_sha256=fingerprint(split),
+    )
+
+
+def _own_precision(bundle: Bundle) -> str:
+    return "fp32" if "fp32" in bundle.models else sorted(bundle.models)[0]

@@ -1,0 +1,253 @@
+"""Certificates at run time: whether any attack within a stated budget could have made this label.
+
+Two kinds, whose proofs are in docs/certificates.md. A *patch certificate* asks a network about views of the region with
+a square masked, such that every patch of the stated size is hidden in some of them: whatever a patch shows, the views
+that hide it are those of the clean region. (Related: Minority Reports, McCoyd et al. 2020, arXiv:2004.13799, and
+PatchGuard++, Xiang and Mittal 2021, arXiv:2104.12609, which detect patches by masked views.) An *L-infinity
+certificate* asks a small network for the lowest margin of its label in the ball of the stated size, by interval bounds
+that its ONNX file computes beside the logits.
+
+Both only reject: a label that cannot be certified is NOT_CERTIFIED.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.backends.base import Backend, infer
+from framegate.runtime.backends.choice import BACKENDS, load_backend
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.calibration import record_key
+from framegate.runtime.certificate_record import (
+    LINF,
+    PATCH,
+    CertificateRecord,
+    CertificateThreshold,
+    Demand,
+    budget_text,
+)
+from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.masks import touched
+from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.verdict import NO_FINDINGS, Certificate, Findings, Image, Reason
+
+SLACK = 1e-5
+"""Added to tau: more than rounding can move a mean of log-probabilities between two calls of an engine."""
+_TRIALS = 5
+
+Values = npt.NDArray[np.float64]
+
+
+class CertificateNetwork:
+    """A certificate's network in one engine. Not thread-safe.
+
+    Args:
+        record: The certificate; its thresholds are not used here.
+        engine: Its network, loaded and not yet bound.
+        classes: Number of labels.
+
+    Raises:
+        BundleError: The network gives another number of values than the certificate needs.
+        BackendError: The engine does not take the views.
+    """
+
+    def __init__(self, record: CertificateRecord, engine: Backend, classes: int) -> None:
+        wanted = classes if record.kind == PATCH else 2 * classes
+        if engine.classes != wanted:
+            raise BundleError(
+                f"certificate {budget_text(record.kind, record.budget)}: its network gives {engine.classes} values, "
+                f"{wanted} were expected; certify the bundle again"
+            )
+        self.engine = engine
+        self.record = record
+        self._classes = classes
+        self._preprocessor = Preprocessor(record.preprocess)
+        tensor = self._preprocessor.tensor
+        self._views = tensor
+        if record.masks is not None:
+            self._views = np.zeros((record.masks.views, *tensor.shape[1:]), np.float32)
+        engine.bind(self._views)
+
+    def covers(self, width: int, height: int, budget: int) -> bool:
+        """Whether the certificate holds for this budget in a region of this size.
+
+        Args:
+            width: Of the region, in its own pixels.
+            height: Of the region.
+            budget: As in `Demand`.
+        """
+        record, spec = self.record, self.record.preprocess
+        if record.masks is None:
+            # OpenCV's resize keeps order, but its rounding can add one level to a change (docs/certificates.md).
+            return budget + ((width, height) != (spec.width, spec.height)) <= record.budget
+        most = max(
+            touched(budget, width, spec.width, spec.resize),
+            touched(budget, height, spec.height, spec.resize),
+        )
+        return most <= record.masks.patch
+
+    def certified(self, crop: Image) -> Values:
+        """The least that each label keeps under every attack: (classes,), -inf or NaN certifies nothing.
+
+        Args:
+            crop: (h, w, 3) uint8 BGR, usable.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        if self.record.masks is not None:
+            return np.asarray(self.view_means(crop).min(0))
+        self._preprocessor(crop)
+        return _worst_margins(infer(self.engine)[0].astype(np.float64), self._classes)
+
+    def view_means(self, crop: Image) -> Values:
+        """Mean log-probabilities of the masked views that cover each place of a patch: (places, classes)."""
+        masks = self.record.masks
+        if masks is None:
+            raise UsageError("masked views were asked for, an L-infinity certificate has none")
+        masks.hide(self._preprocessor(crop), self._views)
+        return masks.means(_log_softmax(infer(self.engine).astype(np.float64)))
+
+
+def _log_softmax(logits: Values) -> Values:
+    with np.errstate(invalid="ignore"):  # what is not finite becomes NaN, which certifies nothing
+        shifted = logits - logits.max(1, keepdims=True)
+        found: Values = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return found
+
+
+def _worst_margins(output: Values, classes: int) -> Values:
+    """From what `framegate.export.graph.bounds.with_bounds` computes: only the network's own label has a bound."""
+    logits, lower = output[:classes], output[classes:]
+    found = np.full(classes, -math.inf)
+    if np.isfinite(output).all():
+        own = int(np.argmax(logits))
+        found[own] = np.delete(lower, own).min()
+    return found
+
+
+def find_certificate(bundle: Bundle, demand: Demand) -> CertificateRecord:
+    """The bundle's certificate with the smallest budget that is at least the one asked for.
+
+    Raises:
+        BundleError: It has none.
+    """
+    same = [each for each in bundle.certificates if each.kind == demand.kind]
+    enough = [each for each in same if each.budget >= demand.budget]
+    if not enough:
+        has = ", ".join(budget_text(each.kind, each.budget) for each in bundle.certificates) or "none"
+        raise BundleError(
+            f"bundle {bundle.path}: the certificate {demand} was asked for, it has {has}; "
+            "give it one with `framegate certify`, or ask for less"
+        )
+    return min(enough, key=lambda each: each.budget)
+
+
+class Certifier:
+    """Certifies labels for one session. Not thread-safe.
+
+    Args:
+        bundle: Opened.
+        demand: What shall be certified.
+        backend: Name of the session's backend; the certificate's network runs on the same one.
+        threads: CPU threads; None leaves it to the engine.
+
+    Attributes:
+        demand: As given.
+        cost_ms: Milliseconds of one certificate on this machine, the least of a few calls when it was opened.
+
+    Raises:
+        BundleError: The bundle has no such certificate, or none for this engine.
+        BackendError: The network cannot be loaded.
+        UsageError: The backend runs on a GPU.
+    """
+
+    def __init__(self, bundle: Bundle, demand: Demand, backend: str, threads: int | None = None) -> None:
+        self.demand = demand
+        self._labels = bundle.labels
+        record = find_certificate(bundle, demand)
+        self._threshold = _threshold(bundle, record, backend)
+        with bundle.loaded_file(record.network) as model:
+            engine = load_backend(backend, model, threads)
+        self._ready(record, engine)
+
+    def _ready(self, record: CertificateRecord, engine: Backend) -> None:
+        self._network = CertificateNetwork(record, engine, len(self._labels))
+        self._seen: dict[str, int] = {}
+        spec = record.preprocess
+        picture = np.full((spec.depth * spec.height, spec.width, 3), 127, np.uint8)
+        seconds = []
+        for _ in range(_TRIALS):
+            began = time.perf_counter()
+            self._network.certified(picture)
+            seconds.append(time.perf_counter() - began)
+        self.cost_ms = min(seconds) * 1e3
+
+    def share(self) -> Certifier:
+        """One for another stream, over the same weights."""
+        other = Certifier.__new__(Certifier)
+        other.demand, other._labels, other._threshold = self.demand, self._labels, self._threshold
+        other._ready(self._network.record, self._network.engine.share())
+        return other
+
+    def describe(self) -> str:
+        """Budget, cost and promise in one line."""
+        record, masks = self._network.record, self._network.record.masks
+        views = f" ({masks.views} views)" if masks else ""
+        often = "every frame" if self.demand.every == 1 else f"every {self.demand.every}th frame of a region"
+        key = record_key(self._network.engine.name, record.precision)
+        return f"certificate {self.demand} for {often}, {self.cost_ms:.2f} ms each{views}: {record.promise(key)}"
+
+    def due(self, stream: str) -> bool:
+        """Count a frame of a region; whether it is one that needs a certificate."""
+        number = self._seen.get(stream, 0)
+        self._seen[stream] = number + 1
+        return number % self.demand.every == 0
+
+    def decide(self, crop: Image, label: int) -> tuple[Certificate | None, Findings]:
+        """Certify the label of a region.
+
+        Args:
+            crop: The region, usable, the same pixels that the network saw.
+            label: Number of the label that would be accepted.
+
+        Returns:
+            The certificate and no finding, or what was found and NOT_CERTIFIED (BACKEND_FAULT if the engine failed).
+        """
+        demand, threshold, record = self.demand, self._threshold, self._network.record
+        height, width = crop.shape[:2]
+        if not self._network.covers(width, height, demand.budget):
+            covered = budget_text(record.kind, record.budget)
+            text = f"resized from {width}x{height} pixels, {demand} is more than {covered} covers"
+            return None, {Reason.NOT_CERTIFIED: text}
+        try:
+            margin = float(self._network.certified(crop)[label])
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
+            return None, {Reason.BACKEND_FAULT: f"certificate {demand}: {type(error).__name__}: {error}"}
+        certificate = Certificate(demand.kind, demand.budget, threshold.tau, margin)
+        # Written so that NaN fails.
+        if margin >= threshold.tau + SLACK:
+            return certificate, NO_FINDINGS
+        why = f"an attack of {demand} could change it: {margin:.4g}, certified from {threshold.tau:.4g}"
+        return certificate, {Reason.NOT_CERTIFIED: why}
+
+
+def _threshold(bundle: Bundle, record: CertificateRecord, backend: str) -> CertificateThreshold:
+    text = budget_text(record.kind, record.budget)
+    if BACKENDS[backend].gpu:
+        raise UsageError(f"certificate {text} was asked for on {backend}; certificates run on openvino and onnxruntime")
+    key = record_key(backend, record.precision)
+    if key not in record.thresholds:
+        has = ", ".join(sorted(record.thresholds)) or "none"
+        raise BundleError(
+            f"bundle {bundle.path}: certificate {text} has no threshold for {key}, it has {has}; one of another "
+            "engine or precision proves nothing here: certify it with --backend, or run on one that it has"
+        )
+    return record.thresholds[key]
+
+
+__all__ = ["LINF", "PATCH", "CertificateNetwork", "Certifier", "find_certificate"]

@@ -1,0 +1,155 @@
+"""``framegate certify`` from data to verdicts: thresholds that hold under attack, and everything that is refused."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from framegate.export.commands import certify as command
+from framegate.export.commands.certify import Wanted, certify
+from framegate.models.checkpoint import save_checkpoint
+from framegate.models.labelled import LabelledImages
+from framegate.models.pixels import PixelInput, to_pixels
+from framegate.models.plain_cnn import PlainCNN
+from framegate.models.registry import architecture, build
+from framegate.runtime import Reason, Session
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.certificate_record import Demand
+from framegate.runtime.errors import CalibrationError, DataError, UsageError
+
+LABELS = ("blue", "green", "red")
+BACKENDS = ("onnxruntime",)
+torch.set_num_threads(1)
+
+
+def colours(count: int, seed: int, groups: np.ndarray | None = None) -> LabelledImages:
+    """Images that are clear, and some that are hardly: one label is a little brighter."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int64)
+    pixels = rng.normal(110, 12, (count, 32, 32, 3))
+    pixels[np.arange(count), :, :, labels] += rng.choice([2.0, 70.0], count, p=[0.1, 0.9])[:, None, None]
+    return LabelledImages("colours", np.clip(pixels, 0, 255).astype(np.uint8), labels, groups)
+
+
+@pytest.fixture(scope="module")
+def branch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small plain network that knows the three colours: random layers, and a last one solved by least squares."""
+    torch.manual_seed(2)
+    model, split = PlainCNN(3, width=4), colours(200, 9)
+    prepare = PixelInput(architecture("plaincnn").preprocess)
+    x = prepare(to_pixels(split.images))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                module.momentum = 1.0
+        model.train()(x)
+        features = model.eval().layers(x)
+        features = torch.cat([features, torch.ones(len(x), 1)], 1)
+        wanted = 4.0 * torch.nn.functional.one_hot(torch.from_numpy(split.labels), 3).float() - 1.0
+        solved = torch.linalg.lstsq(features.T @ features + torch.eye(129), features.T @ wanted).solution
+        model.classify.weight.copy_(solved[:-1].T)
+        model.classify.bias.copy_(solved[-1])
+    path = tmp_path_factory.mktemp("branch") / "branch.pt"
+    save_checkpoint(path, model, {"name": "plaincnn", "classes": 3, "width": 4}, LABELS, {})
+    return path
+
+
+@pytest.fixture
+def bundle(make_bundle) -> Bundle:
+    return Bundle.open(make_bundle(threshold=1.09))
+
+
+def test_a_patch_certificate_end_to_end(bundle, quiet):
+    record = certify(bundle, colours(300, 1), Wanted(Demand("patch", 3), backends=BACKENDS), quiet)
+    found = record.thresholds["onnxruntime/fp32"]
+    assert found.units == 300
+    assert found.risk_bound <= 0.02
+    assert 0.3 < found.coverage < 1
+    session = Session.open(bundle.path, "onnxruntime", "fp32", camera=False, certificate="patch:3")
+    test, rng = colours(150, 2), np.random.default_rng(0)
+    wrong = accepted = 0
+    for image, label in zip(test.images, test.labels, strict=True):
+        attacked = image.copy()
+        row, column = rng.integers(0, 30, 2)
+        attacked[row : row + 3, column : column + 3] = 255 * (np.arange(3) == (label + 1) % 3)
+        prediction = session.infer(attacked)
+        accepted += prediction.accepted
+        wrong += prediction.accepted and prediction.label != LABELS[label]
+        assert prediction.accepted or prediction.reasons == (Reason.NOT_CERTIFIED,)
+    assert accepted > 30
+    assert wrong / len(test) <= 0.06  # the bound, and three deviations of 150 frames
+
+
+def test_an_linf_certificate_end_to_end(bundle, branch, quiet):
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 2), branch, backends=BACKENDS), quiet)
+    assert record.network == "certificate-linf2.onnx"
+    assert record.thresholds["onnxruntime/fp32"].tau >= 0
+    session = Session.open(bundle.path, "onnxruntime", "fp32", camera=False, certificate="linf:2/255")
+    test = colours(100, 3)
+    found = [session.infer(image) for image in test.images]
+    accepted = [prediction for prediction in found if prediction.accepted]
+    assert len(accepted) > 20
+    assert all(prediction.certificate.margin >= prediction.certificate.tau for prediction in accepted)
+    # A region that is resized: one level of the two is the resize's own.
+    large = np.repeat(np.repeat(test.images[0], 2, 0), 2, 1)
+    assert session.infer(large).reasons == (Reason.NOT_CERTIFIED,)
+    less = Session.open(bundle.path, "onnxruntime", "fp32", camera=False, certificate="linf:1/255")
+    assert sum(less.infer(np.repeat(np.repeat(image, 2, 0), 2, 1)).accepted for image in test.images[:30]) > 3
+
+
+def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced(bundle, branch, quiet):
+    split = colours(160, 1)
+    certify(bundle, split, Wanted(Demand("linf", 1), branch, backends=BACKENDS, target_risk=0.05), quiet)
+    for side in (8, 9):
+        wanted = Wanted(Demand("patch", 3), backends=BACKENDS, target_risk=0.05, side=side)
+        certify(Bundle.open(bundle.path), split, wanted, quiet)
+    found = Bundle.open(bundle.path).certificates
+    assert [(each.kind, each.budget) for each in found] == [("linf", 1), ("patch", 3)]
+    assert found[1].masks.side == 9
+
+
+def test_tracks_count_as_one(bundle, quiet):
+    groups = np.repeat(np.arange(160), 2).astype(np.int64)
+    split = colours(320, 1, groups)
+    frames = certify(bundle, split, Wanted(Demand("patch", 3), backends=BACKENDS), quiet)
+    assert frames.thresholds["onnxruntime/fp32"].units == 160
+    tracks = certify(bundle, split, Wanted(Demand("patch", 3), backends=BACKENDS, unit="track"), quiet)
+    assert tracks.thresholds["onnxruntime/fp32"].units == 160
+    assert tracks.thresholds["onnxruntime/fp32"].tau >= frames.thresholds["onnxruntime/fp32"].tau
+    assert "captured tracks" in tracks.promise("onnxruntime/fp32")
+
+
+def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bundle, branch, tmp_path, quiet):
+    split, digest = colours(100, 1), bundle.digest
+    cases = [
+        (Wanted(Demand("patch", 3), backends=BACKENDS), CalibrationError, "at least 149 units"),
+        (Wanted(Demand("patch", 30), backends=BACKENDS), UsageError, "cannot be certified"),
+        (Wanted(Demand("patch", 5), backends=BACKENDS, side=6, stride=3), UsageError, "uncovered"),
+        (Wanted(Demand("linf", 2), backends=BACKENDS), UsageError, "needs --branch"),
+    ]
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, build("plaincnn", 2, {}), {"name": "plaincnn", "classes": 2}, ("a", "b"), {})
+    cases.append((Wanted(Demand("linf", 2), other, backends=BACKENDS), DataError, "2 labels of its own"))
+    attention = tmp_path / "attention.pt"
+    save_checkpoint(attention, build("simplecnn", 3, {}), {"name": "simplecnn", "classes": 3}, LABELS, {})
+    cases.append((Wanted(Demand("linf", 2), attention, backends=BACKENDS), UsageError, "interval bounds"))
+    for wanted, error, says in cases:
+        with pytest.raises(error, match=says):
+            certify(bundle, split, wanted, quiet)
+        assert Bundle.open(bundle.path).digest == digest
+
+
+def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
+    monkeypatch.setattr(command, "load_calibration", lambda *given: colours(200, 1))
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(branch)]
+    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05"])
+    assert arguments.run(arguments) == 0
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert "of all captured frames can be made wrong and accepted by any change of at most 1 of 255 levels" in text
+    assert "certified" in text

@@ -1,0 +1,145 @@
+"""What certificates need of training: bounds that hold, masks that hide, networks without attention, their options."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from framegate.models import augment
+from framegate.models.adversarial import adversarial_loss
+from framegate.models.interval_bounds import bounds_of, carry, certified_accuracy, interval_loss, scheduled_radius
+from framegate.models.masked_views import FILL, masked
+from framegate.models.pixels import PixelInput
+from framegate.models.plain_cnn import PlainCNN, ResNet20
+from framegate.models.registry import architecture
+from framegate.models.train_settings import TrainSettings
+from framegate.runtime.errors import UsageError
+
+torch.set_num_threads(1)
+PREPARE = PixelInput(architecture("plaincnn").preprocess)
+
+
+def network(seed: int) -> PlainCNN:
+    torch.manual_seed(seed)
+    model = PlainCNN(4, width=4)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.momentum = 1.0
+            nn.init.uniform_(module.weight, -1.5, 1.5)  # also a negative scale, which turns a box round
+            nn.init.normal_(module.bias, 0.0, 0.3)
+    model.train()(torch.randn(32, 3, 32, 32))
+    return model.eval()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_point_of_the_ball_keeps_the_bounds(seed):
+    model, radius = network(seed), 3 / 255
+    pixels = torch.rand(2, 3, 32, 32)
+    labels = torch.tensor([0, 3])
+    with torch.no_grad():
+        clean, worst = bounds_of(model, PREPARE, pixels, labels, radius)
+        torch.testing.assert_close(clean, model(PREPARE(pixels)))
+        for _ in range(50):
+            moved = (pixels + radius * torch.randint(-1, 2, pixels.shape)).clamp(0, 1)
+            logits = model(PREPARE(moved))
+            margins = logits.gather(1, labels[:, None]) - logits
+            assert (margins >= worst - 1e-3).all()
+        _, none = bounds_of(model, PREPARE, pixels, labels, 0.0)
+        torch.testing.assert_close(none, clean.gather(1, labels[:, None]) - clean, rtol=1e-3, atol=1e-3)
+
+
+def test_training_with_bounds_certifies_what_plain_training_does_not():
+    """Two colours; a few steps, from the same weights, with and without the worst case in the loss."""
+    certified = {}
+    for weight in (0.0, 0.8):
+        torch.manual_seed(1)
+        model, rng = PlainCNN(2, width=4), np.random.default_rng(0)
+        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+        settings = TrainSettings(interval_bounds=8 / 255, interval_weight=weight)
+        for step in range(50):
+            labels = torch.from_numpy(rng.integers(0, 2, 16))
+            pixels = torch.from_numpy(rng.normal(0.45, 0.05, (16, 3, 32, 32))).float()
+            pixels = (pixels + 0.1 * labels[:, None, None, None]).clamp(0, 1)
+            loss, _ = interval_loss(model.train(), PREPARE, pixels, labels, step / 40, settings)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        certified[weight] = certified_accuracy(model, PREPARE, pixels, labels, 4 / 255)
+    assert certified[0.8] > certified[0.0]
+    assert certified[0.8] >= 12
+
+
+def test_the_radius_grows_and_ends_above_what_is_asked():
+    radii = [scheduled_radius(1.0, done / 20) for done in range(21)]
+    assert radii[0] == radii[1] == 0
+    assert radii == sorted(radii)
+    assert radii[-1] > 1.0
+
+
+def test_a_layer_without_bounds_is_named():
+    with pytest.raises(UsageError, match="Sigmoid has none"):
+        carry(nn.Sequential(nn.Sigmoid()), torch.zeros(1, 1), (torch.zeros(1, 1), torch.zeros(1, 1)))
+
+
+def test_masks_hide_squares_in_the_given_share_of_the_views():
+    images = np.full((400, 32, 32, 3), 200, np.uint8)
+    views = masked(lambda given, rng: given, 0.5, 0.34)(images, np.random.default_rng(0))
+    hidden = (views == FILL).all(3)
+    sizes = hidden.sum((1, 2))
+    assert 0.4 < (sizes > 0).mean() < 0.6
+    assert (images == 200).all()  # the images themselves are not written to
+    for each in hidden[sizes > 0]:
+        rows, columns = np.flatnonzero(each.any(1)), np.flatnonzero(each.any(0))
+        assert len(rows) == len(columns)
+        assert each.sum() == len(rows) * len(columns)
+        assert 4 <= len(rows) <= 11
+
+
+def test_mild_views_shift_and_relight_only():
+    images = np.random.default_rng(0).integers(60, 180, (8, 32, 32, 3)).astype(np.uint8)
+    views = augment.mild(images, np.random.default_rng(1))
+    assert views.shape == images.shape
+    assert (views != images).any()
+    turned = augment.mirrored(lambda given, rng: given.copy())(images, np.random.default_rng(2))
+    same = (turned == images).all((1, 2, 3))
+    assert 0 < same.sum() < 8
+    assert (turned[~same] == images[~same][:, :, ::-1]).all()
+
+
+@pytest.mark.parametrize(("build", "parameters"), [(PlainCNN, 345_635), (ResNet20, 276_715)])
+def test_sizes(build, parameters):
+    model = build(43)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.02)
+    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 43)
+
+
+def test_noise_fgsm_moves_further_than_its_radius_and_stays_among_pixels():
+    seen = []
+
+    def logits_of(x):
+        seen.append(x.detach())
+        return x.flatten(1)[:, :3] * 5
+
+    pixels, labels = torch.rand(64, 8), torch.zeros(64, dtype=torch.int64)
+    pixels.requires_grad_(True)
+    loss, _ = adversarial_loss(logits_of, pixels, labels, TrainSettings(adversarial="n-fgsm", epsilon=0.05))
+    loss.backward()
+    moved = (seen[-1] - pixels).abs()
+    assert 0.05 < float(moved.max()) <= 0.15 + 1e-6
+    assert ((seen[-1] >= 0) & (seen[-1] <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"masked_views": 1.5}, "masked_views"),
+        ({"mask_side": 0.1}, "mask_side"),
+        ({"interval_bounds": -0.1}, "interval_bounds"),
+        ({"interval_bounds": 0.01, "adversarial": "pgd"}, "give one of them"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, says):
+    with pytest.raises(UsageError, match=says):
+        TrainSettings(**settings)

@@ -1,0 +1,260 @@
+"""Certificates at run time: the patch proof attacked by brute force, and everything that must reject."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from framegate.runtime import Reason, Session
+from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.bundle import Bundle, seal, sha256_file
+from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
+from framegate.runtime.certificate_record import (
+    FILE,
+    FORMAT,
+    CertificateRecord,
+    CertificateThreshold,
+    Demand,
+    labels_sha256,
+)
+from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.masks import MaskGrid
+from framegate.runtime.policy.debounce import Debounce, check_rule
+from framegate.runtime.preprocess import PreprocessSpec
+
+SIDE = 8
+SPEC = PreprocessSpec(SIDE, SIDE, "bilinear", "stretch", "rgb", (127.5,) * 3, (64.0,) * 3)
+BACKENDS = ["openvino", "onnxruntime"]
+
+
+def random_network(path, seed, classes=4):
+    """A convolution, ReLU and a linear layer with random weights, so that small patches do change its answers."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": rng.normal(size=(8, 3, 3, 3)) / 4,
+        "b": rng.normal(size=8) / 4,
+        "v": rng.normal(size=(classes, 8 * SIDE * SIDE)) / 6,
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w", "b"], ["x"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Flatten", ["y"], ["z"]),
+        helper.make_node("Gemm", ["z", "v"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "random",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def patch_record(masks, spec=SPEC, budget=None, thresholds=None, network="n.onnx", sha=""):
+    return CertificateRecord("patch", budget or masks.patch, network, sha, "fp32", spec, masks, thresholds or {})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_patch_at_any_place_gets_a_label_beyond_what_the_clean_image_allows(tmp_path, seed):
+    """The proof's inclusion, attacked: thousands of patches, each place, the strongest of many contents."""
+    masks = MaskGrid(SIDE, SIDE, 2, 4, 2)
+    engine = load_backend("onnxruntime", random_network(tmp_path / "n.onnx", seed), 1)
+    network = CertificateNetwork(patch_record(masks), engine, 4)
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+    possible = network.view_means(image).max(0)
+    moved = 0
+    for top in range(SIDE - masks.patch + 1):
+        for left in range(SIDE - masks.patch + 1):
+            for _ in range(20):
+                attacked = image.copy()
+                attacked[top : top + 2, left : left + 2] = rng.choice([0, 255], (2, 2, 3))
+                certified = network.certified(attacked)
+                assert (certified <= possible + SLACK).all()
+                moved += bool(np.abs(certified - network.certified(image)).max() > 1e-3)
+    assert moved > 100  # the patches do reach the network
+
+
+def test_a_larger_patch_than_the_budget_breaks_the_inclusion(tmp_path):
+    """The test above can fail: patches that no mask hides get a label beyond what the clean image allows."""
+    masks = MaskGrid(SIDE, SIDE, 1, 2, 2)
+    engine = load_backend("onnxruntime", random_network(tmp_path / "n.onnx", 0), 1)
+    network = CertificateNetwork(patch_record(masks), engine, 4)
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 156, (SIDE, SIDE, 3)).astype(np.uint8)
+    possible = network.view_means(image).max(0)
+    beyond = False
+    for _ in range(200):
+        attacked = image.copy()
+        attacked[:6, :6] = rng.choice([0, 255], (6, 6, 3))
+        beyond = beyond or bool((network.certified(attacked) > possible + SLACK).any())
+    assert beyond
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_patch_whose_pixels_are_resized_stays_within_what_is_counted(tmp_path, backend):
+    masks = MaskGrid(SIDE, SIDE, 4, 6, 2)
+    engine = load_backend(backend, random_network(tmp_path / "n.onnx", 5), 1)
+    network = CertificateNetwork(patch_record(masks), engine, 4)
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (11, 13, 3)).astype(np.uint8)
+    possible = network.view_means(image).max(0)
+    budget = max(p for p in range(1, 6) if network.covers(13, 11, p))
+    assert budget >= 2
+    for top in range(11 - budget + 1):
+        for left in range(13 - budget + 1):
+            for _ in range(4):
+                attacked = image.copy()
+                attacked[top : top + budget, left : left + budget] = rng.choice([0, 255], (budget, budget, 3))
+                assert (network.certified(attacked) <= possible + SLACK).all()
+
+
+def threshold(tau, unit="frame"):
+    return CertificateThreshold(tau, 0.05, 0.95, 0.04, 3, 400, unit, 0.5, "test", "0" * 64)
+
+
+def certified_bundle(folder, tau=-0.7, keys=("openvino/fp32", "onnxruntime/fp32"), change=None):
+    """Give a tiny bundle a patch certificate over its own network, whose logits are 8 x the mean colour."""
+    bundle = Bundle.open(folder)
+    file = "model.fp32.onnx"
+    record = patch_record(
+        MaskGrid(32, 32, 6, 10, 4), bundle.preprocess, 3, dict.fromkeys(keys, threshold(tau)), file,
+        sha256_file(folder / file),
+    )  # fmt: skip
+    content = {"format": FORMAT, "labels_sha256": labels_sha256(bundle.labels), "certificates": [record.to_json()]}
+    if change is not None:
+        change(content)
+    (folder / FILE).write_text(json.dumps(content))
+    seal(folder, json.loads((folder / "manifest.json").read_text()))
+    return folder
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_clear_image_is_accepted_with_a_certificate(make_bundle, coloured, backend):
+    session = Session.open(certified_bundle(make_bundle()), backend, "fp32", certificate="patch:3")
+    prediction = session.infer(coloured((250, 10, 10), width=32, height=32))
+    assert prediction.accepted
+    assert prediction.label == "blue"
+    assert prediction.certificate is not None
+    assert (prediction.certificate.kind, prediction.certificate.budget) == ("patch", 3)
+    assert 0 > prediction.certificate.margin >= prediction.certificate.tau
+    assert prediction.to_json()["certificate"]["budget"] == 3
+    assert "at most 4.00% of all captured frames" in session.describe()
+    assert "ms each" in session.describe()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_patch_could_change_is_not_certified(make_bundle, coloured, backend):
+    bundle = certified_bundle(make_bundle(threshold=1.09), tau=-0.01)  # the gate itself accepts almost everything
+    image = coloured((150, 120, 120), width=32, height=32)
+    assert Session.open(bundle, backend, "fp32").infer(image).accepted
+    prediction = Session.open(bundle, backend, "fp32", certificate="patch:3").infer(image)
+    assert prediction.reasons == (Reason.NOT_CERTIFIED,)
+    assert "an attack of patch:3 could change it" in prediction.detail
+    assert prediction.certificate.margin < prediction.certificate.tau
+
+
+def test_without_a_demand_nothing_changes(make_bundle, coloured):
+    prediction = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32").infer(coloured((250, 10, 10)))
+    assert prediction.accepted
+    assert prediction.certificate is None
+    assert "certificate" not in prediction.to_json()
+
+
+def test_another_session_certifies_too(make_bundle, coloured):
+    session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3").another()
+    assert session.infer(coloured((250, 10, 10), width=32, height=32)).certificate is not None
+
+
+def test_fault_a_region_in_which_the_patch_is_larger_than_what_was_certified(make_bundle, coloured):
+    session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3")
+    prediction = session.infer(coloured((250, 10, 10), width=18, height=18))  # three of 18 pixels touch eight of 32
+    assert prediction.reasons == (Reason.NOT_CERTIFIED,)
+    assert "more than patch:3 covers" in prediction.detail
+
+
+def test_every_nth_frame_of_a_region(make_bundle, coloured):
+    demand = Demand("patch", 3, every=3)
+    session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate=demand, camera=False)
+    found = [session.infer(coloured((250, 10, 10), seed=k, width=32, height=32)) for k in range(7)]
+    assert [prediction.certificate is not None for prediction in found] == [True, False, False] * 2 + [True]
+    assert "every 3th frame" in session.describe()
+
+
+def test_fault_a_certificate_network_that_fails(make_bundle, coloured, monkeypatch):
+    session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3")
+
+    def fail(self, crop):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(CertificateNetwork, "certified", fail)
+    prediction = session.infer(coloured((250, 10, 10), width=32, height=32))
+    assert prediction.reasons == (Reason.BACKEND_FAULT,)
+    assert "out of memory" in prediction.detail
+
+
+@pytest.mark.parametrize("margin", [math.nan, -math.inf])
+def test_fault_a_margin_that_is_no_number(make_bundle, coloured, monkeypatch, margin):
+    session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3")
+    monkeypatch.setattr(CertificateNetwork, "certified", lambda self, crop: np.full(3, margin))
+    assert session.infer(coloured((250, 10, 10), width=32, height=32)).reasons == (Reason.NOT_CERTIFIED,)
+
+
+def test_a_debounce_cannot_let_uncertified_frames_pass():
+    with pytest.raises(UsageError, match="always rejects at once"):
+        check_rule(Reason.NOT_CERTIFIED, Debounce(2, 3, 1))
+
+
+@pytest.mark.parametrize(("text", "kind", "budget"), [("patch:5", "patch", 5), ("linf:2/255", "linf", 2),
+                                                      ("linf:1.2/255", "linf", 2)])  # fmt: skip
+def test_demands_are_read_and_rounded_up(text, kind, budget):
+    assert (Demand.parse(text).kind, Demand.parse(text).budget) == (kind, budget)
+
+
+@pytest.mark.parametrize("text", ["patch:0", "patch:-2", "patch:5/255", "linf:2", "linf:nan/255", "linf:inf/255", "l2"])
+def test_demands_that_mean_nothing_are_refused(text):
+    with pytest.raises(UsageError, match="expected"):
+        Demand.parse(text)
+
+
+def test_a_bundle_without_the_certificate_says_what_it_has(make_bundle):
+    with pytest.raises(BundleError, match="it has none"):
+        Session.open(make_bundle(), "onnxruntime", "fp32", certificate="patch:3")
+    for text in ("patch:4", "linf:2/255"):
+        with pytest.raises(BundleError, match="it has patch:3"):
+            Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate=text)
+
+
+def test_a_threshold_of_another_engine_is_refused(make_bundle):
+    bundle = certified_bundle(make_bundle(), keys=("openvino/fp32",))
+    with pytest.raises(BundleError, match="no threshold for onnxruntime/fp32, it has openvino/fp32"):
+        Session.open(bundle, "onnxruntime", "fp32", certificate="patch:3")
+    with pytest.raises(UsageError, match="run on openvino and onnxruntime"):
+        Certifier(Bundle.open(bundle), Demand("patch", 3), "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: c.update(format="other"), "format"),
+        (lambda c: c.update(labels_sha256="0" * 64), "other labels"),
+        (lambda c: c["certificates"][0].update(network_sha256="0" * 64), "another model.fp32.onnx"),
+        (lambda c: c["certificates"][0].update(masks=None), "lacks its masks"),
+        (lambda c: c["certificates"][0]["masks"].update(side=7), "cannot be read.*uncovered"),
+        (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(tau=math.inf), "cannot be used"),
+        (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(risk_bound=0.2), "cannot be used"),
+        (lambda c: c["certificates"][0].pop("preprocess"), "cannot be read"),
+        (lambda c: c.update(certificates=7), "lists no certificates"),
+    ],
+)
+def test_fault_a_record_that_does_not_fit_is_refused(make_bundle, change, says):
+    bundle = certified_bundle(make_bundle(), change=change)
+    with pytest.raises(BundleError, match=says):
+        Bundle.open(bundle)
