@@ -28,7 +28,7 @@ from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
-from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress
 from framegate.runtime.calibration import Calibration
@@ -210,8 +210,8 @@ def _add_int8(
     file, spec = folder / MODELS["int8"], network.preprocess
     images, held_out = quantiser_images(splits, seed)
     try:
-        changes = logit_changes(graph, images, spec, progress)
-        choice = choose_int8(graph, images, held_out, spec, changes, ranges, progress)
+        sensitivity = LayerSensitivity(graph, images, spec, progress)
+        choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress)
         save(store_half(choice.model), file)
         assessment.add("int8", file, spec, progress)
     except Exception as error:  # an unusual graph makes quantisers raise exceptions of many classes

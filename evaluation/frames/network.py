@@ -1,8 +1,8 @@
 """A bundle's float32 ONNX file as a differentiable PyTorch module, so that what is attacked is what is deployed.
 
 Attacks need gradients, and a bundle holds no training code. So its graph is read node by node, whoever exported it;
-`framegate.evaluation.frames.operators` has the operators. Weights are constants; only pixels get a gradient. The network
-of a bundle is compared with ONNX Runtime before anything is done with it.
+`framegate.evaluation.frames.operators` has the operators. Weights are constants; only pixels get a gradient. The
+network of a bundle is compared with ONNX Runtime before anything is done with it.
 
 The packages onnx2torch 1.5.15 and onnx2pytorch 0.6.0 were weighed against this: see docs/train.md.
 """
@@ -203,8 +203,7 @@ class Network(nn.Module):
                 f"network {self._path}: {node.op_type} (node {node.name!r}) cannot be computed here "
                 f"({first_line(error)}); attacks need a network that PyTorch can compute"
             ) from error
-        for name, value in zip(node.output, found if isinstance(found, tuple) else (found,), strict=False):
-            values[name] = value
+        values.update(zip(node.output, found if isinstance(found, tuple) else (found,), strict=False))
 
 
 def network_sha256(path: Path) -> str:

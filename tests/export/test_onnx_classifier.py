@@ -23,7 +23,7 @@ from framegate.export.commands import calibrate as command_calibrate
 from framegate.export.commands import export as command_export
 from framegate.export.commands import verify as command_verify
 from framegate.export.graph.prepare import prepare
-from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
@@ -203,7 +203,8 @@ def test_sensitivity_finds_the_layer_that_int8_spoils(place: Path, quiet) -> Non
     tints = rng.integers(0, 200, (6, 1, 1, 3))
     images = (tints + rng.integers(0, 50, (6, SIDE, SIDE, 3))).astype(np.uint8)
     images[:, :, :, 1] = 0  # no green
-    healthy = logit_changes(model, images, spec, quiet)
+    sensitivity = LayerSensitivity(model, images, spec, quiet)
+    healthy = {name: sensitivity.change([name]) for name in sensitivity.layers}
     assert len(healthy) == 2
     assert all(0 < change < 0.04 for change in healthy.values())
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
@@ -211,8 +212,9 @@ def test_sensitivity_finds_the_layer_that_int8_spoils(place: Path, quiet) -> Non
     value = onnx.numpy_helper.to_array(weight).copy()
     value[0, 1, 1, 1] = 1000.0
     weight.CopyFrom(onnx.numpy_helper.from_array(value, weight.name))
-    changes = logit_changes(model, images, spec, quiet)
-    assert changes[conv.name] > 10 * healthy[conv.name]
+    spoilt = LayerSensitivity(model, images, spec, quiet)
+    assert spoilt.change([conv.name]) > 10 * healthy[conv.name]
+    assert spoilt.above(10 * healthy[conv.name])[0] == conv.name
 
 
 def test_verify_passes_on_engines_that_agree(bundle: Path, place: Path, capsys) -> None:
