@@ -30,7 +30,7 @@ from framegate.export.graph.half import HALF, half_file
 from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
-from framegate.export.progress import Progress
+from framegate.export.progress import Progress, whole_export
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError
 from framegate.runtime.preprocess import PreprocessSpec
@@ -115,6 +115,7 @@ def export_bundle(
     origin: str = "",
     force: bool = False,
     int8_ranges: str = "auto",
+    with_int8: bool = True,
 ) -> ExportReport:
     """Check, derive, calibrate and write; on any error nothing is left behind and an old bundle stays.
 
@@ -128,6 +129,7 @@ def export_bundle(
         origin: Where the weights come from and under which licence, for people; empty: what the network itself says.
         force: Replace an existing bundle.
         int8_ranges: One of `framegate.export.int8.choice.FAMILIES`.
+        with_int8: False leaves the INT8 network out, which takes most of the time.
 
     Raises:
         BundleError: The target cannot be written.
@@ -144,6 +146,8 @@ def export_bundle(
             "give data with the network's labels, in the order of its outputs"
         )
     network.check(splits)
+    images = len(splits.test) + len(splits.calibration)
+    progress = whole_export(progress, images, len(quantiser_images(splits, promise.seed)[0]), with_int8)
     with bundle_writer.staged(target, force) as folder:
         float_file = folder / MODELS["fp32"]
         graph = network.graph(progress)
@@ -152,7 +156,9 @@ def export_bundle(
         # float32 first: what it cannot do, nothing that is derived from it can.
         assessment.add("fp32", float_file, network.preprocess, progress)
         no_half = _add_half(network, splits, folder)
-        int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
+        int8, no_int8 = None, "no INT8 file: none was asked for (--no-int8)"
+        if with_int8:
+            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
         models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
         write_known_answers(folder, models, network.preprocess, splits.test.images)

@@ -110,15 +110,19 @@ _LINE_INTERVAL_S = 30.0
 
 
 def _progress_lines() -> Callable[[str, int, int], None]:
-    """Progress for a log file: one line every half minute."""
+    """Progress for a log file: one line every half minute, with how long it may still take."""
     begun = last = time.monotonic()
+    since, known = begun, None
 
     def update(description: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, since, known
         now = time.monotonic()
+        if total != known:
+            since, known = now, total
         if now - last >= _LINE_INTERVAL_S:
             last = now
-            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}")
+            left = f", about {(now - since) / done * (total - done):.0f} s left" if 0 < done < total else ""
+            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 
     return update
 

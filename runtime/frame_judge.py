@@ -30,6 +30,7 @@ from framegate.runtime.stage_clock import HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
     NEVER_NS,
+    NO_CLASS,
     NO_FINDINGS,
     NO_FRAME_ID,
     NV12,
@@ -55,14 +56,12 @@ class _Judged(NamedTuple):
         detail: A sentence for people about what was found on this frame.
         scored: What the network said; `_NOT_SCORED` if it said nothing.
         score: The calibrated score, NaN without one.
-        candidate: The most probable label, empty without one.
     """
 
     findings: Findings
     detail: str
     scored: Scored
     score: float
-    candidate: str
 
 
 class FrameJudge:
@@ -187,7 +186,7 @@ class FrameJudge:
 
     def _decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> _Judged:
         """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
-        score, candidate, values = math.nan, "", _NO_VALUES
+        score, values = math.nan, _NO_VALUES
         if scored is not None:
             scores, signals = scored.scores, scored.signals
             values = signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
@@ -197,13 +196,12 @@ class FrameJudge:
                 **judge_score(score, scores.finite, self._calibration),
                 **judge_limits(values, self._limits),
             }
-            candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
         detail = "; ".join(filter(None, findings.values()))
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
-        return _Judged(findings, detail, scored or _NOT_SCORED, score, candidate)
+        return _Judged(findings, detail, scored or _NOT_SCORED, score)
 
     def _prediction(
         self, frame: Frame, roi: Roi, judged: _Judged, late: Findings, decided_ns: int, end_ns: int
@@ -213,7 +211,7 @@ class FrameJudge:
             frame_id=frame.frame_id,
             stream=roi.name,
             decided_reasons=(*judged.findings, *late),
-            candidate=judged.candidate,
+            candidate=self._labels[scores.argmax] if scores.finite else "",
             confidence=scores.max_probability,
             entropy=scores.entropy,
             margin=scores.margin,
@@ -226,6 +224,8 @@ class FrameJudge:
             detail=judged.detail,
             signals=judged.scored.signals,
             valid_until_ns=end_ns,
+            candidate_id=scores.argmax if scores.finite else NO_CLASS,
+            candidate_probabilities=judged.scored.probabilities,
         )
 
 

@@ -56,11 +56,13 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        probabilities: bool = False,
     ) -> None:
         self.bundle = bundle
         self.precision = precision
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
+        self.scorer.probabilities = probabilities
         self.frame_judge = FrameJudge(bundle, self.scorer, calibration)
         self._may_recover = True
         self._ask_at = time.monotonic() + ASK_EVERY_S
@@ -76,6 +78,7 @@ class Session:
             "gpu_preprocess": gpu_preprocess,
             "policy": policy,
             "health": health,
+            "probabilities": probabilities,
         }
         self._process = os.getpid()
         self._claiming = threading.Lock()
@@ -94,6 +97,7 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        probabilities: bool = False,
         trust: str | Path | None = None,
     ) -> Session:
         """Open a bundle in an engine.
@@ -112,6 +116,7 @@ class Session:
             policy: Debounce, warm-up and drift; None rejects and accepts at once, and watches for drift.
             health: Limits of the camera-health check, e.g. from a calibration run of this camera; None: the defaults,
                 and what a stream's first frames show.
+            probabilities: Give the probability of every class with each prediction (`Prediction.probabilities`).
             trust: PEM file with a public Ed25519 key; a bundle that its holder has not signed is refused. Of an opened
                 bundle nothing is asked: give the key to `Bundle.open`.
 
@@ -131,10 +136,16 @@ class Session:
             gpu_preprocess=gpu_preprocess,
             policy=policy,
             health=health,
+            probabilities=probabilities,
         )
         if backend == "auto":
             to_stderr(f"framegate: {session.describe()}")
         return session
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The bundle's labels; `Prediction.class_id` counts them from 0."""
+        return self.bundle.labels
 
     def another(self) -> Session:
         """A session for another stream: a memory and an input of its own, and the same weights.

@@ -24,7 +24,7 @@ from framegate.evaluation.frames.operators.base import Attributes
 from framegate.evaluation.frames.operators.table import OPERATORS
 from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import INPUT
-from framegate.export.graph.pooled import Head, head_of, without_pooled
+from framegate.export.graph.pooled import FEATURES, Head, head_of, without_pooled
 from framegate.export.graph.scores import activation_of
 from framegate.export.graph.session import cpu_session
 from framegate.models.pixels import PixelInput
@@ -76,8 +76,13 @@ class Network(nn.Module):
         self._tapped = {activation_of(graph, tap): tap for tap in taps}
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle) -> Network:
+    def from_bundle(cls, bundle: Bundle, taps: Sequence[str] | None = None) -> Network:
         """The float32 network of a bundle.
+
+        Args:
+            bundle: The bundle.
+            taps: Layers whose activations can be asked for; None takes those that the bundle names, and those that its
+                monitor reads.
 
         Raises:
             BundleError: The bundle has none, or it cannot be read.
@@ -85,7 +90,10 @@ class Network(nn.Module):
         if _PRECISION not in bundle.models:
             found = ", ".join(sorted(bundle.models)) or "none"
             raise BundleError(f"bundle {bundle.path}: attacks need the {_PRECISION} model, it has {found}")
-        network = cls(bundle.model_path(_PRECISION), PixelInput(bundle.preprocess), bundle.taps)
+        if taps is None:
+            read = [] if bundle.monitor is None else [tap.name for tap in bundle.monitor.taps if tap.name != FEATURES]
+            taps = tuple(dict.fromkeys([*bundle.taps, *read]))
+        network = cls(bundle.model_path(_PRECISION), PixelInput(bundle.preprocess), taps)
         network.check(Preprocessor(bundle.preprocess).tensor.shape[1:])
         return network
 

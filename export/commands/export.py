@@ -7,7 +7,13 @@ import time
 from pathlib import Path
 
 from framegate.export.bundle_writer import check_target
-from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
+from framegate.export.commands.onnx_options import (
+    add_onnx_options,
+    is_onnx,
+    onnx_classifier,
+    refuse_onnx_options,
+    require_options,
+)
 from framegate.export.commands.promise_options import add_promise_options, promise_of
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table, parity_table
@@ -35,12 +41,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("model", type=Path, help="checkpoint written by framegate train, or a classifier as .onnx file")
     parser.add_argument(
         "--data",
-        required=True,
         type=Path,
         help="folder or file with the data set it was trained on, or a folder with one folder of images per label, "
         "which it was not trained on",
     )
-    parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
+    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument(
         "--origin",
         default="",
@@ -55,6 +60,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="how the ranges of INT8 activations are set; auto and percentile take what decides most like float32 on "
         "held-out images (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-int8", action="store_true", help="leave the INT8 network out: a third of the time, a slower bundle"
+    )
     add_promise_options(parser)
     add_onnx_options(parser)
     parser.set_defaults(run=run)
@@ -64,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, print what was found, and say where the bundle lies."""
     started = time.monotonic()
     promise = promise_of(arguments)
+    require_options(arguments)
     check_target(arguments.out, arguments.force)
     network = _network(arguments)
     with progress_bar() as progress:
@@ -77,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             origin=arguments.origin,
             force=arguments.force,
             int8_ranges=arguments.int8_ranges,
+            with_int8=not arguments.no_int8,
         )
     OUT.print(parity_table(report.parity))
     OUT.print(calibration_table(report.calibrations))
@@ -91,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _network(arguments: argparse.Namespace) -> Exportable:
     """What the file holds: its ending says whether it is an ONNX file; anything else is taken for a checkpoint."""
-    if arguments.model.suffix.lower() == ".onnx":
+    if is_onnx(arguments.model):
         return onnx_classifier(arguments)
     refuse_onnx_options(arguments)
     from framegate.export.trained_checkpoint import TrainedCheckpoint  # only here: an ONNX file needs no PyTorch

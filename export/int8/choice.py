@@ -220,13 +220,20 @@ class _Judge:
     def __init__(
         self, model: onnx.ModelProto, folder: Path, images: Images, spec: PreprocessSpec, progress: Progress
     ) -> None:
-        self._folder, self._images, self._spec, self._progress = folder, images, spec, progress
-        self._expected = _logits(model, folder / "model.fp32.onnx", images, spec, progress)
+        self._folder, self._images, self._spec, self._whole = folder, images, spec, progress
+        self._before, self._planned = 0, 2 * len(images) + len(METHODS) * min(RANKED, len(images))
+        self._expected = _logits(model, folder / "model.fp32.onnx", images, spec, self._progress)
+        self._before = len(images)
+
+    def _progress(self, _: str, done: int, total: int) -> None:
+        """The comparisons as one stage of the work."""
+        done += self._before
+        self._whole("INT8: comparing ways to the ranges", done, max(done, self._planned))
 
     def best(
         self, networks: list[tuple[str, onnx.ModelProto]], float_layers: int, tried: list[Candidate]
     ) -> tuple[Candidate, onnx.ModelProto]:
-        """The one that is nearest on a part of the images, compared on all of them; every comparison joins ``tried``."""
+        """The nearest on a part of the images, compared on all of them; every comparison joins ``tried``."""
         some = min(RANKED, len(self._images)) if len(networks) > 1 else len(self._images)
         found = []
         for method, network in networks:
@@ -241,6 +248,7 @@ class _Judge:
     def _candidate(self, method: str, network: onnx.ModelProto, float_layers: int, count: int) -> Candidate:
         file = self._folder / f"model.{method}.onnx"
         logits = _logits(network, file, self._images[:count], self._spec, self._progress)
+        self._before += count
         return _compare(method, float_layers, self._expected[:count], logits)
 
 

@@ -298,12 +298,13 @@ def test_gate_counts_accuracy_and_verdicts_up_to_their_limits(outputs, quiet) ->
 
     assert compare_sides(_side("a", logits), _side("b", wrong(2)), labels, 3, quiet).failures == ()
     result = compare_sides(_side("a", logits), _side("b", wrong(3)), labels, 3, quiet)
-    assert [failure.split()[0] for failure in result.failures] == ["accuracy"]
+    assert [failure.split()[1] for failure in result.failures] == ["reaches", "accepts"]
+    assert result.loss.new_wrong_accepts == 3
     assert {frame.index for frame in result.worst} == {0, 1, 2}
     assert result.second.false_accepts == result.first.false_accepts + 3
-    assert compare_sides(_side("a", logits), _side("b", unsure(4)), labels, 3, quiet).failures == ()
     result = compare_sides(_side("a", logits), _side("b", unsure(5)), labels, 9, quiet)
-    assert result.failures == ("5 of 400 verdicts differ (1.25%); at most 1% may",)
+    assert result.failures == ()  # a verdict that becomes stricter hands over nothing wrong
+    assert (result.same_verdict, result.loss.new_rejects) == (395, 5)
     assert {frame.index for frame in result.worst[:5]} == set(range(5))
     assert result.worst[0].second.reasons == ("HIGH_SCORE",)
 
@@ -313,7 +314,7 @@ def test_gate_fails_on_nan_and_names_the_frame(outputs, quiet) -> None:
     broken = logits.copy()
     broken[7:17] = np.nan
     result = compare_sides(_side("a", logits), _side("b", broken), labels, 1, quiet)
-    assert len(result.failures) == 2
+    assert [failure.split()[1] for failure in result.failures] == ["reaches"]
     assert result.second.not_finite == 10
     assert result.worst[0].second.reasons == ("NOT_FINITE",)
     assert 7 <= result.worst[0].index < 17

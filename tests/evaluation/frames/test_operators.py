@@ -201,7 +201,7 @@ def made(case: Case) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
             value = each if isinstance(each, np.ndarray) else rng.normal(size=each).astype(np.float32)
             feeds[names[-1]] = (
                 np.abs(value) + np.float32(0.1) if case.positive and not isinstance(each, np.ndarray) else value
-            )  # noqa: E501
+            )
     node = helper.make_node(case.op, names, [f"out{k}" for k in range(case.outputs)], case.op, **case.attributes)
     graph = helper.make_graph(
         [node],
@@ -275,7 +275,7 @@ def test_its_gradient_is_the_slope(case: Case) -> None:
         (
             Case("Resize", [IMAGE, None, np.array([1, 1, 2, 2], np.float32)], {"mode": "linear", "antialias": 1}),
             "antialias",
-        ),  # noqa: E501
+        ),
         (Case("ConvTranspose", [IMAGE, (4, 3, 3, 3)], {"auto_pad": "SAME_UPPER"}), "auto_pad"),
         (Case("Cast", [(3,)], {"to": TensorProto.FLOAT16}), "FLOAT16"),
         (Case("LRN", attributes={"size": 2}), "LRN over 2 channels"),

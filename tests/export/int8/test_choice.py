@@ -72,7 +72,9 @@ class _Known:
 
     def above(self, limit: float) -> list[str]:
         self.asked.append(limit)
-        return sorted((name for name, c in self.changes.items() if not c <= limit), key=lambda name: -self.changes[name])
+        return sorted(
+            (name for name, c in self.changes.items() if not c <= limit), key=lambda name: -self.changes[name]
+        )
 
 
 def _images(count: int, seed: int) -> np.ndarray:
