@@ -125,6 +125,26 @@ def add_monitor(
     worth = worth_of(monitor, network, unseen, bundle.preprocess.depth, recipe.seed, progress)
     worth.require()
     monitor = replace(monitor, fitted={**monitor.fitted, "unseen_attacks": worth.to_json()})
+    return monitor, write_monitor(bundle, monitor, network, splits, promise, progress)
+
+
+def write_monitor(
+    bundle: Bundle, monitor: Monitor, network: Network, splits: Splits, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """Replace a bundle by one with this monitor, its files calibrated anew for every CPU backend.
+
+    Args:
+        bundle: Opened; a monitor that it has already is replaced.
+        monitor: Fitted, and worth its place.
+        network: The bundle's, with the monitor's layers as taps.
+        splits: Its data.
+        promise: What the calibrations shall promise.
+        progress: Called during the work.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+        CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+    """
     with edited(bundle.path) as folder:
         (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
         _write_models(bundle, monitor, folder)
@@ -135,7 +155,7 @@ def add_monitor(
         parity = _parity(prepared, network, splits, promise, calibrations, progress)
         update_manifest(folder, parity=[row.to_json() for row in parity])
         replace_calibrations(folder, calibrations)
-    return monitor, calibrations
+    return calibrations
 
 
 def layers_to_try(bundle: Bundle) -> tuple[str, ...]:

@@ -107,21 +107,25 @@ def open_missing_streams() -> None:
 
 
 _LINE_INTERVAL_S = 30.0
+_TOLD_FROM = 0.02
+"""Share of the work from which on it is said how long the rest takes."""
 
 
 def _progress_lines() -> Callable[[str, int, int], None]:
     """Progress for a log file: one line every half minute, with how long it may still take."""
-    begun = last = time.monotonic()
+    begun = last = called = time.monotonic()
     since, known = begun, None
 
     def update(description: str, done: int, total: int) -> None:
-        nonlocal last, since, known
+        nonlocal last, since, known, called
         now = time.monotonic()
         if total != known:
-            since, known = now, total
+            since, known = called, total  # the work that this total counts began when the one before ended
+        called = now
         if now - last >= _LINE_INTERVAL_S:
             last = now
-            left = f", about {(now - since) / done * (total - done):.0f} s left" if 0 < done < total else ""
+            told = _TOLD_FROM * total <= done < total
+            left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
             to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 
     return update
