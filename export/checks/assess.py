@@ -9,7 +9,7 @@ import numpy as np
 
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.calibration.decisions import Outputs
-from framegate.export.checks.parity import ParityRow, check_loss, compare, loss
+from framegate.export.checks.parity import ParityRow, check_accuracy, check_loss, compare, loss
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
@@ -89,9 +89,11 @@ class Assessment:
         for backend in CPU_BACKENDS:
             key = record_key(backend, precision)
             outputs, engine = self._outputs(backend, key, model, spec, progress)
+            reference = self._reference
+            check_accuracy(key, outputs["test"].logits, reference.test.logits, labels, reference.title)
             calibrations[key] = self._calibrate(outputs["calibration"], sha256_file(model), engine)
             lost = loss(outputs["test"], calibrations[key], self._reference.test, self._own, labels)
-            check_loss(key, lost, self._reference.title)
+            check_loss(key, lost, reference.title)
             rows[key] = compare(key, outputs["test"], calibrations[key], self._reference.test, self._own, labels)
         self.rows.update(rows)
         self.calibrations.update(calibrations)

@@ -52,12 +52,7 @@ class Loss:
             key: Name of the engine that is judged.
             reference: Name of the other.
         """
-        found = []
-        if not at_most(self.expected - self.found, LARGEST_LOSS, self.images):
-            found.append(
-                f"{key} reaches accuracy {self.found:.4f} on {self.images} test images, {reference} "
-                f"{self.expected:.4f}; at most {LARGEST_LOSS:.3f} may be lost"
-            )
+        found = list(_accuracy_failures(key, self.found, reference, self.expected, self.images))
         if not at_most(self.new_wrong_accepts / self.images, LARGEST_LOSS, self.images):
             found.append(
                 f"{key} accepts {self.new_wrong_accepts} of {self.images} test images with a wrong label that "
@@ -127,6 +122,26 @@ def at_most(share: float, limit: float, count: int) -> bool:
     Counted in images: compared as shares, a loss of exactly the limit would depend on a rounding.
     """
     return bool(np.rint(share * count) <= math.floor(limit * count + 1e-9))
+
+
+def _accuracy_failures(key: str, found: float, reference: str, expected: float, images: int) -> tuple[str, ...]:
+    if at_most(expected - found, LARGEST_LOSS, images):
+        return ()
+    return (
+        f"{key} reaches accuracy {found:.4f} on {images} test images, {reference} {expected:.4f}; at most "
+        f"{LARGEST_LOSS:.3f} may be lost",
+    )
+
+
+def check_accuracy(key: str, logits: Logits, expected: Logits, labels: Labels, reference: str) -> None:
+    """The part of `check_loss` that needs no calibration: a file that fails it is not worth one.
+
+    Raises:
+        ExportRefusedError: The file lost accuracy.
+    """
+    failures = _accuracy_failures(key, accuracy(logits, labels), reference, accuracy(expected, labels), len(labels))
+    if failures:
+        raise ExportRefusedError(f"export refused: {failures[0]}")
 
 
 def check_loss(key: str, found: Loss, reference: str) -> None:

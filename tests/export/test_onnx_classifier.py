@@ -16,7 +16,9 @@ import onnx
 import pytest
 
 from framegate.export import export as export_road
+from framegate.export import onnx_classifier as classifier_module
 from framegate.export.calibration.decisions import Outputs
+from framegate.export.checks import assess
 from framegate.export.checks.pixel_scaling import SCALINGS, trials
 from framegate.export.checks.verify import Side, compare_sides
 from framegate.export.commands import calibrate as command_calibrate
@@ -185,9 +187,69 @@ def test_wrong_options_are_one_clear_line(place: Path, tmp_path: Path, words: li
 
 def test_an_open_input_size_is_asked_for(place: Path, tmp_path: Path) -> None:
     (place / "open.onnx").write_bytes(foreign_model(side="s").SerializeToString())
-    with pytest.raises(UsageError, match="give --input-size"):
+    with pytest.raises(UsageError, match="is missing: --input-size WxH"):
         _export(place, "--scaling", "unit", "--out", tmp_path / "x.bundle", model="open.onnx")
     assert prepare(place / "open.onnx", 20, 20).classes == 3
+
+
+def test_everything_that_is_missing_is_named_at_once(place: Path, tmp_path: Path) -> None:
+    (place / "open.onnx").write_bytes(foreign_model(side="s").SerializeToString())
+    with pytest.raises(UsageError) as caught:
+        _command("export", place / "open.onnx")
+    message = str(caught.value)
+    assert "are missing: --data DIR" in message
+    assert [message.count(f"{option} ") for option in ("--out", "--labels", "--input-size", "--scaling")] == [1] * 4
+    assert "imagenet|unit|symmetric|raw|caffe" in message
+    several = foreign_model()
+    several.graph.output.append(onnx.helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, [1, 6]))
+    dims = several.graph.input[0].type.tensor_type.shape.dim
+    dims[3].dim_value = 3  # channels could be either axis
+    (place / "several.onnx").write_bytes(several.SerializeToString())
+    out = tmp_path / "x.bundle"
+    with pytest.raises(
+        UsageError, match=r"missing: --labels FILE .*; --layout nchw or nhwc .*; --output-name, one of "
+    ):
+        _command("export", place / "several.onnx", "--data", place, "--out", out)
+    with pytest.raises(UsageError, match=r"x\.pt: are missing: --data DIR .*; --out NAME\.bundle \(what to write\)$"):
+        _command("export", place / "x.pt")
+
+
+def test_int8_is_left_out_on_request(place: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "no8.bundle"
+    assert _export(place, "--scaling", "unit", "--out", target, "--no-int8") == 0
+    assert "no INT8 file: none was asked for (--no-int8)" in capsys.readouterr().out
+    bundle = Bundle.open(target)
+    assert "int8" not in bundle.models
+    assert set(bundle.calibrations) == {"openvino/fp32", "onnxruntime/fp32"}
+    assert "--no-int8" in str(bundle.origin["missing"])
+
+
+def test_outputs_of_the_reference_stand_for_the_same_engine_only_if_they_are_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """One image of the reference is made up: every image is computed again, and the row is not a copy."""
+    counted = []
+    real = assess.backend_outputs
+
+    def counting(backend: str, model: Path, spec: PreprocessSpec, sets: dict, *rest: object):
+        counted.append((backend, sum(len(images) for images in sets.values())))
+        return real(backend, model, spec, sets, *rest)
+
+    monkeypatch.setattr(assess, "backend_outputs", counting)
+    monkeypatch.setattr(assess, "_PROBED", 5)
+    assert _export(place, "--scaling", "unit", "--out", tmp_path / "a.bundle", "--no-int8") == 0
+    assert [count for backend, count in counted if backend == "onnxruntime"] == [10]
+    counted.clear()
+    whole = classifier_module.backend_outputs
+
+    def spoilt(*words: object):
+        outputs, engine = whole(*words)
+        outputs["test"].logits[1] += 1e-5
+        return outputs, engine
+
+    monkeypatch.setattr(classifier_module, "backend_outputs", spoilt)
+    assert _export(place, "--scaling", "unit", "--out", tmp_path / "b.bundle", "--no-int8") == 0
+    assert [count > 10 for backend, count in counted if backend == "onnxruntime"] == [False, True]
 
 
 def test_options_of_onnx_files_are_refused_for_checkpoints(place: Path, tmp_path: Path) -> None:

@@ -225,9 +225,7 @@ def test_a_refused_calibration_leaves_the_bundle_as_it_was(with_monitor, network
     assert {path.name: path.read_bytes() for path in with_monitor.iterdir()} == before
 
 
-def test_a_monitor_that_is_worth_nothing_leaves_the_bundle_as_it_was(
-    bundle_path, colours, quiet, tmp_path, monkeypatch
-):
+def test_a_monitor_that_is_refused_leaves_the_bundle_as_it_was(bundle_path, colours, quiet, tmp_path, monkeypatch):
     """These images are noise, whose total variation tells every attacked one."""
     monkeypatch.setattr(worth, "FRAMES", 30)
     monkeypatch.setattr(worth, "QUERIES", 10)

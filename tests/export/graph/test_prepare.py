@@ -148,6 +148,7 @@ def _with_tail(tail: tuple[str, ...]) -> onnx.ModelProto:
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     wide = len(casts) % 2 == 0
     for k, node in enumerate(casts):
+        node.name = f"cast{k}"
         node.attribute.append(helper.make_attribute("to", TensorProto.DOUBLE if wide and k == 0 else TensorProto.FLOAT))
     return model
 
