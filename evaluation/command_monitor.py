@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
+from framegate.evaluation.monitor.worth import worth_of
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.calibrate import Promise, calibrate
+from framegate.export.calibration.design import split_units
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
@@ -32,6 +36,11 @@ from framegate.runtime.calibration import Calibration
 from framegate.runtime.console import OUT, progress_bar, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor
+
+_TRIED = 6
+"""Layers of a network that names none which are tried."""
+_JUDGED = 1_000
+"""Images among which those are looked for that are attacked to judge the monitor."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -80,6 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     for step in monitor.fitted["choice_of_layers"]:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in step["auroc"].items())
         to_stdout(f"  {' + '.join(step['layers'])}: {figures}")
+    unseen = monitor.fitted["unseen_attacks"]
+    figures = ", ".join(
+        f"{name} {value:.3f} ({unseen['best_control']} {unseen['control_auroc'][name]:.3f})"
+        for name, value in unseen["auroc"].items()
+    )
+    to_stdout(f"AUROC on {unseen['frames']} calibration images under attacks that it was not fitted on: {figures}")
     to_stdout(f"bundle: {bundle.path}")
     return 0
 
@@ -99,11 +114,38 @@ def add_monitor(
     Raises:
         BundleError: The bundle has no float32 network, or cannot be written.
         UsageError: The network's logits do not come from a linear layer, or there are too few images.
+        ExportRefusedError: It sees less of attacks that it was not fitted on than a control that needs no network; the
+            bundle is unchanged.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
-    network = Network.from_bundle(bundle)
+    network = Network.from_bundle(bundle, layers_to_try(bundle))
     sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
+    design, _ = split_units(len(splits.calibration), splits.calibration.groups, promise.seed)
+    unseen = splits.calibration.subset(design[:_JUDGED], "calibration, design part")
+    worth = worth_of(monitor, network, unseen, bundle.preprocess.depth, recipe.seed, progress)
+    worth.require()
+    monitor = replace(monitor, fitted={**monitor.fitted, "unseen_attacks": worth.to_json()})
+    return monitor, write_monitor(bundle, monitor, network, splits, promise, progress)
+
+
+def write_monitor(
+    bundle: Bundle, monitor: Monitor, network: Network, splits: Splits, promise: Promise, progress: Progress
+) -> dict[str, Calibration]:
+    """Replace a bundle by one with this monitor, its files calibrated anew for every CPU backend.
+
+    Args:
+        bundle: Opened; a monitor that it has already is replaced.
+        monitor: Fitted, and worth its place.
+        network: The bundle's, with the monitor's layers as taps.
+        splits: Its data.
+        promise: What the calibrations shall promise.
+        progress: Called during the work.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+        CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+    """
     with edited(bundle.path) as folder:
         (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
         _write_models(bundle, monitor, folder)
@@ -114,7 +156,24 @@ def add_monitor(
         parity = _parity(prepared, network, splits, promise, calibrations, progress)
         update_manifest(folder, parity=[row.to_json() for row in parity])
         replace_calibrations(folder, calibrations)
-    return monitor, calibrations
+    return calibrations
+
+
+def layers_to_try(bundle: Bundle) -> tuple[str, ...]:
+    """The layers among which a monitor chooses: those that the bundle names, else some over the whole depth.
+
+    Raises:
+        BundleError: The bundle has no float32 network.
+    """
+    if bundle.taps:
+        return bundle.taps
+    graph = onnx.load(str(bundle.model_path("fp32"))).graph
+    layers = [node.name for node in graph.node if node.op_type == "Conv"]
+    if len(layers) <= _TRIED:
+        return tuple(layers)
+    # The first convolution sees edges only, the last one is near the features, which are read anyway.
+    places = np.linspace(0, len(layers) - 1, _TRIED + 2).round().astype(int)[1:-1]
+    return tuple(layers[k] for k in places)
 
 
 def _parity(

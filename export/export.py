@@ -29,9 +29,9 @@ from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
-from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
-from framegate.export.progress import Progress
+from framegate.export.progress import Progress, whole_export
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError
 from framegate.runtime.preprocess import PreprocessSpec
@@ -116,6 +116,7 @@ def export_bundle(
     origin: str = "",
     force: bool = False,
     int8_ranges: str = "auto",
+    with_int8: bool = True,
 ) -> ExportReport:
     """Check, derive, calibrate and write; on any error nothing is left behind and an old bundle stays.
 
@@ -130,6 +131,7 @@ def export_bundle(
         origin: Where the weights come from and under which licence, for people; empty: what the network itself says.
         force: Replace an existing bundle.
         int8_ranges: One of `framegate.export.int8.choice.FAMILIES`.
+        with_int8: False leaves the INT8 network out, which takes most of the time.
 
     Raises:
         BundleError: The target cannot be written.
@@ -149,6 +151,8 @@ def export_bundle(
     check_disjoint(splits)
     issued = bool(splits.unseen) or not promise.proved
     promise = promise if splits.unseen else replace(promise, proved=False)
+    images = len(splits.test) + len(splits.calibration)
+    progress = whole_export(progress, images, len(quantiser_images(splits, promise.seed)[0]), with_int8)
     with bundle_writer.staged(target, force) as folder:
         float_file = folder / MODELS["fp32"]
         graph = network.graph(progress)
@@ -157,7 +161,9 @@ def export_bundle(
         # float32 first: what it cannot do, nothing that is derived from it can.
         assessment.add("fp32", float_file, network.preprocess, progress)
         no_half = _add_half(network, splits, folder)
-        int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
+        int8, no_int8 = None, "no INT8 file: none was asked for (--no-int8)"
+        if with_int8:
+            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
         models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
         write_known_answers(folder, models, network.preprocess, splits.test.images)
@@ -217,8 +223,8 @@ def _add_int8(
     file, spec = folder / MODELS["int8"], network.preprocess
     images, held_out = quantiser_images(splits, seed)
     try:
-        changes = logit_changes(graph, images, spec, progress)
-        choice = choose_int8(graph, images, held_out, spec, changes, ranges, progress)
+        sensitivity = LayerSensitivity(graph, images, spec, progress)
+        choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress)
         save(store_half(choice.model), file)
         assessment.add("int8", file, spec, progress)
     except Exception as error:  # an unusual graph makes quantisers raise exceptions of many classes

@@ -19,6 +19,7 @@ from framegate.export.graph.prepare import Prepared, check_same_function
 from framegate.export.graph.session import input_tensors
 from framegate.export.progress import Progress
 from framegate.runtime.bundle import sha256_file
+from framegate.runtime.calibration import record_key
 from framegate.runtime.preprocess import PreprocessSpec
 
 COMPARED = 16
@@ -73,7 +74,8 @@ class OnnxClassifier:
             file = Path(folder) / "prepared.onnx"
             save(self.prepared.model, file)
             outputs, engine = backend_outputs("onnxruntime", file, self.preprocess, images, progress)
-        return Reference("source", engine, outputs["test"], outputs["calibration"])
+        title, same_as = "the given network", record_key("onnxruntime", "fp32")
+        return Reference("source", engine, outputs["test"], outputs["calibration"], title, same_as)
 
     def origin(self) -> dict[str, Any]:
         """See `Exportable.origin`."""

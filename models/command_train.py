@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framegate.models import augment, datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint

@@ -107,18 +107,26 @@ def open_missing_streams() -> None:
 
 
 _LINE_INTERVAL_S = 30.0
+_TOLD_FROM = 0.02
+"""Share of the work from which on it is said how long the rest takes."""
 
 
 def _progress_lines() -> Callable[[str, int, int], None]:
-    """Progress for a log file: one line every half minute."""
-    begun = last = time.monotonic()
+    """Progress for a log file: one line every half minute, with how long it may still take."""
+    begun = last = called = time.monotonic()
+    since, known = begun, None
 
     def update(description: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, since, known, called
         now = time.monotonic()
+        if total != known:
+            since, known = called, total  # the work that this total counts began when the one before ended
+        called = now
         if now - last >= _LINE_INTERVAL_S:
             last = now
-            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}")
+            told = _TOLD_FROM * total <= done < total
+            left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
+            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 
     return update
 

@@ -31,6 +31,7 @@ from framegate.runtime.stage_clock import HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
     NEVER_NS,
+    NO_CLASS,
     NO_FINDINGS,
     NO_FRAME_ID,
     NV12,
@@ -262,6 +263,8 @@ class FrameJudge:
             valid_until_ns=end_ns,
             found_reasons=judged.found,
             certificate=judged.certificate,
+            candidate_id=scores.argmax if scores.finite else NO_CLASS,
+            candidate_probabilities=judged.scored.probabilities,
         )
 
 

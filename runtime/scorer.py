@@ -14,7 +14,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
-from framegate.runtime.scores import FrameScores, Tensor, frame_scores
+from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
 from framegate.runtime.verdict import NV12, Image
 
@@ -31,11 +31,13 @@ class Scored(NamedTuple):
         scores: See `framegate.runtime.scores.FrameScores`.
         signals: Name -> value; empty without a monitor.
         engine_ns: How long the engine's two calls took, without what was done between them.
+        probabilities: Calibrated probability of every class; empty unless they were asked for.
     """
 
     scores: FrameScores
     signals: Mapping[str, float]
     engine_ns: int
+    probabilities: tuple[float, ...] = ()
 
 
 class Scorer:
@@ -53,6 +55,7 @@ class Scorer:
         preprocessor: Turns crops into the engine's input.
         temperature: Logits are divided by it.
         wrong: What was wrong with the engine's last known answer; empty while all is well.
+        probabilities: Set to True, every region comes with the probability of each class.
         takes_nv12: Whether whole NV12 frames go to the GPU as they are; elsewhere they are converted, once a frame.
 
     Raises:
@@ -71,6 +74,7 @@ class Scorer:
         self.backend = backend
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.temperature = calibration.temperature if calibration else 1.0
+        self.probabilities = False
         self.takes_nv12 = gpu_preprocess
         self._monitor = bundle.monitor
         self._bound_frames: tuple[int, int, str] | None = None
@@ -161,7 +165,8 @@ class Scorer:
         scores = self.backend.scores
         if scores is None:
             scores = frame_scores(logits, self.temperature)
-        scored = Scored(scores, self._signals(), engine_ns)
+        probabilities = class_probabilities(logits, self.temperature) if self.probabilities and scores.finite else ()
+        scored = Scored(scores, self._signals(), engine_ns, probabilities)
         if stages is not None:
             stages.mark(SCORES)
         return scored

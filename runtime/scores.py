@@ -106,3 +106,15 @@ def frame_scores(logits: Tensor, temperature: float) -> FrameScores:
         margin=-math.expm1(max(shifted, default=-math.inf)) / z,
         energy=-(largest + temperature * math.log(z)),
     )
+
+
+def class_probabilities(logits: Tensor, temperature: float) -> tuple[float, ...]:
+    """Softmax of the first row, in the order of the classes.
+
+    Args:
+        logits: (1, C) float32, finite.
+        temperature: Finite and positive.
+    """
+    row = logits[0].astype(np.float64)
+    powers = np.exp((row - row.max()) / temperature)
+    return tuple((powers / powers.sum()).tolist())

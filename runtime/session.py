@@ -63,6 +63,7 @@ class Session:
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
         certifier: Certifier | None = None,
+        probabilities: bool = False,
     ) -> None:
         if certifier is not None and gpu_preprocess:
             raise UsageError("a certificate was asked for together with preprocessing on the GPU; give one of them")
@@ -70,6 +71,7 @@ class Session:
         self.precision = precision
         self.calibration = calibration
         self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
+        self.scorer.probabilities = probabilities
         self.certifier = certifier
         self.frame_judge = FrameJudge(bundle, self.scorer, calibration, certifier)
         self._asked: Scorer | BatchScorer = self.scorer
@@ -87,6 +89,7 @@ class Session:
             "gpu_preprocess": gpu_preprocess,
             "policy": policy,
             "health": health,
+            "probabilities": probabilities,
         }
         self._process = os.getpid()
         self._claiming = threading.Lock()
@@ -105,6 +108,7 @@ class Session:
         gpu_preprocess: bool = False,
         policy: Policy | None = None,
         health: HealthThresholds | None = None,
+        probabilities: bool = False,
         trust: str | Path | None = None,
         certificate: str | Demand | None = None,
     ) -> Session:
@@ -124,6 +128,7 @@ class Session:
             policy: Debounce, warm-up and drift; None rejects and accepts at once, and watches for drift.
             health: Limits of the camera-health check, e.g. from a calibration run of this camera; None: the defaults,
                 and what a stream's first frames show.
+            probabilities: Give the probability of every class with each prediction (`Prediction.probabilities`).
             trust: PEM file with a public Ed25519 key; a bundle that its holder has not signed is refused. Of an opened
                 bundle nothing is asked: give the key to `Bundle.open`.
             certificate: ``patch:5`` or ``linf:2/255``: what is not certified against every attack within this budget
@@ -152,10 +157,16 @@ class Session:
             policy=policy,
             health=health,
             certifier=None if demand is None else Certifier(opened, demand, name, threads),
+            probabilities=probabilities,
         )
         if backend == "auto":
             to_stderr(f"framegate: {session.describe()}")
         return session
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The bundle's labels; `Prediction.class_id` counts them from 0."""
+        return self.bundle.labels
 
     def another(self) -> Session:
         """A session for another stream: a memory and an input of its own, and the same weights.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.errors import ExpiredVerdict, RejectedFrame
+from framegate.runtime.errors import ExpiredVerdict, RejectedFrame, UsageError
 
 Image = npt.NDArray[Any]
 """A camera image. Usable ones are (height, width, 3) uint8 BGR; anything else is judged BAD_INPUT.
@@ -142,6 +142,8 @@ NEVER_NS = 2**63 - 1
 """As `Prediction.valid_until_ns`: the verdict is on a picture, not on the present, and has no end."""
 NO_FRAME_ID = -1
 """As `Prediction.frame_id`: the verdict is on the absence of frames."""
+NO_CLASS = -1
+"""As `Prediction.candidate_id`: the network said nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,9 @@ class FoundObject:
 class Prediction:
     """The verdict on one region of one frame, with everything it was based on.
 
-    A verdict has an end. `accepted`, `reasons`, `verdict`, `label` and the truth value ask the clock each time: after
-    `valid_until_ns` they are those of a rejected prediction. What was decided stays in `decided_reasons`.
+    A verdict has an end. `accepted`, `reasons`, `verdict`, `label`, `class_id`, `probabilities` and the truth value ask
+    the clock each time: after `valid_until_ns` they are those of a rejected prediction. What was decided stays in
+    `decided_reasons`.
 
     Attributes:
         frame_id: The frame's number at its source; `NO_FRAME_ID` if there was no frame.
@@ -205,6 +208,11 @@ class Prediction:
         found: Where the object is, and what the giver of regions says about it; None for a fixed region.
         certificate: What was certified; None if no certificate was required of this frame, or nothing came of it. It
             proves nothing about a rejected frame.
+        candidate_id: Number of the candidate among the bundle's labels, from 0; `NO_CLASS` if there is none. **Never
+            for decisions**, see `candidate`.
+        candidate_probabilities: Calibrated probability of every class, in the order of the bundle's labels, also of a
+            rejected frame: **never for decisions**. Empty unless they were asked for (``probabilities=True``) and the
+            network said something.
     """
 
     frame_id: int
@@ -226,6 +234,8 @@ class Prediction:
     found_reasons: tuple[Reason, ...] = ()
     found: FoundObject | None = None
     certificate: Certificate | None = None
+    candidate_id: int = NO_CLASS
+    candidate_probabilities: tuple[float, ...] = ()
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -270,18 +280,58 @@ class Prediction:
             ExpiredVerdict: It was accepted, and is too old.
             RejectedFrame: The frame was rejected.
         """
+        self._require_accepted("label")
+        return self.candidate
+
+    @property
+    def class_id(self) -> int:
+        """The number of the label among the bundle's labels (`Session.classes`), from 0, if it may be used now.
+
+        Raises:
+            ExpiredVerdict: It was accepted, and is too old.
+            RejectedFrame: The frame was rejected.
+            UsageError: The prediction was made by hand, without a number.
+        """
+        self._require_accepted("class_id")
+        if self.candidate_id == NO_CLASS:  # -1 would index the last class
+            raise UsageError(f"frame {self.frame_id} ({self.stream}): this prediction was made without a class number")
+        return self.candidate_id
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """The calibrated probability of every class, in the order of the bundle's labels, if they may be used now.
+
+        Raises:
+            ExpiredVerdict: It was accepted, and is too old.
+            RejectedFrame: The frame was rejected.
+            UsageError: They were not asked for (``Session.open(..., probabilities=True)``).
+        """
+        self._require_accepted("probabilities")
+        if not self.candidate_probabilities:
+            raise UsageError(
+                f"frame {self.frame_id} ({self.stream}): probabilities were not asked for; open the session with "
+                "probabilities=True"
+            )
+        return self.candidate_probabilities
+
+    def _require_accepted(self, wanted: str) -> None:
+        """Let nothing be read of what must not be used now.
+
+        Raises:
+            ExpiredVerdict: It was accepted, and is too old.
+            RejectedFrame: The frame was rejected.
+        """
         if self.decided_reasons:
             why = ", ".join(reason.value for reason in self.decided_reasons)
             raise RejectedFrame(
-                f"frame {self.frame_id} ({self.stream}) was rejected: {why}; check .accepted before using .label"
+                f"frame {self.frame_id} ({self.stream}) was rejected: {why}; check .accepted before using .{wanted}"
             )
         if self.expired:
             late = (time.monotonic_ns() - self.valid_until_ns) / 1e6
             raise ExpiredVerdict(
                 f"the verdict on frame {self.frame_id} ({self.stream}) ended {late:.1f} ms ago; take the newest one "
-                "(Pipeline.latest), and check .accepted before using .label"
+                f"(Pipeline.latest), and check .accepted before using .{wanted}"
             )
-        return self.candidate
 
     @property
     def latency_ms(self) -> float:
@@ -296,6 +346,7 @@ class Prediction:
             "verdict": (Verdict.REJECT if self.decided_reasons else Verdict.ACCEPT).value,
             "reasons": [reason.value for reason in self.decided_reasons],
             "candidate": self.candidate or None,
+            "candidate_id": None if self.candidate_id == NO_CLASS else self.candidate_id,
             "confidence": _number(self.confidence),
             "entropy": _number(self.entropy),
             "margin": _number(self.margin),
@@ -311,6 +362,11 @@ class Prediction:
             **({} if self.found is None else self.found.to_json()),
             **({} if self.certificate is None else {"certificate": self.certificate.to_json()}),
             **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
+            **(
+                {"candidate_probabilities": [_number(each) for each in self.candidate_probabilities]}
+                if self.candidate_probabilities
+                else {}
+            ),
         }
 
 

@@ -1,13 +1,16 @@
 """A bundle's float32 ONNX file as a differentiable PyTorch module, so that what is attacked is what is deployed.
 
-Attacks need gradients, and a bundle holds no training code. Its graph is small (convolutions, linear layers,
-activations, pooling), so it is read node by node. Weights are constants; only pixels get a gradient.
+Attacks need gradients, and a bundle holds no training code. So its graph is read node by node, whoever exported it;
+`framegate.evaluation.frames.operators` has the operators. Weights are constants; only pixels get a gradient. The
+network of a bundle is compared with ONNX Runtime before anything is done with it.
+
+The packages onnx2torch 1.5.15 and onnx2pytorch 0.6.0 were weighed against this: see docs/train.md.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,108 +19,23 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from framegate.export.graph.pooled import without_pooled
+from framegate.evaluation.frames.operators.base import Attributes
+from framegate.evaluation.frames.operators.table import OPERATORS
+from framegate.export.foreign_errors import first_line
+from framegate.export.graph.graph import INPUT
+from framegate.export.graph.pooled import FEATURES, Head, head_of, without_pooled
+from framegate.export.graph.scores import activation_of
+from framegate.export.graph.session import cpu_session
 from framegate.models.pixels import PixelInput
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.preprocess import Preprocessor
 
 _PRECISION = "fp32"
-_ACTIVATIONS = ("Relu", "Clip")
-
-Attributes = Mapping[str, Any]
-Operator = Callable[[Attributes, Sequence[Any]], Tensor]
-
-
-def _padded(x: Tensor, attributes: Attributes, value: float) -> Tensor:
-    """Apply an ONNX ``pads`` attribute: all begins, then all ends, outermost axis first."""
-    pads = [int(p) for p in attributes.get("pads", ())]
-    if not any(pads):
-        return x
-    half = len(pads) // 2
-    return F.pad(x, [p for k in reversed(range(half)) for p in (pads[k], pads[k + half])], value=value)
-
-
-def _conv(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    x, weight = inputs[0], inputs[1]
-    bias = inputs[2] if len(inputs) > 2 else None
-    function = F.conv3d if weight.dim() == 5 else F.conv2d
-    axes = weight.dim() - 2
-    pads = [int(p) for p in attributes.get("pads", [0] * 2 * axes)]
-    symmetric = pads[:axes] == pads[axes:]
-    return function(
-        x if symmetric else _padded(x, attributes, 0.0),
-        weight,
-        bias,
-        stride=tuple(attributes.get("strides", [1] * axes)),
-        padding=tuple(pads[:axes]) if symmetric else 0,
-        dilation=tuple(attributes.get("dilations", [1] * axes)),
-        groups=int(attributes.get("group", 1)),
-    )
-
-
-def _max_pool(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    kernel = tuple(attributes["kernel_shape"])
-    function = F.max_pool3d if len(kernel) == 3 else F.max_pool2d
-    x = _padded(inputs[0], attributes, -torch.inf)
-    pooled: Tensor = function(x, kernel, tuple(attributes.get("strides", [1] * len(kernel))))
-    return pooled
-
-
-def _gemm(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    a = inputs[0].T if attributes.get("transA", 0) else inputs[0]
-    b = inputs[1].T if attributes.get("transB", 0) else inputs[1]
-    result: Tensor = attributes.get("alpha", 1.0) * (a @ b)
-    return result + attributes.get("beta", 1.0) * inputs[2] if len(inputs) > 2 else result
-
-
-def _clip(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    low = float(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None
-    high = float(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else None
-    clipped: Tensor = inputs[0].clamp(low, high)
-    return clipped
-
-
-def _reduce_mean(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    axes = inputs[1].tolist() if len(inputs) > 1 else attributes.get("axes")
-    dims = list(range(inputs[0].dim())) if axes is None else [int(a) for a in axes]
-    mean: Tensor = inputs[0].mean(dims, keepdim=bool(attributes.get("keepdims", 1)))
-    return mean
-
-
-def _reshape(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    shape = [int(v) for v in inputs[1].tolist()]
-    return inputs[0].reshape([inputs[0].shape[k] if v == 0 else v for k, v in enumerate(shape)])  # type: ignore[no-any-return]
-
-
-def _batch_norm(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    x, scale, bias, mean, variance = inputs[:5]
-    return F.batch_norm(x, mean, variance, scale, bias, eps=float(attributes.get("epsilon", 1e-5)))
-
-
-_OPERATORS: dict[str, Operator] = {
-    "Add": lambda a, i: i[0] + i[1],
-    "BatchNormalization": _batch_norm,
-    "Clip": _clip,
-    "Conv": _conv,
-    "Div": lambda a, i: i[0] / i[1],
-    "Flatten": lambda a, i: i[0].flatten(int(a.get("axis", 1))),
-    "Gemm": _gemm,
-    "GlobalAveragePool": lambda a, i: i[0].mean(list(range(2, i[0].dim())), keepdim=True),
-    "HardSigmoid": lambda a, i: (a.get("alpha", 0.2) * i[0] + a.get("beta", 0.5)).clamp(0, 1),
-    "HardSwish": lambda a, i: F.hardswish(i[0]),
-    "Identity": lambda a, i: i[0],
-    "MatMul": lambda a, i: i[0] @ i[1],
-    "MaxPool": _max_pool,
-    "Mul": lambda a, i: i[0] * i[1],
-    "ReduceMean": _reduce_mean,
-    "Relu": lambda a, i: F.relu(i[0]),
-    "Reshape": _reshape,
-    "Sigmoid": lambda a, i: torch.sigmoid(i[0]),
-    "Softmax": lambda a, i: i[0].softmax(int(a.get("axis", -1))),
-    "Sub": lambda a, i: i[0] - i[1],
-}
+_PROBES = 2
+_LARGEST_DIFFERENCE = 1e-3
+"""Between this module and ONNX Runtime, as a share of the largest logit."""
 
 
 class Network(nn.Module):
@@ -141,32 +59,30 @@ class Network(nn.Module):
             graph = without_pooled(onnx.load(str(path))).graph
         except Exception as error:  # damaged bytes make the parser raise errors of many kinds
             raise BundleError(f"network {path}: not an ONNX file ({type(error).__name__})") from error
-        unknown = sorted({node.op_type for node in graph.node} - set(_OPERATORS) - {"Cast", "Constant"})
+        unknown = sorted({node.op_type for node in graph.node} - set(OPERATORS) - {"Constant"})
         if unknown:
             raise BundleError(
                 f"network {path}: operator {unknown[0]} has no differentiable form here; attacks know "
-                f"{', '.join(sorted(_OPERATORS))}"
+                f"{', '.join(sorted(OPERATORS))}"
             )
-        self._constants = {init.name: _tensor(init) for init in graph.initializer}
-        self._nodes = []
-        for node in graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Constant":
-                self._constants[node.output[0]] = _tensor(attributes["value"])
-            elif node.op_type == "Cast" and node.input[0] in self._constants:
-                self._constants[node.output[0]] = self._constants[node.input[0]].float()
-            elif node.op_type == "Cast":
-                raise BundleError(f"network {path}: casts an activation; give the float32 model")
-            else:
-                self._nodes.append((node, attributes))
+        self._path = path
+        self._constants: dict[str, Tensor] = {init.name: _tensor(init) for init in graph.initializer}
+        self._nodes = self._folded(graph)
         self._input, self._output = graph.input[0].name, graph.output[0].name
-        self._penultimate = self._find_penultimate(path)
+        first = graph.input[0].type.tensor_type.shape.dim
+        self._one_at_a_time = len(first) > 0 and first[0].dim_value == 1
+        self.head = self._find_head(graph)
         self.taps = tuple(taps)
-        self._tapped = {self._find_tap(path, tap): tap for tap in taps}
+        self._tapped = {activation_of(graph, tap): tap for tap in taps}
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle) -> Network:
+    def from_bundle(cls, bundle: Bundle, taps: Sequence[str] | None = None) -> Network:
         """The float32 network of a bundle.
+
+        Args:
+            bundle: The bundle.
+            taps: Layers whose activations can be asked for; None takes those that the bundle names, and those that its
+                monitor reads.
 
         Raises:
             BundleError: The bundle has none, or it cannot be read.
@@ -174,58 +90,128 @@ class Network(nn.Module):
         if _PRECISION not in bundle.models:
             found = ", ".join(sorted(bundle.models)) or "none"
             raise BundleError(f"bundle {bundle.path}: attacks need the {_PRECISION} model, it has {found}")
-        return cls(bundle.model_path(_PRECISION), PixelInput(bundle.preprocess), bundle.taps)
+        if taps is None:
+            read = [] if bundle.monitor is None else [tap.name for tap in bundle.monitor.taps if tap.name != FEATURES]
+            taps = tuple(dict.fromkeys([*bundle.taps, *read]))
+        network = cls(bundle.model_path(_PRECISION), PixelInput(bundle.preprocess), taps)
+        network.check(Preprocessor(bundle.preprocess).tensor.shape[1:])
+        return network
 
-    def _find_penultimate(self, path: Path) -> str:
-        """The input of the layer that makes the logits."""
-        for node, _ in reversed(self._nodes):
-            if node.op_type in ("Gemm", "MatMul"):
-                return str(node.input[0])
-        raise BundleError(f"network {path}: has no linear layer, so no penultimate features")
+    def _folded(self, graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, Attributes]]:
+        """The nodes that depend on the image; what constants alone decide is computed here, once."""
+        nodes: list[tuple[onnx.NodeProto, Attributes]] = []
+        for node in graph.node:
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "Constant":
+                self._constants[node.output[0]] = _constant(attributes)
+            elif all(name in self._constants for name in node.input if name):
+                self._compute(node, attributes, self._constants)
+            else:
+                nodes.append((node, attributes))
+        return nodes
 
-    def _find_tap(self, path: Path, tap: str) -> str:
-        """A layer's output, behind its activation function if one follows."""
-        for node, _ in self._nodes:
-            if node.name == tap:
-                followers = [n for n, _ in self._nodes if node.output[0] in n.input]
-                if len(followers) == 1 and followers[0].op_type in _ACTIVATIONS:
-                    return str(followers[0].output[0])
-                return str(node.output[0])
-        names = ", ".join(n.name for n, _ in self._nodes if n.op_type in ("Conv", "Gemm"))
-        raise UsageError(f"network {path}: tap {tap!r} given, its layers are {names}")
+    def _find_head(self, graph: onnx.GraphProto) -> Head:
+        """The layer that makes the logits."""
+        try:
+            return head_of(graph)
+        except UsageError as error:
+            raise BundleError(f"network {self._path}: has no linear layer, so no penultimate features") from error
+
+    @torch.no_grad()
+    def check(self, shape: Sequence[int]) -> None:
+        """Compare this module with ONNX Runtime on random inputs.
+
+        Args:
+            shape: Of the network's input, without the batch.
+
+        Raises:
+            BundleError: It computes something else, so nothing that is said about it would be about the network.
+        """
+        inputs = torch.randn(_PROBES, *shape, generator=torch.Generator().manual_seed(0))
+        session = cpu_session(self._path)
+        expected = np.concatenate([session.run(None, {INPUT: row[None].numpy()})[0] for row in inputs])
+        found = self._logits_of(inputs, {}).numpy()
+        largest = max(1.0, float(np.abs(expected).max()))
+        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
+        if not difference <= _LARGEST_DIFFERENCE * largest:
+            raise BundleError(
+                f"network {self._path}: its differentiable form differs from onnxruntime by {difference:.2g} (largest "
+                f"logit {largest:.3g}), so attacks would not be on this network; please report it with the file"
+            )
 
     @property
     def linear(self) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
-        """Weight (classes, features) and bias (classes,) of the last linear layer."""
-        for node, attributes in reversed(self._nodes):
-            if node.op_type in ("Gemm", "MatMul"):
-                weight = self._constants[node.input[1]]
-                weight = weight if attributes.get("transB", 0) else weight.T
-                bias = self._constants[node.input[2]] if len(node.input) > 2 else torch.zeros(len(weight))
-                return weight.numpy(), bias.numpy()
-        raise AssertionError("checked when the network was read")
+        """Weight (classes, features) and bias (classes,) of the layer that makes the logits.
+
+        Raises:
+            UsageError: Its logits are no linear function of the features, or its weights are no constants.
+        """
+        node = next((node for node, _ in self._nodes if node.name == self.head.node), None)
+        weight = None if node is None else self._constants.get(node.input[1])
+        if node is None or weight is None or not self.head.linear:
+            raise UsageError(
+                f"network {self._path}: its logits are no linear function of its last features ({self.head.node}); "
+                "scores of the last layer need that"
+            )
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        weight = weight if node.op_type == "Conv" or transposed else weight.T
+        bias = self._constants[node.input[2]] if len(node.input) > 2 else self._constants.get(self.head.bias)
+        weight = weight.flatten(1)
+        return weight.numpy(), (torch.zeros(len(weight)) if bias is None else bias.flatten()).numpy()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, h, w) RGB or (N, 1, depth, h, w), float32 in [0, 1] -> (N, classes) logits."""
         return self._run(pixels, {})
 
     def observe(self, pixels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Logits (N, classes), penultimate features (N, F) and the activation (N, C, ...) of every tap."""
-        found: dict[str, Tensor] = {self._penultimate: pixels, **dict.fromkeys(self._tapped, pixels)}
+        """Logits (N, classes), penultimate features (N, F) and the activation (N, C, ...) of every tap.
+
+        Where the last layer is a convolution over an image of features, the features are its spatial means.
+        """
+        found: dict[str, Tensor] = {self.head.features: pixels, **dict.fromkeys(self._tapped, pixels)}
         logits = self._run(pixels, found)
         activations = {tap: found[name] for name, tap in self._tapped.items()}
-        return logits, found[self._penultimate].flatten(1), activations
+        features = found[self.head.features]
+        return logits, features.flatten(2).mean(2) if features.dim() > 2 else features, activations
 
     def _run(self, pixels: Tensor, keep: dict[str, Tensor]) -> Tensor:
         """Run the graph; tensors whose names are in ``keep`` are put there."""
         layout = torch.channels_last_3d if pixels.dim() == 5 else torch.channels_last
-        values: dict[str, Tensor] = {self._input: self.prepare(pixels).contiguous(memory_format=layout)}
+        return self._logits_of(self.prepare(pixels).contiguous(memory_format=layout), keep)
+
+    def _logits_of(self, inputs: Tensor, keep: dict[str, Tensor]) -> Tensor:
+        """The same from the network's own inputs, one by one where it takes no more."""
+        if not self._one_at_a_time or len(inputs) == 1:
+            return self._batch(inputs, keep)
+        rows, kept = [], {name: [] for name in keep}  # type: tuple[list[Tensor], dict[str, list[Tensor]]]
+        for k in range(len(inputs)):
+            rows.append(self._batch(inputs[k : k + 1], keep))
+            for name, found in kept.items():
+                found.append(keep[name])
+        keep.update({name: torch.cat(found) for name, found in kept.items()})
+        return torch.cat(rows)
+
+    def _batch(self, inputs: Tensor, keep: dict[str, Tensor]) -> Tensor:
+        values: dict[str, Tensor] = {self._input: inputs}
         for node, attributes in self._nodes:
-            inputs = [values[n] if n in values else self._constants.get(n) for n in node.input]
-            values[node.output[0]] = _OPERATORS[node.op_type](attributes, inputs)
+            self._compute(node, attributes, values)
         for name in keep:
             keep[name] = values[name]
         return values[self._output]
+
+    def _compute(self, node: onnx.NodeProto, attributes: Attributes, values: dict[str, Tensor]) -> None:
+        """One node: its outputs join the values."""
+        inputs = [values[name] if name in values else self._constants.get(name) for name in node.input]
+        try:
+            found = OPERATORS[node.op_type](attributes, inputs)
+        except BundleError as error:
+            raise BundleError(f"network {self._path}: {error} (node {node.name!r})") from error
+        except (RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:  # a form that nobody thought of
+            raise BundleError(
+                f"network {self._path}: {node.op_type} (node {node.name!r}) cannot be computed here "
+                f"({first_line(error)}); attacks need a network that PyTorch can compute"
+            ) from error
+        values.update(zip(node.output, found if isinstance(found, tuple) else (found,), strict=False))
 
 
 def network_sha256(path: Path) -> str:
@@ -244,6 +230,18 @@ def network_sha256(path: Path) -> str:
         digest.update(repr((weight.name, str(array.dtype), array.shape)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _constant(attributes: Mapping[str, Any]) -> Tensor:
+    """The value of a Constant node, in whatever attribute it lies."""
+    for name, value in attributes.items():
+        if name == "value":
+            return _tensor(value)
+        if name in ("value_float", "value_floats"):
+            return torch.tensor(value, dtype=torch.float32)
+        if name in ("value_int", "value_ints"):
+            return torch.tensor(value, dtype=torch.int64)
+    raise BundleError("a Constant holds neither a tensor nor numbers")
 
 
 def _tensor(value: onnx.TensorProto) -> Tensor:

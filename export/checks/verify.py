@@ -15,14 +15,11 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.temperature import Labels
-from framegate.export.checks.parity import LARGEST_LOSS, accuracy, at_most
+from framegate.export.checks.parity import Loss, accuracy, loss
 from framegate.export.progress import Progress
 from framegate.runtime.calibration import SCORES, Calibration
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.scores import FrameScores, frame_scores
-
-LARGEST_VERDICT_SHARE = 0.01
-"""Share of the verdicts that may differ."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,7 @@ class Comparison:
         largest: Score -> largest absolute difference over the images that are finite in both; NaN if there are none.
         largest_logit: The same for single logits.
         worst: Images on which they disagree, the most severe first, then the largest differences of entropy.
+        loss: What the second engine loses, by which an export is judged, too.
         failures: Why the comparison fails; empty if it passes.
     """
 
@@ -126,6 +124,7 @@ class Comparison:
     largest: dict[str, float]
     largest_logit: float
     worst: tuple[WorstFrame, ...]
+    loss: Loss
     failures: tuple[str, ...]
 
 
@@ -148,6 +147,7 @@ def compare_sides(first: Side, second: Side, labels: Labels, worst: int, progres
         _tally(side, labels, [frame.first if side is first else frame.second for frame in frames])
         for side in (first, second)
     ]
+    lost = loss(second.outputs, second.calibration, first.outputs, first.calibration, labels)
     same_label = sum(frame.first.predicted == frame.second.predicted for frame in frames)
     same_verdict = sum(frame.first.accepted == frame.second.accepted for frame in frames)
     both = np.isfinite(first.outputs.logits).all(1) & np.isfinite(second.outputs.logits).all(1)
@@ -161,7 +161,8 @@ def compare_sides(first: Side, second: Side, labels: Labels, worst: int, progres
         largest={score: _largest(frames, score) for score in SCORES},
         largest_logit=float(differences.max()) if differences.size else math.nan,
         worst=tuple(sorted(frames, key=_severity, reverse=True)[:worst]),
-        failures=_failures(first, second, labels, len(frames) - same_verdict),
+        loss=lost,
+        failures=lost.failures(second.key, first.key),
     )
 
 
@@ -203,22 +204,6 @@ def _severity(frame: WorstFrame) -> tuple[bool, bool, bool, float]:
     return false_accept and new, other_verdict, other_label, gap if math.isfinite(gap) else math.inf
 
 
-def _failures(first: Side, second: Side, labels: Labels, verdicts: int) -> tuple[str, ...]:
-    failures = []
-    count = len(labels)
-    found, expected = accuracy(second.outputs.logits, labels), accuracy(first.outputs.logits, labels)
-    if not at_most(expected - found, LARGEST_LOSS, count):
-        failures.append(
-            f"accuracy fell from {expected:.4f} ({first.key}) to {found:.4f} ({second.key}); at most "
-            f"{LARGEST_LOSS:.3f} may be lost"
-        )
-    if not at_most(verdicts / count, LARGEST_VERDICT_SHARE, count):
-        failures.append(
-            f"{verdicts} of {count} verdicts differ ({verdicts / count:.2%}); at most {LARGEST_VERDICT_SHARE:.0%} may"
-        )
-    return tuple(failures)
-
-
 def to_json(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ...]) -> dict[str, Any]:
     """A record of plain JSON values; what is not a finite number becomes null.
 
@@ -234,6 +219,7 @@ def to_json(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, .
         "engines": [asdict(comparison.first), asdict(comparison.second)],
         "same_label": comparison.same_label,
         "same_verdict": comparison.same_verdict,
+        "loss": asdict(comparison.loss),
         "largest_difference": {name: _number(v) for name, v in comparison.largest.items()}
         | {"logit": _number(comparison.largest_logit)},
         "worst": [

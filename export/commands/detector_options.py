@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import image_size, input_spec
 from framegate.export.data.labels_file import read_labels
 from framegate.export.detector import OnnxDetector, export_detector, find_head
@@ -18,7 +19,7 @@ from framegate.runtime.regions.heads import HEADS, Head
 
 KINDS = ("classifier", "detector")
 _OWN = ("head", "fit", "min_score", "overlap")
-_OTHERS = ("data", "output_name")
+_OTHERS = ("data", "unseen", "output_name")
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +47,11 @@ def refuse_detector_options(arguments: argparse.Namespace) -> None:
     """A classifier has none of them.
 
     Raises:
-        UsageError: One was given, or the data are missing.
+        UsageError: One was given.
     """
     for name in _OWN:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a detector: give --kind detector, or leave it out")
-    if arguments.data is None:
-        raise UsageError(
-            "--data is missing: give the data set it was trained on, or a folder with one folder of images per label, "
-            "which it was not trained on"
-        )
 
 
 def export_as_detector(arguments: argparse.Namespace) -> int:
@@ -64,6 +60,9 @@ def export_as_detector(arguments: argparse.Namespace) -> int:
     Raises:
         FramegateError: The file or an option cannot be used.
     """
+    if arguments.out is None:
+        raise UsageError("--out is missing: give the bundle to write, NAME.bundle")
+    check_target(arguments.out, arguments.force)
     for name in _OTHERS:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for classifiers; a detector has none: leave it out")

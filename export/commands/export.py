@@ -13,7 +13,13 @@ from framegate.export.commands.detector_options import (
     export_as_detector,
     refuse_detector_options,
 )
-from framegate.export.commands.onnx_options import add_onnx_options, onnx_classifier, refuse_onnx_options
+from framegate.export.commands.onnx_options import (
+    add_onnx_options,
+    is_onnx,
+    onnx_classifier,
+    refuse_onnx_options,
+    require_options,
+)
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table, parity_table
@@ -55,7 +61,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--kind", choices=KINDS, default="classifier", help="what an ONNX file computes (default: %(default)s)"
     )
-    parser.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.bundle")
+    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle")
     parser.add_argument(
         "--origin",
         default="",
@@ -70,6 +76,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="how the ranges of INT8 activations are set; auto and percentile take what decides most like float32 on "
         "held-out images (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-int8", action="store_true", help="leave the INT8 network out: a third of the time, a slower bundle"
+    )
     add_promise_options(parser)
     add_onnx_options(parser)
     add_detector_options(parser)
@@ -81,9 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     promise = promise_of(arguments)
     if arguments.kind == "detector":
-        check_target(arguments.out, arguments.force)
         return export_as_detector(arguments)
     refuse_detector_options(arguments)
+    require_options(arguments)
     check_target(arguments.out, arguments.force)
     network = _network(arguments)
     place = place_of(arguments, network.origin())
@@ -98,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
             origin=arguments.origin,
             force=arguments.force,
             int8_ranges=arguments.int8_ranges,
+            with_int8=not arguments.no_int8,
         )
     OUT.print(parity_table(report.parity))
     if report.calibrations:
@@ -115,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _network(arguments: argparse.Namespace) -> Exportable:
     """What the file holds: its ending says whether it is an ONNX file; anything else is taken for a checkpoint."""
-    if arguments.model.suffix.lower() == ".onnx":
+    if is_onnx(arguments.model):
         return onnx_classifier(arguments)
     refuse_onnx_options(arguments)
     from framegate.export.trained_checkpoint import TrainedCheckpoint  # only here: an ONNX file needs no PyTorch

@@ -8,7 +8,7 @@ from pathlib import Path
 from framegate.export.checks.pixel_scaling import MEANING, SCALINGS, scaling
 from framegate.export.data.labels_file import check_count, read_labels
 from framegate.export.graph.prepare import prepare
-from framegate.export.graph.source import ImageInput, find_input, read_onnx
+from framegate.export.graph.source import ImageInput, find_input, read_onnx, says_layout
 from framegate.export.onnx_classifier import OnnxClassifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
@@ -63,6 +63,55 @@ def refuse_onnx_options(arguments: argparse.Namespace) -> None:
             )
 
 
+def is_onnx(model: Path) -> bool:
+    """Whether a file is taken for an ONNX file: its ending says so."""
+    return model.suffix.lower() == ".onnx"
+
+
+def require_options(arguments: argparse.Namespace) -> None:
+    """Name everything that is missing, at once.
+
+    The scaling alone may be left out: then it is tried which one fits, which needs the labels and the images.
+
+    Raises:
+        FramegateError: Something is missing, or the ONNX file cannot be used.
+    """
+    missing = []
+    if arguments.data is None and arguments.unseen is None:
+        missing.append("--unseen DIR (photographs that it never saw, a folder for each label), or --data DIR")
+    if arguments.out is None:
+        missing.append("--out NAME.bundle (what to write)")
+    if is_onnx(arguments.model):
+        missing += _missing_of_onnx(arguments, scaling=bool(missing))
+    if missing:
+        one = "is" if len(missing) == 1 else "are"
+        raise UsageError(f"export {arguments.model}: {one} missing: {'; '.join(missing)}")
+
+
+def _missing_of_onnx(arguments: argparse.Namespace, scaling: bool) -> list[str]:
+    """What an ONNX file needs besides."""
+    path: Path = arguments.model
+    model, missing = read_onnx(path), []
+    if arguments.labels is None:
+        missing.append("--labels FILE (a text file with one label a line, in the order of the outputs)")
+    image = None
+    if arguments.layout is None and not says_layout(model):
+        missing.append("--layout nchw or nhwc (the input's shape does not say where the colours are)")
+    else:
+        image = find_input(model, path, arguments.layout)
+    if image is not None and arguments.input_size is None and None in (image.width, image.height):
+        missing.append("--input-size WxH, e.g. 224x224 (the file leaves the image size open)")
+    names = [value.name for value in model.graph.output]
+    if arguments.output_name is None and len(names) > 1:
+        missing.append(f"--output-name, one of {', '.join(names)}")
+    if (missing or scaling) and arguments.scaling is None and arguments.mean is None:
+        missing.append(
+            f"--scaling {'|'.join(SCALINGS)}, or --mean and --std (how pixels become inputs; left out when all else is "
+            "given, it is tried which fits)"
+        )
+    return missing
+
+
 def onnx_classifier(arguments: argparse.Namespace) -> OnnxClassifier:
     """The classifier that an ONNX file and the options describe.
 
@@ -72,8 +121,6 @@ def onnx_classifier(arguments: argparse.Namespace) -> OnnxClassifier:
     path: Path = arguments.model
     image = find_input(read_onnx(path), path, arguments.layout)
     width, height = image_size(arguments.input_size, image, path)
-    if arguments.labels is None:
-        raise UsageError("--labels is missing: give a text file with one label a line, in the order of the outputs")
     labels = read_labels(arguments.labels)
     spec = input_spec(arguments, image, width, height)
     prepared = prepare(path, width, height, image.layout, arguments.output_name)

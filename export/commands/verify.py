@@ -23,8 +23,9 @@ from framegate.runtime.errors import BundleError, CalibrationError, DataError, U
 _EXAMPLES = """examples:
   framegate verify car.bundle --backends onnxruntime,openvino --precisions fp32 --data cifar-10-batches-bin
   framegate verify car.bundle --backends openvino --precisions fp32,int8 --data photos/ --limit 1000
-The first engine named is the reference, the second is judged. The gate fails if accuracy drops by more than
-0.5 points, or if more than 1 % of the verdicts differ. Both must be calibrated.
+The first engine named is the reference, the second is judged, by the measure that framegate export uses. It fails if
+more than 0.5 % of the images lose their right label, or if more than 0.5 % are accepted with a wrong label that the
+reference does not accept. Verdicts that differ otherwise are counted. Both engines must be calibrated.
 """
 
 
@@ -158,6 +159,11 @@ def _print(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ..
     to_stdout(
         f"same label {comparison.same_label}/{count} ({comparison.same_label / count:.2%}), same verdict "
         f"{comparison.same_verdict}/{count} ({comparison.same_verdict / count:.2%})"
+    )
+    lost = comparison.loss
+    to_stdout(
+        f"only {comparison.second.key} accepts {lost.new_accepts} ({lost.new_wrong_accepts} new ones wrong); "
+        f"only {comparison.first.key} accepts {lost.new_rejects}"
     )
     differences = {**comparison.largest, "logit": comparison.largest_logit}
     to_stdout("largest difference: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items()))

@@ -7,6 +7,7 @@ fused integer layers: averaging the float32 tensor in front of the quantiser wou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
@@ -17,9 +18,58 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import POOLED, Tap
 
 FEATURES = "features"
-"""The input of the last linear layer, which costs nothing to read."""
-_LINEAR = ("Gemm", "MatMul")
-_BEHIND_LINEAR = ("QuantizeLinear", "DequantizeLinear", "Add", "Cast")
+"""The input of the layer that makes the logits, which costs nothing to read."""
+_LINEAR = ("Gemm", "MatMul", "Conv")
+_STILL_LINEAR = ("QuantizeLinear", "DequantizeLinear", "Add", "Cast", "Identity", "Dropout", "Flatten", "Reshape",
+                 "Squeeze", "Unsqueeze", "Transpose", "GlobalAveragePool", "AveragePool", "ReduceMean")  # fmt: skip
+"""What may stand between that layer and the logits, and leaves them a linear function of its input."""
+_NOT_LINEAR = ("Relu", "Clip", "GlobalMaxPool", "BatchNormalization", "Mul", "Div", "Sub")
+"""What may stand there, too."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a network.
+
+    Attributes:
+        node: Name of the layer that makes the logits: linear, or a convolution.
+        features: Name of the tensor that it reads.
+        linear: Whether the logits are a linear function of the spatial means of the features.
+        bias: Name of what is added behind it; empty if nothing is.
+    """
+
+    node: str
+    features: str
+    linear: bool
+    bias: str
+
+
+def head_of(graph: onnx.GraphProto) -> Head:
+    """The layer that makes the logits.
+
+    Raises:
+        UsageError: There is none where it is looked for: between it and the logits only the shape is changed, means are
+            taken, or values are added or clipped.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    constants = {item.name for item in graph.initializer}
+    node, linear, bias = made_by.get(graph.output[0].name), True, ""
+    while node is not None and node.op_type not in _LINEAR:
+        if node.op_type not in _STILL_LINEAR + _NOT_LINEAR:
+            node = None
+            break
+        before = [made_by[name] for name in node.input if name in made_by]
+        linear = linear and node.op_type in _STILL_LINEAR and len(before) == 1
+        if node.op_type == "Add":
+            bias = next((name for name in node.input if name in constants), bias)
+        node = before[0] if before else None
+    if node is None:
+        raise UsageError("monitor: the network's logits do not come from a linear layer; a monitor needs its input")
+    if node.op_type == "Conv":
+        kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        linear = linear and kernel is not None and set(kernel) == {1} and groups == 1
+    return Head(node.name, str(node.input[0]), linear, bias)
 
 
 def penultimate(graph: onnx.GraphProto) -> str:
@@ -28,13 +78,7 @@ def penultimate(graph: onnx.GraphProto) -> str:
     Raises:
         UsageError: The logits do not come from a linear layer.
     """
-    made_by = {name: node for node in graph.node for name in node.output}
-    node = made_by.get(graph.output[0].name)
-    while node is not None and node.op_type not in _LINEAR:
-        node = made_by.get(node.input[0]) if node.op_type in _BEHIND_LINEAR else None
-    if node is None:
-        raise UsageError("monitor: the network's logits do not come from a linear layer; a monitor needs its input")
-    return str(node.input[0])
+    return head_of(graph).features
 
 
 def with_pooled(model: onnx.ModelProto, taps: Sequence[str]) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:

@@ -38,7 +38,13 @@ _HIGHEST_OPSET = 20
 _LOWEST_OPSET = 13
 """Per-channel quantisation begins with 13."""
 _SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-_NO_OPERATIONS = ("Identity", "Dropout")
+_NO_OPERATIONS = ("Identity", "Dropout", "Cast")
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_YES_OR_NO = ("Sigmoid", "HardSigmoid")
+_TWO_LOGITS = (
+    "framegate needs a logit for each label: export the model again with two, for example "
+    "torch.cat([torch.zeros_like(z), z], 1) of the z in front of the Sigmoid, and give two labels, 'no' first"
+)
 _TOLERANCE = 1e-3
 """Largest allowed difference between original and prepared outputs, as a share of the largest output."""
 
@@ -90,20 +96,29 @@ def prepare(path: Path, width: int, height: int, layout: str | None = None, outp
     del model.graph.output[:]
     model.graph.output.append(kept)
     removed, shaped = _cut_tail(model, path)
+    batch_of_file = dimensions_of_batch(original, image)
     _name_input(model, image, width, height)
     _name_output(model, flatten=shaped or len(dimensions(output)) != 2)
     example = np.random.default_rng(0).normal(size=(3, image.channels, height, width)).astype(np.float32)
     for batch in ("batch", 1):
         try:
-            candidate = _finish(model, batch, path)
+            candidate = _finish(model, batch, path, batch_of_file)
             session = cpu_session(candidate)
             rows = _run(session, INPUT, example if batch == "batch" else example[:1])
             if batch == "batch" and not _close(rows[2:], _run(session, INPUT, example[2:])):
                 continue  # what is computed for an image depends on the others: only one at a time is safe
         except ExportRefusedError:
+            if batch == 1 and batch_of_file > 1:
+                raise ExportRefusedError(
+                    f"model {path}: the file takes {batch_of_file} images at a time, and its graph holds that number "
+                    "fast; export the model again for one image, or with an open batch axis (torch.onnx.export: "
+                    "dynamic_axes or dynamic_shapes)"
+                ) from None
             if batch == 1:
                 raise
             continue
+        if rows.ndim == 2 and rows.shape[1] == 1:
+            raise ExportRefusedError(f"model {path}: it has one output, a yes-or-no answer; {_TWO_LOGITS}")
         if rows.ndim != 2 or rows.shape[1] < 2:
             raise ExportRefusedError(
                 f"model {path}: output {output.name!r} is {'x'.join(map(str, rows.shape))} for one image; expected a "
@@ -126,7 +141,7 @@ def check_same_function(prepared: Prepared, tensors: Floats, path: Path) -> None
     Raises:
         ExportRefusedError: They differ, or the original gives probabilities although no Softmax could be removed.
     """
-    expected = original_outputs(prepared, tensors)
+    expected = original_outputs(prepared, tensors, path)
     session = cpu_session(prepared.model)
     found = np.concatenate([_run(session, INPUT, row[None]) for row in tensors])
     if not np.isfinite(expected).all():
@@ -150,17 +165,43 @@ def check_same_function(prepared: Prepared, tensors: Floats, path: Path) -> None
         )
 
 
-def original_outputs(prepared: Prepared, tensors: Floats) -> Floats:
+def original_outputs(prepared: Prepared, tensors: Floats, path: Path) -> Floats:
     """What the file as it came computes: (N, classes), logits or probabilities.
 
     Args:
         prepared: From `prepare`.
         tensors: (N, channels, height, width).
+        path: For messages.
+
+    Raises:
+        ExportRefusedError: ONNX Runtime does not run it.
     """
-    session = cpu_session(prepared.original)
     inputs = tensors if prepared.image.layout == "nchw" else np.ascontiguousarray(tensors.transpose(0, 2, 3, 1))
-    rows = [session.run([prepared.output], {prepared.image.name: row[None]})[0].reshape(1, -1) for row in inputs]
-    return np.concatenate(rows)
+    count = dimensions_of_batch(prepared.original, prepared.image) or 1
+    # A file that takes several images at a time gets the last one several times.
+    groups = [inputs[np.minimum(np.arange(k, k + count), len(inputs) - 1)] for k in range(0, len(inputs), count)]
+    try:
+        session = _original_session(prepared.original, path)
+        rows = [session.run([prepared.output], {prepared.image.name: group})[0] for group in groups]
+    except ExportRefusedError:
+        raise
+    except Exception as error:  # onnxruntime's own classes
+        raise ExportRefusedError(f"model {path}: onnxruntime cannot run it ({first_line(error)})") from error
+    return np.concatenate([each.reshape(count, -1) for each in rows])[: len(inputs)]
+
+
+def _original_session(original: onnx.ModelProto, path: Path) -> ort.InferenceSession:
+    """A session for the file as it came; where it is newer than ONNX Runtime, for the same graph in an older form."""
+    try:
+        return cpu_session(original)
+    except Exception:  # noqa: BLE001 - onnxruntime's own classes; the older form says what is wrong
+        return cpu_session(_pinned(original, path))
+
+
+def dimensions_of_batch(model: onnx.ModelProto, image: ImageInput) -> int:
+    """How many images a file takes at a time; 0 if it leaves that open."""
+    value = next(value for value in model.graph.input if value.name == image.name)
+    return dimensions(value)[0] or 0
 
 
 def _pinned(original: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -200,26 +241,40 @@ def _cut_tail(model: onnx.ModelProto, path: Path) -> tuple[str, bool]:
         The Softmax that was cut off, or an empty string, and whether the shape has to be made again.
     """
     made_by = {name: node for node in model.graph.node for name in node.output}
-    at, removed, shaped = model.graph.output[0].name, "", False
+    at, removed, shaped, cast = model.graph.output[0].name, "", False, False
     while at in made_by:
         kind = made_by[at].op_type
         if kind in _SHAPES:
             shaped = True
-        elif kind in ("Softmax", "LogSoftmax") and not removed:
+        elif kind in _SOFTMAX and not removed:
             removed = kind
         elif kind not in _NO_OPERATIONS:
             break
+        cast = cast or kind == "Cast"
         at = made_by[at].input[0]
     if at not in made_by:
         raise ExportRefusedError(f"model {path}: its output {at!r} is not computed from the image")
-    if made_by[at].op_type == "Sigmoid":
-        raise ExportRefusedError(
-            f"model {path}: it ends in Sigmoid, so its outputs are independent yes-or-no answers; framegate needs one "
-            "label out of several, with logits or a Softmax at the end"
-        )
+    if made_by[at].op_type in _YES_OR_NO:
+        raise ExportRefusedError(_sigmoid(model, made_by[at].op_type, path))
+    if cast:  # whatever the numbers were, logits are float32
+        name = f"{at}.float32"
+        model.graph.node.append(helper.make_node("Cast", [at], [name], "to_float32", to=TensorProto.FLOAT))
+        at = name
     model.graph.output[0].name = at
     _drop_unused(model.graph)
     return removed, shaped
+
+
+def _sigmoid(model: onnx.ModelProto, kind: str, path: Path) -> str:
+    """Why a network that ends in a Sigmoid is refused, and the way out."""
+    shape = dimensions(model.graph.output[0])
+    if [size for size in shape[1:] if size != 1] == []:
+        return f"model {path}: it ends in {kind} with one output, a yes-or-no answer; {_TWO_LOGITS}"
+    return (
+        f"model {path}: it ends in {kind}, so its outputs are independent yes-or-no answers; framegate needs one label "
+        "out of several. If every image has exactly one of the labels, export the model again without its last "
+        "activation, so that its outputs are logits; if not, make one network for each answer, with two logits"
+    )
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
@@ -277,13 +332,13 @@ def _name_output(model: onnx.ModelProto, flatten: bool) -> None:
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, None]))
 
 
-def _finish(model: onnx.ModelProto, batch: int | str, path: Path) -> onnx.ModelProto:
+def _finish(model: onnx.ModelProto, batch: int | str, path: Path, batch_of_file: int) -> onnx.ModelProto:
     """Set the batch, simplify, name every node, drop what only the exporter needed."""
     graph = copy_of(model)
     dim = graph.graph.input[0].type.tensor_type.shape.dim[0]
     if isinstance(batch, str):
         dim.dim_param = batch
-        _open_reshapes(graph.graph)
+    _open_reshapes(graph.graph, {1, batch_of_file} if isinstance(batch, str) else {batch_of_file} - {0, 1})
     graph = _simplified(graph, path)
     check_control_flow(graph, path)
     strip(graph)
@@ -291,15 +346,23 @@ def _finish(model: onnx.ModelProto, batch: int | str, path: Path) -> onnx.ModelP
     return graph
 
 
-def _open_reshapes(graph: onnx.GraphProto) -> None:
-    """A Reshape to (1, ...) written for one image takes the batch from its input instead (ONNX: 0 copies)."""
+def _open_reshapes(graph: onnx.GraphProto, counts: set[int]) -> None:
+    """A Reshape to (1, ...) written for one image takes the batch from its input instead (ONNX: 0 copies).
+
+    Args:
+        graph: Changed in place.
+        counts: Numbers of images that a graph may have been written for.
+    """
     constants = {item.name: item for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
     targets = {node.input[1] for node in graph.node if node.op_type == "Reshape" and node.input[1] in constants}
     for name in targets:
         shape = numpy_helper.to_array(constants[name]).copy()
-        if len(shape) > 1 and shape[0] == 1:
+        if len(shape) > 1 and int(shape[0]) in counts:
             shape[0] = 0
-            constants[name].CopyFrom(numpy_helper.from_array(shape, name))
+            constants[name].CopyFrom(numpy_helper.from_array(shape, constants[name].name))
 
 
 def _simplified(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

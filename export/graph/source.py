@@ -170,6 +170,18 @@ def find_input(model: onnx.ModelProto, path: Path, layout: str | None) -> ImageI
     return ImageInput(value.name, layout, channels, width, height)
 
 
+def says_layout(model: onnx.ModelProto) -> bool:
+    """False if the shape of the input leaves open which axis the colour channels are.
+
+    True, too, if the input cannot be used at all; `find_input` says why.
+    """
+    weights = {initializer.name for initializer in model.graph.initializer}
+    shapes = [dimensions(value) for value in model.graph.input if value.name not in weights]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        return True
+    return sum(shapes[0][axis] in (1, 3) for axis in (1, 3)) == 1
+
+
 def find_output(model: onnx.ModelProto, path: Path, name: str | None) -> onnx.ValueInfoProto:
     """The scores of the classes.
 

@@ -1,7 +1,8 @@
 """The INT8 network whose decisions are nearest to the float32 network's.
 
-Every way to its ranges is tried with only the worst layers in float32. If the best still moves the entropies too far,
-more layers stay in float32, as long as most are quantised: a sensitive layer is usually small, and costs little time.
+Every way to its ranges is tried with all layers quantised. If the best still moves the entropies too far, the layers
+that do most of it are looked for and stay in float32, then more of them, as long as most are quantised: a sensitive
+layer is usually small, and costs little time.
 
 Judged are images that set no range. They may come from the half of the calibration split that sets the temperature:
 the half that proves the threshold is never looked at here.
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -32,7 +33,9 @@ from framegate.runtime.preprocess import PreprocessSpec
 FAMILIES = ("auto", "minmax", "percentile", "entropy")
 """What ``--int8-ranges`` takes; a family of several methods is chosen from like ``auto``."""
 HELD_OUT = 1000
-"""Images on which the candidates are compared, at most."""
+"""Images on which the best candidate is compared with float32, at most."""
+RANKED = 256
+"""The first of them, on which the ways to the ranges are compared with each other."""
 FLOAT_LIMITS = (0.04, 0.01, 0.004)
 """Change of the logits, by their standard deviation, from which on a layer stays in float32: one after the other."""
 LARGEST_FLOAT_SHARE = 0.5
@@ -54,12 +57,14 @@ class Candidate:
         entropy_difference: Mean absolute difference of the softmax entropy in nats; infinite if an output is not
             finite.
         agreement: Share of images with the same label.
+        images: Held-out images that were looked at.
     """
 
     method: str
     float_layers: int
     entropy_difference: float
     agreement: float
+    images: int
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,15 @@ def methods_of(family: str) -> tuple[str, ...]:
     return tuple(method for method in METHODS if family in ("auto", method.split("-")[0]))
 
 
-def layers_above(changes: Mapping[str, float], limit: float) -> list[str]:
-    """The layers whose change is larger, or no number: the most sensitive first."""
-    return sorted((name for name, change in changes.items() if not change <= limit), key=lambda name: -changes[name])
+class FindsLayers(Protocol):
+    """`framegate.export.int8.sensitivity.LayerSensitivity`, or what stands for it in a test."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """All that could stay in float32."""
+
+    def above(self, limit: float) -> list[str]:
+        """Those that change the logits by more, the most sensitive first."""
 
 
 def choose_int8(
@@ -123,7 +134,7 @@ def choose_int8(
     images: Images,
     held_out: Images,
     spec: PreprocessSpec,
-    changes: Mapping[str, float],
+    sensitivity: FindsLayers,
     family: str,
     progress: Progress,
 ) -> Int8Choice:
@@ -134,8 +145,7 @@ def choose_int8(
         images: (N, h, w, 3) uint8 BGR from the training split; they set the ranges.
         held_out: More images, which set nothing; the first `HELD_OUT` are used.
         spec: How an image becomes the network's input.
-        changes: Layer -> what quantising it alone does to the logits
-            (`framegate.export.int8.sensitivity.logit_changes`).
+        sensitivity: Finds the layers that INT8 would spoil; asked only if quantising all of them is not good enough.
         family: One of `FAMILIES`.
         progress: Called during the work.
 
@@ -148,44 +158,98 @@ def choose_int8(
     if len(held_out) == 0:
         raise UsageError("INT8: no held-out images given; the ways to the ranges are compared on some")
     judged = held_out[:HELD_OUT]
-    tried: list[tuple[Candidate, onnx.ModelProto, list[str]]] = []
-    with tempfile.TemporaryDirectory(prefix="framegate-int8-") as folder:
-        expected = _logits(model, Path(folder) / "model.fp32.onnx", judged, spec, progress)
-        for limit in FLOAT_LIMITS:
-            keep_float = layers_above(changes, limit)
-            if tried and (len(keep_float) > LARGEST_FLOAT_SHARE * len(changes) or keep_float == tried[-1][2]):
+    quantiser = _Quantiser(model, images, spec, progress)
+    tried: list[Candidate] = []
+    best: tuple[Candidate, onnx.ModelProto, list[str]] | None = None
+    with tempfile.TemporaryDirectory(prefix="framegate-int8-") as place:
+        judge = _Judge(model, Path(place), judged, spec, progress)
+        last: list[str] | None = None
+        for limit in (math.inf, *FLOAT_LIMITS):
+            keep_float = [] if limit == math.inf else sensitivity.above(limit)
+            if best is not None and (
+                len(keep_float) > LARGEST_FLOAT_SHARE * len(sensitivity.layers) or keep_float == last
+            ):
+                methods = (best[0].method,)
                 continue
-            for method, network in _quantised(model, images, spec, keep_float, methods, progress):
-                logits = _logits(network, Path(folder) / f"model.{method}.onnx", judged, spec, progress)
-                tried.append((_compare(method, len(keep_float), expected, logits), network, keep_float))
-            best = min(tried, key=lambda one: (one[0].entropy_difference, -one[0].agreement))
+            last = keep_float
+            found = judge.best(list(quantiser.networks(keep_float, methods)), len(keep_float), tried)
+            if best is None or _order(found[0]) < _order(best[0]):
+                best = (*found, keep_float)
             if best[0].entropy_difference <= GOOD_DIFFERENCE:
                 break
-            methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
+            if limit < math.inf:
+                methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
+    assert best is not None
     chosen, network, keep_float = best
     if not math.isfinite(chosen.entropy_difference):
         raise ExportRefusedError("INT8: the quantised network gives outputs that are NaN or infinite")
     check_symmetric(network)
     onnx.checker.check_model(network, full_check=True)
-    candidates = tuple(candidate for candidate, _, _ in tried)
-    return Int8Choice(network, chosen, candidates, len(judged), len(changes), tuple(keep_float))
+    return Int8Choice(network, chosen, tuple(tried), len(judged), len(sensitivity.layers), tuple(keep_float))
 
 
-def _quantised(
-    model: onnx.ModelProto,
-    images: Images,
-    spec: PreprocessSpec,
-    keep_float: Sequence[str],
-    methods: Sequence[str],
-    progress: Progress,
-) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """The network with each method's ranges, and biases that make up for the rounding of the weights."""
-    base = to_int8(model, images, spec, keep_float, progress)
-    layer_inputs = sorted({layer.input[0] for layer in layers_with_bias(model)})
-    statistics = collect(model, activation_ranges(base), layer_inputs, images, spec, progress)
-    corrected = with_corrected_biases(base, model, statistics.means)
-    for method in methods:
-        yield method, with_ranges(corrected, {name: statistics.range_of(name, method) for name in statistics.largest})
+def _order(candidate: Candidate) -> tuple[float, float]:
+    return candidate.entropy_difference, -candidate.agreement
+
+
+class _Quantiser:
+    """Makes INT8 networks of one float32 network from statistics that are collected once."""
+
+    def __init__(self, model: onnx.ModelProto, images: Images, spec: PreprocessSpec, progress: Progress) -> None:
+        self._model, self._images, self._spec = model, images, spec
+        self._inputs = sorted({layer.input[0] for layer in layers_with_bias(model)})
+        tensors = activation_ranges(self._base([]))
+        self._statistics = collect(model, tensors, self._inputs, images, spec, progress)
+
+    def _base(self, keep_float: Sequence[str]) -> onnx.ModelProto:
+        """Where the pairs stand; the ranges of one image, which are replaced."""
+        return to_int8(self._model, self._images[:1], self._spec, keep_float, lambda text, done, total: None)
+
+    def networks(self, keep_float: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """The network with each method's ranges, and biases that make up for the rounding of the weights."""
+        base = self._base(keep_float)
+        corrected = with_corrected_biases(base, self._model, self._statistics.means)
+        for method in methods:
+            ranges = {name: self._statistics.range_of(name, method) for name in activation_ranges(base)}
+            yield method, with_ranges(corrected, ranges)
+
+
+class _Judge:
+    """Compares INT8 networks with their float32 network, on the engine that runs them."""
+
+    def __init__(
+        self, model: onnx.ModelProto, folder: Path, images: Images, spec: PreprocessSpec, progress: Progress
+    ) -> None:
+        self._folder, self._images, self._spec, self._whole = folder, images, spec, progress
+        self._before, self._planned = 0, 2 * len(images) + len(METHODS) * min(RANKED, len(images))
+        self._expected = _logits(model, folder / "model.fp32.onnx", images, spec, self._progress)
+        self._before = len(images)
+
+    def _progress(self, _: str, done: int, total: int) -> None:
+        """The comparisons as one stage of the work."""
+        done += self._before
+        self._whole("INT8: comparing ways to the ranges", done, max(done, self._planned))
+
+    def best(
+        self, networks: list[tuple[str, onnx.ModelProto]], float_layers: int, tried: list[Candidate]
+    ) -> tuple[Candidate, onnx.ModelProto]:
+        """The nearest on a part of the images, compared on all of them; every comparison joins ``tried``."""
+        some = min(RANKED, len(self._images)) if len(networks) > 1 else len(self._images)
+        found = []
+        for method, network in networks:
+            found.append((self._candidate(method, network, float_layers, some), network))
+            tried.append(found[-1][0])
+        nearest, network = min(found, key=lambda each: _order(each[0]))
+        if some < len(self._images):
+            nearest = self._candidate(nearest.method, network, float_layers, len(self._images))
+            tried.append(nearest)
+        return nearest, network
+
+    def _candidate(self, method: str, network: onnx.ModelProto, float_layers: int, count: int) -> Candidate:
+        file = self._folder / f"model.{method}.onnx"
+        logits = _logits(network, file, self._images[:count], self._spec, self._progress)
+        self._before += count
+        return _compare(method, float_layers, self._expected[:count], logits)
 
 
 def _logits(model: onnx.ModelProto, file: Path, images: Images, spec: PreprocessSpec, progress: Progress) -> Logits:
@@ -196,11 +260,12 @@ def _logits(model: onnx.ModelProto, file: Path, images: Images, spec: Preprocess
 
 def _compare(method: str, float_layers: int, expected: Logits, found: Logits) -> Candidate:
     if not np.isfinite(found).all():
-        return Candidate(method, float_layers, math.inf, 0.0)
+        return Candidate(method, float_layers, math.inf, 0.0, len(found))
     first, second = softmax_scores(expected, 1.0), softmax_scores(found, 1.0)
     return Candidate(
         method,
         float_layers,
         float(np.mean(np.abs(first.entropy - second.entropy))),
         float(np.mean(first.argmax == second.argmax)),
+        len(found),
     )

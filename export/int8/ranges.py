@@ -1,22 +1,22 @@
 """INT8 ranges of activations from histograms: largest magnitude, percentile, or least loss of information.
 
 ONNX Runtime's own calibrators keep every activation of every image until the last one has run (14 GB for 512 images of
-the hybrid at 96x96) and run the network anew for every method. Here one pass counts magnitudes, and every method reads
-the same counts.
+the hybrid at 96x96) and run the network anew for every method. Here magnitudes are counted once, and every method and
+every choice of layers reads the same counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, shape_inference
 
-from framegate.export.data.outputs import STEP, Images
+from framegate.export.data.outputs import Images
 from framegate.export.graph.graph import INPUT, copy_of
 from framegate.export.graph.session import cpu_session
 from framegate.export.progress import Progress
@@ -30,6 +30,9 @@ METHODS = ("minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999",
 BINS = 4096
 LEVELS = 128
 """Magnitudes that a symmetric INT8 can tell apart."""
+SAMPLED = 16_384
+"""Values of a tensor that are counted of each image, about."""
+_REPORTED = 32
 _STEP = 16  # bins between two ranges that the entropy method tries
 
 
@@ -64,40 +67,95 @@ class ActivationStatistics:
 
 def collect(
     model: onnx.ModelProto,
-    largest: Mapping[str, float],
+    tensors: Collection[str],
     layer_inputs: Sequence[str],
     images: Images,
     spec: PreprocessSpec,
     progress: Progress,
 ) -> ActivationStatistics:
-    """Run the float network once over real images.
+    """Run the float network twice over real images: for the largest magnitudes and the means, then for the counts.
+
+    Of a large tensor about `SAMPLED` values of each image are counted, others of the next image; its largest magnitude
+    and its means are those of all values.
 
     Args:
         model: The network in float32, input ``image``.
-        largest: Tensor -> largest magnitude on these very images.
+        tensors: Whose magnitudes are wanted.
         layer_inputs: Tensors whose channel means are wanted, (N, channels, ...).
         images: (N, h, w, 3) uint8 BGR from the training split.
         spec: How an image becomes the network's input.
         progress: Called during the work.
     """
-    session, names = _with_outputs(model, sorted({*largest, *layer_inputs} - {INPUT}))
-    magnitudes = {name: np.zeros(BINS, np.int64) for name in largest}
-    sums: dict[str, Floats] = {}
+    largest, means = _extremes(model, sorted(tensors), sorted(set(layer_inputs)), images, spec, progress)
+    session, names = _with_outputs(model, sorted(set(tensors) - {INPUT}))
+    magnitudes = {name: np.zeros(BINS, np.int64) for name in tensors}
     preprocess = Preprocessor(spec)
     for k, image in enumerate(images):
         tensor = preprocess(image)
         values = dict(zip(names, session.run(names, {INPUT: tensor}), strict=True)) if names else {}
         values[INPUT] = tensor
         for name, top in largest.items():
-            bins = np.minimum((np.abs(values[name].ravel()) * np.float32(BINS / top)).astype(np.int32), BINS - 1)
+            flat = values[name].ravel()
+            step = max(1, flat.size // SAMPLED) | 1  # odd, so that it is not a width
+            some = np.abs(flat[k % step :: step])
+            bins = np.minimum((some * np.float32(BINS / top)).astype(np.int32), BINS - 1)
             magnitudes[name] += np.bincount(bins, minlength=BINS)
-        for name in layer_inputs:
-            value = values[name]
+        if (k + 1) % _REPORTED == 0 or k + 1 == len(images):
+            progress("INT8 activation histograms", k + 1, len(images))
+    return ActivationStatistics(largest, magnitudes, means)
+
+
+def _extremes(
+    model: onnx.ModelProto,
+    tensors: list[str],
+    layer_inputs: list[str],
+    images: Images,
+    spec: PreprocessSpec,
+    progress: Progress,
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """The largest magnitude of some tensors, positive, and the channel means of others, computed by the network."""
+    graph = copy_of(model)
+    ranks = _ranks(model)
+    outputs = []
+    for k, name in enumerate(tensors):
+        graph.graph.node.append(helper.make_node("Abs", [name], [f"magnitude.{k}"]))
+        graph.graph.node.append(helper.make_node("ReduceMax", [f"magnitude.{k}"], [f"largest.{k}"], keepdims=0))
+        outputs.append(f"largest.{k}")
+    for k, name in enumerate(layer_inputs):
+        at = name
+        if ranks.get(name, 0) > 2:
+            at = f"mean.{k}"
+            graph.graph.node.append(helper.make_node("GlobalAveragePool", [name], [at]))
+        outputs.append(at)
+    session, _ = _with_outputs(graph, sorted(set(outputs) - {INPUT}))
+    wanted = list(dict.fromkeys(name for name in outputs if name != INPUT))
+    top = dict.fromkeys(tensors, 0.0)
+    sums: dict[str, Floats] = {}
+    preprocess = Preprocessor(spec)
+    for number, image in enumerate(images):
+        tensor = preprocess(image)
+        values = dict(zip(wanted, session.run(wanted, {INPUT: tensor}), strict=True)) if wanted else {}
+        values[INPUT] = tensor
+        found = [values[name] for name in outputs]
+        for name, value in zip(tensors, found, strict=False):
+            top[name] = max(top[name], float(value))
+        for name, value in zip(layer_inputs, found[len(tensors) :], strict=True):
             mean = value.mean(axis=(0, *range(2, value.ndim)), dtype=np.float64)
             sums[name] = sums.get(name, 0.0) + mean
-        if (k + 1) % STEP == 0 or k + 1 == len(images):
-            progress("INT8 activation histograms", k + 1, len(images))
-    return ActivationStatistics(dict(largest), magnitudes, {name: total / len(images) for name, total in sums.items()})
+        if (number + 1) % _REPORTED == 0 or number + 1 == len(images):
+            progress("INT8 activation ranges", number + 1, len(images))
+    smallest = float(np.finfo(np.float32).tiny) * BINS
+    return (
+        {name: max(value, smallest) for name, value in top.items()},
+        {name: total / len(images) for name, total in sums.items()},
+    )
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Number of axes of each tensor whose shape is known."""
+    graph = shape_inference.infer_shapes(model).graph
+    values = [*graph.value_info, *graph.input]
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in values}
 
 
 def percentile_bins(counts: Counts, percentile: float) -> int:

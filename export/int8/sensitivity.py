@@ -1,4 +1,4 @@
-"""Which layers lose too much in INT8: every layer is quantised alone, and the change of the logits is measured.
+"""Which layers lose too much in INT8: groups of layers are quantised alone, and the change of the logits is measured.
 
 In a MobileNetV2 nearly all of the loss comes from one block: folding gives a few depthwise channels of the first
 inverted residual large weights whose sums cancel, so a rounding error of one step is amplified. Such layers are small;
@@ -6,6 +6,8 @@ kept in float32 they cost neither space nor time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,36 +25,75 @@ _LAYERS = ("Conv", "Gemm")
 _LEVELS = 127
 
 
-def logit_changes(
-    model: onnx.ModelProto, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
-) -> dict[str, float]:
-    """What quantising each layer alone does to the logits.
+class LayerSensitivity:
+    """What quantising layers does to the logits; every group of layers is measured once.
 
     Args:
         model: A network in float32, its weights stored as float32; it is left as it was.
         images: (N, h, w, 3) uint8 BGR from the training split; the first `IMAGES` are used.
         spec: How an image becomes the network's input.
-        progress: Called after every layer.
+        progress: Called after every group.
 
-    Returns:
-        Name of the layer -> root mean square change divided by the standard deviation of the logits; NaN if the
-        network gives no numbers.
+    Attributes:
+        layers: Names of the convolutions and linear layers with constant weights, from the input to the output.
     """
-    weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    layers = [node for node in model.graph.node if node.op_type in _LAYERS and node.input[1] in weights]
-    tensors = input_tensors(images[:IMAGES], spec)
-    if not layers or not tensors:
-        return {}
-    expected, largest = _run_and_measure(model, layers, tensors)
-    spread = float(expected.std(ddof=1))
-    changes = {}
-    for done, layer in enumerate(layers):
-        rounded = _with_rounding(model, layer, _rounded_weight(layer, weights[layer.input[1]]), largest[done])
-        found = _logits(rounded, tensors)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            changes[layer.name] = float(np.divide(np.sqrt(np.mean(np.square(found - expected))), spread))
-        progress("INT8 sensitivity of each layer", done + 1, len(layers))
-    return changes
+
+    def __init__(
+        self, model: onnx.ModelProto, images: npt.NDArray[np.uint8], spec: PreprocessSpec, progress: Progress
+    ) -> None:
+        self._model, self._progress = model, progress
+        self._weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        nodes = [node for node in model.graph.node if node.op_type in _LAYERS and node.input[1] in self._weights]
+        self._nodes = {node.name: node for node in nodes}
+        self.layers = tuple(self._nodes)
+        self._images, self._spec = images[:IMAGES], spec
+        self._measured: tuple[list[Tensor], Tensor, dict[str, float]] | None = None
+        self._changes: dict[tuple[str, ...], float] = {}
+
+    def change(self, layers: Sequence[str]) -> float:
+        """Root mean square change of the logits, divided by their standard deviation, if just these are quantised.
+
+        NaN if the network gives no numbers.
+        """
+        key = tuple(layers)
+        if key not in self._changes:
+            tensors, expected, largest = self._reference()
+            rounded = copy_of(self._model)
+            for name in key:
+                node = self._nodes[name]
+                _round_layer(rounded.graph, node, _rounded_weight(node, self._weights[node.input[1]]), largest[name])
+            found = _logits(rounded, tensors)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                change = np.divide(np.sqrt(np.mean(np.square(found - expected))), expected.std(ddof=1))
+            self._changes[key] = float(change)
+            done = len(self._changes)
+            self._progress("INT8: looking for sensitive layers", done, max(done + 1, len(self.layers)))
+        return self._changes[key]
+
+    def above(self, limit: float) -> list[str]:
+        """The layers that change the logits by more, or to no number, each alone: the most sensitive first.
+
+        A group that stays within the limit as a whole is not looked into, so a network without such a layer costs one
+        measurement, and one with a few of them a few times the logarithm of its depth.
+        """
+        found = self._search(list(self.layers), limit)
+        return sorted(found, key=lambda name: -np.nan_to_num(self.change([name]), nan=np.inf))
+
+    def _search(self, layers: list[str], limit: float) -> list[str]:
+        if not layers or self.change(layers) <= limit:
+            return []
+        if len(layers) == 1:
+            return layers
+        half = len(layers) // 2
+        return self._search(layers[:half], limit) + self._search(layers[half:], limit)
+
+    def _reference(self) -> tuple[list[Tensor], Tensor, dict[str, float]]:
+        """The inputs, the logits, and the largest magnitude of each layer's input."""
+        if self._measured is None:
+            tensors = input_tensors(self._images, self._spec)
+            expected, largest = _run_and_measure(self._model, list(self._nodes.values()), tensors)
+            self._measured = tensors, expected, dict(zip(self.layers, largest, strict=True))
+        return self._measured
 
 
 def _logits(model: onnx.ModelProto, tensors: list[Tensor]) -> Tensor:
@@ -76,10 +117,8 @@ def _run_and_measure(
     return np.concatenate([run[0] for run in runs]), inputs
 
 
-def _with_rounding(model: onnx.ModelProto, layer: onnx.NodeProto, weight: Tensor, largest: float) -> onnx.ModelProto:
-    """A copy in which one layer has another weight and an input that is rounded to 127 steps up to ``largest``."""
-    result = copy_of(model)
-    graph = result.graph
+def _round_layer(graph: onnx.GraphProto, layer: onnx.NodeProto, weight: Tensor, largest: float) -> None:
+    """Give one layer another weight, and an input that is rounded to 127 steps up to ``largest``, in place."""
     at = next(k for k, node in enumerate(graph.node) if node.name == layer.name)
     step, units, whole, rounded, changed = (
         f"{layer.name}.int8.{part}" for part in ("step", "units", "whole", "rounded", "weight")
@@ -95,7 +134,6 @@ def _with_rounding(model: onnx.ModelProto, layer: onnx.NodeProto, weight: Tensor
     ):
         graph.node.insert(at + k, node)
     graph.node[at + 3].input[0], graph.node[at + 3].input[1] = rounded, changed
-    return result
 
 
 def _rounded_weight(layer: onnx.NodeProto, weight: Tensor) -> Tensor:

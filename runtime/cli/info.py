@@ -18,6 +18,9 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
 
+_SHOWN = 50
+"""Labels that are printed."""
+
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
@@ -69,7 +72,7 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
 
 def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     spec = bundle.preprocess
-    to_stdout(f"{bundle.name}: {len(bundle.labels)} labels ({', '.join(bundle.labels)})")
+    to_stdout(f"{bundle.name}: {len(bundle.labels)} labels ({_few(bundle.labels)})")
     slices = f"{spec.depth} slices of " if spec.depth > 1 else ""
     to_stdout(f"folder: {bundle.path}")
     to_stdout(f"digest {bundle.digest[:16]}..., {signed_by(bundle)}")
@@ -114,6 +117,13 @@ def _certificates(bundle: Bundle) -> None:
                 f"certificate {budget_text(each.kind, each.budget)}, {key}: {each.promise(key)}; "
                 f"{each.thresholds[key].coverage:.1%} of the calibration frames are certified"
             )
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    """The labels for people: all, or the first and the last of many (``--json`` has them all)."""
+    if len(labels) <= _SHOWN:
+        return ", ".join(labels)
+    return f"{', '.join(labels[: _SHOWN // 2])}, ..., {labels[-1]}; all of them: --json"
 
 
 def _calibrations(bundle: Bundle) -> Table:

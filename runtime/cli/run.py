@@ -107,6 +107,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     parser.add_argument(
+        "--probabilities", action="store_true", help="record the probability of every class with each verdict"
+    )
+    parser.add_argument(
         "--realtime",
         choices=WAITING,
         help="no garbage collection, a core for the worker, SCHED_FIFO where allowed; the worker sleeps (block) or "
@@ -160,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.threads,
         policy=policy,
         health=health,
+        probabilities=arguments.probabilities,
         trust=arguments.trust,
         certificate=demand_of(arguments),
     )

@@ -196,7 +196,7 @@ def _ruin(model: onnx.ModelProto, *rest: object) -> Int8Choice:
     ruined.CopyFrom(model)
     bias = next(item for item in ruined.graph.initializer if item.name == "classify.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
-    return Int8Choice(ruined, Candidate("minmax", 0, 0.0, 1.0), (), 0, 59, ())
+    return Int8Choice(ruined, Candidate("minmax", 0, 0.0, 1.0, 10), (), 0, 59, ())
 
 
 def test_an_int8_file_that_lost_accuracy_is_refused_and_leaves_nothing(

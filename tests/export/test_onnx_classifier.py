@@ -16,14 +16,16 @@ import onnx
 import pytest
 
 from framegate.export import export as export_road
+from framegate.export import onnx_classifier as classifier_module
 from framegate.export.calibration.decisions import Outputs
+from framegate.export.checks import assess
 from framegate.export.checks.pixel_scaling import SCALINGS, trials
 from framegate.export.checks.verify import Side, compare_sides
 from framegate.export.commands import calibrate as command_calibrate
 from framegate.export.commands import export as command_export
 from framegate.export.commands import verify as command_verify
 from framegate.export.graph.prepare import prepare
-from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.calibration import Calibration
@@ -185,9 +187,69 @@ def test_wrong_options_are_one_clear_line(place: Path, tmp_path: Path, words: li
 
 def test_an_open_input_size_is_asked_for(place: Path, tmp_path: Path) -> None:
     (place / "open.onnx").write_bytes(foreign_model(side="s").SerializeToString())
-    with pytest.raises(UsageError, match="give --input-size"):
+    with pytest.raises(UsageError, match="is missing: --input-size WxH"):
         _export(place, "--scaling", "unit", "--out", tmp_path / "x.bundle", model="open.onnx")
     assert prepare(place / "open.onnx", 20, 20).classes == 3
+
+
+def test_everything_that_is_missing_is_named_at_once(place: Path, tmp_path: Path) -> None:
+    (place / "open.onnx").write_bytes(foreign_model(side="s").SerializeToString())
+    with pytest.raises(UsageError) as caught:
+        _command("export", place / "open.onnx")
+    message = str(caught.value)
+    assert "are missing: --data DIR" in message
+    assert [message.count(f"{option} ") for option in ("--out", "--labels", "--input-size", "--scaling")] == [1] * 4
+    assert "imagenet|unit|symmetric|raw|caffe" in message
+    several = foreign_model()
+    several.graph.output.append(onnx.helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, [1, 6]))
+    dims = several.graph.input[0].type.tensor_type.shape.dim
+    dims[3].dim_value = 3  # channels could be either axis
+    (place / "several.onnx").write_bytes(several.SerializeToString())
+    out = tmp_path / "x.bundle"
+    with pytest.raises(
+        UsageError, match=r"missing: --labels FILE .*; --layout nchw or nhwc .*; --output-name, one of "
+    ):
+        _command("export", place / "several.onnx", "--data", place, "--out", out)
+    with pytest.raises(UsageError, match=r"x\.pt: are missing: --data DIR .*; --out NAME\.bundle \(what to write\)$"):
+        _command("export", place / "x.pt")
+
+
+def test_int8_is_left_out_on_request(place: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "no8.bundle"
+    assert _export(place, "--scaling", "unit", "--out", target, "--no-int8") == 0
+    assert "no INT8 file: none was asked for (--no-int8)" in capsys.readouterr().out
+    bundle = Bundle.open(target)
+    assert "int8" not in bundle.models
+    assert set(bundle.calibrations) == {"openvino/fp32", "onnxruntime/fp32"}
+    assert "--no-int8" in str(bundle.origin["missing"])
+
+
+def test_outputs_of_the_reference_stand_for_the_same_engine_only_if_they_are_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """One image of the reference is made up: every image is computed again, and the row is not a copy."""
+    counted = []
+    real = assess.backend_outputs
+
+    def counting(backend: str, model: Path, spec: PreprocessSpec, sets: dict, *rest: object):
+        counted.append((backend, sum(len(images) for images in sets.values())))
+        return real(backend, model, spec, sets, *rest)
+
+    monkeypatch.setattr(assess, "backend_outputs", counting)
+    monkeypatch.setattr(assess, "_PROBED", 5)
+    assert _export(place, "--scaling", "unit", "--out", tmp_path / "a.bundle", "--no-int8") == 0
+    assert [count for backend, count in counted if backend == "onnxruntime"] == [10]
+    counted.clear()
+    whole = classifier_module.backend_outputs
+
+    def spoilt(*words: object):
+        outputs, engine = whole(*words)
+        outputs["test"].logits[1] += 1e-5
+        return outputs, engine
+
+    monkeypatch.setattr(classifier_module, "backend_outputs", spoilt)
+    assert _export(place, "--scaling", "unit", "--out", tmp_path / "b.bundle", "--no-int8") == 0
+    assert [count > 10 for backend, count in counted if backend == "onnxruntime"] == [False, True]
 
 
 def test_options_of_onnx_files_are_refused_for_checkpoints(place: Path, tmp_path: Path) -> None:
@@ -203,7 +265,8 @@ def test_sensitivity_finds_the_layer_that_int8_spoils(place: Path, quiet) -> Non
     tints = rng.integers(0, 200, (6, 1, 1, 3))
     images = (tints + rng.integers(0, 50, (6, SIDE, SIDE, 3))).astype(np.uint8)
     images[:, :, :, 1] = 0  # no green
-    healthy = logit_changes(model, images, spec, quiet)
+    sensitivity = LayerSensitivity(model, images, spec, quiet)
+    healthy = {name: sensitivity.change([name]) for name in sensitivity.layers}
     assert len(healthy) == 2
     assert all(0 < change < 0.04 for change in healthy.values())
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
@@ -211,8 +274,9 @@ def test_sensitivity_finds_the_layer_that_int8_spoils(place: Path, quiet) -> Non
     value = onnx.numpy_helper.to_array(weight).copy()
     value[0, 1, 1, 1] = 1000.0
     weight.CopyFrom(onnx.numpy_helper.from_array(value, weight.name))
-    changes = logit_changes(model, images, spec, quiet)
-    assert changes[conv.name] > 10 * healthy[conv.name]
+    spoilt = LayerSensitivity(model, images, spec, quiet)
+    assert spoilt.change([conv.name]) > 10 * healthy[conv.name]
+    assert spoilt.above(10 * healthy[conv.name])[0] == conv.name
 
 
 def test_verify_passes_on_engines_that_agree(bundle: Path, place: Path, capsys) -> None:
@@ -296,12 +360,13 @@ def test_gate_counts_accuracy_and_verdicts_up_to_their_limits(outputs, quiet) ->
 
     assert compare_sides(_side("a", logits), _side("b", wrong(2)), labels, 3, quiet).failures == ()
     result = compare_sides(_side("a", logits), _side("b", wrong(3)), labels, 3, quiet)
-    assert [failure.split()[0] for failure in result.failures] == ["accuracy"]
+    assert [failure.split()[1] for failure in result.failures] == ["reaches", "accepts"]
+    assert result.loss.new_wrong_accepts == 3
     assert {frame.index for frame in result.worst} == {0, 1, 2}
     assert result.second.false_accepts == result.first.false_accepts + 3
-    assert compare_sides(_side("a", logits), _side("b", unsure(4)), labels, 3, quiet).failures == ()
     result = compare_sides(_side("a", logits), _side("b", unsure(5)), labels, 9, quiet)
-    assert result.failures == ("5 of 400 verdicts differ (1.25%); at most 1% may",)
+    assert result.failures == ()  # a verdict that becomes stricter hands over nothing wrong
+    assert (result.same_verdict, result.loss.new_rejects) == (395, 5)
     assert {frame.index for frame in result.worst[:5]} == set(range(5))
     assert result.worst[0].second.reasons == ("HIGH_SCORE",)
 
@@ -311,7 +376,7 @@ def test_gate_fails_on_nan_and_names_the_frame(outputs, quiet) -> None:
     broken = logits.copy()
     broken[7:17] = np.nan
     result = compare_sides(_side("a", logits), _side("b", broken), labels, 1, quiet)
-    assert len(result.failures) == 2
+    assert [failure.split()[1] for failure in result.failures] == ["reaches"]
     assert result.second.not_finite == 10
     assert result.worst[0].second.reasons == ("NOT_FINITE",)
     assert 7 <= result.worst[0].index < 17

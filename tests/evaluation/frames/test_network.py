@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_named(tmp_path, bundle_path):
         onnx.save(helper.make_model(helper.make_graph([node], "g", [value], [out])), tmp_path / "odd.onnx")
         with pytest.raises(BundleError, match=message):
             Network(tmp_path / "odd.onnx", prepare)
-    with pytest.raises(UsageError, match=r"tap 'nowhere' given, its layers are stem\.0"):
+    with pytest.raises(UsageError, match=r"tap 'nowhere': no such layer; there are stem\.0"):
         Network(Bundle.open(bundle_path).model_path("fp32"), prepare, ["nowhere"])
 
 

@@ -191,15 +191,18 @@ def gate(*words):
 def monitored(bundle_path, colours, quiet, tmp_path):
     import shutil
 
-    from framegate.evaluation.command_monitor import add_monitor
-    from framegate.evaluation.monitor.fit import Recipe
+    from framegate.evaluation.command_monitor import write_monitor
+    from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
     from framegate.export.data.splits import Splits
 
     path = tmp_path / "colours.bundle"
     shutil.copytree(bundle_path, path)
     recipe = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
     splits = Splits(colours(160, 31, "t"), colours(500, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
-    add_monitor(Bundle.open(path), splits, recipe, Promise(0.3, 0.9), quiet)
+    bundle = Bundle.open(path)
+    network = Network.from_bundle(bundle)
+    monitor = fit_monitor(attacked_sets(network, splits.train, 1, recipe, quiet), recipe, "colours", quiet)
+    write_monitor(bundle, monitor, network, splits, Promise(0.3, 0.9), quiet)
     return path
 
 

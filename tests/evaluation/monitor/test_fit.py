@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from framegate.evaluation.command_monitor import add_monitor
+from framegate.evaluation.command_monitor import add_monitor, layers_to_try, write_monitor
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.monitor import worth
 from framegate.evaluation.monitor.fit import (
     HIDDEN,
     DifferentiableHead,
@@ -29,7 +30,7 @@ from framegate.export.graph.pooled import FEATURES, with_pooled, without_pooled
 from framegate.export.int8.quantize import to_int8
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle import Bundle
-from framegate.runtime.errors import BundleError, CalibrationError, UsageError
+from framegate.runtime.errors import BundleError, CalibrationError, ExportRefusedError, UsageError
 from framegate.runtime.monitor import POOLED, SHIFT
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Reason
@@ -53,13 +54,13 @@ def monitor(sets, quiet):
 
 
 @pytest.fixture(scope="module")
-def with_monitor(bundle_path, colours, quiet, tmp_path_factory):
+def with_monitor(bundle_path, network, monitor, colours, quiet, tmp_path_factory):
     path = tmp_path_factory.mktemp("monitored") / "colours.bundle"
     shutil.copytree(bundle_path, path)
     splits = Splits(
         colours(200, 31, "train"), colours(500, 32, "calibration"), colours(10, 33, "test"), ("blue", "green", "red")
     )
-    add_monitor(Bundle.open(path), splits, RECIPE, Promise(0.3, 0.9, limit_share=0.04), quiet)
+    write_monitor(Bundle.open(path), monitor, network, splits, Promise(0.3, 0.9, limit_share=0.04), quiet)
     return path
 
 
@@ -216,9 +217,35 @@ def test_a_network_without_the_output_does_not_open(with_monitor, bundle_path, t
         Session.open(broken, "openvino", "fp32")
 
 
-def test_a_refused_calibration_leaves_the_bundle_as_it_was(with_monitor, colours, quiet):
+def test_a_refused_calibration_leaves_the_bundle_as_it_was(with_monitor, network, monitor, colours, quiet):
     before = {path.name: path.read_bytes() for path in with_monitor.iterdir()}
     splits = Splits(colours(200, 31, "t"), colours(60, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
     with pytest.raises(CalibrationError):
-        add_monitor(Bundle.open(with_monitor), splits, RECIPE, Promise(0.001, 0.99), quiet)
+        write_monitor(Bundle.open(with_monitor), monitor, network, splits, Promise(0.001, 0.99), quiet)
     assert {path.name: path.read_bytes() for path in with_monitor.iterdir()} == before
+
+
+def test_a_monitor_that_is_refused_leaves_the_bundle_as_it_was(bundle_path, colours, quiet, tmp_path, monkeypatch):
+    """These images are noise, whose total variation tells every attacked one."""
+    monkeypatch.setattr(worth, "FRAMES", 30)
+    monkeypatch.setattr(worth, "QUERIES", 10)
+    monkeypatch.setattr(worth, "STEPS", 3)
+    path = tmp_path / "colours.bundle"
+    shutil.copytree(bundle_path, path)
+    before = {each.name: each.read_bytes() for each in path.iterdir()}
+    splits = Splits(colours(120, 31, "t"), colours(300, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
+    recipe = Recipe(images=100, attacked=20, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=0)
+    with pytest.raises(ExportRefusedError, match="monitor refused, the bundle is as it was: AUROC on 30 frames"):
+        add_monitor(Bundle.open(path), splits, recipe, Promise(0.3, 0.9), quiet)
+    assert {each.name: each.read_bytes() for each in path.iterdir()} == before
+
+
+def test_layers_are_looked_for_where_a_bundle_names_none(bundle_path):
+    bundle = Bundle.open(bundle_path)
+    assert layers_to_try(bundle) == bundle.taps
+    object.__setattr__(bundle, "taps", ())
+    found = layers_to_try(bundle)
+    layers = [node.name for node in onnx.load(bundle.model_path("fp32")).graph.node if node.op_type == "Conv"]
+    assert 1 <= len(found) <= 6
+    assert list(found) == [name for name in layers if name in found]
+    assert Network.from_bundle(bundle, found).taps == found

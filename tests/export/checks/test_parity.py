@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framegate.export.calibration.decisions import Outputs
-from framegate.export.checks.parity import accuracy, check_accuracy, compare
+from framegate.export.checks.parity import accuracy, check_loss, compare, loss
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
@@ -62,12 +62,49 @@ def test_differences_are_counted(outputs) -> None:
     assert (strict.test_coverage, strict.test_selective_risk) == (0.0, None)
 
 
+def _checked(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray, threshold: float = 1.0) -> None:
+    calibration = _calibration(threshold)
+    found = loss(Outputs(logits), calibration, Outputs(reference), calibration, labels)
+    check_loss("int8", found, "the trained network")
+
+
 def test_accuracy_gate(outputs) -> None:
     logits, labels = outputs
-    check_accuracy("int8", logits, logits, labels)
-    check_accuracy("int8", _wrong(logits, labels, 2), logits, labels)  # exactly half a point
+    _checked(logits, logits, labels)
+    _checked(_wrong(logits, labels, 2), logits, labels)  # exactly half a point
     with pytest.raises(ExportRefusedError, match=r"int8 reaches accuracy 0\.\d+ on 400 test images"):
-        check_accuracy("int8", _wrong(logits, labels, 3), logits, labels)
+        _checked(_wrong(logits, labels, 3), logits, labels)
+
+
+def test_gate_counts_wrong_labels_that_are_newly_accepted(outputs) -> None:
+    """As many right labels are won as lost, so accuracy does not change."""
+    logits, labels = outputs
+    certain = np.zeros_like(logits)
+    certain[np.arange(COUNT), labels] = 50.0
+
+    def swapped(count: int) -> np.ndarray:
+        """Accepted with a wrong label where the reference had rejected it; as many others are right now."""
+        changed = certain.copy()
+        changed[:count] = 0.0
+        changed[np.arange(count), (labels[:count] + 1) % 10] = 50.0
+        return changed
+
+    reference = certain.copy()
+    reference[:6] = 0.0  # unsure: wrong or right, but rejected
+    found = loss(Outputs(swapped(3)), _calibration(1.0), Outputs(reference), _calibration(1.0), labels)
+    assert (found.new_wrong_accepts, found.new_accepts, found.new_rejects) == (3, 6, 0)
+    assert [failure.split()[1] for failure in found.failures("b", "a") if "accepts" in failure] == ["accepts"]
+    _checked(swapped(2), reference, labels)
+    with pytest.raises(ExportRefusedError, match=r"int8 accepts 3 of 400 test images with a wrong label"):
+        _checked(swapped(3), reference, labels)
+
+
+def test_a_stricter_engine_loses_nothing_that_fails(outputs) -> None:
+    logits, labels = outputs
+    found = loss(Outputs(logits), _calibration(-1.0), Outputs(logits), _calibration(1.0), labels)
+    assert found.failures("b", "a") == ()
+    assert found.new_rejects > 0
+    assert found.new_accepts == 0
 
 
 def test_nan_outputs_are_wrong_whatever_argmax_says(outputs) -> None:
@@ -77,7 +114,7 @@ def test_nan_outputs_are_wrong_whatever_argmax_says(outputs) -> None:
     assert (spoilt.argmax(1) == 3).all()
     assert accuracy(spoilt, np.full(COUNT, 3)) == 0.0
     with pytest.raises(ExportRefusedError):
-        check_accuracy("int8", spoilt, logits, labels)
+        _checked(spoilt, logits, labels)
 
 
 def test_row_is_plain_json(outputs) -> None:

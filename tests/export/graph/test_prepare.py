@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from framegate.export.graph import prepare as prepare_module
 from framegate.export.graph.prepare import check_same_function, prepare
 from framegate.export.graph.source import find_input, read_onnx
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError, UsageError
@@ -85,6 +86,109 @@ def test_a_network_that_mixes_images_takes_one_at_a_time(tmp_path) -> None:
     check_same_function(prepared, IMAGES, path)
 
 
+def _batch_of(count: int, shape: list[int]) -> onnx.ModelProto:
+    model = foreign_model(tail=("Softmax",), batch=count)
+    next(item for item in model.graph.initializer if item.name == "shape").CopyFrom(
+        numpy_helper.from_array(np.array(shape, np.int64), "shape")
+    )
+    return model
+
+
+@pytest.mark.parametrize("shape", [[8, 6], [8, -1], [0, -1]])
+def test_a_file_for_eight_images_at_a_time_takes_any_number(tmp_path, shape: list[int]) -> None:
+    path = _saved(_batch_of(8, shape), tmp_path)
+    prepared = prepare(path, SIDE, SIDE)
+    assert not prepared.fixed_batch
+    check_same_function(prepared, IMAGES, path)  # five images, which the file takes with three more
+    assert _shape(prepared.model.graph.input[0]) == ["batch", 3, SIDE, SIDE]
+    ruined = prepare(path, SIDE, SIDE)
+    bias = next(item for item in ruined.model.graph.initializer if item.name == "fc.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.array([9, 0, 0], np.float32), bias.name))
+    with pytest.raises(ExportRefusedError, match="differs from the original"):
+        check_same_function(ruined, IMAGES, path)
+
+
+def test_a_batch_that_cannot_be_opened_is_named_with_the_way_out(tmp_path) -> None:
+    model = _batch_of(8, [-1])
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([8, 6], np.int64), "rows"))
+    at = list(model.graph.node).index(gemm)
+    model.graph.node.insert(at, helper.make_node("Reshape", ["f", "rows"], ["back"]))
+    model.graph.node[at + 1].input[0] = "back"
+    path = _saved(model, tmp_path)
+    with pytest.raises(ExportRefusedError, match=r"takes 8 images at a time, .*open batch axis"):
+        prepare(path, SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        (("Sigmoid", "Cast"), "ends in Sigmoid, so its outputs are independent"),
+        (("Cast", "Sigmoid", "Cast", "Identity"), "ends in Sigmoid, so its outputs are independent"),
+        (("HardSigmoid", "Cast"), "ends in HardSigmoid"),
+    ],
+)
+def test_a_sigmoid_behind_a_cast_is_found(tmp_path, tail: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ExportRefusedError, match=message):
+        prepare(_saved(_with_tail(tail), tmp_path), SIDE, SIDE)
+
+
+@pytest.mark.parametrize("tail", [("Softmax", "Cast"), ("Cast", "Softmax", "Cast"), ("Cast", "LogSoftmax", "Identity")])
+def test_a_softmax_behind_a_cast_is_removed(tmp_path, tail: tuple[str, ...]) -> None:
+    path = _saved(_with_tail(tail), tmp_path)
+    prepared = prepare(path, SIDE, SIDE)
+    assert prepared.removed in tail
+    assert prepared.model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    check_same_function(prepared, IMAGES, path)
+
+
+def _with_tail(tail: tuple[str, ...]) -> onnx.ModelProto:
+    """A tail whose Casts go to double and back, as they stand."""
+    model = foreign_model(tail=tail)
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    wide = len(casts) % 2 == 0
+    for k, node in enumerate(casts):
+        node.name = f"cast{k}"
+        node.attribute.append(helper.make_attribute("to", TensorProto.DOUBLE if wide and k == 0 else TensorProto.FLOAT))
+    return model
+
+
+def test_one_output_with_a_sigmoid_is_refused_with_the_way_out(tmp_path) -> None:
+    model = foreign_model(tail=())
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "second"))
+    graph.node.append(helper.make_node("Gather", ["tail0", "second"], ["z"], axis=1))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 1]))
+    way_out = r"yes-or-no answer; .* two, for example torch\.cat\(\[torch\.zeros_like\(z\), z\], 1\)"
+    with pytest.raises(ExportRefusedError, match=way_out):
+        prepare(_saved(model, tmp_path), SIDE, SIDE)
+    graph.node.append(helper.make_node("Sigmoid", ["z"], ["p"]))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("p", TensorProto.FLOAT, [1, 1]))
+    with pytest.raises(ExportRefusedError, match="ends in Sigmoid with one output, a " + way_out):
+        prepare(_saved(model, tmp_path), SIDE, SIDE)
+
+
+def test_a_file_that_is_newer_than_onnx_runtime_is_compared_in_an_older_form(tmp_path, monkeypatch) -> None:
+    path = _saved(foreign_model(opset=20), tmp_path)
+    prepared = prepare(path, SIDE, SIDE)
+    real, refused = prepare_module.cpu_session, []
+
+    def old_runtime(model: onnx.ModelProto) -> ort.InferenceSession:
+        if model.opset_import[0].version > 18:
+            refused.append(model.opset_import[0].version)
+            raise RuntimeError("Opset 20 is under development")
+        return real(model)
+
+    monkeypatch.setattr(prepare_module, "cpu_session", old_runtime)
+    check_same_function(prepared, IMAGES, path)
+    assert refused == [20]
+    monkeypatch.setattr(
+        prepare_module, "cpu_session", lambda model: (_ for _ in ()).throw(RuntimeError("no such thing"))
+    )
+    with pytest.raises(ExportRefusedError, match=r"onnxruntime cannot run it \(no such thing\)"):
+        check_same_function(prepared, IMAGES, path)
+
+
 def test_weights_in_a_second_file_are_read(tmp_path) -> None:
     path = tmp_path / "foreign.onnx"
     onnx.save(foreign_model(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
@@ -145,7 +249,7 @@ def _changed(change: str) -> onnx.ModelProto:  # noqa: C901 - a table of small d
         ("argmax", ExportRefusedError, "output 'number' is INT64"),
         ("mask", ExportRefusedError, "Detectors"),
         ("two outputs", UsageError, "--output-name, one of tail0, f"),
-        ("one class", ExportRefusedError, "at least two scores"),
+        ("one class", ExportRefusedError, "one output, a yes-or-no answer"),
         ("dangling", DataError, "nowhere"),
         ("shapes", ExportRefusedError, "onnxruntime cannot run it"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from framegate.export.int8 import choice as int8_choice
+from framegate.export.int8 import ranges as int8_ranges
 from framegate.export.int8.choice import choose_int8, methods_of
 from framegate.export.int8.quantize import check_symmetric, to_int8
 from framegate.export.int8.ranges import (
@@ -63,6 +64,19 @@ def _network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
+class _Known:
+    """Layers whose effect on the logits is known."""
+
+    def __init__(self, **changes: float) -> None:
+        self.changes, self.layers, self.asked = changes, tuple(changes), []
+
+    def above(self, limit: float) -> list[str]:
+        self.asked.append(limit)
+        return sorted(
+            (name for name, c in self.changes.items() if not c <= limit), key=lambda name: -self.changes[name]
+        )
+
+
 def _images(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
 
@@ -98,13 +112,15 @@ def test_statistics_are_those_of_the_tensors(quiet) -> None:
     images = _images(20, 1)
     inside = _run(_network(), images, ("b",))[0]
     top = float(np.abs(inside).max())
-    found = collect(_network(), {"b": top, "image": 1.0}, ["b", "d"], images, SPEC, quiet)
+    found = collect(_network(), ["b", "image"], ["b", "d"], images, SPEC, quiet)
+    assert found.largest["b"] == pytest.approx(top, rel=1e-6)
+    assert 0.9 < found.largest["image"] <= 1
     expected, _ = np.histogram(np.abs(inside), BINS, (0, top))
     assert found.magnitudes["b"].sum() == expected.sum() == inside.size
     assert np.abs(np.cumsum(found.magnitudes["b"]) - np.cumsum(expected)).max() <= 3  # a value on an edge
     assert found.means["b"] == pytest.approx(inside.mean((0, 2, 3)), rel=1e-5)
     assert found.means["d"].shape == (6,)
-    assert found.range_of("b", "minmax") == top
+    assert found.range_of("b", "minmax") == found.largest["b"]
     quantile = np.quantile(np.abs(inside), 0.999, method="inverted_cdf")
     assert 0 <= found.range_of("b", "percentile-99.9") - quantile <= 1.01 * top / BINS
 
@@ -158,10 +174,10 @@ def test_a_bias_that_two_layers_share_is_left_alone() -> None:
 
 def test_the_method_nearest_to_float_is_taken(quiet) -> None:
     images, held_out = _images(60, 3), _images(50, 4)
-    choice = choose_int8(_network(), images, held_out, SPEC, {"first": 0, "second": 0}, "auto", quiet)
+    choice = choose_int8(_network(), images, held_out, SPEC, _Known(first=0, second=0), "auto", quiet)
     assert [candidate.method for candidate in choice.candidates] == list(METHODS)
     assert choice.chosen.entropy_difference == min(c.entropy_difference for c in choice.candidates)
-    only = choose_int8(_network(), images, held_out, SPEC, {"first": 0, "second": 0}, "minmax", quiet)
+    only = choose_int8(_network(), images, held_out, SPEC, _Known(first=0, second=0), "minmax", quiet)
     assert [candidate.method for candidate in only.candidates] == ["minmax"]
     assert only.chosen == choice.candidates[0]
     assert choice.to_json()["int8_ranges"]["held_out_images"] == 50
@@ -169,15 +185,41 @@ def test_the_method_nearest_to_float_is_taken(quiet) -> None:
 
 def test_more_layers_stay_in_float_while_decisions_differ(quiet, monkeypatch) -> None:
     monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 1e-9)
-    changes = {"first": 0.02, "second": 0.001, "classify": 0.0}
+    changes = _Known(first=0.02, second=0.001, classify=0.0)
     choice = choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, changes, "percentile", quiet)
     assert [candidate.float_layers for candidate in choice.candidates] == [0, 0, 0, 1]
     assert choice.keep_float in ((), ("first",))
     monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 10.0)
     assert choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, changes, "auto", quiet).keep_float == ()
     monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 1e-9)
-    both = {"first": 0.02, "second": 0.02, "classify": 0.0}  # two of three is more than half
+    both = _Known(first=0.02, second=0.02, classify=0.0)  # two of three is more than half
     assert choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, both, "minmax", quiet).keep_float == ()
+
+
+def test_no_layer_is_looked_for_while_int8_is_good_enough(quiet, monkeypatch) -> None:
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 10.0)
+    known = _Known(first=9.0)
+    assert choose_int8(_network(), _images(30, 3), _images(30, 4), SPEC, known, "auto", quiet).keep_float == ()
+    assert known.asked == []
+
+
+def test_the_ways_are_ranked_on_a_part_and_the_best_is_compared_on_all(quiet, monkeypatch) -> None:
+    monkeypatch.setattr(int8_choice, "RANKED", 20)
+    choice = choose_int8(_network(), _images(30, 3), _images(50, 4), SPEC, _Known(), "auto", quiet)
+    assert [candidate.images for candidate in choice.candidates][-1] == choice.chosen.images == choice.images == 50
+    assert [candidate.images for candidate in choice.candidates[: len(METHODS)]] == [20] * len(METHODS)
+
+
+def test_a_large_tensor_is_sampled_and_keeps_its_largest_value(quiet, monkeypatch) -> None:
+    monkeypatch.setattr(int8_ranges, "SAMPLED", 40)
+    images = _images(200, 1)
+    inside = _run(_network(), images, ("b",))[0]
+    found = collect(_network(), ["b"], [], images, SPEC, quiet)
+    assert found.largest["b"] == pytest.approx(float(np.abs(inside).max()), rel=1e-6)
+    assert found.magnitudes["b"].sum() < inside.size / 5
+    share = np.cumsum(found.magnitudes["b"]) / found.magnitudes["b"].sum()
+    expected = np.cumsum(np.histogram(np.abs(inside), BINS, (0, found.largest["b"]))[0]) / inside.size
+    assert np.abs(share - expected).max() < 0.03
 
 
 def test_outputs_that_are_no_numbers_are_refused(quiet, monkeypatch) -> None:
@@ -188,7 +230,7 @@ def test_outputs_that_are_no_numbers_are_refused(quiet, monkeypatch) -> None:
         lambda model, file, *rest: real(model, file, *rest) * (np.nan if "fp32" not in file.name else 1),
     )
     with pytest.raises(ExportRefusedError, match="NaN or infinite"):
-        choose_int8(_network(), _images(4, 3), _images(4, 4), SPEC, {}, "auto", quiet)
+        choose_int8(_network(), _images(4, 3), _images(4, 4), SPEC, _Known(), "auto", quiet)
 
 
 def test_what_cannot_be_chosen_says_why(quiet) -> None:
@@ -196,6 +238,6 @@ def test_what_cannot_be_chosen_says_why(quiet) -> None:
     with pytest.raises(UsageError, match="--int8-ranges best: expected one of auto"):
         methods_of("best")
     with pytest.raises(UsageError, match="no held-out images"):
-        choose_int8(_network(), _images(4, 3), _images(0, 4), SPEC, {}, "auto", quiet)
+        choose_int8(_network(), _images(4, 3), _images(0, 4), SPEC, _Known(), "auto", quiet)
     with pytest.raises(UsageError, match="no images given"):
-        choose_int8(_network(), _images(0, 3), _images(4, 4), SPEC, {}, "auto", quiet)
+        choose_int8(_network(), _images(0, 3), _images(4, 4), SPEC, _Known(), "auto", quiet)

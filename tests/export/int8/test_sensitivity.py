@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from framegate.export.graph.translate import to_onnx
-from framegate.export.int8.choice import FLOAT_LIMITS, layers_above
-from framegate.export.int8.sensitivity import logit_changes
+from framegate.export.int8.choice import FLOAT_LIMITS
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.models.predict import to_tensor
 from framegate.models.registry import architecture
 
@@ -42,10 +42,10 @@ def network() -> nn.Module:
 
 def test_the_layer_with_cancelling_weights_is_found(network: nn.Module, colours, quiet) -> None:
     images = colours(16, seed=1).images
-    changes = logit_changes(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
-    assert set(changes) == {"harmless", "cancelling", "classify"}
-    assert changes["cancelling"] > FLOAT_LIMITS[0] > changes["harmless"] > 0
-    assert layers_above(changes, FLOAT_LIMITS[0]) == ["cancelling"]
+    sensitivity = LayerSensitivity(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
+    assert sensitivity.layers == ("harmless", "cancelling", "classify")
+    assert sensitivity.change(["cancelling"]) > FLOAT_LIMITS[0] > sensitivity.change(["harmless"]) > 0
+    assert sensitivity.above(FLOAT_LIMITS[0]) == ["cancelling"]
 
 
 @torch.inference_mode()
@@ -57,7 +57,8 @@ def test_it_measures_what_rounding_one_layer_does(network: nn.Module, colours, q
         return torch.clamp(torch.round(x / step), -127, 127) * step
 
     images = colours(8, seed=5).images
-    found = logit_changes(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
+    sensitivity = LayerSensitivity(to_onnx(network, PREPROCESS), images, PREPROCESS, quiet)
+    found = {name: sensitivity.change([name]) for name in sensitivity.layers}
     tensors = to_tensor(images, PREPROCESS)
     expected = network(tensors)
     for name in found:
@@ -73,24 +74,44 @@ def test_it_measures_what_rounding_one_layer_does(network: nn.Module, colours, q
 def test_the_graph_is_left_as_it_was(network: nn.Module, colours, quiet) -> None:
     graph = to_onnx(network, PREPROCESS)
     before = graph.SerializeToString(deterministic=True)
-    logit_changes(graph, colours(4, seed=2).images, PREPROCESS, quiet)
+    LayerSensitivity(graph, colours(4, seed=2).images, PREPROCESS, quiet).above(0.0)
     assert graph.SerializeToString(deterministic=True) == before
 
 
-def test_progress_reaches_the_number_of_layers(network: nn.Module, colours) -> None:
+@pytest.mark.parametrize(("bad", "at_most"), [((), 1), ((11,), 11), ((0, 31), 20)])
+def test_good_groups_are_not_looked_into(bad: tuple[int, ...], at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 32 layers, each asked for alone would be 32 measurements."""
+    sensitivity = LayerSensitivity.__new__(LayerSensitivity)
+    sensitivity.layers = tuple(f"layer{k}" for k in range(32))
+    asked = {}
+
+    def change(layers: list[str]) -> float:
+        effect = sum(1.0 + k for k in bad if f"layer{k}" in layers)
+        return asked.setdefault(tuple(layers), effect)
+
+    monkeypatch.setattr(sensitivity, "change", change)
+    assert sensitivity.above(0.5) == [f"layer{k}" for k in sorted(bad, reverse=True)]
+    assert len(asked) <= at_most
+
+
+def test_a_group_is_measured_once(network: nn.Module, colours) -> None:
     seen = []
-    images = colours(2, seed=3).images
-    logit_changes(
-        to_onnx(network, PREPROCESS), images, PREPROCESS, lambda text, done, total: seen.append((done, total))
+    sensitivity = LayerSensitivity(
+        to_onnx(network, PREPROCESS), colours(2, seed=3).images, PREPROCESS, lambda *step: seen.append(step)
     )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    found = sensitivity.above(0.0)
+    assert sorted(found) == sorted(sensitivity.layers)
+    assert len(seen) == 5  # all, the first, the other two, each of them
+    assert all(done <= total for _, done, total in seen)
+    assert sensitivity.above(0.0) == found
+    assert len(seen) == 5
 
 
 def test_a_layer_whose_effect_is_not_a_number_is_kept(network: nn.Module, colours, quiet) -> None:
     with torch.no_grad():
         network.classify.weight[0, 0] = float("nan")
-    changes = logit_changes(to_onnx(network, PREPROCESS), colours(2, seed=4).images, PREPROCESS, quiet)
-    assert len(layers_above(changes, FLOAT_LIMITS[0])) == 3
+    sensitivity = LayerSensitivity(to_onnx(network, PREPROCESS), colours(2, seed=4).images, PREPROCESS, quiet)
+    assert len(sensitivity.above(FLOAT_LIMITS[0])) == 3
 
 
 def test_a_graph_without_layers_has_no_changes(colours, quiet) -> None:
@@ -99,4 +120,4 @@ def test_a_graph_without_layers_has_no_changes(colours, quiet) -> None:
     image, logits = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes)
     graph = onnx.helper.make_graph(nodes, "g", [image], [logits])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    assert logit_changes(model, colours(2, seed=6).images, PREPROCESS, quiet) == {}
+    assert LayerSensitivity(model, colours(2, seed=6).images, PREPROCESS, quiet).above(0.0) == []
