@@ -109,14 +109,14 @@ class Assessment:
             question = Question(sha256_file(model), keys, self._promise)
             self._asked = count_attempt(self._split_sha256, question)
         calibrations = self._calibrate(engines)
-        for key, found in calibrations.items():
-            if found.proved:
-                check_report(key, found, (engines[key].outputs, self._splits.calibration), (tests[key], test))
-        for key, outputs in tests.items():
-            check_loss(key, loss(outputs, calibrations[key], reference.test, self._own, labels), reference.title)
+        for key, calibration in calibrations.items():
+            if calibration.proved:
+                check_report(key, calibration, (engines[key].outputs, self._splits.calibration), (tests[key], test))
+        for key, found in tests.items():
+            check_loss(key, loss(found, calibrations[key], reference.test, self._own, labels), reference.title)
         rows = {
-            key: compare(key, outputs, calibrations[key], reference.test, self._own, labels)
-            for key, outputs in tests.items()
+            key: compare(key, found, calibrations[key], reference.test, self._own, labels)
+            for key, found in tests.items()
         }
         self.rows.update(rows)
         self.calibrations.update(calibrations)

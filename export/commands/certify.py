@@ -23,7 +23,7 @@ from framegate.export.calibration.certificates import (
     prove,
 )
 from framegate.export.commands.summaries import SUMMARIES
-from framegate.export.data.labelled import AUTO, load_calibration
+from framegate.export.data.labelled import AUTO, Place, load_calibration, trained_on
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
 from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.export.graph.fold import deployment_model
@@ -94,7 +94,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser("certify", help=SUMMARIES["certify"])
     parser.add_argument("bundle", help="name of a bundle, or its folder; it is replaced by one with the certificate")
     parser.add_argument(
-        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+        "--data",
+        type=Path,
+        help="the known data set that it was trained on: the images that it keeps apart from training prove "
+        "(default: --unseen alone)",
+    )
+    parser.add_argument(
+        "--unseen",
+        type=Path,
+        metavar="DIR",
+        help="images that neither network ever saw, a folder per label or a known data set, whose test split is used "
+        "(default: none but what the data set of --data keeps apart)",
     )
     parser.add_argument("--budget", required=True, help="patch:5 (pixels of the images) or linf:2/255")
     parser.add_argument(
@@ -142,7 +152,13 @@ def run(arguments: argparse.Namespace) -> int:
     path = bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path)
     with progress_bar() as progress:
-        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=_trained_on(bundle, wanted.branch))
+        split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
+        if not unseen:
+            raise UsageError(
+                "nobody says that the networks never saw these images, so they prove nothing: give them as "
+                "--unseen DIR if they did not"
+            )
         record = certify(bundle, split, wanted, progress)
     for key in sorted(record.thresholds):
         found = record.thresholds[key]
@@ -150,6 +166,14 @@ def run(arguments: argparse.Namespace) -> int:
         to_stdout(f"  {found.coverage:.1%} of the calibration frames looked at are certified")
     to_stdout(f"bundle: {path}")
     return 0
+
+
+def _trained_on(bundle: Bundle, branch: Path | None) -> str:
+    """The known data set whose training split trained every network that is asked; empty if they do not all say so."""
+    data = trained_on(bundle.origin)
+    if branch is not None and load_checkpoint(branch)[1]["notes"].get("data") != data:
+        return ""
+    return data
 
 
 def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress) -> CertificateRecord:
