@@ -271,6 +271,7 @@ class Receiver:
         self._held: VerdictMessage | None = None
         self._ends_ns = 0
         self._frames: deque[int] = deque(maxlen=WINDOW)
+        self._in_rate = False
         self._offset_domain: int | None = None
         self._offset_ns = self._offset_at_ns = 0
         self._publish()
@@ -326,7 +327,7 @@ class Receiver:
         with self._writing:
             if self._state is not State.LATCHED:
                 return True
-            proven = self._proven() and self._good_ns is not None and self._in_rate()
+            proven = self._proven() and self._good_ns is not None and self._in_rate
             alive = proven and 0 <= now - (self._good_ns or 0) <= self.config.alive_ns
             if not (alive and now - self._grave_ns >= self.config.quiet_ns):
                 return False
@@ -397,11 +398,12 @@ class Receiver:
         if contradiction(envelope, message):
             return Fault.INVALID
         known = (self._bundle, self._calibration, self._classes)
-        for expected, found in zip(known, (message.bundle, message.calibration, message.classes), strict=True):
-            if expected not in (NOTHING, 0) and expected != found:
+        found = (message.bundle, message.calibration, message.classes)
+        if known != found:
+            # Before the first good message, what was not configured may be anything.
+            free = (NOTHING, NOTHING, 0) if self._epoch is None else (None, None, None)
+            if any(one not in (other, any_one) for one, other, any_one in zip(known, found, free, strict=True)):
                 return Fault.WRONG_BUNDLE
-        if self._epoch is not None and known != (message.bundle, message.calibration, message.classes):
-            return Fault.WRONG_BUNDLE
         if message.epoch < max(self.config.min_epoch, self._epoch or 0):
             return Fault.WRONG_EPOCH
         # One start has one clock; a second one would begin the offset by arrival anew with every message.
@@ -477,6 +479,7 @@ class Receiver:
     def _start_again(self, fault: Fault) -> Fault:
         self._held, self._ends_ns = None, 0
         self._frames.clear()
+        self._in_rate = False
         return self._bad(fault, self._arrival_ns)
 
     def _begin(self, message: VerdictMessage) -> None:
@@ -500,8 +503,9 @@ class Receiver:
         if message.frame_id != NO_FRAME_ID:
             self._frame_id = message.frame_id
             self._frames.append(arrival)
+            self._in_rate = self._rate_holds()
 
-    def _in_rate(self) -> bool:
+    def _rate_holds(self) -> bool:
         intervals = len(self._frames) - 1
         if intervals < 1:
             return False
@@ -516,13 +520,13 @@ class Receiver:
         """From the facts to the state."""
         if self._state is State.LATCHED:
             return
-        if self._state is State.USABLE and not self._in_rate():
+        if self._state is State.USABLE and not self._in_rate:
             self._in_a_row = 0
-        self._state = State.USABLE if self._proven() and self._in_rate() else State.DO_NOT_USE
+        self._state = State.USABLE if self._proven() and self._in_rate else State.DO_NOT_USE
 
     def _standing(self) -> int:
         """Why nothing may be used, as far as it does not depend on the time of reading."""
-        why = 0 if self._in_rate() else _NOT_IN_RATE
+        why = 0 if self._in_rate else _NOT_IN_RATE
         if self._good_ns is None:
             why |= _NOT_ALIVE
         if not self._in_sequence:
