@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protect
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
@@ -185,8 +185,7 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
     return protect(body, counter, data_id, key)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The bytes around a message's content, as they were found.
 
     Attributes:
@@ -272,10 +271,11 @@ def decode(data: bytes) -> tuple[Envelope, VerdictMessage]:
 def contradiction(envelope: Envelope, message: VerdictMessage) -> str:
     """What in a message's content contradicts itself; empty if nothing does. Comparisons are such that NaN fails."""
     m = message
-    times = (m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
     if m.kind not in (VERDICT, HEARTBEAT) or envelope.verdict not in (ACCEPT, REJECT):
         return "kind or verdict is not one that exists"
-    if m.frame_id < NO_FRAME_ID or not all(0 <= each <= LATEST_NS for each in times):
+    low = min(m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
+    high = max(m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
+    if m.frame_id < NO_FRAME_ID or not 0 <= low <= high <= LATEST_NS:
         return "a frame id or time is out of range"
     if not (m.certificate_kind <= PATCH and 0 <= m.certificate_radius <= _LARGEST_FLOAT):
         return "the certificate is not one that exists"

@@ -70,7 +70,7 @@ GRAVE = frozenset({Fault.FORGED, Fault.WRONG_BUNDLE, Fault.WRONG_EPOCH})
 
 
 class WhyNot(enum.IntFlag):
-    """Why a verdict must not be used; 0 exactly if it may be."""
+    """Bits of `Reading.why`: why a verdict must not be used; 0 exactly if it may be."""
 
     NOT_ALIVE = 1
     NOT_IN_RATE = 2
@@ -164,14 +164,14 @@ class Reading:
     """What a receiver says at one time.
 
     Attributes:
-        why: Why nothing may be used; 0 exactly if the verdict may be.
+        why: Why nothing may be used, bits of `WhyNot`; 0 exactly if the verdict may be.
         state: Of the receiver.
         message: The newest good verdict, for displays and records, **never for decisions**; None if there is none.
         labels: Of the classes, if the receiver knows them.
         ends_ns: When the verdict ends, on the receiver's clock; 0 without a verdict.
     """
 
-    why: WhyNot
+    why: int
     state: State
     message: VerdictMessage | None
     labels: tuple[str, ...] = ()
@@ -219,16 +219,17 @@ class Reading:
         return "DO NOT USE: " + ", ".join([*words, *reasons])
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """Everything that a reading needs; replaced as a whole, so that a reader in another thread never waits."""
-
-    why: WhyNot = WhyNot.NOT_ALIVE | WhyNot.NOT_IN_RATE | WhyNot.NOT_IN_SEQUENCE | WhyNot.NOT_VALID | WhyNot.NOT_PROVEN
-    state: State = State.DO_NOT_USE
-    message: VerdictMessage | None = None
-    ends_ns: int = 0
-    arrival_ns: int = 0
-    good_ns: int = 0
+_Snapshot = tuple[int, State, VerdictMessage | None, int, int, int]
+"""Everything that a reading needs: why not as far as it is known, state, newest verdict, its end, last arrival, last
+good arrival. Replaced as a whole, so that a reader in another thread never waits and never sees a half of it."""
+# Plain numbers: each operation on the flags themselves takes a microsecond.
+_NOT_ALIVE, _NOT_IN_RATE, _NOT_IN_SEQUENCE = (
+    int(WhyNot.NOT_ALIVE),
+    int(WhyNot.NOT_IN_RATE),
+    int(WhyNot.NOT_IN_SEQUENCE),
+)
+_NOT_FRESH, _NOT_VALID, _NOT_PROVEN = int(WhyNot.NOT_FRESH), int(WhyNot.NOT_VALID), int(WhyNot.NOT_PROVEN)
+_LATCHED, _REJECTED, _CLOCK_WENT_BACK = int(WhyNot.LATCHED), int(WhyNot.REJECTED), int(WhyNot.CLOCK_WENT_BACK)
 
 
 class Receiver:
@@ -257,6 +258,7 @@ class Receiver:
     def _forget(self) -> None:
         self._arrival_ns = 0
         self._epoch: int | None = None
+        self._clock_domain = 0
         self._bundle, self._calibration = self.config.bundle, self.config.calibration
         self._classes = self.config.classes
         self._counter = self._sent_ns = 0
@@ -269,9 +271,10 @@ class Receiver:
         self._held: VerdictMessage | None = None
         self._ends_ns = 0
         self._frames: deque[int] = deque(maxlen=WINDOW)
+        self._in_rate = False
         self._offset_domain: int | None = None
         self._offset_ns = self._offset_at_ns = 0
-        self._snapshot = _Snapshot()
+        self._publish()
 
     def feed(self, data: bytes, arrival_ns: int | None = None) -> Fault:
         """Take one message.
@@ -299,16 +302,16 @@ class Receiver:
         Args:
             now_ns: The receiver's monotonic clock; None is now.
         """
-        seen = self._snapshot  # first the snapshot, then the clock: a message in between must not seem to be later
+        # First the snapshot, then the clock: a message in between must not seem to come from the future.
+        why, state, message, ends_ns, arrival_ns, good_ns = self._snapshot
         now = time.monotonic_ns() if now_ns is None else now_ns
-        why = seen.why
-        if not now >= seen.arrival_ns:
-            why |= WhyNot.CLOCK_WENT_BACK
-        if not now - seen.good_ns <= self.config.alive_ns:
-            why |= WhyNot.NOT_ALIVE
-        if seen.message is None or not now <= seen.ends_ns:
-            why |= WhyNot.NOT_FRESH
-        return Reading(why, seen.state, seen.message, self._labels, seen.ends_ns)
+        if not now >= arrival_ns:
+            why |= _CLOCK_WENT_BACK
+        if not now - good_ns <= self.config.alive_ns:
+            why |= _NOT_ALIVE
+        if message is None or not now <= ends_ns:
+            why |= _NOT_FRESH
+        return Reading(why, state, message, self._labels, ends_ns)
 
     def release(self, now_ns: int | None = None) -> bool:
         """Leave LATCHED, if the cause is gone: for people, or for what has looked into the cause.
@@ -324,7 +327,7 @@ class Receiver:
         with self._writing:
             if self._state is not State.LATCHED:
                 return True
-            proven = self._proven() and self._good_ns is not None and self._in_rate()
+            proven = self._proven() and self._good_ns is not None and self._in_rate
             alive = proven and 0 <= now - (self._good_ns or 0) <= self.config.alive_ns
             if not (alive and now - self._grave_ns >= self.config.quiet_ns):
                 return False
@@ -395,12 +398,17 @@ class Receiver:
         if contradiction(envelope, message):
             return Fault.INVALID
         known = (self._bundle, self._calibration, self._classes)
-        for expected, found in zip(known, (message.bundle, message.calibration, message.classes), strict=True):
-            if expected not in (NOTHING, 0) and expected != found:
+        found = (message.bundle, message.calibration, message.classes)
+        if known != found:
+            # Before the first good message, what was not configured may be anything.
+            free = (NOTHING, NOTHING, 0) if self._epoch is None else (None, None, None)
+            if any(one not in (other, any_one) for one, other, any_one in zip(known, found, free, strict=True)):
                 return Fault.WRONG_BUNDLE
-        if self._epoch is not None and known != (message.bundle, message.calibration, message.classes):
-            return Fault.WRONG_BUNDLE
-        return Fault.WRONG_EPOCH if message.epoch < max(self.config.min_epoch, self._epoch or 0) else Fault.NONE
+        if message.epoch < max(self.config.min_epoch, self._epoch or 0):
+            return Fault.WRONG_EPOCH
+        # One start has one clock; a second one would begin the offset by arrival anew with every message.
+        changed = message.epoch == self._epoch and message.clock_domain != self._clock_domain
+        return Fault.INVALID if changed else Fault.NONE
 
     def _time_fault(self, message: VerdictMessage, arrival: int) -> Fault:
         if not message.captured_ns <= message.decided_ns <= message.sent_ns:
@@ -471,11 +479,12 @@ class Receiver:
     def _start_again(self, fault: Fault) -> Fault:
         self._held, self._ends_ns = None, 0
         self._frames.clear()
+        self._in_rate = False
         return self._bad(fault, self._arrival_ns)
 
     def _begin(self, message: VerdictMessage) -> None:
         """A new epoch."""
-        self._epoch = message.epoch
+        self._epoch, self._clock_domain = message.epoch, message.clock_domain
         self._bundle, self._calibration, self._classes = message.bundle, message.calibration, message.classes
         self._frame_id = NO_FRAME_ID
 
@@ -494,8 +503,9 @@ class Receiver:
         if message.frame_id != NO_FRAME_ID:
             self._frame_id = message.frame_id
             self._frames.append(arrival)
+            self._in_rate = self._rate_holds()
 
-    def _in_rate(self) -> bool:
+    def _rate_holds(self) -> bool:
         intervals = len(self._frames) - 1
         if intervals < 1:
             return False
@@ -510,27 +520,33 @@ class Receiver:
         """From the facts to the state."""
         if self._state is State.LATCHED:
             return
-        if self._state is State.USABLE and not self._in_rate():
+        if self._state is State.USABLE and not self._in_rate:
             self._in_a_row = 0
-        self._state = State.USABLE if self._proven() and self._in_rate() else State.DO_NOT_USE
+        self._state = State.USABLE if self._proven() and self._in_rate else State.DO_NOT_USE
 
-    def _standing(self) -> WhyNot:
+    def _standing(self) -> int:
         """Why nothing may be used, as far as it does not depend on the time of reading."""
-        why = WhyNot(0)
-        for holds, missing in (
-            (self._good_ns is not None, WhyNot.NOT_ALIVE),
-            (self._in_rate(), WhyNot.NOT_IN_RATE),
-            (self._in_sequence, WhyNot.NOT_IN_SEQUENCE),
-            (self._valid, WhyNot.NOT_VALID),
-            (self._state is State.USABLE, WhyNot.NOT_PROVEN),
-            (self._state is not State.LATCHED, WhyNot.LATCHED),
-            (self._held is None or self._held.accepted, WhyNot.REJECTED),
-        ):
-            if not holds:
-                why |= missing
+        why = 0 if self._in_rate else _NOT_IN_RATE
+        if self._good_ns is None:
+            why |= _NOT_ALIVE
+        if not self._in_sequence:
+            why |= _NOT_IN_SEQUENCE
+        if not self._valid:
+            why |= _NOT_VALID
+        if self._state is not State.USABLE:
+            why |= _NOT_PROVEN
+        if self._state is State.LATCHED:
+            why |= _LATCHED
+        if self._held is not None and not self._held.accepted:
+            why |= _REJECTED
         return why
 
     def _publish(self) -> None:
-        self._snapshot = _Snapshot(
-            self._standing(), self._state, self._held, self._ends_ns, self._arrival_ns, self._good_ns or 0
+        self._snapshot: _Snapshot = (
+            self._standing(),
+            self._state,
+            self._held,
+            self._ends_ns,
+            self._arrival_ns,
+            self._good_ns or 0,
         )

@@ -113,7 +113,7 @@ class UdpIncoming:
 def _resolved(address: Address, error: type[FramegateError]) -> tuple[int, tuple[object, ...]]:
     address.require_options()
     if not address.host or address.port is None or address.path:
-        raise UsageError(f"{address.text}: expected udp://HOST:PORT, e.g. udp://127.0.0.1:47800")
+        raise UsageError(f"{address.text}: expected a host and a port, e.g. udp://127.0.0.1:47800")
     try:
         family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)[0]
     except socket.gaierror as problem:

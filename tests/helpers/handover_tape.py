@@ -3,6 +3,7 @@
     C key=value ...    a new receiver with this configuration      F TIME HEX    a message arrives
     R TIME             a reading                                   L TIME        a release
     X                  a restart                                   G HEX [KEY]   read a message and write it again
+    D HEX              every field of a message
 
 The answers are lines, too, the same in both languages.
 """
@@ -18,7 +19,15 @@ from pathlib import Path
 
 from repository import ROOT
 
-from framegate.runtime.handover.message import HEARTBEAT, REASON_BITS, VERDICT, VerdictMessage, decode, encode
+from framegate.runtime.handover.message import (
+    HEARTBEAT,
+    REASON_BITS,
+    VERDICT,
+    VerdictMessage,
+    contradiction,
+    decode,
+    encode,
+)
 from framegate.runtime.handover.receiver import MS, Fault, Receiver, ReceiverConfig, WhyNot
 from framegate.runtime.verdict import Reason
 
@@ -89,6 +98,8 @@ def play_in_python(tape: list[str]) -> list[str]:
             envelope, message = decode(bytes.fromhex(rest[0]))
             key = bytes.fromhex(rest[1]) if len(rest) > 1 else None
             answers.append(f"G {encode(message, envelope.counter, envelope.data_id, key).hex()}")
+        elif kind == "D":
+            answers.append(fields(bytes.fromhex(rest[0])))
         elif kind == "F":
             fault = receiver.feed(bytes.fromhex(rest[1]) if len(rest) > 1 else b"", int(rest[0]))
             state = receiver.verdict(0).state
@@ -100,13 +111,33 @@ def play_in_python(tape: list[str]) -> list[str]:
     return answers
 
 
+def _bits(value: float) -> str:
+    return struct.pack(">f", value).hex()
+
+
+def fields(data: bytes) -> str:
+    """Every field of a message, floats as their bits."""
+    e, m = decode(data)
+    whole = {"length": e.length, "counter": e.counter, "data_id": e.data_id, "known": int(e.known), "kind": m.kind}
+    whole |= {"verdict": e.verdict, "authenticated": int(e.authenticated), "region": m.region, "epoch": m.epoch}
+    for name in ("frame_id", "captured_ns", "decided_ns", "valid_until_ns", "sent_ns", "clock_domain", "reasons"):
+        whole[name] = getattr(m, name)
+    numbers = {"confidence": _bits(m.confidence), "score": _bits(m.score), "threshold": _bits(m.threshold)}
+    certificate = {"certificate_kind": m.certificate_kind, "certificate_radius": _bits(m.certificate_radius)}
+    rest = {"drops": m.drops, "bundle": m.bundle.hex(), "calibration": m.calibration.hex(), "track": m.track}
+    classes = {"class_id": m.class_id, "classes": m.classes}
+    consistent = {"consistent": int(not contradiction(e, m))}
+    every = {**whole, **classes, **numbers, **certificate, **rest, **consistent}
+    return " ".join(["D", *(f"{name}={value}" for name, value in every.items())])
+
+
 def _reading(receiver: Receiver, now: int) -> str:
     reading = receiver.verdict(now)
     held = reading.message
     confidence = held.confidence if reading.usable and held else 0.0
     class_id = reading.class_id if reading.usable else 0xFFFFFFFF
     frame, reasons = (held.frame_id, held.reasons) if held else (-1, 0)
-    bits = struct.pack(">f", confidence).hex()
+    bits = _bits(confidence)
     return (
         f"R {int(reading.usable)} {int(reading.why)} {class_id} {int(reading.state)} {reasons} {frame} "
         f"{reading.ends_ns} {bits}"

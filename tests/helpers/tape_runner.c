@@ -55,6 +55,11 @@ static bool configure(framegate_receiver *receiver, char *rest)
     return framegate_receiver_init(receiver, &config);
 }
 
+static void print_hex(const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; ++i) { printf("%02x", (unsigned)bytes[i]); }
+}
+
 /* Read a message and write it again: byte for byte the same, if all of it was understood. */
 static void again(const char *hex, const char *key_hex)
 {
@@ -68,8 +73,31 @@ static void again(const char *hex, const char *key_hex)
         written = framegate_encode(&message, envelope.counter, envelope.data_id, key, key_size, out, sizeof out);
     }
     printf("G ");
-    for (size_t i = 0; i < written; ++i) { printf("%02x", (unsigned)out[i]); }
+    print_hex(out, written);
     printf("\n");
+}
+
+/* Every field of a message. */
+static void fields(const char *text)
+{
+    uint8_t bytes[256];
+    framegate_envelope e;
+    framegate_message m;
+    if (!framegate_decode(bytes, unhex(text, bytes, sizeof bytes), &e, &m)) { return; }
+    printf("D length=%u counter=%u data_id=%" PRIu32 " known=%d kind=%u verdict=%u authenticated=%d region=%" PRIu32
+           " epoch=%" PRIu64 " frame_id=%" PRId64 " captured_ns=%" PRId64 " decided_ns=%" PRId64 " valid_until_ns=%" PRId64
+           " sent_ns=%" PRId64 " clock_domain=%" PRIu64 " reasons=%" PRIu64 " class_id=%" PRIu32 " classes=%" PRIu32
+           " confidence=%08" PRIx32 " score=%08" PRIx32 " threshold=%08" PRIx32 " certificate_kind=%" PRIu32
+           " certificate_radius=%08" PRIx32 " drops=%" PRIu32 " bundle=",
+           (unsigned)e.length, (unsigned)e.counter, e.data_id, e.known ? 1 : 0, (unsigned)m.kind, (unsigned)e.verdict,
+           e.authenticated ? 1 : 0, m.region, m.epoch, m.frame_id, m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns,
+           m.clock_domain, m.reasons, m.class_id, m.classes, framegate_float_bits(m.confidence),
+           framegate_float_bits(m.score), framegate_float_bits(m.threshold), m.certificate_kind,
+           framegate_float_bits(m.certificate_radius), m.drops);
+    print_hex(m.bundle, 8);
+    printf(" calibration=");
+    print_hex(m.calibration, 8);
+    printf(" track=%" PRIu32 " consistent=%d\n", m.track, framegate_consistent(&e, &m) ? 1 : 0);
 }
 
 static void show(const framegate_receiver *receiver, int64_t now)
@@ -93,6 +121,8 @@ int main(void)
         } else if (line[0] == 'G') {
             char key[256] = "";
             if (sscanf(&line[1], "%4095s %255s", rest, key) >= 1) { again(rest, key); }
+        } else if (line[0] == 'D') {
+            if (sscanf(&line[1], "%4095s", rest) == 1) { fields(rest); }
         } else if (line[0] == 'X') {
             framegate_receiver_restart(&receiver);
             printf("X\n");

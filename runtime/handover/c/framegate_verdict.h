@@ -186,6 +186,7 @@ typedef struct framegate_receiver {
     int64_t offset_at_ns;
     uint64_t offset_domain;
     uint64_t epoch;
+    uint64_t clock_domain;
     uint32_t classes;
     uint16_t counter;
     uint8_t bundle[8];
@@ -693,6 +694,10 @@ static inline framegate_fault framegate_content_fault(const framegate_receiver *
     if ((message->epoch < receiver->config.min_epoch) || (receiver->has_epoch && (message->epoch < receiver->epoch))) {
         return FRAMEGATE_WRONG_EPOCH;
     }
+    /* One start has one clock; a second one would begin the offset by arrival anew with every message. */
+    if (receiver->has_epoch && (message->epoch == receiver->epoch) && (message->clock_domain != receiver->clock_domain)) {
+        return FRAMEGATE_INVALID;
+    }
     return FRAMEGATE_NONE;
 }
 
@@ -796,6 +801,7 @@ static inline void framegate_begin(framegate_receiver *receiver, const framegate
 {
     receiver->has_epoch = true;
     receiver->epoch = message->epoch;
+    receiver->clock_domain = message->clock_domain;
     receiver->classes = message->classes;
     receiver->frame_id = FRAMEGATE_NO_FRAME_ID;
     (void)memcpy(receiver->bundle, message->bundle, sizeof receiver->bundle);

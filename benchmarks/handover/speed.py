@@ -1,0 +1,235 @@
+"""What the hand-over takes: encode, both receivers, and from decided to the receiver's decision over UDP.
+
+    python -m framegate.benchmarks.handover.speed --out benchmarks/results/handover-speed.json
+
+Over UDP, verdicts and bare datagrams of the same size take turns between two processes of this machine, so that what
+the machine does meanwhile happens to both. ``--busy 2`` keeps two cores busy with other work meanwhile. A record is
+sound only from a machine on which nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from framegate.runtime.circumstances import circumstances
+from framegate.runtime.console import to_stdout
+from framegate.runtime.handover import (
+    Identity,
+    Receiver,
+    ReceiverConfig,
+    Sender,
+    VerdictMessage,
+    open_incoming,
+    open_outgoing,
+    this_clock,
+)
+from framegate.runtime.handover.base import Incoming
+from framegate.runtime.handover.message import PLAIN_BYTES, encode
+from framegate.runtime.handover.receiver import MS
+from framegate.runtime.verdict import Prediction
+
+HEADERS = Path(__file__).resolve().parents[2] / "runtime" / "handover" / "c"
+ID = 0x101
+FRAME = 33 * MS
+LABELS = ("cat", "dog")
+STREAMS, STREAM_HZ = 100, 30
+_ROUNDS, _CALLS = 7, 2000
+
+
+def message(number: int) -> VerdictMessage:
+    """Message number n of a camera with 30 frames a second."""
+    sent = 10**12 + number * FRAME
+    return VerdictMessage(
+        epoch=5,
+        sent_ns=sent,
+        accepted=True,
+        frame_id=number,
+        captured_ns=sent - MS,
+        decided_ns=sent - 1,
+        valid_until_ns=sent + 100 * MS,
+        clock_domain=9,
+        class_id=1,
+        classes=2,
+        confidence=0.9,
+        score=0.1,
+        threshold=0.2,
+    )
+
+
+def prediction(number: int, stream: str = "road") -> Prediction:
+    """A verdict that was decided just now."""
+    now = time.monotonic_ns()
+    numbers = {"confidence": 0.9, "entropy": 0.1, "margin": 0.8, "energy": -1.0, "score": 0.1, "threshold": 0.3}
+    return Prediction(
+        number, stream, (), "dog", **numbers, captured_ns=now - MS, decided_ns=now, valid_until_ns=now + 100 * MS
+    )
+
+
+def processor_us(work: Callable[[int], object]) -> float:
+    """Processor time of one call in microseconds: the best of some rounds."""
+    best = math.inf
+    for round_number in range(_ROUNDS):
+        first = round_number * _CALLS
+        start = time.process_time_ns()
+        for number in range(first, first + _CALLS):
+            work(number)
+        best = min(best, (time.process_time_ns() - start) / _CALLS / 1e3)
+    return round(best, 3)
+
+
+def in_python() -> dict[str, float]:
+    """Microseconds of processor time a call."""
+    messages = [message(number) for number in range(_ROUNDS * _CALLS)]
+    data = [encode(each, number % 65536, ID) for number, each in enumerate(messages)]
+    receiver = Receiver(ReceiverConfig(ID, clock_domain=9))
+    found = {
+        "encode": processor_us(lambda number: encode(messages[number], number % 65536, ID)),
+        "feed": processor_us(lambda number: receiver.feed(data[number], messages[number].sent_ns + 1000)),
+    }
+    now = messages[-1].sent_ns + 2000
+    if not receiver.verdict(now).usable:
+        raise RuntimeError("nothing was usable: this measures something else")
+    return found | {"verdict": processor_us(lambda _: receiver.verdict(now))}
+
+
+def in_c(compiler: str) -> dict[str, float]:
+    """Microseconds of processor time a call of the C header."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "feed_speed"
+        source = Path(__file__).with_name("feed_speed.c")
+        subprocess.run([compiler, "-std=c11", "-O2", f"-I{HEADERS}", str(source), "-o", str(program)], check=True)
+        best = [math.inf] * 6
+        for _ in range(_ROUNDS):
+            out = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.split()
+            values = [float(word) / 1e3 for word in out[1:4] + out[5:8]]
+            best = [min(pair) for pair in zip(best, values, strict=True)]
+    names = ("encode", "feed", "verdict", "encode_with_code", "feed_with_code", "verdict_with_code")
+    return {name: round(value, 4) for name, value in zip(names, best, strict=True)}
+
+
+def _receive(count: int) -> None:
+    """The other process: its two ports first, then one line with all times."""
+    verdicts, bare = open_incoming("udp://127.0.0.1:0"), open_incoming("udp://127.0.0.1:0")
+    sys.stdout.write(f"{_port(verdicts)} {_port(bare)}\n")
+    sys.stdout.flush()
+    receiver = Receiver(ReceiverConfig(ID, clock_domain=this_clock()))
+    times: dict[str, list[float]] = {"verdicts": [], "bare": []}
+    usable = 0
+    sockets = [each._socket for each in (verdicts, bare)]  # type: ignore[attr-defined]
+    while select.select(sockets, [], [], 3.0)[0] and len(times["bare"]) < count:
+        for data, arrival_ns in verdicts.waiting():
+            receiver.feed(data, arrival_ns)
+            reading = receiver.verdict()
+            if reading.message is not None and reading.message.frame_id >= 0:
+                times["verdicts"].append((time.monotonic_ns() - reading.message.decided_ns) / 1e6)
+                usable += reading.usable
+        times["bare"] += [(time.monotonic_ns() - int.from_bytes(data[:8], "big")) / 1e6 for data, _ in bare.waiting()]
+    sys.stdout.write(json.dumps({**times, "usable": usable}) + "\n")
+
+
+def _port(incoming: Incoming) -> int:
+    return int(incoming.port)  # type: ignore[attr-defined]  # UDP's
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    cuts = quantiles(times, n=1000, method="inclusive")
+    return {"p50": round(cuts[499], 4), "p99": round(cuts[989], 4), "max": round(max(times), 4), "count": len(times)}
+
+
+def over_udp(count: int, pause_s: float) -> dict[str, Any]:
+    """From decided to the receiver's decision, and a bare datagram's way beside it, in milliseconds."""
+    command = [sys.executable, "-m", "framegate.benchmarks.handover.speed", "--receive", str(count)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        port, bare_port = other.stdout.readline().split()
+        bare = open_outgoing(f"udp://127.0.0.1:{bare_port}")
+        out = open_outgoing(f"udp://127.0.0.1:{port}")
+        with Sender([out], [("road", ID)], Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
+            for number in range(count):
+                sender.send(prediction(number))
+                time.sleep(pause_s)
+                bare.send(time.monotonic_ns().to_bytes(8, "big") + bytes(PLAIN_BYTES - 8))
+                time.sleep(pause_s)
+            found = json.loads(other.stdout.readline())
+        bare.close()
+    return {name: summary(found[name]) for name in ("verdicts", "bare")} | {"usable": found["usable"]}
+
+
+def many_streams(seconds: float) -> dict[str, float]:
+    """The share of one core that 100 streams at 30 Hz take at the sender and at the receiver, in percent."""
+    incoming = open_incoming("udp://127.0.0.1:0")
+    out = open_outgoing(f"udp://127.0.0.1:{_port(incoming)}")
+    names = [f"region-{number}" for number in range(STREAMS)]
+    streams = [(name, ID + number) for number, name in enumerate(names)]
+    receivers = {data_id: Receiver(ReceiverConfig(data_id, clock_domain=this_clock())) for _, data_id in streams}
+    spent = {"sender": 0, "receiver": 0}
+    with Sender([out], streams, Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
+        rounds = max(int(seconds * STREAM_HZ), 1)
+        for number in range(rounds):
+            predictions = [prediction(number, name) for name in names]
+            start = time.process_time_ns()
+            sender.send_all(predictions)
+            middle = time.process_time_ns()
+            for data, arrival_ns in incoming.waiting():
+                receiver = receivers[int.from_bytes(data[4:8], "big")]
+                receiver.feed(data, arrival_ns)
+                receiver.verdict()
+            spent["sender"] += middle - start
+            spent["receiver"] += time.process_time_ns() - middle
+            time.sleep(1 / STREAM_HZ / 4)
+    incoming.close()
+    return {side: round(100 * ns / 1e9 / (rounds / STREAM_HZ), 2) for side, ns in spent.items()}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure everything and print or write the record."""
+    parser = argparse.ArgumentParser(description="What the hand-over takes.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record there (default: print it)")
+    parser.add_argument("--count", type=int, default=2000, help="verdicts over UDP (default: %(default)s)")
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep a core busy (default: %(default)s)")
+    parser.add_argument("--receive", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(words)
+    if arguments.receive:
+        _receive(arguments.receive)
+        return 0
+    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
+    try:
+        record: dict[str, Any] = {
+            "date": date.today().isoformat(),
+            "machine": circumstances(),
+            "busy": arguments.busy,
+            "python_us": in_python(),
+            "c_us": in_c(compiler) if compiler else None,
+            "udp_ms": over_udp(arguments.count, 0.005),
+            "streams_percent_of_a_core": many_streams(3.0),
+        }
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    text = json.dumps(record, indent=2) + "\n"
+    if arguments.out:
+        arguments.out.write_text(text, encoding="utf-8")
+    else:
+        for line in text.splitlines():
+            to_stdout(line)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

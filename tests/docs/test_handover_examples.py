@@ -1,0 +1,184 @@
+"""The control loops of docs/examples, built and run: they drive while they may, and brake when a sender is stopped."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from handover_tape import HEADERS, WARNINGS
+from repository import ROOT
+
+from framegate.runtime.handover import Identity, Sender, open_outgoing
+from framegate.runtime.verdict import Prediction, Reason
+
+EXAMPLES = ROOT / "docs/examples"
+ID = 0x101
+CONSUMERS = ["py", "c", "cpp"]
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", params=CONSUMERS)
+def program(request, tmp_path_factory) -> list[str]:
+    source = EXAMPLES / f"brake_or_drive.{request.param}"
+    if request.param == "py":
+        return [sys.executable, str(source)]
+    compiler, standard = ("cc", "c11") if request.param == "c" else ("c++", "c++17")
+    if not shutil.which(compiler):
+        pytest.skip(f"{compiler} is not installed")
+    to = tmp_path_factory.mktemp("built") / request.param
+    command = [compiler, f"-std={standard}", *WARNINGS, f"-I{HEADERS}", str(source), "-o", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [str(to)]
+
+
+class Consumer:
+    """One running control loop and what it has said."""
+
+    def __init__(self, command: list[str], *options: str) -> None:
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [*command, str(self.port), hex(ID), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait_for("BRAKE")
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def wait_for(self, word: str, after: int = 0, limit_s: float = 20.0) -> int:
+        """The number of the first line after some that begins with a word."""
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            for number, line in enumerate(self.lines[after:], after):
+                if line.startswith(word):
+                    return number
+            time.sleep(0.005)
+        raise AssertionError(f"no {word} after line {after}: {self.lines}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.process.stderr.read()
+
+
+def prediction(frame_id: int, reasons: tuple[Reason, ...] = ()) -> Prediction:
+    now = time.monotonic_ns()
+    numbers = {"confidence": 0.9, "entropy": 0.1, "margin": 0.8, "energy": -1.0, "score": 0.1, "threshold": 0.3}
+    return Prediction(
+        frame_id,
+        "road",
+        reasons,
+        "dog",
+        **numbers,
+        captured_ns=now,
+        decided_ns=now,
+        valid_until_ns=now + 400_000_000,
+    )
+
+
+class Camera(threading.Thread):
+    """Sends verdicts at 25 Hz until it is told to stop without a word."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(daemon=True)
+        self.sender, self.reasons, self.running, self.frame_id = sender, (), True, 0
+        self.start()
+
+    def run(self) -> None:
+        while self.running:
+            self.sender.send(prediction(self.frame_id, self.reasons))
+            self.frame_id += 1
+            time.sleep(0.04)
+
+
+def sender_to(port: int, **options) -> Sender:
+    out = open_outgoing(f"udp://127.0.0.1:{port}")
+    return Sender([out], [("road", ID)], Identity(("cat", "dog"), b"bundle-1", b"calibr-1"), **options)
+
+
+@pytest.mark.slow
+def test_a_control_loop_drives_and_brakes(program):
+    with Consumer(program) as consumer:
+        first = sender_to(consumer.port)
+        camera = Camera(first)
+        line = consumer.wait_for("DRIVE class 1")
+        camera.reasons = (Reason.BLACK,)
+        line = consumer.wait_for("BRAKE", line)
+        assert "BLACK" in consumer.lines[line]
+        camera.reasons = ()
+        line = consumer.wait_for("DRIVE class 1", line)
+        camera.running = False  # the camera hangs, heartbeats go on
+        line = consumer.wait_for("BRAKE", line)
+        assert re.search("NOT_FRESH|NOT_ALIVE", consumer.lines[line])
+        camera.join()
+        camera = Camera(first)
+        camera.frame_id = 10_000
+        line = consumer.wait_for("DRIVE class 1", line)
+        camera.running = False
+        camera.join()
+        first.close()  # says so
+        line = consumer.wait_for("BRAKE", line)
+        second = sender_to(consumer.port)  # starts again: another epoch
+        camera = Camera(second)
+        line = consumer.wait_for("DRIVE class 1", line)
+        foreign = Camera(sender_to(consumer.port))  # a second sender with the same id
+        line = consumer.wait_for("BRAKE", line)
+        consumer.wait_for("BRAKE: DO NOT USE: " if program[0] == sys.executable else "BRAKE: ", line)
+        until = time.monotonic() + 10
+        while not any("LATCHED" in each for each in consumer.lines[line:]):
+            assert time.monotonic() < until, consumer.lines[line:]
+            time.sleep(0.01)
+        latched = len(consumer.lines)
+        time.sleep(0.3)
+        assert not any(each.startswith("DRIVE") for each in consumer.lines[latched:])
+        for each in (camera, foreign):
+            each.running = False
+            each.join()
+            each.sender.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["py", "c"], indirect=True)
+def test_a_control_loop_with_a_key_takes_nothing_without_it(program, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("00" * 32)
+    key.chmod(0o600)
+    with Consumer(program, str(key)) as consumer:
+        sender = sender_to(consumer.port, key=bytes(32))
+        camera = Camera(sender)
+        line = consumer.wait_for("DRIVE class 1")
+        other = Camera(sender_to(consumer.port, key=bytes(31) + b"\1"))
+        line = consumer.wait_for("BRAKE", line)
+        assert any("LATCHED" in each for each in consumer.lines[line:])
+        for each in (camera, other):
+            each.running = False
+            each.join()
+            each.sender.close()
+
+
+@pytest.mark.parametrize("program", ["py", "c"], indirect=True)
+def test_a_control_loop_refuses_a_key_that_others_can_read(program, tmp_path):
+    key: Path = tmp_path / "key"
+    key.write_text("00" * 32)
+    key.chmod(0o644)
+    done = subprocess.run([*program, "47800", "1", str(key)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "chmod 600" in done.stderr

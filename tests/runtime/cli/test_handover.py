@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.cli import main as cli
+from framegate.runtime.handover import Receiver, ReceiverConfig, open_incoming
+from framegate.runtime.handover.message import HEARTBEAT, decode
+from framegate.runtime.handover.protection import mac_holds, stream_id
+
+KEY = bytes(range(32))
+
+
+def key_file(folder: Path, mode: int = 0o600) -> Path:
+    path = folder / "key"
+    path.write_text(KEY.hex())
+    path.chmod(mode)
+    return path
+
+
+def sent_by(bundle: Path, *options: str) -> tuple[list[bytes], str]:
+    incoming = open_incoming("udp://127.0.0.1:0")
+    run = ["run", "synthetic://?frames=12&fps=30", "--bundle", bundle, "--handover", f"udp://127.0.0.1:{incoming.port}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "framegate", *map(str, run), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [data for data, _ in incoming.waiting()]
+    incoming.close()
+    return found, done.stderr
+
+
+@pytest.mark.slow
+def test_run_sends_every_verdict_and_says_to_whom(tiny_bundle, tmp_path):
+    found, said = sent_by(tiny_bundle, "--roi", "a=0,0,64,64", "--roi", "b=64,64,64,64", "--handover-id", "0x10")
+    opened = [decode(data) for data in found]
+    assert {envelope.data_id for envelope, _ in opened} == {0x10, 0x11}
+    bundle = Bundle.open(tiny_bundle)
+    assert {message.bundle for _, message in opened} == {bytes.fromhex(bundle.digest)[:8]}
+    assert {message.classes for _, message in opened} == {len(bundle.labels)}
+    for data_id in (0x10, 0x11):
+        counters = [envelope.counter for envelope, _ in opened if envelope.data_id == data_id]
+        assert counters == list(range(len(counters)))
+        frames = [m.frame_id for e, m in opened if e.data_id == data_id and m.kind != HEARTBEAT]
+        assert frames[-1] == -1  # the end is said
+        assert any(frame >= 0 for frame in frames)
+    assert "region a is data id 0x10, bundle" in said
+    assert bundle.digest[:16] in said
+
+
+@pytest.mark.slow
+def test_without_an_id_it_is_made_from_source_and_region(tiny_bundle, tmp_path):
+    found, _ = sent_by(tiny_bundle, "--handover-key", str(key_file(tmp_path)))
+    assert {decode(data)[0].data_id for data in found} == {stream_id("synthetic://?frames=12&fps=30", "frame")}
+    assert all(mac_holds(data, KEY) for data in found)
+    receiver = Receiver(ReceiverConfig(decode(found[0])[0].data_id, key=bytes(32)))
+    for index, data in enumerate(found):
+        receiver.feed(data, index * 33_000_000)
+    assert (receiver.counts()["forged"], receiver.good) == (len(found), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--handover", "carrier-pigeon://loft"], "unknown transport"),
+        (["--handover", "udp://127.0.0.1"], "expected a host and a port"),
+        (["--handover-id", "1"], "need a --handover URL"),
+        (["--handover", "udp://127.0.0.1:47800", "--as-fast-as-possible"], "do not come by themselves"),
+        (["--handover", "udp://127.0.0.1:47800", "--handover-key", "nowhere"], "key file nowhere: No such file"),
+        (["--handover", "udp://no-such-host.invalid:47800"], "is not known here"),
+    ],
+)
+def test_what_cannot_be_handed_over_is_one_sentence(tiny_bundle, capsys, options, words):
+    source = "synthetic://?frames=3&fps=30"
+    assert cli.main(["run", source, "--bundle", str(tiny_bundle), *options]) != 0
+    out, err = capsys.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert words in last
+    assert "Traceback" not in err + out
+
+
+def test_a_key_that_others_can_read_is_refused(tiny_bundle, tmp_path, capsys):
+    options = ["--handover", "udp://127.0.0.1:47800", "--handover-key", str(key_file(tmp_path, 0o644))]
+    assert cli.main(["run", "synthetic://?frames=3&fps=30", "--bundle", str(tiny_bundle), *options]) == 2
+    assert "chmod 600" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "0x1ffffffff", "1.5", ""])
+def test_an_id_that_is_none_is_refused(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["handover", "listen", "udp://127.0.0.1:47800", f"--id={text}"])
+    assert "is no data id" in capsys.readouterr().err
+
+
+def test_include_prints_the_folder_of_the_header(capsys):
+    assert cli.main(["handover", "include"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert {"framegate_verdict.h", "framegate_verdict.hpp", "framegate_posix.h"} <= {p.name for p in folder.iterdir()}
