@@ -156,8 +156,8 @@ def _require_files(address: Address, config: Any) -> None:
         is_file = name.endswith(("_certificate", "_private_key"))
         if is_file and isinstance(path, str) and not os.access(path, os.R_OK):
             raise UsageError(
-                f"{address.text}: {name} of the configuration is {path}, which cannot be read; paths are taken from the "
-                "current folder"
+                f"{address.text}: {name} of the configuration is {path}, which cannot be read; paths are "
+                "taken from the current folder"
             )
 
 
