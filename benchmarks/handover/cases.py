@@ -79,6 +79,13 @@ class Bench:
 
         return damage
 
+    def reset(self) -> None:
+        """Be as new, with the camera that runs."""
+        self.link.damage = untouched
+        self.consumer.pause_s = 0.0
+        self.consumer.allowed = lambda _: True
+        self.consumer.receiver.restart()
+
     def close(self) -> None:
         """End everything."""
         for camera in self.cameras:
@@ -264,6 +271,7 @@ def flood(bench: Bench) -> None:
 
     def shout() -> None:
         noise = bytearray(144)
+        noise[1] = len(noise)  # the right length, so that the CRC must find it
         _, said = decode(bench.link.passed[-1])
         alien = encode(replace(said, accepted=True), 1, DATA_ID + 1)
         assert alien[18] == ACCEPT
@@ -319,5 +327,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "flood": flood,
 }
 KEYED = frozenset(("forged", "forged with a code"))
+ENDS_CAMERA = frozenset(("kill -9", "restart", "two senders", "foreign bundle"))
+"""Faults after which another camera process is the sender, or none."""
 STAYS_OPEN = frozenset(("1 % loss", "restart"))
 """Faults that need not close the receiver."""

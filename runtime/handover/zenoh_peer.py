@@ -129,6 +129,7 @@ def _config(address: Address) -> Any:
             config = zenoh.Config.from_file(path)
         except Exception as problem:  # noqa: BLE001
             raise UsageError(f"{address.text}: {path} is no configuration of Zenoh ({_short(problem)})") from None
+        _require_files(address, config)
         settings: dict[str, object] = {}
     else:
         config, settings = zenoh.Config(), dict(_LOOPBACK)
@@ -143,6 +144,21 @@ def _config(address: Address) -> Any:
                 f"{address.text}: {value} cannot be used ({_short(problem)}), e.g. tcp/10.0.0.1:7447"
             ) from None
     return config
+
+
+def _require_files(address: Address, config: Any) -> None:
+    """Refuse a configuration whose certificates or keys cannot be read: Zenoh would go on trying and say nothing.
+
+    Raises:
+        UsageError: One of them cannot be.
+    """
+    for name, path in (json.loads(config.get_json("transport/link/tls")) or {}).items():
+        is_file = name.endswith(("_certificate", "_private_key"))
+        if is_file and isinstance(path, str) and not os.access(path, os.R_OK):
+            raise UsageError(
+                f"{address.text}: {name} of the configuration is {path}, which cannot be read; paths are "
+                "taken from the current folder"
+            )
 
 
 def _short(problem: Exception) -> str:

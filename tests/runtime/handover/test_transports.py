@@ -7,45 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import os
-import socket
 import threading
 import time
 
 import pytest
+from transports import PACKAGES, address_of, free_port
 
 from framegate.runtime.errors import FramegateError, SinkError, SourceError, UsageError
 from framegate.runtime.handover.base import TRANSPORTS, open_incoming, open_outgoing, parse_address
 from framegate.runtime.handover.message import PLAIN_BYTES
-from framegate.runtime.handover.ros2_topic import INSTALL
 
 LONGEST_S = 2.0
 """A sender that waits for its receiver waits for ever; a busy machine takes its time."""
-_count = itertools.count()
-_PACKAGES = {"zenoh": ("zenoh", "pip install 'framegate[zenoh]'"), "ros2": ("rclpy", INSTALL)}
 KINDS = sorted(TRANSPORTS)
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def address_of(kind, tmp_path) -> str:
-    """An address that no other test uses."""
-    package, line = _PACKAGES.get(kind, (None, ""))
-    if package is not None and importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: {line}")
-    name = f"t{os.getpid()}n{next(_count)}"
-    if kind == "jsonl":
-        os.mkfifo(tmp_path / name)
-        return f"jsonl://{tmp_path / name}"
-    return {
-        "udp": f"udp://127.0.0.1:{free_port()}",
-        "multicast": f"multicast://239.255.70.86:{free_port()}",
-    }.get(kind, f"{kind}://{name}/Verdicts" if kind != "local" else f"local://{name}")
 
 
 @contextlib.contextmanager
@@ -226,7 +201,7 @@ def test_ends_leave_no_file_open(kind, tmp_path):
     ],
 )
 def test_an_address_that_cannot_be_used_is_said_in_one_sentence(text, error, why):
-    package, line = _PACKAGES.get(text.partition(":")[0], (None, ""))
+    package, line = PACKAGES.get(text.partition(":")[0], (None, ""))
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed: {line}")
     for opener in (open_incoming, open_outgoing):
@@ -243,7 +218,7 @@ def test_a_port_in_use_is_said(tmp_path):
         open_incoming(first.name)
 
 
-@pytest.mark.parametrize("kind", list(_PACKAGES))
+@pytest.mark.parametrize("kind", list(PACKAGES))
 def test_a_missing_package_is_named_with_the_line_that_installs_it(kind, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for opener in (open_incoming, open_outgoing):
