@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from framegate.evaluation.metrics.intervals import CONFIDENCE
 from framegate.export.calibration.selective_risk import binomial_upper_bound
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 
 KEY = "design_effect"
@@ -70,6 +71,29 @@ def widened(record: Mapping[str, Any], effect: float, frames: int, measured_on: 
         raise DataError(f"design effect: {effect:g} for a record that has {record.get(KEY)}; expected 1 or more, once")
     about = {"effect": round(effect, 2), "frames": frames, "measured_on": measured_on}
     return {**_walk(dict(record), effect, frames), KEY: about}
+
+
+def honest(
+    record: dict[str, Any], calibration: LabelledImages, wrong: NDArray[np.bool_], frames: int
+) -> dict[str, Any]:
+    """A record of a test split whose units nobody knows, with the design effect of the calibration split's units.
+
+    Where images stand for themselves nothing is changed; nor is the simulation of the promise, whose trials are
+    independent.
+
+    Args:
+        record: Of an evaluation or a gate.
+        calibration: The calibration split.
+        wrong: (N,) errors on it.
+        frames: Of the test split.
+    """
+    if calibration.groups is None:
+        return record
+    effect = design_effect(np.asarray(wrong, dtype=bool), calibration.groups)
+    units = len(np.unique(calibration.groups))
+    said = f"errors of {len(wrong)} calibration images in {units} {calibration.unit or 'unit'}s"
+    figures = widened({key: value for key, value in record.items() if key != "promise"}, effect, frames, said)
+    return {**figures, **({"promise": record["promise"]} if "promise" in record else {})}
 
 
 def _walk(node: Any, effect: float, frames: int) -> Any:
