@@ -95,7 +95,11 @@ def _region(path: Path, line: int, row: dict[str, str | None], labels: tuple[str
         numbers = [float(each) for each in box] if any(box) else []
     except ValueError as error:
         raise DataError(f"{where}: {error}; expected numbers for frame, x, y, width and height") from error
-    roi = Roi.whole() if not numbers else Roi(f"line {line}", *numbers, fractions=False)
+    roi = (
+        Roi.whole()
+        if not numbers
+        else Roi(f"line {line}", numbers[0], numbers[1], numbers[2], numbers[3], fractions=False)
+    )
     if frame < 0 or (numbers and not (min(numbers) >= 0 and min(numbers[2:]) >= MIN_SIDE)):
         raise DataError(f"{where}: frame {frame}, region {box}; expected 0 or more, {MIN_SIDE} pixels or more a side")
     return Region(line, frame, roi, labels.index(texts["label"]), texts["track"])
