@@ -15,6 +15,7 @@ from framegate.evaluation import tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
 from framegate.evaluation.report.tables import write_tables
@@ -183,7 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
         "machine": {**circumstances(), "torch": torch.__version__},
         **found,
     }
-    record = rounded(record)
+    record = rounded(honest(record, frames.calibration, suite.calibration().wrong, len(frames.test)))
     write_json(out / "results.json", record)
     write_tables(record, out / "tables.md")
     write_report(record, out / "report.html")

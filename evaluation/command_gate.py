@@ -16,6 +16,7 @@ from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
+from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
 from framegate.evaluation.summaries import SUMMARIES
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         "promise": promise,
     }
     record["seconds"] = round(time.monotonic() - started, 1)
-    write_json(arguments.out, rounded(record))
+    write_json(arguments.out, rounded(honest(record, calibration, gate.calibration.wrong, len(test))))
     _print_summary(record)
     to_stdout(f"figures: {arguments.out}")
     healthy = all(check["passed"] for check in record["health"])

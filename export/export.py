@@ -19,12 +19,11 @@ import onnx
 from framegate.export import bundle_writer
 from framegate.export.calibration.calibrate import Promise, fingerprint
 from framegate.export.calibration.design import division_seed, split_units
-from framegate.export.calibration.seen import check_disjoint
 from framegate.export.checks.assess import Assessment, Reference
 from framegate.export.checks.half import check_half
 from framegate.export.checks.parity import ParityRow
 from framegate.export.data.outputs import Images
-from framegate.export.data.splits import Splits
+from framegate.export.data.splits import Splits, check_disjoint
 from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file

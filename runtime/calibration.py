@@ -197,10 +197,14 @@ class Calibration:
             raise CalibrationError("target_risk and confidence_level must lie between 0 and 1")
         if self.about not in (FRAMES, UNITS) or self.proved not in (True, False):
             raise CalibrationError(f"the promise is about {self.about!r}; expected {FRAMES} or {UNITS}")
-        for name in ("shares", "attempts"):
+        for name, least in (("shares", 1), ("attempts", 1), ("units_wrong", 0)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise CalibrationError(f"{name} is {value!r}; expected a whole number, 1 or more")
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise CalibrationError(f"{name} is {value!r}; expected a whole number, {least} or more")
+        if self.units_bound is not None and not 0 <= self.units_bound <= 1:
+            raise CalibrationError(f"units_bound is {self.units_bound}; expected a share")
+        if not all(isinstance(each, str) for each in (self.unit, self.division, self.unseen)):
+            raise CalibrationError("unit, division and unseen of a calibration must be words")
         ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
         if not ordered:
             raise CalibrationError("score_quantiles of the calibration are not in ascending order")

@@ -16,23 +16,18 @@ split has units, the report's counts are divided by the mean length of a unit.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Flags, Outputs, accepted, predicted
-from framegate.export.data.splits import Splits
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.calibration import FRAMES, Calibration, binomial_tail
-from framegate.runtime.errors import CalibrationError, DataError
+from framegate.runtime.errors import CalibrationError
 
 ALPHA = 0.01
-COPIES = 0.01
-"""Share of a split's images that may lie in another split, too: known data sets hold a few copies."""
 _REMEDY = (
     "Nothing was written. Give images that it never saw (--unseen DIR), or --no-promise for thresholds that promise "
     "nothing"
@@ -147,25 +142,3 @@ def _counted(wrong: Flags, split: LabelledImages, other: LabelledImages | None =
         return int(wrong[first].sum()), len(first)
     length = 1.0 if other is None else _mean_length(other)
     return round(int(wrong.sum()) / length), round(len(wrong) / length)
-
-
-def check_disjoint(splits: Splits) -> None:
-    """Refuse splits that share images, and a report split that is the calibration split.
-
-    Raises:
-        DataError: More than `COPIES` of a split's images lie in another one.
-    """
-    prints = {part.name: _hashes(part.images) for part in (splits.train, splits.calibration, splits.test)}
-    names = list(prints)
-    for k, name in enumerate(names):
-        for other in names[k + 1 :]:
-            both = len(prints[name] & prints[other])
-            if both > COPIES * min(len(prints[name]), len(prints[other])):
-                raise DataError(
-                    f"{both} images of {name} lie in {other}, too: what proves and what reports must not have been "
-                    "looked at before; give images that lie in one place only"
-                )
-
-
-def _hashes(images: npt.NDArray[np.uint8]) -> set[bytes]:
-    return {hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest() for image in images}

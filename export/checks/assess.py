@@ -18,12 +18,14 @@ from framegate.export.calibration.calibrate import (
 )
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.seen import check_report
+from framegate.export.calibration.undeclared import undeclared_tracks
 from framegate.export.checks.parity import ParityRow, check_accuracy, check_loss, compare, loss
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
 from framegate.runtime.bundle import sha256_file
 from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.console import to_stderr
 from framegate.runtime.preprocess import PreprocessSpec
 
 PRECISIONS = ("fp32", "int8")
@@ -73,6 +75,8 @@ class Assessment:
         self._asked = 0
         own = {"": EngineOutputs(reference.calibration, "", reference.engine)}
         self._own = self._calibrate(own)[""]  # only compared with; it is issued to nobody
+        if warning := undeclared_tracks(reference.calibration, splits.calibration):
+            to_stderr(f"framegate: {warning}")
         labels = splits.test.labels
         first = compare(reference.key, reference.test, self._own, reference.test, self._own, labels)
         self.rows: dict[str, ParityRow] = {reference.key: first}

@@ -15,13 +15,15 @@ from framegate.export.calibration.calibrate import (
     fingerprint,
 )
 from framegate.export.calibration.decisions import predicted
+from framegate.export.calibration.plan import plan
 from framegate.export.calibration.seen import check_recorded
 from framegate.export.calibration.undeclared import undeclared_tracks
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
-from framegate.export.data.labelled import load_calibration
+from framegate.export.data.labelled import USER, load_calibration
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
+from framegate.export.data.recording import read_recording
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
@@ -29,6 +31,7 @@ from framegate.runtime.bundle import Bundle
 from framegate.runtime.bundle_search import bundle_to_change
 from framegate.runtime.calibration import Calibration, record_key
 from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.errors import UsageError
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +52,24 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument(
         "--precision", default="all", help="fp32, fp16 or int8; all leaves fp16 out on a CPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="recording",
+        metavar="RECORDING",
+        help="calibrate on a recorded drive that the network never saw, a video or a folder of frames; needs --labels "
+        "(default: --unseen or --data)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE.csv",
+        help="labelled regions of --from, one a line: frame,x,y,width,height,label,track (default: none)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="compute nothing: say what these images can prove at best, and what the target risk needs",
     )
     add_promise_options(parser)
     parser.set_defaults(run=run)
@@ -100,19 +121,13 @@ def calibrations_of(
     unseen: str = "",
 ) -> dict[str, Calibration]:
     """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
-    backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
-    pairs = [
-        (name, each)
-        for each in (sorted(bundle.models) if precision == "all" else [precision])
-        for name in backends
-        if precision != "all" or calibrated_by_default(name, each)
-    ]
+    pairs = _pairs(bundle, backend, precision)
     keys = tuple(record_key(name, each) for name, each in pairs)
     split_sha256 = fingerprint(split)
     network = bundle.hashes[bundle.models.get("fp32") or bundle.models[pairs[0][1]]]
     earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
     asked = count_attempt(split_sha256, Question(network, keys, promise), max(earlier, default=0))
-    precisions = sorted({each for _, each in pairs})
+    precisions = _precisions(bundle, backend, precision)
     run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen)
     found: dict[str, Calibration] = {}
     for precision in precisions:
@@ -132,9 +147,38 @@ def calibrations_of(
     return found
 
 
+def _pairs(bundle: Bundle, backend: str, precision: str) -> list[tuple[str, str]]:
+    """Backends and precisions that a run calibrates."""
+    backends = CPU_BACKENDS if backend == "all" else (choose_backend(backend),)
+    return [
+        (name, each)
+        for each in (sorted(bundle.models) if precision == "all" else [precision])
+        for name in backends
+        if precision != "all" or calibrated_by_default(name, each)
+    ]
+
+
+def _precisions(bundle: Bundle, backend: str, precision: str) -> list[str]:
+    """Those that share the confidence of a run."""
+    return sorted({each for _, each in _pairs(bundle, backend, precision)})
+
+
 def calibrated_by_default(backend: str, precision: str) -> bool:
     """Whether ``--precision all`` includes a precision: float16 is for GPUs, a CPU computes it in float32."""
     return precision != "fp16" or BACKENDS[backend].gpu
+
+
+def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> tuple[LabelledImages, str]:
+    """The images that calibrate, and who says that the network never saw them."""
+    if (arguments.recording is None) != (arguments.labels is None):
+        raise UsageError("--from and --labels belong together: a recording, and the labelled regions in it")
+    if arguments.recording is None:
+        return load_calibration(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+    if arguments.data is not None or arguments.unseen is not None:
+        raise UsageError("--from was given, and other images besides; give one of --from, --unseen and --data")
+    unit = arguments.unit.strip() or "track"
+    spec = bundle.preprocess
+    return read_recording(arguments.recording, arguments.labels, bundle.labels, spec, unit, progress), USER
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -142,9 +186,13 @@ def run(arguments: argparse.Namespace) -> int:
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path)
-    place = place_of(arguments, bundle.origin)
     with progress_bar() as progress:
-        split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
+        split, unseen = _split(arguments, bundle, progress)
+        if arguments.plan:
+            precisions = len(_precisions(bundle, arguments.backend, arguments.precision))
+            for line in plan(split, promise, precisions).lines():
+                to_stdout(line)
+            return 0
         require_unseen(promise, unseen)
         found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress, unseen)
     OUT.print(calibration_table(found))

@@ -97,7 +97,8 @@ def load_splits(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, pro
         parts = [_training(place, labels, spec, progress), *_unite(parts)]
     if not all(len(part) for part in parts):
         raise DataError(f"{place.first}: {sum(map(len, parts))} images; give at least a few hundred")
-    return Splits(*parts, labels, unseen)
+    train, calibration, test = parts
+    return Splits(train, calibration, test, labels, unseen)
 
 
 def load_calibration(

@@ -329,3 +329,58 @@ def test_a_missing_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         _command("export", tmp_path / "x.pt", "--data", tmp_path, "--out", tmp_path / "c.bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_promise_every_verdict_and_the_banner_say_so(
+    report: ExportReport, splits: Splits, quiet: Callable, tmp_path: Path
+) -> None:
+    target = tmp_path / "c.bundle"
+    shutil.copytree(report.bundle, target)
+    wish = Promise(0.01, proved=False)  # which could not be proved with 48 images
+    found = command_calibrate.calibrate_bundle(target, splits.calibration, "onnxruntime", "fp32", wish, quiet)
+    assert not found["onnxruntime/fp32"].proved
+    session = Session.open(target, "onnxruntime", "fp32", camera=False)
+    assert "NOTHING IS PROMISED" in session.describe()
+    verdicts = [session.infer(image) for image in splits.test.images]
+    assert any(verdicts)
+    assert all("NOTHING IS PROMISED" in verdict.detail for verdict in verdicts)
+    assert all("NOTHING IS PROMISED" in str(verdict.to_json()["detail"]) for verdict in verdicts)
+    kept = Session.open(target, "openvino", "fp32", camera=False)
+    assert "NOTHING" not in kept.describe() + kept.infer(splits.test.images[0]).detail
+
+
+@pytest.mark.slow
+def test_a_folder_of_which_nobody_says_that_it_was_never_seen_proves_nothing(
+    checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path
+) -> None:
+    network, seen = TrainedCheckpoint.read(checkpoint), replace(splits, unseen="")
+    found = export_bundle(network, seen, tmp_path / "c.bundle", PROMISE, quiet, int8_ranges="minmax")
+    assert found.calibrations == {}
+    session = Session.open(tmp_path / "c.bundle", "onnxruntime", "fp32", camera=False)
+    assert "NOT CALIBRATED" in session.describe()
+    assert not any(session.infer(image) for image in splits.test.images[:5])
+
+
+def test_images_that_nobody_calls_unseen_are_refused_by_calibrate(
+    report: ExportReport, colours: Callable, tmp_path: Path
+) -> None:
+    target = tmp_path / "c.bundle"
+    shutil.copytree(report.bundle, target)
+    photographs = _photographs(colours, tmp_path)
+    with pytest.raises(UsageError, match="prove nothing: give them as --unseen DIR"):
+        _command("calibrate", target, "--data", photographs, "--backend", "onnxruntime", "--precision", "fp32")
+
+
+def test_the_record_says_whose_word_it_is_and_what_was_asked(report: ExportReport) -> None:
+    for calibration in Bundle.open(report.bundle).calibrations.values():
+        assert (calibration.unit, calibration.unseen, calibration.division) == ("image", "user", "fingerprint")
+        assert (calibration.shares, calibration.attempts) == (2, 1)
+        said = " ".join(calibration.explanation())
+        for part in (
+            "Before calibration",
+            "either it refuses",
+            "Given that",
+            "Not under attack",
+            "nothing else before",
+        ):
+            assert part in said

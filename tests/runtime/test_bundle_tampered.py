@@ -82,6 +82,12 @@ def calibration_of(folder, **values):
     [
         ({"threshold": 1e9, "limits": []}, "rejects nothing"),
         ({"threshold": 2.31, "limits": []}, "rejects nothing"),  # above log(10), the largest entropy of ten classes
+        ({"unit": 7}, "must be words"),
+        ({"about": "vibes"}, "the promise is about 'vibes'"),
+        ({"shares": 0}, "shares is 0"),
+        ({"shares": 1000}, "does not follow from"),
+        ({"units_bound": 1.5}, "expected a share"),
+        ({"units_wrong": "few"}, "units_wrong is 'few'"),
         ({"risk_bound": 0.9}, "in this order"),
         ({"risk_bound": 0.0}, "in this order"),
         ({"coverage": 7}, "expected a share"),

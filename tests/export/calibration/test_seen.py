@@ -10,9 +10,9 @@ import pytest
 
 from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate, calibrate_together
 from framegate.export.calibration.decisions import Outputs, predicted
-from framegate.export.calibration.seen import audit, check_disjoint, check_recorded, check_report, fisher
+from framegate.export.calibration.seen import audit, check_recorded, check_report, fisher
 from framegate.export.calibration.undeclared import neighbours_alike, undeclared_tracks
-from framegate.export.data.splits import Splits
+from framegate.export.data.splits import Splits, check_disjoint
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.calibration import NO_PROMISE, Calibration
 from framegate.runtime.errors import CalibrationError, DataError
