@@ -73,10 +73,12 @@ def test_both_see_the_same_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [scene(seed) for seed in range(80)]
     monkeypatch.setattr(camera_rival, "read_clip", lambda path: images)
     found = camera_rival.measure(2, 1, ("black", "freeze"))
-    assert found["faults"]["black"]["check"]["ms"] == 0
-    assert found["faults"]["black"]["rival"]["frames"] >= 1
-    assert found["faults"]["freeze"]["rival"]["ms"] is None
-    assert set(found["healthy"]["the same road"]["check"]) == {"frames", "alarms", "per_hour", "rejected"}
+    assert set(found["cameras"]) == {"moving", "fixed"}
+    moving = found["cameras"]["moving"]
+    assert moving["faults"]["black"]["check"]["ms"] == 0
+    assert moving["faults"]["black"]["rival"]["frames"] >= 1
+    assert moving["faults"]["freeze"]["rival"]["ms"] is None
+    assert set(moving["healthy"]["the same view"]["check"]) == {"frames", "alarms", "per_hour", "rejected"}
 
 
 def test_alarms_are_counted_where_they_begin() -> None:
