@@ -170,6 +170,8 @@ endef
 faults: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.cost.fail_closed --out benchmarks/results/fail-closed.json
 	$(BIN)/python -m framegate.benchmarks.tables docs/faults.md
+	$(BIN)/python -m framegate.benchmarks.cost.camera_rival --out benchmarks/results/camera-rival.json
+	$(BIN)/python -m framegate.benchmarks.tables docs/camera-check.md
 	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
 
 drift: $(VENV)/.runtime

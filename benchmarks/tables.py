@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import speed_tables
+from framegate.benchmarks import camera_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
@@ -79,6 +79,9 @@ _LATENCY, _RIVALS, _SCENARIOS, _STREAMS, _PAGE = (
     for name in ("cpu-latency", "latency-rivals", "latency-scenarios", "latency-streams", "page-latency")
 )
 _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
+_CAMERA = Source(
+    "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
+)
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -94,6 +97,7 @@ BLOCKS: dict[str, Block] = {
     "rivals": Block((_RIVALS,), speed_tables.rivals),
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
+    "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),

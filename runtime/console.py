@@ -61,6 +61,10 @@ class _PlainConsole(Console):
         """Called by rich for whatever is a string."""
         return super().render_str(plain(text), **{**options, "markup": False, "emoji": False})
 
+    def on_broken_pipe(self) -> None:
+        """Called by rich when the reader of the output went away; it would end the process with an error of its own."""
+        raise BrokenPipeError
+
 
 def _is_terminal(stream: IO[str] | None) -> bool:
     """Whether people look at it; a service may have been started without standard streams."""

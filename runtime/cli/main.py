@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(number)
     except BrokenPipeError:
         # The reader of our output went away (framegate info | head): nothing is wrong with us.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in a buffer has to go somewhere
         return 0
     except OSError as error:
         ended = received()

@@ -19,6 +19,7 @@ from framegate.runtime.sources.spelling import odd_sign, same_name
 
 _CAMERA_NUMBER = re.compile(r"[0-9]{1,6}")
 _CAMERA_PATH = re.compile(r"/dev/video[0-9]+")
+_PARAMETER = re.compile("[a-z_]+=")
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https", "udp")
 STREAM_OPTIONS = ("fps", "flip", "skip", "reconnect", "open_timeout_s", "read_timeout_s", "transport")
 _POSSIBLE = (
@@ -39,8 +40,10 @@ def open_kind(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> t
         UsageError: An option or parameter is wrong, or this kind of source cannot honour it.
     """
     scheme = uri.partition("://")[0].lower() if "://" in uri else ""
-    if uri.startswith("synthetic:"):
+    if uri[: len("synthetic:")].lower() == "synthetic:":
         from framegate.runtime.sources.synthetic import SyntheticSource
+
+        uri = "synthetic:" + uri[len("synthetic:") :]
 
         options.require_only(f"source {hide_passwords(uri)!r}", ("flip", "skip"))
         return SyntheticSource.parse(uri, realtime=realtime, loop=loop), options
@@ -90,6 +93,12 @@ def _open_file(uri: str, options: SourceOptions, realtime: bool, loop: bool) -> 
         is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     except (OSError, ValueError) as error:  # a folder on the way that may not be entered, a NUL in the name
         raise SourceError(f"source {hide_passwords(uri)!r}: cannot be looked up: {error}") from error
+    named, _, query = uri.partition("?")
+    if not exists and _PARAMETER.match(query) and os.path.exists(named):
+        raise SourceError(
+            f"source {hide_passwords(uri)!r}: {hide_passwords(named)} is there, and files and folders take no "
+            "parameters behind a ?; use options such as --fps"
+        )
     is_pattern = not exists and any(sign in uri for sign in "*?[") and "://" not in uri
     if uri and (is_pattern or is_folder or (is_file and path.suffix.lower() in IMAGE_SUFFIXES)):
         from framegate.runtime.sources.images import ImageSource
@@ -108,11 +117,20 @@ def _why_nothing(uri: str, path: Path, exists: bool) -> str:
     """Why what was typed is no source, and what could be."""
     if not uri:
         return f"nothing was named; {_POSSIBLE}"
+    if uri.lower().startswith("file://"):
+        return "a file is named by its path alone; leave out file://, and write %20 and the like as what they stand for"
     if "://" in uri:
         found = odd_sign(uri.partition("://")[0])
         return f"this kind of address is not supported; {found or _POSSIBLE}"
     if exists:
         return f"it is neither a file nor a folder; {_POSSIBLE}"
+    if uri.startswith("~"):
+        return (
+            "there is no such file or folder; a shell puts your home folder in place of ~ only where it is not quoted"
+        )
+    scheme = uri.partition(":")[0].lower()
+    if scheme in STREAM_SCHEMES and uri != scheme:
+        return f"there is no such file or folder; the address of a stream begins with {scheme}://"
     # A name with an @ may be an address without its beginning, and that sign part of its password.
     hint = "" if "@" in uri else same_name(path) or odd_sign(uri)
     return f"there is no such file or folder; {hint or _POSSIBLE}"

@@ -80,7 +80,8 @@ class SourceOptions:
         default = SourceOptions()
         for field in fields(self):
             if field.name not in possible and getattr(self, field.name) != getattr(default, field.name):
-                raise UsageError(f"{what} has no {field.name}; possible are {', '.join(sorted(possible))}")
+                option = " (--timeout)" if field.name in ("open_timeout_s", "read_timeout_s") else ""
+                raise UsageError(f"{what} has no {field.name}{option}; possible are {', '.join(sorted(possible))}")
 
     def with_query(self, uri: str, query: str) -> SourceOptions:
         """These options with those written behind the ``?`` of an address, which win.

@@ -349,3 +349,15 @@ def test_fault_output_on_a_full_disk(tiny_bundle):
     assert done.returncode == 1
     assert done.stderr.startswith("framegate: the output cannot be written: No space left on device")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("info", "--json"), ("info",), ("bundles",)], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(tiny_bundle, words):
+    """``framegate info | head``: tables are written by rich, which would end the process with an error of its own."""
+    arguments = [*words, str(tiny_bundle)] if words[0] == "info" else list(words)
+    command = [sys.executable, "-m", "framegate.runtime.cli.main", *arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -100,6 +100,27 @@ def test_signs_that_are_not_seen_or_look_like_others_are_named(here: Path, typed
         open_source(typed, QUICK)
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("clip.mp4?fps=3", "clip.mp4 is there, and files and folders take no parameters behind a"),
+        ("file:///tmp/clip.mp4", "leave out file://"),
+        ("~/clip.mp4", "in place of ~ only where it is not quoted"),
+        ("rtsp:/127.0.0.1/s", "begins with rtsp://"),
+        ("http:127.0.0.1", "begins with http://"),
+    ],
+)
+def test_what_is_nearly_right_is_answered_with_what_is_right(here: Path, typed: str, says: str) -> None:
+    (here / "clip.mp4").write_bytes(b"")
+    with pytest.raises(SourceError, match=re.escape(says)):
+        open_source(typed, QUICK)
+
+
+def test_every_scheme_may_be_in_capitals() -> None:
+    with open_source("SYNTHETIC://?frames=1&width=192&height=144", realtime=False) as source:
+        assert source.frame_size == (192, 144)
+
+
 def test_no_part_of_a_password_is_explained() -> None:
     with pytest.raises(SourceError) as caught:
         open_source("admin:s\u2013cret@cam", QUICK)
