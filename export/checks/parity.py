@@ -54,7 +54,8 @@ class Changes:
         The sign test of paired comparisons (exact; McNemar 1947).
         """
         changes = self.worse + self.better
-        return sum(math.comb(changes, k) for k in range(self.worse, changes + 1)) / 2**changes
+        ways = sum(math.comb(changes, k) for k in range(self.worse, changes + 1))
+        return float(ways / 2**changes)
 
 
 @dataclass(frozen=True)

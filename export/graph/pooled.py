@@ -129,8 +129,9 @@ def _shapes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int
         graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     image = graph.graph.input[0]
     size = [1, *(dim.dim_value for dim in image.type.tensor_type.shape.dim[1:])]
-    values = cpu_session(graph).run(list(names), {image.name: np.zeros(size, np.float32)})
-    return {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
+    wanted = list(dict.fromkeys(names))
+    values = cpu_session(graph).run(wanted, {image.name: np.zeros(size, np.float32)})
+    return {name: tuple(value.shape) for name, value in zip(wanted, values, strict=True)}
 
 
 def without_pooled(model: onnx.ModelProto) -> onnx.ModelProto:
