@@ -224,7 +224,7 @@ class FrameJudge:
             detail=judged.detail,
             signals=judged.scored.signals,
             valid_until_ns=end_ns,
-            candidate_id=scores.argmax if scores.finite else NO_CLASS,
+            candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
         )
 
