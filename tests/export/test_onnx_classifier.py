@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,7 +125,7 @@ def test_a_bundle_without_int8_opens_in_fp32(
         ruined.CopyFrom(model)
         bias = next(item for item in ruined.graph.initializer if item.name == "fc.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
-        return SimpleNamespace(model=ruined)
+        return SimpleNamespace(model=ruined, keep_float=())
 
     monkeypatch.setattr(export_road, "choose_int8", ruin)
     target = tmp_path / "no8.bundle"
@@ -133,6 +134,31 @@ def test_a_bundle_without_int8_opens_in_fp32(
     assert "int8" not in Bundle.open(target).models
     assert not (target / "model.int8.onnx").exists()
     assert Session.open(target, "openvino").precision == "fp32"
+
+
+def test_int8_is_tried_once_more_with_more_layers_in_float32(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The first network decides otherwise, the second, for which less is good enough, does not."""
+    real, asked = export_road.choose_int8, []
+
+    def ruined_at_first(*words: object) -> object:
+        asked.append(words[7:])
+        choice = real(*words)
+        if len(asked) > 1:
+            return choice
+        bias = next(item for item in choice.model.graph.initializer if item.name == "fc.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0], np.float32), bias.name))
+        return replace(choice, keep_float=("another",))
+
+    monkeypatch.setattr(export_road, "choose_int8", ruined_at_first)
+    target = tmp_path / "again.bundle"
+    assert _export(place, "--scaling", "unit", "--out", target) == 0
+    assert "INT8: ranges by" in capsys.readouterr().out
+    assert len(asked) == 2
+    assert asked[0] == ()
+    assert asked[1][0] < export_road.GOOD_DIFFERENCE
+    assert "int8" in Bundle.open(target).models
 
 
 def test_scaling_is_asked_for_with_what_fits(place: Path, tmp_path: Path) -> None:

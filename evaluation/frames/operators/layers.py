@@ -183,7 +183,8 @@ def _local_response(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
     squares = padded(x.square().transpose(1, -1), [(size // 2, size // 2)], 0.0)
     sums = squares.unfold(-1, size, 1).sum(-1).transpose(1, -1)
     alpha, beta, bias = attributes.get("alpha", 1e-4), attributes.get("beta", 0.75), attributes.get("bias", 1.0)
-    return x / (bias + alpha / size * sums) ** beta  # type: ignore[no-any-return]
+    divided: Tensor = x / (bias + alpha / size * sums) ** beta
+    return divided
 
 
 def _einsum(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
