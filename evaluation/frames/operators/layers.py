@@ -170,7 +170,7 @@ def _layer_norm(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
     axes = list(range(int(attributes.get("axis", -1)) % x.dim(), x.dim()))
     centred = x - x.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
-    normalised = centred / (variance + float(attributes.get("epsilon", 1e-5))).sqrt() * inputs[1]
+    normalised: Tensor = centred / (variance + float(attributes.get("epsilon", 1e-5))).sqrt() * inputs[1]
     bias = given(inputs, 2)
     return normalised if bias is None else normalised + bias
 
