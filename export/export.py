@@ -27,7 +27,7 @@ from framegate.export.data.splits import Splits, check_disjoint
 from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file
-from framegate.export.int8.choice import HELD_OUT, Int8Choice, choose_int8
+from framegate.export.int8.choice import GOOD_DIFFERENCE, HELD_OUT, Int8Choice, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress, whole_export
@@ -225,7 +225,16 @@ def _add_int8(
         sensitivity = LayerSensitivity(graph, images, spec, progress)
         choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress)
         save(store_half(choice.model), file)
-        assessment.add("int8", file, spec, progress)
+        try:
+            assessment.add("int8", file, spec, progress)
+        except ExportRefusedError:
+            # Once more with more layers in float32; a third try would be a choice by the test images.
+            finer = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, GOOD_DIFFERENCE / 3)
+            if finer.keep_float == choice.keep_float:
+                raise
+            choice = finer
+            save(store_half(choice.model), file)
+            assessment.add("int8", file, spec, progress)
     except Exception as error:  # an unusual graph makes quantisers raise exceptions of many classes
         if network.needs_every_precision:
             raise

@@ -128,7 +128,7 @@ def _progress_lines() -> Callable[[str, int, int], None]:
         called = now
         if now - last >= _LINE_INTERVAL_S:
             last = now
-            told = _TOLD_FROM * total <= done < total
+            told = _TOLD_FROM * total <= done < total and now - since >= 1
             left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
             to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 

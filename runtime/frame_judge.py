@@ -263,7 +263,7 @@ class FrameJudge:
             valid_until_ns=end_ns,
             found_reasons=judged.found,
             certificate=judged.certificate,
-            candidate_id=scores.argmax if scores.finite else NO_CLASS,
+            candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
         )
 

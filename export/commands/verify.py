@@ -24,8 +24,8 @@ _EXAMPLES = """examples:
   framegate verify car.bundle --backends onnxruntime,openvino --precisions fp32 --data cifar-10-batches-bin
   framegate verify car.bundle --backends openvino --precisions fp32,int8 --data photos/ --limit 1000
 The first engine named is the reference, the second is judged, by the measure that framegate export uses. It fails if
-more than 0.5 % of the images lose their right label, or if more than 0.5 % are accepted with a wrong label that the
-reference does not accept. Verdicts that differ otherwise are counted. Both engines must be calibrated.
+more than 0.5 % of the images, net and by more than chance, lose their right label or are accepted with a wrong one.
+Verdicts that differ otherwise are counted. Both engines must be calibrated.
 """
 
 
@@ -162,7 +162,7 @@ def _print(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ..
     )
     lost = comparison.loss
     to_stdout(
-        f"only {comparison.second.key} accepts {lost.new_accepts} ({lost.new_wrong_accepts} new ones wrong); "
+        f"only {comparison.second.key} accepts {lost.new_accepts}, "
         f"only {comparison.first.key} accepts {lost.new_rejects}"
     )
     differences = {**comparison.largest, "logit": comparison.largest_logit}

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper
 
 from framegate.export.graph.graph import copy_of
 from framegate.export.graph.scores import activation_of
+from framegate.export.graph.session import cpu_session
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import POOLED, Tap
 
@@ -96,24 +98,40 @@ def with_pooled(model: onnx.ModelProto, taps: Sequence[str]) -> tuple[onnx.Model
     """
     result = without_pooled(model)
     graph = result.graph
-    shapes = {value.name: value for value in shape_inference.infer_shapes(result).graph.value_info}
+    places = [penultimate(graph) if tap == FEATURES else _behind_quantiser(graph, activation_of(graph, tap))
+              for tap in taps]  # fmt: skip
+    shapes = _shapes(result, places)
     parts, found = [], []
-    for k, tap in enumerate(taps):
-        at = penultimate(graph) if tap == FEATURES else _behind_quantiser(graph, activation_of(graph, tap))
-        if at not in shapes:
-            raise UsageError(f"monitor: the shape of layer {tap!r} is not known")
-        dims = shapes[at].type.tensor_type.shape.dim
-        if len(dims) > 2:
+    for k, (tap, at) in enumerate(zip(taps, places, strict=True)):
+        shape = shapes[at]
+        if len(shape) == 3:
+            raise UsageError(
+                f"monitor: layer {tap!r} gives {shape} for an image; expected channels, or an image of them"
+            )
+        if len(shape) > 2:
             graph.node.append(helper.make_node("GlobalAveragePool", [at], [f"{POOLED}.{k}.mean"], f"{POOLED}.{k}.mean"))
             at = f"{POOLED}.{k}.mean"
         graph.node.append(helper.make_node("Flatten", [at], [f"{POOLED}.{k}"], f"{POOLED}.{k}", axis=1))
         parts.append(f"{POOLED}.{k}")
-        found.append(Tap(tap, int(dims[1].dim_value)))
+        found.append(Tap(tap, shape[1]))
     graph.node.append(helper.make_node("Concat", parts, [POOLED], POOLED, axis=1))
     value = helper.make_tensor_value_info(POOLED, TensorProto.FLOAT, [None, sum(tap.channels for tap in found)])
     value.type.tensor_type.shape.dim[0].CopyFrom(graph.output[0].type.tensor_type.shape.dim[0])
     graph.output.append(value)
     return result, tuple(found)
+
+
+def _shapes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of some tensors for one image: measured, because a graph that computes its shapes does not state them."""
+    graph = copy_of(model)
+    known = {value.name for value in graph.graph.output}
+    for name in set(names) - known:
+        graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    image = graph.graph.input[0]
+    size = [1, *(dim.dim_value for dim in image.type.tensor_type.shape.dim[1:])]
+    wanted = list(dict.fromkeys(names))
+    values = cpu_session(graph).run(wanted, {image.name: np.zeros(size, np.float32)})
+    return {name: tuple(value.shape) for name, value in zip(wanted, values, strict=True)}
 
 
 def without_pooled(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -137,6 +137,7 @@ def choose_int8(
     sensitivity: FindsLayers,
     family: str,
     progress: Progress,
+    good: float | None = None,
 ) -> Int8Choice:
     """Quantise a float32 graph with every method of a family and keep the best.
 
@@ -148,6 +149,7 @@ def choose_int8(
         sensitivity: Finds the layers that INT8 would spoil; asked only if quantising all of them is not good enough.
         family: One of `FAMILIES`.
         progress: Called during the work.
+        good: Mean difference of the entropies that is good enough; None: `GOOD_DIFFERENCE`.
 
     Raises:
         UsageError: There are no images, or a layer or the family does not exist.
@@ -175,7 +177,7 @@ def choose_int8(
             found = judge.best(list(quantiser.networks(keep_float, methods)), len(keep_float), tried)
             if best is None or _order(found[0]) < _order(best[0]):
                 best = (*found, keep_float)
-            if best[0].entropy_difference <= GOOD_DIFFERENCE:
+            if best[0].entropy_difference <= (GOOD_DIFFERENCE if good is None else good):
                 break
             if limit < math.inf:
                 methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest

@@ -203,7 +203,7 @@ def test_an_int8_file_that_lost_accuracy_is_refused_and_leaves_nothing(
     checkpoint: Path, splits: Splits, quiet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_road, "choose_int8", _ruin)
-    with pytest.raises(ExportRefusedError, match=r"openvino/int8 reaches accuracy 0\.\d+ .* trained network 1\.0000"):
+    with pytest.raises(ExportRefusedError, match=r"openvino/int8 gives a wrong label on \d+ of 24 .*trained network"):
         export_bundle(TrainedCheckpoint.read(checkpoint), splits, tmp_path / "c.bundle", PROMISE, quiet)
     assert list(tmp_path.iterdir()) == []
 

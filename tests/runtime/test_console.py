@@ -15,3 +15,22 @@ def test_a_log_file_is_not_flooded(capsys):
         for k in range(100):
             progress("counting", k, 100)
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_line_says_how_long_the_rest_takes(monkeypatch) -> None:
+    """From the pace of the present total, once there is one."""
+    told, now = [], [100.0]
+    monkeypatch.setattr(console, "_LINE_INTERVAL_S", 10.0)
+    monkeypatch.setattr(console, "to_stderr", told.append)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    update = console._progress_lines()
+    for seconds, done, total in ((20, 1, 100), (20, 20, 100), (20, 100, 100), (20, 5, 50), (1, 6, 50), (19, 10, 50)):
+        now[0] += seconds
+        update("work", done, total)
+    assert told == [
+        "    20 s  work  1/100",  # too little to tell
+        "    40 s  work  20/100, about 160 s left",
+        "    60 s  work  100/100",
+        "    80 s  work  5/50, about 180 s left",
+        "   100 s  work  10/50, about 160 s left",
+    ]

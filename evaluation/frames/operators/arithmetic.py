@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from framegate.evaluation.frames.operators.base import Attributes, Operator, given, numbers, text, unsupported
 
-_TYPES = {
+_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.INT32: torch.int32,

@@ -170,7 +170,7 @@ def _layer_norm(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
     axes = list(range(int(attributes.get("axis", -1)) % x.dim(), x.dim()))
     centred = x - x.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
-    normalised = centred / (variance + float(attributes.get("epsilon", 1e-5))).sqrt() * inputs[1]
+    normalised: Tensor = centred / (variance + float(attributes.get("epsilon", 1e-5))).sqrt() * inputs[1]
     bias = given(inputs, 2)
     return normalised if bias is None else normalised + bias
 
@@ -183,7 +183,8 @@ def _local_response(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
     squares = padded(x.square().transpose(1, -1), [(size // 2, size // 2)], 0.0)
     sums = squares.unfold(-1, size, 1).sum(-1).transpose(1, -1)
     alpha, beta, bias = attributes.get("alpha", 1e-4), attributes.get("beta", 0.75), attributes.get("bias", 1.0)
-    return x / (bias + alpha / size * sums) ** beta  # type: ignore[no-any-return]
+    divided: Tensor = x / (bias + alpha / size * sums) ** beta
+    return divided
 
 
 def _einsum(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:

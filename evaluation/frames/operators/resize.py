@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,20 +30,20 @@ def _places(mode: str, ratio: float, size: int, output: int) -> Floats:
     raise unsupported(f"Resize with coordinate_transformation_mode {mode}")
 
 
-def _double(values: npt.NDArray[np.float32]) -> Floats:
+def _double(values: npt.NDArray[np.floating[Any]]) -> Floats:
     return values.astype(np.float64)
 
 
 def _nearest(places: Floats, rule: str) -> Floats:
-    rounded = {
+    rules: dict[str, Callable[[Floats], Floats]] = {
         "round_prefer_floor": lambda x: np.ceil(x - 0.5),
         "round_prefer_ceil": lambda x: np.floor(x + 0.5),
         "floor": np.floor,
         "ceil": np.ceil,
-    }.get(rule)
-    if rounded is None:
+    }
+    if rule not in rules:
         raise unsupported(f"Resize with nearest_mode {rule}")
-    return np.asarray(rounded(places))
+    return np.asarray(rules[rule](places))
 
 
 def _weights(kind: str, distance: Floats, a: float) -> Floats:

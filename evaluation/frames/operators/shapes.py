@@ -77,11 +77,11 @@ def _split(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     x: Tensor = inputs[0]
     axis, sizes = int(attributes.get("axis", 0)), given(inputs, 1)
     if sizes is not None:
-        return tuple(x.split(numbers(sizes), axis))
+        return tuple(x.split(numbers(sizes), axis))  # type: ignore[no-untyped-call]
     parts = attributes.get("num_outputs")
     if parts is None:
         raise unsupported("Split without sizes and without a number of outputs")
-    return tuple(x.split(-(-x.shape[axis] // int(parts)), axis))
+    return tuple(x.split(-(-x.shape[axis] // int(parts)), axis))  # type: ignore[no-untyped-call]
 
 
 def _gather(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
@@ -100,7 +100,7 @@ def _gather_elements(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
 
 
 def _expand(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
-    shape = torch.broadcast_shapes(tuple(inputs[0].shape), tuple(numbers(inputs[1])))
+    shape = np.broadcast_shapes(tuple(inputs[0].shape), tuple(numbers(inputs[1])))
     expanded: Tensor = inputs[0].expand(shape)
     return expanded
 

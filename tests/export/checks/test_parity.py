@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framegate.export.calibration.decisions import Outputs
-from framegate.export.checks.parity import accuracy, check_loss, compare, loss
+from framegate.export.checks.parity import Changes, Loss, accuracy, check_loss, compare, loss
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
@@ -72,31 +72,59 @@ def test_accuracy_gate(outputs) -> None:
     logits, labels = outputs
     _checked(logits, logits, labels)
     _checked(_wrong(logits, labels, 2), logits, labels)  # exactly half a point
-    with pytest.raises(ExportRefusedError, match=r"int8 reaches accuracy 0\.\d+ on 400 test images"):
-        _checked(_wrong(logits, labels, 3), logits, labels)
+    _checked(_wrong(logits, labels, 4), logits, labels)  # once in sixteen by chance
+    with pytest.raises(ExportRefusedError, match=r"int8 gives a wrong label on 5 of 400 test images where the trained"):
+        _checked(_wrong(logits, labels, 5), logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "images", "fails"),
+    [
+        (50, 0, 10_000, False),  # the limit itself
+        (51, 0, 10_000, True),
+        (225, 174, 10_000, True),
+        (525, 474, 10_000, False),  # more than half a point, and chance
+        (5, 0, 400, True),
+        (12, 6, 600, False),
+        (0, 9, 400, False),
+    ],
+)
+def test_a_loss_fails_beyond_the_limit_and_beyond_chance(worse: int, better: int, images: int, fails: bool) -> None:
+    assert Changes(worse, better).too_many(images) is fails
+    assert bool(Loss(images, Changes(worse, better), Changes(0, 0), 0, 0).failures("b", "a")) is fails
+    assert bool(Loss(images, Changes(0, 0), Changes(worse, better), 0, 0).failures("b", "a")) is fails
+
+
+def test_the_sign_test_is_exact() -> None:
+    assert Changes(0, 0).chance() == 1.0
+    assert Changes(3, 1).chance() == pytest.approx((4 + 1) / 16)
+    assert Changes(1, 3).chance() == pytest.approx((4 + 6 + 4 + 1) / 16)
 
 
 def test_gate_counts_wrong_labels_that_are_newly_accepted(outputs) -> None:
-    """As many right labels are won as lost, so accuracy does not change."""
+    """The engine is certain of frames that the reference rejected, and wrong; its labels are no worse."""
     logits, labels = outputs
     certain = np.zeros_like(logits)
     certain[np.arange(COUNT), labels] = 50.0
 
-    def swapped(count: int) -> np.ndarray:
-        """Accepted with a wrong label where the reference had rejected it; as many others are right now."""
+    def reference(count: int) -> np.ndarray:
+        """As wrong, and unsure: rejected."""
+        changed = certain.copy()
+        changed[:count] = 0.0
+        changed[np.arange(count), (labels[:count] + 1) % 10] = 0.01
+        return changed
+
+    def sure(count: int) -> np.ndarray:
         changed = certain.copy()
         changed[:count] = 0.0
         changed[np.arange(count), (labels[:count] + 1) % 10] = 50.0
         return changed
 
-    reference = certain.copy()
-    reference[:6] = 0.0  # unsure: wrong or right, but rejected
-    found = loss(Outputs(swapped(3)), _calibration(1.0), Outputs(reference), _calibration(1.0), labels)
-    assert (found.new_wrong_accepts, found.new_accepts, found.new_rejects) == (3, 6, 0)
-    assert [failure.split()[1] for failure in found.failures("b", "a") if "accepts" in failure] == ["accepts"]
-    _checked(swapped(2), reference, labels)
-    with pytest.raises(ExportRefusedError, match=r"int8 accepts 3 of 400 test images with a wrong label"):
-        _checked(swapped(3), reference, labels)
+    found = loss(Outputs(sure(5)), _calibration(1.0), Outputs(reference(5)), _calibration(1.0), labels)
+    assert found == Loss(COUNT, Changes(0, 0), Changes(5, 0), 5, 0)
+    _checked(sure(2), reference(2), labels)
+    with pytest.raises(ExportRefusedError, match=r"int8 accepts a wrong label on 5 of 400 test images"):
+        _checked(sure(5), reference(5), labels)
 
 
 def test_a_stricter_engine_loses_nothing_that_fails(outputs) -> None:

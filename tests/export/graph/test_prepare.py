@@ -162,8 +162,8 @@ def test_one_output_with_a_sigmoid_is_refused_with_the_way_out(tmp_path) -> None
     way_out = r"yes-or-no answer; .* two, for example torch\.cat\(\[torch\.zeros_like\(z\), z\], 1\)"
     with pytest.raises(ExportRefusedError, match=way_out):
         prepare(_saved(model, tmp_path), SIDE, SIDE)
-    graph.node.append(helper.make_node("Sigmoid", ["z"], ["p"]))
-    graph.output[0].CopyFrom(helper.make_tensor_value_info("p", TensorProto.FLOAT, [1, 1]))
+    graph.node.append(helper.make_node("Sigmoid", ["z"], ["yes"]))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("yes", TensorProto.FLOAT, [1, 1]))
     with pytest.raises(ExportRefusedError, match="ends in Sigmoid with one output, a " + way_out):
         prepare(_saved(model, tmp_path), SIDE, SIDE)
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli import main as cli
 
 
@@ -275,6 +276,25 @@ def test_ctrl_c_keeps_what_was_written_and_prints_the_table(tiny_bundle, tmp_pat
     rows = records(jsonl)
     assert len(rows) >= 20
     assert [row["frame_id"] for row in rows] == sorted(row["frame_id"] for row in rows)
+
+
+def test_info_shows_the_first_of_a_thousand_labels_and_all_as_json(make_bundle, monkeypatch, capsys):
+    many = tuple(f"class_{k}" for k in range(1000))
+    real = Bundle.open
+
+    def with_many(*words):
+        bundle = real(*words)
+        object.__setattr__(bundle, "labels", many)
+        return bundle
+
+    monkeypatch.setattr(Bundle, "open", with_many)
+    path = str(make_bundle())
+    assert cli.main(["info", path]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "1000 labels (class_0, " in line
+    assert line.endswith("class_24, ..., class_999; all of them: --json)")
+    assert cli.main(["info", path, "--json"]) == 0
+    assert tuple(json.loads(capsys.readouterr().out)["labels"]) == many
 
 
 def test_info_shows_models_thresholds_and_limits(tiny_bundle, make_bundle, capsys):
