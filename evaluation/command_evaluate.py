@@ -25,6 +25,7 @@ from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.calibration.calibrate import fingerprint
+from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
@@ -74,7 +75,27 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--tracks",
         action="store_true",
         help="compare rules for tracks (framegate run --track-rule) on the calibration tracks instead: wrong tracks, "
-        "frames to the first use",
+        "frames to the first use, and which rule keeps --target-risk",
+    )
+    parser.add_argument(
+        "--target-risk",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="with --tracks: largest share of tracks that may ever show a wrong accepted label (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--confidence-level",
+        type=float,
+        default=0.95,
+        metavar="PROBABILITY",
+        help="with --tracks: with which probability (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--group",
+        default=AUTO,
+        help="with --tracks: which images are one track: auto (a data set's own tracks), or a regular expression for "
+        "LABEL/FILE whose first group is the track (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
