@@ -11,11 +11,12 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-page test test-fast check lint types docs wheel bench results tables evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-objects demo-page test test-fast check lint types docs wheel bench results tables evaluation faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
 	@echo "make demo-faults  the same with corrupted frames"
+	@echo "make demo-objects the same with the cars followed: a verdict for each box that a detector found (docs/objects.md)"
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself); five minutes on two cores"
 	@echo "make test-fast    the same without the slow ones, but of every folder some: one minute"
@@ -59,6 +60,11 @@ demo: $(VENV)/.runtime
 demo-faults: OUT := $(OUT)/faults
 demo-faults: FAULTS := --inject black:12-14,stuck:16-18,torn:20-22,saturated:24-26,half:28-30,size:32-33
 demo-faults: $(VENV)/.runtime
+	$(run_demo)
+
+demo-objects: OUT := $(OUT)/objects
+demo-objects: ROIS := --objects $(CLIP:.mp4=.boxes.jsonl) --label-map $(CLIP:.mp4=.labels.json) --roi sky=700,20,160,130 --roi road=560,500,160,130
+demo-objects: $(VENV)/.runtime
 	$(run_demo)
 
 define run_demo

@@ -17,7 +17,7 @@ class DelayedBackend:
         backend: Does the work; bound already.
 
     Attributes:
-        delay_s: Seconds added to every call; 0 adds nothing. May be set from any thread.
+        delay_s: Seconds added to every call, also of shared ones; 0 adds nothing. May be set from any thread.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -25,7 +25,16 @@ class DelayedBackend:
         self.name = backend.name
         self.engine = backend.engine
         self.classes = backend.classes
-        self.delay_s = 0.0
+        self._delay_s = [0.0]  # one for all that are shared
+
+    @property
+    def delay_s(self) -> float:
+        """See the class."""
+        return self._delay_s[0]
+
+    @delay_s.setter
+    def delay_s(self, seconds: float) -> None:
+        self._delay_s[0] = seconds
 
     @property
     def takes_frames(self) -> bool:
@@ -73,8 +82,10 @@ class DelayedBackend:
         return self._backend.finish()
 
     def share(self) -> Backend:
-        """See `Backend.share`; without the delay."""
-        return self._backend.share()
+        """See `Backend.share`; delayed together with this one, for batches of objects."""
+        other = DelayedBackend(self._backend.share())
+        other._delay_s = self._delay_s
+        return other
 
     def reinitialise(self) -> None:
         """See `Backend.reinitialise`."""

@@ -26,19 +26,12 @@ BOXES = CLIP.with_suffix(".boxes.jsonl")
 """What a detector found on each frame of the clip."""
 COUNTER_EXAMPLES = REGIONS[2:]
 """Regions that are judged beside the boxes: sky and road stay where they are."""
-AGREEMENT = LabelMap(
-    {
-        "car": ("automobile", "truck"),
-        "truck": ("automobile", "truck"),
-        "train": (),
-        "person": (),
-        "umbrella": (),
-    }
-)
+AGREEMENT = CLIP.with_suffix(".labels.json")
 """What the detector calls an object -> the classifier's labels that go with it; CIFAR-10 has no person and no train."""
+_LABELS = ("automobile", "truck")
 
 
 def shipped_objects() -> Objects:
     """The moving cars of the clip, and sky and road."""
     giver = TogetherRegions((ClipBoxes(BOXES), FixedRegions(COUNTER_EXAMPLES)))
-    return Objects(giver, tracker=OverlapTracker(), rule=DEFAULT_RULE, labels=AGREEMENT)
+    return Objects(giver, tracker=OverlapTracker(), rule=DEFAULT_RULE, labels=LabelMap.load(AGREEMENT, _LABELS))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation import tracks
+from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
@@ -26,6 +26,7 @@ from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.calibration.calibrate import fingerprint
+from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
@@ -75,7 +76,41 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--tracks",
         action="store_true",
         help="compare rules for tracks (framegate run --track-rule) on the calibration tracks instead: wrong tracks, "
-        "frames to the first use",
+        "frames to the first use, and which rule keeps --target-risk",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="COCO.json",
+        help="compare verdicts on objects with labelled boxes (COCO's format) instead; --data is the images' folder",
+    )
+    parser.add_argument("--objects", metavar="GIVER", help="with --boxes: as of framegate run (default: none)")
+    parser.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="FILE.json",
+        help="with --boxes: category -> the classifier's labels that are right for it (default: the same name)",
+    )
+    parser.add_argument(
+        "--target-risk",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="with --tracks: largest share of tracks that may ever show a wrong accepted label; with --boxes: of wrong "
+        "accepted boxes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--confidence-level",
+        type=float,
+        default=0.95,
+        metavar="PROBABILITY",
+        help="with --tracks and --boxes: with which probability (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--group",
+        default=AUTO,
+        help="with --tracks: which images are one track: auto (a data set's own tracks), or a regular expression for "
+        "LABEL/FILE whose first group is the track (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
@@ -144,6 +179,8 @@ def _some(split: LabelledImages, count: int, seed: int) -> LabelledImages:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
+    if arguments.boxes is not None:
+        return boxes.run(arguments)
     if arguments.tracks:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)

@@ -23,9 +23,12 @@ from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report.files import read_json, rounded, write_json
 from framegate.evaluation.report.table import Row, Table, markdown
 from framegate.evaluation.report.values import Cell
+from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.decisions import Flags, accepted, predicted
+from framegate.export.calibration.selective_risk import check_promise
+from framegate.export.calibration.track_promise import TrackPromise, prove_rule
+from framegate.export.data.labelled import load_calibration
 from framegate.export.data.outputs import backend_outputs
-from framegate.models import datasets
 from framegate.models.labelled import LabelledImages, Labels
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle import Bundle
@@ -38,9 +41,9 @@ from framegate.runtime.regions.judge import DEFAULT_RULE
 FORMAT = "framegate-tracks-1"
 RULES = tuple(
     TrackRule(*numbers)
-    for numbers in ((1, 1, 1), (1, 1, 2), (2, 3, 2), (1, 1, 3), (3, 4, 3), (3, 5, 3), (1, 1, 4), (4, 5, 4), (5, 6, 5))
+    for numbers in ((1, 1, 1), (1, 1, 2), (2, 3, 2), (1, 1, 3), (3, 5, 3), (3, 4, 3), (1, 1, 4), (4, 5, 4), (5, 6, 5))
 )
-"""What is compared."""
+"""What is compared, from the laxest to the strictest."""
 FIRST = 10
 """A track's first frames, on which most wrong labels come."""
 
@@ -149,21 +152,28 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: The data have no tracks, or other labels than the bundle.
         FramegateError: The bundle cannot be opened, or the engine failed.
     """
+    check_promise(arguments.target_risk, arguments.confidence_level)
     bundle = Bundle.open(arguments.bundle)
-    data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
-    _, split = data.load_training(arguments.data)
-    if data.labels != bundle.labels:
-        raise DataError(f"{arguments.data}: {data.title} has other labels than the bundle {bundle.name}")
+    with progress_bar() as progress:
+        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
     if split.groups is None:
-        raise DataError(f"{arguments.data}: {data.title} has no tracks; --tracks needs frames that belong together")
+        raise DataError(
+            f"{arguments.data}: its images belong to no tracks; --tracks needs frames that belong together: a data set "
+            "with tracks, or a folder with --group"
+        )
     backend = choose_backend("auto")
     precision = default_precision(backend, bundle.models)
-    record = rounded(evaluate_tracks(bundle, split, backend, precision))
+    found = evaluate_tracks(bundle, split, backend, precision)
+    promise = prove_tracks(found, arguments.target_risk, arguments.confidence_level)
+    record = rounded({**found, "promise": promise.to_json()})
     out = (arguments.out or Path(f"runs/tracks-{bundle.name}")) / "tracks.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, record)
     for line in markdown(table([record])).splitlines():
         to_stdout(line)
+    to_stdout(promise.describe())
+    if not record["unseen"]:
+        to_stdout("NO promise: the thresholds of this bundle were set on these tracks; give --data with others")
     to_stdout(f"figures: {out}")
     return 0
 
@@ -189,12 +199,24 @@ def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precisi
         "engine": engine,
         "key": f"{backend}/{precision}",
         "data": split.name,
+        "unseen": fingerprint(split) != calibration.fingerprint,
         "frames": len(split),
         "accuracy": proportion(int((found == split.labels).sum()), len(split)).to_json(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": circumstances(),
         "rules": [apply_rule(rule, split.labels, found, passed, split.groups).to_json() for rule in RULES],
     }
+
+
+def prove_tracks(record: dict[str, Any], target_risk: float, confidence_level: float) -> TrackPromise:
+    """Which rule keeps a target on the tracks of a record, tested from the strictest to the laxest of `RULES`.
+
+    Raises:
+        UsageError: The target or the confidence level is no share.
+    """
+    wrong = {each["rule"]: each["tracks_wrong_count"] for each in record["rules"]}
+    counted = [(rule, wrong[str(rule)]) for rule in reversed(RULES)]
+    return prove_rule(counted, record["rules"][0]["tracks"], target_risk, confidence_level)
 
 
 def read_tracks(path: Path) -> list[dict[str, Any]]:

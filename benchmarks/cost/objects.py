@@ -1,10 +1,10 @@
-"""What eight objects a frame cost, beside the bare engine's batch of eight; and whether a live stream of them is kept up.
+"""What eight objects a frame cost, beside the bare engine's batch of eight; and whether a stream of them is kept up.
 
     python -m framegate.benchmarks.cost.objects --out benchmarks/results/objects.json
 
 Three things take turns on the frames of the shipped clip, so that whatever else the machine does meets all of them: the
-engine's call on the same batch and nothing else; the camera check of one frame; and everything from a frame to the verdicts
-on its objects (their crops, one engine call, the camera check, scores, monitor, tracks). Asked for is
+engine's call on the same batch and nothing else; the camera check of one frame; and everything from a frame to the
+verdicts on its objects (their crops, one engine call, the camera check, scores, monitor, tracks). Asked for is
 
     everything <= 1.1 x bare engine + camera check
 

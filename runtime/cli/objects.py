@@ -8,11 +8,14 @@ from pathlib import Path
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.track import TrackRule
-from framegate.runtime.regions.base import MAX_OBJECTS
+from framegate.runtime.regions.base import MAX_OBJECTS, RegionGiver
+from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
 from framegate.runtime.regions.label_map import LabelMap
 from framegate.runtime.regions.open import open_regions
+from framegate.runtime.regions.together import TogetherRegions
 from framegate.runtime.regions.tracker import OverlapTracker
+from framegate.runtime.roi import parse_rois
 
 
 def add_object_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +25,7 @@ def add_object_options(parser: argparse.ArgumentParser) -> None:
         "--objects",
         metavar="GIVER",
         help="judge the objects that GIVER finds: a detector bundle, boxes in FILE.jsonl or FILE.mcap, or a named pipe "
-        "that they come through (default: the fixed regions of --roi)",
+        "that they come through; regions of --roi are judged beside them (default: the fixed regions alone)",
     )
     group.add_argument(
         "--max-objects",
@@ -62,13 +65,15 @@ def objects_of(arguments: argparse.Namespace, labels: Collection[str]) -> Object
             if getattr(arguments, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} is for moving objects: give --objects, or leave it out")
         return None
-    if arguments.roi:
-        raise UsageError("--roi and --objects were both given; fixed regions beside objects are not judged: give one")
     most = MAX_OBJECTS if arguments.max_objects is None else arguments.max_objects
     if not 1 <= most <= MAX_OBJECTS:
         raise UsageError(f"--max-objects {most}: expected 1 to {MAX_OBJECTS}")
     follow = arguments.track_rule != "none"
     rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
     names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
-    giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
+    giver: RegionGiver = open_regions(
+        arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True))
+    )
+    if arguments.roi:  # judged beside them, in the same engine call
+        giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)

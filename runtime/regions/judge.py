@@ -32,7 +32,10 @@ from framegate.runtime.verdict import NEVER_NS, NO_FINDINGS, Findings, FoundObje
 DEFAULT_RULE = TrackRule(1, 1, 3)
 """Three equal accepted labels: the rule that uses a track soonest without a wrong one among the calibration tracks of
 hybrid-gtsrb (benchmarks/results/tracks)."""
+_AT_ONCE = TrackRule()
 _NOTHING = Taken((), (), {})
+_APART = 1_000_000
+"""Added to the tracker's numbers where a giver has numbers of its own, too."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Objects:
         giver: Says where they are.
         most: Objects of a frame that are judged at most, 1 to `MAX_OBJECTS`; what is beyond is counted.
         tracker: Gives objects their numbers where the giver does not; None follows only those with a number.
-        rule: When a track may be used.
+        rule: When a track may be used. An object that nobody follows is never used under a rule that asks for more
+            than its one frame.
         labels: Which of the classifier's labels go with what the giver calls an object; None compares nothing.
     """
 
     giver: RegionGiver
     most: int = MAX_OBJECTS
     tracker: Tracker | None = None
-    rule: TrackRule = DEFAULT_RULE
+    rule: TrackRule = _AT_ONCE
     labels: LabelMap | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +104,7 @@ class ObjectJudge:
         self._judge = frame_judge
         self._scorer = scorer
         self._objects = objects
+        self._has_numbers = False
         # The time of capture is judged once a frame, for all objects.
         self._time = StreamPolicy(Policy(drift=False), None)
 
@@ -125,11 +130,11 @@ class ObjectJudge:
             unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
         camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
         by_box = dict(zip(started, scored, strict=False))
-        tracks = self._tracks(taken, frame)
+        tracks, lost = self._tracks(taken, frame)
         judged = [
             self._decide(
                 frame,
-                {**camera, **alone[k], **(failed if not alone[k] and k not in by_box else NO_FINDINGS)},
+                {**camera, **lost, **alone[k], **(failed if not alone[k] and k not in by_box else NO_FINDINGS)},
                 by_box.get(k),
                 taken.boxes[k],
                 tracks[k],
@@ -182,15 +187,23 @@ class ObjectJudge:
         except Exception as error:  # noqa: BLE001 - see `_start`
             return [], fault(error)
 
-    def _tracks(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
-        """The track of each object; None for one that is not followed."""
+    def _tracks(self, taken: Taken, frame: Frame) -> tuple[Sequence[TrackState | None], Findings]:
+        """The track of each object, None for one that is not followed; and why none can be, if the tracker failed."""
+        try:
+            return self._follow(taken, frame), NO_FINDINGS
+        except Exception as error:  # noqa: BLE001 - a tracker of any library may raise anything
+            why = f"the tracker failed: {type(error).__name__}: {error}"
+            return (None,) * len(taken.boxes), {Reason.UNCONFIRMED: why}
+
+    def _follow(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
         numbers = [box.track for box in taken.boxes]
+        self._has_numbers |= any(number is not None and number >= 0 for number in numbers)
         unknown = [k for k, number in enumerate(numbers) if number is None]
         tracker = self._objects.tracker
         if tracker is not None:
             boxes, pixels = [taken.boxes[k] for k in unknown], [taken.pixels[k] for k in unknown]
             for k, number in zip(unknown, tracker.update(boxes, pixels, frame.frame_id), strict=True):
-                numbers[k] = number
+                numbers[k] = int(number) + _APART * self._has_numbers
         self.memory.end_unseen(frame.frame_id)
         seen = (
             None if number is None else self.memory.see(number, pixels, frame.frame_id)
@@ -206,15 +219,21 @@ class ObjectJudge:
         if scored is not None and labels is not None and scored.scores.finite:
             findings = {**findings, **labels.judge(box.label, self._labels[scored.scores.argmax])}
         judged = self._judge.decide(findings, scored, None if track is None else track.policy, frame)
-        if track is None:
-            return judged
-        unconfirmed = track.gate.decide(not judged.findings, judged.candidate)
+        unconfirmed = self._unconfirmed(judged, track)
         if unconfirmed:
             why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))
             return judged._replace(findings={**judged.findings, **unconfirmed}, detail=why)
-        if not judged.findings:
+        if track is not None and not judged.findings:
             self.memory.used(track)
         return judged
+
+    def _unconfirmed(self, judged: Judged, track: TrackState | None) -> Findings:
+        """UNCONFIRMED, unless the rule is fulfilled."""
+        if track is not None:
+            return track.gate.decide(not judged.findings, judged.candidate)
+        if judged.findings or self._objects.rule.delay == 0:
+            return NO_FINDINGS
+        return {Reason.UNCONFIRMED: f"nobody follows this object, and the rule {self._objects.rule} needs a track"}
 
     def _stamp(
         self,

@@ -46,6 +46,10 @@ class LabelMap:
             raise DataError(f"{path}: the classifier has no label {unknown[0]!r}; it has {', '.join(labels)}")
         return cls(record)
 
+    def knows(self, detected: str) -> bool:
+        """Whether the map says anything about this label of the detector."""
+        return detected in self._allowed
+
     def judge(self, detected: str, candidate: str) -> Findings:
         """NO_AGREEMENT if the two names exclude each other.
 

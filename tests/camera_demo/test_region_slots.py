@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from framegate.camera_demo.clip_boxes import ClipBoxes, place_name
+from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.region_slots import RegionSlots
 from framegate.camera_demo.shipped import BOXES, BUNDLE, CLIP, shipped_objects
-from framegate.runtime import Pipeline, Reason, Session
+from framegate.runtime import Bundle, Pipeline, Reason, Session
+from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.sources.video import VideoFileSource
 from framegate.runtime.verdict import Frame, Prediction
 
@@ -66,3 +69,17 @@ def test_the_demo_follows_the_cars_and_uses_nothing_else():
     assert person
     assert all(Reason.NO_AGREEMENT in each.decided_reasons for each in person if each.candidate)
     assert not [each for each in used if each.stream in ("sky", "road")]
+
+
+def test_the_slow_engine_is_slow_for_objects_too(tiny_bundle):
+    """The button's backend gives one engine for each batch; all of them wait."""
+    backend = DelayedBackend(load_backend("onnxruntime", Bundle.open(tiny_bundle).model_path("fp32"), 1))
+    batch = backend.share()
+    batch.bind(np.zeros((4, 3, 32, 32), np.float32))
+    backend.delay_s = 0.1
+    began = time.monotonic()
+    batch.start()
+    assert len(batch.finish()) == 4
+    assert time.monotonic() - began >= 0.1
+    backend.delay_s = 0.0
+    assert batch.delay_s == 0

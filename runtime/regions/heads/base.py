@@ -68,13 +68,13 @@ def from_centres(x: Array, y: Array, width: Array, height: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without an overflow."""
-    return (0.5 * (1.0 + np.tanh(0.5 * x))).astype(np.float32)
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), np.float32)
 
 
 def softmax(x: Array) -> Array:
     """Softmax over the last axis."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(e / e.sum(axis=-1, keepdims=True), np.float32)
 
 
 def cells(width: int, height: int, strides: tuple[int, ...]) -> tuple[Array, Array, Array]:

@@ -37,7 +37,7 @@ def _pair(shapes: Shapes, classes: int, others: tuple[str, ...]) -> bool:
 
 
 def _named(outputs: Outputs, names: tuple[str, ...]) -> Array:
-    return next(values for name, values in outputs.items() if name in names)[0]
+    return np.asarray(next(values for name, values in outputs.items() if name in names)[0], np.float32)
 
 
 def _fits_detr(shapes: Shapes, classes: int, width: int, height: int) -> bool:

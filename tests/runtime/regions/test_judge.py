@@ -242,6 +242,36 @@ def test_a_track_is_used_when_its_rule_says_so_and_a_new_label_starts_anew(sessi
     assert [p.found.age for p in seen] == [1, 2, 3, 4, 5, 6]
 
 
+def test_fault_an_object_that_nobody_follows_is_never_used_under_a_rule(session, scene):
+    judged = judge_of(session, lambda image: [(10, 10, 40, 40)], rule=TrackRule(1, 1, 2))
+    for number in range(3):
+        _, (prediction,), _ = judged(scene({(10, 10): BLUE}, seed=number), number)
+        assert prediction.reasons == (Reason.UNCONFIRMED,)
+        assert "nobody follows" in prediction.detail
+
+
+@pytest.mark.parametrize("numbers", [[], [1, 2], ["one"], None])
+def test_fault_a_tracker_that_fails_confirms_nothing(session, scene, numbers):
+    class Broken:
+        def update(self, boxes, pixels, frame_id):
+            return numbers
+
+    judged = judge_of(session, lambda image: [(10, 10, 40, 40)], tracker=Broken())
+    verdict, (prediction,), _ = judged(scene({(10, 10): BLUE}))
+    assert verdict.accepted
+    assert prediction.reasons == (Reason.UNCONFIRMED,)
+    assert "the tracker failed" in prediction.detail
+
+
+def test_numbers_of_the_giver_and_of_the_tracker_are_kept_apart(session, scene):
+    boxes = [(10, 10, 40, 40, "", 0.9, 1), (210, 10, 40, 40, "", 0.8)]
+    judged = judge_of(session, lambda image: boxes, tracker=OverlapTracker())
+    _, predictions, _ = judged(scene(PLACES))
+    assert [p.accepted for p in predictions] == [True, True]
+    assert predictions[0].stream == "track-1"
+    assert predictions[1].stream == "track-1000001"
+
+
 def test_two_boxes_with_one_number_do_not_confirm_each_other(session, scene):
     boxes = [(10, 10, 40, 40, "", 0.9, 4), (210, 10, 40, 40, "", 0.8, 4)]
     judged = judge_of(session, lambda image: boxes, rule=TrackRule(1, 1, 2))

@@ -1,0 +1,49 @@
+"""``framegate train --start``: a checkpoint is trained further."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+
+from framegate.models import datasets
+from framegate.models.checkpoint import save_checkpoint
+from framegate.models.command_train import _load_start
+from framegate.models.registry import build
+from framegate.runtime.errors import UsageError
+
+DATA = datasets.dataset("cifar10")
+WANTED = {"name": "simplecnn", "classes": 10}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(1)
+    model = build("simplecnn", 10, {})
+    path = tmp_path / "first.pt"
+    save_checkpoint(path, model, WANTED, DATA.labels, {})
+    return path, model
+
+
+def asked(path, trunk=None):
+    return argparse.Namespace(start=path, trunk_weights=trunk)
+
+
+def test_the_weights_are_those_of_the_checkpoint(checkpoint):
+    path, trained = checkpoint
+    model = build("simplecnn", 10, {})
+    _load_start(model, asked(path), WANTED, DATA)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, trained.state_dict()[name])
+
+
+def test_another_network_or_two_beginnings_are_refused(checkpoint):
+    path, _ = checkpoint
+    model = build("mobilenet", 10, {})
+    with pytest.raises(UsageError, match="same network and labels"):
+        _load_start(model, asked(path), {"name": "mobilenet", "classes": 10}, DATA)
+    with pytest.raises(UsageError, match="same network and labels"):
+        _load_start(model, asked(path), WANTED, datasets.dataset("gtsrb"))
+    with pytest.raises(UsageError, match="give one of them"):
+        _load_start(model, asked(path, path), WANTED, DATA)
