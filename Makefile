@@ -11,7 +11,7 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-objects demo-page test test-fast check lint types docs wheel bench results tables evaluation faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-objects demo-page test test-fast check lint types docs wheel bench results tables evaluation attacks faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
+	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
 	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
@@ -169,6 +170,19 @@ $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(
 cp runs/evaluation-$(1)-$(SUITE)/results.json benchmarks/results/evaluation/$(1).json
 @mkdir -p benchmarks/results/gate
 $(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out benchmarks/results/gate/$(1).json
+
+endef
+
+# What attacks of many kinds make of each image bundle, without and with its gate; hours on two cores.
+attacks: $(VENV)/.dev
+	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" || { echo "make attacks: give CIFAR10= and GTSRB=, the paths of the data sets"; exit 2; }
+	@mkdir -p benchmarks/results/attacks
+	$(foreach name,mobilenet hybrid simplecnn-robust,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
+	$(call attack,simplecnn-cifar10,$(CIFAR10),--transfer models/bundles/mobilenet-cifar10.bundle)
+	$(call attack,hybrid-gtsrb,$(GTSRB),)
+
+define attack
+$(BIN)/framegate attacks models/bundles/$(1).bundle --data $(2) $(3) --out benchmarks/results/attacks/$(1).json
 
 endef
 

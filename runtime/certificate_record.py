@@ -89,6 +89,8 @@ class CertificateThreshold:
         coverage: Share of the split's frames that were certified, as the bundle's own network labelled them.
         engine: Library and version.
         split_sha256: Fingerprint of the split.
+        tracks_certified: Share of the split's tracks with a certified frame; None where single frames were counted.
+        frames_to_first: Median frames of those tracks until the first certified one, itself counted; None likewise.
     """
 
     tau: float
@@ -101,6 +103,8 @@ class CertificateThreshold:
     coverage: float
     engine: str
     split_sha256: str
+    tracks_certified: float | None = None
+    frames_to_first: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be certified with.

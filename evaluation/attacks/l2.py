@@ -21,7 +21,8 @@ _TINY = 1e-12
 
 def lengths(difference: Tensor) -> Tensor:
     """(N,) Euclidean length of each frame's (N, ...) difference, in pixel units."""
-    return difference.flatten(1).norm(dim=1)
+    found: Tensor = difference.flatten(1).norm(dim=1)
+    return found
 
 
 def _scaled(values: Tensor, factors: Tensor) -> Tensor:

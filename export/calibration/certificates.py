@@ -109,6 +109,18 @@ def prove(
     return Proof(tau, events, units, binomial_upper_bound(events, units, confidence_level))
 
 
+def first_certified(certified: npt.NDArray[np.bool_], groups: Labels) -> tuple[float, float | None]:
+    """Share of the tracks with a certified frame, and the median frames until the first one of them, it included.
+
+    Args:
+        certified: (N,) frames in the order of capture within each track.
+        groups: (N,) track of each.
+    """
+    firsts = [np.flatnonzero(certified[groups == each]) for each in np.unique(groups)]
+    waited = [int(each[0]) + 1 for each in firsts if len(each)]
+    return len(waited) / len(firsts), float(np.median(waited)) if waited else None
+
+
 def possible_of_views(means: npt.NDArray[np.float64], label: int) -> float:
     """The highest mean log-probability that a wrong label has at some place of a patch, on one clean image.
 

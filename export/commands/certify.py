@@ -18,6 +18,7 @@ from framegate.export.calibration.certificates import (
     FRAME,
     TRACK,
     counted,
+    first_certified,
     possible_of_logits,
     possible_of_views,
     prove,
@@ -164,6 +165,9 @@ def run(arguments: argparse.Namespace) -> int:
         found = record.thresholds[key]
         to_stdout(f"{budget_text(record.kind, record.budget)}, {key}: tau {found.tau:.4f}: {record.promise(key)}")
         to_stdout(f"  {found.coverage:.1%} of the calibration frames looked at are certified")
+        if found.tracks_certified is not None:
+            wait = "" if found.frames_to_first is None else f", after {found.frames_to_first:g} frames (median)"
+            to_stdout(f"  {found.tracks_certified:.1%} of the tracks have a certified frame{wait}")
     to_stdout(f"bundle: {path}")
     return 0
 
@@ -298,6 +302,8 @@ def _proved(
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
+    passed = certified >= proof.tau + SLACK
+    tracks = (None, None) if groups is None else first_certified(passed, groups)
     return CertificateThreshold(
         tau=proof.tau,
         target_risk=wanted.target_risk,
@@ -307,9 +313,11 @@ def _proved(
         units=proof.units,
         # One frame of each track is a frame of a random track.
         unit=wanted.unit,
-        coverage=float(np.mean(certified >= proof.tau + SLACK)),
+        coverage=float(np.mean(passed)),
         engine=engine,
         split_sha256=fingerprint(split),
+        tracks_certified=tracks[0],
+        frames_to_first=tracks[1],
     )
 
 

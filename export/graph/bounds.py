@@ -9,6 +9,7 @@ any input of the ball. The proof is in docs/certificates.md ("Rounding"); the na
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class _Builder:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), label))
         return label
 
-    def add(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         self._count += 1
         label = f"{kind.lower()}{self._count}"
         self.nodes.append(helper.make_node(kind, list(inputs), [label], label, **attributes))

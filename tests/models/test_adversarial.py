@@ -30,7 +30,7 @@ def test_pgd_stays_in_the_ball_and_among_pixels():
     assert ((moved - pixels).abs() <= 0.05 + 1e-6).all()
 
 
-@pytest.mark.parametrize("kind", ["fgsm-rs", "pgd", "trades"])
+@pytest.mark.parametrize("kind", ["fgsm-rs", "n-fgsm", "pgd", "trades"])
 def test_the_robust_loss_is_larger_than_the_clean_one_and_has_a_gradient(kind):
     torch.manual_seed(0)
     weight = WEIGHT.clone().requires_grad_(True)

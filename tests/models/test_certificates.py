@@ -120,12 +120,13 @@ def test_noise_fgsm_moves_further_than_its_radius_and_stays_among_pixels():
 
     def logits_of(x):
         seen.append(x.detach())
-        return x.flatten(1)[:, :3] * 5
+        return x.flatten(1)[:, :3] * weight
 
+    weight = torch.full((3,), 5.0, requires_grad=True)
     pixels, labels = torch.rand(64, 8), torch.zeros(64, dtype=torch.int64)
-    pixels.requires_grad_(True)
     loss, _ = adversarial_loss(logits_of, pixels, labels, TrainSettings(adversarial="n-fgsm", epsilon=0.05))
     loss.backward()
+    assert weight.grad is not None
     moved = (seen[-1] - pixels).abs()
     assert 0.05 < float(moved.max()) <= 0.15 + 1e-6
     assert ((seen[-1] >= 0) & (seen[-1] <= 1)).all()

@@ -7,6 +7,7 @@ import pytest
 
 from framegate.export.calibration.certificates import (
     counted,
+    first_certified,
     possible_of_logits,
     possible_of_views,
     prove,
@@ -67,6 +68,14 @@ def test_one_random_frame_of_each_track_is_looked_at():
     for wrong in ((None, None), (groups, 100)):
         with pytest.raises(UsageError, match="unit track"):
             counted(1500, wrong[0], "track", wrong[1], 3)
+
+
+def test_the_first_certified_frame_of_each_track():
+    groups = np.repeat(np.arange(4), 5)
+    certified = np.zeros(20, bool)
+    certified[[2, 4, 5, 14]] = True  # third frame of track 0, first of track 1, last of track 2, none of track 3
+    assert first_certified(certified, groups) == (0.75, 3.0)
+    assert first_certified(np.zeros(20, bool), groups) == (0.0, None)
 
 
 def test_what_a_wrong_label_can_reach():

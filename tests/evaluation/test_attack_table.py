@@ -1,0 +1,90 @@
+"""The table of attacks on a bundle that is small, but real."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from framegate.evaluation import command_attacks
+from framegate.evaluation.attack_table import Attacked, attack_table, attacks, markdown
+from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.rules import observe
+from framegate.export.commands.certify import Wanted, certify
+from framegate.models.labelled import LabelledImages
+from framegate.models.pixels import to_pixels
+from framegate.runtime.bundle import Bundle
+from framegate.runtime.certificate import Certifier
+from framegate.runtime.certificate_record import Demand
+from framegate.runtime.errors import UsageError
+
+torch.set_num_threads(1)
+
+
+def colours(count: int, seed: int) -> LabelledImages:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int64)
+    pixels = rng.normal(110, 12, (count, 32, 32, 3))
+    pixels[np.arange(count), :, :, labels] += rng.choice([3.0, 25.0], count)[:, None, None]
+    return LabelledImages("colours", np.clip(pixels, 0, 255).astype(np.uint8), labels)
+
+
+def silent(description: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, tiny_bundle):
+    folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("table") / "tiny.bundle")
+    wanted = Wanted(Demand("patch", 3), backends=("onnxruntime",), target_risk=0.05)
+    certify(Bundle.open(folder), colours(80, 1), wanted, silent)
+    bundle = Bundle.open(folder)
+    network = Network.from_bundle(bundle)
+    split, test = colours(40, 2), colours(12, 3)
+    clean = observe(network, None, to_pixels(split.images), torch.from_numpy(split.labels))
+    what = Attacked(bundle, network, clean, Certifier(bundle, Demand("patch", 3), "onnxruntime"), network)
+    found = attack_table(
+        what, to_pixels(test.images), torch.from_numpy(test.labels), silent, steps=3, adaptive=4
+    )  # fmt: skip
+    return {row["attack"]: row for row in found}
+
+
+def test_every_attack_stands_in_the_table(rows):
+    for name in ("none", "FGSM 1/255", "PGD-3 8/255", "APGD 2/255", "PGD-3 L2 0.5", "patch 5x5", "adaptive 8/255"):
+        assert name in rows
+    assert set(attacks(32, 0, 3)) <= set(rows)
+    assert rows["transfer of PGD-3 8/255"]["aims_at"] == "another network"
+    assert rows["adaptive 8/255"]["n"] == 4
+
+
+def test_what_is_accepted_is_part_of_what_is_wrong_and_what_is_certified_part_of_that(rows):
+    for row in rows.values():
+        wrong, accepted, certified = (
+            row[key]["value"] for key in ("wrong", "wrong_and_accepted", "wrong_accepted_and_certified")
+        )
+        assert wrong >= accepted >= certified >= 0
+
+
+def test_attacks_break_what_is_right_without_them(rows):
+    assert rows["none"]["wrong"]["value"] < rows["PGD-3 8/255"]["wrong"]["value"]
+    # From the network itself, what is transferred is what attacks it.
+    assert rows["transfer of PGD-3 8/255"]["wrong"] == rows["PGD-3 8/255"]["wrong"]
+
+
+def test_the_table_for_people(rows):
+    text = markdown(list(rows.values()))
+    assert text.splitlines()[0].endswith("| wrong, accepted and certified |")
+    assert text.count("\n") == len(rows) + 1
+
+
+def test_a_wrong_number_is_refused():
+    arguments = type("Given", (), {"frames": 0, "steps": 1, "adaptive": 0})()
+    with pytest.raises(UsageError, match="at least 1"):
+        command_attacks.run(arguments)
+
+
+def test_rows_are_plain_json(rows):
+    assert json.loads(json.dumps(list(rows.values())))[0]["attack"] == "none"
