@@ -27,7 +27,7 @@ from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.decisions import Flags, accepted, predicted
 from framegate.export.calibration.selective_risk import check_promise
 from framegate.export.calibration.track_promise import TrackPromise, prove_rule
-from framegate.export.data.labelled import load_calibration
+from framegate.export.data.labelled import Place, load_calibration, trained_on
 from framegate.export.data.outputs import backend_outputs
 from framegate.models.labelled import LabelledImages, Labels
 from framegate.runtime.backends.choice import choose_backend, default_precision
@@ -155,7 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_promise(arguments.target_risk, arguments.confidence_level)
     bundle = Bundle.open(arguments.bundle)
     with progress_bar() as progress:
-        split = load_calibration(arguments.data, bundle.labels, bundle.preprocess, progress, arguments.group)
+        place = Place(arguments.data, None, arguments.group, trained_on=trained_on(bundle.origin))
+        split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
     if split.groups is None:
         raise DataError(
             f"{arguments.data}: its images belong to no tracks; --tracks needs frames that belong together: a data set "
@@ -164,6 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     backend = choose_backend("auto")
     precision = default_precision(backend, bundle.models)
     found = evaluate_tracks(bundle, split, backend, precision)
+    found["unseen"] = found["unseen"] and bool(unseen)
     promise = prove_tracks(found, arguments.target_risk, arguments.confidence_level)
     record = rounded({**found, "promise": promise.to_json()})
     out = (arguments.out or Path(f"runs/tracks-{bundle.name}")) / "tracks.json"
