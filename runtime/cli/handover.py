@@ -111,6 +111,10 @@ def open_sender(
     """
     if not arguments.handover:
         return None
+    if getattr(arguments, "objects", None):
+        raise UsageError(
+            "--handover sends one stream for each fixed region; objects that come and go have none: leave out --objects"
+        )
     if not source.live or pipeline.deadline_ms is None:
         raise UsageError(
             f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "
