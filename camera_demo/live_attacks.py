@@ -100,7 +100,7 @@ class LiveAttacks:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))},
-                start_new_session=True,  # Ctrl-C in the terminal is the demo's business
+                start_new_session=True,  # Ctrl-C in the terminal is handled by the demo
             )
         try:
             self._talk(process)

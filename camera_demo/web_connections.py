@@ -1,7 +1,7 @@
 """Which connections the page's server takes, how long they may last, and how much may come through one.
 
-The server shares its process with the pipeline, so that whatever strangers make it do is time that the pipeline lacks,
-and every open connection is a file that a camera or a recording may lack. uvicorn limits neither: it waits for the rest
+The server shares its process with the pipeline, so that whatever other people's connections make it do is time that the
+pipeline lacks, and every open connection is a file that a camera or a recording may lack. uvicorn limits neither: it waits for the rest
 of a request for ever. So connections are taken here, at a limited pace, and uvicorn's protocols sit behind a
 `Connection` each, which cuts off what is too slow, too long or too much. Who comes too often is refused before a
 protocol is made for it. When all places are taken, a new connection takes the place of the oldest one that is not an
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
     """One connection, between its socket and uvicorn's protocol. Belongs to its event loop.
 
     Args:
-        door: Told when it ends.
+        acceptor: Told when it ends.
         network: Of the other side, see `network_of`.
         make_protocol: Makes uvicorn's protocol for it.
 
@@ -76,10 +76,12 @@ class Connection(asyncio.Protocol):
         stays: Whether it is an open page, which stays as long as its `Viewer` says.
     """
 
-    def __init__(self, door: Door, network: str, make_protocol: Callable[[Connection], asyncio.Protocol]) -> None:
+    def __init__(
+        self, acceptor: Acceptor, network: str, make_protocol: Callable[[Connection], asyncio.Protocol]
+    ) -> None:
         self.network = network
         self.stays = False
-        self._door = door
+        self._acceptor = acceptor
         self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +116,7 @@ class Connection(asyncio.Protocol):
             self._over = True
             self._set_timer(None)
             self._transport.abort()
-            self._door.left(self)
+            self._acceptor.left(self)
 
     # What asyncio calls.
 
@@ -157,7 +159,7 @@ class Connection(asyncio.Protocol):
         """Forget it."""
         self._over = True
         self._set_timer(None)
-        self._door.left(self)
+        self._acceptor.left(self)
         self.protocol.connection_lost(error)
 
     # What its protocol did.
@@ -208,7 +210,7 @@ class _Watched:
         return self._connection.protocol
 
 
-class Door:
+class Acceptor:
     """Takes connections, as many and as fast as the limits allow. Belongs to its event loop.
 
     Args:
@@ -289,12 +291,12 @@ class Door:
 
     def _has_place(self, network: str) -> bool:
         """Whether there is a place, perhaps that of the oldest one that is no open page."""
-        crowd = [each for each in self._open if each.network == network]
-        if len(crowd) < self._from_one:
-            crowd = list(self._open)
-            if len(crowd) < self._most:
+        candidates = [each for each in self._open if each.network == network]
+        if len(candidates) < self._from_one:
+            candidates = list(self._open)
+            if len(candidates) < self._most:
                 return True
-        oldest = next((each for each in crowd if not each.stays), None)
+        oldest = next((each for each in candidates if not each.stays), None)
         if oldest is None:
             return False
         oldest.end("503 Service Unavailable", "too many connections at a time; try again")

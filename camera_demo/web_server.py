@@ -1,4 +1,4 @@
-"""uvicorn in a thread of its own, on a port that was free when it was asked for, behind a `Door`."""
+"""uvicorn in a thread of its own, on a port that was free when it was asked for, behind an `Acceptor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from framegate.camera_demo.web_connections import Connection, Door
+from framegate.camera_demo.web_connections import Acceptor, Connection
 from framegate.runtime.errors import FramegateError, UsageError
 
 _START_S, _STOP_S = 10.0, 2
@@ -120,27 +120,27 @@ class WebServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn whose connections come through a `Door`."""
+    """uvicorn whose connections come through an `Acceptor`."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
         self._listener = listener
-        self._door: Door | None = None
+        self._acceptor: Acceptor | None = None
 
     @property
     def connections(self) -> int:
-        return 0 if self._door is None else len(self._door)
+        return 0 if self._acceptor is None else len(self._acceptor)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])  # it listens to nothing itself
-        self._door = Door(self._protocol)
-        self._taking = asyncio.create_task(self._door.serve(self._listener))
+        self._acceptor = Acceptor(self._protocol)
+        self._taking = asyncio.create_task(self._acceptor.serve(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._taking.cancel()
         await super().shutdown(sockets=[])
-        if self._door is not None:
-            self._door.end_all()
+        if self._acceptor is not None:
+            self._acceptor.end_all()
 
     def _protocol(self, connection: Connection) -> asyncio.Protocol:
         state = {"connection": connection}

@@ -66,7 +66,7 @@ class Channel(Generic[T]):
     def _spin(self) -> None:
         end = time.monotonic_ns() + self._spin_ns
         while not self._items and not self._closed and time.monotonic_ns() < end:
-            # Not 0: a thread that lets go of the interpreter and takes it back at once starves those that wait for it.
+            # Not 0: a thread that releases the interpreter and takes it back at once leaves no turn to those that wait.
             time.sleep(_LOOK_S)
 
     @property

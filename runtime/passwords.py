@@ -33,7 +33,7 @@ _USER = re.compile(r"[\w.~+%-]{0,64}", re.ASCII)
 _COLON = re.compile(":|%3a", re.IGNORECASE)
 _PORT = re.compile(r"[0-9]{0,5}|port")
 """``port`` is what our own messages say."""
-# Repetitions have a limit, so that no text of somebody else takes long to be looked through.
+# Repetitions have a limit, so that no text from elsewhere takes long to be searched.
 _SECRET = (
     r"(?:pw|psw|pwd|pass|passwd|password|passphrase|passcode|secret|secret-key|secretkey|token|api-?key|key|signature|sig|"
     r"auth|authorization|credentials?|cookies?|extra-headers)"

@@ -123,7 +123,7 @@ def realtime(
 
 def _hold_collector(stack: ExitStack) -> None:
     gc.collect()
-    gc.freeze()  # thawed by whoever thaws first, the pipeline's end or this one's: thawing twice is harmless
+    gc.freeze()  # undone by the pipeline's end or by this one's, whichever comes first; twice is harmless
     if gc.isenabled():
         gc.disable()
         stack.callback(gc.enable)

@@ -54,7 +54,7 @@ class Scorer:
         backend: The engine. One that is put in its place must be bound to the same input.
         preprocessor: Turns crops into the engine's input.
         temperature: Logits are divided by it.
-        wrong: What was wrong with the engine's last known answer; empty while all is well.
+        wrong: What was wrong with the engine's last known answer; empty while nothing is wrong.
         probabilities: Set to True, every region comes with the probability of each class.
         takes_nv12: Whether whole NV12 frames go to the GPU as they are; elsewhere they are converted, once a frame.
 

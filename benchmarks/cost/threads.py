@@ -3,7 +3,7 @@
     python -m framegate.benchmarks.cost.threads --out benchmarks/results/engine-threads.json
 
 Why OpenVINO computes small networks on one thread (framegate/runtime/backends/openvino_cpu.py): between the frames of a
-camera the other threads fall asleep, and waking them eats what they save.
+camera the other idle threads sleep, and waking them costs more time than they save.
 """
 
 from __future__ import annotations

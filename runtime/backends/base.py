@@ -34,7 +34,7 @@ class Backend(Protocol):
 
     @property
     def fault(self) -> str:
-        """Why it computes nothing any more; empty while all is well."""
+        """Why it computes nothing any more; empty while nothing is wrong."""
 
     @property
     def pooled(self) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""``framegate health``: limits of the camera-health check from frames of a well camera."""
+"""``framegate health``: limits of the camera-health check from frames of a healthy camera."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = ("saturated_share", "contrast", "detail", "sharpness", "noise", "blockin
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``health`` to the command line."""
-    parser = commands.add_parser("health", help="learn what a well camera looks like, for run --health")
+    parser = commands.add_parser("health", help="learn what a healthy camera looks like, for run --health")
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="clips, folders or a camera: only good frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="write the limits to this JSON file")
     parser.add_argument(

@@ -1,1 +1,1 @@
-"""The camera check: may a frame's pixels be believed at all."""
+"""The camera check: may a frame's pixels be used at all."""

@@ -1,4 +1,4 @@
-"""Is the camera itself well? Checks that need no network.
+"""Is the camera itself healthy? Checks that need no network.
 
 Absolute limits hold for every image; limits relative to the stream's own start, frozen and torn content for cameras
 only; a volume is judged by size, light and frozen content alone.

@@ -23,7 +23,7 @@ _ABRUPT = 3.0
 """A scene that comes to rest by itself moves, from one frame to the next, by no less than this part (1/3) of before."""
 _ALIVE = 8
 _ALIVE_LEAST = 3
-"""A row lives if it changed in each of the last comparisons: at most eight, at least three."""
+"""A row is live if it changed in each of the last comparisons: at most eight, at least three."""
 _TORN_SHARE = 0.1
 _REPEATED_NOISE = 0.7
 """Two frames with the same noise differ by less than this part of what independent noise gives."""
@@ -50,7 +50,7 @@ class RecentFrames:
     A scene at rest, seen by a live sensor, is none of these. What cannot be told from it: a picture that was already
     stuck while the scene was at rest and gets noise as strong as the sensor's added.
 
-    A frame is torn if at least a tenth of the rows that live (that changed over their whole width in every one of the
+    A frame is torn if at least a tenth of the live rows (those that changed over their whole width in every one of the
     last frames), and at least two, are equal to those of one earlier frame, while others are new. That needs three
     frames before.
 

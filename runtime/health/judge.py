@@ -46,7 +46,7 @@ def judge_content(content: Content, limits: HealthThresholds, small: bool = Fals
 
     Args:
         content: Measures of the frame.
-        limits: What is still well.
+        limits: What is still healthy.
         small: The image has too few blocks for anything but its light to be judged.
     """
     if is_dark(content, limits) and not content.structure > limits.black_structure:

@@ -1,4 +1,4 @@
-"""What this camera's frames are like when it is well: learnt at the start of a stream, or in a calibration run."""
+"""What this camera's frames are like when it is healthy: learnt at the start of a stream, or in a calibration run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Learner:
 
 
 def learnt(base: HealthThresholds, frames: Sequence[Content]) -> HealthThresholds:
-    """Absolute limits from frames of a well camera: the stricter of `base` and what is relative to their medians.
+    """Absolute limits from frames of a healthy camera: the stricter of `base` and what is relative to their medians.
 
     Args:
         base: Absolute limits that stay, and how far from normal is too far.
@@ -86,7 +86,7 @@ def calibrated(base: HealthThresholds, frames: Sequence[Content]) -> HealthThres
 
     Args:
         base: Absolute limits that stay in force, and how far from normal is too far.
-        frames: Frames of the well camera, under all the light and weather it is meant for.
+        frames: Frames of the healthy camera, under all the light and weather it is meant for.
 
     Raises:
         CalibrationError: Fewer than 30 frames within the absolute limits of `base`.
@@ -95,7 +95,7 @@ def calibrated(base: HealthThresholds, frames: Sequence[Content]) -> HealthThres
     if len(good) < FEWEST_FRAMES:
         raise CalibrationError(
             f"calibration of the camera's health: {len(good)} of {len(frames)} frames lie within the absolute limits; "
-            f"expected at least {FEWEST_FRAMES}; give more frames of the well camera"
+            f"expected at least {FEWEST_FRAMES}; give more frames of the healthy camera"
         )
     strict = learnt(base, good)
     saturated, contrast, detail, sharp, noise, blocks = _columns(good)
@@ -104,7 +104,7 @@ def calibrated(base: HealthThresholds, frames: Sequence[Content]) -> HealthThres
     return replace(
         strict,
         detail=max(base.detail, min(strict.detail, float((detail / light).min()) / _MARGIN)),
-        # Where well frames differ so much between zones, zones tell nothing.
+        # Where healthy frames differ so much between zones, zones tell nothing.
         zones=() if lost else strict.zones,
         saturated_share=min(base.saturated_share, max(strict.saturated_share, _MARGIN * float(saturated.max()))),
         contrast=max(base.contrast, min(strict.contrast, float((contrast / light).min()) / _MARGIN)),

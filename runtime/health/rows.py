@@ -32,7 +32,7 @@ _USABLE = (8, 247)
 """Block means (levels) between which noise can show at all: at the ends of the range it is cut off."""
 _FEWEST_BLOCKS = 4
 _PIECES = 8
-"""Parts of a row, each of which must change for the row to live: an object that passes by does not make a row live."""
+"""Parts of a row, each of which must change for the row to be live: an object that passes by does not make it so."""
 
 
 class RowCounts(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a well camera looks like: the limits of the camera-health check, as data that can be stored and read back."""
+"""What a healthy camera looks like: the limits of the camera-health check, as data that can be stored and read back."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class HealthThresholds:
             in less light, see `light`.
         detail: LOW_CONTRAST also if differences over four pixels are below this (root mean square, in levels; less in
             less light).
-        zones: Detail of the well camera in 4x4 zones, in levels, see `zone_fall`; empty: not known.
+        zones: Detail of the healthy camera in 4x4 zones, in levels, see `zone_fall`; empty: not known.
         light: How bright the brightest tenth of the frames was that the second group comes from, in levels; 0: not
-            known. In less light contrast and detail shrink although the camera is well, so their limits shrink in
+            known. In less light contrast and detail shrink although the camera is healthy, so their limits shrink in
             proportion. Dusk and a tunnel are no fault of the camera; fog takes contrast and leaves the light, and dirt
             leaves the brightest places as they are.
         sharpness: BLURRED if the share of fine detail (0: smooth over five pixels, 1: single pixels) is below this.

@@ -149,7 +149,7 @@ class _State:
         self.seen.append(present)
         if present:
             self.clean = 0
-            # The past stays in memory when the stream comes back, so a reason that returns soon is believed sooner.
+            # The past stays in memory when the stream comes back, so a reason that returns soon takes effect sooner.
             self.rejecting = self.rejecting or sum(self.seen) >= self.rule.m
         elif self.rejecting:
             self.clean += 1

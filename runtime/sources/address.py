@@ -167,7 +167,7 @@ def _why_no_udp(address: StreamAddress) -> str:
 
 
 def _why_no_rtsp(address: StreamAddress, timeout_s: float) -> str:
-    """Ask an RTSP server what is the matter; empty if it sees nothing wrong."""
+    """Ask an RTSP server what is wrong; empty if it reports nothing."""
     question = f"DESCRIBE {address.bare} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
     try:
         with socket.create_connection((address.host, address.port), timeout_s) as connection:

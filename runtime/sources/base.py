@@ -143,7 +143,7 @@ class BaseSource(Source):
     def _pace(self, frame_id: int) -> None:
         """Sleep until the frame is due: `frame_id` / fps seconds after the first one was. `close` ends the sleep.
 
-        A frame that is overdue passes at once. Nothing is skipped here: dropping is the business of the reader.
+        A frame that is overdue passes at once. Nothing is skipped here: dropping is done by the reader.
         """
         now = time.monotonic_ns()
         if self._start_ns is None or self.fps is None:

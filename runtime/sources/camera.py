@@ -52,8 +52,8 @@ class CameraSource(LiveSource):
 class CameraConnection:
     """An open V4L2 device; see `Connection`.
 
-    With the one buffer that the driver may hold unless more are asked for (some insist on more) the frame read is the
-    newest. Its time of capture is the driver's where that can be believed (`DriverClock`), else that of its arrival
+    With the one buffer that the driver may hold unless more are asked for (some drivers keep more) the frame read is
+    the newest. Its time of capture is the driver's where that is plausible (`DriverClock`), else that of its arrival
     (`ArrivalClock`), before it is decoded: exposure and transfer then lie before it.
 
     JPEGs are decoded here. OpenCV would complete half a picture with the lower half of the one before.

@@ -1,4 +1,4 @@
-"""When was this frame captured? What a driver or a stream says about it, as far as it can be believed."""
+"""When was this frame captured? What a driver or a stream says about it, as far as that is plausible."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DriverClock:
     """Time stamps of a V4L2 driver: its monotonic clock, if it is that.
 
     Most drivers stamp buffers with CLOCK_MONOTONIC; some use another clock, or write nothing. A stamp within the
-    last second shows that the clocks are the same. From then on an old stamp is believed, too: the frame *is* old.
+    last second shows that the clocks are the same. From then on an old stamp is accepted, too: the frame *is* old.
     A stamp in the future, or one that does not advance, ends the belief until the next plausible one.
 
     Attributes:

@@ -74,7 +74,7 @@ class LiveSource(BaseSource):
     The first attempt happens here and must succeed: a wrong address is an error, not something to wait for. Later,
     while it is away, `read` blocks and delivers nothing, so nothing is judged, and whoever waits for verdicts runs into
     their own timeout, which is REJECT. The numbers of the frames go on without a gap. A camera that comes back with
-    another picture size is believed, not scaled: the health check says WRONG_SIZE.
+    another picture size is passed on as it is, not scaled: the health check says WRONG_SIZE.
 
     Raises:
         SourceError: It cannot be opened.

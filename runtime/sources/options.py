@@ -20,7 +20,7 @@ _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Wishes to a source. None, 0 and "none" mean: as it comes.
+    """What is asked of a source. None, 0 and "none" mean: as it comes.
 
     Attributes:
         size: (width, height) in pixels that the camera should deliver.
@@ -68,7 +68,7 @@ class SourceOptions:
         _require(self.transport in ("tcp", "udp"), "transport", self.transport, "tcp or udp")
 
     def require_only(self, what: str, possible: Collection[str]) -> None:
-        """Refuse wishes that this kind of source would silently ignore.
+        """Refuse options that this kind of source would silently ignore.
 
         Args:
             what: Names the source in the message.

@@ -1,4 +1,4 @@
-"""Signs that look like another one or like nothing: why a name that reads well names nothing."""
+"""Signs that look like another one or like nothing: why a name that looks right names nothing."""
 
 from __future__ import annotations
 

@@ -137,9 +137,9 @@ def _open_ffmpeg(address: StreamAddress, options: SourceOptions) -> cv2.VideoCap
     # OpenCV hands FFmpeg's own options on from the environment only. They must not reach the next file that is opened:
     # there "nobuffer" would lose the first frames.
     # Three frames to find out the rate instead of twenty: it opens, and comes back, more than a second sooner.
-    wishes = ["fflags;nobuffer+discardcorrupt", "err_detect;explode", "fpsprobesize;3"]
+    ffmpeg_options = ["fflags;nobuffer+discardcorrupt", "err_detect;explode", "fpsprobesize;3"]
     if address.scheme in ("rtsp", "rtsps"):
-        wishes.insert(0, f"rtsp_transport;{options.transport}")
+        ffmpeg_options.insert(0, f"rtsp_transport;{options.transport}")
     parameters = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(options.open_timeout_s * 1000)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(options.read_timeout_s * 1000)),
@@ -148,7 +148,7 @@ def _open_ffmpeg(address: StreamAddress, options: SourceOptions) -> cv2.VideoCap
     with _ENVIRONMENT:
         given = os.environ.get(_OPTIONS_VARIABLE)
         if given is None:
-            os.environ[_OPTIONS_VARIABLE] = "|".join(wishes)
+            os.environ[_OPTIONS_VARIABLE] = "|".join(ffmpeg_options)
         try:
             return cv2.VideoCapture(address.uri, cv2.CAP_FFMPEG, parameters)
         finally:

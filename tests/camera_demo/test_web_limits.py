@@ -1,4 +1,4 @@
-"""What strangers and flooding viewers can make the page's server do: little, and nobody else notices.
+"""What unknown senders and flooding viewers can make the page's server do: little, and nobody else notices.
 
 Every flood is bounded in number and time, and goes to this machine only.
 """
@@ -273,10 +273,10 @@ def test_who_comes_too_often_is_refused_and_the_others_are_not(start):
 
 
 def test_only_so_many_senders_are_remembered():
-    door = limits.Door(lambda connection: connection)
+    acceptor = limits.Acceptor(lambda connection: connection)
     for number in range(3000):
-        door._refused(f"network {number}")
-    assert len(door._served_from) == limits._REMEMBERED
+        acceptor._refused(f"network {number}")
+    assert len(acceptor._served_from) == limits._REMEMBERED
 
 
 def test_few_files_mean_few_connections():

@@ -6,7 +6,7 @@
 An engine that outputs the scores itself (``framegate engine --scores ...``) is recognised from its tensors, and the
 kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU, too; arrays give logits.
 
-After a GPU fault nothing that comes from the GPU is believed: the frame in flight and every later one fail until
+After a GPU fault nothing that comes from the GPU is used: the frame in flight and every later one fail until
 `TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
 context; if another library (PyTorch) holds it too, it cannot be renewed, and every frame stays rejected.
 
@@ -55,7 +55,7 @@ class TensorRtBackend:
     """See `framegate.runtime.backends.base.Backend`.
 
     Attributes:
-        fault: Why nothing is computed any more; empty while all is well.
+        fault: Why nothing is computed any more; empty while nothing is wrong.
         graph: The graph of the bound input; None before `bind` or `bind_frames`.
         own_scores: Whether the engine itself gives the scores.
     """

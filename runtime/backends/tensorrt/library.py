@@ -1,4 +1,4 @@
-"""TensorRT in both flavours, 10.3 to 11.4 and TensorRT-RTX 1.7, behind one door.
+"""TensorRT in both flavours, 10.3 to 11.4 and TensorRT-RTX 1.7, behind one interface.
 
 What differs between releases is asked of the library itself (`TensorRt.has`), never read off a version number, with one
 exception: STRONGLY_TYPED still exists in TensorRT 11, where it is always on and deprecated.

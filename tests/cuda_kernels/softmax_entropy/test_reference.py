@@ -1,4 +1,4 @@
-"""The reference is checked against two strangers, torch and mpmath at 50 digits, and against what must always hold."""
+"""The reference is checked against torch, mpmath at 50 digits, and what must always hold."""
 
 import dataclasses
 import warnings

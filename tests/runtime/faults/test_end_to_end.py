@@ -24,7 +24,7 @@ REASONS = {
     "grey16": {Reason.BAD_INPUT},
 }
 FIRST = {kind: 14 + 3 * index for index, kind in enumerate(REASONS)}
-"""Each fault lasts two frames; the third is well again."""
+"""Each fault lasts two frames; the third is healthy again."""
 WITHOUT_SEVERITY = {"black", "freeze", "size", "grey16"}
 
 

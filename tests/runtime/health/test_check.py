@@ -1,4 +1,4 @@
-"""The health check by itself: what a well camera sends passes, and every fault has its reason."""
+"""The health check by itself: what a healthy camera sends passes, and every fault has its reason."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_every_severity_has_its_reason(fault, reason, severity):
     health = after_learning()
     for k in range(LEARNT, LEARNT + 8):
         assert reason in tuple(health.check(fault(drive(k), severity, k)))
-    assert health.check(drive(30)) == {}  # and well again at once
+    assert health.check(drive(30)) == {}  # and healthy again at once
 
 
 @pytest.mark.parametrize(

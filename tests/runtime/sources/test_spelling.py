@@ -1,4 +1,4 @@
-"""Names and addresses that read well and name nothing: the error says which sign, proxy or folder is the reason."""
+"""Names and addresses that look right and name nothing: the error says which sign, proxy or folder is the reason."""
 
 from __future__ import annotations
 
