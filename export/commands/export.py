@@ -43,9 +43,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--data",
         type=Path,
         help="folder or file with the data set it was trained on, or a folder with one folder of images per label, "
-        "which it was not trained on",
+        "which it was not trained on (default: none, it has to be given)",
     )
-    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle")
+    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle (default: none, it has to be given)")
     parser.add_argument(
         "--origin",
         default="",
