@@ -61,7 +61,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--kind", choices=KINDS, default="classifier", help="what an ONNX file computes (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle")
+    parser.add_argument("--out", type=Path, help="bundle to write, NAME.bundle (default: none, it has to be given)")
     parser.add_argument(
         "--origin",
         default="",
