@@ -198,7 +198,7 @@ class Certifier:
         """Budget, cost and promise in one line."""
         record, masks = self._network.record, self._network.record.masks
         views = f" ({masks.views} views)" if masks else ""
-        often = "every frame" if self.demand.every == 1 else f"every {self.demand.every}th frame of a region"
+        often = "every frame" if self.demand.every == 1 else f"one frame in {self.demand.every} of a region"
         key = record_key(self._network.engine.name, record.precision)
         return f"certificate {self.demand} for {often}, {self.cost_ms:.2f} ms each{views}: {record.promise(key)}"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from framegate.export.bundle_writer import edited, update_manifest
 from framegate.export.calibration.calibrate import fingerprint
@@ -235,6 +236,18 @@ def _check(bundle: Bundle, wanted: Wanted) -> None:
         )
 
 
+def _branch(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
+    """The network of a checkpoint as a graph, and how images become its input."""
+    model, record = load_checkpoint(path)
+    if tuple(record["labels"]) != labels:
+        raise DataError(
+            f"branch {path}: it has {len(record['labels'])} labels of its own, the bundle {len(labels)}; give one "
+            "trained on the bundle's data"
+        )
+    spec = architecture(record["architecture"]["name"]).preprocess
+    return halved(to_onnx(deployment_model(model), spec)), spec
+
+
 @contextmanager
 def _networks(bundle: Bundle, folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path, PreprocessSpec]]:
     """File of the network that is asked, a file of the network without bounds, and how images become its input."""
@@ -242,14 +255,7 @@ def _networks(bundle: Bundle, folder: Path, wanted: Wanted) -> Iterator[tuple[st
         name = bundle.model_path(wanted.precision).name
         yield name, folder / name, bundle.preprocess
         return
-    model, record = load_checkpoint(wanted.branch)
-    if tuple(record["labels"]) != bundle.labels:
-        raise DataError(
-            f"branch {wanted.branch}: it has {len(record['labels'])} labels of its own, the bundle "
-            f"{len(bundle.labels)}; give one trained on the bundle's data"
-        )
-    spec = architecture(record["architecture"]["name"]).preprocess
-    plain = halved(to_onnx(deployment_model(model), spec))
+    plain, spec = _branch(wanted.branch, bundle.labels)
     demand = wanted.demand
     asked = with_bounds(plain, spec, demand.budget) if demand.kind == LINF else plain
     name = f"certificate-{demand.kind}{demand.budget}.onnx"

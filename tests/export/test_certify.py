@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,13 @@ from framegate.runtime.errors import CalibrationError, DataError, UsageError
 LABELS = ("blue", "green", "red")
 BACKENDS = ("onnxruntime",)
 torch.set_num_threads(1)
+EXPORTED = lru_cache(command._branch)
+"""PyTorch's exporter takes seconds; a checkpoint is exported once."""
+
+
+@pytest.fixture(autouse=True)
+def exported_once(monkeypatch):
+    monkeypatch.setattr(command, "_branch", EXPORTED)
 
 
 def colours(count: int, seed: int, groups: np.ndarray | None = None) -> LabelledImages:

@@ -185,7 +185,7 @@ def test_every_nth_frame_of_a_region(make_bundle, coloured):
     session = Session.open(certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate=demand, camera=False)
     found = [session.infer(coloured((250, 10, 10), seed=k, width=32, height=32)) for k in range(7)]
     assert [prediction.certificate is not None for prediction in found] == [True, False, False] * 2 + [True]
-    assert "every 3th frame" in session.describe()
+    assert "one frame in 3" in session.describe()
 
 
 def test_fault_a_certificate_network_that_fails(make_bundle, coloured, monkeypatch):
