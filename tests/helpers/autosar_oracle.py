@@ -1,4 +1,4 @@
-"""AUTOSAR's E2E protection as somebody else wrote it. There are wheels for x86-64; elsewhere what needs it is skipped."""
+"""AUTOSAR's E2E protection as somebody else wrote it. Wheels exist for x86-64; elsewhere what needs it is skipped."""
 
 from __future__ import annotations
 
