@@ -7,7 +7,7 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-from e2e import p04
+from autosar_oracle import p04
 from hypothesis import given
 from hypothesis import strategies as st
 from repository import ROOT
