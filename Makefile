@@ -25,7 +25,7 @@ help:
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
-	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
+	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
 	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
@@ -169,6 +169,8 @@ endef
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.cost.fail_closed --out benchmarks/results/fail-closed.json
+	$(BIN)/python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json
+	$(BIN)/python -m framegate.benchmarks.handover.soak --messages 100000
 	$(BIN)/python -m framegate.benchmarks.tables docs/faults.md
 	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
 

@@ -78,6 +78,7 @@ _LATENCY, _RIVALS, _SCENARIOS, _STREAMS, _PAGE = (
     for name in ("cpu-latency", "latency-rivals", "latency-scenarios", "latency-streams", "page-latency")
 )
 _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
+_HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -93,6 +94,7 @@ BLOCKS: dict[str, Block] = {
     "rivals": Block((_RIVALS,), speed_tables.rivals),
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
+    "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),
