@@ -72,9 +72,20 @@ def message(number: int) -> VerdictMessage:
 def prediction(number: int, stream: str = "road") -> Prediction:
     """A verdict that was decided just now."""
     now = time.monotonic_ns()
-    numbers = {"confidence": 0.9, "entropy": 0.1, "margin": 0.8, "energy": -1.0, "score": 0.1, "threshold": 0.3}
     return Prediction(
-        number, stream, (), "dog", **numbers, captured_ns=now - MS, decided_ns=now, valid_until_ns=now + 100 * MS
+        number,
+        stream,
+        (),
+        "dog",
+        confidence=0.9,
+        entropy=0.1,
+        margin=0.8,
+        energy=-1.0,
+        score=0.1,
+        threshold=0.3,
+        captured_ns=now - MS,
+        decided_ns=now,
+        valid_until_ns=now + 100 * MS,
     )
 
 

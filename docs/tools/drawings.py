@@ -66,6 +66,7 @@ def rooms() -> str:
         ("backends/", ("OpenVINO, ONNX Runtime", "tensorrt/: engine, CUDA", "graph, stored engines")),
         ("policy/", ("threshold and limits", "debounce, windows,", "warm-up, drift")),
         ("sinks/", ("JSON lines, video,", "MCAP, Rerun", "recorder thread")),
+        ("handover/", ("the protected message,", "sender and receiver,", "C header, transports")),
         ("faults/", ("injected faults;", "loaded only", "for --inject")),
         ("cli/", ("the vehicle's", "commands", "and options")),
         ("files of its own", ("session, pipeline,", "frame_judge, scorer,", "bundle, calibration ...")),
@@ -91,7 +92,7 @@ def rooms() -> str:
         _arrow((792, 178), (792, 244)),
         _box("room", (30, 244, 842, 208), "runtime/"),
         *(
-            _box("part", (44 + 206 * (k % 4), 274 + 86 * (k // 4), 194, 80), name, lines)
+            _box("part", (42 + 165 * (k % 5), 274 + 86 * (k // 5), 157, 80), name, lines)
             for k, (name, lines) in enumerate(parts)
         ),
         _arrow((450, 452), (450, 480)),

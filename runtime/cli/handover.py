@@ -29,7 +29,7 @@ _LOOK_S = 0.01
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``handover`` to the command line."""
     parser = commands.add_parser("handover", help="receive verdicts from another process; the header for C and C++")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, help="what to do")
     include = actions.add_parser("include", help="print the folder of framegate_verdict.h, for a compiler's -I")
     include.set_defaults(run=_include)
     listen = actions.add_parser("listen", help="show what a receiver says about the verdicts of a stream")
@@ -106,6 +106,10 @@ def open_sender(
     """
     if not arguments.handover:
         return None
+    if getattr(arguments, "objects", None):
+        raise UsageError(
+            "--handover sends one stream for each fixed region; objects that come and go have none: leave out --objects"
+        )
     if not source.live or pipeline.deadline_ms is None:
         raise UsageError(
             f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "

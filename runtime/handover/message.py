@@ -28,6 +28,7 @@ LATEST_NS: Final = 2**61 - 1
 """The largest time that a message may hold, 73 years: sums and differences of times fit into 64 bits."""
 NO_CERTIFICATE, LINF, L2, PATCH = 0, 1, 2, 3
 """Kinds of certificate."""
+_CERTIFICATES = {"linf": LINF, "l2": L2, "patch": PATCH}
 NOTHING = bytes(8)
 """As bundle: not known. As calibration: not calibrated."""
 
@@ -35,33 +36,39 @@ BODY = struct.Struct(">IBBBBIQqqqqqQQIIfffIfI8s8sII")
 """What follows the 12 bytes of the header."""
 _LARGEST_FLOAT = 3.4028234663852886e38
 
-REASON_BITS: Final[dict[Reason, int]] = {
-    Reason.BAD_INPUT: 0,
-    Reason.WRONG_SIZE: 1,
-    Reason.BLACK: 2,
-    Reason.SATURATED: 3,
-    Reason.LOW_CONTRAST: 4,
-    Reason.BLURRED: 5,
-    Reason.NOISY: 6,
-    Reason.COLOUR_LOST: 7,
-    Reason.TORN: 8,
-    Reason.FROZEN: 9,
-    Reason.STALE_FRAME: 10,
-    Reason.WARMING_UP: 11,
-    Reason.NOT_FINITE: 12,
-    Reason.HIGH_SCORE: 13,
-    Reason.ACTIVATION_SHIFT: 14,
-    Reason.DRIFT: 15,
-    Reason.NOT_CALIBRATED: 16,
-    Reason.LATE: 17,
-    Reason.EXPIRED: 18,
-    Reason.NO_FRAME: 19,
-    Reason.BACKEND_FAULT: 20,
+_WORDS: Final = {
+    "BAD_INPUT": 0,
+    "WRONG_SIZE": 1,
+    "BLACK": 2,
+    "SATURATED": 3,
+    "LOW_CONTRAST": 4,
+    "BLURRED": 5,
+    "NOISY": 6,
+    "COLOUR_LOST": 7,
+    "TORN": 8,
+    "FROZEN": 9,
+    "STALE_FRAME": 10,
+    "WARMING_UP": 11,
+    "NOT_FINITE": 12,
+    "HIGH_SCORE": 13,
+    "ACTIVATION_SHIFT": 14,
+    "DRIFT": 15,
+    "NOT_CALIBRATED": 16,
+    "LATE": 17,
+    "EXPIRED": 18,
+    "NO_FRAME": 19,
+    "BACKEND_FAULT": 20,
+    "NOT_CERTIFIED": 21,
+    "NO_REGIONS": 22,
+    "NO_AGREEMENT": 23,
+    "UNCONFIRMED": 24,
 }
 """The registry of bits; docs/handover.md and framegate_verdict.h hold the same. A bit is never given away again."""
+REASON_BITS: Final = {reason: _WORDS[reason.value] for reason in Reason if reason.value in _WORDS}
+"""Of the reasons that this version can give."""
 OTHER_BIT: Final = 63
 """For a reason that the registry does not know: it rejects all the same."""
-_NAMES = {bit: reason.value for reason, bit in REASON_BITS.items()}
+_NAMES = {bit: word for word, bit in _WORDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +334,7 @@ def message_of(
     class_id = class_ids.get(prediction.candidate, NO_CLASS)
     if not reasons and class_id == NO_CLASS:  # a label that the bundle does not have cannot be handed over
         reasons = (Reason.BAD_INPUT,)
+    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if reasons else _certificate(prediction)
     return VerdictMessage(
         epoch,
         sent_ns,
@@ -344,10 +352,24 @@ def message_of(
         prediction.confidence,
         prediction.score,
         prediction.threshold,
-        NO_CERTIFICATE,
-        0.0,
+        certificate_kind,
+        certificate_radius,
         min(drops, 0xFFFFFFFF),
         bundle,
         calibration,
-        NO_TRACK,
+        _track(prediction),
     )
+
+
+def _certificate(prediction: Prediction) -> tuple[int, float]:
+    """Kind and radius of what was certified; none unless the prediction carries one that holds."""
+    found = getattr(prediction, "certificate", None)  # not every prediction can have one
+    if found is None or not found.margin >= found.tau or found.kind not in _CERTIFICATES:
+        return NO_CERTIFICATE, 0.0
+    return _CERTIFICATES[found.kind], float(found.budget)
+
+
+def _track(prediction: Prediction) -> int:
+    """Number of the object's track; `NO_TRACK` for a region that follows none."""
+    track = getattr(getattr(prediction, "found", None), "track", None)
+    return track if track is not None and 0 <= track < NO_TRACK else NO_TRACK

@@ -60,7 +60,7 @@ class UdpOutgoing:
     def send(self, data: bytes) -> None:
         """Send one datagram; what the system does not take at once is dropped and counted."""
         try:
-            self._socket.sendto(data, self._target)  # type: ignore[arg-type]  # either family's tuple
+            self._socket.sendto(data, self._target)
         except OSError:
             self.unsent += 1
 

@@ -16,7 +16,7 @@ import pytest
 from handover_tape import HEADERS, WARNINGS
 from repository import ROOT
 
-from framegate.runtime.handover import Identity, Sender, open_outgoing
+from framegate.runtime.handover import Identity, Sender, open_outgoing, this_clock
 from framegate.runtime.verdict import Prediction, Reason
 
 EXAMPLES = ROOT / "docs/examples"
@@ -182,3 +182,16 @@ def test_a_control_loop_refuses_a_key_that_others_can_read(program, tmp_path):
     done = subprocess.run([*program, "47800", "1", str(key)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "chmod 600" in done.stderr
+
+
+def test_c_and_python_give_one_clock_one_name(tmp_path):
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler is installed")
+    source, program = tmp_path / "clock.c", tmp_path / "clock"
+    lines = ("#define _POSIX_C_SOURCE 200809L", '#include "framegate_posix.h"', "int main(void)")
+    call = '{ printf("%llu", (unsigned long long)framegate_this_clock()); return 0; }'
+    source.write_text("\n".join((*lines, call)))
+    command = ["cc", "-std=c11", *WARNINGS, f"-I{HEADERS}", str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    said = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
+    assert int(said) == this_clock() != 0

@@ -1004,11 +1004,13 @@ static inline const char *framegate_why_name(unsigned bit)
 /* The word of one bit, 0 to 63, of the sender's reasons. */
 static inline const char *framegate_reason_name(unsigned bit)
 {
-    static const char *const names[21] = {
-        "BAD_INPUT",   "WRONG_SIZE",   "BLACK",      "SATURATED",  "LOW_CONTRAST",     "BLURRED", "NOISY",
-        "COLOUR_LOST", "TORN",         "FROZEN",     "STALE_FRAME", "WARMING_UP",      "NOT_FINITE", "HIGH_SCORE",
-        "ACTIVATION_SHIFT", "DRIFT",   "NOT_CALIBRATED", "LATE",   "EXPIRED",          "NO_FRAME", "BACKEND_FAULT"};
-    return (bit < 21u) ? names[bit] : "OTHER";
+    static const char *const names[25] = {
+        "BAD_INPUT",      "WRONG_SIZE",   "BLACK",            "SATURATED",     "LOW_CONTRAST",
+        "BLURRED",        "NOISY",        "COLOUR_LOST",      "TORN",          "FROZEN",
+        "STALE_FRAME",    "WARMING_UP",   "NOT_FINITE",       "HIGH_SCORE",    "ACTIVATION_SHIFT",
+        "DRIFT",          "NOT_CALIBRATED", "LATE",           "EXPIRED",       "NO_FRAME",
+        "BACKEND_FAULT",  "NOT_CERTIFIED", "NO_REGIONS",      "NO_AGREEMENT",  "UNCONFIRMED"};
+    return (bit < 25u) ? names[bit] : "OTHER";
 }
 
 #endif /* FRAMEGATE_VERDICT_H */

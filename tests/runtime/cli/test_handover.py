@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.cli import main as cli
-from framegate.runtime.handover import Receiver, ReceiverConfig, open_incoming
+from framegate.runtime.handover import Identity, Receiver, ReceiverConfig, Sender, open_incoming, open_outgoing
 from framegate.runtime.handover.message import HEARTBEAT, decode
 from framegate.runtime.handover.protection import mac_holds, stream_id
+from framegate.runtime.verdict import Prediction
 
 KEY = bytes(range(32))
 
@@ -100,3 +105,33 @@ def test_include_prints_the_folder_of_the_header(capsys):
     assert cli.main(["handover", "include"]) == 0
     folder = Path(capsys.readouterr().out.strip())
     assert {"framegate_verdict.h", "framegate_verdict.hpp", "framegate_posix.h"} <= {p.name for p in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_listen_says_when_a_verdict_may_be_used_and_when_not_any_more():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "framegate", "handover", "listen", url, "--id", "7"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listening:
+        assert "DO NOT USE: NOT_ALIVE" in listening.stdout.readline()
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(listening.stdout), daemon=True)
+        reader.start()
+        identity = Identity(("cat", "dog"), b"bundle-1", b"calibr-1")
+        with Sender([open_outgoing(url)], [("road", 7)], identity) as sender:
+            for frame_id in range(200):
+                now = time.monotonic_ns()
+                times = {"captured_ns": now, "decided_ns": now, "valid_until_ns": now + 10**9}
+                sender.send(Prediction(frame_id, "road", (), "dog", 0.9, 0.1, 0.8, -1.0, 0.1, 0.3, **times))
+                time.sleep(0.03)
+                if any("USABLE: class 1" in line for line in lines):
+                    break
+        until = time.monotonic() + 10
+        while not any("REJECTED, NO_FRAME" in line for line in lines) and time.monotonic() < until:
+            time.sleep(0.02)
+        listening.send_signal(signal.SIGINT)
+        assert listening.wait(30) == 130
+        assert any("USABLE: class 1" in line for line in lines)
+        assert any("REJECTED, NO_FRAME" in line for line in lines)
+        assert "good " in listening.stderr.read()

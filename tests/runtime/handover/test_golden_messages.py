@@ -7,7 +7,7 @@ import hmac
 import struct
 
 import pytest
-from e2e import p04
+from autosar_oracle import p04
 from handover_tape import RUNNER, c_compiler, compile_c, play_in_c, play_in_python
 from make_handover_messages import FILE, examples
 

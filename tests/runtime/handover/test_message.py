@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import struct
+from types import SimpleNamespace
 
 import pytest
-from e2e import p04
+from autosar_oracle import p04
 from hypothesis import given
 from hypothesis import strategies as st
+from repository import ROOT
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.message import (
@@ -102,12 +105,23 @@ def test_a_message_that_autosars_library_protects_is_the_same(message, counter, 
     assert bytes(data) == expected
 
 
+def _reason_table() -> str:
+    page = (ROOT / "docs/handover.md").read_text(encoding="utf-8")
+    return page[page.index("### Reason bits") : page.index("A bit is never given")]
+
+
 def test_every_reason_has_a_bit_of_its_own():
     assert set(REASON_BITS) == set(Reason), (
         "give the new reason the next bit: REASON_BITS, docs/handover.md, the header"
     )
     assert len(set(REASON_BITS.values())) == len(REASON_BITS)
     assert OTHER_BIT not in REASON_BITS.values()
+    words = dict(re.findall(r"\| (\d+) \| ([A-Z_]+)(?=[ :|])", _reason_table()))
+    header = (ROOT / "runtime/handover/c/framegate_verdict.h").read_text(encoding="utf-8")
+    in_c = re.findall(r'"(\w+)"', header[header.index("framegate_reason_name(") :].partition("};")[0])
+    for reason, bit in REASON_BITS.items():
+        assert words[str(bit)] == reason.value
+        assert in_c[bit] == reason.value
     assert reason_names(1 << 2 | 1 << 50 | 1 << OTHER_BIT) == ("BLACK", "BIT_50", "OTHER")
 
 
@@ -234,3 +248,32 @@ def test_a_key_file_with_something_else_is_refused(tmp_path, text):
 def test_a_key_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"key file .*nowhere: No such file"):
         read_key(tmp_path / "nowhere")
+
+
+def with_more(certificate=None, track=None, **changes):
+    """A prediction with a certificate, or of an object that is followed."""
+    fields = {field.name: getattr(prediction(**changes), field.name) for field in dataclasses.fields(Prediction)}
+    return SimpleNamespace(**{**fields, "certificate": certificate, "found": SimpleNamespace(track=track)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "margin", "expected"),
+    [
+        ("patch", 0.5, (3, 5.0)),
+        ("linf", 0.4, (1, 5.0)),
+        ("linf", 0.39, (0, 0.0)),
+        ("linf", math.nan, (0, 0.0)),
+        ("unheard of", 0.5, (0, 0.0)),
+    ],
+)
+def test_a_certificate_travels_if_it_holds(kind, margin, expected):
+    certificate = SimpleNamespace(kind=kind, budget=5, tau=0.4, margin=margin)
+    message = made(with_more(certificate))
+    assert (message.certificate_kind, message.certificate_radius) == expected
+    rejected = made(with_more(certificate, decided_reasons=(Reason.BLACK,)))
+    assert (rejected.certificate_kind, rejected.certificate_radius) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("track", "expected"), [(17, 17), (None, 2**32 - 1), (-3, 2**32 - 1), (2**32, 2**32 - 1)])
+def test_the_number_of_a_track_travels(track, expected):
+    assert made(with_more(track=track)).track == expected
