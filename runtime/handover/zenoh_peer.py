@@ -64,7 +64,7 @@ class ZenohOutgoing:
         """Leave the network; can be called twice."""
         if not self._closed:
             self._closed = True
-            self._session.close()
+            self._session.close()  # type: ignore[no-untyped-call]
 
 
 class ZenohIncoming(Inbox):
@@ -86,7 +86,7 @@ class ZenohIncoming(Inbox):
         """Leave the network; can be called twice."""
         if not self._closed:
             self._closed = True
-            self._session.close()
+            self._session.close()  # type: ignore[no-untyped-call]
 
 
 def _open(address: Address, error: type[FramegateError]) -> tuple[zenoh.Session, str]:
