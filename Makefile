@@ -27,7 +27,7 @@ help:
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
 	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
-	@echo "make faults       what every injected fault does to the verdicts, and what the camera check costs"
+	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
 	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
@@ -189,6 +189,8 @@ endef
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.cost.fail_closed --out benchmarks/results/fail-closed.json
+	$(BIN)/python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json
+	$(BIN)/python -m framegate.benchmarks.handover.soak --messages 100000
 	$(BIN)/python -m framegate.benchmarks.tables docs/faults.md
 	$(BIN)/python -m framegate.benchmarks.cost.camera_rival --out benchmarks/results/camera-rival.json
 	$(BIN)/python -m framegate.benchmarks.tables docs/camera-check.md

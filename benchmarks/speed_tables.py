@@ -279,3 +279,28 @@ def fail_closed(record: Record) -> str:
     table = _grid(("fault", "what is injected", "what is read", "unsafe ACCEPT", "within"), rows, texts=3)
     where = f"{record['bundle']}, {record['engine']}; {record['machine']['cpu']}, {record['date']}."
     return f"{_paragraph(where)}\n\n{table}"
+
+
+def handover_faults(record: Record) -> str:
+    """What was usable under faults between sender and receiver."""
+
+    def ms(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0f} ms"
+
+    rows = [
+        (
+            row["fault"],
+            row["what"].rstrip("."),
+            counts({name.upper(): count for name, count in row["found"].items() if name != "lost_messages"}),
+            f"{row['usable_share']:.0%}",
+            ms(row["reaction_ms"]),
+            ms(row["recovery_ms"]),
+            f"{row['unsafe']} of {row['read']}",
+        )
+        for row in record["faults"]
+    ]
+    header = ("fault", "what is injected", "found", "usable meanwhile", "closed within", "usable again", "unsafe")
+    where = f"Over {record['transport']}; {record['machine']['cpu']}, {record['date']}."
+    if record.get("load"):
+        where += f" Load average at the start: {record['load']:.0f} on {record['machine']['cores']} cores."
+    return f"{_paragraph(where)}\n\n{_grid(header, rows, texts=3)}"

@@ -82,6 +82,7 @@ _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
 _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
+_HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -98,6 +99,7 @@ BLOCKS: dict[str, Block] = {
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
+    "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),

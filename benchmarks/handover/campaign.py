@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from datetime import date
@@ -108,7 +109,7 @@ def main(words: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(words)
     rows = []
-    benches = Benches()
+    benches, load = Benches(), os.getloadavg()[0]
     for name in arguments.only or CASES:
         row = measured(name, benches)
         rows.append(row)
@@ -125,6 +126,7 @@ def main(words: list[str] | None = None) -> int:
         "command": "python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json",
         "date": date.today().isoformat(),
         "transport": "udp",
+        "load": round(load, 1),
         "machine": circumstances(),
         "faults": rows,
     }

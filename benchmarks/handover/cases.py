@@ -226,8 +226,9 @@ def two_senders(bench: Bench) -> None:
     """A second camera process sends under the same data id; the consumer is then told to start anew."""
     first = {epoch for epoch, _ in list(bench.link.genuine)}
     bench.consumer.allowed = lambda message: message.epoch in first
+    second = bench.start("--held")
     bench.fault()
-    second = bench.start()
+    second.tell("begin")
     time.sleep(FAULT_S)
     second.kill()
     bench.cameras.remove(second)

@@ -119,9 +119,7 @@ def _resolved(address: Address, error: type[FramegateError]) -> tuple[int, tuple
     except socket.gaierror as problem:
         raise error(f"{address.text}: the host {address.host!r} is not known here ({problem.strerror})") from None
     if ipaddress.ip_address(str(target[0]).partition("%")[0]).is_multicast:
-        raise UsageError(
-            f"{address.text}: {address.host} is a multicast group; expected multicast://{address.host}:PORT"
-        )
+        raise UsageError(f"{address.text}: {address.host} is a multicast group; use multicast:// for it")
     return family, target
 
 

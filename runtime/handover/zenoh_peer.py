@@ -64,7 +64,7 @@ class ZenohOutgoing:
         """Leave the network; can be called twice."""
         if not self._closed:
             self._closed = True
-            self._session.close()
+            self._session.close()  # type: ignore[no-untyped-call]
 
 
 class ZenohIncoming(Inbox):
@@ -86,7 +86,7 @@ class ZenohIncoming(Inbox):
         """Leave the network; can be called twice."""
         if not self._closed:
             self._closed = True
-            self._session.close()
+            self._session.close()  # type: ignore[no-untyped-call]
 
 
 def _open(address: Address, error: type[FramegateError]) -> tuple[zenoh.Session, str]:
@@ -132,7 +132,7 @@ def _config(address: Address) -> Any:
         _require_files(address, config)
         settings: dict[str, object] = {}
     else:
-        config, settings = zenoh.Config(), dict(_LOOPBACK)
+        config, settings = loopback_config(), {}
     for option in ("connect", "listen"):
         if option in options:
             settings[f"{option}/endpoints"] = [options[option]]
@@ -143,6 +143,16 @@ def _config(address: Address) -> Any:
             raise UsageError(
                 f"{address.text}: {value} cannot be used ({_short(problem)}), e.g. tcp/10.0.0.1:7447"
             ) from None
+    return config
+
+
+def loopback_config() -> zenoh.Config:
+    """A peer that finds others on loopback and listens nowhere else."""
+    import zenoh
+
+    config = zenoh.Config()
+    for where, value in _LOOPBACK.items():
+        config.insert_json5(where, json.dumps(value))
     return config
 
 

@@ -180,7 +180,7 @@ def test_ends_leave_no_file_open(kind, tmp_path):
     [
         ("carrier-pigeon://roof", UsageError, "unknown transport"),
         ("127.0.0.1:47800", UsageError, "unknown transport|no address"),
-        ("udp://127.0.0.1", UsageError, "expected udp"),
+        ("udp://127.0.0.1", UsageError, "expected a host and a port"),
         ("udp://127.0.0.1:1?fast=1", UsageError, "there is no option 'fast'"),
         ("udp://239.1.1.1:47800", UsageError, "multicast group"),
         ("udp://192.0.2.1:47800", SourceError, "has this machine that address"),
