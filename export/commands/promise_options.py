@@ -23,7 +23,7 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
         "--target-risk",
         type=float,
         nargs="+",
-        default=[defaults.target_risk],
+        default=None,
         metavar="SHARE",
         help="largest share of errors among accepted frames, above 0 to below 1; of several the smallest that can be "
         f"proved is taken, and they share the confidence (default: {defaults.target_risk:g})",
@@ -110,7 +110,7 @@ def promise_of(arguments: argparse.Namespace) -> Promise:
     Raises:
         UsageError: A value is outside its range.
     """
-    risks = sorted(set(arguments.target_risk))
+    risks = sorted(set(arguments.target_risk or [Promise().target_risk]))
     return Promise(
         target_risk=risks[0],
         larger_risks=tuple(risks[1:]),

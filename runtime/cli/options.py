@@ -147,7 +147,7 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="the stream's scenes last about N frames: the drift alarm then takes three scenes as one piece of "
-        "evidence, so that it is as seldom false as it says, and later (default: blocks of 100 frames)",
+        "evidence, so that it is as seldom false as it says, and later (default: %(default)s, blocks of 100 frames)",
     )
 
 

@@ -301,11 +301,27 @@ def test_info_shows_models_thresholds_and_limits(tiny_bundle, make_bundle, capsy
     assert cli.main(["info", str(tiny_bundle)]) == 0
     out = capsys.readouterr().out
     assert "openvino/int8" in out
-    assert "nothing under attack" in out
+    said = " ".join(out.split())
+    for part in ("either it refuses", "for a random frame (", "Not under attack", "it promises nothing more"):
+        assert part in said
+    assert "how often it was tried was not recorded" in said  # a record of an older format
+    assert "bound" not in out
     assert cli.main(["info", str(make_bundle(threshold=None))]) == 0
     assert "not calibrated, rejects every frame: openvino/fp32" in capsys.readouterr().out
     assert cli.main(["info", str(tiny_bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == ["blue", "green", "red"]
+
+
+def test_info_of_grouped_data_says_both_figures_and_what_a_frame_is(capsys):
+    assert cli.main(["info", "hybrid-gtsrb"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "for a random frame of a random new track" in said
+    assert (
+        "It is not about whole tracks: 7 of 90 tested tracks (7.8%) contain a wrong accept; of new ones at most" in said
+    )
+    assert cli.main(["bundles", "--json"]) in (0, 1)
+    rows = {row["name"]: row["promise"] for row in json.loads(capsys.readouterr().out)}
+    assert "a random frame of a random new track" in rows["hybrid-gtsrb"]
 
 
 def test_doctor_tells_what_runs_here(capsys):
