@@ -41,8 +41,13 @@ FIRST = 30
 """First frame with the fault."""
 SCENE_S = 60
 SEVERITIES = (1, 3, 5)
-FAULTS = ("black", "freeze", "stuck", "torn", "half", "saturated", "contrast", "fog", "glare", "rain", "blur")
-FAULTS += ("covered", "noise", "compression", "channel")
+# fmt: off
+FAULTS = (
+    "black", "freeze", "stuck", "torn", "half", "saturated", "contrast", "fog", "glare", "rain", "blur", "covered",
+    "noise", "compression", "channel",
+)
+# fmt: on
+_WITH_PAST = {"stuck": stuck, "torn": torn}
 _NOISE = 1.5
 _FIELDS, _SHIFT = 6, 64
 _DARK = 0.25
@@ -95,12 +100,12 @@ def faulty(kind: str, severity: int, images: Iterator[Image], sensor: Sensor) ->
             yield image
             continue
         assert past is not None
-        with_past: dict[str, Callable[[], Image]] = {
-            "freeze": past.copy,
-            "stuck": lambda image=image, past=past, k=k: stuck(image, severity, k, past),
-            "torn": lambda image=image, past=past, k=k: torn(image, severity, k, past),
-        }
-        yield with_past[kind]() if kind in with_past else KINDS[kind](image, severity, k)
+        if kind == "freeze":
+            yield past.copy()
+        elif kind in _WITH_PAST:
+            yield _WITH_PAST[kind](image, severity, k, past)
+        else:
+            yield KINDS[kind](image, severity, k)
 
 
 def watch(stream: Iterator[Image], monitor: StatisticsMonitor) -> tuple[list[bool], list[bool]]:
