@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framegate.evaluation.report.table import Row, Table, grid
-from framegate.evaluation.report.values import Cell
+from framegate.evaluation.report.values import NOT_MEASURED, Cell
 
 Record = Mapping[str, Any]
 _BOTH = ("check", "rival")
@@ -26,21 +26,23 @@ def camera_rival(record: Record) -> str:
     ]
     cameras = list(record["cameras"].values())
     faults = [
-        Row((name, *(Cell(_found(camera["faults"][name][who])) for camera in cameras for who in _BOTH)))
+        Row((name, *(Cell(_found(camera["faults"].get(name), who)) for camera in cameras for who in _BOTH)))
         for name in cameras[0]["faults"]
     ]
     columns = ("healthy scene", "check: alarms an hour", "frames lost", "rival: alarms an hour", "frames lost")
     scenes = Table("", columns, healthy)
     names = [f"{who}, {camera}" for camera in record["cameras"] for who in _BOTH]
     found = Table("", ("fault, severity", *names), faults)
-    return f"{where}{grid(scenes).rstrip()}\n\n{grid(found).rstrip()}\n"
+    return f"{where}{grid(scenes).rstrip()}\n\n{grid(found).rstrip()}"
 
 
 def _lost(part: Record) -> tuple[str, str]:
     return f"{part['per_hour']:.0f}", f"{100 * part['rejected']:.0f} %"
 
 
-def _found(part: Record) -> str:
-    if part["alarm_before"]:
+def _found(row: Record | None, who: str) -> str:
+    if row is None:
+        return NOT_MEASURED
+    if row[who]["alarm_before"]:
         return "alarm before it"
-    return "never" if part["ms"] is None else f"{part['ms']} ms"
+    return "never" if row[who]["ms"] is None else f"{row[who]['ms']} ms"

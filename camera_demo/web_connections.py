@@ -1,10 +1,10 @@
 """Which connections the page's server takes, how long they may last, and how much may come through one.
 
 The server shares its process with the pipeline, so that whatever other people's connections make it do is time that the
-pipeline lacks, and every open connection is a file that a camera or a recording may lack. uvicorn limits neither: it waits for the rest
-of a request for ever. So connections are taken here, at a limited pace, and uvicorn's protocols sit behind a
-`Connection` each, which cuts off what is too slow, too long or too much. Who comes too often is refused before a
-protocol is made for it. When all places are taken, a new connection takes the place of the oldest one that is not an
+pipeline lacks, and every open connection is a file that a camera or a recording may lack. uvicorn limits neither: it
+waits for the rest of a request for ever. So connections are taken here, at a limited pace, and uvicorn's protocols sit
+behind a `Connection` each, which cuts off what is too slow, too long or too much. Who comes too often is refused before
+a protocol is made for it. When all places are taken, a new connection takes the place of the oldest one that is not an
 open page: who asks and reads as a browser does is done within milliseconds and keeps no place.
 """
 

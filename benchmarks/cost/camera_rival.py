@@ -41,10 +41,16 @@ FIRST = 30
 """First frame with the fault."""
 SCENE_S = 60
 SEVERITIES = (1, 3, 5)
-FAULTS = ("black", "freeze", "stuck", "torn", "half", "saturated", "contrast", "fog", "glare", "rain", "blur")
-FAULTS += ("covered", "noise", "compression", "channel")
+# fmt: off
+FAULTS = (
+    "black", "freeze", "stuck", "torn", "half", "saturated", "contrast", "fog", "glare", "rain", "blur", "covered",
+    "noise", "compression", "channel",
+)
+# fmt: on
+_WITH_PAST = {"stuck": stuck, "torn": torn}
 _NOISE = 1.5
-_FIELDS, _SHIFT = 6, 64
+_FIELDS = 6
+_SHIFTS = {"moving": 64, "fixed": 512}
 _DARK = 0.25
 _DARKNESS_S, _BETWEEN_S = 10, 20
 
@@ -63,17 +69,19 @@ class Sensor:
 
     Args:
         shape: Of the frames.
+        shift: Places, along each side, at which a field of noise can lie. A view that never moves needs many: the same
+            noise twice within 32 frames is a frozen picture.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], shift: int) -> None:
         self._rng = np.random.default_rng(0)
-        self._size = shape[:2]
-        larger = (shape[0] + _SHIFT, shape[1] + _SHIFT, *shape[2:])
+        self._size, self._shift = shape[:2], shift
+        larger = (shape[0] + shift, shape[1] + shift, *shape[2:])
         self._fields = [self._rng.normal(0.0, _NOISE, larger).astype(np.float32) for _ in range(_FIELDS)]
 
     def see(self, image: Image, light: float = 1.0) -> Image:
         """A frame of this scene in so much light."""
-        field, x, y = (int(self._rng.integers(most)) for most in (_FIELDS, _SHIFT, _SHIFT))
+        field, x, y = (int(self._rng.integers(most)) for most in (_FIELDS, self._shift, self._shift))
         noise = self._fields[field][y : y + self._size[0], x : x + self._size[1]]
         seen: Image = cv2.addWeighted(image.astype(np.float32), light, noise, 1.0, 0.0, dtype=cv2.CV_8U)
         return seen
@@ -95,12 +103,12 @@ def faulty(kind: str, severity: int, images: Iterator[Image], sensor: Sensor) ->
             yield image
             continue
         assert past is not None
-        with_past: dict[str, Callable[[], Image]] = {
-            "freeze": past.copy,
-            "stuck": lambda image=image, past=past, k=k: stuck(image, severity, k, past),
-            "torn": lambda image=image, past=past, k=k: torn(image, severity, k, past),
-        }
-        yield with_past[kind]() if kind in with_past else KINDS[kind](image, severity, k)
+        if kind == "freeze":
+            yield past.copy()
+        elif kind in _WITH_PAST:
+            yield _WITH_PAST[kind](image, severity, k, past)
+        else:
+            yield KINDS[kind](image, severity, k)
 
 
 def watch(stream: Iterator[Image], monitor: StatisticsMonitor) -> tuple[list[bool], list[bool]]:
@@ -153,7 +161,9 @@ def scenes(view: list[Image], other: list[Image], sensor: Sensor, seconds: int) 
     }
 
 
-def measure(learn_s: int, scene_s: int, kinds: tuple[str, ...]) -> dict[str, Any]:
+def measure(
+    learn_s: int, scene_s: int, kinds: tuple[str, ...], wanted: tuple[str, ...] = tuple(_SHIFTS)
+) -> dict[str, Any]:
     """Everything for the record."""
     images, other = read_clip(CLIP), read_clip(OTHER_CLIP)
     count = len(images) - len(images) // 2
@@ -161,15 +171,21 @@ def measure(learn_s: int, scene_s: int, kinds: tuple[str, ...]) -> dict[str, Any
         "moving": (images, images[-count:], other),
         "fixed": (images[:1], images[:1] * count, other[:1]),
     }
-    found = {name: _measure_camera(*views, learn_s, scene_s, kinds) for name, views in cameras.items()}
+    sensors = {name: Sensor(images[0].shape, _SHIFTS[name]) for name in wanted}
+    found = {name: _measure_camera(*cameras[name], sensors[name], learn_s, scene_s, kinds) for name in wanted}
     return {"learnt_s": learn_s, "scene_s": scene_s, "fps": FPS, "cameras": found}
 
 
 def _measure_camera(
-    learnt: list[Image], view: list[Image], other: list[Image], learn_s: int, scene_s: int, kinds: tuple[str, ...]
+    learnt: list[Image],
+    view: list[Image],
+    other: list[Image],
+    sensor: Sensor,
+    learn_s: int,
+    scene_s: int,
+    kinds: tuple[str, ...],
 ) -> dict[str, Any]:
     """One camera: what the rival learns, what it is shown then, and another view."""
-    sensor = Sensor(view[0].shape)
     monitor = StatisticsMonitor()
     started = time.monotonic()
     # Every fifth frame and the first one again at the end: 221 frames have no common divisor with 5.
@@ -205,19 +221,20 @@ def main() -> int:
     parser.add_argument("--learn", type=int, default=LEARN_S, metavar="S", help="seconds (default: %(default)s)")
     parser.add_argument("--scene", type=int, default=SCENE_S, metavar="S", help="seconds each (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", default=FAULTS, choices=FAULTS, help="only these faults (default: all)")
+    parser.add_argument("--cameras", nargs="+", default=list(_SHIFTS), choices=list(_SHIFTS), help="(default: both)")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     arguments = parser.parse_args()
     if min(arguments.learn, arguments.scene) < 1:
         parser.error("--learn and --scene: expected at least 1")
     cv2.setNumThreads(1)
-    command = "python -m framegate.benchmarks.cost.camera_rival"
+    command = f"python -m framegate.benchmarks.cost.camera_rival --cameras {' '.join(arguments.cameras)}"
     try:
         record = {
             "what": "the camera check beside a monitor that learns eight statistics of each camera, on the same frames",
             "command": f"{command} --learn {arguments.learn} --scene {arguments.scene} --out {arguments.out}",
             "statistics": STATISTICS,
             "machine": circumstances(),
-            **measure(arguments.learn, arguments.scene, tuple(arguments.kinds)),
+            **measure(arguments.learn, arguments.scene, tuple(arguments.kinds), tuple(arguments.cameras)),
         }
         write_json(arguments.out, record)
     except FramegateError as error:

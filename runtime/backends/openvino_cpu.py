@@ -20,8 +20,8 @@ with no_telemetry():
 _SMALL_S = 0.001
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
 idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
-has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of 0.4 ms,
-by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
+has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
+0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
 _CORES: dict[int, ov.Core] = {}
 """By process; see `_core`."""
