@@ -42,6 +42,8 @@ from framegate.runtime.sources.open import open_source
 from framegate.runtime.sources.options import SourceOptions
 
 PORT = 8321
+OWN_BOXES = "clip"
+"""As ``--objects``: the boxes that come with the repository's clip."""
 DEADLINE_MS = 150.0
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
@@ -63,7 +65,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame; of the repository's clip its moving cars, the sky and the road)",
+        "(default: the whole frame; of the repository's clip four regions, with --objects clip its cars, sky and road)",
     )
     parser.add_argument(
         "--deadline-ms",
@@ -100,8 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     policy = policy_of(arguments)
-    shipped = arguments.source is None and not arguments.roi and arguments.objects is None
-    rois = COUNTER_EXAMPLES if shipped else parse_rois(arguments.roi)
+    own = arguments.source is None and not arguments.roi
+    shipped = own and arguments.objects == OWN_BOXES
+    rois = COUNTER_EXAMPLES if shipped else REGIONS if own else parse_rois(arguments.roi)
     opened = _opener(arguments)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(arguments.host, arguments.port))

@@ -82,7 +82,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--boxes",
         type=Path,
         metavar="COCO.json",
-        help="compare verdicts on objects with labelled boxes (COCO's format) instead; --data is the images' folder",
+        help="compare verdicts on objects with labelled boxes in COCO's format; --data: the images (default: none)",
     )
     parser.add_argument("--objects", metavar="GIVER", help="with --boxes: as of framegate run (default: none)")
     parser.add_argument(

@@ -32,12 +32,12 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--head", choices=tuple(HEADS), help="kind of its outputs (default: found by their shapes)")
     group.add_argument("--fit", choices=FITS, help="how a frame is brought to the input's size (default: the head's)")
     group.add_argument(
-        "--min-score", type=float, metavar="SCORE", help="the smallest score of a box, 0 to 1 (default: the head's)"
+        "--min-score", type=float, metavar="SHARE", help="the smallest score of a box, 0 to 1 (default: the head's)"
     )
     group.add_argument(
         "--overlap",
         type=float,
-        metavar="IOU",
+        metavar="SHARE",
         help="of two boxes of one class that overlap more, intersection over union, the less sure one is dropped "
         "(default: the head's)",
     )
