@@ -167,7 +167,7 @@ evaluation: $(VENV)/.dev
 define evaluate
 $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)
 @mkdir -p benchmarks/results/evaluation
-cp runs/evaluation-$(1)-$(SUITE)/results.json benchmarks/results/evaluation/$(1).json
+gzip -9nc runs/evaluation-$(1)-$(SUITE)/results.json > benchmarks/results/evaluation/$(1).json.gz
 @mkdir -p benchmarks/results/gate
 $(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out benchmarks/results/gate/$(1).json
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,16 @@ def read_json(path: Path, advice: str) -> Any:
     """What a JSON file holds.
 
     Args:
-        path: The file.
+        path: The file; ``.gz`` at the end: compressed.
         advice: What to do if it is missing or damaged, for the message.
 
     Raises:
         DataError: It cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # text that is not UTF-8 or not JSON raises a ValueError
+        content = path.read_bytes()
+        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # not UTF-8, not JSON: ValueError
         raise DataError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
@@ -31,7 +34,7 @@ def load_records(folder: Path, kind: str, command: str) -> list[dict[str, Any]]:
     """All records of a folder, in the order of their file names.
 
     Args:
-        folder: Holds only records of this kind, as ``*.json``.
+        folder: Holds only records of this kind, as ``*.json`` or ``*.json.gz``.
         kind: Their ``format``.
         command: What writes them, for the messages.
 
@@ -39,7 +42,7 @@ def load_records(folder: Path, kind: str, command: str) -> list[dict[str, Any]]:
         DataError: There is none, or one is damaged or of another kind.
     """
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted((*folder.glob("*.json"), *folder.glob("*.json.gz"))):
         record = read_json(path, f"write it anew with `{command}`")
         if not isinstance(record, dict) or record.get("format") != kind:
             raise DataError(f"{path}: expected a record of the format {kind!r}; write it anew with `{command}`")
