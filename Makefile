@@ -142,6 +142,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.latency.against_rivals --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
 	$(BIN)/python -m framegate.benchmarks.cost.monitor --out benchmarks/results/monitor-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.health --out benchmarks/results/health-latency.json
+	$(BIN)/python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json
 	$(BIN)/python -m framegate.benchmarks.cost.threads --out benchmarks/results/engine-threads.json
 	$(BIN)/python -m framegate.benchmarks.cost.page --frames 1500 --out benchmarks/results/page-latency.json
 	$(BIN)/python -m framegate.benchmarks.tables

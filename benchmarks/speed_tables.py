@@ -304,3 +304,28 @@ def handover_faults(record: Record) -> str:
     if record.get("load"):
         where += f" Load average at the start: {record['load']:.0f} on {record['machine']['cores']} cores."
     return f"{_paragraph(where)}\n\n{_grid(header, rows, texts=3)}"
+
+
+def fail_closed_time(record: Record) -> str:
+    """What those checks take, beside the same work without them."""
+    rows = [
+        (
+            row["configuration"],
+            _figures(row["bare"]),
+            _figures(row["checked"]),
+            spread(row["p50"]),
+            spread(row["p99"]),
+            "yes" if row["p50"]["ratio"] <= record["allowed"] else "no",
+        )
+        for row in record["rows"]
+    ]
+    columns = ("engine", "without", "with", "p50 ratio", "p99 ratio", f"p50 at most {record['allowed']}")
+    said = f"p50 / p99 / p99.9 / max in ms of {record['rows'][0]['frames']:,} frames each, measured in turns."
+    copy = record["copy"]
+    copied = f"A frame of {copy['of']} whose source keeps its array is copied: p50 {copy['p50_ms']:.2f} ms."
+    where = f"{record['bundle']}; {record['machine']['cpu']}, {record['date']}."
+    return f"{_paragraph(f'{said} {copied} {where}')}\n\n{_grid(columns, rows)}"
+
+
+def _figures(part: Mapping[str, float]) -> str:
+    return " / ".join(f"{part[name]:.2f}" for name in ("p50_ms", "p99_ms", "p99.9_ms", "max_ms"))

@@ -83,6 +83,7 @@ _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
+_FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -100,6 +101,7 @@ BLOCKS: dict[str, Block] = {
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
+    "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),
