@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def compare(precision: str, images: list[Image], frames: int) -> dict[str, Any]:
     checked, bare = _Stream(precision), _Stream(precision)
     number = 0
     while len(checked.took_ns) < frames:
+        pair: list[tuple[_Stream, Callable[[], AbstractContextManager[None]]]]
         pair = [(checked, nullcontext), (bare, _without_checks)]
         for stream, around in pair if number // (_TURN + _WARM_UP) % 2 == 0 else pair[::-1]:
             with around():

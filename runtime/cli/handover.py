@@ -93,8 +93,8 @@ def check_handover(arguments: argparse.Namespace) -> None:
     """
     if arguments.handover and getattr(arguments, "objects", None) is not None:
         raise UsageError(
-            "--handover and --objects were both given; a message belongs to a region that stays, and objects come and "
-            "go: give fixed regions with --roi, or read the verdicts on objects with --jsonl -"
+            "--handover sends one stream for each fixed region; objects that come and go have none: leave out "
+            "--objects, or read the verdicts on them with --jsonl -"
         )
     if not arguments.handover and (arguments.handover_id is not None or arguments.handover_key is not None):
         raise UsageError("--handover-id and --handover-key need a --handover URL, e.g. udp://127.0.0.1:47800")
@@ -111,10 +111,6 @@ def open_sender(
     """
     if not arguments.handover:
         return None
-    if getattr(arguments, "objects", None):
-        raise UsageError(
-            "--handover sends one stream for each fixed region; objects that come and go have none: leave out --objects"
-        )
     if not source.live or pipeline.deadline_ms is None:
         raise UsageError(
             f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "
