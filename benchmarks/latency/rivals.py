@@ -17,7 +17,6 @@ import numpy as np
 
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.verdict import Image
@@ -98,16 +97,17 @@ def openvino_rival(bundle: Bundle, precision: str, threads: int | None) -> tuple
     Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can, with other labels on one frame in
     six of the shipped clip; here it computes what its name says.
     """
-    with no_telemetry():  # its thread and its fork would be in everybody's times
-        import openvino as ov
+    # Imported without telemetry, whose thread and fork would be in everybody's times; a second core in a process, and
+    # one that ends before the first, leaves a thread without its stack for signals (see there).
+    from framegate.runtime.backends.openvino_cpu import core, ov
 
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    core, blob, spec = ov.Core(), blob_of(bundle.preprocess), bundle.preprocess
-    model = core.read_model(bundle.model_path(precision))
+    blob, spec = blob_of(bundle.preprocess), bundle.preprocess
+    model = core().read_model(bundle.model_path(precision))
     model.reshape([1, 3, spec.height, spec.width])
-    compiled = core.compile_model(model, "CPU", config)
+    compiled = core().compile_model(model, "CPU", config)
 
     def judge(frame: Image) -> Answer:
         return softmax_entropy(compiled(blob(frame))[0])

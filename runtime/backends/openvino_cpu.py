@@ -24,7 +24,7 @@ has the same latencies for half of the processor time; back to back all threads 
 0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
 _CORES: dict[int, ov.Core] = {}
-"""By process; see `_core`."""
+"""By process; see `core`."""
 
 
 class OpenVinoBackend(CpuBackend):
@@ -48,7 +48,7 @@ class OpenVinoBackend(CpuBackend):
             # Quantised layers are then computed in float32 on the same rounded numbers: slower, and right.
             config["LP_TRANSFORMS_MODE"] = "NO"
         try:
-            self._model = _core().read_model(model)
+            self._model = core().read_model(model)
             self._config = config
             self._threads = threads
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
@@ -77,7 +77,7 @@ class OpenVinoBackend(CpuBackend):
     def _compile(self, threads: int | None) -> ov.CompiledModel:
         """The network for the present shape; with None all processors compute."""
         config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
-        return _core().compile_model(self._model, "CPU", config)
+        return core().compile_model(self._model, "CPU", config)
 
     def _request_on(self, tensor: Tensor) -> ov.InferRequest:
         """A request whose input is this array."""
@@ -104,7 +104,7 @@ class OpenVinoBackend(CpuBackend):
         return output
 
 
-def _core() -> ov.Core:
+def core() -> ov.Core:
     """OpenVINO's one core of this process, which is never let go.
 
     Its CPU plugin gives the thread that loads it a stack for signal handlers (room for the registers of AMX), and takes

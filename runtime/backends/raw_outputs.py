@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.errors import BackendError
 from framegate.runtime.scores import Tensor
 
@@ -66,16 +66,17 @@ class _OpenVino:
     """See `RawNetwork`."""
 
     def __init__(self, model: Path, tensor: Tensor, threads: int | None) -> None:
-        with no_telemetry():
-            import openvino as ov
+        from framegate.runtime.backends.openvino_cpu import core, ov
+
         self.engine = f"openvino {ov.__version__.split('-')[0]}"
         config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        core = ov.Core()
-        network = core.read_model(model)
+        if not adds_int8_exactly():
+            config["LP_TRANSFORMS_MODE"] = "NO"  # as `OpenVinoBackend` does
+        network = core().read_model(model)
         network.reshape(list(tensor.shape))
-        compiled = core.compile_model(network, "CPU", config)
+        compiled = core().compile_model(network, "CPU", config)
         self._names = [output.get_any_name() for output in network.outputs]
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))

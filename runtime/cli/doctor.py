@@ -103,8 +103,9 @@ def _engine(name: str) -> Finding:
     return f"backend {name}", True, f"{module.__version__}, {devices}; default precision {precision}"
 
 
+_OPENVINO = "framegate.runtime.backends.openvino_cpu"
 _DEVICES: dict[str, Callable[..., str]] = {
-    "openvino": lambda module: "devices " + ", ".join(module.Core().available_devices),
+    "openvino": lambda _: "devices " + ", ".join(importlib.import_module(_OPENVINO).core().available_devices),
     "onnxruntime": lambda module: "providers " + ", ".join(module.get_available_providers()),
 }
 
