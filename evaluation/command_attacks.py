@@ -42,7 +42,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--adaptive", type=int, default=60, metavar="N", help="frames of the adaptive attack (default: %(default)s)"
     )
     parser.add_argument(
-        "--transfer", metavar="BUNDLE", help="another bundle with the same labels, whose attacked frames are shown too"
+        "--transfer",
+        metavar="BUNDLE",
+        help="another bundle with the same labels, whose attacked frames are shown, too (default: none)",
     )
     parser.add_argument("--require-certificate", metavar="BUDGET", help="patch:5 or linf:2/255 (default: none)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random (default: %(default)s)")

@@ -65,6 +65,7 @@ def rooms() -> str:
         ("health/", ("camera check: black,", "frozen, torn, blurred", "learnt limits")),
         ("backends/", ("OpenVINO, ONNX Runtime", "tensorrt/: engine, CUDA", "graph, stored engines")),
         ("policy/", ("threshold and limits", "debounce, windows,", "warm-up, drift")),
+        ("regions/", ("objects that move:", "detectors, boxes, tracks", "one call for all")),
         ("sinks/", ("JSON lines, video,", "MCAP, Rerun", "recorder thread")),
         ("handover/", ("the protected message,", "sender and receiver,", "C header, transports")),
         ("faults/", ("injected faults;", "loaded only", "for --inject")),

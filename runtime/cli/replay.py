@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from framegate.runtime.calibration import FORMAT, Calibration
+from framegate.runtime.calibration import READ_FORMATS, Calibration
 from framegate.runtime.cli.tables import counts
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import CalibrationError, UsageError
@@ -31,7 +31,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("recording", type=Path, metavar="FILE.mcap", help="what framegate run --record wrote")
     other = parser.add_mutually_exclusive_group()
     other.add_argument(
-        "--threshold", type=float, metavar="T", help="accept scores up to this one (default: the recorded threshold)"
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="accept scores up to this one (default: the recorded threshold)",
     )
     other.add_argument(
         "--calibration",
@@ -103,8 +106,9 @@ def _read(path: Path, key: str) -> Calibration:
     try:
         content = json.loads(path.read_bytes())
         records = content["records"]
-        if content["format"] != FORMAT or not isinstance(records, dict):
-            raise CalibrationError(f"--calibration {path}: its format is {content['format']!r}, expected {FORMAT!r}")
+        if content["format"] not in READ_FORMATS or not isinstance(records, dict):
+            expected = " or ".join(READ_FORMATS)
+            raise CalibrationError(f"--calibration {path}: its format is {content['format']!r}, expected {expected}")
     except OSError as error:
         raise CalibrationError(f"--calibration {path}: cannot be read ({error.strerror})") from error
     except (LookupError, TypeError, ValueError, RecursionError):

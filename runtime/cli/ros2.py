@@ -19,7 +19,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a ROS 2 node: pictures of a topic in, protected verdicts and diagnostics out",
         description="Every option is a parameter of the node, too, by which ROS can set it: --ros-args -p bundle:=NAME",
     )
-    parser.add_argument("--bundle", default="", help=BUNDLE_HELP)
+    parser.add_argument("--bundle", default="", help=f"{BUNDLE_HELP} (default: the node's parameter of this name)")
     parser.add_argument("--image", default="image", metavar="TOPIC", help="topic of pictures (default: %(default)s)")
     parser.add_argument("--compressed", action="store_true", help="they are sensor_msgs/CompressedImage")
     parser.add_argument(
@@ -27,18 +27,38 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="store_true",
         help="the time of capture is when a message comes (default: its stamp; one that is not filled in is LATE)",
     )
-    parser.add_argument("--roi", action="append", default=[], metavar="[NAME=]x,y,w,h", help="as of framegate run")
-    parser.add_argument("--deadline-ms", type=float, default=0.0, metavar="MS", help="as of framegate run")
-    parser.add_argument("--fps", type=float, default=0.0, metavar="FPS", help="the camera's rate (default: not known)")
+    parser.add_argument(
+        "--roi",
+        action="append",
+        default=[],
+        metavar="[NAME=]x,y,w,h",
+        help="as of framegate run (default: the whole picture)",
+    )
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="as of framegate run; 0: from the rate (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--fps", type=float, default=0.0, metavar="FPS", help="the camera's rate; 0: not known (default: %(default)g)"
+    )
     parser.add_argument(
         "--camera", default="camera", metavar="NAME", help="name in /diagnostics (default: %(default)s)"
     )
     parser.add_argument("--backend", default="auto", help="as of framegate run (default: auto)")
     parser.add_argument("--precision", default="", help="fp32, fp16 or int8 (default: the backend's fastest)")
-    parser.add_argument("--trust", type=Path, metavar="KEY.pem", help="as of framegate run")
+    parser.add_argument(
+        "--trust", type=Path, metavar="KEY.pem", help="as of framegate run (default: ask for no signature)"
+    )
     parser.add_argument("--node", default="framegate", metavar="NAME", help="name of the node (default: %(default)s)")
     parser.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], metavar="...", help="everything behind it is ROS's"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="...",
+        help="everything behind it is ROS's (default: nothing)",
     )
     parser.set_defaults(run=run)
 

@@ -70,8 +70,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="append",
         default=[],
         metavar="[NAME=]x,y,w,h",
-        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame); of several cameras CAMERA:NAME=x,y,w,h for one, or without CAMERA: for all",
+        help="classify this region, in pixels or (with a decimal point) fractions; repeat for several; of several "
+        "cameras CAMERA:NAME=x,y,w,h for one, or without CAMERA: for all (default: the whole frame)",
     )
     parser.add_argument(
         "--deadline-ms",

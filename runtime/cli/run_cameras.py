@@ -14,6 +14,7 @@ from framegate.runtime.cli.handover import sender_of
 from framegate.runtime.cli.options import (
     LINES_OUT,
     SWITCH_INTERVAL_S,
+    demand_of,
     policy_of,
     require_distinct,
     source_options,
@@ -61,6 +62,8 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
         arguments.threads,
         policy=policy_of(arguments),
         trust=arguments.trust,
+        certificate=demand_of(arguments),
+        probabilities=arguments.probabilities,
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
@@ -144,9 +147,9 @@ def _check(arguments: argparse.Namespace, names: Sequence[str]) -> None:
     Raises:
         UsageError: An option is for one camera only, or a recording's name is not one for each camera.
     """
-    for option in ("inject", "health", "realtime"):
+    for option in ("inject", "health", "realtime", "objects", "max_objects", "track_rule", "label_map"):
         if getattr(arguments, option):
-            raise UsageError(f"--{option} is for one camera; start a process for it, or leave it out")
+            raise UsageError(f"--{option.replace('_', '-')} is for one camera; start a process for it, or leave it out")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: expected at least 1")
     files = [path for path in (*arguments.record, arguments.rerun) if path is not None]

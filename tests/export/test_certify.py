@@ -156,7 +156,7 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
 
 
 def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
-    monkeypatch.setattr(command, "load_calibration", lambda *given: colours(200, 1))
+    monkeypatch.setattr(command, "load_calibration", lambda *given: (colours(200, 1), "user"))
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(branch)]

@@ -168,7 +168,7 @@ def test_mistakes_are_one_sentence_and_leave_no_bundle(folder, capsys):
     assert "detector score is 7.0" in capsys.readouterr().err
     assert main(words(folder, "--data", "photos", out="odd.bundle")) == 2
     assert main(["export", str(folder / "detector.onnx"), "--out", str(folder / "odd.bundle")]) == 2
-    assert "--data is missing" in capsys.readouterr().err
+    assert "--unseen DIR" in capsys.readouterr().err
     assert main(["export", "x.pt", "--data", "d", "--head", "ssd", "--out", str(folder / "odd.bundle")]) == 2
     assert "--kind detector" in capsys.readouterr().err
     assert not (folder / "odd.bundle").exists()

@@ -223,7 +223,7 @@ def test_everything_that_is_missing_is_named_at_once(place: Path, tmp_path: Path
     with pytest.raises(UsageError) as caught:
         _command("export", place / "open.onnx")
     message = str(caught.value)
-    assert "are missing: --data DIR" in message
+    assert "are missing: --unseen DIR" in message
     assert [message.count(f"{option} ") for option in ("--out", "--labels", "--input-size", "--scaling")] == [1] * 4
     assert "imagenet|unit|symmetric|raw|caffe" in message
     several = foreign_model()
@@ -236,7 +236,9 @@ def test_everything_that_is_missing_is_named_at_once(place: Path, tmp_path: Path
         UsageError, match=r"missing: --labels FILE .*; --layout nchw or nhwc .*; --output-name, one of "
     ):
         _command("export", place / "several.onnx", "--data", place, "--out", out)
-    with pytest.raises(UsageError, match=r"x\.pt: are missing: --data DIR .*; --out NAME\.bundle \(what to write\)$"):
+    with pytest.raises(
+        UsageError, match=r"x\.pt: are missing: --unseen DIR .*, or --data DIR; --out NAME\.bundle \(what to write\)$"
+    ):
         _command("export", place / "x.pt")
 
 

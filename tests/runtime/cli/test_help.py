@@ -19,10 +19,12 @@ UNITS = {
     "N", "FRAMES", "EPOCHS",
     # time
     "FPS", "MS", "SECONDS",
+    # space
+    "PIXELS",
     # ratios, all within 0 to 1
     "SHARE", "PROBABILITY", "DISTANCE",
     # others
-    "MIB", "CORE", "PORT", "RATE", "WEIGHT", "TEMPERATURE",
+    "MIB", "CORE", "PORT", "RATE", "SCORE", "WEIGHT", "TEMPERATURE",
 }  # fmt: skip
 """What stands behind an option that takes a number."""
 

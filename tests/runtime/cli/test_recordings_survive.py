@@ -66,7 +66,8 @@ def test_fault_killed_every_recording_opens_up_to_the_last_seconds(tiny_bundle, 
         verdicts = [json.loads(data) for topic, data in messages if topic.startswith("/verdict")]
         assert len(verdicts) == frames_in(files["mcap"])
         by_id = {row["frame_id"]: row for row in rows}
-        assert all(by_id.get(one["frame_id"], one) == one for one in verdicts)
+        plain = [{key: value for key, value in one.items() if key != "evidence"} for one in verdicts]
+        assert all(by_id.get(one["frame_id"], one) == one for one in plain)
 
 
 def test_fault_disk_full_judging_goes_on_and_the_others_are_whole(tiny_bundle, tmp_path):

@@ -206,7 +206,7 @@ def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
         shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.copy(ROOT / "src" / "framegate" / "__init__.py", package)  # else the installed package comes first
     target = package / "runtime" / FILE
-    sources = [str(ROOT / "runtime" / name) for name in ("health/rows.c", "frame_scores.c")]
+    sources = [str(ROOT / "runtime" / name) for name in ("health/rows.c", "frame_scores.c", "handover/c/native.c")]
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(target), "-lm"], check=True)
