@@ -119,6 +119,7 @@ function judge() {
   text($("sign"), usable.length ? "✓" : "✕");
   text($("word"), word);
   text($("why"), why);
+  $("why").title = why;
   if (performance.now() - spokenAt > 2000 && $("spoken").dataset.word !== word) {  // not 25 times a second
     spokenAt = performance.now();
     $("spoken").dataset.word = word;

@@ -313,7 +313,8 @@ def test_after_warm_up_a_frame_leaves_nothing_behind_and_makes_no_array(session,
         judged(frames[k], k)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after - before < 20_000
+    # Scores of the last frames, which drift and windows look at: they stop growing after some hundred frames.
+    assert after - before < 60_000
     assert peak - before < 150_000  # one frame has 230,400 bytes, the batch of five 98,304
 
 
