@@ -11,15 +11,16 @@ ROIS := --roi black-car=795,385,160,130 --roi white-car=1000,370,270,160 --roi s
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-objects demo-page test test-fast check lint types docs wheel bench results tables evaluation attacks faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-objects demo-page test test-fast test-all check lint types docs wheel bench results tables evaluation attacks faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         classify a dash-camera clip (sets everything up itself, no torch)"
 	@echo "make demo-faults  the same with corrupted frames"
 	@echo "make demo-objects the same with the cars followed: a verdict for each box that a detector found (docs/objects.md)"
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
-	@echo "make test         run the tests (sets everything up itself); five minutes on two cores"
-	@echo "make test-fast    the same without the slow ones, but of every folder some: one minute"
+	@echo "make test         run the tests (sets everything up itself)"
+	@echo "make test-fast    the same without the slow ones, but of every folder some"
+	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
 	@echo "make check        what CI runs: lint, types, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
@@ -82,10 +83,13 @@ demo-page: $(VENV)/.page
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
-	$(PYTEST)
+	$(PYTEST) -m "not long"
 
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
+
+test-all: $(VENV)/.dev
+	$(PYTEST)
 
 # The last one: who may import whom (pyproject.toml).
 lint: $(VENV)/.dev

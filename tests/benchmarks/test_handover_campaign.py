@@ -35,6 +35,7 @@ def test_a_soak_fails_for_each_thing_that_it_looks_at():
         soak.soak(3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_campaign_finds_nothing_usable_that_must_not_be_and_its_record_makes_the_table(tmp_path):
     out = tmp_path / "faults.json"

@@ -106,7 +106,7 @@ def wait_for(condition, seconds=10.0):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("count", [200, 1100])
+@pytest.mark.parametrize("count", [200, pytest.param(1100, marks=pytest.mark.long)])
 def test_half_a_request_keeps_no_place(start, viewer, monkeypatch, count):
     """200 stayed open for ever; 1,100 took every file that the process may open, so that no clip could start again."""
     monkeypatch.setattr(limits, "HEADER_S", 1.5)

@@ -234,6 +234,7 @@ def test_sanitizers_see_what_they_are_for(emulate, launch, report):
         assert report in done.stderr
 
 
+@pytest.mark.long
 def test_barriers_shuffles_and_atomics_are_clean_under_sanitizers(emulate):
     if emulate.SANITIZE:
         pytest.skip("already inside the sanitized process")

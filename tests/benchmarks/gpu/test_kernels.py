@@ -140,6 +140,7 @@ def bench(monkeypatch, emulate):
     return kernels
 
 
+@pytest.mark.long
 def test_everything_is_checked_measured_and_written(bench, tmp_path, capsys):
     out = tmp_path / "kernels.json"
     assert bench.main(["--repeats", "3", "--frames", "2", "--out", str(out)]) == 0, capsys.readouterr()

@@ -145,6 +145,7 @@ def test_any_geometry(emulate: ModuleType, data: st.DataObject) -> None:
     )
 
 
+@pytest.mark.long
 def test_under_sanitizers(emulate: ModuleType) -> None:
     if emulate.SANITIZE:
         pytest.skip("this is the run under sanitizers")

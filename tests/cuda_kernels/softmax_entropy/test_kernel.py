@@ -412,6 +412,7 @@ def test_no_limit_makes_a_pixel_without_a_distribution_usable(emulate, kernels):
         assert (out["flags"] == 62).all()  # INVALID, and every comparison failed
 
 
+@pytest.mark.long
 def test_all_layouts_are_clean_under_sanitizers(emulate):
     if emulate.SANITIZE:
         pytest.skip("already inside the sanitized process")

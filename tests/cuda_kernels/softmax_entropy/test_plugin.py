@@ -64,6 +64,7 @@ def test_what_is_no_distribution_is_nan_throughout_and_its_neighbours_are_untouc
         assert all(np.isnan(o).all() for o in run(emulate, kernels, np.ones((1, 3), np.float32), temperature))
 
 
+@pytest.mark.long
 def test_no_access_beside_the_arrays(emulate):
     emulate.run_sanitized(Path(__file__), "untouched or (reference and 0.37 and (10 or 121 or 1017))")
 

@@ -114,6 +114,7 @@ def test_both_receivers_say_the_same_about_the_corpus_and_its_relatives(tmp_path
     assert any(line.startswith("R 1") for data in CORPUS for line in play_in_python(as_tape(data)))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_fuzz_target_finds_nothing_in_a_few_seconds(tmp_path):
     if not shutil.which("clang"):

@@ -20,7 +20,7 @@ from transports import address_of
 from framegate.runtime.handover import Receiver, ReceiverConfig, open_incoming, this_clock
 from framegate.runtime.handover.receiver import MS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 IDS = (0x201, 0x202, 0x203)
 RUN = [sys.executable, "-m", "framegate"]
 

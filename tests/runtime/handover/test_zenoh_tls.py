@@ -14,7 +14,7 @@ from framegate.runtime.handover import open_incoming, open_outgoing
 
 pytest.importorskip("zenoh", reason="pip install 'framegate[zenoh]'")
 x509 = pytest.importorskip("cryptography.x509", reason="pip install 'framegate[sign]'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 EXAMPLE = ROOT / "docs" / "examples" / "zenoh-tls"
 
 

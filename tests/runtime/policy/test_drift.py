@@ -104,7 +104,7 @@ def test_no_calibration_and_no_score_breaks_it(coverage, size, quantiles, scores
 
 
 @given(rate=st.floats(0.0, 0.2), dependent=st.booleans(), seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=10)
 def test_bets_do_not_gain_on_average_whatever_the_dependence_within_a_block(rate, dependent, seed):
     # The mean over all outcomes of one block, exactly: dependent frames are all alike, independent ones binomial.
     alarm = DriftAlarm(replace(FULL, size=10**9), block=4)
