@@ -17,6 +17,7 @@ import numpy as np
 
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.bundle import Bundle
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.verdict import Image
@@ -99,7 +100,10 @@ def openvino_rival(bundle: Bundle, precision: str, threads: int | None) -> tuple
     """
     # Imported without telemetry, whose thread and fork would be in everybody's times; a second core in a process, and
     # one that ends before the first, leaves a thread without its stack for signals (see there).
-    from framegate.runtime.backends.openvino_cpu import core, ov
+    from framegate.runtime.backends.openvino_cpu import core
+
+    with no_telemetry():
+        import openvino as ov
 
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from framegate.runtime.backends.int8 import adds_int8_exactly
+from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.errors import BackendError
 from framegate.runtime.scores import Tensor
 
@@ -66,7 +67,10 @@ class _OpenVino:
     """See `RawNetwork`."""
 
     def __init__(self, model: Path, tensor: Tensor, threads: int | None) -> None:
-        from framegate.runtime.backends.openvino_cpu import core, ov
+        from framegate.runtime.backends.openvino_cpu import core
+
+        with no_telemetry():
+            import openvino as ov
 
         self.engine = f"openvino {ov.__version__.split('-')[0]}"
         config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
