@@ -146,6 +146,7 @@ function showRegions(regions, silent) {
     const found = region.detected ? `, detector: ${region.detected}` : "";
     const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
     text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
+    item.children[2].title = item.children[2].textContent;
   });
 }
 
