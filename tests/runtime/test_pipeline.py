@@ -187,6 +187,7 @@ def test_stopping_early_ends_all_threads_and_keeps_what_was_judged(session):
             if count == 5:
                 break
     assert _ours() == before
+    assert not any(thread.is_alive() for thread in pipeline._threads)
     assert source.read() is None
     assert pipeline.stats.frames >= 6
 
