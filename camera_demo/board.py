@@ -21,8 +21,9 @@ from framegate.camera_demo.picture import thumbnail
 from framegate.camera_demo.region_slots import RegionSlots
 from framegate.runtime.cli.options import source_record
 from framegate.runtime.console import plain
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.monitor import ENTROPY, SHIFT
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.picture import number

@@ -32,7 +32,8 @@ from framegate.runtime.cli.options import (
 from framegate.runtime.cli.signals import EndedBySignal, exit_code, let_it_end, received, stopped_by_signals
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.record_file import STDOUT

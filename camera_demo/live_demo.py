@@ -19,7 +19,8 @@ from framegate.camera_demo.viewers import Viewers
 from framegate.camera_demo.web_app import is_loopback, make_app
 from framegate.camera_demo.web_server import WebServer
 from framegate.runtime.faults.inject import fault_kinds
-from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.regions.judge import Objects
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from framegate.runtime.console import plain
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.picture import WIDTH, jpeg, number, shown
 from framegate.runtime.verdict import Image, Prediction

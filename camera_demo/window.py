@@ -13,7 +13,7 @@ import numpy as np
 
 from framegate.runtime.channel import Channel
 from framegate.runtime.errors import UsageError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.overlay import draw
 from framegate.runtime.sinks.picture import shown

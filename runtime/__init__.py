@@ -14,7 +14,8 @@ from framegate.runtime.errors import (
     SourceError,
     UsageError,
 )
-from framegate.runtime.pipeline import FrameResult, Pipeline
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.roi import Roi

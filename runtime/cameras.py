@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
-from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline, default_deadline_ms
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.pipeline import RESULTS_HELD, Pipeline, default_deadline_ms
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
@@ -223,12 +224,14 @@ class _Track:
                 delay_s = FIRST_DELAY_S if self._worked() else min(2 * delay_s, LONGEST_DELAY_S)
             except BaseException as error:  # noqa: BLE001 - one camera's bug must not be another's silence
                 self.failure = FramegateError(f"camera {self.camera.name}: {type(error).__name__}: {error}")
+                self._why = str(self.failure)
                 break
             finally:
                 self.pipeline = None
                 self._opening.set()
             self._stopped.wait(delay_s)
-        self._stopped.set()
+        if self.failure is None:  # one that failed for good says so until somebody stops it
+            self._stopped.set()
         self._opening.set()
 
     def _worked(self) -> bool:
@@ -267,7 +270,7 @@ class _Track:
         return pipeline.stats.frames
 
     def _speak(self) -> None:
-        """While the source is not open: REJECT, NO_FRAME, once a deadline. Later the pipeline's watchdog does it."""
+        """While the source is not open: REJECT, NO_FRAME, once a deadline; then its pipeline does it."""
         pause_s = (self._deadline_ms or default_deadline_ms(None)) / 1e3
         while True:
             self._opening.wait()

@@ -192,7 +192,7 @@ class PipelineStats:
 
         Args:
             predictions: Of its regions or objects.
-            scene: With moving regions, see `framegate.runtime.pipeline.FrameResult`.
+            scene: With moving regions, see `framegate.runtime.frame_result.FrameResult`.
             left_out: The same.
         """
         self.frames += 1

@@ -38,8 +38,8 @@ from framegate.camera_demo.web_server import listen
 from framegate.runtime.cli.options import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, SinkError, UsageError
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.passwords import hide_passwords
-from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.open import open_source

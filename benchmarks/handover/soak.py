@@ -30,7 +30,7 @@ from framegate.runtime.handover import (
     open_outgoing,
     this_clock,
 )
-from framegate.runtime.handover.receiver import MS
+from framegate.runtime.handover.reading import MS
 from framegate.runtime.handover.udp import UdpIncoming
 from framegate.runtime.verdict import Prediction, Reason
 

@@ -38,7 +38,7 @@ from framegate.runtime.handover import (
 )
 from framegate.runtime.handover.base import Incoming
 from framegate.runtime.handover.message import PLAIN_BYTES, encode
-from framegate.runtime.handover.receiver import MS
+from framegate.runtime.handover.reading import MS
 from framegate.runtime.verdict import Prediction
 
 HEADERS = Path(__file__).resolve().parents[2] / "runtime" / "handover" / "c"

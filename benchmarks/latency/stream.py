@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import SourceError
-from framegate.runtime.pipeline import RESULTS_HELD, FrameResult, Pipeline
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import BaseSource, Source
 from framegate.runtime.sources.open import open_source

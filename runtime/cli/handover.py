@@ -13,7 +13,8 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.protection import read_key, stream_id
-from framegate.runtime.handover.receiver import MS, Receiver, ReceiverConfig
+from framegate.runtime.handover.reading import MS
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
 from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.pipeline import Pipeline

@@ -24,8 +24,9 @@ from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopp
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.sender import Identity
-from framegate.runtime.pipeline import FrameResult, default_deadline_ms
+from framegate.runtime.pipeline import default_deadline_ms
 from framegate.runtime.recording import Recording
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session

@@ -7,7 +7,8 @@ from framegate.runtime.handover.base import open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.message import VerdictMessage
 from framegate.runtime.handover.protection import read_key, stream_id
-from framegate.runtime.handover.receiver import Fault, Reading, Receiver, ReceiverConfig, State, WhyNot
+from framegate.runtime.handover.reading import Fault, Reading, State, WhyNot
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import Identity, Sender
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 
 FLUSH_S = 1.0
 """How often a `Recorder` flushes a sink that does not say otherwise, in seconds: what a killed process loses of a

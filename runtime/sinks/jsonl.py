@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.record_file import RecordFile
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.recording import METADATA, Recording, evidence
 from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S

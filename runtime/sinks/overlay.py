@@ -82,7 +82,7 @@ def draw(
         image: (height, width, 3) uint8 BGR, not changed.
         predictions: One per region.
         rois: The regions, in the same order.
-        scene: With moving regions, see `framegate.runtime.pipeline.FrameResult`.
+        scene: With moving regions, see `framegate.runtime.frame_result.FrameResult`.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]

@@ -12,7 +12,7 @@ from pathlib import Path
 from framegate.runtime.channel import Channel
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.sinks.base import FLUSH_S, Sink
 
 _HELD = 64

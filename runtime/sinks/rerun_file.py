@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from framegate.runtime.errors import SinkError, UsageError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown

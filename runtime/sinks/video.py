@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from framegate.runtime.errors import SinkError
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.health.check import unusable
-from framegate.runtime.pipeline import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.encoders import CODECS, Encoder, open_encoder

@@ -28,7 +28,8 @@ from framegate.runtime.handover.message import (
     decode,
     encode,
 )
-from framegate.runtime.handover.receiver import MS, Fault, Receiver, ReceiverConfig, WhyNot
+from framegate.runtime.handover.reading import MS, Fault, WhyNot
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.verdict import Reason
 
 HEADERS = ROOT / "runtime/handover/c"

@@ -15,7 +15,7 @@ from make_drive import DRIVE, GOLDEN, decided
 from framegate.runtime.calibration import Calibration
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.recording import Recording, evidence, exact, number

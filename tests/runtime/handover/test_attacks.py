@@ -9,7 +9,8 @@ import pytest
 
 from framegate.runtime.handover.message import PLAIN_BYTES, VerdictMessage, encode
 from framegate.runtime.handover.protection import protect
-from framegate.runtime.handover.receiver import MS, Fault, Receiver, ReceiverConfig, State
+from framegate.runtime.handover.reading import MS, Fault, State
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 
 ID, KEY = 0x101, bytes(range(32))
 FRAME = 33 * MS

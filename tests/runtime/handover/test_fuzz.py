@@ -13,7 +13,8 @@ from repository import ROOT
 
 from framegate.runtime.handover.message import AUTHENTICATED_BYTES, PLAIN_BYTES
 from framegate.runtime.handover.protection import protect
-from framegate.runtime.handover.receiver import MS, Fault, Receiver, ReceiverConfig, State
+from framegate.runtime.handover.reading import MS, Fault, State
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 
 FUZZ = ROOT / "tests/fuzz"
 CORPUS = [path.read_bytes() for path in sorted((FUZZ / "corpus").iterdir())]

@@ -19,7 +19,7 @@ from framegate.runtime.handover import (
     this_clock,
 )
 from framegate.runtime.handover.message import HEARTBEAT, VERDICT, decode
-from framegate.runtime.handover.receiver import MS
+from framegate.runtime.handover.reading import MS
 from framegate.runtime.handover.sender import calibration_id
 from framegate.runtime.verdict import Prediction, Reason
 

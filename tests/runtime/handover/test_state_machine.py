@@ -19,7 +19,7 @@ from handover_tape import (
 
 from framegate.runtime.handover.message import NO_CLASS, VerdictMessage, encode
 from framegate.runtime.handover.protection import protect
-from framegate.runtime.handover.receiver import MS, Fault
+from framegate.runtime.handover.reading import MS, Fault
 
 ALL = list(scenarios())
 

@@ -18,7 +18,7 @@ import pytest
 from transports import address_of
 
 from framegate.runtime.handover import Receiver, ReceiverConfig, open_incoming, this_clock
-from framegate.runtime.handover.receiver import MS
+from framegate.runtime.handover.reading import MS
 
 pytestmark = pytest.mark.long
 IDS = (0x201, 0x202, 0x203)

@@ -15,7 +15,7 @@ import pytest
 from recordings import small_disk, verdict_lines
 
 from framegate.runtime.errors import SinkError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.sinks.jsonl import JsonLinesSink
 from framegate.runtime.sinks.record_file import RecordFile
 from framegate.runtime.verdict import Prediction, Reason

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import SinkError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.sinks import recorder as recorder_module
 from framegate.runtime.sinks.recorder import Recorder
 from framegate.runtime.verdict import Prediction, Reason

@@ -14,7 +14,7 @@ import pytest
 
 from framegate.camera_demo.picture import is_fresh, message
 from framegate.runtime.errors import SinkError, UsageError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.mcap_file import McapSink
 from framegate.runtime.sinks.picture import shown

@@ -12,7 +12,7 @@ import pytest
 from recordings import fill, frames_in, small_disk
 
 from framegate.runtime.errors import SinkError
-from framegate.runtime.pipeline import FrameResult
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.sinks.video import OverlayVideoSink
 
 
