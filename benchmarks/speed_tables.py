@@ -329,3 +329,33 @@ def fail_closed_time(record: Record) -> str:
 
 def _figures(part: Mapping[str, float]) -> str:
     return " / ".join(f"{part[name]:.2f}" for name in ("p50_ms", "p99_ms", "p99.9_ms", "max_ms"))
+
+
+def handover_speed(record: Record) -> str:
+    """What the hand-over takes, beside its targets."""
+    udp, bare, streams = record["udp_ms"]["verdicts"], record["udp_ms"]["bare"], record["streams_percent_of_a_core"]
+    figures = (
+        ("encode, Python", record["python_us"]["encode"], "us", 5.0),
+        ("feed a message, C", record["c_us"]["feed"], "us", 1.0),
+        ("feed a message, Python", record["python_us"]["feed"], "us", None),
+        ("decided to the receiver's decision over UDP, p50", udp["p50"], "ms", 0.08),
+        ("the same, p99", udp["p99"], "ms", 0.5),
+        ("a bare datagram of that size, p50", bare["p50"], "ms", None),
+        ("the same, p99", bare["p99"], "ms", None),
+        ("100 streams at 30 Hz, sender", streams["sender"], "% of a core", 10.0),
+        ("100 streams at 30 Hz, receiver in Python", streams["receiver"], "% of a core", 10.0),
+    )
+    rows = [
+        (
+            what,
+            f"{value:.2f} {unit}",
+            "" if limit is None else f"{limit:g} {unit}",
+            "" if limit is None else "yes" if value <= limit else "no",
+        )
+        for what, value, unit, limit in figures
+    ]
+    where = (
+        f"{record['machine']['cores']} cores of {record['machine']['cpu']}, {record['busy']} of them kept busy, "
+        f"{record['date']}; {udp['count']:,} verdicts and as many bare datagrams in turns."
+    )
+    return f"{_paragraph(where)}\n\n{_grid(('what', 'measured', 'at most', 'reached'), rows)}"

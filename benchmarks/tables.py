@@ -84,6 +84,7 @@ _CAMERA = Source(
 )
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
+_HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
@@ -101,6 +102,7 @@ BLOCKS: dict[str, Block] = {
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
+    "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
     "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),

@@ -218,9 +218,11 @@ def main(words: list[str] | None = None) -> int:
         _receive(arguments.receive)
         return 0
     compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    options = f"--count {arguments.count} --busy {arguments.busy}"
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
     try:
         record: dict[str, Any] = {
+            "command": f"python -m framegate.benchmarks.handover.speed {options}",
             "date": date.today().isoformat(),
             "machine": circumstances(),
             "busy": arguments.busy,
