@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.faults.plugins import FaultFunction, load_plugins
 

@@ -14,7 +14,7 @@ from framegate.runtime.roi import Roi
 
 CLIP = Path(__file__).resolve().parent / "clips" / "highway_1280x720_25fps.mp4"
 BUNDLE = "hybrid-cifar10"
-"""A name, see `framegate.runtime.bundle_search`."""
+"""A name, see `framegate.runtime.bundle.search`."""
 REGIONS = (
     Roi("black-car", 795, 385, 160, 130, fractions=False),
     Roi("white-car", 1000, 370, 270, 160, fractions=False),

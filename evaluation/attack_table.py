@@ -30,7 +30,7 @@ from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.decisions import accepted
 from framegate.models.pixels import to_images
 from framegate.models.training_batches import Progress
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.certificate import Certifier
 
 FORMAT = "framegate-attack-table-1"

@@ -19,9 +19,9 @@ from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.models import datasets
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.certificate_record import Demand
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stdout

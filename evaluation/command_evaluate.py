@@ -30,7 +30,7 @@ from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stdout

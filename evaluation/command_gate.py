@@ -27,8 +27,8 @@ from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
 from framegate.models.training_batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
-from framegate.runtime.bundle import MANIFEST, Bundle, sha256_file
-from framegate.runtime.calibration import record_key
+from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stdout

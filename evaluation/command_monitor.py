@@ -30,9 +30,9 @@ from framegate.export.graph.half import HALF, half_file
 from framegate.export.graph.pooled import with_pooled
 from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
-from framegate.runtime.bundle import CALIBRATION, Bundle, write_bundle_json
-from framegate.runtime.bundle_search import bundle_to_change
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import CALIBRATION, Bundle, write_bundle_json
+from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.console import OUT, progress_bar, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor

@@ -20,7 +20,7 @@ from framegate.evaluation.attacks.problem import AttackResult
 from framegate.evaluation.attacks.radius import LEVELS
 from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_images, to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import UsageError
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Image

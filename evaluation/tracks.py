@@ -31,7 +31,7 @@ from framegate.export.data.labelled import Place, load_calibration, trained_on
 from framegate.export.data.outputs import backend_outputs
 from framegate.models.labelled import LabelledImages, Labels
 from framegate.runtime.backends.choice import choose_backend, default_precision
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError

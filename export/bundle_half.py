@@ -6,7 +6,7 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import edited, update_manifest
 from framegate.export.graph.half import HALF, half_file
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, ExportRefusedError
 
 

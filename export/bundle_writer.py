@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, Bundle, seal, write_bundle_json
-from framegate.runtime.calibration import FORMAT as CALIBRATION_FORMAT
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, Bundle, seal, write_bundle_json
+from framegate.runtime.bundle.calibration import FORMAT as CALIBRATION_FORMAT
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 

@@ -17,7 +17,7 @@ import onnx
 from framegate.export.bundle_writer import staged, update_manifest, write_manifest
 from framegate.export.graph.source import ImageInput
 from framegate.runtime.backends.raw_outputs import open_raw
-from framegate.runtime.bundle import Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle, sha256_file
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.regions.detector import DetectorRegions, DetectorSpec

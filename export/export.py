@@ -31,7 +31,7 @@ from framegate.export.int8.choice import GOOD_DIFFERENCE, HELD_OUT, Int8Choice, 
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress, whole_export
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError
 from framegate.runtime.preprocess import PreprocessSpec
 

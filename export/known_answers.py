@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.bundle.known_answers import FILE, KnownAnswers
 from framegate.runtime.errors import DataError
 from framegate.runtime.health.check import unusable
-from framegate.runtime.known_answers import FILE, KnownAnswers
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import Image

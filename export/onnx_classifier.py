@@ -18,8 +18,8 @@ from framegate.export.graph.graph import OPSET, save
 from framegate.export.graph.prepare import Prepared, check_same_function
 from framegate.export.graph.session import input_tensors
 from framegate.export.progress import Progress
-from framegate.runtime.bundle import sha256_file
-from framegate.runtime.calibration import record_key
+from framegate.runtime.bundle.bundle import sha256_file
+from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.preprocess import PreprocessSpec
 
 COMPARED = 16

@@ -22,7 +22,7 @@ from framegate.export.progress import Progress
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.predict import predict
 from framegate.models.registry import Architecture, architecture
-from framegate.runtime.bundle import sha256_file
+from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.preprocess import PreprocessSpec
 
 

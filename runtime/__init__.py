@@ -3,7 +3,7 @@
 from framegate.runtime import Pipeline, Session, open_source
 """
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import (
     BackendError,
     BundleError,

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import BACKENDS, load_backend
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import record_key
-from framegate.runtime.certificate_record import (
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import record_key
+from framegate.runtime.bundle.certificates import (
     LINF,
     PATCH,
     CertificateRecord,

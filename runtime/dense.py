@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.calibration import SCORES, Calibration
+from framegate.runtime.bundle.calibration import SCORES, Calibration
 from framegate.runtime.errors import RejectedFrame, UsageError
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Reason

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable

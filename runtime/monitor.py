@@ -11,8 +11,8 @@ layers (taps), computed in the graph, a few hundred numbers a frame. From them t
   over how many channels the activity is spread ("Entropy-Based Non-Invasive Reliability Monitoring of Convolutional
   Neural Networks", 2025, arXiv:2508.21715, there of a histogram over a batch; here per frame and without bins).
 
-Either may be limited by a calibration (`framegate.runtime.calibration.Limit`). A pooled value that is not finite makes
-every signal NaN, which no limit lets pass.
+Either may be limited by a calibration (`framegate.runtime.bundle.calibration.Limit`). A pooled value that is not finite
+makes every signal NaN, which no limit lets pass.
 """
 
 from __future__ import annotations

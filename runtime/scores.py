@@ -43,7 +43,7 @@ class FrameScores(NamedTuple):
     energy: float
 
     def values(self) -> dict[str, float]:
-        """The scores by name, each turned so that higher is less trustworthy (see `runtime.calibration.SCORES`)."""
+        """The scores by name, each turned so that higher is less trustworthy (`SCORES` of the calibration)."""
         return {
             "entropy": self.entropy,
             "max_probability": 1.0 - self.max_probability,

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.choice import open_engine
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.certificate_record import Demand
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from parallel_run import pytest_collection_modifyitems, pytest_configure  # noqa: F401 (pytest looks for hooks here)
 
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, calibration_binding, manifest_digest
+from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, calibration_binding, manifest_digest
 
 SIDE = 32
 LABELS = ["blue", "green", "red"]

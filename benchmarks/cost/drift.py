@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framegate.benchmarks.latency.record import written
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.policy.drift import BLOCK, RUN_LENGTH, DriftAlarm
 from framegate.runtime.verdict import Reason

@@ -32,7 +32,7 @@ import onnx.numpy_helper
 from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
 from framegate.benchmarks.cost.broken_parts import BrokenEngine, OneBufferSource, PictureCamera
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import MANIFEST, Bundle, seal
+from framegate.runtime.bundle.bundle import MANIFEST, Bundle, seal
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError

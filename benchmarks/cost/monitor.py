@@ -23,7 +23,7 @@ from framegate.benchmarks.latency.record import written
 from framegate.export.graph.pooled import without_pooled
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import default_precision, load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError

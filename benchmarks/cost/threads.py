@@ -22,7 +22,7 @@ from framegate.benchmarks.latency.options import frame_size
 from framegate.benchmarks.latency.record import written
 from framegate.benchmarks.latency.series import percentiles, ratio
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, read_frames
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError

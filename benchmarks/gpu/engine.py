@@ -42,7 +42,7 @@ from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.gpu import find_gpu
 from framegate.runtime.backends.tensorrt.library import installed_flavours, load_tensorrt
 from framegate.runtime.backends.tensorrt.store import AMPERE, engine_folder, find_engine
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.session import Session

@@ -24,7 +24,7 @@ from framegate.runtime.backends.tensorrt.gpu import find_gpu
 from framegate.runtime.backends.tensorrt.library import load_tensorrt
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN
 from framegate.runtime.backends.tensorrt.store import StaleEngineError, StoredEngine, engine_folder
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.verdict import Image
 

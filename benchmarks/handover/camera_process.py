@@ -18,7 +18,7 @@ import numpy as np
 from framegate.benchmarks.checkout import BUNDLES, CLIPS
 from framegate.benchmarks.cost.broken_parts import BrokenEngine, PictureCamera
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.handover import Identity, Sender, open_outgoing, read_key
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
 from framegate.runtime.roi import Roi

@@ -33,7 +33,7 @@ from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, re
 from framegate.benchmarks.latency.tables import left_out_lines
 from framegate.benchmarks.latency.torch_rival import torch_rivals
 from framegate.evaluation.report.files import write_text
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli.options import SWITCH_INTERVAL_S
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import BackendError, FramegateError, SinkError, UsageError

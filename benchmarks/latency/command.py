@@ -36,7 +36,7 @@ from framegate.benchmarks.latency.summaries import SUMMARIES
 from framegate.benchmarks.latency.tables import comparison_table, left_out_lines, lines, tables
 from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli.options import BUNDLE_HELP, SWITCH_INTERVAL_S
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError

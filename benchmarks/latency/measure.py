@@ -26,7 +26,7 @@ from framegate.benchmarks.latency.machine import resident_mib
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, Samples, read_frames
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.preprocess import Preprocessor

@@ -21,7 +21,7 @@ from framegate.benchmarks.latency.series import (
     verdict_counts,
 )
 from framegate.evaluation.report.files import write_text
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.errors import FramegateError
 

@@ -18,7 +18,7 @@ import numpy as np
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.backends.no_telemetry import no_telemetry
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.verdict import Image
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from framegate.benchmarks.latency.rivals import Answer, Rival, Rivals, blob_of
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.verdict import Image
 
 UNTRAINED = "drawn weights"

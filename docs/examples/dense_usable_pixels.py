@@ -26,7 +26,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from framegate.runtime import Roi
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.dense import DensePrediction, judge_dense
 
 CLIP = Path(__file__).resolve().parents[2] / "camera_demo/clips/highway_1280x720_25fps.mp4"

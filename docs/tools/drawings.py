@@ -66,14 +66,16 @@ def rooms() -> str:
         ("backends/", ("OpenVINO, ONNX Runtime", "tensorrt/: engine, CUDA", "graph, stored engines")),
         ("policy/", ("threshold and limits", "debounce, windows,", "warm-up, drift")),
         ("regions/", ("objects that move:", "detectors, boxes, tracks", "one call for all")),
+        ("bundle/", ("files, digests, signature,", "calibration, certificates,", "known answers")),
         ("sinks/", ("JSON lines, video,", "MCAP, Rerun", "recorder thread")),
         ("handover/", ("the protected message,", "sender and receiver,", "C header, transports")),
+        ("replay/", ("what a recorded drive says,", "and the drive decided again")),
         ("faults/", ("injected faults;", "loaded only", "for --inject")),
         ("cli/", ("the vehicle's", "commands", "and options")),
-        ("files of its own", ("session, pipeline,", "frame_judge, scorer,", "bundle, calibration ...")),
+        ("files of its own", ("session, pipeline,", "frame_judge, scorer,", "scores, verdict ...")),
     )
     drawn = [
-        '<rect class="area" x="14" y="210" width="872" height="332" rx="10"/>',
+        '<rect class="area" x="14" y="210" width="872" height="418" rx="10"/>',
         _text(26, 231, "What goes into the vehicle: no torch, no onnx", "note"),
         _box(
             "room",
@@ -91,20 +93,20 @@ def rooms() -> str:
         _arrow((476, 145), (512, 145)),
         _arrow((592, 178), (592, 244)),
         _arrow((792, 178), (792, 244)),
-        _box("room", (30, 244, 842, 208), "runtime/"),
+        _box("room", (30, 244, 842, 294), "runtime/"),
         *(
-            _box("part", (42 + 165 * (k % 5), 274 + 86 * (k // 5), 157, 80), name, lines)
+            _box("part", (42 + 206 * (k % 4), 274 + 86 * (k // 4), 198, 80), name, lines)
             for k, (name, lines) in enumerate(parts)
         ),
-        _arrow((450, 452), (450, 480)),
+        _arrow((450, 538), (450, 566)),
         _box(
             "room",
-            (30, 480, 842, 50),
+            (30, 566, 842, 50),
             "cuda_kernels/",
             ("softmax_entropy/, camera_preprocess/: kernel, launch, reference. driver/, compile/",),
         ),
     ]
-    return _svg(900, 556, "The rooms of framegate, and which imports which", *drawn)
+    return _svg(900, 642, "The rooms of framegate, and which imports which", *drawn)
 
 
 def frame() -> str:

@@ -28,7 +28,7 @@ from framegate.export.graph.pooled import FEATURES, Head, head_of, without_poole
 from framegate.export.graph.scores import activation_of
 from framegate.export.graph.session import cpu_session
 from framegate.models.pixels import PixelInput
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
 

@@ -17,7 +17,7 @@ from framegate.evaluation.gate.rules import GateInputs
 from framegate.evaluation.monitor.fit import DifferentiableHead
 from framegate.export.calibration.decisions import values_of
 from framegate.export.graph.pooled import FEATURES
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import SHIFT, Monitor
 

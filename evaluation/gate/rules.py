@@ -34,8 +34,8 @@ from framegate.export.calibration.decisions import (
     values_of,
     within,
 )
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.monitor import ENTROPY, SHIFT, Monitor
 

@@ -36,7 +36,7 @@ from framegate.evaluation.suite.run import Frames
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
 from framegate.models.training_batches import Progress
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 
 EPSILON = 8 / 255
 

@@ -30,7 +30,7 @@ from framegate.evaluation.suite.plan import RESEARCH_EPSILON
 from framegate.evaluation.suite.published import BatchProtocols
 from framegate.evaluation.suite.run import Suite
 from framegate.export.calibration.temperature import fit_temperature
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 
 _CURVES = ("entropy", "1 - max probability", "energy")
 _BINS = 40

@@ -39,7 +39,7 @@ from framegate.export.calibration.selective_risk import (
 )
 from framegate.export.calibration.temperature import Labels, fit_temperature
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.calibration import FINGERPRINT, FRAMES, IMAGE, SCORES, UNITS, Calibration, Limit
+from framegate.runtime.bundle.calibration import FINGERPRINT, FRAMES, IMAGE, SCORES, UNITS, Calibration, Limit
 from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.monitor import SHIFT
 
@@ -61,7 +61,7 @@ class Promise:
         window: Also limit the mean of the monitor's ``shift`` over so many frames of a stream; 0 does not.
         larger_risks: Targets that would do, too, ascending and above `target_risk`: the smallest that can be proved is
             taken, and they share the confidence.
-        about: `framegate.runtime.calibration.FRAMES` or ``UNITS``, see `Calibration.about`.
+        about: `framegate.runtime.bundle.calibration.FRAMES` or ``UNITS``, see `Calibration.about`.
         proved: False: set the threshold without a proof, see `Calibration.proved`.
     """
 

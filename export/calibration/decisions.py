@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

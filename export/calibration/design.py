@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Flags, Floats
 from framegate.export.calibration.temperature import Labels
-from framegate.runtime.calibration import SCORES, Limit
+from framegate.runtime.bundle.calibration import SCORES, Limit
 from framegate.runtime.errors import CalibrationError
 from framegate.runtime.monitor import SHIFT
 

@@ -16,7 +16,7 @@ from framegate.export.calibration.calibrate import Promise, fingerprint
 from framegate.export.calibration.design import DESIGN_SHARE, division_seed, require_units, split_units
 from framegate.export.calibration.selective_risk import binomial_upper_bound, images_needed
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.calibration import UNITS
+from framegate.runtime.bundle.calibration import UNITS
 
 COVERAGES = (1.0, 0.8, 0.5)
 """Shares of accepted images for which a plan says what can be proved."""

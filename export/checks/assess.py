@@ -23,8 +23,8 @@ from framegate.export.checks.parity import ParityRow, check_accuracy, check_loss
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
-from framegate.runtime.bundle import sha256_file
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.bundle.bundle import sha256_file
+from framegate.runtime.bundle.calibration import Calibration, record_key
 from framegate.runtime.console import to_stderr
 from framegate.runtime.preprocess import PreprocessSpec
 

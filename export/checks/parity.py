@@ -18,7 +18,7 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.temperature import Labels, Logits
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
 COMPARED = 1_000

@@ -17,7 +17,7 @@ from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.temperature import Labels
 from framegate.export.checks.parity import Loss, accuracy, loss
 from framegate.export.progress import Progress
-from framegate.runtime.calibration import SCORES, Calibration
+from framegate.runtime.bundle.calibration import SCORES, Calibration
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.scores import FrameScores, frame_scores
 

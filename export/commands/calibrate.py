@@ -27,9 +27,9 @@ from framegate.export.data.recording import read_recording
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import bundle_to_change
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration, record_key
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 

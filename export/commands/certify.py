@@ -35,11 +35,9 @@ from framegate.models.checkpoint import load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
 from framegate.runtime.backends.choice import choose_backend, load_backend
-from framegate.runtime.bundle import Bundle, sha256_file, write_bundle_json
-from framegate.runtime.bundle_search import bundle_to_change
-from framegate.runtime.calibration import record_key
-from framegate.runtime.certificate import SLACK, CertificateNetwork
-from framegate.runtime.certificate_record import (
+from framegate.runtime.bundle.bundle import Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle.calibration import record_key
+from framegate.runtime.bundle.certificates import (
     FILE,
     FORMAT,
     LINF,
@@ -50,6 +48,8 @@ from framegate.runtime.certificate_record import (
     budget_text,
     labels_sha256,
 )
+from framegate.runtime.bundle.search import bundle_to_change
+from framegate.runtime.certificate import SLACK, CertificateNetwork
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.masks import MaskGrid, touched

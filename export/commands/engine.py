@@ -25,8 +25,8 @@ from framegate.runtime.backends.tensorrt.library import (
 )
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, engine_folder
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import bundle_to_change
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError

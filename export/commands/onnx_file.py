@@ -12,8 +12,8 @@ from onnx import inliner
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.graph.half import WEIGHTS_HASH, to_half
 from framegate.export.graph.scores import DOMAIN, FUNCTION, SCORES, with_scores, with_taps
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import record_key
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, UsageError

@@ -11,7 +11,7 @@ from framegate.export.calibration.calibrate import AUTO, Promise
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.labelled import AUTO as GROUP_AUTO
 from framegate.export.data.labelled import Place, trained_on
-from framegate.runtime.calibration import FRAMES, SCORES, UNITS
+from framegate.runtime.bundle.calibration import FRAMES, SCORES, UNITS
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import SHIFT
 

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from framegate.export.commands.summaries import SUMMARIES
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import bundle_to_change
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import bundle_to_change
+from framegate.runtime.bundle.signature import new_key, sign
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import UsageError
-from framegate.runtime.signature import new_key, sign
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from framegate.export.checks.parity import ParityRow
-from framegate.runtime.calibration import NO_PROMISE, UNITS, Calibration
+from framegate.runtime.bundle.calibration import NO_PROMISE, UNITS, Calibration
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:

@@ -14,8 +14,8 @@ from framegate.export.data.labelled import load_comparison
 from framegate.export.data.outputs import backend_outputs
 from framegate.export.progress import Progress
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, default_precision
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import record_key
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError, CalibrationError, DataError, UsageError

@@ -25,7 +25,7 @@ class Splits:
         test: Serves the accuracy gate and the report.
         names: The data set's label names, one per class.
         unseen: Who says that the network never saw the calibration and test images, see
-            `framegate.runtime.calibration.Calibration.unseen`; empty if nobody does: then they prove nothing.
+            `framegate.runtime.bundle.calibration.Calibration.unseen`; empty if nobody does: then they prove nothing.
     """
 
     train: LabelledImages

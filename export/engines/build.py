@@ -24,7 +24,7 @@ from framegate.runtime.backends.tensorrt.store import (
     read_engine,
     write_engine,
 )
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 
 _WEIGHTS_HASH = b"framegate.weights_sha256"  # onnx_half.WEIGHTS_HASH; onnx is not needed to build an engine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.int8 import adds_int8_exactly
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError, UsageError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import NamedBundle, named_bundles, problems
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import NamedBundle, named_bundles, problems
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError
 

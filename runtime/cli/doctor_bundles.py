@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import named_bundles
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import named_bundles
+from framegate.runtime.bundle.signature import read_signature
 from framegate.runtime.errors import FramegateError
-from framegate.runtime.signature import read_signature
 
 
 def bundle_findings(given: list[str], trust: Path | None) -> list[tuple[str, bool, str]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Limit, record_key
-from framegate.runtime.certificate_record import budget_text
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Limit, record_key
+from framegate.runtime.bundle.certificates import budget_text
 from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout

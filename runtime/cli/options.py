@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 from framegate.runtime.backends.choice import BACKENDS
-from framegate.runtime.certificate_record import Demand
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
-from framegate.runtime.recording import Recording
+from framegate.runtime.replay.recording import Recording
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.jsonl import BEATS

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from framegate.runtime.calibration import READ_FORMATS, Calibration
+from framegate.runtime.bundle.calibration import READ_FORMATS, Calibration
 from framegate.runtime.cli.tables import counts
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import CalibrationError, UsageError
-from framegate.runtime.recording import Recording
-from framegate.runtime.replay import Replay, read_recording, replay, require_applicable
+from framegate.runtime.replay.recording import Recording
+from framegate.runtime.replay.replay import Replay, read_recording, replay, require_applicable
 
 _SHOWN = 20
 

@@ -27,7 +27,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.sender import Identity
 from framegate.runtime.pipeline import default_deadline_ms
-from framegate.runtime.recording import Recording
+from framegate.runtime.replay.recording import Recording
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.base import Sink

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Image

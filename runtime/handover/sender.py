@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Outgoing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.policy.debounce import HARD
 from framegate.runtime.policy.drift import RUN_LENGTH, SIMULATED
 from framegate.runtime.policy.stream import Policy

@@ -29,7 +29,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from framegate.runtime.calibration import Calibration, upper_bound
+from framegate.runtime.bundle.calibration import Calibration, upper_bound
 from framegate.runtime.verdict import Reason
 
 BLOCK = 100

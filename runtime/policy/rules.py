@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.verdict import NO_FINDINGS, Findings, Reason
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import BLIND, Debounce, Debouncer, check_rule
 from framegate.runtime.policy.drift import BLOCK, SCENE_BLOCKS, DriftAlarm

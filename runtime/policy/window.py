@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from framegate.runtime.calibration import Limit
+from framegate.runtime.bundle.calibration import Limit
 
 
 class Windows:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from framegate.runtime.backends.base import Backend, infer
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.preprocess import Preprocessor, input_shape
 from framegate.runtime.regions.base import MAX_OBJECTS

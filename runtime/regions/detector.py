@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.backends.raw_outputs import RawNetwork, open_raw
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.regions.base import Box, Found

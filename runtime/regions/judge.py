@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, Judged, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable

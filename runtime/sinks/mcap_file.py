@@ -15,7 +15,7 @@ from typing import IO, cast
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
-from framegate.runtime.recording import METADATA, Recording, evidence
+from framegate.runtime.replay.recording import METADATA, Recording, evidence
 from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
@@ -64,7 +64,7 @@ class _Waiting:
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
 
-    A verdict holds what it was decided by (`framegate.runtime.recording.evidence`), and the metadata record
+    A verdict holds what it was decided by (`framegate.runtime.replay.recording.evidence`), and the metadata record
     ``framegate.recording`` the bundle's digest, calibration and policy. A report of silence has no picture.
 
     Every flush ends a chunk, and a chunk reaches the file whole. A file without an end, because the process was killed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.recording import Recording
+from framegate.runtime.replay.recording import Recording
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.base import Sink
 from framegate.runtime.sinks.encoders import CODECS

@@ -141,5 +141,5 @@ def test_make_docs_builds_a_site_that_needs_no_network(tmp_path):
     # Docstrings have become pages, and a type in a signature is a link.
     session = (tmp_path / "site" / "api" / "framegate.runtime.html").read_text(encoding="utf-8")
     assert 'id="framegate.runtime.session.Session.open"' in session
-    assert 'href="#framegate.runtime.bundle.Bundle"' in session
+    assert '#framegate.runtime.bundle.bundle.Bundle"' in session
     assert (tmp_path / "site" / "files" / "benchmarks" / "results" / "demo.json").is_file()

@@ -16,9 +16,9 @@ from framegate.evaluation.gate.rules import observe
 from framegate.export.commands.certify import Wanted, certify
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.certificate_record import Demand
 from framegate.runtime.errors import UsageError
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 from framegate.evaluation.fault_attacks import RADII, fgsm, pgd
 from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import UsageError
 from framegate.runtime.faults.plugins import load_plugins
 from framegate.runtime.roi import Roi

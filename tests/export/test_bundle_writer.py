@@ -9,8 +9,8 @@ import pytest
 
 from framegate.export.bundle_writer import check_target, staged, write_calibration, write_manifest
 from framegate.models.registry import architecture
-from framegate.runtime.bundle import Bundle, sha256_file
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle, sha256_file
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BundleError, UsageError
 
 PREPROCESS = architecture("hybrid").preprocess

@@ -20,8 +20,8 @@ from framegate.models.plain_cnn import PlainCNN
 from framegate.models.registry import architecture, build
 from framegate.models.train_settings import TrainSettings
 from framegate.runtime import Reason, Session
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.certificate_record import Demand
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
 LABELS = ("blue", "green", "red")

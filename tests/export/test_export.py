@@ -31,7 +31,7 @@ from framegate.models.predict import to_tensor
 from framegate.models.registry import architecture, build
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import (
     BundleError,
     CalibrationError,

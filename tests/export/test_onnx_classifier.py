@@ -28,8 +28,8 @@ from framegate.export.commands import verify as command_verify
 from framegate.export.graph.prepare import prepare
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import (
     CalibrationError,
     DataError,

@@ -8,7 +8,7 @@ import framegate.cuda_kernels.kernels as kernels
 from framegate.runtime import Pipeline, Session
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError, FramegateError, UsageError
 from framegate.runtime.backends.tensorrt.store import EngineKey, engine_folder, write_engine
 

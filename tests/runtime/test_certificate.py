@@ -12,9 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from framegate.runtime import Reason, Session
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle, seal, sha256_file
-from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
-from framegate.runtime.certificate_record import (
+from framegate.runtime.bundle.bundle import Bundle, seal, sha256_file
+from framegate.runtime.bundle.certificates import (
     FILE,
     FORMAT,
     CertificateRecord,
@@ -22,6 +21,7 @@ from framegate.runtime.certificate_record import (
     Demand,
     labels_sha256,
 )
+from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.masks import MaskGrid
 from framegate.runtime.policy.debounce import Debounce, check_rule

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
-from framegate.runtime.calibration import SCORES, Calibration, Limit
+from framegate.runtime.bundle.calibration import SCORES, Calibration, Limit
 from framegate.runtime.dense import dense_scores, judge_dense
 from framegate.runtime.errors import RejectedFrame, UsageError
 from framegate.runtime.policy.debounce import Debounce

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime import monitor as monitor_module
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.errors import BundleError, CalibrationError
 from framegate.runtime.monitor import SHIFT, Monitor, Tap
 from framegate.runtime.native import library

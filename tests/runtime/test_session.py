@@ -12,7 +12,7 @@ import pytest
 from framegate.runtime import BackendError, BundleError, Reason, RejectedFrame, Session, UsageError
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import choose_backend, load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.roi import Roi
 from framegate.runtime.scores import not_finite
 from framegate.runtime.verdict import Frame

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from framegate.benchmarks.latency import measure as bench
 from framegate.runtime import BackendError, Frame, Pipeline, Reason, Session, open_source
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle, seal
+from framegate.runtime.bundle.bundle import Bundle, seal
 from framegate.runtime.cli import main as cli
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.overlay import draw

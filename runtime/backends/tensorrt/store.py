@@ -23,7 +23,7 @@ from typing import Any
 
 from framegate.cuda_kernels.compile.cache import default_cache, write_atomically
 from framegate.cuda_kernels.driver.open import DeviceInfo
-from framegate.runtime.bundle import sha256_file
+from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.errors import BackendError
 
 __all__ = ["AMPERE", "EngineKey", "StoredEngine", "engine_folder", "find_engine", "read_engine", "targets_for"]

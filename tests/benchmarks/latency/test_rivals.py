@@ -13,7 +13,7 @@ from framegate.benchmarks.latency import against_rivals, plot, rivals, torch_riv
 from framegate.benchmarks.latency import measure as bench
 from framegate.benchmarks.latency.stream import read_frames
 from framegate.runtime import Session
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 
 SMALL = "synthetic://?width=128&height=96&frames=40"

@@ -8,7 +8,7 @@ from framegate.evaluation.attacks.monitors import one_sided, softmax_entropy, tw
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.suite.observe import Observer
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import UsageError
 
 

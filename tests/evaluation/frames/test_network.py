@@ -13,7 +13,7 @@ from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.translate import to_onnx
 from framegate.models.pixels import PixelInput
 from framegate.models.registry import ARCHITECTURES, architecture, build
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
 
 

@@ -20,8 +20,8 @@ from framegate.evaluation.gate.run import Sizes
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs, accepted, values_of
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 

@@ -29,7 +29,7 @@ from framegate.export.data.splits import Splits
 from framegate.export.graph.pooled import FEATURES, with_pooled, without_pooled
 from framegate.export.int8.quantize import to_int8
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, CalibrationError, ExportRefusedError, UsageError
 from framegate.runtime.monitor import POOLED, SHIFT
 from framegate.runtime.session import Session

@@ -12,7 +12,7 @@ from framegate.evaluation.frames.network import Network
 from framegate.evaluation.monitor import worth as worth_module
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.monitor.worth import Worth, worth_of
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import ExportRefusedError, UsageError
 
 RECIPE = Recipe(images=120, attacked=40, fgsm=(8,), pgd=(8,), pgd_steps=3, layers=0)

@@ -14,7 +14,7 @@ from framegate.evaluation.suite.published import BatchProtocols
 from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import DataError
 
 PLAN = replace(PLANS["quick"], fgsm=64, pgd=40, pgd_steps=3, bootstrap=20, test=280)

@@ -14,7 +14,7 @@ from framegate.export.calibration.seen import audit, check_recorded, check_repor
 from framegate.export.calibration.undeclared import neighbours_alike, undeclared_tracks
 from framegate.export.data.splits import Splits, check_disjoint
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.errors import CalibrationError, DataError
 
 RECORD = {"split_sha256": "a" * 64, "model_sha256": "b" * 64, "engine": "recorded 1"}

@@ -9,7 +9,7 @@ import pytest
 
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.checks.parity import Changes, Loss, accuracy, check_loss, compare, loss
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
 COUNT = 400

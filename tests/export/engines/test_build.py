@@ -24,7 +24,7 @@ from framegate.export.engines.network import NetworkFacts, TensorFacts, check_ne
 from framegate.export.engines.options import BuildOptions, resolve_target
 from framegate.runtime.backends.tensorrt.library import load_tensorrt
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli.main import main
 from framegate.runtime.errors import BackendError, BundleError, ExportRefusedError, UsageError
 
@@ -188,7 +188,7 @@ from pathlib import Path
 from framegate.export.engines.build import EngineJob, build_engine
 from framegate.export.engines.options import BuildOptions
 from framegate.export.engines.progress import interrupt_event
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.backends.tensorrt.library import load_tensorrt
 from framegate.runtime.backends.tensorrt.store import AMPERE
 bundle, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -38,7 +38,7 @@ from framegate.runtime.backends.tensorrt.library import load_tensorrt
 from framegate.runtime.backends.tensorrt.plugin import NAME, NAMESPACE
 from framegate.runtime.backends.tensorrt.scores import SCORES, TEMPERATURE
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli.main import main
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 

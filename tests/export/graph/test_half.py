@@ -22,7 +22,7 @@ from framegate.export.graph.scores import SCORES, with_scores, with_taps
 from framegate.models.registry import architecture
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, CalibrationError, ExportRefusedError, UsageError
 
 SHIPPED = ROOT / "models/bundles/hybrid-cifar10.bundle"

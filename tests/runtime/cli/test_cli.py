@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 
 

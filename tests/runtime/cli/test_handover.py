@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 from framegate.runtime.handover import Identity, Receiver, ReceiverConfig, Sender, open_incoming, open_outgoing
 from framegate.runtime.handover.message import HEARTBEAT, decode

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from framegate.runtime.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import FramegateError, SourceError, UsageError
 from framegate.runtime.faults.inject import FaultInjector, fault_kinds, parse_faults

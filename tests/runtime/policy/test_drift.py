@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.drift import BLOCK, CALM_BLOCKS, DriftAlarm
 from framegate.runtime.policy.stream import Policy, StreamPolicy

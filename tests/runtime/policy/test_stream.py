@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framegate.runtime.calibration import Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import HARD, SOFT, Debounce
 from framegate.runtime.policy.delays import policy_lines, policy_record

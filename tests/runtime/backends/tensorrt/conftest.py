@@ -14,7 +14,7 @@ from repository import HELPERS
 from tensorrt_stub import START
 
 from framegate.cuda_kernels.compile.sources import kernel_sources
-from framegate.runtime.bundle import CALIBRATION, MANIFEST, seal
+from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, seal
 
 
 @pytest.fixture(scope="module")

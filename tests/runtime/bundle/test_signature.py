@@ -9,9 +9,9 @@ import pytest
 from repository import BUNDLES
 
 from framegate.runtime import Bundle, BundleError, Session, UsageError
-from framegate.runtime.bundle import MANIFEST, seal
+from framegate.runtime.bundle.bundle import MANIFEST, seal
+from framegate.runtime.bundle.signature import FILE, new_key, read_signature, sign
 from framegate.runtime.cli.main import main
-from framegate.runtime.signature import FILE, new_key, read_signature, sign
 
 pytest.importorskip("cryptography")
 

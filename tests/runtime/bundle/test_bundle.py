@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from framegate.runtime.bundle import Bundle, seal
+from framegate.runtime.bundle.bundle import Bundle, seal
 from framegate.runtime.errors import BundleError
 
 

@@ -1,4 +1,4 @@
-"""What a recording says about itself, so that its drive can be decided again: `framegate.runtime.replay`."""
+"""What a recording says about itself, so that its drive can be decided again: `framegate.runtime.replay.replay`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from framegate.runtime.calibration import Calibration, record_key
+from framegate.runtime.bundle.calibration import Calibration, record_key
 from framegate.runtime.errors import DataError, FramegateError
 from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.policy.debounce import Debounce
@@ -154,7 +154,7 @@ _JSON = ("backend", "precision", "calibration", "policy", "sequence", "regions",
 
 
 def evidence(prediction: Prediction) -> dict[str, Any]:
-    """What a verdict was decided by, without rounding: `framegate.runtime.replay` decides by the same numbers again.
+    """What a verdict was decided by, without rounding, for `framegate.runtime.replay.replay` to decide again.
 
     Returns:
         ``found``, the reasons of the frame alone; ``score`` and ``threshold``; and ``values``, each score and signal

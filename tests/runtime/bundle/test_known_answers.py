@@ -15,9 +15,9 @@ from framegate.benchmarks.cost.broken_parts import BrokenEngine
 from framegate.runtime import Bundle, BundleError, Pipeline, Reason, Session, open_source
 from framegate.runtime.backends import openvino_cpu
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle import MANIFEST, seal
+from framegate.runtime.bundle.bundle import MANIFEST, seal
+from framegate.runtime.bundle.known_answers import FILE, KnownAnswers
 from framegate.runtime.errors import BackendError
-from framegate.runtime.known_answers import FILE, KnownAnswers
 
 SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
 HYBRID = BUNDLES / "hybrid-cifar10.bundle"

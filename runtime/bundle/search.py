@@ -18,7 +18,7 @@ VARIABLE = "FRAMEGATE_BUNDLES"
 """Environment variable: folders that hold bundles, separated as in ``PATH``."""
 SUFFIX = ".bundle"
 MANIFEST = "manifest.json"
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "bundles"
+SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bundles"
 """What came with framegate: all bundles in a checkout, the demo's in a wheel. Only a path: `models` needs torch."""
 
 

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from repository import BUNDLES
 
 from framegate.runtime import Bundle, BundleError, Session
-from framegate.runtime.bundle import MANIFEST, manifest_digest, seal
-from framegate.runtime.onnx_file import holds_finite, read_onnx_facts
+from framegate.runtime.bundle.bundle import MANIFEST, manifest_digest, seal
+from framegate.runtime.bundle.onnx_file import holds_finite, read_onnx_facts
 
 SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
-from framegate.runtime.recording import METADATA, Recording, number
+from framegate.runtime.replay.recording import METADATA, Recording, number
 from framegate.runtime.verdict import NO_FRAME_ID, Reason
 
 TOPIC = "/verdict/"

@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle_search import MANIFEST as MANIFEST
-from framegate.runtime.bundle_search import find_bundle
-from framegate.runtime.calibration import READ_FORMATS, SCORES, Calibration, record_key
-from framegate.runtime.certificate_record import FILE as CERTIFICATES
-from framegate.runtime.certificate_record import CertificateRecord, read_certificates
+from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, Calibration, record_key
+from framegate.runtime.bundle.certificates import FILE as CERTIFICATES
+from framegate.runtime.bundle.certificates import CertificateRecord, read_certificates
+from framegate.runtime.bundle.known_answers import FILE as ANSWERS
+from framegate.runtime.bundle.known_answers import KnownAnswers
+from framegate.runtime.bundle.onnx_file import holds_finite, read_onnx_facts
+from framegate.runtime.bundle.search import MANIFEST as MANIFEST
+from framegate.runtime.bundle.search import find_bundle
+from framegate.runtime.bundle.signature import FILE as SIGNATURE
+from framegate.runtime.bundle.signature import require_signature
 from framegate.runtime.errors import BundleError, CalibrationError
-from framegate.runtime.known_answers import FILE as ANSWERS
-from framegate.runtime.known_answers import KnownAnswers
 from framegate.runtime.monitor import FILE as MONITOR
 from framegate.runtime.monitor import Monitor
-from framegate.runtime.onnx_file import holds_finite, read_onnx_facts
 from framegate.runtime.preprocess import PreprocessSpec
-from framegate.runtime.signature import FILE as SIGNATURE
-from framegate.runtime.signature import require_signature
 
 FORMAT = "framegate-bundle-2"
 CALIBRATION = "calibration.json"
@@ -147,7 +147,7 @@ class Bundle:
         """Open and verify a bundle.
 
         Args:
-            path: The folder, or the name of one, see `framegate.runtime.bundle_search`.
+            path: The folder, or the name of one, see `framegate.runtime.bundle.search`.
             trust: PEM file with an Ed25519 key, whose holder must have signed the bundle; None asks for no signature.
 
         Raises:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from framegate.runtime import bundle_search
-from framegate.runtime.bundle import Bundle
-from framegate.runtime.bundle_search import VARIABLE, bundle_to_change, find_bundle, named_bundles, problems
+from framegate.runtime.bundle import search
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import VARIABLE, bundle_to_change, find_bundle, named_bundles, problems
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.session import Session
@@ -26,7 +26,7 @@ def places(tmp_path, monkeypatch, tiny_bundle) -> dict[str, Path]:
         for bundle in (f"only-{name}", "car"):
             shutil.copytree(tiny_bundle, folder / f"{bundle}.bundle")
     monkeypatch.chdir(folders["here"])
-    monkeypatch.setattr(bundle_search, "SHIPPED", folders["package"])
+    monkeypatch.setattr(search, "SHIPPED", folders["package"])
     monkeypatch.setenv(VARIABLE, str(folders["listed"]))
     return folders
 
@@ -207,7 +207,7 @@ def test_a_damaged_bundle_is_listed_as_such(places, capsys):
 
 def test_without_any_bundle_the_list_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bundle_search, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(search, "SHIPPED", tmp_path / "none")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nothing"))
     code, out, err = say(capsys, "bundles")
     assert (code, out) == (1, "")
@@ -240,6 +240,6 @@ def test_session_and_commands_take_names(places, capsys, tmp_path):
 def test_the_shipped_bundles_are_those_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(VARIABLE, raising=False)
-    names = {path.name.removesuffix(".bundle") for path in bundle_search.SHIPPED.glob("*.bundle")}
+    names = {path.name.removesuffix(".bundle") for path in search.SHIPPED.glob("*.bundle")}
     assert "hybrid-cifar10" in names
     assert {each.name for each in named_bundles()} == names

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_drive import DRIVE, GOLDEN, decided
 
-from framegate.runtime.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.stream import Policy
-from framegate.runtime.recording import Recording, evidence, exact, number
-from framegate.runtime.replay import read_recording, replay, require_applicable
+from framegate.runtime.replay.recording import Recording, evidence, exact, number
+from framegate.runtime.replay.replay import read_recording, replay, require_applicable
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.mcap_file import McapSink

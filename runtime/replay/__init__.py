@@ -1,0 +1,1 @@
+"""What a recorded drive says about itself, and the same drive decided again."""
