@@ -168,7 +168,7 @@ def judge_dense(
     scores = dense_scores(x, calibration.temperature if calibration else 1.0, names)
     score = scores.maps[score_name]
     # Written so that NaN fails: only a true comparison makes a pixel usable.
-    mask = score <= calibration.threshold if calibration else np.zeros(score.shape, np.bool_)
+    mask = score <= _thresholds(calibration, scores.labels, len(x)) if calibration else np.zeros(score.shape, np.bool_)
     for limit in limits:
         value = scores.maps[limit.signal]
         low = -math.inf if limit.low is None else limit.low
@@ -184,6 +184,13 @@ def judge_dense(
         reasons = (Reason.NOT_CALIBRATED,)
         score = np.full_like(score, np.nan)
     return DensePrediction(mask, share, min_share, reasons, scores.labels, score, finite)
+
+
+def _thresholds(calibration: Calibration, labels: npt.NDArray[np.int64], classes: int) -> float | Map:
+    """The threshold of every pixel; one for all where no label has its own. A pixel without a label has no score."""
+    if not calibration.classes:
+        return calibration.threshold
+    return np.array([calibration.threshold_of(k) for k in range(classes)])[labels]
 
 
 def _as_logits(logits: npt.NDArray[Any]) -> Map:

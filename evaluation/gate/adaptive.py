@@ -52,6 +52,8 @@ def gate_rule(
         distances = []
         for signal, low, high in bounds:
             value = _value(signal, logits, signals, rule.temperature)
+            if rule.classes and signal == rule.score:
+                value = value - _looser(rule, logits)
             if high is not None:
                 distances.append((value - high) / spread[signal])
             if low is not None:
@@ -59,6 +61,12 @@ def gate_rule(
         return logits, torch.stack(distances).amax(0)
 
     return AcceptanceRule(name, observe, 0.0)
+
+
+def _looser(rule: Calibration, logits: Tensor) -> Tensor:
+    """(N,) by how much the threshold of the label that each frame is read as is above that of most labels."""
+    known = [rule.threshold_of(k) - rule.threshold for k in range(logits.shape[1])]
+    return torch.tensor(known, dtype=logits.dtype)[logits.argmax(1)]
 
 
 class _Shift:

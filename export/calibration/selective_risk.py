@@ -192,21 +192,24 @@ def worst_scores(scores: Floats, wrong: Flags, groups: npt.NDArray[np.int64]) ->
     return worst
 
 
-def units_bound(design: Floats, worst: Floats, threshold: float, confidence_level: float) -> tuple[int, float]:
-    """Units with a wrong accept at a threshold that these very units helped to choose, and a bound for new units.
+def units_bound(errors: int, units: int, tested: int, confidence_level: float) -> float:
+    """A bound of the share of new units with a wrong accept, at thresholds that these very units helped to choose.
 
-    The bound holds for every candidate at once: Clopper and Pearson's, at each of the thresholds that the design images
-    fix, which share 1 - confidence_level.
+    It holds for every threshold that could have been chosen: Clopper and Pearson's, at each of them, which share
+    1 - confidence_level.
 
     Args:
-        design: Scores of the images that design.
-        worst: `worst_scores` of the units that prove.
-        threshold: The one that was chosen, a candidate.
+        errors: Units that prove and contain a wrong accept.
+        units: That prove.
+        tested: Thresholds, or combinations of thresholds, that could have been chosen; fixed by the design images.
         confidence_level: In (0, 1).
     """
-    candidates = _candidates(design)
-    errors = int((worst <= threshold).sum())
-    return errors, binomial_upper_bound(errors, len(worst), 1.0 - (1.0 - confidence_level) / len(candidates))
+    return binomial_upper_bound(errors, units, 1.0 - (1.0 - confidence_level) / tested)
+
+
+def tested_thresholds(design: Floats) -> int:
+    """How many thresholds the scores of the images that design give."""
+    return len(_candidates(design))
 
 
 def _require_finite(*scores: Floats) -> None:

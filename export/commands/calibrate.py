@@ -14,6 +14,7 @@ from framegate.export.calibration.calibrate import (
     calibrate_together,
     fingerprint,
 )
+from framegate.export.calibration.classes import asked_classes
 from framegate.export.calibration.decisions import predicted
 from framegate.export.calibration.plan import plan
 from framegate.export.calibration.seen import check_recorded
@@ -101,6 +102,7 @@ def calibrate_bundle(
     Raises:
         BundleError: The bundle or the precision cannot be used, or the folder cannot be written.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+        UsageError: A label that was asked for by name is none of the bundle's.
     """
     bundle = Bundle.open(path)
     found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
@@ -121,6 +123,7 @@ def calibrations_of(
     unseen: str = "",
 ) -> dict[str, Calibration]:
     """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
+    asked_classes(promise.class_risks, bundle.labels)
     pairs = _pairs(bundle, backend, precision)
     keys = tuple(record_key(name, each) for name, each in pairs)
     split_sha256 = fingerprint(split)
@@ -128,7 +131,7 @@ def calibrations_of(
     earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
     asked = count_attempt(split_sha256, Question(network, keys, promise), max(earlier, default=0))
     precisions = _precisions(bundle, backend, precision)
-    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen)
+    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen, labels=bundle.labels)
     found: dict[str, Calibration] = {}
     for precision in precisions:
         model = bundle.model_path(precision)
@@ -190,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:
             precisions = len(_precisions(bundle, arguments.backend, arguments.precision))
-            for line in plan(split, promise, precisions).lines():
+            for line in plan(split, promise, precisions, bundle.labels).lines():
                 to_stdout(line)
             return 0
         require_unseen(promise, unseen)
