@@ -16,8 +16,8 @@ from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.monitor.worth import worth_of
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
-from framegate.export.calibration.calibrate import Promise, calibrate
-from framegate.export.calibration.design import split_units
+from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
+from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
@@ -121,8 +121,10 @@ def add_monitor(
     network = Network.from_bundle(bundle, layers_to_try(bundle))
     sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
-    design, _ = split_units(len(splits.calibration), splits.calibration.groups, promise.seed)
-    unseen = splits.calibration.subset(design[:_JUDGED], "calibration, design part")
+    split = splits.calibration
+    # Whether there is a monitor at all is a choice, too: what proves has no say in it.
+    design, _ = split_units(len(split), split.groups, division_seed(fingerprint(split)))
+    unseen = split.subset(design[:_JUDGED], "calibration, design part")
     worth = worth_of(monitor, network, unseen, bundle.preprocess.depth, recipe.seed, progress)
     worth.require()
     monitor = replace(monitor, fitted={**monitor.fitted, "unseen_attacks": worth.to_json()})
@@ -194,7 +196,7 @@ def _parity(
     progress("monitor: PyTorch", 1, 1)
     own = calibrate(
         calibration, splits.calibration.labels, promise, split_sha256="", model_sha256="", engine="torch",
-        groups=splits.calibration.groups,
+        groups=splits.calibration.groups, names=bundle.labels,
     )  # fmt: skip
     rows = [compare("torch", test, own, test, own, labels)]
     for key, found in sorted(calibrations.items()):

@@ -165,14 +165,15 @@ def calibrate(
     model_sha256: str,
     engine: str,
     groups: npt.NDArray[np.int64] | None = None,
+    names: tuple[str, ...] = (),
 ) -> Calibration:
-    """`calibrate_together` for a single engine.
+    """`calibrate_together` for a single engine; ``names`` are the network's labels.
 
     Raises:
         CalibrationError: The split or the outputs are not usable, or no threshold keeps the promise.
     """
     engines = {"": EngineOutputs(outputs, model_sha256, engine)}
-    return calibrate_together(engines, labels, promise, Circumstances(split_sha256, groups))[""]
+    return calibrate_together(engines, labels, promise, Circumstances(split_sha256, groups, labels=names))[""]
 
 
 def calibrate_together(

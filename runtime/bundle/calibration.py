@@ -158,8 +158,8 @@ class Calibration:
         proved: False: set without a proof (``--no-promise``); nothing is promised.
         unseen: Who says that the network had not seen the images: ``training record``, ``user``; empty if nobody.
         classes: Labels that were asked for by name. Each has its own threshold and target risk, at most `target_risk`;
-            ``threshold`` is that of all other labels. ``coverage``, ``selective_risk`` and the promise count all labels,
-            each by its own threshold; ``risk_bound`` is the largest of all bounds.
+            ``threshold`` is that of all other labels. ``coverage``, ``selective_risk`` and the promise count all
+            labels, each by its own threshold; ``risk_bound`` is the largest of all bounds.
     """
 
     temperature: float
@@ -332,7 +332,9 @@ class Calibration:
             f"of new {self.unit or 'unit'}s with a wrong accept" if self.about == UNITS else "of accepted frames wrong"
         )
         drawn = "" if self.about == UNITS else f", {self.drawn}"
-        return f"at most {self.target_risk:.2%} {about}{self._of_classes()}{drawn}; {self.confidence_level:.0%} confidence"
+        return (
+            f"at most {self.target_risk:.2%} {about}{self._of_classes()}{drawn}; {self.confidence_level:.0%} confidence"
+        )
 
     def promise(self) -> str:
         """The promise in one sentence, with its limits."""
@@ -369,11 +371,7 @@ class Calibration:
             ]
             lines += [self._class_line(each) for each in self.classes]
             lines += self._units()
-        lines.append(
-            "Given that a threshold was issued, it promises nothing more; what the camera check, windows, drift or "
-            "deadlines reject beyond that is not part of it. Not under attack, and not for scenes unlike the "
-            "calibration data."
-        )
+        lines += [self._given(), self._beyond()]
         said = self.unseen or "nobody"
         lines.append(f"Who says that the network had not seen the calibration images: {said}.")
         return [*lines, self._run()]
@@ -382,11 +380,33 @@ class Calibration:
         """The promises about single labels, for a sentence about all of them."""
         return "".join(f", of those read as {each.label!r} at most {each.target_risk:.2%}" for each in self.classes)
 
-    def _class_line(self, each: ClassRisk) -> str:
+    def _given(self) -> str:
+        """What follows from a threshold being there: nothing."""
         return (
-            f"Of the accepted frames that are read as {each.label!r} at most {each.target_risk:.2%} are wrong: the same "
-            f"probability covers this, too ({each.errors} of {each.accepted} were; accepted if {self.score} <= "
-            f"{each.threshold:.4g}). Frames that show {each.label!r} and are read as something else are not counted here."
+            f"This is about the way of calibrating: up to {100 * (1 - self.confidence_level):.3g}% of all calibrations "
+            "made so may issue a threshold that breaks it, and nobody can say which. Given that a threshold was "
+            "issued, it promises nothing more."
+        )
+
+    def _beyond(self) -> str:
+        """What the rest of the verdict does to it."""
+        others = "What the camera check, windows, drift or deadlines reject beyond that"
+        if self.about == UNITS:
+            whole = f"{others} was not calibrated; it takes wrong accepts away and adds none, so the promise stays."
+        else:
+            whole = (
+                f"{others} was not calibrated: among the frames that are left, the share of errors can be larger. The "
+                f"same probability covers what the whole verdict does to all frames: at most {self.target_risk:.2%} of "
+                "them, drawn in the same way, are wrong and accepted."
+            )
+        return f"{whole} Not under attack, and not for scenes unlike the calibration data."
+
+    def _class_line(self, each: ClassRisk) -> str:
+        label, counted = repr(each.label), f"{each.errors} of {each.accepted}"
+        return (
+            f"Of the accepted frames that are read as {label} at most {each.target_risk:.2%} are wrong: the same "
+            f"probability covers this, too ({counted} were; accepted if {self.score} <= {each.threshold:.4g}). "
+            f"Frames that show {label} and are read as something else are not counted here."
         )
 
     def _units(self) -> list[str]:

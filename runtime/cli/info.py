@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.table import Table
@@ -18,6 +20,7 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
 
+_DISTRIBUTIONS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 _SHOWN = 50
 """Labels that are printed."""
 
@@ -64,6 +67,10 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
         "parity": list(bundle.parity),
         "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
         "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
+        "engines": {
+            key: {"calibrated": each.engine, "installed": _installed(key.partition("/")[0]) or None}
+            for key, each in bundle.calibrations.items()
+        },
         "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
         "certificates": [each.to_json() for each in bundle.certificates],
         "origin": dict(bundle.origin),
@@ -84,9 +91,8 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
         layers = ", ".join(f"{tap.name} ({tap.channels})" for tap in bundle.monitor.taps)
         to_stdout(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
     OUT.print(_calibrations(bundle))
-    for key, calibration in bundle.calibrations.items():
-        if calibration.limits:
-            to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+    for line in (*_engines(bundle), *_limits(bundle)):
+        to_stdout(line)
     _certificates(bundle)
     missing = [
         record_key(backend, precision)
@@ -107,6 +113,51 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             to_stdout(f"{name}: {text}")
+
+
+def _limits(bundle: Bundle) -> list[str]:
+    """Thresholds of single labels, and limits of signals."""
+    lines = []
+    for key, calibration in bundle.calibrations.items():
+        lines += [
+            f"threshold of {each.label!r}, {key}: {each.threshold:.4f} for at most {each.target_risk:.2%} wrong; "
+            f"{each.errors} / {each.accepted} wrong"
+            for each in calibration.classes
+        ]
+        if calibration.limits:
+            lines.append(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+    return lines
+
+
+def _engines(bundle: Bundle) -> list[str]:
+    """Which engines the promises are those of, and whether this machine has another version."""
+    found: dict[str, list[str]] = {}
+    for key, calibration in bundle.calibrations.items():
+        found.setdefault(calibration.engine, []).append(key)
+    return [f"calibrated with {name}: {', '.join(keys)}{_beside(name, keys[0])}" for name, keys in found.items()]
+
+
+def _beside(calibrated: str, key: str) -> str:
+    """A warning if this machine would run another engine than was calibrated; empty if it is the same or there is none.
+
+    TensorRT's version is known only where it can be loaded; a session on it says so itself.
+    """
+    backend = key.partition("/")[0]
+    here = _installed(backend)
+    if not here or calibrated == f"{backend} {here}":
+        return ""
+    return (
+        f"; WARNING: this machine has {backend} {here}, whose promise this is not: compare the two (framegate verify) "
+        "or calibrate again"
+    )
+
+
+def _installed(backend: str) -> str:
+    """Version of a CPU engine's library, as `Backend.engine` names it; empty where there is none."""
+    for distribution in _DISTRIBUTIONS.get(backend, ()):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return ""
 
 
 def _certificates(bundle: Bundle) -> None:

@@ -144,7 +144,13 @@ def test_an_edited_record_is_refused() -> None:
     ):
         with pytest.raises(CalibrationError, match=words):
             replace(found, classes=(changed,)).require_consistent(3, "k")
-    for words in ({"threshold": float("nan")}, {"accepted": 0}, {"errors": -1}, {"risk_bound": 0.9}, {"class_id": True}):
+    for words in (
+        {"threshold": float("nan")},
+        {"accepted": 0},
+        {"errors": -1},
+        {"risk_bound": 0.9},
+        {"class_id": True},
+    ):
         with pytest.raises(CalibrationError):
             replace(stop, **words)
     with pytest.raises(CalibrationError, match="two risks"):
