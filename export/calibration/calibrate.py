@@ -225,7 +225,9 @@ def calibrate_together(
         promise.confidence_level, promise.method, run.shares,
     )  # fmt: skip
     first = next(iter(engines.values()))
-    raise CalibrationError(f"{failure}{_guessing(first.outputs, labels)}. {_table_words(table, promise.about)}")
+    guess = _guessing(first.outputs, labels)
+    end = "" if guess.endswith("?") else "."
+    raise CalibrationError(f"{failure}{guess}{end} {_table_words(table, promise.about)}")
 
 
 def groups_of(promise: Promise, labels: tuple[str, ...]) -> int:
@@ -257,7 +259,7 @@ def _proved(
             selections[class_id] = selection
     if len(chosen[0]) < groups_of(promise, run.labels):
         parts = [design.part(target) for design in designs]
-        found = select(parts, target, promise.confidence_level, promise.method, shares)
+        found = select(parts, target, promise.confidence_level, promise.method, shares, unit)
         for selections, selection in zip(chosen, found, strict=True):
             selections[OTHERS] = selection
     return chosen

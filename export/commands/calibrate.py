@@ -58,8 +58,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--from",
         dest="recording",
         metavar="RECORDING",
-        help="calibrate on a recorded drive that the network never saw, a video or a folder of frames; needs --labels "
-        "(default: --unseen or --data)",
+        help="calibrate on a recorded drive that the network never saw: the camera's own video or a folder of its "
+        "frames, not what run --record writes, which is drawn over or compressed; needs --labels (default: --unseen or "
+        "--data)",
     )
     parser.add_argument(
         "--labels",
@@ -177,6 +178,11 @@ def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) ->
         raise UsageError("--from and --labels belong together: a recording, and the labelled regions in it")
     if arguments.recording is None:
         return load_calibration(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+    if arguments.recording.lower().endswith(".mcap"):
+        raise UsageError(
+            f"--from {arguments.recording}: the pictures of an .mcap recording are made smaller and compressed for "
+            "people, and are not what the network saw; give the camera's own video, or a folder of its frames"
+        )
     if arguments.data is not None or arguments.unseen is not None:
         raise UsageError("--from was given, and other images besides; give one of --from, --unseen and --data")
     unit = arguments.unit.strip() or "track"
