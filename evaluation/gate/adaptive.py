@@ -50,9 +50,9 @@ def gate_rule(
         logits, features, activations = network.observe(pixels)
         signals = {} if shift is None else {SHIFT: shift(features, activations)}
         distances = []
-        for signal, low, high in bounds:
+        for number, (signal, low, high) in enumerate(bounds):
             value = _value(signal, logits, signals, rule.temperature)
-            if rule.classes and signal == rule.score:
+            if rule.classes and number == 0:  # the threshold, and not a limit of the same score
                 value = value - _looser(rule, logits)
             if high is not None:
                 distances.append((value - high) / spread[signal])
