@@ -19,9 +19,9 @@ help:
 	@echo "make demo-objects the same with the cars followed: a verdict for each box that a detector found (docs/objects.md)"
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
-	@echo "make test-fast    the same without the slow ones, but of every folder some"
+	@echo "make test-fast    of every folder what is quick, and three cases of a test that has many"
 	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
-	@echo "make check        what CI runs: lint, types, tests"
+	@echo "make check        what CI runs: lint, types, the site, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
 	@echo "make bench        measure latency, start-up and memory on this machine"
@@ -79,7 +79,7 @@ endef
 demo-page: $(VENV)/.page
 	$(BIN)/framegate demo $(DEMO) || [ $$? -eq 130 ]
 
-# One worker a core, eight at most: each holds torch and OpenVINO in memory.
+# tests/helpers/parallel_run.py says how many workers; eight at most, because each holds torch and OpenVINO in memory.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
@@ -100,7 +100,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	MYPYPATH=src $(BIN)/mypy -p framegate
 
-check: lint types test
+check: lint types docs test
 
 # What the site is built with: about 30 small packages.
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.runtime
