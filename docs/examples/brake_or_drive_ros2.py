@@ -1,4 +1,4 @@
-"""A control loop as a node of ROS 2: drives while it may, brakes in every other case. docs/consumer.md says what it owes.
+"""A control loop as a ROS 2 node: drives while it may, brakes in every other case. docs/consumer.md says what it owes.
 
 python docs/examples/brake_or_drive_ros2.py framegate/verdicts 0x101
 """
