@@ -19,6 +19,8 @@ from framegate.runtime.handover.message import (
     LATEST_NS,
     NOTHING,
     PLAIN_BYTES,
+    SCENE,
+    VERDICT,
     Envelope,
     VerdictMessage,
     contradiction,
@@ -59,6 +61,7 @@ class ReceiverConfig:
         offset_uncertainty_ns: How far that may be off.
         grave: Faults that latch.
         key: Of the authentication; empty: messages must have no code.
+        scene: Expects what is said about whole frames with moving objects, in place of verdicts.
     """
 
     data_id: int
@@ -81,6 +84,7 @@ class ReceiverConfig:
     offset_uncertainty_ns: int = 0
     grave: frozenset[Fault] = GRAVE
     key: bytes = field(default=b"", repr=False)
+    scene: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -175,7 +179,8 @@ class Receiver:
             arrival_ns: When it came, on the receiver's monotonic clock; None is now.
 
         Returns:
-            What was wrong with it; MISSED and NEW_EPOCH speak of what came before it, and the message itself is good.
+            What was wrong with it; MISSED, NEW_EPOCH and NEW_TRACK speak of what came before it, and the message itself
+            is good.
         """
         arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
         with self._writing:
@@ -258,8 +263,16 @@ class Receiver:
             if before:
                 self.faults[before] += 1
             return self._bad(fault, arrival)
+        if self._is_another(message):
+            if before:
+                self.faults[before] += 1
+            before = self._bad(Fault.NEW_TRACK, arrival)
         self._take(envelope, message, arrival)
         return before
+
+    def _is_another(self, message: VerdictMessage) -> bool:
+        """Whether the held verdict speaks of another object: nothing that was proven holds for this one."""
+        return self._held is not None and message.kind != HEARTBEAT and message.track != self._held.track
 
     def _missed(self, arrival: int) -> Fault:
         """Whether no good message came for too long, or the held verdict ended before anything newer came."""
@@ -286,7 +299,7 @@ class Receiver:
         return Fault.NONE, envelope, message
 
     def _content_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
-        if contradiction(envelope, message):
+        if contradiction(envelope, message) or message.kind not in (HEARTBEAT, SCENE if self.config.scene else VERDICT):
             return Fault.INVALID
         known = (self._bundle, self._calibration, self._classes)
         found = (message.bundle, message.calibration, message.classes)

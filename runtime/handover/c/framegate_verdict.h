@@ -29,6 +29,7 @@
 #define FRAMEGATE_AUTHENTICATED_BYTES 160u
 #define FRAMEGATE_VERDICT 1u   /* kinds of message */
 #define FRAMEGATE_HEARTBEAT 2u
+#define FRAMEGATE_SCENE 3u
 #define FRAMEGATE_ACCEPT 0x5Au /* verdicts */
 #define FRAMEGATE_REJECT 0xA5u
 #define FRAMEGATE_AUTHENTICATED 1u /* bit of the flags */
@@ -66,7 +67,8 @@ typedef enum framegate_fault {
     FRAMEGATE_LOST = 13,
     FRAMEGATE_MISSED = 14,
     FRAMEGATE_NEW_EPOCH = 15,
-    FRAMEGATE_FAULTS = 16 /* how many there are */
+    FRAMEGATE_NEW_TRACK = 16,
+    FRAMEGATE_FAULTS = 17 /* how many there are */
 } framegate_fault;
 
 /* Why nothing may be used: bits of framegate_reading.why. */
@@ -104,6 +106,7 @@ typedef struct framegate_message {
     float certificate_radius;
     uint32_t drops;
     uint32_t track;
+    uint32_t objects; /* of a scene: how many slots hold one; else 0 */
     uint8_t bundle[8];
     uint8_t calibration[8];
     uint8_t kind;
@@ -116,7 +119,7 @@ typedef struct framegate_envelope {
     uint16_t length;
     uint16_t counter;
     uint8_t verdict;
-    bool known;         /* magic, version, flags and reserved bytes are those of this version */
+    bool known;         /* magic, version and flags are those of this version */
     bool authenticated; /* a code follows */
 } framegate_envelope;
 
@@ -143,9 +146,11 @@ typedef struct framegate_config {
     int64_t offset_uncertainty_ns;
     uint8_t key[FRAMEGATE_LONGEST_KEY];
     uint32_t key_size; /* 0: messages must have no code; else 16 to 64 */
+    bool scene;        /* expects what is said about whole frames with moving objects, in place of verdicts */
 } framegate_config;
 
-/* What may be used now. If usable is false, class_id is FRAMEGATE_NO_CLASS and nothing may be used. */
+/* What may be used now. If usable is false, class_id is FRAMEGATE_NO_CLASS and nothing may be used. A scene has no
+ * class: usable says that the frame could be looked at. */
 typedef struct framegate_reading {
     bool usable;
     uint32_t why;     /* 0 exactly if usable */
@@ -155,6 +160,7 @@ typedef struct framegate_reading {
     uint64_t reasons; /* the sender's, of the newest verdict */
     int64_t frame_id; /* of the newest verdict; -1: none */
     int64_t ends_ns;  /* on the receiver's clock; 0 without a verdict */
+    uint32_t track;   /* of the newest verdict; FRAMEGATE_NO_TRACK: it follows no object */
 } framegate_reading;
 
 typedef struct framegate_receiver {
@@ -464,6 +470,7 @@ static inline size_t framegate_encode(const framegate_message *message, uint16_t
     (void)memcpy(&out[120], message->bundle, 8u);
     (void)memcpy(&out[128], message->calibration, 8u);
     framegate_put(&out[136], 4u, message->track);
+    framegate_put(&out[140], 4u, message->objects);
     if (key_size > 0u) {
         framegate_mac(out, key, key_size, &out[FRAMEGATE_PLAIN_BYTES]);
     }
@@ -484,7 +491,8 @@ static inline bool framegate_decode(const uint8_t *bytes, size_t size, framegate
     envelope->verdict = bytes[18];
     envelope->authenticated = (bytes[19] & FRAMEGATE_AUTHENTICATED) != 0u;
     envelope->known = (framegate_get(&bytes[12], 4u) == FRAMEGATE_MAGIC) && (bytes[16] == FRAMEGATE_VERSION) &&
-                      (bytes[19] <= FRAMEGATE_AUTHENTICATED) && (framegate_get(&bytes[140], 4u) == 0u);
+                      (bytes[19] <= FRAMEGATE_AUTHENTICATED) &&
+                      ((framegate_get(&bytes[140], 4u) == 0u) || (bytes[17] == FRAMEGATE_SCENE));
     message->kind = bytes[17];
     message->accepted = bytes[18] == FRAMEGATE_ACCEPT;
     message->region = (uint32_t)framegate_get(&bytes[20], 4u);
@@ -507,6 +515,7 @@ static inline bool framegate_decode(const uint8_t *bytes, size_t size, framegate
     (void)memcpy(message->bundle, &bytes[120], 8u);
     (void)memcpy(message->calibration, &bytes[128], 8u);
     message->track = (uint32_t)framegate_get(&bytes[136], 4u);
+    message->objects = (uint32_t)framegate_get(&bytes[140], 4u);
     return true;
 }
 
@@ -527,11 +536,19 @@ static inline bool framegate_acceptable(const framegate_message *message)
            (framegate_order(score) <= framegate_order(threshold));
 }
 
+/* Whether a scene's content is that of one. */
+static inline bool framegate_scene_consistent(const framegate_message *message)
+{
+    return (message->class_id == FRAMEGATE_NO_CLASS) && (message->track == FRAMEGATE_NO_TRACK) &&
+           (message->objects <= message->region) && (!message->accepted || (message->frame_id >= 0));
+}
+
 /* Whether a message's content does not contradict itself. */
 static inline bool framegate_consistent(const framegate_envelope *envelope, const framegate_message *message)
 {
     const uint32_t radius = framegate_float_bits(message->certificate_radius);
-    const bool exists = ((message->kind == FRAMEGATE_VERDICT) || (message->kind == FRAMEGATE_HEARTBEAT)) &&
+    const bool scene = message->kind == FRAMEGATE_SCENE;
+    const bool exists = (scene || (message->kind == FRAMEGATE_VERDICT) || (message->kind == FRAMEGATE_HEARTBEAT)) &&
                         ((envelope->verdict == FRAMEGATE_ACCEPT) || (envelope->verdict == FRAMEGATE_REJECT));
     const bool in_range = (message->frame_id >= FRAMEGATE_NO_FRAME_ID) && framegate_is_time(message->captured_ns) &&
                           framegate_is_time(message->decided_ns) && framegate_is_time(message->valid_until_ns) &&
@@ -539,7 +556,7 @@ static inline bool framegate_consistent(const framegate_envelope *envelope, cons
     const bool certified = (message->certificate_kind <= FRAMEGATE_PATCH) && framegate_is_finite(radius) &&
                            (framegate_order(radius) >= 0);
     return exists && in_range && certified && (message->accepted == (message->reasons == 0u)) &&
-           (!message->accepted || framegate_acceptable(message));
+           (scene ? framegate_scene_consistent(message) : (!message->accepted || framegate_acceptable(message)));
 }
 
 /* ---- The receiver ---- */
@@ -683,7 +700,9 @@ static inline framegate_fault framegate_content_fault(const framegate_receiver *
                                                       const framegate_message *message)
 {
     const bool any_classes = !receiver->has_epoch && (receiver->classes == 0u);
-    if (!framegate_consistent(envelope, message)) {
+    if (!framegate_consistent(envelope, message) ||
+        ((message->kind != FRAMEGATE_HEARTBEAT) &&
+         ((message->kind == FRAMEGATE_SCENE) != receiver->config.scene))) {
         return FRAMEGATE_INVALID;
     }
     if (!framegate_is_expected(receiver, receiver->bundle, message->bundle) ||
@@ -915,12 +934,16 @@ static inline framegate_fault framegate_judge(framegate_receiver *receiver, cons
             return framegate_bad(receiver, fault, arrival_ns);
         }
     }
+    if (receiver->has_held && (message.kind != FRAMEGATE_HEARTBEAT) && (message.track != receiver->held.track)) {
+        framegate_count(receiver, before); /* another object: nothing that was proven holds for it */
+        before = framegate_bad(receiver, FRAMEGATE_NEW_TRACK, arrival_ns);
+    }
     framegate_take(receiver, envelope.counter, &message, arrival_ns);
     return before;
 }
 
-/* Take one message, whatever its bytes are. Returns what was wrong with it; MISSED and NEW_EPOCH speak of what came
- * before it, and the message itself is good. */
+/* Take one message, whatever its bytes are. Returns what was wrong with it; MISSED, NEW_EPOCH and NEW_TRACK speak of
+ * what came before it, and the message itself is good. */
 static inline framegate_fault framegate_receiver_feed(framegate_receiver *receiver, const uint8_t *bytes, size_t size,
                                                       int64_t arrival_ns)
 {
@@ -959,6 +982,7 @@ static inline framegate_reading framegate_receiver_verdict(const framegate_recei
     reading.reasons = receiver->has_held ? receiver->held.reasons : 0u;
     reading.frame_id = receiver->has_held ? receiver->held.frame_id : FRAMEGATE_NO_FRAME_ID;
     reading.ends_ns = receiver->has_held ? receiver->ends_ns : 0;
+    reading.track = receiver->has_held ? receiver->held.track : FRAMEGATE_NO_TRACK;
     return reading;
 }
 
@@ -984,7 +1008,8 @@ static inline const char *framegate_fault_name(framegate_fault fault)
 {
     static const char *const names[FRAMEGATE_FAULTS] = {
         "NONE",     "TRUNCATED", "CORRUPTED", "WRONG_ID", "WRONG_VERSION", "FORGED",    "INVALID", "WRONG_BUNDLE",
-        "WRONG_EPOCH", "FUTURE", "LATE",      "REPEATED", "REORDERED",     "LOST",      "MISSED",  "NEW_EPOCH"};
+        "WRONG_EPOCH", "FUTURE", "LATE",      "REPEATED", "REORDERED",     "LOST",      "MISSED",  "NEW_EPOCH",
+        "NEW_TRACK"};
     return ((unsigned)fault < (unsigned)FRAMEGATE_FAULTS) ? names[fault] : "UNKNOWN";
 }
 
@@ -1004,13 +1029,14 @@ static inline const char *framegate_why_name(unsigned bit)
 /* The word of one bit, 0 to 63, of the sender's reasons. */
 static inline const char *framegate_reason_name(unsigned bit)
 {
-    static const char *const names[25] = {
+    static const char *const names[27] = {
         "BAD_INPUT",      "WRONG_SIZE",   "BLACK",            "SATURATED",     "LOW_CONTRAST",
         "BLURRED",        "NOISY",        "COLOUR_LOST",      "TORN",          "FROZEN",
         "STALE_FRAME",    "WARMING_UP",   "NOT_FINITE",       "HIGH_SCORE",    "ACTIVATION_SHIFT",
         "DRIFT",          "NOT_CALIBRATED", "LATE",           "EXPIRED",       "NO_FRAME",
-        "BACKEND_FAULT",  "NOT_CERTIFIED", "NO_REGIONS",      "NO_AGREEMENT",  "UNCONFIRMED"};
-    return (bit < 25u) ? names[bit] : "OTHER";
+        "BACKEND_FAULT",  "NOT_CERTIFIED", "NO_REGIONS",      "NO_AGREEMENT",  "UNCONFIRMED",
+        "NO_OBJECT",      "LEFT_OUT"};
+    return (bit < 27u) ? names[bit] : "OTHER";
 }
 
 #endif /* FRAMEGATE_VERDICT_H */
