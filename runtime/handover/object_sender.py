@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.base import Outgoing
 from framegate.runtime.handover.message import LEFT_OUT, NO_OBJECT, NO_TRACK, SCENE, track_of
@@ -51,8 +52,13 @@ class ObjectSender(Sender):
         key: bytes | None = None,
         heartbeat_s: float | None = HEARTBEAT_S,
     ) -> None:
-        names = [SCENE_NAME, *(slot_name(number) for number in range(1, slots + 1)), *regions]
-        ids = ids_of(data_id, slots, len(regions))
+        own = [SCENE_NAME, *(slot_name(number) for number in range(1, slots + 1))]
+        names, ids = [*own, *regions], ids_of(data_id, slots, len(regions))
+        for name in own:
+            if name in regions:
+                raise UsageError(
+                    f"region {name!r}: with moving objects this name is taken; give the region another one"
+                )
         self.left_out = 0
         self._slots = slots
         self._regions = tuple(regions)

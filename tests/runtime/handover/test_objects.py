@@ -268,8 +268,8 @@ def test_a_number_of_slots_that_cannot_be_is_refused(slots):
 
 
 def test_regions_with_one_name_are_refused():
-    for regions in (("road", "road"), ("scene",), ("slot-1",)):
-        with pytest.raises(UsageError, match="a name and a data id of its own"):
+    for regions, why in ((("road", "road"), "of its own"), (("scene",), "taken"), (("slot-1",), "taken")):
+        with pytest.raises(UsageError, match=why):
             ObjectSender([], ID, SLOTS, IDENTITY, regions=regions)
 
 
