@@ -81,11 +81,13 @@ class ZenohIncoming(Inbox):
 
         super().__init__(name)
         self._session = session
+
+        def came(sample: zenoh.Sample) -> None:
+            self.put(sample.payload.to_bytes())
+
         # Called by Zenoh's own thread. Otherwise the package starts one of Python's for it, which is one more to wake
         # up for each message, and which keeps a process from ending as long as the session is open.
-        self._subscriber = session.declare_subscriber(
-            key, zenoh.handlers.Callback(lambda sample: self.put(sample.payload.to_bytes()), indirect=False)
-        )
+        self._subscriber = session.declare_subscriber(key, zenoh.handlers.Callback(came, indirect=False))
         self._closed = False
 
     def close(self) -> None:

@@ -83,8 +83,8 @@ typedef enum framegate_fault {
 #define FRAMEGATE_CLOCK_WENT_BACK 256u
 
 #define FRAMEGATE_GRAVE                                                                                                \
-    ((1u << (unsigned)FRAMEGATE_FORGED) | (1u << (unsigned)FRAMEGATE_WRONG_BUNDLE) |                                   \
-     (1u << (unsigned)FRAMEGATE_WRONG_EPOCH))
+    (((uint32_t)1u << (unsigned)FRAMEGATE_FORGED) | ((uint32_t)1u << (unsigned)FRAMEGATE_WRONG_BUNDLE) |               \
+     ((uint32_t)1u << (unsigned)FRAMEGATE_WRONG_EPOCH))
 
 /* What one message says; the fields are those of the specification. */
 typedef struct framegate_message {
@@ -238,10 +238,11 @@ static inline uint32_t framegate_crc32_p4_more(uint32_t crc, const uint8_t *byte
         0x191BE6A5u, 0x299EE950u, 0x7811F94Fu, 0x4894F6BAu, 0xDB0FD971u, 0xEB8AD684u, 0xBA05C69Bu, 0x8A80C96Eu,
         0x0C8DF352u, 0x3C08FCA7u, 0x6D87ECB8u, 0x5D02E34Du, 0xCE99CC86u, 0xFE1CC373u, 0xAF93D36Cu, 0x9F16DC99u,
     };
+    uint32_t value = crc;
     for (size_t i = 0u; i < size; ++i) {
-        crc = table[(crc ^ (uint32_t)bytes[i]) & 0xFFu] ^ (crc >> 8);
+        value = table[(value ^ (uint32_t)bytes[i]) & 0xFFu] ^ (value >> 8);
     }
-    return crc;
+    return value;
 }
 
 /* CRC-32/AUTOSAR, the polynomial 0xF4ACFB13; 0x1697D06A of "123456789". */
@@ -418,13 +419,15 @@ static inline bool framegate_is_finite(uint32_t bits)
 /* A number that orders finite floats as they are ordered; 0 and -0 are equal. */
 static inline int64_t framegate_order(uint32_t bits)
 {
-    const int64_t magnitude = (int64_t)(bits & 0x7FFFFFFFu);
+    const uint32_t without_sign = bits & 0x7FFFFFFFu;
+    const int64_t magnitude = (int64_t)without_sign;
     return ((bits & 0x80000000u) != 0u) ? -magnitude : magnitude;
 }
 
 static inline int64_t framegate_signed(uint64_t value)
 {
-    return (value <= (uint64_t)INT64_MAX) ? (int64_t)value : (-(int64_t)(~value) - 1);
+    const uint64_t rest = ~value;
+    return (value <= (uint64_t)INT64_MAX) ? (int64_t)value : (-(int64_t)rest - 1);
 }
 
 static inline void framegate_put_float(uint8_t *bytes, float value)
@@ -437,7 +440,10 @@ static inline void framegate_put_float(uint8_t *bytes, float value)
 static inline size_t framegate_encode(const framegate_message *message, uint16_t counter, uint32_t data_id,
                                       const uint8_t *key, size_t key_size, uint8_t *out, size_t room)
 {
-    const size_t size = (key_size > 0u) ? FRAMEGATE_AUTHENTICATED_BYTES : FRAMEGATE_PLAIN_BYTES;
+    size_t size = FRAMEGATE_PLAIN_BYTES;
+    if (key_size > 0u) {
+        size = FRAMEGATE_AUTHENTICATED_BYTES;
+    }
     if ((room < size) || (key_size > FRAMEGATE_LONGEST_KEY) || ((key_size > 0u) && (key_size < FRAMEGATE_SHORTEST_KEY))) {
         return 0u;
     }
@@ -572,9 +578,9 @@ static inline framegate_config framegate_config_default(uint32_t data_id)
     config.alive_ns = 150 * FRAMEGATE_MS;
     config.max_age_ns = 500 * FRAMEGATE_MS;
     config.period_ns = 200 * FRAMEGATE_MS;
-    config.shortest_period_ns = 1 * FRAMEGATE_MS;
+    config.shortest_period_ns = FRAMEGATE_MS;
     config.transit_ns = 150 * FRAMEGATE_MS;
-    config.future_ns = 1 * FRAMEGATE_MS;
+    config.future_ns = FRAMEGATE_MS;
     config.quiet_ns = 1000 * FRAMEGATE_MS;
     return config;
 }
@@ -629,7 +635,7 @@ static inline framegate_fault framegate_bad(framegate_receiver *receiver, frameg
         (fault == FRAMEGATE_WRONG_EPOCH)) {
         receiver->in_sequence = false;
     }
-    if ((receiver->config.grave & (1u << (unsigned)fault)) != 0u) {
+    if ((receiver->config.grave & ((uint32_t)1u << (unsigned)fault)) != 0u) {
         receiver->state = FRAMEGATE_LATCHED;
         receiver->grave_ns = arrival_ns;
     } else if (receiver->state == FRAMEGATE_USABLE) {
@@ -700,9 +706,8 @@ static inline framegate_fault framegate_content_fault(const framegate_receiver *
                                                       const framegate_message *message)
 {
     const bool any_classes = !receiver->has_epoch && (receiver->classes == 0u);
-    if (!framegate_consistent(envelope, message) ||
-        ((message->kind != FRAMEGATE_HEARTBEAT) &&
-         ((message->kind == FRAMEGATE_SCENE) != receiver->config.scene))) {
+    const uint32_t kind = receiver->config.scene ? FRAMEGATE_SCENE : FRAMEGATE_VERDICT;
+    if (!framegate_consistent(envelope, message) || ((message->kind != FRAMEGATE_HEARTBEAT) && (message->kind != kind))) {
         return FRAMEGATE_INVALID;
     }
     if (!framegate_is_expected(receiver, receiver->bundle, message->bundle) ||
@@ -787,14 +792,15 @@ static inline framegate_fault framegate_sequence_fault(framegate_receiver *recei
                                                        const framegate_message *message)
 {
     const uint32_t step = ((uint32_t)counter - (uint32_t)receiver->counter) & 0xFFFFu;
+    const uint32_t missing = step - 1u; /* not used if step is 0 */
     if (step == 0u) {
         return FRAMEGATE_REPEATED;
     }
     if ((step > 32768u) || (message->sent_ns <= receiver->sent_ns)) {
         return FRAMEGATE_REORDERED;
     }
-    receiver->lost_messages += (uint64_t)(step - 1u);
-    if ((step - 1u) > receiver->config.max_lost) {
+    receiver->lost_messages += (uint64_t)missing;
+    if (missing > receiver->config.max_lost) {
         receiver->counter = counter;
         receiver->sent_ns = message->sent_ns;
         return FRAMEGATE_LOST;
