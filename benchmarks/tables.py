@@ -83,6 +83,10 @@ _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
+_HANDOVER_ELSEWHERE = tuple(
+    Source(f"handover-faults-{name}.json", partial(read_json, advice="benchmarks.handover.campaign, see docs"))
+    for name in ("zenoh", "ros2")
+)
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
@@ -102,6 +106,7 @@ BLOCKS: dict[str, Block] = {
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
+    "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), speed_tables.handover_faults_elsewhere),
     "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
     "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),

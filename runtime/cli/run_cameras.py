@@ -96,7 +96,7 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
 
         def take(camera: Camera, result: FrameResult) -> None:
             if sender is not None:  # first: the files can wait
-                sender.send_all(result.predictions)
+                sender.send_result(result)
             lines.put(result)
             recorders[camera.name].put(result)
 
