@@ -16,8 +16,8 @@ from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.monitor.worth import worth_of
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
-from framegate.export.calibration.calibrate import Promise, calibrate
-from framegate.export.calibration.design import split_units
+from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
+from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
@@ -50,7 +50,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "bundle", help="name of a bundle, or its folder; it is replaced by one with a monitor, calibrated anew"
     )
     parser.add_argument(
-        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+        "--data",
+        type=Path,
+        help="the data set it was trained on, or a folder per label: fits the monitor (default: --unseen alone, a part "
+        "of which fits it)",
     )
     defaults = Recipe()
     parser.add_argument(
@@ -121,7 +124,9 @@ def add_monitor(
     network = Network.from_bundle(bundle, layers_to_try(bundle))
     sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
-    design, _ = split_units(len(splits.calibration), splits.calibration.groups, promise.seed)
+    # The division of the calibration that follows: what proves the threshold judges nothing here.
+    seed = division_seed(fingerprint(splits.calibration))
+    design, _ = split_units(len(splits.calibration), splits.calibration.groups, seed)
     unseen = splits.calibration.subset(design[:_JUDGED], "calibration, design part")
     worth = worth_of(monitor, network, unseen, bundle.preprocess.depth, recipe.seed, progress)
     worth.require()

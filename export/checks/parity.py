@@ -25,7 +25,7 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.temperature import Labels, Logits
-from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration, binomial_tail
 from framegate.runtime.errors import ExportRefusedError
 
 COMPARED = 1_000
@@ -121,12 +121,7 @@ def _too_many(count: int, images: int, limit: float) -> bool:
     """Whether a count is more than a share of the images, and more than by chance (exact binomial tail)."""
     if at_most(count / max(images, 1), limit, images):
         return False
-    terms = (
-        math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1)
-        + k * math.log(limit) + (images - k) * math.log1p(-limit)
-        for k in range(count, images + 1)
-    )  # fmt: skip
-    return sum(map(math.exp, terms)) <= CHANCE
+    return binomial_tail(images - count, images, 1 - limit) <= CHANCE
 
 
 def changed_labels(logits: Logits, reference: Logits, labels: Labels) -> Changes:
