@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, speed_tables
+from framegate.benchmarks import camera_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
@@ -82,6 +82,9 @@ _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
 _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
+_NETWORKS = Source(
+    "foreign-networks.json", partial(read_json, advice="python -m framegate.benchmarks.cost.foreign_networks, see docs")
+)
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
@@ -101,6 +104,7 @@ BLOCKS: dict[str, Block] = {
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
+    "foreign-networks": Block((_NETWORKS,), network_tables.foreign_networks),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
     "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
     "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
