@@ -14,7 +14,7 @@ from framegate.evaluation.frames.network import Network
 from framegate.evaluation.monitor.substitute import imitate
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 
 LARGEST_SIDE = 64
 """The substitute looks at no more pixels along a side: its gradient reaches the others by interpolation."""
