@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, speed_tables
+from framegate.benchmarks import camera_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
@@ -82,6 +82,9 @@ _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
 _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
+_NETWORKS = Source(
+    "foreign-networks.json", partial(read_json, advice="python -m framegate.benchmarks.cost.foreign_networks, see docs")
+)
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
 _HANDOVER_ELSEWHERE = tuple(
     Source(f"handover-faults-{name}.json", partial(read_json, advice="benchmarks.handover.campaign, see docs"))
@@ -105,6 +108,7 @@ BLOCKS: dict[str, Block] = {
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
+    "foreign-networks": Block((_NETWORKS,), network_tables.foreign_networks),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
     "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), speed_tables.handover_faults_elsewhere),
     "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
