@@ -1,9 +1,9 @@
 """Attacks inside a certificate's budget that aim at the certificate itself, and what the theorem says about them.
 
 What a certificate gives to each label is made differentiable and attacked like logits: the attacker raises the lower
-bound, or the mean over masked views, of a wrong label. The theorem (docs/certificates.md) says how far he can get: no
-label gets more on an attacked frame than the clean frame allows. A frame on which it does is a counterexample, and so is
-one whose wrong label is certified though its clean frame is not among those that the bound counts.
+bound, or the mean over masked views, of a wrong label. The theorem (docs/certificates.md) says how far he gets: no
+label gets more on an attacked frame than the clean frame allows. A frame on which it does is a counterexample, and so
+is one whose wrong label is certified though its clean frame is not among those that the bound counts.
 
 What the deployed engine says about the attacked frames, rounded to whole levels, decides; PyTorch only attacks.
 """
@@ -53,7 +53,7 @@ def plain_chain(path: Path) -> tuple[nn.Sequential, nn.Linear]:
     for node in graph.node:
         if node.op_type not in ("Conv", "Gemm") or node.input[1] not in weights:
             continue
-        weight, bias = torch.tensor(weights[node.input[1]]), torch.tensor(weights[node.input[2]])
+        weight = torch.tensor(weights[node.input[1]])
         settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         layer: nn.Module
         if node.op_type == "Conv":
@@ -66,7 +66,8 @@ def plain_chain(path: Path) -> tuple[nn.Sequential, nn.Linear]:
             weight = weight if settings.get("transB", 0) else weight.T
             layers += [nn.Flatten()] if isinstance(layers[-2] if layers else None, nn.Conv2d) else []
             layer = nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": weight, "bias": bias.reshape(-1)})
+        bias = torch.tensor(weights[node.input[2]]).reshape(-1) if len(node.input) > 2 else torch.zeros(len(weight))
+        layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [layer, nn.ReLU()]
     if len(layers) < 2 or not isinstance(layers[-2], nn.Linear):
         raise BundleError(f"network {path}: no plain chain of layers that ends in a linear one")
@@ -178,8 +179,8 @@ def judged(reach: Values, limit: Values, labels: npt.NDArray[np.int64], tau: flo
 
     Returns:
         ``frames``; ``possible``: frames whose clean form lets a wrong label reach tau, which the bound counts;
-        ``certified_wrong``: attacked frames with a certified wrong label; ``counterexamples``: of those, frames that the
-        bound does not count, and frames on which a label reaches more than it may.
+        ``certified_wrong``: attacked frames with a certified wrong label; ``counterexamples``: of those, frames that
+        the bound does not count, and frames on which a label reaches more than it may.
     """
     rows = np.arange(len(labels))
     wrong_reach, wrong_limit = reach.copy(), limit.copy()

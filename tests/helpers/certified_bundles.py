@@ -1,8 +1,12 @@
-"""Tiny bundles with a patch certificate over their own network."""
+"""Tiny networks for certificates, and bundles with a patch certificate over their own network."""
 
 from __future__ import annotations
 
 import json
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from framegate.runtime.bundle.bundle import Bundle, seal, sha256_file
 from framegate.runtime.bundle.certificates import (
@@ -13,6 +17,35 @@ from framegate.runtime.bundle.certificates import (
     labels_sha256,
 )
 from framegate.runtime.masks import MaskGrid
+from framegate.runtime.preprocess import PreprocessSpec
+
+SIDE = 8
+SPEC = PreprocessSpec(SIDE, SIDE, "bilinear", "stretch", "rgb", (127.5,) * 3, (64.0,) * 3)
+
+
+def random_network(path, seed, classes=4):
+    """A convolution, ReLU and a linear layer with random weights, so that small patches do change its answers."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": rng.normal(size=(8, 3, 3, 3)) / 4,
+        "b": rng.normal(size=8) / 4,
+        "v": rng.normal(size=(classes, 8 * SIDE * SIDE)) / 6,
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w", "b"], ["x"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Flatten", ["y"], ["z"]),
+        helper.make_node("Gemm", ["z", "v"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "random",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
 
 
 def patch_record(masks, spec, budget=None, thresholds=None, network="n.onnx", sha=""):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx
 import pytest
-from certified_bundles import certified_bundle, patch_record
-from onnx import TensorProto, helper, numpy_helper
+from certified_bundles import SIDE, SPEC, certified_bundle, patch_record, random_network
 
 from framegate.runtime import Reason, Session
 from framegate.runtime.backends.choice import load_backend
@@ -18,36 +16,8 @@ from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.masks import MaskGrid
 from framegate.runtime.policy.debounce import Debounce, check_rule
-from framegate.runtime.preprocess import PreprocessSpec
 
-SIDE = 8
-SPEC = PreprocessSpec(SIDE, SIDE, "bilinear", "stretch", "rgb", (127.5,) * 3, (64.0,) * 3)
 BACKENDS = ["openvino", "onnxruntime"]
-
-
-def random_network(path, seed, classes=4):
-    """A convolution, ReLU and a linear layer with random weights, so that small patches do change its answers."""
-    rng = np.random.default_rng(seed)
-    weights = {
-        "w": rng.normal(size=(8, 3, 3, 3)) / 4,
-        "b": rng.normal(size=8) / 4,
-        "v": rng.normal(size=(classes, 8 * SIDE * SIDE)) / 6,
-    }
-    nodes = [
-        helper.make_node("Conv", ["image", "w", "b"], ["x"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["x"], ["y"]),
-        helper.make_node("Flatten", ["y"], ["z"]),
-        helper.make_node("Gemm", ["z", "v"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "random",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -25,6 +25,11 @@ AT_ONCE = TrackRule(1, 1, 1)
 _STRUCTURE = cv2.GaussianBlur(np.random.default_rng(0).normal(120, 180, (240, 320, 3)), (0, 0), 3)
 
 
+class Nothing(BaseSource):
+    def _produce(self, frame_id):
+        return None
+
+
 def scene(colour, seed):
     rng = np.random.default_rng([1, seed])
     image = np.clip(_STRUCTURE + rng.normal(0, 5, _STRUCTURE.shape), 0, 255).astype(np.uint8)
@@ -114,4 +119,4 @@ def test_what_proves_nothing_about_tracks_is_refused(make_bundle):
     with pytest.raises(UsageError, match="one of the two"):
         Demand("patch", 3, every=2, once=True)
     with pytest.raises(UsageError, match="needs objects that are followed"):
-        Pipeline(BaseSource("frames", live=False), opened(make_bundle, "track", once=True))
+        Pipeline(Nothing("nothing", live=False), opened(make_bundle, "track", once=True))
