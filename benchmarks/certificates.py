@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from framegate.benchmarks.certificate_tables import FORMAT
 from framegate.benchmarks.latency.record import written
 from framegate.evaluation.attacks.certified import Values, allowed, attacks_on, judged, reached
 from framegate.evaluation.metrics.intervals import share
@@ -39,7 +40,6 @@ from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.preprocess import Preprocessor
 
-FORMAT = "framegate-certificate-figures-1"
 TARGET, CONFIDENCE = 0.02, 0.95
 _CHUNK = 50
 
@@ -182,6 +182,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "certificate": arguments.budget,
         "engine": key,
         "promise": record.promise(key),
+        "risk_bound": threshold.risk_bound,
+        "unit": threshold.unit,
         "views": record.masks.views if record.masks else 1,
         "machine": circumstances(),
     }
