@@ -24,8 +24,8 @@ from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.linf import pgd
 from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.patch import patch
-from framegate.models.interval_bounds import carry
 from framegate.models.pixels import PixelInput, to_images
+from framegate.models.training.interval_bounds import carry
 from framegate.runtime.bundle.certificates import LINF, CertificateRecord
 from framegate.runtime.certificate import SLACK, CertificateNetwork
 from framegate.runtime.errors import BundleError
