@@ -4,12 +4,14 @@
         --out benchmarks/results/certificates/hybrid-gtsrb-linf2.json
 
 Coverage and events are counted on the official test frames, tracks on the calibration split. Attacks aim at the
-certificate itself and stay inside the budget; the theorem allows no counterexample (docs/certificates.md).
+certificate itself and stay inside the budget; the theorem allows no counterexample (docs/certificates.md). A part that
+is left out (0) keeps what an earlier run wrote, if it was the same certificate.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -170,6 +172,15 @@ def cost(measured: Measured, calls: int) -> dict[str, float]:
     return {key: round(value, 1) for key, value in found.items()}
 
 
+def _earlier(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Parts that were measured before, of the same certificate, and are kept."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if all(found.get(key) == value for key, value in asked.items()) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for."""
     bundle = Bundle.open(arguments.bundle)
@@ -185,8 +196,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "risk_bound": threshold.risk_bound,
         "unit": threshold.unit,
         "views": record.masks.views if record.masks else 1,
-        "machine": circumstances(),
+        "network_sha256": record.network_sha256,
+        "tau": threshold.tau,
     }
+    result = {**_earlier(arguments.out, result), **result, "machine": circumstances()}
     torch.set_num_threads(1)
     with bundle.loaded_file(record.network) as file:
         measured = Measured(bundle, record, arguments.backend, file)
