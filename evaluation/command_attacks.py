@@ -17,11 +17,12 @@ from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import BATCH, observe
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.models import datasets
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.circumstances import circumstances
@@ -101,14 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
     asked = {
         "format": FORMAT,
         "bundle": bundle.name,
-        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,
         "frames": arguments.frames,
         "adaptive_frames": arguments.adaptive,
         "steps": arguments.steps,
         "seed": arguments.seed,
         "transfer_from": None if foreign is None else foreign.name,
-        "certificate": None if demand is None else str(demand),
+        "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
     }
     saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)
