@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, network_tables, speed_tables
+from framegate.benchmarks import camera_tables, certificate_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
+from framegate.evaluation import attack_table
 from framegate.evaluation import tracks as track_figures
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.gate import tables as gate_tables
@@ -95,6 +96,11 @@ _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="bench
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
+_ATTACKS = Source("attacks", partial(load_records, kind=attack_table.FORMAT, command="framegate attacks"))
+_CERTIFICATES = Source(
+    "certificates",
+    partial(load_records, kind=certificate_tables.FORMAT, command="python -m framegate.benchmarks.certificates"),
+)
 
 BLOCKS: dict[str, Block] = {
     "demo": Block((_DEMO,), speed_tables.demo),
@@ -129,6 +135,8 @@ BLOCKS: dict[str, Block] = {
     "gate-foreign": Block((_GATE,), gate_tables.gate_foreign),
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
+    "attacks": Block((_ATTACKS,), certificate_tables.attacks),
+    "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
 }
 """Name of a block -> its records and its table."""

@@ -16,6 +16,7 @@ from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
@@ -31,7 +32,7 @@ from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
@@ -238,7 +239,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     head: dict[str, Any] = {
         "format": FORMAT,
-        "bundle": _about(bundle, data, sha256_file(bundle.path / MANIFEST)),
+        "bundle": _about(bundle, data, manifest_sha256(bundle.path)),
         "suite": plan.name,
         "limit": arguments.limit,
         "seed": arguments.seed,

@@ -16,6 +16,7 @@ from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
@@ -27,7 +28,7 @@ from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
 from framegate.models.training.batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     record: dict[str, Any] = {
         "format": FORMAT,
         "bundle": bundle.name,
-        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,
         "limit": arguments.limit,
         "seed": arguments.seed,
