@@ -86,6 +86,7 @@ _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make fault
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
+_DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
 
@@ -121,6 +122,7 @@ BLOCKS: dict[str, Block] = {
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
+    "demo-objects": Block((_DEMO_OBJECTS,), speed_tables.demo),
 }
 """Name of a block -> its records and its table."""
 

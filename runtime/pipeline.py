@@ -113,7 +113,7 @@ class Pipeline:
             raise UsageError(f"results_held is {held}; expected 1 or more")
         if objects is not None and rois:
             raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
-        self._rois = rois or (Roi.whole(),)
+        self._rois = session.regions_of(rois)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
         self._source = source

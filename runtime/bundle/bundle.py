@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, Calibration, record_key
+from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, UNUSABLE, Calibration, record_key
 from framegate.runtime.bundle.certificates import FILE as CERTIFICATES
 from framegate.runtime.bundle.certificates import CertificateRecord, read_certificates
 from framegate.runtime.bundle.known_answers import FILE as ANSWERS
@@ -48,11 +48,11 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def calibration_binding(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor.
+    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor, region.
 
     A calibration also names its network's file. With other labels or another mean its thresholds mean nothing.
     """
-    bound = {key: manifest[key] for key in ("labels", "preprocess")}
+    bound = {key: manifest[key] for key in ("labels", "preprocess", "dense") if key != "dense" or key in manifest}
     return hashlib.sha256(
         canonical({**bound, "taps": list(manifest.get("taps", ())), "monitor": manifest["files"].get(MONITOR)})
     ).hexdigest()
@@ -124,6 +124,7 @@ class Bundle:
         detector: What the manifest says about the head of a detector (`framegate.runtime.regions.detector`); None for a
             classifier.
         certificates: What can be certified about its labels.
+        dense: What the manifest says about a dense network's region (`framegate.runtime.dense.spec`); None for others.
     """
 
     path: Path
@@ -141,6 +142,7 @@ class Bundle:
     known_answers: KnownAnswers | None = None
     detector: Mapping[str, Any] | None = None
     certificates: tuple[CertificateRecord, ...] = ()
+    dense: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
@@ -207,6 +209,7 @@ class Bundle:
             parity=tuple(_entries(row) for row in manifest.get("parity", ())),
             monitor=monitor,
             detector=_entries(manifest["detector"]) if "detector" in manifest else None,
+            dense=_entries(manifest["dense"]) if "dense" in manifest else None,
         )
         if ANSWERS in hashes:
             spec = opened.preprocess
@@ -341,7 +344,7 @@ def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: byt
             raise BundleError(
                 f"bundle {folder}: calibration {key} belongs to another model file; calibrate this bundle again"
             )
-        known = (*SCORES, *(monitor.signals if monitor else ()))
+        known = (UNUSABLE,) if bundle.dense is not None else (*SCORES, *(monitor.signals if monitor else ()))
         unknown = [
             name for name in (calibration.score, *(limit.signal for limit in calibration.limits)) if name not in known
         ]
