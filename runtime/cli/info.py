@@ -66,6 +66,7 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
         "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
         "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
         "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
+        "object_promises": {key: [each.to_json() for each in own] for key, own in bundle.object_promises.items()},
         "certificates": [each.to_json() for each in bundle.certificates],
         "origin": dict(bundle.origin),
     }
@@ -98,10 +99,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    for sentences, keys in _promises(bundle).items():
-        to_stdout(f"promise, {', '.join(keys)}:")
-        for sentence in sentences:
-            to_stdout(f"  {sentence}")
+    _say_promises(bundle)
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -109,6 +107,17 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             to_stdout(f"{name}: {text}")
+
+
+def _say_promises(bundle: Bundle) -> None:
+    """About frames or regions, then about tracks and boxes."""
+    for sentences, keys in _promises(bundle).items():
+        to_stdout(f"promise, {', '.join(keys)}:")
+        for sentence in sentences:
+            to_stdout(f"  {sentence}")
+    for key, promises in bundle.object_promises.items():
+        for promise in promises:
+            to_stdout(f"promise about objects, {key}: {promise.describe()}")
 
 
 def _dense(bundle: Bundle) -> None:
