@@ -77,16 +77,16 @@ class ObjectPromise:
         found = f"{self.wrong} of {self.counted} were, bound {self.bound:.2%}"
         if self.about == TRACKS:
             return (
-                f"tracks under the rule {self.rule}: at most {target} are ever wrong, showing an accepted label that is "
-                f"not theirs, {sure} ({found}); objects that a detector misses are NOT covered"
+                f"tracks under the rule {self.rule}: at most {target} are ever wrong, showing an accepted label that "
+                f"is not theirs, {sure} ({found}); objects that a detector misses are NOT covered"
             )
         missed = ""
         if self.labelled:
             share = (self.missed or 0) / self.labelled
             missed = f"; it missed {self.missed} of {self.labelled} labelled objects ({share:.1%})"
         return (
-            f"accepted boxes of {self.giver}: at most {target} are wrong (overlap below one half, or another label), one "
-            f"box drawn from each image, {sure} ({found}){missed}; objects that it misses are NOT covered"
+            f"accepted boxes of {self.giver}: at most {target} are wrong (overlap below one half, or another label), "
+            f"one box drawn from each image, {sure} ({found}){missed}; objects that it misses are NOT covered"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a bundle says about a dense network: which pixels are usable, and which region of a frame is judged by them.
 
 Its manifest has an entry ``dense``. A pixel is usable if its score is at most `DenseSpec.threshold`. The region's score
-is `UNUSABLE`, the share of its pixels that are not; a calibration compares that like a classifier's score, and
+is `UNUSABLE`, the share of its pixels that are not; a calibration compares it like a classifier's score, and
 its unit is the image: "of the accepted regions at most r have more than `DenseSpec.wrong_share` of their usable pixels
 wrong". About a single pixel nothing is promised.
 """
