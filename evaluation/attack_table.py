@@ -29,7 +29,7 @@ from framegate.evaluation.gate.rules import BATCH, GateInputs, fp32_calibration,
 from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.decisions import accepted
 from framegate.models.pixels import to_images
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.certificate import Certifier
 

@@ -25,7 +25,7 @@ from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
 from framegate.runtime.bundle.calibration import record_key

@@ -29,7 +29,7 @@ from framegate.export.graph import graph as onnx_graph
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.graph.pooled import with_pooled
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.search import bundle_to_change

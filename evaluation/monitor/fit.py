@@ -26,7 +26,7 @@ from framegate.evaluation.monitor.views import GAIN, OFFSET, QUALITY, SCALE, har
 from framegate.export.graph.pooled import FEATURES
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import Monitor, Tap
 

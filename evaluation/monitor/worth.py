@@ -26,7 +26,7 @@ from framegate.evaluation.scores.combined import Typicality
 from framegate.evaluation.scores.input import control_statistics
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import ExportRefusedError, UsageError
 from framegate.runtime.monitor import Monitor
 

@@ -31,7 +31,7 @@ from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key
 from framegate.evaluation.suite.store import Store
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 
 SEVERITIES = (1, 2, 3, 4, 5)
 ATTACK_BATCH = 50

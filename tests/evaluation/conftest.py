@@ -17,8 +17,8 @@ from framegate.export.graph.graph import save
 from framegate.export.graph.translate import to_onnx
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture, build
-from framegate.models.train_loop import Task, Trainer
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.loop import Task, Trainer
+from framegate.models.training.settings import TrainSettings
 
 torch.set_num_threads(1)
 

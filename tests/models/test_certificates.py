@@ -7,14 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from framegate.models import augment
-from framegate.models.adversarial import adversarial_loss
-from framegate.models.interval_bounds import bounds_of, carry, certified_accuracy, interval_loss, scheduled_radius
-from framegate.models.masked_views import FILL, masked
 from framegate.models.pixels import PixelInput
 from framegate.models.plain_cnn import PlainCNN, ResNet20
 from framegate.models.registry import architecture
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training import augment
+from framegate.models.training.adversarial import adversarial_loss
+from framegate.models.training.interval_bounds import (
+    bounds_of,
+    carry,
+    certified_accuracy,
+    interval_loss,
+    scheduled_radius,
+)
+from framegate.models.training.masked_views import FILL, masked
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
 torch.set_num_threads(1)

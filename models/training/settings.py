@@ -37,10 +37,10 @@ class TrainSettings:
         beta: Weight of the robust term of ``trades``.
         patience: Adversarial training stops after so many epochs without better robust calibration accuracy.
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
-            (`framegate.models.masked_views`).
+            (`framegate.models.training.masked_views`).
         mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
         interval_bounds: L-infinity radius in pixel units, in [0, 1], for which the worst case of interval bounds is
-            trained (`framegate.models.interval_bounds`); 0 for none.
+            trained (`framegate.models.training.interval_bounds`); 0 for none.
         interval_weight: Share of that worst case in the loss, in [0, 1].
         seed: Seed of everything random.
     """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framegate.models.plain_cnn import PlainCNN
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
 _WARM_UP = 0.05

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from framegate.models import augment
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages
-from framegate.models.outliers import make_outliers
 from framegate.models.predict import predict
 from framegate.models.registry import architecture, build
-from framegate.models.train_loop import Task, Trainer, choose_device, outlier_loss
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training import augment
+from framegate.models.training.loop import Task, Trainer, choose_device, outlier_loss
+from framegate.models.training.outliers import make_outliers
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import DataError, UsageError
 
 torch.set_num_threads(1)
@@ -64,7 +64,8 @@ def test_training_learns_and_tells_its_progress(tmp_path):
     history = run.run()
     assert history[-1]["train_accuracy"] > 0.95
     assert history[-1]["loss"] < history[0]["loss"]
-    assert calls[-1] == ("epoch 4/4", 24, 24)
+    assert calls[-1][0].startswith("epoch 4/4  loss ")
+    assert calls[-1][1:] == (24, 24)
     assert accuracy(run) > 0.9
     assert not run.task.model.training
 
