@@ -82,15 +82,27 @@ def demo(record: Record) -> str:
         for name, each, labels in [*streams, ("all", record, None)]
     ]
     columns = ("region", "verdicts", "accepted", "coverage", "accepted as", "rejected because")
+    objects = record.get("objects")
+    whole = "all objects of a frame together" if objects else f"{len(streams)} regions one after the other"
     latency = [
         [label, *(f"{record[key][figure]:.2f}" for figure in _FIGURES)]
         for label, key in (
-            (f"capture to verdict, {len(streams)} regions one after the other", "capture_to_verdict"),
+            (f"capture to verdict, {whole}", "capture_to_verdict"),
             ("bare engine call, same run", "engine"),
         )
     ]
     heading = f"{record['captured']} frames captured, {record['dropped']} dropped"
-    return grid(Table("", columns, rows)) + "\n\n" + _grid((heading, *_HEADINGS), latency)
+    return grid(Table("", columns, rows)) + "\n\n" + _grid((heading, *_HEADINGS), latency) + _found_as(objects)
+
+
+def _found_as(objects: Record | None) -> str:
+    """What a detector called the objects of a run, and how many verdicts of each may be used."""
+    if not objects:
+        return ""
+    found = ", ".join(
+        f"{name} {each['verdicts']} ({each['accepted']} used)" for name, each in objects["called"].items()
+    )
+    return f"\n\nFound by the detector as: {found}. What it missed is in none of these figures."
 
 
 def latency(record: Record) -> str:

@@ -94,6 +94,7 @@ _HANDOVER_ELSEWHERE = tuple(
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
+_DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
 _ATTACKS = Source("attacks", partial(load_records, kind=attack_table.FORMAT, command="framegate attacks"))
@@ -138,6 +139,7 @@ BLOCKS: dict[str, Block] = {
     "attacks": Block((_ATTACKS,), certificate_tables.attacks),
     "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
+    "demo-objects": Block((_DEMO_OBJECTS,), speed_tables.demo),
 }
 """Name of a block -> its records and its table."""
 

@@ -119,6 +119,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="with --tracks: which images are one track: auto (a data set's own tracks), or a regular expression for "
         "LABEL/FILE whose first group is the track (default: %(default)s)",
     )
+    parser.add_argument(
+        "--store",
+        action="store_true",
+        help="with --tracks and --boxes: write what was proved into the bundle, where framegate info shows it; by this "
+        "you say that neither network nor thresholds saw the data",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
@@ -210,6 +216,8 @@ def _some(split: LabelledImages, count: int, seed: int) -> LabelledImages:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
+    if arguments.store and arguments.boxes is None and not arguments.tracks:
+        raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
     if arguments.boxes is not None:
         return boxes.run(arguments)
     if arguments.tracks:

@@ -18,6 +18,7 @@ import numpy as np
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.certificate import Certifier
+from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
@@ -88,7 +89,11 @@ class FrameJudge:
     """
 
     def __init__(
-        self, bundle: Bundle, scorer: Scorer, calibration: Calibration | None, certifier: Certifier | None = None
+        self,
+        bundle: Bundle,
+        scorer: Scorer | DenseScorer,
+        calibration: Calibration | None,
+        certifier: Certifier | None = None,
     ) -> None:
         self.stages: StageClock | None = None
         self._labels = bundle.labels
@@ -96,6 +101,7 @@ class FrameJudge:
         self._calibration = calibration
         self._certifier = certifier
         self._depth = bundle.preprocess.depth
+        self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._converted: Image | None = None
@@ -186,7 +192,7 @@ class FrameJudge:
         """Start the network on a region; empty, or why it cannot be."""
         try:
             # NV12 comes this far only as whole frames, which `CameraHealth.admit` has accepted.
-            crop = frame.image if frame.pixel_format == NV12 else roi.crop(frame.image)
+            crop = frame.image if self._whole or frame.pixel_format == NV12 else roi.crop(frame.image)
             if crop is None:
                 return {Reason.BAD_INPUT: f"region {roi.name!r} reaches outside the frame"}
             if frame.pixel_format == BGR and (problem := unusable(crop, self._depth)):
@@ -206,6 +212,8 @@ class FrameJudge:
     def _values(self, scored: Scored) -> Mapping[str, float]:
         """Every number of a region that a threshold or a limit may compare."""
         scores, signals = scored.scores, scored.signals
+        if scored.dense is not None:
+            return {**scores.values(), **signals}
         return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
     def _numbers(self, values: Mapping[str, float], finite: bool) -> Findings:
@@ -265,6 +273,7 @@ class FrameJudge:
             certificate=judged.certificate,
             candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
+            dense=judged.scored.dense,
         )
 
 

@@ -145,7 +145,8 @@ function showRegions(regions, silent) {
     text(item.children[1], region.name);
     const found = region.detected ? `, detector: ${region.detected}` : "";
     const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
-    text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
+    const sure = region.usable === undefined ? percent(region.confidence) : `${percent(region.usable)} of the pixels usable`;
+    text(item.children[2], region.accepted ? `${region.label} ${sure}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
     item.children[2].title = item.children[2].textContent;
   });
 }
@@ -228,6 +229,7 @@ function build() {
   text($("engine"), `${about.model} on ${about.engine}`);
   text($("promise"), `Promise: ${about.promise}. Deadline ${about.deadline_ms} ms.`);
   $("regions").classList.toggle("one", about.regions.length === 1);
+  $("regions").classList.toggle("moving", about.moving);  // objects come and go: two rows, whose height stays
   const others = $("others");
   for (const id of ["legend", "charts", "first", "more", "regions"]) $(id).replaceChildren();
   if (about.regions.length > 1) legend();

@@ -27,6 +27,9 @@ SCORES = ("entropy", "max_probability", "margin", "energy")
 All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
 """
 
+UNUSABLE = "unusable_share"
+"""Score of a dense bundle's region: the share of its pixels that are not usable (`framegate.runtime.dense.spec`)."""
+
 
 def binomial_tail(errors: int, trials: int, rate: float) -> float:
     """P(X <= errors) for X ~ Binomial(trials, rate)."""
@@ -250,7 +253,9 @@ class Calibration:
 
     def _require_selective(self, classes: int, key: str) -> None:
         """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
-        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0}.get(self.score)
+        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0, UNUSABLE: 1.0}.get(
+            self.score
+        )
         if self.score_quantiles:
             # Thresholds are scores of calibration images: none lies above the largest.
             highest = min(self.score_quantiles[-1], math.inf if highest is None else highest)

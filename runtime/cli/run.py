@@ -169,6 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    rois = session.regions_of(rois)
     objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
         if objects is not None:

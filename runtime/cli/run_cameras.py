@@ -68,6 +68,8 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    if session.bundle.dense is not None:
+        raise UsageError(f"bundle {session.bundle.name}: a dense bundle judges one camera; give one source")
 
     def opener(address: str) -> Callable[[], Source]:
         def opened() -> Source:

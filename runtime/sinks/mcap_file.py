@@ -20,7 +20,9 @@ from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
+from framegate.runtime.sinks.shade import mask_picture
 from framegate.runtime.stats import OBJECTS
+from framegate.runtime.verdict import Prediction
 
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
@@ -64,6 +66,8 @@ class _Waiting:
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
 
+    Of a dense bundle ``/usable/REGION``, too: a PNG of the region in the network's own pixels, 255 where one is usable.
+
     A verdict holds what it was decided by (`framegate.runtime.replay.recording.evidence`), and the metadata record
     ``framegate.recording`` the bundle's digest, calibration and policy. A report of silence has no picture.
 
@@ -102,13 +106,14 @@ class McapSink:
         self._writer.start(library="framegate")
         if recording is not None:
             self._writer.add_metadata(METADATA, recording.to_metadata())
-        image = self._writer.register_schema(
+        self._usable: dict[str, int] = {}
+        self._image = self._writer.register_schema(
             "foxglove.CompressedImage", "jsonschema", json.dumps(_IMAGE_SCHEMA).encode()
         )
         verdict = self._writer.register_schema(
             "framegate.Prediction", "jsonschema", json.dumps(_VERDICT_SCHEMA).encode()
         )
-        self._camera = self._writer.register_channel("/camera", "json", image)
+        self._camera = self._writer.register_channel("/camera", "json", self._image)
         names = [roi.name for roi in rois] or [FULL, OBJECTS]
         self._verdicts = {name: self._writer.register_channel(f"/verdict/{name}", "json", verdict) for name in names}
         self._to_wall_ns = time.time_ns() - time.monotonic_ns()
@@ -119,13 +124,8 @@ class McapSink:
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
         if self.takes_pictures and result.has_frame:
-            picture = {
-                "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
-                "frame_id": str(first.frame_id),
-                "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
-                "format": "jpeg",
-            }
-            self._add(self._camera, at, picture, sequence)
+            camera = self._picture(at, first, jpeg(shown(result.image), WIDTH), "jpeg")
+            self._add(self._camera, at, camera, sequence)
         if result.scene is not None:
             scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
             self._add(self._verdicts[FULL], at, scene, sequence)
@@ -133,7 +133,30 @@ class McapSink:
             # Objects come and go; one topic holds them all, and each message the name of its track.
             channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]
             self._add(channel, at, {**prediction.to_json(), "evidence": evidence(prediction)}, sequence)
+            if prediction.dense is not None and self.takes_pictures:
+                self._add(
+                    self._usable_of(prediction.stream),
+                    at,
+                    self._picture(at, first, mask_picture(prediction.dense), "png"),
+                    sequence,
+                )
         self._frames += 1
+
+    @staticmethod
+    def _picture(at: int, first: Prediction, data: bytes, kind: str) -> dict[str, object]:
+        """A message foxglove.CompressedImage."""
+        return {
+            "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
+            "frame_id": str(first.frame_id),
+            "data": base64.b64encode(data).decode(),
+            "format": kind,
+        }
+
+    def _usable_of(self, stream: str) -> int:
+        """The channel with the usable pixels of a dense bundle's region."""
+        if stream not in self._usable:
+            self._usable[stream] = self._writer.register_channel(f"/usable/{stream}", "json", self._image)
+        return self._usable[stream]
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:
         self._writer.add_message(channel, at, json.dumps(record, separators=(",", ":")).encode(), at, sequence)
