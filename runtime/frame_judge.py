@@ -216,16 +216,17 @@ class FrameJudge:
             return {**scores.values(), **signals}
         return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
-    def _numbers(self, values: Mapping[str, float], finite: bool) -> Findings:
+    def _numbers(self, values: Mapping[str, float], scored: Scored) -> Findings:
         """What the network's numbers on this frame alone say against it."""
-        score = values.get(self._score_name, math.nan)
-        return {**judge_score(score, finite, self._calibration), **judge_limits(values, self._limits)}
+        score, scores = values.get(self._score_name, math.nan), scored.scores
+        found = judge_score(score, scores.finite, self._calibration, scores.argmax)
+        return {**found, **judge_limits(values, self._limits)}
 
     def _certify(
         self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
     ) -> tuple[Certificate | None, Findings]:
         """Certify the label, unless the frame needs none or is rejected anyway."""
-        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored.scores.finite):
+        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored):
             return None, NO_FINDINGS
         crop = roi.crop(frame.image)
         assert crop is not None  # the network was shown it
@@ -237,7 +238,7 @@ class FrameJudge:
         if scored is not None:
             scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            findings = {**findings, **self._numbers(values, scores.finite)}
+            findings = {**findings, **self._numbers(values, scored)}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
@@ -246,6 +247,12 @@ class FrameJudge:
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
         return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
+
+    def _threshold_of(self, scored: Scored) -> float:
+        """What the score was compared with; that of most labels where there was no score."""
+        if self._calibration is None or not self._calibration.classes or not scored.scores.finite:
+            return self._threshold
+        return self._calibration.threshold_of(scored.scores.argmax)
 
     def prediction(
         self, frame: Frame, roi: Roi, judged: Judged, late: Findings, decided_ns: int, end_ns: int
@@ -262,7 +269,7 @@ class FrameJudge:
             margin=scores.margin,
             energy=scores.energy,
             score=judged.score,
-            threshold=self._threshold,
+            threshold=self._threshold_of(judged.scored),
             captured_ns=frame.captured_ns,
             decided_ns=decided_ns,
             engine_ns=judged.scored.engine_ns,
