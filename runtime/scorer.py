@@ -107,6 +107,11 @@ class Scorer:
             if self.wrong:
                 raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
 
+    @property
+    def computes_beside(self) -> bool:
+        """Whether the engine computes by itself between `start` and `finish`, as a GPU does."""
+        return self.backend.takes_frames
+
     def start(self, crop: Image, pixel_format: str) -> None:
         """Resize and normalise a region, and start the engine on it.
 

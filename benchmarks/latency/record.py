@@ -70,6 +70,7 @@ def latency_record(results: list[Configuration], default: str) -> dict[str, Any]
             "reference": f"{result.name} bare",
             "stages": stage_summary(result.stages_ns),
             "hand_over": duration_summary(samples.hand_over_ns),
+            "floors": result.floors,
             "fed": samples.fed,
             "dropped": samples.dropped,
             "verdicts": verdict_counts(samples.reasons, len(samples.frame_ids), samples.accepted),

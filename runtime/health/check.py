@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from framegate.runtime.health.content import Content, measure, structure
+from framegate.runtime.health.content import Content, structure
 from framegate.runtime.health.frozen import HISTORY, RecentFrames
 from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
@@ -51,6 +51,11 @@ def unusable(image: object, depth: int = 1) -> str:
             f"got {image.shape[1]}x{image.shape[0]}"
         )
     return ""
+
+
+def _row_step(height: int) -> int:
+    """Every so many rows of a frame of this height are looked at."""
+    return max(1, min(MAX_STEP, height // ROWS))
 
 
 def _unusable_nv12(image: Image) -> str:
@@ -94,6 +99,7 @@ class CameraHealth:
     ) -> None:
         limits = thresholds or HealthThresholds()
         self._expected = frame_size
+        self._begun: Image | None = None
         self._fixed = fixed_size
         self._grey = grey
         self._learner = Learner(limits)
@@ -123,6 +129,31 @@ class CameraHealth:
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             return {Reason.BAD_INPUT: f"health check failed: {error}"}
 
+    def prepare(self) -> None:
+        """Start the thread that helps this check before the first frame, so that real-time tuning finds it."""
+        if self._expected is not None and self._volumes is None:
+            width, height = self._expected
+            self._recent.prepare(-(-height // _row_step(height)), width)
+
+    def begin(self, image: Image, pixel_format: str = BGR) -> bool:
+        """Begin to look at an admitted frame on another core; `inspect` of the same image must follow.
+
+        True if that was possible: then it is worth asking `inspect` late. Nothing is found here, and nothing raised.
+
+        Args:
+            image: The whole frame, which must stay as it is.
+            pixel_format: Of the image.
+        """
+        self._begun = None
+        try:
+            if pixel_format != BGR or image.ndim != 3 or self._volumes is not None:
+                return False
+            if self._recent.begin(image[:: _row_step(image.shape[0])], self._fixed):
+                self._begun = image
+        except Exception:  # noqa: BLE001 - `inspect` will meet the same, and say it
+            return False
+        return self._begun is not None
+
     def inspect(self, image: Image, pixel_format: str = BGR) -> Findings:
         """Reasons to reject an admitted frame for what it shows. It takes longer, and no network need wait for it.
 
@@ -130,6 +161,9 @@ class CameraHealth:
             image: The whole frame.
             pixel_format: Of the image. Of NV12 only the rows that are looked at are converted.
         """
+        begun, self._begun = self._begun, None
+        if begun is not image:
+            self._recent.forget_begun()
         try:
             return self._inspect(image, pixel_format)
         except Exception as error:  # noqa: BLE001 - see `admit`
@@ -161,7 +195,7 @@ class CameraHealth:
             return self._volumes.check(whole)
         if pixel_format == NV12:
             height = height * 2 // 3
-        step = max(1, min(MAX_STEP, height // ROWS))
+        step = _row_step(height)
         if pixel_format == NV12:
             step = max(2, step - step % 2)  # chroma belongs to pairs of rows
             rows = nv12_rows(image, step)
@@ -170,7 +204,7 @@ class CameraHealth:
         return self._check_camera(rows, step, min(height, width) < SMALL)
 
     def _check_camera(self, sampled: Image, step: int, small: bool) -> Findings:
-        content = measure(self._recent.take(sampled), sampled.shape[0], sampled.shape[1])
+        content = self._recent.take(sampled)
         if is_dark(content, self.limits):
             content = content._replace(structure=structure(self._recent.rows, step))
         if not self._fixed or self._learner.is_learning:

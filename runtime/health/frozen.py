@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.health.rows import Change, RowCounts
+from framegate.runtime.health.content import Content, measure
+from framegate.runtime.health.rows import Change
 from framegate.runtime.health.rows_native import row_memory
 from framegate.runtime.verdict import Image
 
@@ -66,19 +67,51 @@ class RecentFrames:
         self._slot = 0
         self._motions: list[tuple[float, int]] = []
         self._changed: list[npt.NDArray[np.bool_]] = []
-        self._stuck = False
+        self._stuck = self._begun = False
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
-    def take(self, rows: Image) -> RowCounts:
+    def begin(self, rows: Image, compare: bool) -> bool:
+        """Begin to look at rows on another core, if there is one and compiled code; `take` of the same rows follows.
+
+        Args:
+            rows: (n, width, 3) uint8 BGR, which must stay as they are.
+            compare: `repeats` will be asked.
+        """
+        self._place(rows)
+        before = (self._slot - 1) % self._slots
+        self._begun = self._memory.begin(self._slot, before, rows, _MOVING_SHARE if compare else None)
+        if not self._begun:
+            self._slot = before
+        return self._begun
+
+    def prepare(self, rows: int, width: int) -> None:
+        """Make room for rows of this size, and start the thread that `begin` needs."""
+        self._require_memory((rows, width, 3))
+        self._memory.prepare()
+
+    def take(self, rows: Image) -> Content:
         """Remember rows (n, width, 3), in grey, and say what they show."""
-        if rows.shape != self._shape:
-            self._shape = rows.shape
-            self._memory = row_memory(rows.shape[0], rows.shape[1], self._slots)
+        if not self._begun:
+            self._place(rows)
+        self._begun = False
+        content: Content | None = self._memory.content(self._slot, rows)
+        return measure(self._memory.count(self._slot, rows), *rows.shape[:2]) if content is None else content
+
+    def forget_begun(self) -> None:
+        """What was begun will not be taken."""
+        self._begun = False
+
+    def _place(self, rows: Image) -> None:
+        self._require_memory(rows.shape)
+        self._slot = (self._slot + 1) % self._slots
+
+    def _require_memory(self, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:
+            self._shape = shape
+            self._memory = row_memory(shape[0], shape[1], self._slots)
             self._motions.clear()
             self._changed.clear()
             self._slot = 0
-        self._slot = (self._slot + 1) % self._slots
-        return self._memory.count(self._slot, rows)
 
     @property
     def rows(self) -> Image:

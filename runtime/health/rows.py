@@ -7,7 +7,7 @@ compiled code in `framegate.runtime.health.rows_native`, about four times as fas
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -186,6 +186,33 @@ class RowMemory:
         closest = int(self._farthest.argmin())
         nearest, last = int(self._farthest[closest]), int(self._farthest[previous])
         return Change(closest, nearest, last, moved, int(known[previous]), int(self.equal.any()))
+
+    def begin(self, slot: int, previous: int, pixels: Image, share: float | None) -> bool:
+        """Begin to count and compare a frame's rows on another core; False, the default, where nothing was begun.
+
+        `content` must follow, and then `compare` with the same numbers, before anything else is asked.
+
+        Args:
+            slot: See `count`.
+            previous: See `compare`.
+            pixels: See `count`; they must stay as they are.
+            share: See `compare`; None does not compare.
+        """
+        del slot, previous, pixels, share
+        return False
+
+    def content(self, slot: int, pixels: Image) -> Any:
+        """What `framegate.runtime.health.content.measure` makes of the counts; None, the default: ask that.
+
+        Args:
+            slot: See `count`.
+            pixels: See `count`.
+        """
+        del slot, pixels
+
+    def prepare(self) -> bool:
+        """Start the thread that `begin` needs; False, the default, where there is none."""
+        return False
 
     def bright(self) -> float:
         """The block mean of the frame counted last that a tenth of its blocks exceed, in levels.

@@ -6,6 +6,8 @@ import ctypes
 
 import numpy as np
 
+from framegate.runtime.health.beside import Beside, Job, cores
+from framegate.runtime.health.content import CHANNELS, EQUAL, Content
 from framegate.runtime.health.rows import BLOCK, FLAT_SHARE, ZONES, Change, RowCounts, RowMemory
 from framegate.runtime.native import library
 from framegate.runtime.verdict import Image
@@ -15,6 +17,15 @@ _WIDEST = 10_000
 _TOTALS = 255 * BLOCK + 1
 _SINGLE = RowCounts._fields.index("zones")
 """So many counts are single numbers; zones, and three numbers for each of the rest, follow."""
+
+
+_PLAIN = Content._fields.index("zones")
+"""So many measures are single numbers; zones, the lost channel and whether there is colour follow."""
+LOST = ("", *CHANNELS, *EQUAL)
+"""What content.c says as a number."""
+_MOST_PIXELS = 3_000_000
+"""Of all rows, up to which the moments of all values fit into 63 bits."""
+_FEWEST_CORES = 2
 
 
 def row_memory(rows: int, width: int, slots: int) -> RowMemory:
@@ -42,6 +53,11 @@ class NativeRowMemory(RowMemory):
         self._counts = np.zeros(_SINGLE + ZONES * ZONES + 9, np.int64)
         self._spare = np.zeros(width, np.uint8)
         self._summary = np.zeros(len(Change._fields), np.int32)
+        self._content = np.zeros(_PLAIN + ZONES * ZONES + 2, np.float64)
+        self._measures_fit = rows * width <= _MOST_PIXELS
+        self._beside: Beside | None = None
+        self._running: Image | None = None
+        self._known_change = False
         self._histogram = np.zeros(_TOTALS, np.int32)
         # Asking an array for its address costs a microsecond; these arrays stay where they are.
         self._grey_at = [grey.ctypes.data for grey in self.grey]
@@ -63,11 +79,19 @@ class NativeRowMemory(RowMemory):
 
     def count(self, slot: int, pixels: Image) -> RowCounts:
         """See `RowMemory.count`."""
+        self._count(slot, pixels)
+        found = self._counts.tolist()
+        rest = (tuple(found[_SINGLE:-9]), tuple(found[-9:-6]), tuple(found[-6:-3]), tuple(found[-3:]))
+        return RowCounts._make((*found[:_SINGLE], *rest))
+
+    def _count(self, slot: int, pixels: Image) -> None:
         rows, width = self._size
         if pixels.shape != (rows, width, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"expected ({rows}, {width}, 3) uint8, got {pixels.shape} {pixels.dtype}")
         if pixels.strides[1:] != (3, 1):  # a mirrored view, for example
             pixels = np.ascontiguousarray(pixels)
+        self._settle()
+        self._known_change = False
         self.known[slot] = 0
         sums, spare, histogram, counts = self._counting
         self._code.framegate_count_rows(
@@ -83,15 +107,85 @@ class NativeRowMemory(RowMemory):
             histogram,
             counts,
         )
-        found = self._counts.tolist()
-        rest = (tuple(found[_SINGLE:-9]), tuple(found[-9:-6]), tuple(found[-6:-3]), tuple(found[-3:]))
-        return RowCounts._make((*found[:_SINGLE], *rest))
+
+    def begin(self, slot: int, previous: int, pixels: Image, share: float | None) -> bool:
+        """See `RowMemory.begin`."""
+        self._settle()
+        rows, width = self._size
+        if pixels.shape != (rows, width, 3) or pixels.dtype != np.uint8 or pixels.strides[1:] != (3, 1):
+            return False
+        if not self._measures_fit or not self.prepare() or self._beside is None:
+            return False
+        self._known_change = share is not None
+        self._job.rank = self._rank(share or 0.0)
+        before = -1 if share is None else previous
+        self._running = pixels  # whose memory is being read
+        self._beside.start(self._job_at, pixels.ctypes.data, pixels.strides[0], self._grey_at[slot], slot, before)
+        return True
+
+    def content(self, slot: int, pixels: Image) -> Content | None:
+        """See `RowMemory.content`."""
+        if not self._measures_fit:
+            return None
+        if self._running is not None:
+            self._settle()
+        else:
+            self._count(slot, pixels)
+            self._code.framegate_content(self._counting[-1], *self._size, self._content.ctypes.data)
+        *found, lost, coloured = self._content.tolist()
+        return Content(*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
+
+    def _settle(self) -> None:
+        """Wait for what was begun, if anything was."""
+        if self._running is not None and self._beside is not None:
+            self._beside.finish()
+            self._running = None
+
+    def prepare(self) -> bool:
+        """Start the thread that counts beside; False where there is no other core, or no thread."""
+        if self._beside is not None:
+            return True
+        if cores() < _FEWEST_CORES:
+            return False
+        try:
+            self._beside = Beside(self._code)
+        except (OSError, RuntimeError):  # no room for another thread
+            return False
+        rows, blocks = self._sums.shape
+        sums, spare, histogram, counts = self._counting
+        weights, starts, means, marks, known, farthest, equal, changed, summary = self._compared
+        self._job = Job(
+            flat_share=FLAT_SHARE,
+            rows=rows,
+            width=self._size[1],
+            blocks=blocks,
+            pieces=self._marks.shape[2],
+            slots=len(self.known),
+            sums=sums,
+            spare=spare,
+            histogram=histogram,
+            counts=counts,
+            weights=weights,
+            starts=starts,
+            means=means,
+            marks=marks,
+            known=known,
+            farthest=farthest,
+            equal=equal,
+            changed=changed,
+            summary=summary,
+            content=self._content.ctypes.data,
+        )
+        self._job_at = ctypes.addressof(self._job)
+        return True
 
     def compare(self, slot: int, previous: int, share: float) -> Change:
         """See `RowMemory.compare`."""
-        rows, blocks = self._sums.shape
-        pieces, slots = self._marks.shape[2], len(self.known)
-        self._code.framegate_compare_rows(
-            self._counting[0], rows, blocks, pieces, slots, slot, previous, self._rank(share), *self._compared
-        )
+        if not self._known_change:
+            rows, blocks = self._sums.shape
+            pieces, slots = self._marks.shape[2], len(self.known)
+            self._code.framegate_compare_rows(
+                self._counting[0], rows, blocks, pieces, slots, slot, previous, self._rank(share), *self._compared
+            )
+        self._known_change = False
         return Change._make(self._summary.tolist())
