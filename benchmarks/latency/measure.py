@@ -109,7 +109,6 @@ class _Rig:
         waking: Waking,
     ) -> None:
         session = Session.open(bundle, backend, precision, threads)
-        self._session = session
         self.result = Configuration(backend, precision, session.scorer.backend.engine)
         self._bare = BareLoop(bundle, backend, precision, threads)
         self._images = images

@@ -62,7 +62,9 @@ class OpenVinoBackend(CpuBackend):
         """See `Backend.bind`."""
         try:
             if self._compiled is None or tuple(self._compiled.input(0).shape) != tensor.shape:
-                self._model.reshape(list(tensor.shape))
+                shape = self._model.input(0).get_partial_shape()
+                if not shape.is_static or tuple(shape.to_shape()) != tensor.shape:
+                    self._model.reshape(list(tensor.shape))
                 self._compiled = self._compile(self._threads or 1)
                 if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
                     self._compiled = self._compile(None)
