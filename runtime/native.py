@@ -22,6 +22,7 @@ _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
     "framegate_compare_rows": (None, [_P, *[_I] * 7, *[_P] * 9]),
     "framegate_content": (None, [_P, _I, _I, _P]),
+    "framegate_healthy": (_I, [_P, _P]),
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),

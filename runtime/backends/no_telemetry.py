@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 _PACKAGE = "openvino_telemetry"
 _CONVERTER = "openvino.tools.ovc"
-"""Converts models of other frameworks. ``import openvino`` loads it, which takes half of the import, for one function."""
+"""Converts models of other frameworks. ``import openvino`` loads it, half of the import, for one function."""
 
 
 @contextmanager

@@ -29,6 +29,8 @@ struct job {
     uint8_t *equal, *changed;
     int32_t *summary;
     double *content;
+    const struct limits *limits;
+    int32_t *healthy;
     const uint8_t *pixels; /* of this frame */
     int64_t row_bytes;
     uint8_t *grey;
@@ -46,6 +48,7 @@ static void work(const struct job *job) {
     framegate_count_rows(job->pixels, job->row_bytes, job->rows, job->width, job->flat_share, job->grey, job->sums, job->spare,
                          job->histogram, job->counts);
     framegate_content(job->counts, job->rows, job->width, job->content);
+    *job->healthy = framegate_healthy(job->content, job->limits);
     if (job->previous >= 0)
         framegate_compare_rows(job->sums, job->rows, job->blocks, job->pieces, job->slots, job->current, job->previous,
                                job->rank, job->weights, job->starts, job->means, job->marks, job->known, job->farthest,

@@ -24,7 +24,7 @@ class Job(ctypes.Structure):
             (name, _P)
             for name in ("sums", "spare", "histogram", "counts", "weights", "starts", "means", "marks", "known")
         ),
-        *((name, _P) for name in ("farthest", "equal", "changed", "summary", "content", "pixels")),
+        *((name, _P) for name in ("farthest", "equal", "changed", "summary", "content", "limits", "healthy", "pixels")),
         ("row_bytes", ctypes.c_int64),
         ("grey", _P),
         ("current", _I),

@@ -83,9 +83,6 @@ class CameraHealth:
         thresholds: The limits; None: `HealthThresholds()`.
         grey: Images may also be (height, width) uint8: the network takes grey ones.
         volume: Images are columns of slices of a volume.
-
-    Attributes:
-        content: Measures of the last camera frame or image that was judged, None before that.
     """
 
     def __init__(
@@ -105,7 +102,13 @@ class CameraHealth:
         self._learner = Learner(limits)
         self._recent = RecentFrames(limits.still, HISTORY if fixed_size else 0)
         self._volumes = VolumeHealth(limits, compare=fixed_size) if volume else None
-        self.content: Content | None = None
+        self._content: Content | None = None
+        self._looked = False
+
+    @property
+    def content(self) -> Content | None:
+        """Measures of the last camera frame or image that was judged, None before that."""
+        return self._content if self._content is not None or not self._looked else self._recent.content
 
     @property
     def limits(self) -> HealthThresholds:
@@ -144,6 +147,8 @@ class CameraHealth:
             image: The whole frame, which must stay as it is.
             pixel_format: Of the image.
         """
+        if self._begun is not None:
+            self._recent.forget_begun()
         self._begun = None
         try:
             if pixel_format != BGR or image.ndim != 3 or self._volumes is not None:
@@ -204,24 +209,36 @@ class CameraHealth:
         return self._check_camera(rows, step, min(height, width) < SMALL)
 
     def _check_camera(self, sampled: Image, step: int, small: bool) -> Findings:
-        content = self._recent.take(sampled)
-        if is_dark(content, self.limits):
-            content = content._replace(structure=structure(self._recent.rows, step))
-        if not self._fixed or self._learner.is_learning:
-            content = content._replace(light=self._recent.light())
-        found = judge_content(content, self.limits, small)
-        if Reason.LOW_CONTRAST in found and self.limits.light > 0.0 and math.isnan(content.light):
-            # Measured only where it may excuse something: it takes longer than all the counting.
-            content = content._replace(light=self._recent.light())
-            found = judge_content(content, self.limits, small)
-        self.content = content
+        self._recent.take(sampled)
+        self._content, self._looked = None, True
+        limits = self._learner.limits
+        learning = not self._fixed or self._learner.is_learning
+        if not learning and self._recent.healthy(limits, small):
+            found: dict[Reason, str] = {}
+        else:
+            found = self._judge_content(limits, step, small, learning)
         if self._fixed:
-            frozen, torn = self._recent.repeats(content.noise, small)
+            frozen, torn = self._recent.repeats(small)
             if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike
                 found.setdefault(Reason.TORN, "rows repeat those of an earlier frame")
             if frozen:
                 found[Reason.FROZEN] = ""
             if not found:
                 self._recent.learn()
-                self._learner.learn(content)
+                if learning:
+                    self._learner.learn(self.content or self._recent.content)
+        return found
+
+    def _judge_content(self, limits: HealthThresholds, step: int, small: bool, learning: bool) -> dict[Reason, str]:
+        content = self._recent.content
+        if is_dark(content, limits):
+            content = content._replace(structure=structure(self._recent.rows, step))
+        if learning:
+            content = content._replace(light=self._recent.light())
+        found = judge_content(content, limits, small)
+        if Reason.LOW_CONTRAST in found and limits.light > 0.0 and math.isnan(content.light):
+            # Measured only where it may excuse something: it takes longer than all the counting.
+            content = content._replace(light=self._recent.light())
+            found = judge_content(content, limits, small)
+        self._content = content
         return found

@@ -61,3 +61,37 @@ EXPORT void framegate_content(const struct counts *counts, int32_t rows, int32_t
     out[25] = grey ? 0 : lost_channel(counts, (int64_t)((rows + 3) / 4) * width);
     out[26] = !grey;
 }
+
+enum { MEAN, STD, SATURATED, CONTRAST, SHARPNESS, DETAIL, NOISE, BLOCKINESS, MISSING, FIRST_ZONE, LOST = 25, COLOURED };
+
+/* See HealthThresholds in thresholds.py. */
+struct limits {
+    double black_mean, black_std, saturated, missing, contrast, light, detail, zone_fall, zone_share, sharpness, noise,
+        blockiness, colour, small;
+    double known; /* whether there are zones */
+    double zones[ZONES * ZONES];
+};
+
+/* 1 where judge.py finds nothing in a frame whose light was not measured; 0 says nothing: ask judge.py. Written so that
+   NaN is not healthy. */
+EXPORT int32_t framegate_healthy(const double *content, const struct limits *limits) {
+    static const double dim_mean = 32.0, least_contrast = 2.5, fewest_zones = 6.0;
+    if (!(content[MEAN] > limits->black_mean || content[STD] > limits->black_std)) return 0;
+    if (!(content[SATURATED] < limits->saturated)) return 0;
+    if (limits->small != 0.0) return 1;
+    if (!(content[MISSING] < limits->missing) || content[LOST] != 0.0) return 0;
+    if (limits->colour != 0.0 && content[COLOURED] == 0.0) return 0;
+    const double part = content[MEAN] / dim_mean, dim = part < 1.0 ? part : 1.0;
+    const double wanted = limits->contrast * (limits->light > 0.0 ? 1.0 : dim);
+    const double least = (least_contrast < limits->contrast ? least_contrast : limits->contrast) * dim;
+    if (!(content[CONTRAST] >= (least > wanted ? least : wanted)) || !(content[DETAIL] >= limits->detail)) return 0;
+    double had = 0.0, lost = 0.0;
+    for (int32_t k = 0; limits->known != 0.0 && k < ZONES * ZONES; ++k)
+        if (limits->zones[k] >= 1.0) {
+            had += 1.0;
+            lost += !(content[FIRST_ZONE + k] >= limits->zone_fall * limits->zones[k]);
+        }
+    if (had >= fewest_zones && lost >= limits->zone_share * had) return 0;
+    return content[SHARPNESS] >= limits->sharpness && content[NOISE] <= limits->noise &&
+           content[BLOCKINESS] <= limits->blockiness;
+}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from framegate.runtime.health.content import Content, measure
 from framegate.runtime.health.rows import Change
 from framegate.runtime.health.rows_native import row_memory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Image
 
 HISTORY = 32
@@ -89,16 +90,30 @@ class RecentFrames:
         self._require_memory((rows, width, 3))
         self._memory.prepare()
 
-    def take(self, rows: Image) -> Content:
-        """Remember rows (n, width, 3), in grey, and say what they show."""
+    def take(self, rows: Image) -> None:
+        """Remember rows (n, width, 3), in grey; `content` and `healthy` then say what they show."""
         if not self._begun:
             self._place(rows)
         self._begun = False
-        content: Content | None = self._memory.content(self._slot, rows)
-        return measure(self._memory.count(self._slot, rows), *rows.shape[:2]) if content is None else content
+        self._measured: Content | None = None
+        if not self._memory.look(self._slot, rows):
+            self._measured = measure(self._memory.count(self._slot, rows), *rows.shape[:2])
+
+    @property
+    def content(self) -> Content:
+        """What the rows taken last show."""
+        if self._measured is None:
+            self._measured = self._memory.content
+        return self._measured
+
+    def healthy(self, limits: HealthThresholds, small: bool) -> bool:
+        """Whether it was quickly seen that nothing is wrong with them: see `RowMemory.healthy`."""
+        return self._measured is None and self._memory.healthy(limits, small)
 
     def forget_begun(self) -> None:
         """What was begun will not be taken."""
+        if self._begun:
+            self._memory.forget_begun()
         self._begun = False
 
     def _place(self, rows: Image) -> None:
@@ -123,13 +138,12 @@ class RecentFrames:
         """See `framegate.runtime.health.rows.RowMemory.bright`."""
         return self._memory.bright()
 
-    def repeats(self, noise: float, small: bool = False) -> tuple[bool, bool]:
+    def repeats(self, small: bool = False) -> tuple[bool, bool]:
         """Whether the frame taken last is (frozen, torn).
 
         Call `learn` next if it was a good one.
 
         Args:
-            noise: Standard deviation of its noise in levels; NaN: unknown.
             small: The frame has too few blocks for more than equal pixels to be looked for.
         """
         change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
@@ -142,7 +156,7 @@ class RecentFrames:
         if self._is_equal(change):
             return True, False
         # A stuck picture stays stuck until something moves, however the codec varies.
-        self._stuck = self._stuck or self._is_stuck(change, noise)
+        self._stuck = self._stuck or self._is_stuck(change, self.content.noise)
         return self._stuck, False
 
     def learn(self) -> None:

@@ -28,5 +28,7 @@ EXPORT void framegate_compare_rows(const int32_t *sums, int32_t rows, int32_t bl
                                    const int64_t *starts, uint8_t *means, int64_t *marks, uint8_t *known, int32_t *farthest,
                                    uint8_t *equal, uint8_t *changed, int32_t *summary);
 EXPORT void framegate_content(const struct counts *counts, int32_t rows, int32_t width, double *out);
+struct limits;
+EXPORT int32_t framegate_healthy(const double *content, const struct limits *limits);
 
 #endif

@@ -9,6 +9,7 @@ import numpy as np
 from framegate.runtime.health.beside import Beside, Job, cores
 from framegate.runtime.health.content import CHANNELS, EQUAL, Content
 from framegate.runtime.health.rows import BLOCK, FLAT_SHARE, ZONES, Change, RowCounts, RowMemory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.native import library
 from framegate.runtime.verdict import Image
 
@@ -21,6 +22,7 @@ _SINGLE = RowCounts._fields.index("zones")
 
 _PLAIN = Content._fields.index("zones")
 """So many measures are single numbers; zones, the lost channel and whether there is colour follow."""
+_LIMITS = 15
 LOST = ("", *CHANNELS, *EQUAL)
 """What content.c says as a number."""
 _MOST_PIXELS = 3_000_000
@@ -54,9 +56,15 @@ class NativeRowMemory(RowMemory):
         self._spare = np.zeros(width, np.uint8)
         self._summary = np.zeros(len(Change._fields), np.int32)
         self._content = np.zeros(_PLAIN + ZONES * ZONES + 2, np.float64)
+        self._limits = np.zeros(_LIMITS + ZONES * ZONES, np.float64)
+        self._healthy = np.zeros(1, np.int32)
+        self._judging_at = self._content.ctypes.data, self._limits.ctypes.data
+        self._limits_of: tuple[HealthThresholds, bool] | None = None
+        self._judged_for: tuple[HealthThresholds, bool] | None = None
         self._measures_fit = rows * width <= _MOST_PIXELS
         self._beside: Beside | None = None
         self._running: Image | None = None
+        self._begun_slot = 0
         self._known_change = False
         self._histogram = np.zeros(_TOTALS, np.int32)
         # Asking an array for its address costs a microsecond; these arrays stay where they are.
@@ -116,24 +124,46 @@ class NativeRowMemory(RowMemory):
             return False
         if not self._measures_fit or not self.prepare() or self._beside is None:
             return False
-        self._known_change = share is not None
+        self._known_change, self._judged_for = share is not None, self._limits_of
         self._job.rank = self._rank(share or 0.0)
         before = -1 if share is None else previous
-        self._running = pixels  # whose memory is being read
+        self._running, self._begun_slot = pixels, slot  # whose memory is being read
         self._beside.start(self._job_at, pixels.ctypes.data, pixels.strides[0], self._grey_at[slot], slot, before)
         return True
 
-    def content(self, slot: int, pixels: Image) -> Content | None:
-        """See `RowMemory.content`."""
+    def look(self, slot: int, pixels: Image) -> bool:
+        """See `RowMemory.look`."""
         if not self._measures_fit:
-            return None
-        if self._running is not None:
+            return False
+        if self._running is not None and self._begun_slot == slot:
             self._settle()
         else:
             self._count(slot, pixels)
-            self._code.framegate_content(self._counting[-1], *self._size, self._content.ctypes.data)
+            self._code.framegate_content(self._counting[-1], *self._size, self._judging_at[0])
+            self._judged_for = None
+        return True
+
+    def healthy(self, limits: HealthThresholds, small: bool) -> bool:
+        """See `RowMemory.healthy`."""
+        if not self._measures_fit:
+            return False
+        if self._judged_for is not None and self._judged_for[0] is limits and self._judged_for[1] == small:
+            return bool(self._healthy[0])
+        self._limits[:] = _as_numbers(limits, small)
+        self._limits_of = limits, small
+        return bool(self._code.framegate_healthy(*self._judging_at))
+
+    @property
+    def content(self) -> Content:
+        """See `RowMemory.content`."""
+        self._settle()
         *found, lost, coloured = self._content.tolist()
         return Content(*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
+
+    def forget_begun(self) -> None:
+        """See `RowMemory.forget_begun`."""
+        self._settle()
+        self._known_change = False
 
     def _settle(self) -> None:
         """Wait for what was begun, if anything was."""
@@ -174,7 +204,9 @@ class NativeRowMemory(RowMemory):
             equal=equal,
             changed=changed,
             summary=summary,
-            content=self._content.ctypes.data,
+            content=self._judging_at[0],
+            limits=self._judging_at[1],
+            healthy=self._healthy.ctypes.data,
         )
         self._job_at = ctypes.addressof(self._job)
         return True
@@ -189,3 +221,26 @@ class NativeRowMemory(RowMemory):
             )
         self._known_change = False
         return Change._make(self._summary.tolist())
+
+
+def _as_numbers(limits: HealthThresholds, small: bool) -> list[float]:
+    """Limits as content.c reads them."""
+    zones = limits.zones if len(limits.zones) == ZONES * ZONES else ()
+    return [
+        limits.black_mean,
+        limits.black_std,
+        limits.saturated_share,
+        limits.missing_rows,
+        limits.contrast,
+        limits.light,
+        limits.detail,
+        limits.zone_fall,
+        limits.zone_share,
+        limits.sharpness,
+        limits.noise,
+        limits.blockiness,
+        bool(limits.colour),
+        small,
+        bool(zones),
+        *(zones or (0.0,) * (ZONES * ZONES)),
+    ]

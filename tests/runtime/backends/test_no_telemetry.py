@@ -28,7 +28,8 @@ sys.addaudithook(watch)
 END = """
 files = sorted(os.path.relpath(os.path.join(at, name), os.environ["HOME"])
                for at, _, names in os.walk(os.environ["HOME"]) for name in names)
-print(json.dumps({"done": done, "files": files, "threads": [thread.name for thread in threading.enumerate() if thread.name != "framegate-check"]}))
+threads = [thread.name for thread in threading.enumerate() if thread.name != "framegate-check"]
+print(json.dumps({"done": done, "files": files, "threads": threads}))
 """
 
 

@@ -61,7 +61,8 @@ def test_the_numbers_are_those_of_one_core(size, running):
     for k, image in enumerate([*pictures(14, *size), pictures(1, *size)[0]]):
         slot, previous = k % 4, (k - 1) % 4
         assert beside.begin(slot, previous, image, 0.05)
-        content = beside.content(slot, image)
+        assert beside.look(slot, image)
+        content = beside.content
         expected = measure(plain.count(slot, image), *size)
         assert same(content[:9], expected[:9])
         assert same(content.zones, expected.zones)
@@ -83,7 +84,7 @@ def health_findings(late):
         if late:
             assert health.begin(image)
             if k == 9:  # never asked about: as if the frame had been given up
-                image = image.copy()
+                image = np.ascontiguousarray(image[::-1])
         found.append(dict(health.inspect(image)))
     return found, health.limits
 
@@ -92,7 +93,7 @@ def test_a_stream_is_judged_alike():
     (early, learnt), (late, learnt_late) = health_findings(False), health_findings(True)
     assert [set(each) for each in early[:9]] == [set(each) for each in late[:9]]
     assert [set(each) for each in early[10:]] == [set(each) for each in late[10:]]
-    assert Reason.FROZEN in late[9], "the frame that was given up had been seen"
+    assert late[9] == {}, "what is judged is the frame that was asked about, which is not the one that was given up"
     assert Reason.BLACK in late[15]
     assert learnt.light == pytest.approx(learnt_late.light, rel=0.05)
 

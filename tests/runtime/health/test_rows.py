@@ -174,6 +174,7 @@ import ctypes, sys
 import numpy as np
 from framegate.runtime import monitor, native, scores
 from framegate.runtime.health.rows_native import NativeRowMemory, row_memory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.monitor import Monitor, Tap
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -190,7 +191,8 @@ for rows, width in ((2, 16), (2, 17), (3, 31), (5, 33), (7, 100), (33, 1280), (4
         memory.compare(k % 3, (k - 1) % 3, 0.05)
         if memory.prepare():  # on another core
             assert memory.begin(k % 3, (k - 1) % 3, image, 0.05)
-            memory.content(k % 3, image)
+            assert memory.look(k % 3, image)
+            memory.healthy(HealthThresholds(zones=(2.0,) * 16), False)
             memory.compare(k % 3, (k - 1) % 3, 0.05)
 for width, height in ((1, 1), (2, 3), (16, 16), (33, 20), (96, 96)):
     resize = Preprocessor(PreprocessSpec(width, height, "bilinear", "stretch", "rgb", (1.0,) * 3, (2.0,) * 3))
