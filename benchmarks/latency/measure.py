@@ -188,18 +188,20 @@ import numpy, sys
 from framegate.runtime import Session
 session = Session.open(sys.argv[1], sys.argv[2], sys.argv[3])
 session.infer(numpy.full((int(sys.argv[5]), int(sys.argv[4]), 3), 128, numpy.uint8))
+from framegate.benchmarks.latency.machine import resident_mib
+print(resident_mib())
 """
 
 
 def measure_startup(
     bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, progress: Progress
-) -> list[float]:
-    """Seconds from starting an interpreter to the end of the first verdict's process, for each repetition.
+) -> tuple[list[float], list[float]]:
+    """Seconds from starting an interpreter to the end of the first verdict's process, and its resident MiB then.
 
     Raises:
         BackendError: The process failed.
     """
-    seconds = []
+    seconds, resident = [], []
     for k in range(repetitions):
         started = time.perf_counter()
         done = subprocess.run(
@@ -211,8 +213,9 @@ def measure_startup(
         seconds.append(time.perf_counter() - started)
         if done.returncode:
             raise BackendError(f"start-up of {backend}/{precision} failed: {done.stderr.strip().splitlines()[-1:]}")
+        resident.append(float(done.stdout))
         progress("start-up", k + 1, repetitions)
-    return seconds
+    return seconds, resident
 
 
 def measure_memory(

@@ -41,6 +41,7 @@ def lines(record: Record) -> list[str]:
         startup = record["startup_s"]
         said.append(
             f"start-up, new process to first verdict: median {startup['median']:.2f} s, max {startup['max']:.2f} s"
+            + (f"; it then holds {startup['resident_mib']:.0f} MiB" if "resident_mib" in startup else "")
         )
     if record.get("memory"):
         memory = record["memory"]

@@ -9,6 +9,7 @@ to it would say nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -71,7 +72,9 @@ class BareLoop:
         )
         self._engine: Backend = load_backend(backend, bundle.model_path(precision), threads)
         self._engine.bind(self.tensor)
-        self.compute: Callable[[], Any] = lambda: infer(self._engine)
+        # OpenVINO's documented call; framegate's backend calls what lies below it.
+        request = getattr(self._engine, "_request", None) if backend == "openvino" else None
+        self.compute: Callable[[], Any] = partial(infer, self._engine) if request is None else request.infer
 
     def __call__(self, image: Image) -> None:
         """Resize, normalise, compute."""
