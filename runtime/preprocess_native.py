@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,13 @@ def bilinear(
     table = np.ascontiguousarray(np.stack(tables), np.float32)
     taps, weights = np.zeros(width, np.int32), np.zeros((width, 2), np.int16)
     plan = _Plan(width, height, (_I * 3)(*planes), 0)
-    kept = {"tables": table, "small": small, "tensor": tensor, "taps": taps, "weights": weights}
+    kept: dict[str, npt.NDArray[Any]] = {
+        "tables": table,
+        "small": small,
+        "tensor": tensor,
+        "taps": taps,
+        "weights": weights,
+    }
     for name, array in kept.items():
         setattr(plan, name, array.ctypes.data)
     call, at = code.framegate_preprocess, ctypes.addressof(plan)

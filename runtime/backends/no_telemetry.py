@@ -55,4 +55,4 @@ def _offer_converter() -> None:
                 return importlib.import_module(_CONVERTER).convert_model
         raise AttributeError(f"module 'openvino' has no attribute {name!r}")
 
-    openvino.__getattr__ = get  # type: ignore[attr-defined]
+    vars(openvino)["__getattr__"] = get

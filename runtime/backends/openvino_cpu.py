@@ -135,7 +135,8 @@ def _plain_call(request: ov.InferRequest) -> Callable[[], object]:
     try:
         call()
     except TypeError:  # another version of OpenVINO: what is documented
-        return request.infer
+        documented: Callable[[], object] = request.infer
+        return documented
     return call
 
 

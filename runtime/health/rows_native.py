@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import numpy as np
 
@@ -158,7 +159,8 @@ class NativeRowMemory(RowMemory):
         """See `RowMemory.content`."""
         self._settle()
         *found, lost, coloured = self._content.tolist()
-        return Content(*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
+        values = (*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
+        return Content._make((*values, math.nan, math.nan))
 
     def forget_begun(self) -> None:
         """See `RowMemory.forget_begun`."""
