@@ -93,6 +93,7 @@ _HANDOVER_ELSEWHERE = tuple(
 )
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
+_GATE_COST = Source("gate-cost.json", partial(read_json, advice="make bench"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
@@ -106,9 +107,10 @@ _CERTIFICATES = Source(
 BLOCKS: dict[str, Block] = {
     "demo": Block((_DEMO,), speed_tables.demo),
     "speed-line": Block((_LATENCY,), speed_tables.speed_line),
-    "targets": Block((_LATENCY, _SCENARIOS, _STREAMS, _RIVALS, _PAGE), speed_tables.targets),
+    "targets": Block((_LATENCY, _SCENARIOS, _STREAMS, _RIVALS, _PAGE, _GATE_COST), speed_tables.targets),
     "latency": Block((_LATENCY,), speed_tables.latency),
     "stages": Block((_LATENCY,), speed_tables.stages),
+    "floors": Block((_GATE_COST,), speed_tables.floors),
     "streams": Block((_STREAMS,), speed_tables.streams),
     "scenarios": Block((_SCENARIOS,), speed_tables.scenarios),
     "rivals": Block((_RIVALS,), speed_tables.rivals),

@@ -137,18 +137,20 @@ class FrameJudge:
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
         camera = camera or unreadable
         inspected = shown is None  # a frame that no network is shown is not looked at either
+        # Another core may look at the frame meanwhile; what it saw is asked for when the network has computed.
+        late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
         judged = []
         for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
             failed = NO_FINDINGS if shown is None else self._start(shown, roi)
             if stages is not None:
                 stages.mark(PREPROCESS)
-            if not inspected:  # once a frame; a GPU computes meanwhile, and a CPU has just brought the pixels nearer
-                camera, inspected = health.inspect(frame.image, frame.pixel_format), True
-                if stages is not None:
-                    stages.mark(HEALTH)
+            if not (inspected or late):  # once a frame; a GPU computes meanwhile
+                camera, inspected = self._inspect(health, frame), True
             scored = None
             if shown is not None and not failed:
                 scored, failed = self._finish()
+            if not inspected:
+                camera, inspected = self._inspect(health, frame), True
             certificate = None
             if self._certifier is not None and shown is not None and scored is not None and not (camera or failed):
                 certificate, failed = self._certify(self._certifier, shown, roi, scored)
@@ -160,15 +162,21 @@ class FrameJudge:
             if stages is not None:
                 stages.mark(POLICY)
         decided_ns = time.monotonic_ns()
-        late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
+        overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         predictions = tuple(
-            self.prediction(frame, roi, one, late, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
+            self.prediction(frame, roi, one, overdue, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
         )
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
         return predictions
+
+    def _inspect(self, health: CameraHealth, frame: Frame) -> Findings:
+        found = health.inspect(frame.image, frame.pixel_format)
+        if self.stages is not None:
+            self.stages.mark(HEALTH)
+        return found
 
     def readable(self, frame: Frame, rois: tuple[Roi, ...]) -> tuple[Frame | None, Findings]:
         """The frame as the preprocessing takes it; None, and why, if it cannot be converted."""

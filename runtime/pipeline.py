@@ -157,6 +157,7 @@ class Pipeline:
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
+        self._health.prepare()
         self._published_ns = time.monotonic_ns()
         self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
         for name, work in (("framegate-capture", self._capture), ("framegate-worker", self._work)):

@@ -41,15 +41,21 @@ def binomial_tail(errors: int, trials: int, rate: float) -> float:
         return 1.0
     if rate >= 1:
         return 0.0
-    of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
     terms, largest = [], 0.0
     for k in range(errors, -1, -1):
-        log_term = of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest
+        log_term = _log_coefficient(trials, k) + k * log_rate + (trials - k) * log_rest
         terms.append(math.exp(log_term))
         largest = max(largest, terms[-1])
         if k < rate * trials and terms[-1] <= 1e-20 * largest:  # below the mode the terms only fall
             break
     return min(math.fsum(terms), 1.0)
+
+
+@lru_cache(maxsize=4096)
+def _log_coefficient(trials: int, k: int) -> float:
+    """Of the binomial coefficient; asked again and again while a bound is looked for."""
+    return math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
 
 
 @lru_cache(maxsize=256)
