@@ -21,7 +21,10 @@ from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
 from framegate.runtime.stats import OBJECTS
+from framegate.runtime.verdict import Prediction
 
+CAMERA = "/camera"
+"""Topic of the pictures."""
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
     "title": "foxglove.CompressedImage",
@@ -53,6 +56,11 @@ class _Waiting:
     def tell(self) -> int:
         return self._taken + len(self._bytes)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that were not taken yet."""
+        return len(self._bytes)
+
     def take(self) -> bytes:
         """What waits, which then waits no longer."""
         data = bytes(self._bytes)
@@ -76,6 +84,7 @@ class McapSink:
         rois: The pipeline's regions; empty where objects are judged, which are ``/verdict/objects``.
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
+        about: More metadata records: name -> its texts.
 
     Raises:
         UsageError: The package mcap is not installed.
@@ -86,7 +95,13 @@ class McapSink:
     flush_s = FLUSH_S
 
     def __init__(
-        self, path: Path, rois: tuple[Roi, ...], recording: Recording | None = None, *, pictures: bool = True
+        self,
+        path: Path,
+        rois: tuple[Roi, ...],
+        recording: Recording | None = None,
+        *,
+        pictures: bool = True,
+        about: Mapping[str, dict[str, str]] | None = None,
     ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
@@ -102,30 +117,71 @@ class McapSink:
         self._writer.start(library="framegate")
         if recording is not None:
             self._writer.add_metadata(METADATA, recording.to_metadata())
-        image = self._writer.register_schema(
+        for name, texts in (about or {}).items():
+            self._writer.add_metadata(name, texts)
+        self._image_schema = image = self._writer.register_schema(
             "foxglove.CompressedImage", "jsonschema", json.dumps(_IMAGE_SCHEMA).encode()
         )
         verdict = self._writer.register_schema(
             "framegate.Prediction", "jsonschema", json.dumps(_VERDICT_SCHEMA).encode()
         )
-        self._camera = self._writer.register_channel("/camera", "json", image)
+        self._topics = {CAMERA: self._writer.register_channel(CAMERA, "json", image)}
         names = [roi.name for roi in rois] or [FULL, OBJECTS]
         self._verdicts = {name: self._writer.register_channel(f"/verdict/{name}", "json", verdict) for name in names}
         self._to_wall_ns = time.time_ns() - time.monotonic_ns()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, with those that wait for a flush."""
+        return self._waiting.tell()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for a flush, without those of the chunk that is being filled."""
+        return self._waiting.waiting
+
     def write(self, result: FrameResult) -> None:
         """Add one frame and its verdicts."""
+        if self.takes_pictures and result.has_frame:
+            self.add_picture(result.first, jpeg(shown(result.image), WIDTH))
+        self.add_verdicts(result)
+
+    def add_picture(self, first: Prediction, data: bytes, topic: str = CAMERA) -> None:
+        """Add a picture.
+
+        Args:
+            first: A verdict on its frame, for number and time.
+            data: The picture as JPEG.
+            topic: Under which name.
+        """
+        at = first.captured_ns + self._to_wall_ns
+        picture = {
+            "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
+            "frame_id": str(first.frame_id),
+            "data": base64.b64encode(data).decode(),
+            "format": "jpeg",
+        }
+        if topic not in self._topics:
+            self._topics[topic] = self._writer.register_channel(topic, "json", self._image_schema)
+        self._add(self._topics[topic], at, picture, max(first.frame_id, 0))
+
+    def add_record(self, topic: str, first: Prediction, record: Mapping[str, object]) -> None:
+        """Add plain JSON values that belong to a frame.
+
+        Args:
+            topic: Under which name.
+            first: A verdict on the frame, for number and time.
+            record: The values.
+        """
+        if topic not in self._topics:
+            self._topics[topic] = self._writer.register_channel(topic, "json", 0)
+        self._add(self._topics[topic], first.captured_ns + self._to_wall_ns, record, max(first.frame_id, 0))
+
+    def add_verdicts(self, result: FrameResult) -> None:
+        """Add the verdicts on a frame, without its picture."""
         first = result.first
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
-        if self.takes_pictures and result.has_frame:
-            picture = {
-                "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
-                "frame_id": str(first.frame_id),
-                "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
-                "format": "jpeg",
-            }
-            self._add(self._camera, at, picture, sequence)
         if result.scene is not None:
             scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
             self._add(self._verdicts[FULL], at, scene, sequence)
