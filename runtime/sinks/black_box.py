@@ -50,6 +50,9 @@ _SEGMENTS = 16
 _LARGEST_SEGMENT = 64 * 2**20
 _SMALLEST_SEGMENT = 2**18
 _FLUSH_BYTES = 4 * 2**20
+_CHUNK_BYTES = 2**16
+_INDEX_BYTES = 2**18
+"""What the index of a file, and the chunk that is being filled, take at most beyond what is known of its size."""
 _WORD = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -123,7 +126,7 @@ class BlackBoxSink:
         self._preview_ns: int | None = None
         self._allowed, self._allowed_ns = float(FULL_BURST), 0
         self._retry_at = 0.0
-        self._lost = 0
+        self._lost = self._pending = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -138,14 +141,17 @@ class BlackBoxSink:
             self._lost += 1
             return
         assert self._segment is not None
+        self._pending += 1
         try:
             self._add(self._segment, result)
-            if self._segment.waiting > _FLUSH_BYTES:
-                self._segment.flush()
             if self._segment.size >= self._segment_bytes:
+                self._make_room(self._segment.size + _INDEX_BYTES)
                 self._segment.close()
+                self._pending = 0
                 self._number += 1
                 self._segment = self._next()
+            elif self._segment.waiting > _FLUSH_BYTES:
+                self.flush()
         except SinkError as error:
             self._give_up(error)
 
@@ -153,7 +159,10 @@ class BlackBoxSink:
         """Make what was taken readable, see `framegate.runtime.sinks.base.Sink.flush`."""
         if self._segment is not None:
             try:
+                if self._segment.size > self._segment_bytes:
+                    self._make_room(self._segment.size + _INDEX_BYTES)
                 self._segment.flush()
+                self._pending = 0
             except SinkError as error:
                 self._give_up(error)
 
@@ -217,9 +226,16 @@ class BlackBoxSink:
 
     def _next(self) -> McapSink:
         """The next file of the ring, after the oldest were removed."""
-        self._make_room()
+        self._make_room(self._segment_bytes + _INDEX_BYTES)
         about = {DRIVE_METADATA: {**self._about, "segment": str(self._number)}}
-        segment = McapSink(self._name(self._number), self._rois, self._recording, pictures=False, about=about)
+        segment = McapSink(
+            self._name(self._number),
+            self._rois,
+            self._recording,
+            pictures=False,
+            about=about,
+            chunk_bytes=_CHUNK_BYTES,
+        )
         try:
             segment.flush()  # what it says about itself outlives the process, and a full disk shows at once
         except SinkError:
@@ -228,18 +244,23 @@ class BlackBoxSink:
             raise
         return segment
 
-    def _make_room(self) -> None:
-        """Remove the oldest files until a whole new one fits."""
+    def _make_room(self, needed: int) -> None:
+        """Remove the oldest files until the newest fits.
+
+        Args:
+            needed: Bytes of the newest file. Large pictures can make it outgrow what was reserved for it.
+        """
         files = []
+        own = self._name(self._number)
         for path in self.path.glob(f"*.{self._camera}.[0-9][0-9][0-9][0-9][0-9][0-9].mcap"):
             try:
                 status = path.stat()
             except OSError:
                 continue
+            if path == own:
+                continue
             files.append((status.st_mtime_ns, path.name, path, status.st_size))
         total = sum(each[3] for each in files)
-        # A file outgrows its size by the frame that ends it, and by its index.
-        needed = self._segment_bytes + self._segment_bytes // 4
         for _, _, path, size in sorted(files):
             if total + needed <= self._keep:
                 return
@@ -258,7 +279,7 @@ class BlackBoxSink:
             with contextlib.suppress(SinkError):  # the same disk
                 segment.close()
         self._number += 1
-        self._lost += 1
+        self._lost, self._pending = self._lost + self._pending, 0
         self._retry_at = time.monotonic() + RETRY_S
 
     def _try_again(self) -> bool:
@@ -268,7 +289,6 @@ class BlackBoxSink:
             self._segment = self._next()
         except SinkError as error:
             self._give_up(error)
-            self._lost -= 1
             return False
         self._report(f"framegate: black box {self.path}: records again; {self._lost} frames were not recorded")
         self._retry_at, self._lost = 0.0, 0

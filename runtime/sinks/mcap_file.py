@@ -85,6 +85,7 @@ class McapSink:
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
         about: More metadata records: name -> its texts.
+        chunk_bytes: Messages are compressed so many bytes at a time, also between flushes.
 
     Raises:
         UsageError: The package mcap is not installed.
@@ -102,6 +103,7 @@ class McapSink:
         *,
         pictures: bool = True,
         about: Mapping[str, dict[str, str]] | None = None,
+        chunk_bytes: int = 2**20,
     ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
@@ -113,7 +115,7 @@ class McapSink:
         self.takes_pictures = pictures
         self._frames = self._stored = 0
         self._broken = False
-        self._writer = Writer(cast(IO[bytes], self._waiting))
+        self._writer = Writer(cast(IO[bytes], self._waiting), chunk_size=chunk_bytes)
         self._writer.start(library="framegate")
         if recording is not None:
             self._writer.add_metadata(METADATA, recording.to_metadata())
@@ -132,7 +134,7 @@ class McapSink:
 
     @property
     def size(self) -> int:
-        """Bytes of the file, with those that wait for a flush."""
+        """Bytes of the file, with those that wait for a flush, without those of the chunk that is being filled."""
         return self._waiting.tell()
 
     @property
