@@ -129,9 +129,9 @@ def test_a_disk_that_stays_full_is_a_failed_recording(tmp_path):
     with small_disk(tmp_path / "disk", 1024) as disk:
         sink = box(disk / "box", said=[])
         fill(disk)
-        sink.write(result(0))
-        sink.flush()
-        sink.write(result(1))
+        for number in range(50):
+            sink.write(result(number))
+            sink.flush()
         with pytest.raises(SinkError, match="frames were not recorded"):
             sink.close()
 
