@@ -30,6 +30,8 @@ from framegate.runtime.sinks.black_box import file_word
 FRAMES = "frames.csv"
 FOLDER, LABEL_STUDIO, CVAT = "folder", "label-studio", "cvat"
 FORMATS = (FOLDER, LABEL_STUDIO, CVAT)
+UNLABELLED = "unlabelled"
+"""As the label of CVAT's boxes: nobody has looked yet. The network's own guess would be taken for a label."""
 OTHER = "other"
 """The label of what is none of the network's labels. It is wrong whatever the network said."""
 KEY = ("drive", "camera", "region", "frame_id")
@@ -148,14 +150,14 @@ def _write_cvat(found: Sequence[tuple[int, dict[str, Any], tuple[int, int]]], la
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
     names = ElementTree.SubElement(task, "labels")
-    for each in labels:
+    for each in (UNLABELLED, *labels):
         ElementTree.SubElement(ElementTree.SubElement(names, "label"), "name").text = each
     for number, (_, row, (width, height)) in enumerate(found):
         image = ElementTree.SubElement(
             root, "image", id=str(number), name=row["image"], width=str(width), height=str(height)
         )
         ElementTree.SubElement(
-            image, "box", label=row["candidate"] or OTHER, occluded="0", source="auto", z_order="0",
+            image, "box", label=UNLABELLED, occluded="0", source="auto", z_order="0",
             xtl=str(row["x"]), ytl=str(row["y"]), xbr=str(row["x"] + row["width"]), ybr=str(row["y"] + row["height"]),
         )  # fmt: skip
     (out / "cvat.xml").write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
@@ -230,7 +232,7 @@ def _cvat(path: Path) -> dict[str, str]:
     found = {}
     for image in ElementTree.parse(path).getroot().iter("image"):
         boxes = image.findall("box") or image.findall("tag")
-        if boxes:
+        if boxes and boxes[0].attrib["label"] != UNLABELLED:
             found[image.attrib["name"].rpartition("/")[2]] = boxes[0].attrib["label"]
     return found
 
