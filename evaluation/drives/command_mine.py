@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
+from framegate.runtime.errors import UsageError
 
 _ABOUT = {
     "near": "score near its threshold",
@@ -23,6 +24,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for name, about in _ABOUT.items():
         option = "--near-threshold" if name == "near" else f"--{name}"
         parser.add_argument(option, dest="criteria", action="append_const", const=name, help=f"{about} (default: all)")
+    parser.add_argument(
+        "--random",
+        action="store_true",
+        help="instead, frames drawn at random, which a calibration needs for its promise (default: by the criteria)",
+    )
     parser.add_argument(
         "--budget", type=int, default=500, metavar="N", help="so many frames at most (default: %(default)s)"
     )
@@ -52,17 +58,19 @@ def run_mine(arguments: argparse.Namespace) -> int:
         1 if there was nothing to write.
     """
     from framegate.evaluation.drives.labelling import OTHER, write_frames
-    from framegate.evaluation.drives.mine import CRITERIA, mine
+    from framegate.evaluation.drives.mine import CRITERIA, draw, mine
     from framegate.evaluation.drives.table import DriveTable
 
     table = DriveTable(arguments.table)
+    if arguments.random and arguments.criteria:
+        raise UsageError("--random takes no criteria; leave one of them out")
     criteria = [name for name in CRITERIA if name in (arguments.criteria or CRITERIA)]
-    mined = mine(table, criteria, arguments.budget)
+    mined = draw(table, arguments.budget) if arguments.random else mine(table, criteria, arguments.budget)
     seen = table.read(["candidate"])["candidate"].unique().to_pylist()
     labels = [*sorted(each for each in seen if each), OTHER]
     with progress_bar() as progress:
         written, lost = write_frames(mined.rows, table.about, labels, arguments.out, arguments.format, progress)
-    to_stdout(f"{written} frames to label ({', '.join(criteria)}): {arguments.out}")
+    to_stdout(f"{written} frames to label ({'random' if arguments.random else ', '.join(criteria)}): {arguments.out}")
     if mined.unseen:
         to_stderr(f"framegate: {mined.unseen} verdicts have no full picture and could not be chosen")
     if lost:

@@ -115,8 +115,8 @@ def _from_pictures(arguments: argparse.Namespace, table: DriveTable, progress: P
     shutil.rmtree(store, ignore_errors=True)
     found.refused.update(outcome.quarantined)
     found.about = (
-        f"Bundle {bundle.name}, {bundle.digest[:12]}..., on {task.backend}, {task.precision}; {found.verdicts} recorded "
-        "regions. A picture is judged by itself: what only several frames show is left out, before and after."
+        f"Bundle {bundle.name}, {bundle.digest[:12]}..., on {task.backend}, {task.precision}; {found.verdicts} "
+        "recorded regions. A picture is judged by itself: what only several frames show is left out, before and after."
     )
     return found
 

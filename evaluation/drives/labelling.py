@@ -20,8 +20,8 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 
-from framegate.evaluation.drives.regions import Regions
 from framegate.evaluation.drives.table import About, DriveTable, write_table
+from framegate.export.data.drives import Regions
 from framegate.export.progress import Progress
 from framegate.runtime.errors import DataError, SinkError
 from framegate.runtime.replay.pictures import decode, read_jpegs
@@ -63,7 +63,7 @@ def write_frames(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: it is there already; give a new folder, so that no labels are lost")
-    regions = Regions(about)
+    regions = Regions(about.recordings)
     by_file: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for number, row in enumerate(rows.drop_columns(["recorded_at"]).to_pylist()):
         by_file[row["file"]].append((number, row))

@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from framegate.evaluation.drives.table import VALUES, DriveTable
 from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.sinks.events import SAMPLE
 
 NEAR_THRESHOLD, DISAGREE, CHANGED, RARE = "near", "disagree", "changed", "rare"
 CRITERIA = (NEAR_THRESHOLD, DISAGREE, CHANGED, RARE)
@@ -113,6 +114,34 @@ def mine(table: DriveTable, criteria: Sequence[str], budget: int) -> Mined:
         for row in taken.select([f"{name}_worth" for name in criteria]).to_pylist()
     ]
     return Mined(taken.append_column("why", pa.array(why, pa.string())), int(without[0] - without[1]))
+
+
+def draw(table: DriveTable, budget: int) -> Mined:
+    """Choose verdicts at random among those whose picture was kept because its time had come: what a promise needs.
+
+    Args:
+        table: The drives.
+        budget: How many, at most. The same table gives the same ones.
+
+    Raises:
+        UsageError: The budget is no number of frames.
+        DataError: There are none.
+    """
+    if budget < 1:
+        raise UsageError(f"--budget {budget}: expected 1 or more")
+    with duckdb.connect() as connection:
+        connection.execute(f"create view drives as select * from {table.sql_source()}")
+        rows = connection.sql(
+            f"""select *, 1.0 as worth, 'random' as why from drives
+            where picture and label is null and list_contains(string_split(events, ' '), '{SAMPLE}')
+            order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id
+            limit {budget}"""
+        ).to_arrow_table()
+    if not rows.num_rows:
+        raise DataError(
+            f"{table.path}: no unlabelled picture was kept for its time alone; a black box keeps one every ten seconds"
+        )
+    return Mined(rows, 0)
 
 
 def choose(worth: Floats, features: Floats, streams: npt.NDArray[np.int64], seconds: Floats, budget: int) -> list[int]:

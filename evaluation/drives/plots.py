@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from framegate.evaluation.drives.questions import Questions
 from framegate.evaluation.report.style import BLUE, GREY, Picture, legend_below, looks, new_figure, percent_axis
-
-if TYPE_CHECKING:
-    from framegate.evaluation.drives.report import Questions
 
 BINS = 40
 _MOST = 6

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from framegate.evaluation.drives.difference import Difference
 from framegate.evaluation.drives.index import read_file
-from framegate.evaluation.drives.regions import Regions
 from framegate.evaluation.drives.table import DriveTable, record_json
 from framegate.evaluation.drives.work import Unit
+from framegate.export.data.drives import Regions
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.replay.pictures import decode, read_jpegs
 from framegate.runtime.replay.replay import OF_CALIBRATION
@@ -70,7 +70,7 @@ class JudgeTask:
         """
         assert self._session is not None
         table, _, about = read_file(Unit(unit.path, unit.about))
-        regions = Regions(about)
+        regions = Regions(about.recordings)
         frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
         shown = table.filter(table["picture"]).select([*KEY, "recording", "x", "y", "width", "height"])
         for row in shown.to_pylist():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import numpy as np
 
 from framegate.evaluation.drives.intervals import FEWEST, ratio
+from framegate.evaluation.drives.questions import Questions, Rows
 from framegate.evaluation.drives.table import DriveTable
 from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.html import Part
@@ -18,32 +17,6 @@ from framegate.evaluation.report.values import NOT_MEASURED, Cell, count, percen
 from framegate.runtime.errors import DataError, UsageError
 
 _SHOWN = 50
-Rows = list[tuple[Any, ...]]
-
-
-class Questions:
-    """Asks DuckDB about a table.
-
-    Args:
-        table: The drives.
-    """
-
-    def __init__(self, table: DriveTable) -> None:
-        self._connection = duckdb.connect()
-        self._connection.execute(f"create view drives as select * from {table.sql_source()} where frame_id is not null")
-
-    def ask(self, query: str) -> Rows:
-        """The rows of an answer."""
-        return self._connection.execute(query).fetchall()
-
-    def per(self, name: str) -> Rows:
-        """Value of a column, drive, verdicts, accepted, labelled and accepted, wrong and accepted."""
-        return self.ask(
-            f"""select {name}, drive, count(*), count(*) filter (accepted),
-                count(*) filter (accepted and label is not null),
-                count(*) filter (accepted and label is not null and label <> candidate)
-            from drives group by all order by all"""
-        )
 
 
 def write_report(table: DriveTable, path: Path) -> None:

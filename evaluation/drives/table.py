@@ -15,11 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framegate.export.data.drives import FORMAT, KEY
 from framegate.runtime.errors import DataError, FramegateError, SinkError
 from framegate.runtime.replay.recording import Recording
 
-FORMAT = "framegate-drives-1"
-KEY = b"framegate.drives"
 SIGNAL = "signal:"
 """Before the name of a monitor's signal: its column."""
 VALUES = ("entropy", "max_probability", "margin", "energy")

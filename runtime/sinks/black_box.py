@@ -2,6 +2,7 @@
 
     every verdict                           -> /verdict/REGION   all of them
     one frame a second, 320 pixels across   -> /preview
+    one frame in ten seconds, in full size  -> /event (``sample``), /camera
     event (`framegate.runtime.sinks.events`)-> /event, and the pictures around it in full size -> /camera
 
 The folder is a ring of MCAP files, ``DRIVE.CAMERA.000017.mcap``. Each is a whole recording (`McapSink`): it can be
@@ -26,7 +27,7 @@ from framegate.runtime.errors import SinkError, UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.replay.recording import DRIVE_METADATA, EVENT, PREVIEW, Recording
 from framegate.runtime.roi import Roi
-from framegate.runtime.sinks.events import Events
+from framegate.runtime.sinks.events import SAMPLE, Events
 from framegate.runtime.sinks.mcap_file import CAMERA, McapSink
 from framegate.runtime.sinks.picture import jpeg, shown
 from framegate.runtime.verdict import Image
@@ -39,6 +40,7 @@ BEFORE, AFTER = 5, 5
 """Frames around an event whose pictures are kept, too."""
 PREVIEW_S = 1.0
 PREVIEW_WIDTH = 320
+SAMPLE_S = 10.0
 FULL_PER_S = 2.0
 """Full pictures per second on average, so that a stream that stays near its threshold does not push history out."""
 FULL_BURST = 100
@@ -124,6 +126,7 @@ class BlackBoxSink:
         self._after = 0
         self._number = 0
         self._preview_ns: int | None = None
+        self._sample_ns: int | None = None
         self._allowed, self._allowed_ns = float(FULL_BURST), 0
         self._retry_at = 0.0
         self._lost = self._pending = 0
@@ -177,11 +180,16 @@ class BlackBoxSink:
     def _add(self, segment: McapSink, result: FrameResult) -> None:
         kinds = self._events.of(result)
         segment.add_verdicts(result)
-        if kinds:
-            segment.add_record(EVENT, result.first, {"frame_id": result.first.frame_id, "kinds": kinds})
-        if not self.takes_pictures or not result.has_frame:
-            return
         captured_ns = result.first.captured_ns
+        pictured = self.takes_pictures and result.has_frame
+        sample = pictured and (self._sample_ns is None or not 0 <= captured_ns - self._sample_ns < SAMPLE_S * 1e9)
+        said = (*kinds, SAMPLE) if sample else kinds
+        if said:
+            segment.add_record(EVENT, result.first, {"frame_id": result.first.frame_id, "kinds": said})
+        if not pictured:
+            return
+        if sample:
+            self._sample_ns = captured_ns
         if self._preview_ns is None or not 0 <= captured_ns - self._preview_ns < PREVIEW_S * 1e9:
             self._preview_ns = captured_ns
             segment.add_picture(result.first, jpeg(self._visible(result), PREVIEW_WIDTH), PREVIEW)
@@ -192,6 +200,8 @@ class BlackBoxSink:
             for each in (*self._before, result):
                 self._add_full(segment, each)
             self._before.clear()
+        elif sample:
+            self._add_full(segment, result)
         else:
             self._before.append(result)
 

@@ -11,6 +11,9 @@ NEAR = 0.1
 """A score is near its threshold if it is at most this share of the threshold away from it."""
 CHANGED, NEAR_THRESHOLD, DRIFT, FAULT, DISAGREEMENT = "changed", "near_threshold", "drift", "fault", "disagreement"
 KINDS = (CHANGED, NEAR_THRESHOLD, DRIFT, FAULT, DISAGREEMENT)
+SAMPLE = "sample"
+"""No event: a frame whose picture is kept because its time had come, whatever it shows. What is to be promised for the
+whole drive is calibrated on these."""
 _BEGINNINGS: Mapping[Reason, str] = {
     Reason.DRIFT: DRIFT,
     Reason.NO_AGREEMENT: DISAGREEMENT,

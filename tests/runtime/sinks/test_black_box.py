@@ -66,12 +66,12 @@ def test_all_verdicts_and_the_pictures_around_an_event_are_kept(tmp_path):
     sink.close()
     (path,) = tmp_path.glob("*.mcap")
     topics = Counter(topic for topic, _ in mcap_messages(path))
-    assert topics == {"/verdict/car": 60, "/event": 1, "/camera": 11, "/preview": 3}
-    assert sorted(pictures(tmp_path)) == list(range(25, 36))
-    assert next(json.loads(data) for topic, data in mcap_messages(path) if topic == "/event") == {
-        "frame_id": 30,
-        "kinds": ["changed"],
-    }
+    assert topics == {"/verdict/car": 60, "/event": 2, "/camera": 12, "/preview": 3}
+    assert sorted(pictures(tmp_path)) == [0, *range(25, 36)]
+    assert [json.loads(data) for topic, data in mcap_messages(path) if topic == "/event"] == [
+        {"frame_id": 0, "kinds": ["sample"]},
+        {"frame_id": 30, "kinds": ["changed"]},
+    ]
     assert replay(path, read_recording(path), None).verdicts == 60
 
 
