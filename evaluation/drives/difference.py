@@ -75,7 +75,7 @@ class Difference:
             labelled & after & ~right_after,
         )
         table = np.stack([np.bincount(drives[counted & each], minlength=len(names)) for each in flags], axis=1)
-        for number in np.flatnonzero(table[:, 0]):
+        for number in np.flatnonzero(table[:, 0]).tolist():
             name = str(names[number])
             self.drives[name] = self.drives.get(name, np.zeros(len(_COUNTS), np.int64)) + table[number]
 

@@ -224,7 +224,7 @@ def _rows(
     }
     columns |= {
         "region": table["stream"].combine_chunks().dictionary_encode(),
-        "recorded_at": pa.array([message[2] for message in verdicts], pa.timestamp("ns", tz="UTC")),
+        "recorded_at": pa.array([message[2] // 1000 for message in verdicts], pa.timestamp("us", tz="UTC")),
         "accepted": pc.equal(reasons, ""),
         "reasons": reasons.dictionary_encode(),
         "found": found.dictionary_encode(),

@@ -65,7 +65,7 @@ def write_frames(
         raise DataError(f"{out}: it is there already; give a new folder, so that no labels are lost")
     regions = Regions(about.recordings)
     by_file: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for number, row in enumerate(rows.drop_columns(["recorded_at"]).to_pylist()):
+    for number, row in enumerate(rows.to_pylist()):
         by_file[row["file"]].append((number, row))
     found: list[tuple[int, dict[str, Any], tuple[int, int]]] = []
     done = 0

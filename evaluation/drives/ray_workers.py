@@ -6,6 +6,7 @@ storage that all machines share. Ray Data would bring pandas and a second plan o
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def connect(address: str) -> Any:
         _require_answer(address)
     try:
         ray.init(
-            address, log_to_driver=False, logging_level="ERROR", include_dashboard=False if address == "local" else None
+            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if address == "local" else None
         )
     except Exception as error:  # ray raises whatever its parts raise
         why = " ".join(str(error).split())[:200]

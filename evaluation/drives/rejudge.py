@@ -152,12 +152,12 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     found = Difference()
     for batch in table.batches([*KEY, "picture", "found", "candidate", "label"]):
         rows = batch.filter(pc.fill_null(batch["picture"], False)).to_pydict()
-        keys = list(zip(*(rows[name] for name in KEY), strict=True))
-        if not keys:
+        wanted = list(zip(*(rows[name] for name in KEY), strict=True))
+        if not wanted:
             continue
         alone = [str(each or "").split() for each in rows["found"]]
         stays = [[each for each in reasons if Reason(each) not in OF_CALIBRATION] for reasons in alone]
-        judged = [now.get(key) for key in keys]
+        judged = [now.get(key) for key in wanted]
         after = [None if each is None else [*kept, *each[1].split()] for each, kept in zip(judged, stays, strict=True)]
         names = sorted(set(rows["drive"]))
         place = {name: k for k, name in enumerate(names)}

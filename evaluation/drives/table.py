@@ -33,7 +33,7 @@ COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("calibration", _WORD),
     ("region", _WORD),
     ("frame_id", pa.int64()),
-    ("recorded_at", pa.timestamp("ns", tz="UTC")),
+    ("recorded_at", pa.timestamp("us", tz="UTC")),
     ("captured_ns", pa.int64()),
     ("decided_ns", pa.int64()),
     ("engine_ms", pa.float64()),

@@ -45,13 +45,13 @@ def _line(name: str, value: float, **labels: str) -> str:
 def _counts(stats: Mapping[str, PipelineStats]) -> Iterator[tuple[str, str, str, list[str]]]:
     """Name, type, help and lines of each metric."""
     items = list(stats.items())
-    for name, about, of in (
-        ("frames_captured_total", "Frames that the source delivered", lambda each: each.captured),
-        ("frames_dropped_total", "Frames overwritten by newer ones before they were judged", lambda each: each.dropped),
-        ("frames_judged_total", "Frames judged", lambda each: each.frames),
-        ("results_unread_total", "Results that the consumer did not take in time", lambda each: each.unread),
+    for name, about, count_name in (
+        ("frames_captured_total", "Frames that the source delivered", "captured"),
+        ("frames_dropped_total", "Frames overwritten by newer ones before they were judged", "dropped"),
+        ("frames_judged_total", "Frames judged", "frames"),
+        ("results_unread_total", "Results that the consumer did not take in time", "unread"),
     ):
-        yield name, "counter", about, [_line(name, of(each), source=source) for source, each in items]
+        yield name, "counter", about, [_line(name, getattr(each, count_name), source=source) for source, each in items]
     streams = [(source, region, each) for source, all_ in items for region, each in list(all_.streams.items())]
     yield (
         "verdicts_total",
@@ -83,11 +83,11 @@ def _counts(stats: Mapping[str, PipelineStats]) -> Iterator[tuple[str, str, str,
             for reason, count in sorted(dict(each.silences).items())
         ],
     )
-    for name, kind, about, of_stream in (
-        ("drift", "gauge", "1 while the stream has drifted from the calibration", lambda each: int(each.drifting)),
-        ("drift_alarms_total", "counter", "How often DRIFT began", lambda each: each.drift_alarms),
+    for name, kind, about, count_name in (
+        ("drift", "gauge", "1 while the stream has drifted from the calibration", "drifting"),
+        ("drift_alarms_total", "counter", "How often DRIFT began", "drift_alarms"),
     ):
-        yield name, kind, about, [_line(name, of_stream(e), source=s, region=r) for s, r, e in streams]
+        yield name, kind, about, [_line(name, int(getattr(e, count_name)), source=s, region=r) for s, r, e in streams]
 
 
 def _latency(stats: Mapping[str, PipelineStats]) -> list[str]:
