@@ -40,7 +40,10 @@ def connect(address: str) -> Any:
         _require_answer(address)
     try:
         ray.init(
-            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if address == "local" else None
+            address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if address == "local" else None,
         )
     except Exception as error:  # ray raises whatever its parts raise
         why = " ".join(str(error).split())[:200]
