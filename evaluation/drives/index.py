@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,12 @@ def _signals(path: Path, verdicts: Sequence[Message]) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache(maxsize=1)
+def _connection() -> duckdb.DuckDBPyConnection:
+    """One for all files of a process: opening it takes as long as reading ten thousand verdicts."""
+    return duckdb.connect(config={"threads": 1})
+
+
 def _rows(
     path: Path,
     verdicts: Sequence[Message],
@@ -202,17 +209,19 @@ def _rows(
     values = dict.fromkeys((*VALUES, *signals), "DOUBLE")
     structure = json.dumps({**_FIELDS, "evidence": {**_EVIDENCE, "values": values}})
     messages = pa.table({"data": pa.array([message[3] for message in verdicts], pa.string())})
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.register("messages", messages)
-        query = f"""
+    connection = _connection()
+    connection.register("messages", messages)
+    query = f"""
             select * exclude (evidence, reasons), array_to_string(reasons, ' ') as reasons,
                 array_to_string(evidence.found, ' ') as found, evidence.score as exact, evidence.threshold as compared,
                 evidence.values as values
             from (select unnest(json_transform(data, '{structure.replace("'", "''")}')) from messages)"""
-        try:
-            table = connection.sql(query).to_arrow_table()
-        except duckdb.Error as error:
-            raise DataError(f"{path}: a verdict is garbled ({str(error).splitlines()[0]})") from error
+    try:
+        table = connection.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise DataError(f"{path}: a verdict is garbled ({str(error).splitlines()[0]})") from error
+    finally:
+        connection.unregister("messages")
     if table["captured_ns"].null_count or table["decided_ns"].null_count or table["reasons"].null_count:
         raise DataError(f"{path}: a verdict lacks captured_ns, decided_ns or reasons")
     reasons = table["reasons"].combine_chunks()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +104,7 @@ class RayWorkers:
         self.count = count or cpus
         if not 1 <= self.count <= cpus:
             raise UsageError(f"--workers {self.count}: the cluster at {address} has {cpus} processors")
-        path = [each for each in sys.path if each]
-        self._class = self._ray.remote(_Worker).options(
-            num_cpus=1, max_restarts=0, runtime_env={"env_vars": {"PYTHONPATH": ":".join(path)}}
-        )
+        self._class = self._ray.remote(_Worker).options(num_cpus=1, max_restarts=0)
         self._task = task
         self._actors = [self._class.remote(task) for _ in range(self.count)]
         self._running: dict[Any, int] = {}

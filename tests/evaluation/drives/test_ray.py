@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -23,7 +24,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_sentence(drives, tmp_path, caps
 
 
 def test_a_missing_ray_names_its_install_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'framegate\[ray\]'"):
         connect("auto")
 
@@ -42,16 +43,25 @@ class Slow(IndexTask):
 @pytest.mark.long
 def test_two_workers_of_which_one_is_killed_give_the_same_bytes(drives, table, tiny_bundle, tmp_path):
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not know the tests
     try:
         units = plan(find_files([drives])).units
         task = Slow()
         hands = []
 
         def start():
-            hands.append(RayWorkers(task, 2, "auto"))
-            threading.Timer(1.0, lambda: ray.kill(hands[0]._actors[0])).start()
-            return hands[0]
+            workers = RayWorkers(task, 2, "auto")
+            give = workers.give
+
+            def give_and_kill(number, unit, part):
+                give(number, unit, part)
+                if not hands:  # in the middle of its first file
+                    hands.append(number)
+                    threading.Timer(0.2, lambda: ray.kill(workers._actors[number])).start()
+
+            workers.give = give_and_kill
+            return workers
 
         outcome = run_units(task, units, tmp_path / "parts", start, lambda *_: None, "")
         assert outcome.retried >= 1
