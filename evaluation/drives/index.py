@@ -214,7 +214,7 @@ def _rows(
     query = f"""
             select * exclude (evidence, reasons), array_to_string(reasons, ' ') as reasons,
                 array_to_string(evidence.found, ' ') as found, evidence.score as exact, evidence.threshold as compared,
-                evidence.values as values
+                evidence.values as values, evidence is null as scene
             from (select unnest(json_transform(data, '{structure.replace("'", "''")}')) from messages)"""
     try:
         table = connection.sql(query).to_arrow_table()
@@ -229,7 +229,7 @@ def _rows(
     frames = table["frame_id"].combine_chunks()
     event = pc.index_in(frames, value_set=pa.array(list(events), pa.int64()))
     columns: dict[str, Any] = {
-        name: table[name] for name in ("frame_id", "captured_ns", "decided_ns", "engine_ms", "track")
+        name: table[name] for name in ("frame_id", "captured_ns", "decided_ns", "engine_ms", "track", "scene")
     }
     columns |= {
         "region": table["stream"].combine_chunks().dictionary_encode(),

@@ -55,7 +55,7 @@ _WORTH = f"""
             (was <> accepted or becomes <> accepted
                 or (accepted and (was_label <> candidate or becomes_label <> candidate))) as flips,
             case when total > 1 then 1 - ln(alike) / ln(total) else 1 end as rare
-        from streams where picture and label is null)
+        from streams where picture and label is null and candidate is not null)
 """
 
 
@@ -133,7 +133,8 @@ def draw(table: DriveTable, budget: int) -> Mined:
         connection.execute(f"create view drives as select * from {table.sql_source()}")
         rows = connection.sql(
             f"""select *, 1.0 as worth, 'random' as why from drives
-            where picture and label is null and list_contains(string_split(events, ' '), '{SAMPLE}')
+            where picture and label is null and candidate is not null
+                and list_contains(string_split(events, ' '), '{SAMPLE}')
             order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id
             limit {budget}"""
         ).to_arrow_table()

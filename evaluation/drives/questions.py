@@ -20,7 +20,9 @@ class Questions:
 
     def __init__(self, table: DriveTable) -> None:
         self._connection = duckdb.connect()
-        self._connection.execute(f"create view drives as select * from {table.sql_source()} where frame_id is not null")
+        self._connection.execute(
+            f"create view drives as select * from {table.sql_source()} where frame_id is not null and not scene"
+        )
 
     def ask(self, query: str) -> Rows:
         """The rows of an answer."""

@@ -72,7 +72,8 @@ class JudgeTask:
         table, _, about = read_file(Unit(unit.path, unit.about))
         regions = Regions(about.recordings)
         frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        shown = table.filter(table["picture"]).select([*KEY, "recording", "x", "y", "width", "height"])
+        judged_alone = pc.and_(table["picture"], pc.invert(table["scene"]))
+        shown = table.filter(judged_alone).select([*KEY, "recording", "x", "y", "width", "height"])
         for row in shown.to_pylist():
             frames[row["frame_id"]].append(row)
         path = Path(unit.path)
@@ -150,8 +151,8 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     if not now:
         raise UsageError(f"{table.path}: none of its pictures could be judged; are the recordings still there?")
     found = Difference()
-    for batch in table.batches([*KEY, "picture", "found", "candidate", "label"]):
-        rows = batch.filter(pc.fill_null(batch["picture"], False)).to_pydict()
+    for batch in table.batches([*KEY, "picture", "scene", "found", "candidate", "label"]):
+        rows = batch.filter(pc.and_(batch["picture"], pc.invert(batch["scene"]))).to_pydict()
         wanted = list(zip(*(rows[name] for name in KEY), strict=True))
         if not wanted:
             continue

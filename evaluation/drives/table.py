@@ -32,6 +32,7 @@ COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("bundle_digest", _WORD),
     ("calibration", _WORD),
     ("region", _WORD),
+    ("scene", pa.bool_()),
     ("frame_id", pa.int64()),
     ("recorded_at", pa.timestamp("us", tz="UTC")),
     ("captured_ns", pa.int64()),

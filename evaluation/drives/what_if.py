@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framegate.evaluation.drives.difference import Difference
 from framegate.evaluation.drives.table import SIGNAL, VALUES, DriveTable
@@ -38,7 +39,7 @@ Codes = npt.NDArray[np.int64]
 Chooser = Callable[[Recording], Calibration]
 """Gives the calibration by which a recording is decided again."""
 _COLUMNS = (
-    "drive", "camera", "recording", "region", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons", "found",
+    "drive", "camera", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons", "found",
     "candidate", "label",
 )  # fmt: skip
 
@@ -191,7 +192,8 @@ def _decide(
     names = {name: _codes(batch, name) for name in (*_STREAM, "candidate", "label")}
     words = _words(batch)
     frames = batch["frame_id"].combine_chunks()
-    silent = np.asarray(frames.is_null().to_numpy(zero_copy_only=False), bool)
+    # Neither silence nor a frame as a whole, where objects are judged, was decided by a score.
+    silent = np.asarray(pc.or_(frames.is_null(), batch["scene"]).to_numpy(), bool)
     recorded = np.asarray(batch["accepted"].to_numpy(), bool)
     candidate, candidates = names["candidate"]
     said = np.array([bool(each) for each in candidates])[candidate] | ~words.finite[words.code]

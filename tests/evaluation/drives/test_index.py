@@ -71,6 +71,7 @@ def test_infinities_nan_objects_and_silences_keep_what_they_are(tmp_path):
     rows, signals, _ = read_file(Unit(str(path), '{"drive":"x","camera":"c"}'))
     whole, found, silence = rows.to_pylist()
     assert (whole["region"], whole["accepted"], whole["score"]) == ("frame", True, None)
+    assert (whole["scene"], found["scene"], silence["scene"]) == (True, False, True)
     assert (found["x"], found["y"], found["width"], found["height"], found["track"]) == (3, 4, 30, 40, 7)
     assert found["energy"] == math.inf
     assert found["score"] is None
