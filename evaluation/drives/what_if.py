@@ -39,8 +39,8 @@ Codes = npt.NDArray[np.int64]
 Chooser = Callable[[Recording], Calibration]
 """Gives the calibration by which a recording is decided again."""
 _COLUMNS = (
-    "drive", "camera", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons", "found",
-    "candidate", "label",
+    "drive", "camera", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons",
+    "found", "candidate", "label",
 )  # fmt: skip
 
 
