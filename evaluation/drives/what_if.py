@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ from framegate.runtime.verdict import Reason
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
+Stream = tuple[str, ...]
+"""Drive, camera and region."""
 Chooser = Callable[[Recording], Calibration]
 """Gives the calibration by which a recording is decided again."""
 _COLUMNS = (
@@ -110,8 +112,8 @@ class _Side:
 
     recording: Recording
     calibration: Calibration | None
-    drifts: dict[Any, _Drift] = field(default_factory=dict)
-    judges: dict[Any, Judge] = field(default_factory=dict)
+    drifts: dict[Stream, _Drift] = field(default_factory=dict)
+    judges: dict[Stream, Judge] = field(default_factory=dict)
 
     @property
     def needs_order(self) -> bool:
@@ -119,7 +121,7 @@ class _Side:
         windows = self.calibration is not None and any(limit.frames > 1 for limit in self.calibration.limits)
         return bool(self.recording.policy.debounce) or windows
 
-    def drift_of(self, stream: Any) -> _Drift | None:
+    def drift_of(self, stream: Stream) -> _Drift | None:
         """The alarm of a stream."""
         if self.calibration is None or not self.recording.policy.drift:
             return None
@@ -128,7 +130,7 @@ class _Side:
             self.drifts[stream] = _Drift(DriftAlarm(self.calibration, block), block)
         return self.drifts[stream]
 
-    def judge_of(self, stream: Any) -> Judge:
+    def judge_of(self, stream: Stream) -> Judge:
         """What decides a stream verdict by verdict."""
         if stream not in self.judges:
             self.judges[stream] = Judge(self.recording, self.calibration)
@@ -204,23 +206,23 @@ def _decide(
         stream = stream * len(known) + codes
     after = np.zeros(batch.num_rows, bool)
     counted = np.zeros(batch.num_rows, bool)
-    order = np.argsort(stream, kind="stable")
-    edges = np.flatnonzero(np.diff(stream[order])) + 1
-    rows = _Rows(batch, words, said, silent, recorded, values, signals)
-    for places in np.split(order, edges) if len(order) else ():
-        drive, camera, key, region = (
-            str(names[n][1][names[n][0][places[0]]]) for n in ("drive", "camera", "recording", "region")
-        )
+    rows = _Rows(batch, words, said, recorded, values)
+    recordings, keys = names["recording"]
+    for number, key in enumerate(keys):
         if key not in sides:
             continue
-        places = places[~silent[places]]
+        places = np.flatnonzero((recordings == number) & ~silent)
         if not len(places):
             continue
+        places = places[np.argsort(stream[places], kind="stable")]
+        edges = [0, *(np.flatnonzero(np.diff(stream[places])) + 1).tolist(), len(places)]
+        parts = []
+        for first, last in pairwise(edges):
+            who = tuple(str(names[name][1][names[name][0][places[first]]]) for name in ("drive", "camera", "region"))
+            parts.append((who, slice(first, last)))
         own, other = sides[key]
-        who = (drive, camera, region)
-        before, _ = rows.decide(own, who, places)
-        found.unlike += int((before != recorded[places]).sum())
-        after[places], reasons = rows.decide(other, who, places)
+        found.unlike += int((rows.decide(own, parts, places)[0] != recorded[places]).sum())
+        after[places], reasons = rows.decide(other, parts, places)
         found.reasons.update(reasons)
         counted[places] = True
     label, labels = names["label"]
@@ -265,21 +267,25 @@ class _Rows:
     batch: pa.Table
     words: _Words
     said: Flags
-    silent: Flags
     recorded: Flags
     values: Mapping[str, Floats]
-    signals: tuple[str, ...]
 
-    def decide(self, side: _Side, who: Any, places: Codes) -> tuple[Flags, Counter[str]]:
-        """Which verdicts of one stream are accepted, and for which reasons the others are not."""
+    def decide(self, side: _Side, parts: Sequence[tuple[Stream, slice]], places: Codes) -> tuple[Flags, Counter[str]]:
+        """Which verdicts of a recording are accepted, and for which reasons the others are not.
+
+        Args:
+            side: The recording and a calibration.
+            parts: Each stream, and where its verdicts lie among the places.
+            places: Rows of the batch, stream by stream, each in the order of time.
+        """
         if side.needs_order:
-            return self._in_order(side, who, places)
+            return self._in_order(side, parts, places)
         code = self.words.code[places]
         said = self.said[places]
         finite = self.words.finite[code]
         nothing = np.zeros(len(places), bool)
-        high, shift, uncalibrated = nothing, nothing, nothing
-        score = np.full(len(places), np.nan)
+        high, shift, uncalibrated, drifted = nothing, nothing, nothing, nothing
+        not_finite = said & ~finite
         calibration = side.calibration
         if calibration is None:
             uncalibrated = said
@@ -292,20 +298,13 @@ class _Rows:
                     low = -math.inf if limit.low is None else limit.low
                     top = math.inf if limit.high is None else limit.high
                     shift = shift | (said & ~(np.isfinite(value) & (value >= low) & (value <= top)))
-        not_finite = said & ~finite
-        drifted = nothing
-        drift = side.drift_of(who)
-        if drift is not None:
-            with np.errstate(invalid="ignore"):
-                above = ~(score <= drift.alarm.high_score)
-            drifted = drift.feed(said & self.words.evidence[code], high | shift | not_finite, above)
-        stays = self.words.stays[code]
-        accepted = ~(stays | high | shift | uncalibrated | not_finite | drifted)
+            drifted = self._drift(side, parts, said & self.words.evidence[code], high | shift | not_finite, score)
+        accepted = ~(self.words.stays[code] | high | shift | uncalibrated | not_finite | drifted)
         reasons: Counter[str] = Counter()
         for number, count in enumerate(np.bincount(code, minlength=len(self.words.pairs)).tolist()):
             for reason in self.words.pairs[number] if count else ():
                 reasons[reason] += count
-        for reason, flags in (
+        for found, flags in (
             (Reason.HIGH_SCORE, high),
             (Reason.ACTIVATION_SHIFT, shift),
             (Reason.NOT_CALIBRATED, uncalibrated),
@@ -313,22 +312,40 @@ class _Rows:
             (Reason.DRIFT, drifted),
         ):
             if flags.any():
-                reasons[reason.value] += int(flags.sum())
+                reasons[found.value] += int(flags.sum())
         return accepted, reasons
+
+    def _drift(
+        self, side: _Side, parts: Sequence[tuple[Stream, slice]], evidence: Flags, rejected: Flags, score: Floats
+    ) -> Flags:
+        """Where each stream has drifted."""
+        drifted = np.zeros(len(score), bool)
+        above: Flags | None = None
+        for who, part in parts:
+            drift = side.drift_of(who)
+            if drift is None:
+                break
+            if above is None:  # the same for all streams: it is the calibration's
+                with np.errstate(invalid="ignore"):
+                    above = ~(score <= drift.alarm.high_score)
+            drifted[part] = drift.feed(evidence[part], rejected[part], above[part])
+        return drifted
 
     def _value(self, name: str, places: Codes) -> Floats:
         column = self.values.get(name if name in VALUES else SIGNAL + name)
         return np.full(len(places), np.nan) if column is None else column[places]
 
-    def _in_order(self, side: _Side, who: Any, places: Codes) -> tuple[Flags, Counter[str]]:
+    def _in_order(
+        self, side: _Side, parts: Sequence[tuple[Stream, slice]], places: Codes
+    ) -> tuple[Flags, Counter[str]]:
         """Verdict by verdict."""
-        judge = side.judge_of(who)
+        whose = [who for who, part in parts for _ in range(part.stop - part.start)]
         names = ("frame_id", "captured_ns", "decided_ns", "reasons", "found", "candidate")
         columns = [self.batch[name].take(pa.array(places)).to_pylist() for name in names]
         accepted = np.zeros(len(places), bool)
         reasons: Counter[str] = Counter()
         for k, (frame, captured, decided, given, alone, candidate) in enumerate(zip(*columns, strict=True)):
-            place = places[k]
+            place, who = places[k], whose[k]
             values = {}
             if self.said[place]:
                 values = {name.removeprefix(SIGNAL): float(column[place]) for name, column in self.values.items()}
@@ -342,7 +359,7 @@ class _Rows:
                 values,
                 candidate or "",
             )
-            found = judge.decide(verdict)[1]
+            found = side.judge_of(who).decide(verdict)[1]
             accepted[k] = not found
             reasons.update(each.value for each in found)
         return accepted, reasons
