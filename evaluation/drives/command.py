@@ -24,6 +24,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
                 f"framegate drives: the package {package!r} is not installed; pip install 'framegate[drives]'"
             )
     parser = commands.add_parser("drives", help=SUMMARIES["drives"])
-    parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, help="what to do")
     for module in (command_index, command_mine, command_what_if):
         module.register(parts)

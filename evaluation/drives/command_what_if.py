@@ -28,15 +28,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("table", type=Path, metavar="FILE.parquet", help="what framegate drives index wrote")
     other = parser.add_mutually_exclusive_group(required=True)
     other.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="accept scores up to this one, everything else as recorded"
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="accept scores up to this one, everything else as recorded (default: none)",
     )
     other.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="calibration.json of a bundle with the same network and temperature; every verdict is decided again",
+        help="calibration.json of a bundle with the same network and temperature; every verdict is decided again "
+        "(default: none)",
     )
-    other.add_argument("--bundle", metavar="BUNDLE", help="judge the recorded pictures again with this bundle")
+    other.add_argument(
+        "--bundle", metavar="BUNDLE", help="judge the recorded pictures again with this bundle (default: none)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
