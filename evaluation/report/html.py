@@ -45,7 +45,7 @@ def write_report(results: Mapping[str, Any], path: str | Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """One section of the page.
 
     Attributes:
@@ -80,7 +80,7 @@ def page(results: Mapping[str, Any], drawn: Mapping[str, Sequence[Picture]]) -> 
         banner=BANNER if failed_checks(results) else "",
         summary=summary(results),
         not_measured=NOT_MEASURED,
-        parts=[_Part(section, drawn.get(section.key, ())) for section in sections(results)],
+        parts=[Part(section, drawn.get(section.key, ())) for section in sections(results)],
     )
 
 
