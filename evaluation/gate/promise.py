@@ -21,7 +21,7 @@ from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate_together
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.selective_risk import binomial_upper_bound
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.calibration import UNITS, Calibration, binomial_tail
 from framegate.runtime.errors import CalibrationError, UsageError
 

@@ -22,6 +22,7 @@ from framegate.export.calibration.undeclared import undeclared_tracks
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
+from framegate.export.data.drives import is_table, read_drives
 from framegate.export.data.labelled import USER, load_calibration
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.recording import read_recording
@@ -59,8 +60,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         dest="recording",
         metavar="RECORDING",
         help="calibrate on a recorded drive that the network never saw: the camera's own video or a folder of its "
-        "frames, not what run --record writes, which is drawn over or compressed; needs --labels (default: --unseen or "
-        "--data)",
+        "frames, not what run --record writes, which is drawn over or compressed, with --labels; or on the labelled "
+        "drives of a table (drives.parquet) by drive (default: --unseen or --data)",
     )
     parser.add_argument(
         "--labels",
@@ -174,6 +175,8 @@ def calibrated_by_default(backend: str, precision: str) -> bool:
 
 def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> tuple[LabelledImages, str]:
     """The images that calibrate, and who says that the network never saw them."""
+    if arguments.recording is not None and is_table(Path(arguments.recording)):
+        return _drives(arguments, bundle, progress), USER
     if (arguments.recording is None) != (arguments.labels is None):
         raise UsageError("--from and --labels belong together: a recording, and the labelled regions in it")
     if arguments.recording is None:
@@ -188,6 +191,18 @@ def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) ->
     unit = arguments.unit.strip() or "track"
     spec = bundle.preprocess
     return read_recording(arguments.recording, arguments.labels, bundle.labels, spec, unit, progress), USER
+
+
+def _drives(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> LabelledImages:
+    """The labelled verdicts of recorded drives."""
+    if arguments.labels is not None or arguments.data is not None or arguments.unseen is not None:
+        raise UsageError(
+            "--from was given a table of drives, which holds its labels; leave out --labels and other images"
+        )
+    found = read_drives(Path(arguments.recording), bundle.labels, bundle.preprocess, progress)
+    for remark in found.remarks():
+        to_stderr(f"framegate: {remark}")
+    return found.images
 
 
 def run(arguments: argparse.Namespace) -> int:

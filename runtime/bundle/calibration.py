@@ -29,6 +29,9 @@ SCORES = ("entropy", "max_probability", "margin", "energy")
 All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
 """
 
+UNUSABLE = "unusable_share"
+"""Score of a dense bundle's region: the share of its pixels that are not usable (`framegate.runtime.dense.spec`)."""
+
 
 def binomial_tail(errors: int, trials: int, rate: float) -> float:
     """P(X <= errors) for X ~ Binomial(trials, rate)."""
@@ -38,15 +41,21 @@ def binomial_tail(errors: int, trials: int, rate: float) -> float:
         return 1.0
     if rate >= 1:
         return 0.0
-    of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
     terms, largest = [], 0.0
     for k in range(errors, -1, -1):
-        log_term = of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest
+        log_term = _log_coefficient(trials, k) + k * log_rate + (trials - k) * log_rest
         terms.append(math.exp(log_term))
         largest = max(largest, terms[-1])
         if k < rate * trials and terms[-1] <= 1e-20 * largest:  # below the mode the terms only fall
             break
     return min(math.fsum(terms), 1.0)
+
+
+@lru_cache(maxsize=4096)
+def _log_coefficient(trials: int, k: int) -> float:
+    """Of the binomial coefficient; asked again and again while a bound is looked for."""
+    return math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
 
 
 @lru_cache(maxsize=256)
@@ -286,7 +295,9 @@ class Calibration:
 
     def _require_selective(self, classes: int, key: str) -> None:
         """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
-        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0}.get(self.score)
+        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0, UNUSABLE: 1.0}.get(
+            self.score
+        )
         if self.score_quantiles:
             # Thresholds are scores of calibration images: none lies above the largest.
             highest = min(self.score_quantiles[-1], math.inf if highest is None else highest)

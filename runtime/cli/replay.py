@@ -92,12 +92,12 @@ def _calibration(recording: Recording, threshold: float | None, path: Path | Non
         return with_changes(recording.calibration, threshold=threshold, classes=())
     if path is None:
         return recording.calibration
-    found = _read(path, recording.key)
+    found = read_calibration(path, recording.key)
     require_applicable(recording, found, f"--calibration {path}")
     return found
 
 
-def _read(path: Path, key: str) -> Calibration:
+def read_calibration(path: Path, key: str) -> Calibration:
     """The record of a bundle's ``calibration.json`` for one backend and precision.
 
     Raises:

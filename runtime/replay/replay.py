@@ -27,7 +27,7 @@ from framegate.runtime.replay.recording import METADATA, Recording, number
 from framegate.runtime.verdict import NO_CLASS, NO_FRAME_ID, Reason
 
 TOPIC = "/verdict/"
-_OF_CALIBRATION = frozenset((Reason.NOT_FINITE, Reason.NOT_CALIBRATED, Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT))
+OF_CALIBRATION = frozenset((Reason.NOT_FINITE, Reason.NOT_CALIBRATED, Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT))
 """What the network's output is rejected for; every other reason of a frame alone stays as it was."""
 _OTHER = 1 << 30
 """Stands for the number of any label that has no threshold of its own."""
@@ -154,7 +154,7 @@ class Replay:
         }
 
 
-class _Judge:
+class Judge:
     """Decides the verdicts of one region with one calibration, in the order of the recording."""
 
     def __init__(self, recording: Recording, calibration: Calibration | None) -> None:
@@ -167,7 +167,7 @@ class _Judge:
     def decide(self, verdict: Recorded) -> tuple[float, tuple[Reason, ...]]:
         """The score and the reasons; see `framegate.runtime.frame_judge.FrameJudge`."""
         score, values = math.nan, verdict.values
-        findings = {reason: "" for reason in verdict.found if not values or reason not in _OF_CALIBRATION}
+        findings = {reason: "" for reason in verdict.found if not values or reason not in OF_CALIBRATION}
         if values:
             score = values.get(self._score, math.nan)
             finite = Reason.NOT_FINITE not in verdict.found
@@ -195,9 +195,7 @@ def replay(path: Path, recording: Recording, calibration: Calibration | None) ->
         DataError: The file cannot be read, or a verdict in it is garbled.
     """
     found = Replay(recording, calibration, {roi.name: RegionReplay() for roi in recording.rois})
-    judges = {
-        name: (_Judge(recording, recording.calibration), _Judge(recording, calibration)) for name in found.regions
-    }
+    judges = {name: (Judge(recording, recording.calibration), Judge(recording, calibration)) for name in found.regions}
     for verdict in _verdicts(path, found):
         region = found.regions[verdict.region]
         if verdict.frame_id == NO_FRAME_ID:
