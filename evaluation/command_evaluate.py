@@ -259,7 +259,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     def finished(found: dict[str, Any]) -> dict[str, Any]:
         record = {**head, "seconds": round(time.monotonic() - started, 1), **found}
-        return rounded(honest(record, frames.calibration, suite.calibration().wrong, len(frames.test)))
+        full: dict[str, Any] = rounded(honest(record, frames.calibration, suite.calibration().wrong, len(frames.test)))
+        return full
 
     try:
         with progress_bar() as progress:
