@@ -28,7 +28,8 @@ sys.addaudithook(watch)
 END = """
 files = sorted(os.path.relpath(os.path.join(at, name), os.environ["HOME"])
                for at, _, names in os.walk(os.environ["HOME"]) for name in names)
-print(json.dumps({"done": done, "files": files, "threads": [thread.name for thread in threading.enumerate()]}))
+threads = [thread.name for thread in threading.enumerate() if thread.name != "framegate-check"]
+print(json.dumps({"done": done, "files": files, "threads": threads}))
 """
 
 
@@ -69,6 +70,16 @@ assert _engine("openvino")[1]
         tmp_path / "home",
     )
     assert found == NOTHING
+
+
+def test_the_converter_is_loaded_when_it_is_asked_for(tmp_path: Path) -> None:
+    code = """
+import framegate.runtime.backends.openvino_cpu, openvino
+assert "openvino.tools.ovc" not in sys.modules
+assert callable(openvino.convert_model)
+assert not hasattr(openvino, "no_such_name")
+"""
+    assert run_child(code, tmp_path / "home") == NOTHING
 
 
 def test_the_package_is_there_again_afterwards(tmp_path: Path) -> None:

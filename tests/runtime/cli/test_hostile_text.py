@@ -216,7 +216,8 @@ def test_images_of_any_name_are_judged(tmp_path, tiny_bundle, coloured):
 
 def test_markup_in_a_progress_bar_is_text(monkeypatch):
     shown = io.StringIO()
-    monkeypatch.setattr(console, "ERR", console._PlainConsole(file=shown, force_terminal=True, width=100))
+    told = type(console.ERR)(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(console, "_consoles", lambda: {"ERR": told})
     with console.progress_bar() as progress:
         progress(f"[/x][bold]{TITLE}", 1, 2)
     assert "[/x][bold]\\x1b]0;owned\\x07" in shown.getvalue()

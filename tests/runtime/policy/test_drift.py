@@ -66,6 +66,17 @@ def test_frames_rejected_for_another_reason_are_no_evidence():
     assert alarm.evidence == 0.0
 
 
+@pytest.mark.parametrize("calibration", [PLAIN, FULL], ids=["without quantiles", "with quantiles"])
+def test_what_lacks_a_certificate_is_not_drift(calibration):
+    """A certificate covers few frames; those that lack one are accepted as far as the calibration is concerned."""
+    rng = np.random.default_rng(4)
+    alarm = DriftAlarm(calibration)
+    for score in rng.random(20_000).tolist():
+        reasons = HIGH if score > 0.8 else (Reason.NOT_CERTIFIED,) if rng.random() < 0.9 else ()
+        assert not alarm.saw(reasons, score)
+    assert frames_to_alarm(alarm, [0.9] * 1500) is not None  # the frames before have not made it blind
+
+
 def test_it_ends_after_calm_blocks_counts_how_often_it_was_raised_and_can_be_reset():
     alarm = DriftAlarm(FULL)
     # Evenly spread like the calibrated scores, without their chance.
