@@ -436,7 +436,7 @@ def handover_speed(record: Record) -> str:
     ]
     where = (
         f"{record['machine']['cores']} cores of {record['machine']['cpu']}, {record['busy']} of them kept busy, "
-        f"{record['date']}."
+        f"{record['date']}; load average before that: {record['load']:.0f}."
     )
     ways = (
         "From decided to the receiver's decision, and what that is made of: until the message is sent (made), until "
