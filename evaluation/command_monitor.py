@@ -220,7 +220,7 @@ def _parity(
     progress("monitor: PyTorch", 1, 1)
     own = calibrate(
         calibration, splits.calibration.labels, promise, split_sha256="", model_sha256="", engine="torch",
-        groups=splits.calibration.groups,
+        groups=splits.calibration.groups, names=bundle.labels,
     )  # fmt: skip
     rows = [compare("torch", test, own, test, own, labels)]
     for key, found in sorted(calibrations.items()):

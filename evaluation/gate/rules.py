@@ -119,9 +119,13 @@ def rules(calibration: Calibration, clean: GateInputs) -> dict[str, Calibration]
     scores = np.where(inside, values[calibration.score], np.inf)
     return {
         "entropy": replace(
-            calibration, score="entropy", threshold=threshold_at(values["entropy"], GATE_COVERAGE), limits=()
+            calibration,
+            score="entropy",
+            threshold=threshold_at(values["entropy"], GATE_COVERAGE),
+            limits=(),
+            classes=(),
         ),
-        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE)),
+        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE), classes=()),
         "promised": calibration,
     }
 

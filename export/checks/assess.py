@@ -87,8 +87,9 @@ class Assessment:
     def _calibrate(self, engines: Mapping[str, EngineOutputs]) -> dict[str, Calibration]:
         split = self._splits.calibration
         run = Circumstances(
-            self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen
-        )
+            self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen,
+            labels=self._splits.names,
+        )  # fmt: skip
         return calibrate_together(engines, split.labels, self._promise, run)
 
     def add(self, precision: str, model: Path, spec: PreprocessSpec, progress: Progress) -> None:
