@@ -192,7 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tracks:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate")
     network = Network.from_bundle(bundle)
     data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
     if arguments.threads:

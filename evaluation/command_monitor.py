@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, write, calibrate, and say what came out."""
     promise = promise_of(arguments)
     recipe = Recipe(images=arguments.images, attacked=arguments.attacked, layers=arguments.layers, seed=arguments.seed)
-    bundle = Bundle.open(bundle_to_change(arguments.bundle))
+    bundle = Bundle.open(bundle_to_change(arguments.bundle)).for_classifiers("monitor")
     with progress_bar() as progress:
         splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
         require_unseen(promise, splits.unseen)

@@ -102,7 +102,7 @@ def calibrate_bundle(
         BundleError: The bundle or the precision cannot be used, or the folder cannot be written.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("calibrate")
     found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
     with edited(path) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("calibrate")
     with progress_bar() as progress:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:
