@@ -31,7 +31,7 @@ help:
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
-	@echo "make dense-signs  train and export the shipped segmentation network; needs GTSRB=, the path of the data"
+	@echo "make dense-signs  train and export an example of a segmentation network; needs GTSRB=, the path of the data"
 	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
 	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
@@ -197,7 +197,7 @@ $(BIN)/framegate attacks models/bundles/$(1).bundle --data $(2) $(3) --out bench
 
 endef
 
-# The shipped segmentation network (docs/segmentation.md): some minutes on two cores.
+# An example of a segmentation network (docs/segmentation.md): some minutes on two cores.
 dense-signs: $(VENV)/.dev
 	@test -n "$(GTSRB)" || { echo "make dense-signs: give GTSRB=, the path of the data set"; exit 2; }
 	$(BIN)/python -m framegate.models.dense_signs --gtsrb $(GTSRB) --out runs/dense-signs
