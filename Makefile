@@ -23,9 +23,9 @@ help:
 	@echo "make demo-regions the same with four regions that stay where they are"
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
-	@echo "make test-fast    the same without the slow ones, but of every folder some"
+	@echo "make test-fast    of every folder what is quick, and three cases of a test that has many"
 	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
-	@echo "make check        what CI runs: lint, types, tests"
+	@echo "make check        what CI runs: lint, types, the site, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
 	@echo "make bench        measure latency, start-up and memory on this machine"
@@ -84,7 +84,7 @@ endef
 demo-page: $(VENV)/.page
 	$(BIN)/framegate demo $(DEMO) || [ $$? -eq 130 ]
 
-# One worker a core, eight at most: each holds torch and OpenVINO in memory.
+# tests/helpers/parallel_run.py says how many workers; eight at most, because each holds torch and OpenVINO in memory.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
@@ -105,7 +105,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	MYPYPATH=src $(BIN)/mypy -p framegate
 
-check: lint types test
+check: lint types docs test
 
 # What the site is built with: about 30 small packages.
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.runtime
@@ -149,6 +149,7 @@ bench: $(VENV)/.dev
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 30 --streams 4 --frames $(PACED_FRAMES) --realtime block --out benchmarks/results/latency-streams.json
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 60 --frames $(PACED_FRAMES) --load --realtime block --out benchmarks/results/latency-scenarios.json
 	$(BIN)/python -m framegate.benchmarks.latency.against_rivals --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
+	$(BIN)/python -m framegate.benchmarks.latency.gate_cost --frames $(RIVAL_FRAMES) --out benchmarks/results/gate-cost.json
 	$(BIN)/python -m framegate.benchmarks.cost.monitor --out benchmarks/results/monitor-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.health --out benchmarks/results/health-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json

@@ -63,6 +63,11 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
         "plaincnn: train the worst case within this change of a pixel, by interval bounds; "
         "pixels from 0 to 1; 2/255 can be written so; 0 for none",
     ),
+    "interval_ramp": (
+        "SHARE",
+        "share of the training over which that change grows from 0, after a short warm-up; 0 takes all of it at once, "
+        "to train a checkpoint further (--start)",
+    ),
     "interval_weight": ("SHARE", "share of that worst case in the loss, 0 to 1"),
     "seed": ("N", "seed of everything random"),
 }
@@ -197,7 +202,7 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
         return augment.volumes(data.depth)
     signs = data.name == "gtsrb"
     if settings.interval_bounds:
-        views = augment.mild if signs else augment.mirrored(augment.mild)
+        views = augment.moderate_signs if signs else augment.mirrored(augment.mild)
     else:
         views = augment.signs if signs else augment.objects
     return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views

@@ -75,6 +75,11 @@ class DenseScorer:
             if self.wrong:
                 raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
 
+    @property
+    def computes_beside(self) -> bool:
+        """See `framegate.runtime.scorer.Scorer.computes_beside`."""
+        return self.backend.takes_frames
+
     def start(self, image: Image, pixel_format: str) -> None:
         """Resize and normalise a whole frame, and start the engine on it.
 

@@ -270,12 +270,15 @@ class Session:
 
         Raises:
             BackendError: The engine refuses a batch.
-            UsageError: The session preprocesses on the GPU, which takes whole frames, or requires certificates.
+            UsageError: The session preprocesses on the GPU, which takes whole frames, or certifies only some frames.
         """
         if self.scorer.takes_nv12:
             raise UsageError("preprocessing on the GPU takes whole frames, not moving regions: leave one of them out")
-        if self.certifier is not None:
-            raise UsageError("certificates are for fixed regions, not for objects: leave one of the two out")
+        if self.certifier is not None and self.certifier.demand.every != 1:
+            raise UsageError(
+                "--certify-every counts the frames of fixed regions; objects are certified in every frame, or with "
+                "--certify-once once a track"
+            )
         if isinstance(self.scorer, DenseScorer):
             raise UsageError(
                 f"bundle {self.bundle.name}: it labels the pixels of one region; objects are judged by a classifier"
@@ -283,7 +286,7 @@ class Session:
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches
-        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory)
+        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier)
 
     def regions_of(self, rois: tuple[Roi, ...] | None) -> tuple[Roi, ...]:
         """The regions that are judged where these were asked for.

@@ -11,7 +11,7 @@ const SENTENCES = {
   ACTIVATION_SHIFT: "unusual inside the network", DRIFT: "the stream has left what was calibrated",
   NO_REGIONS: "unknown where objects are", NO_AGREEMENT: "detector and classifier disagree",
   UNCONFIRMED: "too few equal labels so far", EXPIRED: "too old", NO_FRAME: "no frame came",
-  NOT_CALIBRATED: "no threshold", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
+  NOT_CALIBRATED: "no threshold", NOT_CERTIFIED: "an attack could have made this label", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
 };
 const LINES = [  // colours that the colour-blind can tell apart (Okabe and Ito), and a dash pattern each
   ["#56b4e9", []], ["#f0e442", [7, 4]], ["#e69f00", [2, 3]], ["#cc79a7", [10, 3, 2, 3]], ["#5fd3b0", [4, 2]],

@@ -169,7 +169,7 @@ def judge_dense(
     score = scores.maps[score_name]
     mask = np.zeros(score.shape, np.bool_)
     if calibration:
-        mask = usable_pixels(scores, score_name, calibration.threshold, tuple(limits))
+        mask = usable_pixels(scores, score_name, _thresholds(calibration, scores.labels, len(x)), tuple(limits))
     left, top, columns, rows = box
     inside = np.s_[top : top + rows, left : left + columns]
     share = float(np.count_nonzero(mask[inside]) / (rows * columns))
@@ -183,13 +183,13 @@ def judge_dense(
     return DensePrediction(mask, share, min_share, reasons, scores.labels, score, finite)
 
 
-def usable_pixels(scores: DenseScores, score: str, threshold: float, limits: tuple[Limit, ...] = ()) -> Mask:
+def usable_pixels(scores: DenseScores, score: str, threshold: float | Map, limits: tuple[Limit, ...] = ()) -> Mask:
     """(H, W) True where a pixel's score is at most the threshold, and all limits hold.
 
     Args:
         scores: Of all pixels, with every score that is compared.
         score: Name of the one that the threshold is for.
-        threshold: The largest that is usable.
+        threshold: The largest that is usable, one for all or (H, W) one for each pixel.
         limits: Ranges for single frames.
     """
     # Written so that NaN fails: only a true comparison makes a pixel usable.
@@ -199,6 +199,13 @@ def usable_pixels(scores: DenseScores, score: str, threshold: float, limits: tup
         low = -math.inf if limit.low is None else limit.low
         mask = mask & (value >= low) & (value <= (math.inf if limit.high is None else limit.high))
     return mask
+
+
+def _thresholds(calibration: Calibration, labels: npt.NDArray[np.int64], classes: int) -> float | Map:
+    """The threshold of every pixel; one for all where no label has its own. A pixel without a label has no score."""
+    if not calibration.classes:
+        return calibration.threshold
+    return np.array([calibration.threshold_of(k) for k in range(classes)])[labels]
 
 
 def _as_logits(logits: npt.NDArray[Any]) -> Map:

@@ -32,13 +32,23 @@ def demo(tiny_bundle, demo_process):
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def client(demo, viewer):
-    time.sleep(0.6)  # a demo opens four pages a second, and every test here opens one or two
+@pytest.fixture(scope="module")
+def watching(demo, viewer):
+    """One viewer for all tests: a demo opens 32 pages at once, and then one a second."""
     client = viewer(demo.address)
     yield client
-    client.press("none")
     client.close()
+
+
+@pytest.fixture
+def client(watching):
+    """It has just seen something, and no button is pressed."""
+    watching.picture, watching.state, watching.image = {}, {}, None
+    watching.until(lambda c: c.picture and c.state)
+    yield watching
+    watching.press("none")
+    watching.state = {}
+    watching.until(lambda c: c.state and c.state["faults"]["pressed"] == [])
 
 
 def test_a_picture_comes_with_the_verdicts_on_it(client):

@@ -78,7 +78,8 @@ def test_training_with_bounds_certifies_what_plain_training_does_not():
 
 
 def test_the_radius_grows_and_ends_above_what_is_asked():
-    radii = [scheduled_radius(1.0, done / 20) for done in range(21)]
+    assert scheduled_radius(1.0, 0.0, 0.0) > 1.0  # all of it at once
+    radii = [scheduled_radius(1.0, done / 20, 0.55) for done in range(21)]
     assert radii[0] == radii[1] == 0
     assert radii == sorted(radii)
     assert radii[-1] > 1.0
