@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
     )  # fmt: skip
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("certify")
     with progress_bar() as progress:
         place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=_trained_on(bundle, wanted.branch))
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
