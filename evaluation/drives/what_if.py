@@ -292,7 +292,7 @@ class _Rows:
         else:
             score = self._value(calibration.score, places)
             with np.errstate(invalid="ignore"):
-                high = said & finite & ~(np.isfinite(score) & (score <= calibration.threshold))
+                high = said & finite & ~(np.isfinite(score) & (score <= self._thresholds(calibration, places)))
                 for limit in calibration.limits:
                     value = self._value(limit.signal, places)
                     low = -math.inf if limit.low is None else limit.low
@@ -330,6 +330,13 @@ class _Rows:
                     above = ~(score <= drift.alarm.high_score)
             drifted[part] = drift.feed(evidence[part], rejected[part], above[part])
         return drifted
+
+    def _thresholds(self, calibration: Calibration, places: Codes) -> float | Floats:
+        """What each score is compared with; one number where no label has a threshold of its own."""
+        if not calibration.classes:
+            return calibration.threshold
+        candidate, candidates = _codes(self.batch, "candidate")
+        return np.array([calibration.threshold_of_label(each or "") for each in candidates])[candidate[places]]
 
     def _value(self, name: str, places: Codes) -> Floats:
         column = self.values.get(name if name in VALUES else SIGNAL + name)
