@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.command_evaluate import foreign_set
+from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = datasets.detect(arguments.data)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
+    for path in arguments.ood:
+        check_foreign(path, data)
     network = Network.from_bundle(bundle)
     sizes = Sizes().limited(arguments.limit)
     started = time.monotonic()

@@ -115,7 +115,7 @@ class Pipeline:
             raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
         if objects is None and session.certifier is not None and session.certifier.demand.once:
             raise UsageError("a certificate once a track needs objects that are followed; certify every frame")
-        self._rois = rois or (Roi.whole(),)
+        self._rois = session.regions_of(rois)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
         self._source = source
@@ -157,6 +157,7 @@ class Pipeline:
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
+        self._health.prepare()
         self._published_ns = time.monotonic_ns()
         self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
         for name, work in (("framegate-capture", self._capture), ("framegate-worker", self._work)):

@@ -367,12 +367,14 @@ class Trainer:
         if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
             raise DataError(f"resume: {self.state_file} is no saved training; delete it and start again")
         mine = self.settings.to_json()
-        other = {key for key in mine if state["settings"].get(key) != mine[key]}
+        # A setting that is newer than the state had its default then.
+        made = {**TrainSettings().to_json(), **state["settings"]}
+        other = sorted(key for key in mine if made[key] != mine[key])
         if other:
-            key = sorted(other)[0]
+            key = other[0]
             raise UsageError(
-                f"resume: {self.state_file} was made with {key} {state['settings'].get(key)!r}, now {mine[key]!r} is "
-                "given; give the same settings, or --restart to begin anew"
+                f"resume: {self.state_file} was made with {key} {made[key]!r}, now {mine[key]!r} is given; give the "
+                "same settings, or --restart to begin anew"
             )
         try:
             self._model.load_state_dict(state["model"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.bundle.certificates import Demand
+from framegate.runtime.cli.black_box import black_box_wants_pictures, open_black_box
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
@@ -241,6 +242,7 @@ def open_recorder(
     source: Source,
     session: Session,
     deadline_ms: float | None = None,
+    camera: str = "",
 ) -> Recorder:
     """Create the files that were asked for, and what writes them.
 
@@ -250,6 +252,7 @@ def open_recorder(
         source: Its source.
         session: Judges its frames.
         deadline_ms: Its deadline, if it has one.
+        camera: Its name, for a black box.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
@@ -263,13 +266,17 @@ def open_recorder(
     sinks = open_sinks(
         arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s, recording, pictures
     )
+    if getattr(arguments, "black_box", None) is not None:
+        sinks.append(open_black_box(arguments, rois, recording, camera))
     return Recorder(sinks, lossless=not source.live)
 
 
 def wants_pictures(arguments: argparse.Namespace) -> bool:
     """Whether a recording that was asked for holds the frames."""
-    return bool(arguments.rerun) or any(
-        path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record
+    return (
+        bool(arguments.rerun)
+        or black_box_wants_pictures(arguments)
+        or any(path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record)
     )
 
 

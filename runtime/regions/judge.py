@@ -322,7 +322,8 @@ class ObjectJudge:
         roi = Roi(name, *pixels, fractions=False)
         prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
         if box.stream or track is None:
-            return replace(prediction, found=FoundObject(pixels, box.label, box.score))
+            found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream))
+            return replace(prediction, found=found)
         return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, track.age))
 
 

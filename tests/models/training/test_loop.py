@@ -103,6 +103,14 @@ def test_resuming_with_other_settings_or_nothing_to_resume(tmp_path):
         trainer(tmp_path).run(resume=True)
 
 
+def test_a_state_from_before_a_setting_existed_is_resumed(tmp_path):
+    trainer(tmp_path, epochs=1).run()
+    state = torch.load(tmp_path / "run.state", weights_only=True)
+    del state["settings"]["interval_bounds"]
+    torch.save(state, tmp_path / "run.state")
+    assert len(trainer(tmp_path, epochs=1).run(resume=True)) == 1
+
+
 def test_a_diverging_run_says_so(tmp_path):
     with pytest.raises(DataError, match="diverged in epoch 1"):
         trainer(tmp_path, optimizer="sgd", learning_rate=1e25).run()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -114,11 +115,17 @@ def test_no_calibration_and_no_score_breaks_it(coverage, size, quantiles, scores
         assert 0.0 <= alarm.evidence <= 1.0
 
 
+@functools.cache
+def alarm_of_many_calibration_images() -> DriftAlarm:
+    """Takes a third of a second to make; it is only read."""
+    return DriftAlarm(replace(FULL, size=10**9), block=4)
+
+
 @given(rate=st.floats(0.0, 0.2), dependent=st.booleans(), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=10)
 def test_bets_do_not_gain_on_average_whatever_the_dependence_within_a_block(rate, dependent, seed):
     # The mean over all outcomes of one block, exactly: dependent frames are all alike, independent ones binomial.
-    alarm = DriftAlarm(replace(FULL, size=10**9), block=4)
+    alarm = alarm_of_many_calibration_images()
     assert len({bet.on_scores for bet in alarm._bets}) == 2
     for bet in alarm._bets:
         base = alarm._high_rate if bet.on_scores else alarm._rejected_rate
