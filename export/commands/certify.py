@@ -224,9 +224,9 @@ def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Pro
             },
         )
         used = {each.network for each in (*others, record)}
-        for file in folder.glob("certificate-*.onnx"):
-            if file.name not in used:
-                file.unlink()
+        for old in folder.glob("certificate-*.onnx"):
+            if old.name not in used:
+                old.unlink()
         update_manifest(folder)
     return record
 
