@@ -61,7 +61,8 @@ class Beside:
 
         self.thread = threading.Thread(target=stay, name=NAME, daemon=True)
         self.thread.start()
-        weakref.finalize(self, _stop, code, state, at)
+        self.close = weakref.finalize(self, _stop, code, state, at)
+        """Ends the thread; what is asked for afterwards is done by whoever asks."""
 
     def start(self, job: int, pixels: int, row_bytes: int, grey: int, current: int, previous: int) -> None:
         """Ask for a frame's rows; `finish` must follow."""

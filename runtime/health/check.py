@@ -138,6 +138,10 @@ class CameraHealth:
             width, height = self._expected
             self._recent.prepare(-(-height // _row_step(height)), width)
 
+    def close(self) -> None:
+        """End the thread that helps this check; its frames are then judged without."""
+        self._recent.close()
+
     def begin(self, image: Image, pixel_format: str = BGR) -> bool:
         """Begin to look at an admitted frame on another core; `inspect` of the same image must follow.
 

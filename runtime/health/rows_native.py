@@ -162,6 +162,11 @@ class NativeRowMemory(RowMemory):
         values = (*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
         return Content._make((*values, math.nan, math.nan))
 
+    def close(self) -> None:
+        """See `RowMemory.close`."""
+        if self._beside is not None:
+            self._beside.close()
+
     def forget_begun(self) -> None:
         """See `RowMemory.forget_begun`."""
         self._settle()
