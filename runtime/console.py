@@ -127,13 +127,14 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
 
 
-_LINE_INTERVAL_S = 30.0
+_FIRST_LINE_S, _LINE_INTERVAL_S = 3.0, 30.0
+"""A log file gets its first line after 3 s; the gaps then grow with the time that has gone, up to 30 s."""
 _TOLD_FROM = 0.02
 """Share of the work from which on it is said how long the rest takes."""
 
 
 def _progress_lines() -> Callable[[str, int, int], None]:
-    """Progress for a log file: one line every half minute, with how long it may still take."""
+    """Progress for a log file: a line soon, then ever more seldom, with how long it may still take."""
     begun = last = called = time.monotonic()
     since, known = begun, None
 
@@ -143,7 +144,7 @@ def _progress_lines() -> Callable[[str, int, int], None]:
         if total != known:
             since, known = called, total  # the work that this total counts began when the one before ended
         called = now
-        if now - last >= _LINE_INTERVAL_S:
+        if now - last >= min(_LINE_INTERVAL_S, max(_FIRST_LINE_S, now - begun - _FIRST_LINE_S)):
             last = now
             told = _TOLD_FROM * total <= done < total and now - since >= 1
             left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
@@ -156,7 +157,7 @@ def _progress_lines() -> Callable[[str, int, int], None]:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Progress driven by calls of (description, done, total); a changed total starts the bar again.
 
-    On a terminal a bar, in a log file a line every half minute.
+    On a terminal a bar, in a log file a line after three seconds, later one every half minute.
     """
     console = _consoles()["ERR"]
     if not console.is_terminal:

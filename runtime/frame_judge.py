@@ -18,6 +18,7 @@ import numpy as np
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.certificate import Certifier
+from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
@@ -88,7 +89,11 @@ class FrameJudge:
     """
 
     def __init__(
-        self, bundle: Bundle, scorer: Scorer, calibration: Calibration | None, certifier: Certifier | None = None
+        self,
+        bundle: Bundle,
+        scorer: Scorer | DenseScorer,
+        calibration: Calibration | None,
+        certifier: Certifier | None = None,
     ) -> None:
         self.stages: StageClock | None = None
         self._labels = bundle.labels
@@ -96,6 +101,7 @@ class FrameJudge:
         self._calibration = calibration
         self._certifier = certifier
         self._depth = bundle.preprocess.depth
+        self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._converted: Image | None = None
@@ -194,7 +200,7 @@ class FrameJudge:
         """Start the network on a region; empty, or why it cannot be."""
         try:
             # NV12 comes this far only as whole frames, which `CameraHealth.admit` has accepted.
-            crop = frame.image if frame.pixel_format == NV12 else roi.crop(frame.image)
+            crop = frame.image if self._whole or frame.pixel_format == NV12 else roi.crop(frame.image)
             if crop is None:
                 return {Reason.BAD_INPUT: f"region {roi.name!r} reaches outside the frame"}
             if frame.pixel_format == BGR and (problem := unusable(crop, self._depth)):
@@ -214,18 +220,21 @@ class FrameJudge:
     def _values(self, scored: Scored) -> Mapping[str, float]:
         """Every number of a region that a threshold or a limit may compare."""
         scores, signals = scored.scores, scored.signals
+        if scored.dense is not None:
+            return {**scores.values(), **signals}
         return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
-    def _numbers(self, values: Mapping[str, float], finite: bool) -> Findings:
+    def _numbers(self, values: Mapping[str, float], scored: Scored) -> Findings:
         """What the network's numbers on this frame alone say against it."""
-        score = values.get(self._score_name, math.nan)
-        return {**judge_score(score, finite, self._calibration), **judge_limits(values, self._limits)}
+        score, scores = values.get(self._score_name, math.nan), scored.scores
+        found = judge_score(score, scores.finite, self._calibration, scores.argmax)
+        return {**found, **judge_limits(values, self._limits)}
 
     def _certify(
         self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
     ) -> tuple[Certificate | None, Findings]:
         """Certify the label, unless the frame needs none or is rejected anyway."""
-        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored.scores.finite):
+        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored):
             return None, NO_FINDINGS
         crop = roi.crop(frame.image)
         assert crop is not None  # the network was shown it
@@ -237,7 +246,7 @@ class FrameJudge:
         if scored is not None:
             scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            findings = {**findings, **self._numbers(values, scores.finite)}
+            findings = {**findings, **self._numbers(values, scored)}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
@@ -246,6 +255,12 @@ class FrameJudge:
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
         return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
+
+    def _threshold_of(self, scored: Scored) -> float:
+        """What the score was compared with; that of most labels where there was no score."""
+        if self._calibration is None or not self._calibration.classes or not scored.scores.finite:
+            return self._threshold
+        return self._calibration.threshold_of(scored.scores.argmax)
 
     def prediction(
         self, frame: Frame, roi: Roi, judged: Judged, late: Findings, decided_ns: int, end_ns: int
@@ -262,7 +277,7 @@ class FrameJudge:
             margin=scores.margin,
             energy=scores.energy,
             score=judged.score,
-            threshold=self._threshold,
+            threshold=self._threshold_of(judged.scored),
             captured_ns=frame.captured_ns,
             decided_ns=decided_ns,
             engine_ns=judged.scored.engine_ns,
@@ -273,6 +288,7 @@ class FrameJudge:
             certificate=judged.certificate,
             candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
+            dense=judged.scored.dense,
         )
 
 

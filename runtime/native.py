@@ -26,6 +26,7 @@ _SIGNATURES = {
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }

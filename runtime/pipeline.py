@@ -113,7 +113,9 @@ class Pipeline:
             raise UsageError(f"results_held is {held}; expected 1 or more")
         if objects is not None and rois:
             raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
-        self._rois = rois or (Roi.whole(),)
+        if objects is None and session.certifier is not None and session.certifier.demand.once:
+            raise UsageError("a certificate once a track needs objects that are followed; certify every frame")
+        self._rois = session.regions_of(rois)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
         self._source = source

@@ -17,7 +17,7 @@ from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, scores_of_bound
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
-from framegate.runtime.verdict import NV12, Image
+from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
 _SAMPLED = 251
@@ -33,12 +33,14 @@ class Scored(NamedTuple):
         signals: Name -> value; empty without a monitor.
         engine_ns: How long the engine's two calls took, without what was done between them.
         probabilities: Calibrated probability of every class; empty unless they were asked for.
+        dense: What a dense network says about the region's pixels; None for classifiers.
     """
 
     scores: FrameScores
     signals: Mapping[str, float]
     engine_ns: int
     probabilities: tuple[float, ...] = ()
+    dense: DenseRegion | None = None
 
 
 class Scorer:

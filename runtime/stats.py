@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from framegate.runtime.verdict import Prediction, Reason
 
 OBJECTS = "objects"
 """Name under which the verdicts on moving objects are counted."""
+_MOST_NAMES = 64
+"""Names that are counted one by one: what a giver of regions calls objects, and fixed regions beside them."""
 _LOWEST_NS = 1_000.0
 _STEP = math.log(1.005)
 _BUCKETS = 4_200  # 1 us to more than 1,000 s in steps of 0.5 %
@@ -26,12 +28,14 @@ class LatencyHistogram:
         self._counts = np.zeros(_BUCKETS, np.int64)
         self.count = 0
         self.max_ns = 0
+        self.sum_ns = 0
 
     def add(self, duration_ns: int) -> None:
         """Count one duration; below 1 us counts as 1 us."""
         index = int(math.log(max(duration_ns, _LOWEST_NS) / _LOWEST_NS) / _STEP)
         self._counts[min(index, _BUCKETS - 1)] += 1
         self.count += 1
+        self.sum_ns += duration_ns
         self.max_ns = max(self.max_ns, duration_ns)
 
     def percentile_ms(self, percent: float) -> float:
@@ -42,6 +46,16 @@ class LatencyHistogram:
         index = int(np.searchsorted(np.cumsum(self._counts), rank))
         middle = _LOWEST_NS * math.exp((index + 0.5) * _STEP)
         return min(middle, self.max_ns) / 1e6
+
+    def below_s(self, ends: Sequence[float]) -> tuple[list[int], int, float]:
+        """How many durations were at most so long, how many there are, and their sum in seconds.
+
+        Args:
+            ends: In seconds, ascending. A bucket counts with its middle, so that the ends are 0.25 % blurred.
+        """
+        counts = np.cumsum(self._counts)  # a copy: another thread goes on counting
+        index = [min(max(int(math.log(end * 1e9 / _LOWEST_NS) / _STEP - 0.5), 0), _BUCKETS - 1) for end in ends]
+        return [int(counts[each]) for each in index], int(counts[-1]), self.sum_ns / 1e9
 
     def summary(self) -> dict[str, float]:
         """p50, p99, p99.9 and max in milliseconds."""
@@ -109,13 +123,24 @@ class ObjectStats:
         tracks: What became of the tracks; None where nothing is followed.
         scene: Of the frames as a whole: the camera check, and whether it was known where objects are.
         left_out: Why boxes have no verdict -> how many.
+        called: What the giver calls an object -> verdicts on those, without fixed regions.
+        used: The same of the accepted ones.
         empty: Frames without an object.
     """
 
     tracks: Tracks | None = None
     scene: StreamStats = field(default_factory=StreamStats)
     left_out: Counter[str] = field(default_factory=Counter)
+    called: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
     empty: int = 0
+
+    def record(self, prediction: Prediction) -> None:
+        """Count what an object is called, and whether it may be used."""
+        name = prediction.found.detected if prediction.found else ""
+        if name and (name in self.called or len(self.called) < _MOST_NAMES):
+            self.called[name] += 1
+            self.used[name] += prediction.accepted_when_decided
 
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values."""
@@ -125,6 +150,7 @@ class ObjectStats:
             "frames_without_objects": self.empty,
             "frames_rejected_as_a_whole": dict(self.scene.reasons),
             "left_out": dict(self.left_out),
+            "called": {name: {"verdicts": count, "accepted": self.used[name]} for name, count in self.called.items()},
             "tracks": tracks
             and {
                 "begun": tracks.begun,
@@ -142,6 +168,9 @@ class ObjectStats:
         if self.left_out:
             parts = ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
             lines.append(f"boxes WITHOUT a verdict: {parts}")
+        if self.called:
+            parts = ", ".join(f"{name} {count} ({self.used[name]} used)" for name, count in self.called.most_common())
+            lines.append(f"found as: {parts}")
         if self.tracks and self.tracks.begun:
             waits = sorted(self.tracks.waits.elements())
             median = f", the first time on frame {waits[len(waits) // 2]} of the track (median)" if waits else ""
@@ -213,13 +242,23 @@ class PipelineStats:
         counts.scene.record(scene)
         counts.left_out.update(left_out)
         counts.empty += not predictions
-        stream = self.streams.setdefault(OBJECTS, StreamStats())
+        self.streams.setdefault(OBJECTS, StreamStats())
         for prediction in predictions:
-            stream.record(prediction)
+            self._object_stream(prediction).record(prediction)
         self.latency.add(scene.decided_ns - scene.captured_ns)
         engine_ns = max((prediction.engine_ns for prediction in predictions), default=0)
         if engine_ns:
             self.engine.add(engine_ns)
+
+    def _object_stream(self, prediction: Prediction) -> StreamStats:
+        """Where a verdict is counted: fixed regions keep their names."""
+        name = prediction.stream
+        if prediction.found is None or not prediction.found.fixed:
+            self.objects.record(prediction)
+            return self.streams[OBJECTS]
+        if name not in self.streams and len(self.streams) >= _MOST_NAMES:
+            return self.streams[OBJECTS]
+        return self.streams.setdefault(name, StreamStats())
 
     @property
     def waiting(self) -> int:

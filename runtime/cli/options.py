@@ -8,6 +8,7 @@ from pathlib import Path
 
 from framegate.runtime.backends.choice import BACKENDS
 from framegate.runtime.bundle.certificates import Demand
+from framegate.runtime.cli.black_box import black_box_wants_pictures, open_black_box
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.debounce import parse_debounce
 from framegate.runtime.policy.stream import Policy
@@ -175,6 +176,12 @@ def add_certificate_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="require it of every Nth frame of a region only; for the others no bound holds (default: %(default)s)",
     )
+    parser.add_argument(
+        "--certify-once",
+        action="store_true",
+        help="with --objects: require it once a track, before its first ACCEPT; then the track is accepted with that "
+        "label only. It needs a certificate that was proved for tracks (framegate certify --unit track)",
+    )
 
 
 def demand_of(arguments: argparse.Namespace) -> Demand | None:
@@ -184,10 +191,10 @@ def demand_of(arguments: argparse.Namespace) -> Demand | None:
         UsageError: It is not understood.
     """
     if arguments.require_certificate is None:
-        if arguments.certify_every != 1:
-            raise UsageError("--certify-every needs --require-certificate")
+        if arguments.certify_every != 1 or arguments.certify_once:
+            raise UsageError("--certify-every and --certify-once need --require-certificate")
         return None
-    return Demand.parse(arguments.require_certificate, arguments.certify_every)
+    return Demand.parse(arguments.require_certificate, arguments.certify_every, arguments.certify_once)
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -235,6 +242,7 @@ def open_recorder(
     source: Source,
     session: Session,
     deadline_ms: float | None = None,
+    camera: str = "",
 ) -> Recorder:
     """Create the files that were asked for, and what writes them.
 
@@ -244,6 +252,7 @@ def open_recorder(
         source: Its source.
         session: Judges its frames.
         deadline_ms: Its deadline, if it has one.
+        camera: Its name, for a black box.
 
     Raises:
         UsageError: Something that is needed for it is missing here.
@@ -257,13 +266,17 @@ def open_recorder(
     sinks = open_sinks(
         arguments.record, arguments.rerun, arguments.jsonl, rois, source.fps, beat_s, recording, pictures
     )
+    if getattr(arguments, "black_box", None) is not None:
+        sinks.append(open_black_box(arguments, rois, recording, camera))
     return Recorder(sinks, lossless=not source.live)
 
 
 def wants_pictures(arguments: argparse.Namespace) -> bool:
     """Whether a recording that was asked for holds the frames."""
-    return bool(arguments.rerun) or any(
-        path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record
+    return (
+        bool(arguments.rerun)
+        or black_box_wants_pictures(arguments)
+        or any(path.suffix.lower() != ".mcap" or not arguments.no_pictures for path in arguments.record)
     )
 
 

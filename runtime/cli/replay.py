@@ -89,15 +89,15 @@ def _calibration(recording: Recording, threshold: float | None, path: Path | Non
             raise UsageError("--threshold: the recording was made without a calibration; give --calibration FILE")
         if not math.isfinite(threshold):
             raise UsageError(f"--threshold {threshold}: expected a finite number")
-        return with_changes(recording.calibration, threshold=threshold)
+        return with_changes(recording.calibration, threshold=threshold, classes=())
     if path is None:
         return recording.calibration
-    found = _read(path, recording.key)
+    found = read_calibration(path, recording.key)
     require_applicable(recording, found, f"--calibration {path}")
     return found
 
 
-def _read(path: Path, key: str) -> Calibration:
+def read_calibration(path: Path, key: str) -> Calibration:
     """The record of a bundle's ``calibration.json`` for one backend and precision.
 
     Raises:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.black_box import add_black_box_options, check_black_box
 from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
+from framegate.runtime.cli.metrics import MetricsServer, add_metrics_option
 from framegate.runtime.cli.objects import add_object_options, objects_of
 from framegate.runtime.cli.options import (
     BUNDLE_HELP,
@@ -105,6 +107,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="another name of --record (default: none)",
     )
+    add_black_box_options(parser)
+    add_metrics_option(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     parser.add_argument(
         "--probabilities", action="store_true", help="record the probability of every class with each verdict"
@@ -140,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         1 if images could not be used as input at all, or if a recording is not what it should be.
     """
     check_handover(arguments)
+    check_black_box(arguments)
     named = parse_sources(arguments.source)
     arguments.source = named[0][1]
     if LINES_OUT in arguments.handover and (arguments.json or arguments.jsonl == STDOUT):
@@ -169,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    rois = session.regions_of(rois)
     objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
         if objects is not None:
@@ -200,11 +206,16 @@ def run(arguments: argparse.Namespace) -> int:
             objects=objects,
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
-        sender = open_sender(arguments, rois, source, session, pipeline)
+        sender = open_sender(arguments, rois, source, session, pipeline, objects.most if objects is not None else 0)
         if sender is not None:
             stack.enter_context(sender)
+        if arguments.metrics is not None:
+            metrics = MetricsServer(arguments.metrics, lambda: {arguments.camera or source.name: pipeline.stats})
+            stack.enter_context(metrics)
         # Files are replaced last, when everything else that was asked for is known to be possible.
-        recorder = stack.enter_context(open_recorder(arguments, rois, source, session, pipeline.deadline_ms))
+        recorder = stack.enter_context(
+            open_recorder(arguments, rois, source, session, pipeline.deadline_ms, arguments.camera)
+        )
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
             to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
@@ -342,7 +353,7 @@ def _drain(
         with stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
                 if sender is not None:
-                    sender.send_all(result.predictions)
+                    sender.send_result(result)
                 recorder.put(result)
                 if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
                     return 1, "nobody reads the verdicts on the standard output any more"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from framegate.runtime.cameras import Camera, Cameras, stream_name
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.cli.black_box import open_black_box
 from framegate.runtime.cli.handover import sender_of
+from framegate.runtime.cli.metrics import MetricsServer
 from framegate.runtime.cli.options import (
     LINES_OUT,
     SWITCH_INTERVAL_S,
@@ -68,6 +70,8 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    if session.bundle.dense is not None:
+        raise UsageError(f"bundle {session.bundle.name}: a dense bundle judges one camera; give one source")
 
     def opener(address: str) -> Callable[[], Source]:
         def opened() -> Source:
@@ -96,7 +100,7 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
 
         def take(camera: Camera, result: FrameResult) -> None:
             if sender is not None:  # first: the files can wait
-                sender.send_all(result.predictions)
+                sender.send_result(result)
             lines.put(result)
             recorders[camera.name].put(result)
 
@@ -108,17 +112,30 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
             keep_frames=wants_pictures(arguments),
             again=not arguments.no_reconnect,
         )
+        if arguments.metrics is not None:
+            stack.enter_context(MetricsServer(arguments.metrics, side_by_side.stats))
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         ending = _wait(side_by_side, lines)
         let_it_end()
+    return _conclude(arguments, side_by_side, session, ending, (lines, *recorders.values()))
+
+
+def _conclude(
+    arguments: argparse.Namespace,
+    side_by_side: Cameras,
+    session: Session,
+    ending: str,
+    recorders: Sequence[Recorder],
+) -> int:
+    """Say how it ended; returns the exit code."""
     for name, failure in side_by_side.failures.items():
         to_stderr(f"framegate: camera {name}: {failure}")
     _print_summary(arguments, side_by_side, session)
     number = received()
     if ending or number is not None:
         to_stderr(f"framegate: {ending or why_ended(number or 0)}")
-    broken = ending or side_by_side.failures or any(each.failed for each in (lines, *recorders.values()))
+    broken = ending or side_by_side.failures or any(each.failed for each in recorders)
     if number is not None and not broken:
         return exit_code(number)
     return 1 if broken else 0
@@ -202,6 +219,8 @@ def _recorders(
         sinks = open_sinks(
             files, rerun, None, camera.regions, arguments.fps, recording=recording, pictures=not arguments.no_pictures
         )
+        if arguments.black_box is not None:
+            sinks.append(open_black_box(arguments, camera.regions, recording, camera.name, len(cameras)))
         recorders[camera.name] = stack.enter_context(Recorder(sinks, lossless=lossless))
     beat_s = deadline_ms / 1e3 / BEATS if arguments.jsonl == STDOUT and not lossless else None
     lines: list[Sink] = [] if arguments.jsonl is None else [JsonLinesSink(arguments.jsonl, beat_s)]

@@ -76,6 +76,7 @@ class DriftAlarm:
     Attributes:
         alarm: The stream has drifted. Ends by itself, see `CALM_BLOCKS`, or with `reset`.
         alarms: How often it was raised.
+        high_score: Above it a score is among the highest third of the calibration's.
     """
 
     def __init__(self, calibration: Calibration, block: int = BLOCK, run_length: int = RUN_LENGTH) -> None:
@@ -84,12 +85,12 @@ class DriftAlarm:
         self._needed = max(run_length / block, 1.0)
         size = max(calibration.size, 1)  # images that coverage and quantiles were measured on
         self._rejected_rate = _raised(max(1.0 - calibration.coverage, 0.0), size)
-        self._high_rate, self._high_score = 1.0, math.inf
+        self._high_rate, self.high_score = 1.0, math.inf
         quantiles = calibration.score_quantiles
         if len(quantiles) > 1:
             steps = len(quantiles) - 1
             index = math.ceil((1.0 - _HIGHEST) * steps)
-            self._high_rate, self._high_score = _raised(1.0 - index / steps, size), quantiles[index]
+            self._high_rate, self.high_score = _raised(1.0 - index / steps, size), quantiles[index]
         self._bets = (
             *_bets(False, self._rejected_rate, _REJECTION_BETS),
             *_bets(True, self._high_rate, _SCORE_BETS),
@@ -113,14 +114,17 @@ class DriftAlarm:
 
         Args:
             reasons: What this frame alone was rejected for; frames with other reasons than those of `JUDGED` are
-                left out.
+                left out. NOT_CERTIFIED is no reason here: the calibration, whose coverage is compared, required no
+                certificate.
             score: The calibrated score; NaN counts as higher than all.
         """
+        if reasons:
+            reasons = tuple(each for each in reasons if each is not Reason.NOT_CERTIFIED)
         if not JUDGED.issuperset(reasons):
             return self.alarm
         self._frames += 1
         self._rejected += bool(reasons)
-        self._high += not score <= self._high_score
+        self._high += not score <= self.high_score
         if self._frames == self._block:
             self.take_block(self._rejected / self._block, self._high / self._block)
             self._frames = self._rejected = self._high = 0

@@ -20,6 +20,13 @@ from framegate.runtime.verdict import Prediction, Reason
 FORMAT = "framegate-recording-1"
 METADATA = "framegate.recording"
 """Name of the MCAP metadata record that holds it."""
+DRIVE_METADATA = "framegate.drive"
+"""Name of the one that says which drive a file of a black box belongs to: ``drive``, ``drive_id`` (another one after
+every start), ``camera``, ``segment`` (from 0), ``pictures`` and ``framegate`` (the version that recorded)."""
+PREVIEW = "/preview"
+"""Topic of the small pictures that a black box writes at a low rate."""
+EVENT = "/event"
+"""Topic of what a black box held worth full pictures: ``{"frame_id": 17, "kinds": ["changed"]}``."""
 _INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
 
 
@@ -105,6 +112,7 @@ class Recording:
                 "debounce": {reason.value: [rule.m, rule.n, rule.k] for reason, rule in self.policy.debounce.items()},
                 "warm_up": self.policy.warm_up,
                 "drift": self.policy.drift,
+                "scene_frames": self.policy.scene_frames,
             },
             "sequence": self.sequence,
             "regions": [asdict(roi) for roi in self.rois],
@@ -137,6 +145,7 @@ class Recording:
                     {Reason(name): Debounce(*rule) for name, rule in policy["debounce"].items()},
                     policy["warm_up"],
                     bool(policy["drift"]),
+                    policy.get("scene_frames", 0),  # older recordings do not say it
                 ),
                 bool(record["sequence"]),
                 tuple(Roi(**roi) for roi in record["regions"]),

@@ -24,11 +24,13 @@ from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.replay.recording import METADATA, Recording, number
-from framegate.runtime.verdict import NO_FRAME_ID, Reason
+from framegate.runtime.verdict import NO_CLASS, NO_FRAME_ID, Reason
 
 TOPIC = "/verdict/"
-_OF_CALIBRATION = frozenset((Reason.NOT_FINITE, Reason.NOT_CALIBRATED, Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT))
+OF_CALIBRATION = frozenset((Reason.NOT_FINITE, Reason.NOT_CALIBRATED, Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT))
 """What the network's output is rejected for; every other reason of a frame alone stays as it was."""
+_OTHER = 1 << 30
+"""Stands for the number of any label that has no threshold of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +154,26 @@ class Replay:
         }
 
 
-class _Judge:
+class Judge:
     """Decides the verdicts of one region with one calibration, in the order of the recording."""
 
     def __init__(self, recording: Recording, calibration: Calibration | None) -> None:
         self._calibration = calibration
         self._score = calibration.score if calibration else "entropy"
         self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
+        self._classes = {each.label: each.class_id for each in calibration.classes} if calibration else {}
         self._policy = StreamPolicy(recording.policy, calibration, sequence=recording.sequence)
 
     def decide(self, verdict: Recorded) -> tuple[float, tuple[Reason, ...]]:
         """The score and the reasons; see `framegate.runtime.frame_judge.FrameJudge`."""
         score, values = math.nan, verdict.values
-        findings = {reason: "" for reason in verdict.found if not values or reason not in _OF_CALIBRATION}
+        findings = {reason: "" for reason in verdict.found if not values or reason not in OF_CALIBRATION}
         if values:
             score = values.get(self._score, math.nan)
             finite = Reason.NOT_FINITE not in verdict.found
-            findings |= judge_score(score, finite, self._calibration)
+            # Numbers of labels are not recorded; those of labels without a threshold of their own do not matter.
+            class_id = self._classes.get(verdict.candidate, _OTHER) if verdict.candidate else NO_CLASS
+            findings |= judge_score(score, finite, self._calibration, class_id)
             findings |= judge_limits(values, self._limits)
         reasons = tuple(
             self._policy.decide(
@@ -190,9 +195,7 @@ def replay(path: Path, recording: Recording, calibration: Calibration | None) ->
         DataError: The file cannot be read, or a verdict in it is garbled.
     """
     found = Replay(recording, calibration, {roi.name: RegionReplay() for roi in recording.rois})
-    judges = {
-        name: (_Judge(recording, recording.calibration), _Judge(recording, calibration)) for name in found.regions
-    }
+    judges = {name: (Judge(recording, recording.calibration), Judge(recording, calibration)) for name in found.regions}
     for verdict in _verdicts(path, found):
         region = found.regions[verdict.region]
         if verdict.frame_id == NO_FRAME_ID:

@@ -20,8 +20,12 @@ from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
+from framegate.runtime.sinks.shade import mask_picture
 from framegate.runtime.stats import OBJECTS
+from framegate.runtime.verdict import Prediction
 
+CAMERA = "/camera"
+"""Topic of the pictures."""
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _IMAGE_SCHEMA = {  # https://docs.foxglove.dev/docs/sdk/schemas/compressed-image
     "title": "foxglove.CompressedImage",
@@ -53,6 +57,11 @@ class _Waiting:
     def tell(self) -> int:
         return self._taken + len(self._bytes)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that were not taken yet."""
+        return len(self._bytes)
+
     def take(self) -> bytes:
         """What waits, which then waits no longer."""
         data = bytes(self._bytes)
@@ -63,6 +72,8 @@ class _Waiting:
 
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
+
+    Of a dense bundle ``/usable/REGION``, too: a PNG of the region in the network's own pixels, 255 where one is usable.
 
     A verdict holds what it was decided by (`framegate.runtime.replay.recording.evidence`), and the metadata record
     ``framegate.recording`` the bundle's digest, calibration and policy. A report of silence has no picture.
@@ -76,6 +87,8 @@ class McapSink:
         rois: The pipeline's regions; empty where objects are judged, which are ``/verdict/objects``.
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
+        about: More metadata records: name -> its texts.
+        chunk_bytes: Messages are compressed so many bytes at a time, also between flushes.
 
     Raises:
         UsageError: The package mcap is not installed.
@@ -86,7 +99,14 @@ class McapSink:
     flush_s = FLUSH_S
 
     def __init__(
-        self, path: Path, rois: tuple[Roi, ...], recording: Recording | None = None, *, pictures: bool = True
+        self,
+        path: Path,
+        rois: tuple[Roi, ...],
+        recording: Recording | None = None,
+        *,
+        pictures: bool = True,
+        about: Mapping[str, dict[str, str]] | None = None,
+        chunk_bytes: int = 2**20,
     ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
@@ -98,34 +118,76 @@ class McapSink:
         self.takes_pictures = pictures
         self._frames = self._stored = 0
         self._broken = False
-        self._writer = Writer(cast(IO[bytes], self._waiting))
+        self._writer = Writer(cast(IO[bytes], self._waiting), chunk_size=chunk_bytes)
         self._writer.start(library="framegate")
         if recording is not None:
             self._writer.add_metadata(METADATA, recording.to_metadata())
-        image = self._writer.register_schema(
+        for name, texts in (about or {}).items():
+            self._writer.add_metadata(name, texts)
+        self._image_schema = image = self._writer.register_schema(
             "foxglove.CompressedImage", "jsonschema", json.dumps(_IMAGE_SCHEMA).encode()
         )
         verdict = self._writer.register_schema(
             "framegate.Prediction", "jsonschema", json.dumps(_VERDICT_SCHEMA).encode()
         )
-        self._camera = self._writer.register_channel("/camera", "json", image)
+        self._topics = {CAMERA: self._writer.register_channel(CAMERA, "json", image)}
         names = [roi.name for roi in rois] or [FULL, OBJECTS]
         self._verdicts = {name: self._writer.register_channel(f"/verdict/{name}", "json", verdict) for name in names}
         self._to_wall_ns = time.time_ns() - time.monotonic_ns()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, with those that wait for a flush, without those of the chunk that is being filled."""
+        return self._waiting.tell()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for a flush, without those of the chunk that is being filled."""
+        return self._waiting.waiting
+
     def write(self, result: FrameResult) -> None:
         """Add one frame and its verdicts."""
+        if self.takes_pictures and result.has_frame:
+            self.add_picture(result.first, jpeg(shown(result.image), WIDTH))
+        self.add_verdicts(result)
+
+    def add_picture(self, first: Prediction, data: bytes, topic: str = CAMERA, kind: str = "jpeg") -> None:
+        """Add a picture.
+
+        Args:
+            first: A verdict on its frame, for number and time.
+            data: The picture as a file of that kind.
+            topic: Under which name.
+            kind: ``jpeg`` or ``png``.
+        """
+        at = first.captured_ns + self._to_wall_ns
+        picture = {
+            "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
+            "frame_id": str(first.frame_id),
+            "data": base64.b64encode(data).decode(),
+            "format": kind,
+        }
+        if topic not in self._topics:
+            self._topics[topic] = self._writer.register_channel(topic, "json", self._image_schema)
+        self._add(self._topics[topic], at, picture, max(first.frame_id, 0))
+
+    def add_record(self, topic: str, first: Prediction, record: Mapping[str, object]) -> None:
+        """Add plain JSON values that belong to a frame.
+
+        Args:
+            topic: Under which name.
+            first: A verdict on the frame, for number and time.
+            record: The values.
+        """
+        if topic not in self._topics:
+            self._topics[topic] = self._writer.register_channel(topic, "json", 0)
+        self._add(self._topics[topic], first.captured_ns + self._to_wall_ns, record, max(first.frame_id, 0))
+
+    def add_verdicts(self, result: FrameResult) -> None:
+        """Add the verdicts on a frame, without its picture."""
         first = result.first
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
-        if self.takes_pictures and result.has_frame:
-            picture = {
-                "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
-                "frame_id": str(first.frame_id),
-                "data": base64.b64encode(jpeg(shown(result.image), WIDTH)).decode(),
-                "format": "jpeg",
-            }
-            self._add(self._camera, at, picture, sequence)
         if result.scene is not None:
             scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
             self._add(self._verdicts[FULL], at, scene, sequence)
@@ -133,6 +195,8 @@ class McapSink:
             # Objects come and go; one topic holds them all, and each message the name of its track.
             channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]
             self._add(channel, at, {**prediction.to_json(), "evidence": evidence(prediction)}, sequence)
+            if prediction.dense is not None and self.takes_pictures:
+                self.add_picture(first, mask_picture(prediction.dense), f"/usable/{prediction.stream}", "png")
         self._frames += 1
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:

@@ -94,7 +94,7 @@ assert openvino_telemetry.Telemetry
 def test_a_plain_import_is_seen_by_this_test(tmp_path: Path) -> None:
     """The control: without our precaution the watch above has something to see, or it would watch nothing."""
     pytest.importorskip("openvino_telemetry")
-    found = run_child("import openvino\nopenvino.tools.ovc.telemetry.sender.force_shutdown(5.0)\n", tmp_path / "home")
+    found = run_child("import openvino\nopenvino.tools.ovc.telemetry.sender.force_shutdown(2.0)\n", tmp_path / "home")
     if found == NOTHING:
         pytest.skip("this OpenVINO does not report its import")
     assert found["files"] == ["intel/openvino_ga_cid", "intel/stats"]

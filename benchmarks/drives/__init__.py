@@ -1,0 +1,1 @@
+"""What drives cost, and whether mining and what-if find what is known to be there."""

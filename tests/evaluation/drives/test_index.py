@@ -1,0 +1,144 @@
+"""Recordings become rows: all of them, exactly, and a damaged file costs itself alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from drive_files import FRAMES
+from recordings import mcap_messages
+
+from framegate.evaluation.drives.index import read_file
+from framegate.evaluation.drives.table import FORMAT, KEY, NAMES, DriveTable
+from framegate.evaluation.drives.work import Unit
+from framegate.runtime.cli import main as cli
+from framegate.runtime.errors import DataError
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.policy.stream import Policy
+from framegate.runtime.replay.recording import Recording
+from framegate.runtime.sinks.mcap_file import McapSink
+from framegate.runtime.verdict import FoundObject, Prediction, Reason
+
+
+def index(*arguments):
+    return cli.main(["drives", "index", *map(str, arguments), "--workers", "1"])
+
+
+def test_every_verdict_is_a_row_with_exactly_its_numbers(drives, table):
+    rows = DriveTable(table).read().to_pylist()
+    assert len(rows) == 6 * FRAMES * 2
+    assert list(DriveTable(table).schema.names) == list(NAMES)
+    (path,) = (drives / "car04").glob("*.mcap")
+    written = [json.loads(data) for topic, data in mcap_messages(path) if topic.startswith("/verdict/")]
+    found = [row for row in rows if row["drive"] == "d04"]
+    assert [(row["frame_id"], row["region"]) for row in found] == [
+        (each["frame_id"], each["stream"]) for each in written
+    ]
+    for row, each in zip(found, written, strict=True):
+        assert row["score"] == each["evidence"]["score"]
+        assert row["threshold"] == each["evidence"]["threshold"]
+        assert row["energy"] == each["evidence"]["values"]["energy"]
+        assert row["reasons"].split() == each["reasons"]
+        assert row["accepted"] == (not each["reasons"])
+        assert row["captured_ns"] == each["captured_ns"]
+    pictured = [int(json.loads(data)["frame_id"]) for topic, data in mcap_messages(path) if topic == "/camera"]
+    assert sorted({row["frame_id"] for row in found if row["picture"]}) == sorted(set(pictured))
+    assert {kind for row in found for kind in row["events"].split()} >= {"sample", "changed"}
+
+
+def test_duckdb_answers_from_it(table):
+    ((count, drives),) = duckdb.sql(f"select count(*), count(distinct drive) from '{table}' where accepted").fetchall()
+    assert 0 < count < 6 * FRAMES * 2
+    assert drives == 6
+
+
+def test_infinities_nan_objects_and_silences_keep_what_they_are(tmp_path):
+    path = tmp_path / "objects.mcap"
+    sink = McapSink(path, (), Recording("b", "d" * 64, "onnxruntime", "fp32", None, Policy(), True, ()))
+    box = FoundObject((3, 4, 30, 40), "cat", 0.5, 7, 2)
+    one = Prediction(
+        0, "track-7", (Reason.NOT_FINITE,), "", math.nan, math.nan, math.nan, math.inf, math.nan, 0.5, 10, 20,
+        found_reasons=(Reason.NOT_FINITE,), found=box, signals={"shift": -math.inf, "a'b": 1.5},
+    )  # fmt: skip
+    scene = Prediction.without_frame("frame", Reason.NO_FRAME, "", 30)
+    sink.write(FrameResult((one,), None, "", scene=Prediction(0, "frame", (), "", *[math.nan] * 6, 10, 20)))
+    sink.write(FrameResult((), None, "", scene=scene))
+    sink.close()
+    rows, signals, _ = read_file(Unit(str(path), '{"drive":"x","camera":"c"}'))
+    whole, found, silence = rows.to_pylist()
+    assert (whole["region"], whole["accepted"], whole["score"]) == ("frame", True, None)
+    assert (whole["scene"], found["scene"], silence["scene"]) == (True, False, True)
+    assert (found["x"], found["y"], found["width"], found["height"], found["track"]) == (3, 4, 30, 40, 7)
+    assert found["energy"] == math.inf
+    assert found["score"] is None
+    assert signals == ("signal:a'b", "signal:shift")
+    assert (found["signal:shift"], found["signal:a'b"]) == (-math.inf, 1.5)
+    assert (silence["frame_id"], silence["reasons"]) == (None, "NO_FRAME")
+
+
+def test_damaged_files_cost_themselves_alone(drives, tmp_path, capsys):
+    folder = tmp_path / "drives"
+    shutil.copytree(drives, folder)
+    first, second, third, *_ = sorted(folder.rglob("*.mcap"))
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])  # killed
+    second.write_bytes(b"nothing like it" * 10)
+    third.write_bytes(b"")
+    out = tmp_path / "drives.parquet"
+    assert index(folder, "--out", out) == 1
+    said = capsys.readouterr().err
+    for path in (first, second, third):
+        assert str(path) in said.replace("\n", "")
+    found = DriveTable(out)
+    assert set(found.about.broken) == {str(first), str(second), str(third)}
+    counts = dict(duckdb.sql(f"select drive, count(*) from '{out}' group by drive").fetchall())
+    assert set(counts) == {"d00", "d03", "d04", "d05"}
+    assert 0 < counts["d00"] < FRAMES * 2 == counts["d03"]
+
+
+def test_a_flipped_byte_is_found(drives, tmp_path):
+    (source,) = (drives / "car00").glob("*.mcap")
+    data = bytearray(source.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / "flipped.mcap"
+    path.write_bytes(bytes(data))
+    _, _, about = read_file(Unit(str(path), '{"drive":"x","camera":"c"}'))
+    assert "breaks off" in about.broken[str(path)]
+
+
+def test_two_drives_with_one_name_are_refused(drives, tmp_path, capsys):
+    (source,) = (drives / "car00").glob("*.mcap")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(source, tmp_path / name / source.name)
+    assert index(tmp_path, "--out", tmp_path / "x.parquet") == 2
+    assert "two drives are called 'd00'" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_sentence(drives, table, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for arguments, sentence in (
+        ((tmp_path / "nowhere", "--out", tmp_path / "x.parquet"), "there is no such file or folder"),
+        ((tmp_path / "empty", "--out", tmp_path / "x.parquet"), "there is no recording (.mcap) in this folder"),
+        ((drives, "--out", tmp_path / "x.csv"), "ends in .parquet"),
+        ((drives, "--out", table / "below.parquet"), "cannot be"),
+    ):
+        assert index(*arguments) in (1, 2)
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert "Traceback" not in said
+    other = tmp_path / "other.parquet"
+    schema = pq.read_schema(table)
+    old = schema.with_metadata({KEY: schema.metadata[KEY].replace(FORMAT.encode(), b"framegate-drives-0")})
+    pq.write_table(old.empty_table(), other)
+    with pytest.raises(DataError, match="index the drives again"):
+        DriveTable(other)
+    pq.write_table(schema.remove_metadata().empty_table(), other)
+    with pytest.raises(DataError, match="it is no table of drives"):
+        DriveTable(other)
+    other.write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="no whole Parquet file"):
+        DriveTable(other)

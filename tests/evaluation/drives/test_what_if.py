@@ -1,0 +1,162 @@
+"""Millions of verdicts decided again by columns: exactly what the replay decides one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drive_files import record_drive
+
+from framegate.evaluation.drives.intervals import difference, ratio
+from framegate.evaluation.drives.table import DriveTable
+from framegate.evaluation.drives.what_if import _Drift, what_if
+from framegate.runtime.bundle.calibration import Limit
+from framegate.runtime.cli import main as cli
+from framegate.runtime.policy.debounce import Debounce
+from framegate.runtime.policy.drift import DriftAlarm
+from framegate.runtime.policy.stream import Policy
+from framegate.runtime.replay.replay import read_recording, replay
+from framegate.runtime.session import Session
+from framegate.runtime.verdict import Reason
+
+
+def nothing(*_):
+    return None
+
+
+def replayed(drives, change):
+    found = {}
+    for path in sorted(drives.rglob("*.mcap")):
+        recording = read_recording(path)
+        done = replay(path, recording, change(recording.calibration))
+        regions = done.regions.values()
+        drive = path.name.split(".")[0]
+        found[drive] = [
+            sum(each.verdicts for each in regions),
+            sum(each.accepted for each in regions),
+            sum(each.accepted_now for each in regions),
+            done.unlike,
+        ]
+        found.setdefault("reasons", {})
+        for each in regions:
+            for reason, count in each.reasons.items():
+                found["reasons"][reason] = found["reasons"].get(reason, 0) + count
+    return found
+
+
+CHANGES = {
+    "same": lambda c: c,
+    "lower": lambda c: replace(c, threshold=0.2),
+    "limit": lambda c: replace(c, limits=(Limit("energy", high=-4.5),)),
+    "other score": lambda c: replace(c, score="max_probability", threshold=0.05),
+    "drifts": lambda c: replace(c, threshold=0.05, coverage=0.999, size=100_000),
+    "window": lambda c: replace(c, limits=(Limit("energy", high=-4.5, frames=4),)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_decides_as_the_replay_does(drives, table, name):
+    found = what_if(DriveTable(table), lambda recording: CHANGES[name](recording.calibration), nothing)
+    expected = replayed(drives, CHANGES[name])
+    assert dict(found.reasons) == expected.pop("reasons")
+    assert {drive: counts[:3].tolist() for drive, counts in found.drives.items()} == {
+        drive: counts[:3] for drive, counts in expected.items()
+    }
+    assert found.unlike == 0
+    if name == "same":
+        assert found.changed_drives == 0
+
+
+def test_a_debounce_is_decided_in_order(tmp_path, tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    policy = Policy({Reason.HIGH_SCORE: Debounce(1, 1, 4)}, warm_up=3)
+    record_drive(tmp_path, session, 4, policy)
+    out = tmp_path / "t.parquet"
+    assert cli.main(["drives", "index", str(tmp_path), "--out", str(out), "--workers", "1"]) == 0
+    found = what_if(DriveTable(out), lambda recording: replace(recording.calibration, threshold=0.3), nothing)
+    expected = replayed(tmp_path, lambda c: replace(c, threshold=0.3))
+    assert dict(found.reasons) == expected["reasons"]
+    assert found.drives["d04"][:3].tolist() == expected["d04"][:3]
+    assert found.unlike == 0
+
+
+def test_the_drift_of_columns_is_that_of_frames(tiny_bundle):
+    calibration = replace(
+        Session.open(tiny_bundle, "onnxruntime", "fp32", 1).calibration, score_quantiles=tuple(np.linspace(0, 0.5, 31))
+    )
+    rng = np.random.default_rng(0)
+    rejected = np.concatenate([rng.random(3000) < share for share in (0.05, 0.9, 0.02)])
+    scores = np.where(rejected, 0.9, rng.random(9000) * 0.5)
+    counts = rng.random(9000) < 0.8
+    slow, fast = DriftAlarm(calibration), _Drift(DriftAlarm(calibration), 100)
+    one_by_one = [
+        slow.saw((Reason.HIGH_SCORE,) if bad else (), score) if counted else slow.alarm
+        for counted, bad, score in zip(counts, rejected, scores, strict=True)
+    ]
+    pieces, at = [], 0
+    for size in (1, 99, 2, 700, 8198):
+        part = slice(at, at + size)
+        pieces.append(fast.feed(counts[part], rejected[part], ~(scores[part] <= fast.alarm.high_score)))
+        at += size
+    assert at == 9000
+    assert np.concatenate(pieces).tolist() == one_by_one
+    assert True in one_by_one
+    assert not one_by_one[-1]  # it ended by itself
+
+
+def test_the_command_writes_page_and_record(table, tiny_bundle, tmp_path, capsys):
+    out = tmp_path / "w.json"
+    assert cli.main(["drives", "what-if", str(table), "--threshold", "0.1", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert record["accept_to_reject"] > 0 == record["reject_to_accept"]
+    figures = record["figures"]["coverage_difference"]
+    assert figures["low"] <= figures["value"] < 0
+    assert "coverage: " in capsys.readouterr().out
+    page = tmp_path / "w.html"
+    calibration = tiny_bundle / "calibration.json"
+    assert cli.main(["drives", "what-if", str(table), "--calibration", str(calibration), "--out", str(page)]) == 0
+    assert "Drives that change" not in page.read_text()
+    for arguments, sentence in (
+        (["--threshold", "nan"], "expected a finite number"),
+        (["--calibration", str(out)], "no calibration.json"),
+        (["--bundle", str(tmp_path)], "bundle"),
+    ):
+        assert cli.main(["drives", "what-if", str(table), *arguments, "--out", str(out)]) != 0
+        assert sentence in capsys.readouterr().err
+
+
+def test_another_network_is_refused(table, tmp_path, tiny_bundle, capsys):
+    content = json.loads((tiny_bundle / "calibration.json").read_text())
+    for record in content["records"].values():
+        record["model_sha256"] = "1" * 64
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(content))
+    assert (
+        cli.main(["drives", "what-if", str(table), "--calibration", str(path), "--out", str(tmp_path / "x.json")]) == 2
+    )
+    assert "is for the network 111111111111" in capsys.readouterr().err
+
+
+def test_pictures_are_judged_again(table, tiny_bundle, make_bundle, tmp_path):
+    out = tmp_path / "w.json"
+    common = ["--workers", "1", "--out", str(out)]
+    assert cli.main(["drives", "what-if", str(table), "--bundle", str(tiny_bundle), *common]) == 0
+    same = json.loads(out.read_text())
+    # JPEG changes a score a little: a verdict that was next to the threshold may turn.
+    assert same["accept_to_reject"] + same["reject_to_accept"] <= 0.02 * same["verdicts"]
+    assert cli.main(["drives", "what-if", str(table), "--bundle", str(make_bundle(threshold=0.001)), *common]) == 0
+    assert json.loads(out.read_text())["figures"]["coverage_after"]["value"] == 0.0
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_intervals_are_over_drives():
+    ones = np.ones(10, np.int64)
+    found = ratio(ones * 5, ones * 10)
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)  # all drives are alike, so nothing is uncertain
+    spread = ratio(np.array([0, 10] * 5), ones * 10)
+    assert spread.low < 0.35 < 0.65 < spread.high
+    assert ratio(ones[:3], ones[:3]).low is None
+    assert ratio(ones * 0, ones * 0) is None
+    assert difference(ones * 6, ones * 10, ones * 4, ones * 10).value == pytest.approx(0.2)

@@ -1,0 +1,193 @@
+"""The black box: bounded, whole up to the last flush, quiet on a full disk, and silent about what it must not show."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from recordings import fill, mcap_messages, small_disk
+
+from framegate.runtime.cli.black_box import parse_bytes
+from framegate.runtime.errors import SinkError, UsageError
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.policy.stream import Policy
+from framegate.runtime.replay.recording import Recording
+from framegate.runtime.replay.replay import read_recording, replay
+from framegate.runtime.roi import Roi
+from framegate.runtime.sinks import black_box
+from framegate.runtime.sinks.black_box import BlackBoxSink
+from framegate.runtime.sinks.events import Events, near_threshold
+from framegate.runtime.verdict import Prediction, Reason
+
+pytest.importorskip("mcap")
+ROIS = (Roi("car", 16, 8, 32, 16, fractions=False),)
+RECORDING = Recording("tiny", "d" * 64, "onnxruntime", "fp32", None, Policy(), True, ROIS)
+MIB = 2**20
+
+
+def result(number, reasons=(), score=0.1, image=None, rng=None):
+    at = 10**9 + number * 40_000_000
+    one = Prediction(number, "car", reasons, "cat", 0.9, 0.1, 0.8, -3.0, score, 0.5, at, at + 10**6)
+    if rng is not None:
+        image = rng.integers(0, 256, (192, 256, 3), np.uint8)
+    return FrameResult((one,), np.full((48, 64, 3), 200, np.uint8) if image is None else image, "")
+
+
+def box(folder, keep=4 * MIB, said=None, **options):
+    report = (lambda line: None) if said is None else said.append
+    return BlackBoxSink(folder, keep, ROIS, RECORDING, drive="d", camera="front", version="1", report=report, **options)
+
+
+def pictures(folder, topic="/camera"):
+    found = {}
+    for path in sorted(folder.glob("*.mcap")):
+        for name, data in mcap_messages(path):
+            if name == topic:
+                record = json.loads(data)
+                raw = np.frombuffer(base64.b64decode(record["data"]), np.uint8)
+                found[int(record["frame_id"])] = cv2.imdecode(raw, cv2.IMREAD_COLOR)
+    return found
+
+
+def verdicts(path):
+    return sum(topic == "/verdict/car" for topic, _ in mcap_messages(path))
+
+
+def test_all_verdicts_and_the_pictures_around_an_event_are_kept(tmp_path):
+    sink = box(tmp_path)
+    for number in range(60):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number >= 30 else ()))
+    sink.close()
+    (path,) = tmp_path.glob("*.mcap")
+    topics = Counter(topic for topic, _ in mcap_messages(path))
+    assert topics == {"/verdict/car": 60, "/event": 2, "/camera": 12, "/preview": 3}
+    assert sorted(pictures(tmp_path)) == [0, *range(25, 36)]
+    assert [json.loads(data) for topic, data in mcap_messages(path) if topic == "/event"] == [
+        {"frame_id": 0, "kinds": ["sample"]},
+        {"frame_id": 30, "kinds": ["changed"]},
+    ]
+    assert replay(path, read_recording(path), None).verdicts == 60
+
+
+def test_a_killed_process_leaves_what_was_flushed(tmp_path):
+    sink = box(tmp_path)
+    for number in range(20):
+        sink.write(result(number))
+    sink.flush()
+    sink.write(result(20))
+    (path,) = tmp_path.glob("*.mcap")
+    assert sum(topic == "/verdict/car" for topic, _ in mcap_messages(path)) == 20  # nothing was closed
+    second = box(tmp_path)  # the drive goes on after a restart, in a file of its own
+    second.close()
+    assert len(list(tmp_path.glob("*.mcap"))) == 2
+
+
+def test_the_ring_stays_within_its_size(tmp_path):
+    sink, rng = box(tmp_path), np.random.default_rng(0)
+    largest = 0
+    for number in range(140):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number % 2 else (), rng=rng))
+        if number % 10 == 0:
+            sink.flush()
+        largest = max(largest, sum(path.stat().st_size for path in tmp_path.glob("*.mcap")))
+    sink.close()
+    assert 2 * MIB < largest <= 4 * MIB
+    assert not (tmp_path / "d.front.000000.mcap").exists()
+
+
+def test_a_full_disk_is_said_once_and_the_box_goes_on_when_there_is_room(tmp_path, monkeypatch):
+    said = []
+    with small_disk(tmp_path / "disk", 1024) as disk:
+        sink = box(disk / "box", said=said)
+        fill(disk)
+        for number in range(50):
+            sink.write(result(number))
+            sink.flush()
+        assert len(said) == 1
+        assert "No space left" in said[0]
+        assert "judging goes on" in said[0]
+        (disk / "rest").unlink()
+        monkeypatch.setattr(black_box, "RETRY_S", 0.0)
+        sink._retry_at = time.monotonic()
+        sink.write(result(50))
+        sink.close()
+        assert len(said) == 2
+        *older, newest = sorted((disk / "box").glob("*.mcap"))
+        assert verdicts(newest) == 1
+        lost = 50 - sum(verdicts(path) for path in older)
+        assert lost > 25
+        assert f"records again; {lost} frames were not recorded" in said[1]
+
+
+def test_a_disk_that_stays_full_is_a_failed_recording(tmp_path):
+    with small_disk(tmp_path / "disk", 1024) as disk:
+        sink = box(disk / "box", said=[])
+        fill(disk)
+        for number in range(50):
+            sink.write(result(number))
+            sink.flush()
+        with pytest.raises(SinkError, match="frames were not recorded"):
+            sink.close()
+
+
+def test_outside_the_regions_nothing_is_stored(tmp_path):
+    sink = box(tmp_path, pictures="regions")
+    for number in range(40):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number == 20 else ()))
+    sink.close()
+    for topic in ("/camera", "/preview"):
+        found = pictures(tmp_path, topic)
+        assert found
+        for image in found.values():
+            assert image[10:22, 20:44].mean() > 190
+            outside = image.copy()
+            outside[0:32, 8:56] = 0  # JPEG blurs an edge within its block of 8 or 16 pixels
+            assert outside.max() <= 3
+
+
+def test_without_pictures_there_are_none(tmp_path):
+    sink = box(tmp_path, pictures="none")
+    assert not sink.takes_pictures
+    for number in range(40):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number == 20 else ()))
+    sink.close()
+    assert not pictures(tmp_path)
+    assert not pictures(tmp_path, "/preview")
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="the region is the whole frame"):
+        BlackBoxSink(
+            tmp_path, 4 * MIB, (Roi.whole(),), RECORDING, drive="d", camera="c", version="1", pictures="regions"
+        )
+    with pytest.raises(UsageError, match="--keep"):
+        box(tmp_path, keep=1000)
+    with pytest.raises(UsageError, match="such as 500MB"):
+        parse_bytes("two gigabytes", "--keep")
+    assert (parse_bytes("2GB", "--keep"), parse_bytes("1.5 MiB", "--keep")) == (2 * 10**9, 1_572_864)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match="cannot be created"):
+        box(tmp_path / "file" / "below")
+
+
+def test_events_are_beginnings_and_nearness():
+    events = Events()
+    given = [
+        result(0),
+        result(1, score=0.46),
+        result(2, (Reason.HIGH_SCORE,), 0.9),
+        result(3, (Reason.HIGH_SCORE, Reason.DRIFT), 0.9),
+        result(4, (Reason.HIGH_SCORE, Reason.DRIFT), 0.9),
+        result(5, (Reason.BACKEND_FAULT,), math.nan),
+        result(6, (Reason.NO_AGREEMENT,)),
+    ]
+    kinds = [events.of(each) for each in given]
+    assert kinds == [(), ("near_threshold",), ("changed",), ("drift",), (), ("fault",), ("disagreement",)]
+    assert not near_threshold(math.nan, 0.5)
+    assert not near_threshold(0.5, math.nan)
