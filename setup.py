@@ -29,12 +29,20 @@ setup(
             "framegate.runtime._native",
             sources=[
                 "src/framegate/runtime/health/rows.c",
+                "src/framegate/runtime/health/content.c",
+                "src/framegate/runtime/health/beside.c",
                 "src/framegate/runtime/frame_scores.c",
+                "src/framegate/runtime/preprocess.c",
                 "src/framegate/runtime/handover/c/native.c",
             ],
-            depends=["src/framegate/runtime/native.h", "src/framegate/runtime/handover/c/framegate_verdict.h"],
+            depends=[
+                "src/framegate/runtime/native.h",
+                "src/framegate/runtime/health/rows.h",
+                "src/framegate/runtime/handover/c/framegate_verdict.h",
+            ],
             libraries=["m"],
-            extra_compile_args=["-O3"],
+            # No contraction: a product and a sum in one rounding would not be what Python computes.
+            extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
         )
     ],

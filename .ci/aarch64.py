@@ -5,11 +5,12 @@
     python .ci/aarch64.py environment SOURCE WORK  # WORK/rootfs: Debian's Python; WORK/site: the wheels
     python .ci/aarch64.py run SOURCE WORK          # WORK/runs/aarch64-BACKEND-PRECISION.jsonl
     python .ci/aarch64.py run SOURCE WORK --native .venv/bin/python   # the same on this machine's processor
-    python .ci/aarch64.py compare SOURCE WORK --out aarch64.json
+    python .ci/aarch64.py compare SOURCE WORK --out benchmarks/results/aarch64.json
 
-``all`` does the first three. Needs Debian 12 on x86-64 and its Python 3.11; no root once the packages above are there,
-no container, no binfmt_misc, and nothing of the machine's own dpkg and apt changes. The emulated Python is the version
-that runs this script. What is measured this way are results, not times: the emulation is a hundred times slower.
+``all`` does the first three; ``--backends`` and ``--precisions`` take a part of the runs. Needs Debian 12 on x86-64
+and its Python 3.11; no root once the packages above are there, no container, no binfmt_misc, and nothing of the
+machine's own dpkg and apt changes. The emulated Python is the version that runs this script. What is measured this
+way are results, not times: the emulation is a hundred times slower.
 
 QEMU emulates the instructions; what the libraries read from /proc/cpuinfo and /sys would still be the x86 machine's.
 ONNX Runtime's cpuinfo crashes on that (a null pointer), so the emulated root has files that describe the Orin's
@@ -218,19 +219,22 @@ def run_job(python: Sequence[str], variables: dict[str, str], source: Path, out:
     return round(time.monotonic() - started, 1)
 
 
-def run_all(source: Path, work: Path, emulator: Sequence[str], native: Path | None) -> None:
-    """The main job with every backend and precision; notes the seconds beside the verdicts."""
+Runs = Sequence[tuple[str, str]]
+"""Backends and precisions."""
+
+
+def run_all(source: Path, work: Path, emulator: Sequence[str], native: Path | None, wanted: Runs) -> None:
+    """The main job with backends and precisions; notes the seconds beside the verdicts."""
     runs = work / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     machine = "native" if native else "aarch64"
     python = [os.path.abspath(native)] if native else list(emulator)
     variables = dict(os.environ) if native else emulated_variables(work)
-    for backend in BACKENDS:
-        for precision in PRECISIONS:
-            out = runs / f"{machine}-{backend}-{precision}.jsonl"
-            seconds = run_job(python, variables, source, out, ["--backend", backend, "--precision", precision])
-            out.with_suffix(".seconds").write_text(f"{seconds}\n")
-            announce(f"{out}: {seconds} s")
+    for backend, precision in wanted:
+        out = runs / f"{machine}-{backend}-{precision}.jsonl"
+        seconds = run_job(python, variables, source, out, ["--backend", backend, "--precision", precision])
+        out.with_suffix(".seconds").write_text(f"{seconds}\n")
+        announce(f"{out}: {seconds} s")
 
 
 def read_verdicts(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -276,7 +280,7 @@ def installed_wheels(site: Path) -> list[dict[str, str]]:
     return found
 
 
-def record(work: Path, emulator: Sequence[str]) -> dict[str, Any]:
+def record(source: Path, work: Path, emulator: Sequence[str], wanted: Runs) -> dict[str, Any]:
     """What was compared, and how it came out; native and emulated runs must be there."""
 
     def first_line(command: Sequence[str]) -> str:
@@ -284,17 +288,17 @@ def record(work: Path, emulator: Sequence[str]) -> dict[str, Any]:
         return done.stdout.splitlines()[0]
 
     comparisons = []
-    for backend in BACKENDS:
-        for precision in PRECISIONS:
-            runs = [work / "runs" / f"{machine}-{backend}-{precision}.jsonl" for machine in ("aarch64", "native")]
-            seconds = [float(path.with_suffix(".seconds").read_text()) for path in runs]
-            row = {"backend": backend, "precision": precision, **compare(*runs), "seconds": seconds}
-            comparisons.append(row)
-            announce(json.dumps(row))
+    for backend, precision in wanted:
+        runs = [work / "runs" / f"{machine}-{backend}-{precision}.jsonl" for machine in ("aarch64", "native")]
+        seconds = [float(path.with_suffix(".seconds").read_text()) for path in runs]
+        row = {"backend": backend, "precision": precision, **compare(*runs), "seconds": seconds}
+        comparisons.append(row)
+        announce(json.dumps(row))
     job = ["framegate", "run", CLIP, "--bundle", BUNDLE, *(word for region in REGIONS for word in ("--roi", region))]
     return {
         "what": "framegate's main job on emulated aarch64 against the same on x86-64; pairs are [aarch64, x86-64]",
         "date": datetime.date.today().isoformat(),
+        "commit": first_line(["git", "-C", str(source), "describe", "--always", "--dirty"]),
         "command": " ".join([*job, "--as-fast-as-possible", "--backend BACKEND", "--precision PRECISION"]),
         "emulator": f"{first_line([emulator[0], '--version'])}, {' '.join(emulator[1:3])}",
         "python": first_line([*emulator, "--version"]),
@@ -310,6 +314,8 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="checkout of framegate")
     parser.add_argument("work", type=Path, help="folder for everything that is made")
     parser.add_argument("--cpu", default="cortex-a76", help="processor for QEMU (default: %(default)s)")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS, help="default: both")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: both")
     parser.add_argument("--native", type=Path, help="run: with this Python instead of the emulated one")
     parser.add_argument("--out", type=Path, help="compare: write the record here")
     parser.add_argument(
@@ -321,14 +327,15 @@ def main() -> None:
     arguments = parser.parse_args()
     source, work = arguments.source.resolve(), arguments.work.resolve()
     emulator = emulator_of(work, arguments.cpu)
+    wanted = [(backend, precision) for backend in arguments.backends for precision in arguments.precisions]
     if arguments.step in ("wheel", "all"):
         announce(f"built {build_wheel(source, work)}")
     if arguments.step in ("environment", "all"):
         build_environment(source, work, arguments.apt_sources.resolve(), emulator)
     if arguments.step in ("run", "all"):
-        run_all(source, work, emulator, arguments.native)
+        run_all(source, work, emulator, arguments.native, wanted)
     if arguments.step == "compare":
-        found = json.dumps(record(work, emulator), indent=2) + "\n"
+        found = json.dumps(record(source, work, emulator, wanted), indent=2) + "\n"
         if arguments.out:
             arguments.out.write_text(found)
 

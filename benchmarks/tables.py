@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, speed_tables
+from framegate.benchmarks import camera_tables, certificate_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
+from framegate.evaluation import attack_table
 from framegate.evaluation import tracks as track_figures
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.gate import tables as gate_tables
@@ -82,26 +83,43 @@ _FAULTS = Source("fail-closed.json", partial(read_json, advice="make faults"))
 _CAMERA = Source(
     "camera-rival.json", partial(read_json, advice="python -m framegate.benchmarks.cost.camera_rival, see docs")
 )
+_NETWORKS = Source(
+    "foreign-networks.json", partial(read_json, advice="python -m framegate.benchmarks.cost.foreign_networks, see docs")
+)
 _HANDOVER = Source("handover-faults.json", partial(read_json, advice="make faults"))
+_HANDOVER_ELSEWHERE = tuple(
+    Source(f"handover-faults-{name}.json", partial(read_json, advice="benchmarks.handover.campaign, see docs"))
+    for name in ("zenoh", "ros2")
+)
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
+_GATE_COST = Source("gate-cost.json", partial(read_json, advice="make bench"))
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
+_DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
+_ATTACKS = Source("attacks", partial(load_records, kind=attack_table.FORMAT, command="framegate attacks"))
+_CERTIFICATES = Source(
+    "certificates",
+    partial(load_records, kind=certificate_tables.FORMAT, command="python -m framegate.benchmarks.certificates"),
+)
 
 BLOCKS: dict[str, Block] = {
     "demo": Block((_DEMO,), speed_tables.demo),
     "speed-line": Block((_LATENCY,), speed_tables.speed_line),
-    "targets": Block((_LATENCY, _SCENARIOS, _STREAMS, _RIVALS, _PAGE), speed_tables.targets),
+    "targets": Block((_LATENCY, _SCENARIOS, _STREAMS, _RIVALS, _PAGE, _GATE_COST), speed_tables.targets),
     "latency": Block((_LATENCY,), speed_tables.latency),
     "stages": Block((_LATENCY,), speed_tables.stages),
+    "floors": Block((_GATE_COST,), speed_tables.floors),
     "streams": Block((_STREAMS,), speed_tables.streams),
     "scenarios": Block((_SCENARIOS,), speed_tables.scenarios),
     "rivals": Block((_RIVALS,), speed_tables.rivals),
     "page": Block((_PAGE,), speed_tables.page),
     "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
+    "foreign-networks": Block((_NETWORKS,), network_tables.foreign_networks),
     "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
+    "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), speed_tables.handover_faults_elsewhere),
     "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
     "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
@@ -120,7 +138,10 @@ BLOCKS: dict[str, Block] = {
     "gate-foreign": Block((_GATE,), gate_tables.gate_foreign),
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
+    "attacks": Block((_ATTACKS,), certificate_tables.attacks),
+    "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
+    "demo-objects": Block((_DEMO_OBJECTS,), speed_tables.demo),
 }
 """Name of a block -> its records and its table."""
 

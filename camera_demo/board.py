@@ -21,6 +21,7 @@ from framegate.camera_demo.picture import thumbnail
 from framegate.camera_demo.region_slots import RegionSlots
 from framegate.runtime.cli.options import source_record
 from framegate.runtime.console import plain
+from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.monitor import ENTROPY, SHIFT
 from framegate.runtime.pipeline import Pipeline
@@ -144,8 +145,11 @@ class Board:
                 "source": Path(source.name).name if os.path.isfile(source.name) else source.name,
                 "model": session.bundle.name,
                 "engine": f"{session.scorer.backend.engine}, {session.precision}",
-                "promise": calibration.promise() if calibration else "not calibrated: every frame is rejected",
+                "promise": promise_of(session.bundle, calibration)
+                if calibration
+                else "not calibrated: every frame is rejected",
                 "regions": self.slots.names,
+                "moving": moving,
                 "whole": not moving and all(roi.is_whole for roi in rois),
                 "deadline_ms": deadline_ms,
                 "fps": source.fps,

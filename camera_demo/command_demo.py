@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from framegate.camera_demo.looped_clip import LoopedClip
-from framegate.camera_demo.shipped import BUNDLE, CLIP, COUNTER_EXAMPLES, REGIONS, shipped_objects
+from framegate.camera_demo.shipped import AGREEING, AGREEMENT, BUNDLE, CLIP, COUNTER_EXAMPLES, REGIONS, shipped_giver
 from framegate.camera_demo.summaries import SUMMARIES
 from framegate.camera_demo.window import Window
 from framegate.runtime.cli.objects import add_object_options, objects_of
@@ -34,6 +34,7 @@ from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.pipeline import Pipeline
+from framegate.runtime.regions.judge import Objects
 from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.record_file import STDOUT
@@ -55,7 +56,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "demo",
         help=SUMMARIES["demo"],
         description="Serves a page with the live picture, its verdicts and buttons for faults. Without SOURCE it plays "
-        "the clip that comes with framegate, in a loop.",
+        "the clip that comes with framegate in a loop, and follows the cars that a detector found on it.",
     )
     parser.add_argument("source", nargs="?", help=SOURCE_HELP)
     parser.add_argument("--bundle", default=BUNDLE, help=f"{BUNDLE_HELP} (default: %(default)s)")
@@ -66,7 +67,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame; of the repository's clip four regions, with --objects clip its cars, sky and road)",
+        "(default: the whole frame; beside the cars of the repository's clip its sky and its road)",
     )
     parser.add_argument(
         "--deadline-ms",
@@ -103,9 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     policy = policy_of(arguments)
-    own = arguments.source is None and not arguments.roi
-    shipped = own and arguments.objects == OWN_BOXES
-    rois = COUNTER_EXAMPLES if shipped else REGIONS if own else parse_rois(arguments.roi)
+    parse_rois(arguments.roi)  # a mistake in one is found before anything is opened
     opened = _opener(arguments)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(arguments.host, arguments.port))
@@ -119,7 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.backend != "auto":
             to_stderr(f"framegate: {session.describe()}")
-        objects = shipped_objects() if shipped else objects_of(arguments, session.bundle.labels)
+        shipped, rois = _shipped(arguments, session)
+        objects = _objects(arguments, session, shipped)
         if objects is not None:
             stack.callback(objects.giver.close)
             rois = rois if shipped else ()
@@ -149,6 +149,28 @@ def run(arguments: argparse.Namespace) -> int:
         demo.finish(ending)
     to_stderr(f"framegate: {demo.pipeline.stats}")
     return 1 if recorder.failed else code
+
+
+def _shipped(arguments: argparse.Namespace, session: Session) -> tuple[bool, tuple[Roi, ...]]:
+    """Whether the cars of the repository's clip are followed, and which regions stay where they are.
+
+    An engine on a GPU is built for a batch of one: there the clip has four fixed regions, unless
+    its cars are asked for.
+    """
+    own = arguments.source is None and not arguments.roi and session.bundle.dense is None
+    if own and arguments.objects is None and session.scorer.backend.takes_frames:
+        return False, REGIONS
+    shipped = own and arguments.objects in (None, OWN_BOXES)
+    return shipped, COUNTER_EXAMPLES if shipped else session.regions_of(parse_rois(arguments.roi))
+
+
+def _objects(arguments: argparse.Namespace, session: Session, shipped: bool) -> Objects | None:
+    """What moves; of the repository's clip its recorded boxes, with its own label map where the labels fit."""
+    if not shipped:
+        return objects_of(arguments, session.bundle.labels)
+    if arguments.label_map is None and set(session.bundle.labels) >= AGREEING:
+        arguments.label_map = AGREEMENT
+    return objects_of(arguments, session.bundle.labels, shipped_giver())
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from framegate.runtime.console import plain
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.picture import WIDTH, jpeg, number, shown
+from framegate.runtime.sinks.shade import shaded
 from framegate.runtime.verdict import Image, Prediction
 
 _FRESH_NS = 250_000_000
@@ -50,6 +51,7 @@ def _verdict(prediction: Prediction, roi: Roi, width: int, height: int) -> dict[
         "confidence": number(prediction.confidence),
         "entropy": number(prediction.entropy),
         "detail": plain(prediction.detail),
+        **({} if prediction.dense is None else {"usable": number(prediction.dense.usable_share)}),
         **({} if prediction.found is None else {"detected": plain(prediction.found.detected)}),
     }
 
@@ -80,4 +82,5 @@ def message(result: FrameResult, rois: tuple[Roi, ...], title: Callable[[str], s
     scene = {} if result.scene is None else {"scene": _scene(result.scene)}
     record = {"frame": result.first.frame_id, "regions": regions, **scene}
     head = json.dumps(record, separators=(",", ":")).encode()
+    image = shaded(image, result.predictions, result.rois(rois))
     return struct.pack(">I", len(head)) + head + jpeg(image, WIDTH)

@@ -1,4 +1,4 @@
-"""What `framegate demo` shows when it is given nothing: the clip, bundle and regions that come with framegate."""
+"""What `framegate demo` shows when it is given nothing: the clip, its boxes and the bundle that come with framegate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from pathlib import Path
 
 from framegate.camera_demo.clip_boxes import ClipBoxes
 from framegate.runtime.regions.fixed import FixedRegions
-from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
-from framegate.runtime.regions.label_map import LabelMap
 from framegate.runtime.regions.together import TogetherRegions
-from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.roi import Roi
 
 CLIP = Path(__file__).resolve().parent / "clips" / "highway_1280x720_25fps.mp4"
@@ -28,10 +25,10 @@ COUNTER_EXAMPLES = REGIONS[2:]
 """Regions that are judged beside the boxes: sky and road stay where they are."""
 AGREEMENT = CLIP.with_suffix(".labels.json")
 """What the detector calls an object -> the classifier's labels that go with it; CIFAR-10 has no person and no train."""
-_LABELS = ("automobile", "truck")
+AGREEING = frozenset({"automobile", "truck"})
+"""The classifier's labels that it names; another classifier's are not compared."""
 
 
-def shipped_objects() -> Objects:
+def shipped_giver() -> TogetherRegions:
     """The moving cars of the clip, and sky and road."""
-    giver = TogetherRegions((ClipBoxes(BOXES), FixedRegions(COUNTER_EXAMPLES)))
-    return Objects(giver, tracker=OverlapTracker(), rule=DEFAULT_RULE, labels=LabelMap.load(AGREEMENT, _LABELS))
+    return TogetherRegions((ClipBoxes(BOXES), FixedRegions(COUNTER_EXAMPLES)))

@@ -7,8 +7,9 @@ Every attack but `adaptive` aims at the classifier only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from framegate.evaluation.gate.rules import BATCH, GateInputs, fp32_calibration,
 from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.decisions import accepted
 from framegate.models.pixels import to_images
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.certificate import Certifier
 
@@ -103,7 +104,15 @@ def attacks(side: int, seed: int, steps: int = 20) -> Mapping[str, Attack]:
 
 
 def attack_table(
-    what: Attacked, pixels: Tensor, labels: Tensor, progress: Progress, *, steps: int = 20, adaptive: int = 60
+    what: Attacked,
+    pixels: Tensor,
+    labels: Tensor,
+    progress: Progress,
+    *,
+    steps: int = 20,
+    adaptive: int = 60,
+    known: Sequence[dict[str, Any]] = (),
+    keep: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """The rows of the table.
 
@@ -114,36 +123,47 @@ def attack_table(
         progress: Called after each row.
         steps: Gradient steps of the iterative attacks.
         adaptive: Frames of the adaptive attack at each size; 0 leaves it out.
+        known: Rows of an interrupted run with the same settings, which are not computed again.
+        keep: Called with every new row.
 
     Returns:
         One record a row: ``attack``, ``aims_at``, ``n``, and shares with their 95 % intervals.
     """
-    chosen = attacks(min(pixels.shape[2:]), what.seed, steps)
-    transfers = {f"transfer of {name}": each for name, each in chosen.items() if "PGD-" in name and "L2" not in name}
-    jobs = 1 + len(chosen) + (len(transfers) if what.foreign else 0) + (len(LEVELS) if adaptive else 0)
+    done = {row["attack"]: row for row in known}
+    jobs = _jobs(what, pixels, labels, steps, adaptive)
     rows: list[dict[str, Any]] = []
-
-    def add(name: str, aims_at: str, attacked: Tensor, known: Tensor) -> None:
-        rows.append({"attack": name, "aims_at": aims_at, **judged(what, attacked, known)})
-        progress("attacks", len(rows), jobs)
-
-    add("none", "nothing", pixels, labels)
-    for name, attack in chosen.items():
-        add(name, "classifier", attack(what.network, pixels, labels), labels)
-    if what.foreign is not None:
-        for name, attack in transfers.items():
-            add(name, "another network", attack(what.foreign, pixels, labels), labels)
-    if adaptive:
-        few, known = pixels[:adaptive], labels[:adaptive]
-        rule = fp32_calibration(what.bundle)
-        aim = gate_rule("promised", what.network, what.bundle.monitor, rule, what.calibration)
-        for level in LEVELS:
-            settings = AdaptiveSettings(level / 255, steps)
-            result = adaptive_pgd(
-                aim.observe, few, known, aim.threshold, settings, batch=BATCH, seed=what.seed
-            )  # fmt: skip
-            add(f"adaptive {level}/255", "classifier and gate", result.pixels, known)
+    for number, (name, (aims_at, attack)) in enumerate(jobs.items()):
+        if name not in done:
+            count = adaptive if name.startswith("adaptive") else len(pixels)
+            done[name] = {"attack": name, "aims_at": aims_at, **judged(what, attack(), labels[:count])}
+            keep(done[name])
+        rows.append(done[name])
+        progress("attacks", number + 1, len(jobs))
     return rows
+
+
+def _jobs(
+    what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: int
+) -> dict[str, tuple[str, Callable[[], Tensor]]]:
+    """Name of each row -> whom the attack aims at, and what computes its frames."""
+    chosen = attacks(min(pixels.shape[2:]), what.seed, steps)
+    jobs: dict[str, tuple[str, Callable[[], Tensor]]] = {"none": ("nothing", lambda: pixels)}
+    for name, attack in chosen.items():
+        jobs[name] = "classifier", partial(attack, what.network, pixels, labels)
+    if what.foreign is not None:
+        for name, attack in chosen.items():
+            if "PGD-" in name and "L2" not in name:
+                jobs[f"transfer of {name}"] = "another network", partial(attack, what.foreign, pixels, labels)
+    for level in LEVELS if adaptive else ():
+        few = pixels[:adaptive], labels[:adaptive]
+        jobs[f"adaptive {level}/255"] = "classifier and gate", partial(_adaptive, what, *few, level, steps)
+    return jobs
+
+
+def _adaptive(what: Attacked, pixels: Tensor, labels: Tensor, level: int, steps: int) -> Tensor:
+    aim = gate_rule("promised", what.network, what.bundle.monitor, fp32_calibration(what.bundle), what.calibration)
+    settings = AdaptiveSettings(level / 255, steps)
+    return adaptive_pgd(aim.observe, pixels, labels, aim.threshold, settings, batch=BATCH, seed=what.seed).pixels
 
 
 def judged(what: Attacked, pixels: Tensor, labels: Tensor) -> dict[str, Any]:

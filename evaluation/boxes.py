@@ -23,7 +23,11 @@ import numpy as np
 
 from framegate.evaluation.metrics.intervals import Interval, proportion
 from framegate.evaluation.report.files import rounded, write_json
+from framegate.export.bundle_writer import store_promise
 from framegate.export.calibration.selective_risk import binomial_upper_bound
+from framegate.runtime.bundle.bundle import sha256_file
+from framegate.runtime.bundle.calibration import record_key
+from framegate.runtime.bundle.object_promises import BOXES, ObjectPromise
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
@@ -214,7 +218,31 @@ def run(arguments: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, rounded(record))
     to_stdout(f"figures: {out}")
+    if arguments.store:
+        _store(session, record, objects.giver.name, sha256_file(arguments.boxes))
     return 0
+
+
+def _store(session: Session, record: dict[str, Any], giver: str, data: str) -> None:
+    """Write the promise into the bundle. That nobody saw the images before is what the user says by ``--store``.
+
+    Raises:
+        UsageError: The figures do not keep the target.
+    """
+    one = record["one_box_of_each_image"]
+    if not one["kept"] or session.calibration is None:
+        raise UsageError(
+            f"--store: nothing was stored, for nothing is promised: {one['wrong']} of {one['images']} were wrong, "
+            f"bound {one['bound']:.2%}, asked for {one['target_risk']:.2%}"
+        )
+    promise = ObjectPromise(
+        BOXES, one["target_risk"], one["confidence_level"], one["wrong"], one["images"], one["bound"],
+        session.calibration.threshold, giver=giver, labelled=record["labelled_objects"],
+        missed=record["missed_by_the_detector"], data=data,
+    )  # fmt: skip
+    key = record_key(session.scorer.backend.name, session.precision)
+    store_promise(session.bundle.path, key, promise)
+    to_stdout(f"stored in {session.bundle.path} for {key}")
 
 
 def judge_images(

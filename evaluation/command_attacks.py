@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import BATCH, observe
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.models import datasets
 from framegate.models.pixels import to_pixels
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.circumstances import circumstances
@@ -29,6 +32,36 @@ from framegate.runtime.errors import DataError, UsageError
 
 _HEALTH = 48
 _CALIBRATION = 1_000
+
+
+class Saved:
+    """Rows of an interrupted run, which the same command takes up again.
+
+    Args:
+        path: Where they lie.
+        asked: Settings; rows of other settings, or of another bundle, are not taken.
+    """
+
+    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self._asked = dict(asked)
+        self._before, self._started = 0.0, time.monotonic()
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["asked"] == self._asked:
+                self.rows, self._before = list(found["rows"]), float(found["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # nothing that can be taken up: everything is computed
+
+    def seconds(self) -> float:
+        """Of work, that of the interrupted runs included."""
+        return self._before + time.monotonic() - self._started
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """Write a new row beside the others."""
+        self.rows.append(row)
+        write_json(self.path, {"asked": self._asked, "seconds": self.seconds(), "rows": self.rows})
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,7 +99,19 @@ def run(arguments: argparse.Namespace) -> int:
     demand = None if arguments.require_certificate is None else Demand.parse(arguments.require_certificate)
     certifier = None if demand is None else Certifier(bundle, demand, "onnxruntime")
     network = Network.from_bundle(bundle)
-    started = time.monotonic()
+    asked = {
+        "format": FORMAT,
+        "bundle": bundle.name,
+        "manifest_sha256": manifest_sha256(bundle.path),
+        "data": data.name,
+        "frames": arguments.frames,
+        "adaptive_frames": arguments.adaptive,
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        "transfer_from": None if foreign is None else foreign.name,
+        "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
+    }
+    saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)
     calibration = data.load_training(arguments.data)[1]
     calibration = calibration.subset(rng.permutation(len(calibration))[:_CALIBRATION], "calibration")
@@ -85,28 +130,25 @@ def run(arguments: argparse.Namespace) -> int:
             None if foreign is None else Network.from_bundle(foreign),
             arguments.seed,
         )
-        rows = attack_table(what, pixels, labels, progress, steps=arguments.steps, adaptive=arguments.adaptive)
+        rows = attack_table(
+            what, pixels, labels, progress, steps=arguments.steps, adaptive=arguments.adaptive, known=saved.rows,
+            keep=saved.keep,
+        )  # fmt: skip
         few = slice(0, min(_HEALTH, len(pixels)))
         health = check_attack_health(
             network, pixels[few], labels[few], LinfSettings("PGD-20", 8 / 255, 20), frames=len(pixels[few]),
             queries=150, batch=BATCH, seed=arguments.seed, progress=progress,
         )  # fmt: skip
     record: dict[str, Any] = {
-        "format": FORMAT,
-        "bundle": bundle.name,
-        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
-        "data": data.name,
+        **asked,
         "frames": len(test),
-        "steps": arguments.steps,
-        "seed": arguments.seed,
-        "transfer_from": None if foreign is None else foreign.name,
-        "certificate": None if demand is None else str(demand),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(saved.seconds(), 1),
         "machine": {**circumstances(), "torch": torch.__version__},
         "health": [{"name": check.name, "passed": check.passed} for check in health.checks],
         "rows": rows,
     }
     write_json(arguments.out, rounded(record))
+    saved.path.unlink(missing_ok=True)
     to_stdout(markdown(rows))
     for name in health.failed:
         to_stdout(f"health check failed, do not quote these figures: {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
@@ -30,11 +32,12 @@ from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.sources.images import ImageSource
 
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
@@ -57,7 +60,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "(default: none)",
     )
     parser.add_argument(
-        "--suite", choices=sorted(PLANS), default="quick", help="how much is measured (default: %(default)s)"
+        "--suite",
+        choices=list(PLANS),
+        default="quick",
+        help="how much is measured: look for a first look, quick, or full as in the published results "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--epsilon", default="8/255", help="main radius of the attacks in pixel units (default: %(default)s)"
@@ -112,10 +119,39 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="with --tracks: which images are one track: auto (a data set's own tracks), or a regular expression for "
         "LABEL/FILE whose first group is the track (default: %(default)s)",
     )
+    parser.add_argument(
+        "--store",
+        action="store_true",
+        help="with --tracks and --boxes: write what was proved into the bundle, where framegate info shows it; by this "
+        "you say that neither network nor thresholds saw the data",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
     parser.set_defaults(run=run)
+
+
+def check_foreign(path: Path, own: DataSet) -> None:
+    """Refuse a path of foreign frames before any work is done.
+
+    Raises:
+        DataError: Nothing usable lies there, it holds volumes, or it is the network's own data set.
+    """
+    if not path.exists():
+        raise DataError(f"ood: {path}: no such file or folder; give another data set, a folder of pictures or a clip")
+    if path.suffix.lower() in _VIDEO:
+        return
+    try:
+        other = datasets.detect(path)
+    except DataError:
+        if not path.is_dir():
+            raise
+        ImageSource(path)  # says what is wrong with a folder without pictures
+        return
+    if other.name == own.name:
+        raise DataError(f"ood: {path} holds {own.title}, the network's own data; give another data set")
+    if other.depth > 1:
+        raise DataError(f"ood: {path} holds volumes; give images")
 
 
 def foreign_set(path: Path, own: DataSet, size: tuple[int, int], count: int, seed: int) -> FrameSet:
@@ -133,20 +169,15 @@ def foreign_set(path: Path, own: DataSet, size: tuple[int, int], count: int, see
     """
     if path.suffix.lower() in _VIDEO:
         return from_clip(path, count, size, seed)
+    check_foreign(path, own)
     try:
         other = datasets.detect(path)
     except DataError:
-        if not path.is_dir():
-            raise
         return from_folder(path, size, count)
-    if other.name == own.name:
-        raise DataError(f"ood: {path} holds {own.title}, the network's own data; give another data set")
-    if other.depth > 1:
-        raise DataError(f"ood: {path} holds volumes; give images")
     return from_images(other.name, other.load_test(path).images, size)
 
 
-def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: Plan) -> Frames:
+def _check_data(data: DataSet, bundle: Bundle, arguments: argparse.Namespace) -> None:
     if data.depth != bundle.preprocess.depth:
         kinds = [
             "images" if depth == 1 else f"volumes of {depth} slices" for depth in (data.depth, bundle.preprocess.depth)
@@ -160,14 +191,20 @@ def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: 
             f"{arguments.data}: {data.title} has the labels {', '.join(data.labels[:3])}, ..., the bundle "
             f"{', '.join(bundle.labels[:3])}, ...; give the data set it was trained on"
         )
+    if data.depth > 1 and arguments.ood:
+        raise UsageError("ood: a network for volumes takes no images; leave --ood out")
+    for path in arguments.ood:
+        check_foreign(path, data)
+
+
+def _frames(data: DataSet, arguments: argparse.Namespace, plan: Plan) -> Frames:
     _, calibration = data.load_training(arguments.data)
     test = data.load_test(arguments.data)
-    if arguments.limit:
-        calibration = _some(calibration, max(arguments.limit, 50), arguments.seed)
+    most = min(plan.calibration, max(arguments.limit, 50) if arguments.limit else plan.calibration)
+    if most < len(calibration):
+        calibration = _some(calibration, most, arguments.seed)
     height, width = test.images.shape[1] // data.depth, test.images.shape[2]
     foreign = [foreign_set(path, data, (height, width), plan.ood, arguments.seed) for path in arguments.ood]
-    if data.depth > 1 and foreign:
-        raise UsageError("ood: a network for volumes takes no images; leave --ood out")
     noises = [noise_set(kind, min(plan.ood, 500), (height, width), arguments.seed, data.depth) for kind in NOISE_SETS]
     return Frames(calibration, test, data.depth, (*foreign, *noises))
 
@@ -179,17 +216,21 @@ def _some(split: LabelledImages, count: int, seed: int) -> LabelledImages:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
+    if arguments.store and arguments.boxes is None and not arguments.tracks:
+        raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
     if arguments.boxes is not None:
         return boxes.run(arguments)
     if arguments.tracks:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
     bundle = Bundle.open(arguments.bundle)
-    network = Network.from_bundle(bundle)
     data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
+    _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    frames = _frames(data, bundle, arguments, plan)
+    to_stderr(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
+    network = Network.from_bundle(bundle)
+    frames = _frames(data, arguments, plan)
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
     identity = {
         "format": FORMAT,
@@ -204,30 +245,78 @@ def run(arguments: argparse.Namespace) -> int:
     }
     store = Store(out / "parts", identity, arguments.restart)
     started = time.monotonic()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with progress_bar() as progress:
-        suite = Suite(network, frames, plan, arguments.seed, store, progress)
-        found = SuiteFigures(suite, bundle).results()
-    record: dict[str, Any] = {
+    head: dict[str, Any] = {
         "format": FORMAT,
-        "bundle": _about(bundle, data, sha256_file(bundle.path / MANIFEST)),
+        "bundle": _about(bundle, data, manifest_sha256(bundle.path)),
         "suite": plan.name,
         "limit": arguments.limit,
         "seed": arguments.seed,
         "epsilon": plan.epsilon,
         "main_attack": plan.main_attack,
-        "started": stamp,
-        "seconds": round(time.monotonic() - started, 1),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {**circumstances(), "torch": torch.__version__},
-        **found,
     }
-    record = rounded(honest(record, frames.calibration, suite.calibration().wrong, len(frames.test)))
-    write_json(out / "results.json", record)
-    write_tables(record, out / "tables.md")
-    write_report(record, out / "report.html")
+
+    def finished(found: dict[str, Any]) -> dict[str, Any]:
+        record = {**head, "seconds": round(time.monotonic() - started, 1), **found}
+        full: dict[str, Any] = rounded(honest(record, frames.calibration, suite.calibration().wrong, len(frames.test)))
+        return full
+
+    try:
+        with progress_bar() as progress:
+            suite = Suite(network, frames, plan, arguments.seed, store, progress)
+            partial = PartialReports(out, finished)
+            record = finished(SuiteFigures(suite, bundle).results(partial.publish))
+    except KeyboardInterrupt:
+        report = f"; {out / 'report.html'} shows what was measured" if (out / "report.html").exists() else ""
+        to_stderr(f"the finished parts are kept in {out}: the same command goes on from there{report}")
+        raise
+    write_everything(record, out)
     _print_summary(record)
     to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
     return 0 if all(check["passed"] for check in record["health"]) else 1
+
+
+def write_everything(record: dict[str, Any], out: Path) -> None:
+    """The record, its tables and its page."""
+    write_json(out / "results.json", record)
+    write_tables(record, out / "tables.md")
+    write_report(record, out / "report.html")
+
+
+class PartialReports:
+    """Writes the report again while an evaluation runs, seldom enough to cost little.
+
+    Args:
+        out: Folder of the report.
+        finished: Makes a record of what was found.
+        clock: Seconds; for tests.
+    """
+
+    _COST = 15.0
+    """A report is written once so many times its own duration has gone since the last one."""
+
+    def __init__(
+        self,
+        out: Path,
+        finished: Callable[[dict[str, Any]], dict[str, Any]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out, self._finished, self._clock = out, finished, clock
+        self._next = clock() + self._COST
+
+    def publish(self, found: Callable[[], dict[str, Any]]) -> None:
+        """Write what was found so far, if it is time.
+
+        Args:
+            found: Makes the sections; they take time, so they are made only if they are written.
+        """
+        begun = self._clock()
+        if begun < self._next:
+            return
+        write_everything(self._finished({**found(), "partial": True}), self._out)
+        now = self._clock()
+        self._next = now + self._COST * (now - begun)
 
 
 def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.command_evaluate import foreign_set
+from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.suite.run import Frames
@@ -25,9 +26,9 @@ from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
-from framegate.runtime.bundle.bundle import MANIFEST, Bundle, sha256_file
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
@@ -82,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = datasets.detect(arguments.data)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
+    for path in arguments.ood:
+        check_foreign(path, data)
     network = Network.from_bundle(bundle)
     sizes = Sizes().limited(arguments.limit)
     started = time.monotonic()
@@ -99,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     record: dict[str, Any] = {
         "format": FORMAT,
         "bundle": bundle.name,
-        "manifest_sha256": sha256_file(bundle.path / MANIFEST),
+        "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,
         "limit": arguments.limit,
         "seed": arguments.seed,

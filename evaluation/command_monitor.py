@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from framegate.evaluation.frames.network import Network
+from framegate.evaluation.frames.engine_network import ObservedNetwork
 from framegate.evaluation.gate.rules import observe
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
+from framegate.evaluation.monitor.subject import subject_of
 from framegate.evaluation.monitor.worth import worth_of
 from framegate.evaluation.summaries import SUMMARIES
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
-from framegate.export.calibration.calibrate import Promise, calibrate
-from framegate.export.calibration.design import split_units
+from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
+from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.parity import ParityRow, compare
 from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
@@ -29,11 +30,11 @@ from framegate.export.graph import graph as onnx_graph
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.graph.pooled import with_pooled
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.search import bundle_to_change
-from framegate.runtime.console import OUT, progress_bar, to_stdout
+from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor
 
@@ -50,7 +51,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "bundle", help="name of a bundle, or its folder; it is replaced by one with a monitor, calibrated anew"
     )
     parser.add_argument(
-        "--data", required=True, type=Path, help="the data set it was trained on, or a folder per label"
+        "--data",
+        type=Path,
+        help="the data set it was trained on, or a folder per label: fits the monitor (default: --unseen alone, a part "
+        "of which fits it)",
     )
     defaults = Recipe()
     parser.add_argument(
@@ -70,6 +74,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="N",
         help="layers at most, chosen by what they help (default: %(default)s)",
     )
+    parser.add_argument(
+        "--judged",
+        type=int,
+        metavar="N",
+        help="calibration images that are attacked to see whether the monitor is worth its place (default: 200)",
+    )
     add_promise_options(parser)
     parser.set_defaults(run=run)
 
@@ -77,7 +87,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(arguments: argparse.Namespace) -> int:
     """Fit, write, calibrate, and say what came out."""
     promise = promise_of(arguments)
-    recipe = Recipe(images=arguments.images, attacked=arguments.attacked, layers=arguments.layers, seed=arguments.seed)
+    recipe = Recipe(
+        images=arguments.images,
+        attacked=arguments.attacked,
+        layers=arguments.layers,
+        judged=arguments.judged,
+        seed=arguments.seed,
+    )
     bundle = Bundle.open(bundle_to_change(arguments.bundle))
     with progress_bar() as progress:
         splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
@@ -118,19 +134,29 @@ def add_monitor(
             bundle is unchanged.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
-    network = Network.from_bundle(bundle, layers_to_try(bundle))
-    sets = attacked_sets(network, splits.train, bundle.preprocess.depth, recipe, progress)
+    depth = bundle.preprocess.depth
+    subject = subject_of(bundle, layers_to_try(bundle), splits.train, recipe.images, recipe.seed, progress)
+    if subject.why:
+        to_stderr(
+            f"framegate: attacks cannot follow this network's gradient ({subject.why}); the monitor is fitted on "
+            "attacks that are transferred from a small network which answers alike, and on damaged images"
+        )
+    network, followed = subject.network, subject.followed
+    sets = attacked_sets(network, splits.train, depth, recipe, progress, followed)
     monitor = fit_monitor(sets, recipe, splits.train.name, progress)
-    design, _ = split_units(len(splits.calibration), splits.calibration.groups, promise.seed)
+    # The division of the calibration that follows: what proves the threshold judges nothing here.
+    seed = division_seed(fingerprint(splits.calibration))
+    design, _ = split_units(len(splits.calibration), splits.calibration.groups, seed)
     unseen = splits.calibration.subset(design[:_JUDGED], "calibration, design part")
-    worth = worth_of(monitor, network, unseen, bundle.preprocess.depth, recipe.seed, progress)
+    worth = worth_of(monitor, network, unseen, depth, recipe.seed, progress, followed, recipe.judged)
     worth.require()
-    monitor = replace(monitor, fitted={**monitor.fitted, "unseen_attacks": worth.to_json()})
+    without = {"no_gradient": subject.why} if subject.why else {}
+    monitor = replace(monitor, fitted={**monitor.fitted, **without, "unseen_attacks": worth.to_json()})
     return monitor, write_monitor(bundle, monitor, network, splits, promise, progress)
 
 
 def write_monitor(
-    bundle: Bundle, monitor: Monitor, network: Network, splits: Splits, promise: Promise, progress: Progress
+    bundle: Bundle, monitor: Monitor, network: ObservedNetwork, splits: Splits, promise: Promise, progress: Progress
 ) -> dict[str, Calibration]:
     """Replace a bundle by one with this monitor, its files calibrated anew for every CPU backend.
 
@@ -178,7 +204,7 @@ def layers_to_try(bundle: Bundle) -> tuple[str, ...]:
 
 def _parity(
     bundle: Bundle,
-    network: Network,
+    network: ObservedNetwork,
     splits: Splits,
     promise: Promise,
     calibrations: Mapping[str, Calibration],
@@ -194,7 +220,7 @@ def _parity(
     progress("monitor: PyTorch", 1, 1)
     own = calibrate(
         calibration, splits.calibration.labels, promise, split_sha256="", model_sha256="", engine="torch",
-        groups=splits.calibration.groups,
+        groups=splits.calibration.groups, names=bundle.labels,
     )  # fmt: skip
     rows = [compare("torch", test, own, test, own, labels)]
     for key, found in sorted(calibrations.items()):

@@ -23,6 +23,7 @@ from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report.files import read_json, rounded, write_json
 from framegate.evaluation.report.table import Row, Table, markdown
 from framegate.evaluation.report.values import Cell
+from framegate.export.bundle_writer import store_promise
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.decisions import Flags, accepted, predicted
 from framegate.export.calibration.selective_risk import check_promise
@@ -32,9 +33,10 @@ from framegate.export.data.outputs import backend_outputs
 from framegate.models.labelled import LabelledImages, Labels
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.object_promises import TRACKS, ObjectPromise
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
-from framegate.runtime.errors import DataError
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.track import TrackGate, TrackRule
 from framegate.runtime.regions.judge import DEFAULT_RULE
 
@@ -177,7 +179,26 @@ def run(arguments: argparse.Namespace) -> int:
     if not record["unseen"]:
         to_stdout("NO promise: the thresholds of this bundle were set on these tracks; give --data with others")
     to_stdout(f"figures: {out}")
+    if arguments.store:
+        _store(bundle, record, promise, fingerprint(split))
     return 0
+
+
+def _store(bundle: Bundle, record: dict[str, Any], promise: TrackPromise, data: str) -> None:
+    """Write the promise into the bundle.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if promise.rule is None or not record["unseen"]:
+        why = promise.describe() if promise.rule is None else "the thresholds were set on these very tracks"
+        raise UsageError(f"--store: nothing was stored, for nothing is promised: {why}")
+    stored = ObjectPromise(
+        TRACKS, promise.target_risk, promise.confidence_level, promise.wrong, promise.tracks, promise.bound,
+        bundle.calibrations[record["key"]].threshold, rule=str(promise.rule), data=data,
+    )  # fmt: skip
+    store_promise(bundle.path, record["key"], stored)
+    to_stdout(f"stored in {bundle.path} for {record['key']}")
 
 
 def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precision: str) -> dict[str, Any]:

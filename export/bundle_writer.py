@@ -15,6 +15,7 @@ from typing import Any
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, Bundle, seal, write_bundle_json
 from framegate.runtime.bundle.calibration import FORMAT as CALIBRATION_FORMAT
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.object_promises import ObjectPromise, with_promise
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -112,6 +113,23 @@ def replace_calibrations(folder: Path, calibrations: Mapping[str, Calibration]) 
     """Write other calibrations into a complete (temporary) bundle, and their hash into its manifest."""
     write_calibration(folder, calibrations)
     update_manifest(folder)
+
+
+def store_promise(bundle: Path, key: str, promise: ObjectPromise) -> None:
+    """Write a promise about objects into a bundle.
+
+    Args:
+        bundle: Its folder.
+        key: ``backend/precision``.
+        promise: What was proved.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+    """
+    with edited(bundle) as folder:
+        record = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        write_bundle_json(folder, CALIBRATION, with_promise(record, key, promise))
+        update_manifest(folder)
 
 
 def update_manifest(folder: Path, **changes: object) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from framegate.export import bundle_writer
@@ -22,20 +23,20 @@ from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.assess import Assessment, Reference
 from framegate.export.checks.half import check_half
 from framegate.export.checks.parity import ParityRow
-from framegate.export.data.outputs import Images
+from framegate.export.data.outputs import CPU_BACKENDS, Images
 from framegate.export.data.splits import Splits, check_disjoint
 from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import save, store_half
 from framegate.export.graph.half import HALF, half_file
-from framegate.export.int8.choice import GOOD_DIFFERENCE, HELD_OUT, Int8Choice, choose_int8
+from framegate.export.int8.choice import GOOD_DIFFERENCE, HELD_OUT, Int8Choice, Int8Work, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress, whole_export
-from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.calibration import Calibration, record_key
 from framegate.runtime.errors import DataError, ExportRefusedError, FramegateError
 from framegate.runtime.preprocess import PreprocessSpec
 
-QUANTISER_IMAGES = 512
+QUANTISER_IMAGES = 256
 """Training images whose activations set the INT8 ranges."""
 MODELS = {"fp32": "model.fp32.onnx", "int8": "model.int8.onnx"}
 """What the CPU backends run, hence what an export calibrates."""
@@ -186,9 +187,14 @@ def quantiser_images(splits: Splits, seed: int) -> tuple[Images, Images]:
     """Training images that set INT8 ranges, and calibration images that prove no threshold, which judge them."""
     count = min(QUANTISER_IMAGES, len(splits.train))
     chosen = np.random.default_rng(seed).choice(len(splits.train), count, replace=False)
+    return splits.train.images[chosen], splits.calibration.images[_held_out(splits)]
+
+
+def _held_out(splits: Splits) -> npt.NDArray[np.int64]:
+    """Positions of the calibration images that judge INT8: of those that prove no threshold."""
     split = splits.calibration
     design, _ = split_units(len(split), split.groups, division_seed(fingerprint(split)))
-    return splits.train.images[chosen], splits.calibration.images[design[:HELD_OUT]]
+    return design[:HELD_OUT]
 
 
 def _add_half(network: Exportable, splits: Splits, folder: Path) -> str:
@@ -223,13 +229,15 @@ def _add_int8(
     images, held_out = quantiser_images(splits, seed)
     try:
         sensitivity = LayerSensitivity(graph, images, spec, progress)
-        choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress)
+        expected = assessment.calibration_outputs[record_key(CPU_BACKENDS[0], "fp32")]
+        work = Int8Work(graph, images, held_out, spec, progress, expected.logits[_held_out(splits)])
+        choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, None, work)
         save(store_half(choice.model), file)
         try:
             assessment.add("int8", file, spec, progress)
         except ExportRefusedError:
             # Once more with more layers in float32; a third try would be a choice by the test images.
-            finer = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, GOOD_DIFFERENCE / 3)
+            finer = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, GOOD_DIFFERENCE / 3, work)
             if finer.keep_float == choice.keep_float:
                 raise
             choice = finer

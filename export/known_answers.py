@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle.known_answers import FILE, KnownAnswers
+from framegate.runtime.bundle.known_answers import FILE, KnownAnswers, summary
 from framegate.runtime.errors import DataError
 from framegate.runtime.health.check import unusable
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -53,7 +53,7 @@ def _answers(backend: str, model: Path, spec: PreprocessSpec, images: npt.NDArra
     found = []
     for image in images:
         preprocessor(image)
-        found.append(infer(engine)[0].copy())
+        found.append(summary(infer(engine)[0]).copy())
     return np.stack(found)
 
 

@@ -54,7 +54,7 @@ def whole_export(progress: Progress, images: int, quantiser: int, with_int8: boo
         plan += [
             ("INT8 activation ranges", 1.5 * quantiser),
             ("INT8 activation histograms", 2.5 * quantiser),
-            ("INT8: comparing", 2_500),
+            ("INT8: comparing", 1_500),
             ("openvino.*int8", images),
             ("onnxruntime.*int8", 1.5 * images),
         ]

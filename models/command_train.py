@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framegate.models import augment, datasets
+from framegate.models import datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.interval_bounds import certified_accuracy
 from framegate.models.labelled import LabelledImages, hold_out
-from framegate.models.masked_views import masked
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.summaries import SUMMARIES
-from framegate.models.train_loop import Task, Trainer, choose_device
-from framegate.models.train_settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
+from framegate.models.training import augment
+from framegate.models.training.interval_bounds import certified_accuracy
+from framegate.models.training.loop import Task, Trainer, TrainingStopped, choose_device
+from framegate.models.training.masked_views import masked
+from framegate.models.training.report import epoch_line, open_tensorboard, plot_curves
+from framegate.models.training.settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
+from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
@@ -57,6 +62,11 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
         "DISTANCE",
         "plaincnn: train the worst case within this change of a pixel, by interval bounds; "
         "pixels from 0 to 1; 2/255 can be written so; 0 for none",
+    ),
+    "interval_ramp": (
+        "SHARE",
+        "share of the training over which that change grows from 0, after a short warm-up; 0 takes all of it at once, "
+        "to train a checkpoint further (--start)",
     ),
     "interval_weight": ("SHARE", "share of that worst case in the loss, 0 to 1"),
     "seed": ("N", "seed of everything random"),
@@ -114,6 +124,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="where to train; auto takes a GPU if there is one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="also write a TensorBoard log of every epoch into this folder (default: none)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the state that an interrupted run left")
     parser.add_argument("--restart", action="store_true", help="forget the state that an interrupted run left")
@@ -186,7 +202,7 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
         return augment.volumes(data.depth)
     signs = data.name == "gtsrb"
     if settings.interval_bounds:
-        views = augment.mild if signs else augment.mirrored(augment.mild)
+        views = augment.moderate_signs if signs else augment.mirrored(augment.mild)
     else:
         views = augment.signs if signs else augment.objects
     return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views
@@ -245,6 +261,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings, options = _settings(chosen, arguments), _options(chosen, arguments)
     device = choose_device(arguments.device)
     data = _open_data(arguments)
+    to_stderr(f"reading {arguments.data} ({data.name})")
     if (data.depth > 1) != (chosen.preprocess.depth > 1):
         kind = "volumes" if data.depth > 1 else "images"
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
@@ -273,9 +290,9 @@ def run(arguments: argparse.Namespace) -> int:
         model, chosen.preprocess, train, watched, _augmentation(data, settings), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
-    with progress_bar() as progress:
-        trainer = Trainer(task, settings, state_file, progress)
-        history = trainer.run(resume=arguments.resume)
+    to_stderr(_beginning(task, settings, device, f"{chosen.name} on {data.name}"))
+    curves = out.with_suffix(".curves.png")
+    trainer = _train(task, settings, state_file, curves, arguments)
     if trainer.stop_reason:
         to_stderr(f"stopped early: {trainer.stop_reason}")
     minutes = (time.monotonic() - started) / 60
@@ -287,7 +304,7 @@ def run(arguments: argparse.Namespace) -> int:
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
         "device": device,
-        "history": history,
+        "history": trainer.history,
         "train_minutes": round(minutes, 1),
     }
     record = {"name": chosen.name, "classes": len(data.labels), **options}
@@ -302,8 +319,64 @@ def run(arguments: argparse.Namespace) -> int:
         to_stdout(f"{watched.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
-    to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}")
+    to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}; curves: {curves}")
     return 0
+
+
+def _beginning(task: Task, settings: TrainSettings, device: str, what: str) -> str:
+    """What is about to happen, said before the first step, which can take a minute."""
+    where = f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device
+    return (
+        f"training {what}: {len(task.train)} images, {settings.epochs} epochs in batches of "
+        f"{min(settings.batch, len(task.train))}, {where}; {len(task.watched)} images of the training split are held "
+        "out to measure accuracy. Ctrl-C saves the state"
+    )
+
+
+def _train(
+    task: Task, settings: TrainSettings, state_file: Path, curves: Path, arguments: argparse.Namespace
+) -> Trainer:
+    """Train to the end, with a line, a plot and what else was asked for after every epoch.
+
+    Raises:
+        EndedBySignal: A signal stopped the run, whose state is then saved.
+    """
+    with ExitStack() as closing:
+        log = None if arguments.tensorboard is None else open_tensorboard(arguments.tensorboard, closing)
+        progress = closing.enter_context(progress_bar())
+
+        def report(history: list[dict[str, float]]) -> None:
+            to_stderr(epoch_line(history, settings.epochs))
+            plot_curves(history, curves, curves.name.removesuffix(".curves.png"))
+            if log is not None:
+                log(history)
+
+        try:
+            trainer = Trainer(task, settings, state_file, progress, report)
+        except KeyboardInterrupt:
+            kept = "the saved state stays as it was" if arguments.resume else "nothing is kept"
+            to_stderr(f"stopped before the first step of training: {kept}")
+            raise
+        stopped = run_until_stopped(trainer, arguments.resume)
+    if stopped:
+        to_stderr(f"{stopped}; the state is saved in {state_file}: the same command with --resume goes on from here")
+        raise EndedBySignal(received() or signal.SIGINT)
+    return trainer
+
+
+def run_until_stopped(trainer: Trainer, resume: bool) -> str:
+    """Train to the end, or until a signal asks for a stop: then where that was, otherwise an empty text."""
+
+    def stop() -> None:
+        to_stderr("finishing this step, then the state is saved ...")
+        trainer.stop()
+
+    try:
+        with stopped_by_signals(stop):
+            trainer.run(resume=resume)
+    except TrainingStopped as stopped:
+        return str(stopped)
+    return ""
 
 
 def _open_data(arguments: argparse.Namespace) -> DataSet:

@@ -46,7 +46,7 @@ class Architecture:
         preprocess: How an image becomes the network's input.
         taps: Layers (names of modules) whose activations can be watched, from early to late.
         bfloat16_on_cpu: Whether training it on a CPU gains by bfloat16.
-        recipe: Training settings that differ from the defaults of `framegate.models.train_settings.TrainSettings`.
+        recipe: Training settings that differ from the defaults of `framegate.models.training.settings.TrainSettings`.
     """
 
     name: str

@@ -163,7 +163,7 @@ class Certifier:
     Raises:
         BundleError: The bundle has no such certificate, or none for this engine.
         BackendError: The network cannot be loaded.
-        UsageError: The backend runs on a GPU.
+        UsageError: The backend runs on a GPU, or tracks shall be certified with what was proved for frames.
     """
 
     def __init__(self, bundle: Bundle, demand: Demand, backend: str, threads: int | None = None) -> None:
@@ -171,6 +171,11 @@ class Certifier:
         self._labels = bundle.labels
         record = find_certificate(bundle, demand)
         self._threshold = _threshold(bundle, record, backend)
+        if demand.once and self._threshold.unit != "track":
+            raise UsageError(
+                f"certificate {demand} once a track: the bundle's was proved for single frames, so it says nothing "
+                "about the frames that follow; prove it with `framegate certify --unit track`, or certify every frame"
+            )
         with bundle.loaded_file(record.network) as model:
             engine = load_backend(backend, model, threads)
         self._ready(record, engine)
@@ -199,6 +204,7 @@ class Certifier:
         record, masks = self._network.record, self._network.record.masks
         views = f" ({masks.views} views)" if masks else ""
         often = "every frame" if self.demand.every == 1 else f"one frame in {self.demand.every} of a region"
+        often = "each track once" if self.demand.once else often
         key = record_key(self._network.engine.name, record.precision)
         return f"certificate {self.demand} for {often}, {self.cost_ms:.2f} ms each{views}: {record.promise(key)}"
 

@@ -29,39 +29,58 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._capacity = capacity
         self._overwrite = overwrite
-        self._condition = threading.Condition()
         self._closed = False
         self._spin_ns = round(spin_us * 1000)
+        self._guard = threading.Lock()
+        # Whoever waits, waits to get one of these. A condition variable would do the same with a lock made for every
+        # wait and some twenty calls between the two threads, all of them while somebody waits for a verdict.
+        self._filled, self._room = threading.Lock(), threading.Lock()
+        self._filled.acquire()
+        self._room.acquire()
         self.overwritten = 0
         """How many items were dropped unread."""
 
     def put(self, item: T, timeout: float | None = None) -> bool:
         """Add an item; False if it was not taken: the channel is closed, or stayed full for ``timeout`` seconds."""
-        with self._condition:
-            if not self._overwrite:
-                self._condition.wait_for(lambda: self._closed or len(self._items) < self._capacity, timeout)
-                if len(self._items) >= self._capacity:
+        end, too_late = None if timeout is None else time.monotonic() + timeout, False
+        while True:
+            with self._guard:
+                if self._closed:
+                    _release(self._room)  # for the next one that waits
                     return False
-            if self._closed:
+                full = len(self._items) >= self._capacity
+                if self._overwrite or not full:
+                    if full:
+                        self._items.popleft()
+                        self.overwritten += 1
+                    self._items.append(item)
+                    if len(self._items) < self._capacity:
+                        _release(self._room)
+                    _release(self._filled)
+                    return True
+            if too_late:
                 return False
-            if len(self._items) >= self._capacity:
-                self._items.popleft()
-                self.overwritten += 1
-            self._items.append(item)
-            self._condition.notify_all()
-            return True
+            too_late = not _acquire(self._room, end)  # and one last look
 
     def take(self, timeout: float | None = None) -> T | None:
         """The oldest item; None when the channel is closed and empty, or after ``timeout`` seconds."""
         if self._spin_ns:
             self._spin()
-        with self._condition:
-            if not self._condition.wait_for(lambda: self._items or self._closed, timeout) or not self._items:
+        end, too_late = None if timeout is None else time.monotonic() + timeout, False
+        while True:
+            with self._guard:
+                if self._items:
+                    item = self._items.popleft()
+                    if self._items:
+                        _release(self._filled)  # for the next one that waits
+                    _release(self._room)
+                    return item
+                if self._closed:
+                    _release(self._filled)
+                    return None
+            if too_late:
                 return None
-            item = self._items.popleft()
-            if not self._overwrite:
-                self._condition.notify_all()
-            return item
+            too_late = not _acquire(self._filled, end)  # and one last look
 
     def _spin(self) -> None:
         end = time.monotonic_ns() + self._spin_ns
@@ -72,17 +91,28 @@ class Channel(Generic[T]):
     @property
     def closed(self) -> bool:
         """Whether no further items are taken."""
-        with self._condition:
-            return self._closed
+        return self._closed
 
     @property
     def finished(self) -> bool:
         """True when closed and empty: `take` will only return None from now on."""
-        with self._condition:
+        with self._guard:
             return self._closed and not self._items
 
     def close(self) -> None:
         """No further items; those inside can still be taken."""
-        with self._condition:
+        with self._guard:
             self._closed = True
-            self._condition.notify_all()
+            _release(self._filled)
+            _release(self._room)
+
+
+def _release(lock: threading.Lock) -> None:
+    """Wake one that waits for this lock, now or later; called under the guard, so never by two at once."""
+    if lock.locked():
+        lock.release()
+
+
+def _acquire(lock: threading.Lock, end: float | None) -> bool:
+    """Sleep until somebody releases it; False if nobody did until this monotonic time."""
+    return lock.acquire() if end is None else lock.acquire(timeout=max(0.0, end - time.monotonic()))

@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
+if TYPE_CHECKING:  # a vehicle that shows nothing does not load rich, a tenth of its start-up
+    from rich.console import Console
+    from rich.progress import TaskID
+    from rich.text import Text
 
 from framegate.runtime.passwords import hide_in_text
 
@@ -54,37 +56,52 @@ def _escaped(match: re.Match[str]) -> str:
     return sign.encode("unicode_escape").decode("ascii") if not 0xD800 <= ord(sign) < 0xE000 else f"\\u{ord(sign):04x}"
 
 
-class _PlainConsole(Console):
-    """A console to which every string is text: lines, titles, headers and cells of tables alike."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Called by rich for whatever is a string."""
-        return super().render_str(plain(text), **{**options, "markup": False, "emoji": False})
-
-    def on_broken_pipe(self) -> None:
-        """Called by rich when the reader of the output went away; it would end the process with an error of its own."""
-        raise BrokenPipeError
-
-
 def _is_terminal(stream: IO[str] | None) -> bool:
     """Whether people look at it; a service may have been started without standard streams."""
     return stream is not None and stream.isatty()
 
 
-OUT = _PlainConsole(highlight=False, width=None if _is_terminal(sys.stdout) else _PIPED_WIDTH)
-"""Results go to standard output."""
-ERR = _PlainConsole(stderr=True, highlight=False, soft_wrap=True)
+OUT: Console
+"""Results go to standard output. Made when it is first asked for, as `ERR` is."""
+ERR: Console
 """Progress and messages about the work itself go to standard error, so results can be piped."""
+
+
+@cache
+def _consoles() -> dict[str, Console]:
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """A console to which every string is text: lines, titles, headers and cells of tables alike."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Called by rich for whatever is a string."""
+            return super().render_str(plain(text), **{**options, "markup": False, "emoji": False})
+
+        def on_broken_pipe(self) -> None:
+            """Called by rich when the reader of the output went away; it would end the process with its own error."""
+            raise BrokenPipeError
+
+    return {
+        "OUT": PlainConsole(highlight=False, width=None if _is_terminal(sys.stdout) else _PIPED_WIDTH),
+        "ERR": PlainConsole(stderr=True, highlight=False, soft_wrap=True),
+    }
+
+
+def __getattr__(name: str) -> Console:
+    if name in ("OUT", "ERR"):
+        return _consoles()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def to_stdout(line: str) -> None:
     """Print one line of a result."""
-    OUT.print(line, soft_wrap=True)
+    _consoles()["OUT"].print(line, soft_wrap=True)
 
 
 def json_to_stdout(record: object) -> None:
     """Print a result as JSON, which writes control characters as text itself."""
-    print(json.dumps(record, indent=2), file=OUT.file)
+    print(json.dumps(record, indent=2), file=_consoles()["OUT"].file)
 
 
 def to_stderr(line: str) -> None:
@@ -93,7 +110,7 @@ def to_stderr(line: str) -> None:
     Nobody is there to be told if that fails.
     """
     with suppress(OSError):
-        ERR.print(hide_in_text(line))
+        _consoles()["ERR"].print(hide_in_text(line))
 
 
 def open_missing_streams() -> None:
@@ -110,13 +127,14 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
 
 
-_LINE_INTERVAL_S = 30.0
+_FIRST_LINE_S, _LINE_INTERVAL_S = 3.0, 30.0
+"""A log file gets its first line after 3 s; the gaps then grow with the time that has gone, up to 30 s."""
 _TOLD_FROM = 0.02
 """Share of the work from which on it is said how long the rest takes."""
 
 
 def _progress_lines() -> Callable[[str, int, int], None]:
-    """Progress for a log file: one line every half minute, with how long it may still take."""
+    """Progress for a log file: a line soon, then ever more seldom, with how long it may still take."""
     begun = last = called = time.monotonic()
     since, known = begun, None
 
@@ -126,7 +144,7 @@ def _progress_lines() -> Callable[[str, int, int], None]:
         if total != known:
             since, known = called, total  # the work that this total counts began when the one before ended
         called = now
-        if now - last >= _LINE_INTERVAL_S:
+        if now - last >= min(_LINE_INTERVAL_S, max(_FIRST_LINE_S, now - begun - _FIRST_LINE_S)):
             last = now
             told = _TOLD_FROM * total <= done < total and now - since >= 1
             left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
@@ -139,13 +157,16 @@ def _progress_lines() -> Callable[[str, int, int], None]:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Progress driven by calls of (description, done, total); a changed total starts the bar again.
 
-    On a terminal a bar, in a log file a line every half minute.
+    On a terminal a bar, in a log file a line after three seconds, later one every half minute.
     """
-    if not ERR.is_terminal:
+    console = _consoles()["ERR"]
+    if not console.is_terminal:
         yield _progress_lines()
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=ERR) as progress:
+    with Progress(*columns, console=console) as progress:
         task: TaskID | None = None
         known: int | None = None
 

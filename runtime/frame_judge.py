@@ -18,6 +18,7 @@ import numpy as np
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.certificate import Certifier
+from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
@@ -88,7 +89,11 @@ class FrameJudge:
     """
 
     def __init__(
-        self, bundle: Bundle, scorer: Scorer, calibration: Calibration | None, certifier: Certifier | None = None
+        self,
+        bundle: Bundle,
+        scorer: Scorer | DenseScorer,
+        calibration: Calibration | None,
+        certifier: Certifier | None = None,
     ) -> None:
         self.stages: StageClock | None = None
         self._labels = bundle.labels
@@ -96,6 +101,7 @@ class FrameJudge:
         self._calibration = calibration
         self._certifier = certifier
         self._depth = bundle.preprocess.depth
+        self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
         self._coloured: Image | None = None
         self._converted: Image | None = None
@@ -131,18 +137,20 @@ class FrameJudge:
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
         camera = camera or unreadable
         inspected = shown is None  # a frame that no network is shown is not looked at either
+        # Another core may look at the frame meanwhile; what it saw is asked for when the network has computed.
+        late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
         judged = []
         for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
             failed = NO_FINDINGS if shown is None else self._start(shown, roi)
             if stages is not None:
                 stages.mark(PREPROCESS)
-            if not inspected:  # once a frame; a GPU computes meanwhile, and a CPU has just brought the pixels nearer
-                camera, inspected = health.inspect(frame.image, frame.pixel_format), True
-                if stages is not None:
-                    stages.mark(HEALTH)
+            if not (inspected or late):  # once a frame; a GPU computes meanwhile
+                camera, inspected = self._inspect(health, frame), True
             scored = None
             if shown is not None and not failed:
                 scored, failed = self._finish()
+            if not inspected:
+                camera, inspected = self._inspect(health, frame), True
             certificate = None
             if self._certifier is not None and shown is not None and scored is not None and not (camera or failed):
                 certificate, failed = self._certify(self._certifier, shown, roi, scored)
@@ -154,15 +162,21 @@ class FrameJudge:
             if stages is not None:
                 stages.mark(POLICY)
         decided_ns = time.monotonic_ns()
-        late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
+        overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         predictions = tuple(
-            self.prediction(frame, roi, one, late, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
+            self.prediction(frame, roi, one, overdue, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
         )
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
         return predictions
+
+    def _inspect(self, health: CameraHealth, frame: Frame) -> Findings:
+        found = health.inspect(frame.image, frame.pixel_format)
+        if self.stages is not None:
+            self.stages.mark(HEALTH)
+        return found
 
     def readable(self, frame: Frame, rois: tuple[Roi, ...]) -> tuple[Frame | None, Findings]:
         """The frame as the preprocessing takes it; None, and why, if it cannot be converted."""
@@ -186,7 +200,7 @@ class FrameJudge:
         """Start the network on a region; empty, or why it cannot be."""
         try:
             # NV12 comes this far only as whole frames, which `CameraHealth.admit` has accepted.
-            crop = frame.image if frame.pixel_format == NV12 else roi.crop(frame.image)
+            crop = frame.image if self._whole or frame.pixel_format == NV12 else roi.crop(frame.image)
             if crop is None:
                 return {Reason.BAD_INPUT: f"region {roi.name!r} reaches outside the frame"}
             if frame.pixel_format == BGR and (problem := unusable(crop, self._depth)):
@@ -206,18 +220,21 @@ class FrameJudge:
     def _values(self, scored: Scored) -> Mapping[str, float]:
         """Every number of a region that a threshold or a limit may compare."""
         scores, signals = scored.scores, scored.signals
+        if scored.dense is not None:
+            return {**scores.values(), **signals}
         return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
-    def _numbers(self, values: Mapping[str, float], finite: bool) -> Findings:
+    def _numbers(self, values: Mapping[str, float], scored: Scored) -> Findings:
         """What the network's numbers on this frame alone say against it."""
-        score = values.get(self._score_name, math.nan)
-        return {**judge_score(score, finite, self._calibration), **judge_limits(values, self._limits)}
+        score, scores = values.get(self._score_name, math.nan), scored.scores
+        found = judge_score(score, scores.finite, self._calibration, scores.argmax)
+        return {**found, **judge_limits(values, self._limits)}
 
     def _certify(
         self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
     ) -> tuple[Certificate | None, Findings]:
         """Certify the label, unless the frame needs none or is rejected anyway."""
-        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored.scores.finite):
+        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored):
             return None, NO_FINDINGS
         crop = roi.crop(frame.image)
         assert crop is not None  # the network was shown it
@@ -229,7 +246,7 @@ class FrameJudge:
         if scored is not None:
             scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            findings = {**findings, **self._numbers(values, scores.finite)}
+            findings = {**findings, **self._numbers(values, scored)}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
@@ -238,6 +255,12 @@ class FrameJudge:
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
         return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
+
+    def _threshold_of(self, scored: Scored) -> float:
+        """What the score was compared with; that of most labels where there was no score."""
+        if self._calibration is None or not self._calibration.classes or not scored.scores.finite:
+            return self._threshold
+        return self._calibration.threshold_of(scored.scores.argmax)
 
     def prediction(
         self, frame: Frame, roi: Roi, judged: Judged, late: Findings, decided_ns: int, end_ns: int
@@ -254,7 +277,7 @@ class FrameJudge:
             margin=scores.margin,
             energy=scores.energy,
             score=judged.score,
-            threshold=self._threshold,
+            threshold=self._threshold_of(judged.scored),
             captured_ns=frame.captured_ns,
             decided_ns=decided_ns,
             engine_ns=judged.scored.engine_ns,
@@ -265,6 +288,7 @@ class FrameJudge:
             certificate=judged.certificate,
             candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
+            dense=judged.scored.dense,
         )
 
 

@@ -16,15 +16,30 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 1
+_VERSION = 2
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
     "framegate_compare_rows": (None, [_P, *[_I] * 7, *[_P] * 9]),
+    "framegate_content": (None, [_P, _I, _I, _P]),
+    "framegate_healthy": (_I, [_P, _P]),
+    "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }
+
+
+_BESIDE = {
+    "framegate_beside_open": (_I, [_P]),
+    "framegate_beside_run": (None, [_P]),
+    "framegate_beside_stop": (None, [_P]),
+    "framegate_beside_start": (None, [_P, _P, _P, _L, _P, _I, _I]),
+    "framegate_beside_finish": (_I, [_P]),
+}
+"""Only where `framegate_beside_size` is not 0."""
 
 
 @cache
@@ -38,7 +53,8 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     try:
         code = ctypes.CDLL(str(path))
         version = int(code.framegate_version())
-        for name, (result, arguments) in _SIGNATURES.items():
+        signatures = _SIGNATURES | (_BESIDE if code.framegate_beside_size() else {})
+        for name, (result, arguments) in signatures.items():
             function = getattr(code, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:

@@ -113,7 +113,9 @@ class Pipeline:
             raise UsageError(f"results_held is {held}; expected 1 or more")
         if objects is not None and rois:
             raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
-        self._rois = rois or (Roi.whole(),)
+        if objects is None and session.certifier is not None and session.certifier.demand.once:
+            raise UsageError("a certificate once a track needs objects that are followed; certify every frame")
+        self._rois = session.regions_of(rois)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
         self._source = source
@@ -155,6 +157,7 @@ class Pipeline:
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
+        self._health.prepare()
         self._published_ns = time.monotonic_ns()
         self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
         for name, work in (("framegate-capture", self._capture), ("framegate-worker", self._work)):

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError, DataError
+from framegate.runtime.preprocess_native import Resize, bilinear
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
 INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
@@ -143,6 +144,9 @@ class Preprocessor:
             )
         ]
         self._grey = spec.colour == "grey"
+        self._resize: Resize | None = None
+        if spec.resize == "bilinear" and len(channels) == 3:
+            self._resize = bilinear(channels, [table for _, table, _ in self._gathers], self.small, self.tensor)
         self._slices = np.split(self.small, spec.depth) if spec.depth > 1 else []  # views, top to bottom
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -151,6 +155,8 @@ class Preprocessor:
         Raises:
             DataError: The network takes volumes, and the crop's height is no multiple of its number of slices.
         """
+        if self._resize is not None and self._resize(crop):
+            return self.tensor
         if self._slices:
             self._resize_slices(crop)
         else:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from framegate.runtime.errors import UsageError
+from framegate.runtime.health.beside import NAME as CHECK
 from framegate.runtime.pipeline import Pipeline
 
 PRIORITY = 50
@@ -147,7 +148,8 @@ def _pin(stack: ExitStack, tuning: Tuning, workers: list[int], cores: tuple[int,
 
 
 def _prioritise(stack: ExitStack, tuning: Tuning, wanted: dict[int | None, int], priority: int) -> None:
-    ordinary = {thread.native_id for thread in threading.enumerate()} - set(wanted)  # what is left are the engines'
+    # What is left are the engines' threads, and those that the workers wait for.
+    ordinary = {thread.native_id for thread in threading.enumerate() if thread.name != CHECK} - set(wanted)
     try:
         for task in _tasks():
             if task not in ordinary:

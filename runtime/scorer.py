@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
-from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores
+from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, scores_of_bound
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
-from framegate.runtime.verdict import NV12, Image
+from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
 _SAMPLED = 251
@@ -32,12 +33,14 @@ class Scored(NamedTuple):
         signals: Name -> value; empty without a monitor.
         engine_ns: How long the engine's two calls took, without what was done between them.
         probabilities: Calibrated probability of every class; empty unless they were asked for.
+        dense: What a dense network says about the region's pixels; None for classifiers.
     """
 
     scores: FrameScores
     signals: Mapping[str, float]
     engine_ns: int
     probabilities: tuple[float, ...] = ()
+    dense: DenseRegion | None = None
 
 
 class Scorer:
@@ -85,6 +88,8 @@ class Scorer:
         """What is compared of the input: every so many numbers, across all channels and rows."""
         self._shown = self._last_shown = self._last_answer = b""
         self._stuck = False
+        self._scored: Tensor | None = None
+        self._score: Callable[[float], FrameScores] | None = None
         self.wrong = ""
         answers = bundle.known_answers
         self._tolerance = answers.tolerance(backend.name, precision) if answers else None
@@ -106,6 +111,11 @@ class Scorer:
             self.ask()
             if self.wrong:
                 raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+
+    @property
+    def computes_beside(self) -> bool:
+        """Whether the engine computes by itself between `start` and `finish`, as a GPU does."""
+        return self.backend.takes_frames
 
     def start(self, crop: Image, pixel_format: str) -> None:
         """Resize and normalise a region, and start the engine on it.
@@ -164,12 +174,21 @@ class Scorer:
         self._require_new_answer(logits)
         scores = self.backend.scores
         if scores is None:
-            scores = frame_scores(logits, self.temperature)
+            scores = self._scores(logits)
         probabilities = class_probabilities(logits, self.temperature) if self.probabilities and scores.finite else ()
         scored = Scored(scores, self._signals(), engine_ns, probabilities)
         if stages is not None:
             stages.mark(SCORES)
         return scored
+
+    def _scores(self, logits: Tensor) -> FrameScores:
+        """`frame_scores`; engines on the CPU write the same array again and again."""
+        if logits is not self._scored:
+            self._scored, self._score = logits, None
+            return frame_scores(logits, self.temperature)
+        if self._score is None:
+            self._score = scores_of_bound(logits) or partial(frame_scores, logits)
+        return self._score(self.temperature)
 
     def _require_new_answer(self, logits: Tensor) -> None:
         """Refuse an output of another shape, and the answer to an earlier question.

@@ -15,6 +15,8 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.console import to_stderr
+from framegate.runtime.dense.spec import promise_of
+from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth
@@ -49,6 +51,7 @@ class Session:
         certifier: Certifies labels; None if no certificate is required.
         policy: What several frames together decide, unless a pipeline is given another.
         health_thresholds: Limits of the camera-health check.
+        regions: What is judged of a frame unless other regions are given: all of it, or a dense bundle's own region.
     """
 
     def __init__(
@@ -70,11 +73,11 @@ class Session:
         self.bundle = bundle
         self.precision = precision
         self.calibration = calibration
-        self.scorer = Scorer(bundle, backend, precision, calibration, gpu_preprocess)
+        self.scorer = _scorer(bundle, backend, precision, calibration, gpu_preprocess)
         self.scorer.probabilities = probabilities
         self.certifier = certifier
         self.frame_judge = FrameJudge(bundle, self.scorer, calibration, certifier)
-        self._asked: Scorer | BatchScorer = self.scorer
+        self._asked: Scorer | DenseScorer | BatchScorer = self.scorer
         self._may_recover = True
         self._ask_at = time.monotonic() + ASK_EVERY_S
         self.health_thresholds = health or HealthThresholds()
@@ -82,7 +85,7 @@ class Session:
         self.policy = policy or Policy()
         # Unrelated images are judged each for itself, so that a verdict never depends on the order of calls.
         self._streams = (self.stream_policy(),) if camera else None
-        self._whole = (Roi.whole(),)
+        self.regions = (self.scorer.spec.roi,) if isinstance(self.scorer, DenseScorer) else (Roi.whole(),)
         self._frames = 0
         self._options: dict[str, Any] = {
             "camera": camera,
@@ -245,9 +248,9 @@ class Session:
         if self.calibration.engine != engine:
             return (
                 f"{running}; the promise is that of {self.calibration.engine}, not of this engine: compare the two "
-                f"(framegate verify) or calibrate again. There: {self.calibration.promise()}{certified}"
+                f"(framegate verify) or calibrate again. There: {promise_of(self.bundle, self.calibration)}{certified}"
             )
-        return f"{running}; {self.calibration.promise()}{certified}"
+        return f"{running}; {promise_of(self.bundle, self.calibration)}{certified}"
 
     def stream_policy(self, policy: Policy | None = None, *, sequence: bool = True) -> StreamPolicy:
         """A fresh memory for one region of a stream.
@@ -267,16 +270,42 @@ class Session:
 
         Raises:
             BackendError: The engine refuses a batch.
-            UsageError: The session preprocesses on the GPU, which takes whole frames, or requires certificates.
+            UsageError: The session preprocesses on the GPU, which takes whole frames, or certifies only some frames.
         """
         if self.scorer.takes_nv12:
             raise UsageError("preprocessing on the GPU takes whole frames, not moving regions: leave one of them out")
-        if self.certifier is not None:
-            raise UsageError("certificates are for fixed regions, not for objects: leave one of the two out")
+        if self.certifier is not None and self.certifier.demand.every != 1:
+            raise UsageError(
+                "--certify-every counts the frames of fixed regions; objects are certified in every frame, or with "
+                "--certify-once once a track"
+            )
+        if isinstance(self.scorer, DenseScorer):
+            raise UsageError(
+                f"bundle {self.bundle.name}: it labels the pixels of one region; objects are judged by a classifier"
+            )
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches
-        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory)
+        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier)
+
+    def regions_of(self, rois: tuple[Roi, ...] | None) -> tuple[Roi, ...]:
+        """The regions that are judged where these were asked for.
+
+        Args:
+            rois: None or empty: `regions`.
+
+        Raises:
+            UsageError: A dense bundle is asked for another region than that of its promise.
+        """
+        if not rois or rois in (self.regions, (Roi.whole(),)):
+            return self.regions
+        if isinstance(self.scorer, DenseScorer):
+            own = self.scorer.spec
+            raise UsageError(
+                f"region {rois[0].name!r}: the promise of the bundle {self.bundle.name} is about its own region "
+                f"{own.region}={own.x:g},{own.y:g},{own.width:g},{own.height:g} and no other; leave regions out"
+            )
+        return rois
 
     def camera_health(self, frame_size: tuple[int, int] | None = None, fixed_size: bool = True) -> CameraHealth:
         """A camera check with this session's limits and a fresh memory for one stream.
@@ -317,7 +346,7 @@ class Session:
         number = self._frames if frame_id is None else frame_id
         self._frames += 1
         frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
-        prediction = self.frame_judge.judge(frame, self._whole, self._health, streams=self._streams)[0]
+        prediction = self.frame_judge.judge(frame, self.regions, self._health, streams=self._streams)[0]
         self._ask_if_due()
         return prediction
 
@@ -355,3 +384,22 @@ class Session:
             to_stderr(f"framegate: it does not start again, every frame will be rejected: {error}")
             return
         to_stderr(f"framegate: {backend.engine} runs again")
+
+
+def _scorer(
+    bundle: Bundle, backend: Backend, precision: str, calibration: Calibration | None, gpu_preprocess: bool
+) -> Scorer | DenseScorer:
+    """What runs the bundle's network.
+
+    Raises:
+        BackendError: The engine does not give the bundle's known answers.
+        BundleError: The bundle contradicts itself.
+        UsageError: A dense network was to run on a GPU.
+    """
+    if bundle.dense is None:
+        return Scorer(bundle, backend, precision, calibration, gpu_preprocess)
+    if gpu_preprocess or backend.takes_frames:
+        raise UsageError(
+            f"bundle {bundle.name}: a dense network runs on openvino or onnxruntime; give --backend with one of them"
+        )
+    return DenseScorer(bundle, backend, precision)

@@ -14,6 +14,8 @@ from framegate.runtime.verdict import Prediction, Reason
 
 OBJECTS = "objects"
 """Name under which the verdicts on moving objects are counted."""
+_MOST_NAMES = 64
+"""Names that are counted one by one: what a giver of regions calls objects, and fixed regions beside them."""
 _LOWEST_NS = 1_000.0
 _STEP = math.log(1.005)
 _BUCKETS = 4_200  # 1 us to more than 1,000 s in steps of 0.5 %
@@ -121,13 +123,24 @@ class ObjectStats:
         tracks: What became of the tracks; None where nothing is followed.
         scene: Of the frames as a whole: the camera check, and whether it was known where objects are.
         left_out: Why boxes have no verdict -> how many.
+        called: What the giver calls an object -> verdicts on those, without fixed regions.
+        used: The same of the accepted ones.
         empty: Frames without an object.
     """
 
     tracks: Tracks | None = None
     scene: StreamStats = field(default_factory=StreamStats)
     left_out: Counter[str] = field(default_factory=Counter)
+    called: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
     empty: int = 0
+
+    def record(self, prediction: Prediction) -> None:
+        """Count what an object is called, and whether it may be used."""
+        name = prediction.found.detected if prediction.found else ""
+        if name and (name in self.called or len(self.called) < _MOST_NAMES):
+            self.called[name] += 1
+            self.used[name] += prediction.accepted_when_decided
 
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values."""
@@ -137,6 +150,7 @@ class ObjectStats:
             "frames_without_objects": self.empty,
             "frames_rejected_as_a_whole": dict(self.scene.reasons),
             "left_out": dict(self.left_out),
+            "called": {name: {"verdicts": count, "accepted": self.used[name]} for name, count in self.called.items()},
             "tracks": tracks
             and {
                 "begun": tracks.begun,
@@ -154,6 +168,9 @@ class ObjectStats:
         if self.left_out:
             parts = ", ".join(f"{name} {count}" for name, count in self.left_out.most_common())
             lines.append(f"boxes WITHOUT a verdict: {parts}")
+        if self.called:
+            parts = ", ".join(f"{name} {count} ({self.used[name]} used)" for name, count in self.called.most_common())
+            lines.append(f"found as: {parts}")
         if self.tracks and self.tracks.begun:
             waits = sorted(self.tracks.waits.elements())
             median = f", the first time on frame {waits[len(waits) // 2]} of the track (median)" if waits else ""
@@ -225,13 +242,23 @@ class PipelineStats:
         counts.scene.record(scene)
         counts.left_out.update(left_out)
         counts.empty += not predictions
-        stream = self.streams.setdefault(OBJECTS, StreamStats())
+        self.streams.setdefault(OBJECTS, StreamStats())
         for prediction in predictions:
-            stream.record(prediction)
+            self._object_stream(prediction).record(prediction)
         self.latency.add(scene.decided_ns - scene.captured_ns)
         engine_ns = max((prediction.engine_ns for prediction in predictions), default=0)
         if engine_ns:
             self.engine.add(engine_ns)
+
+    def _object_stream(self, prediction: Prediction) -> StreamStats:
+        """Where a verdict is counted: fixed regions keep their names."""
+        name = prediction.stream
+        if prediction.found is None or not prediction.found.fixed:
+            self.objects.record(prediction)
+            return self.streams[OBJECTS]
+        if name not in self.streams and len(self.streams) >= _MOST_NAMES:
+            return self.streams[OBJECTS]
+        return self.streams.setdefault(name, StreamStats())
 
     @property
     def waiting(self) -> int:

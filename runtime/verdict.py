@@ -156,6 +156,7 @@ class FoundObject:
         detection_score: How sure the giver is, in [0, 1]; NaN if it does not say.
         track: Its number, the same on every frame; None if it is not followed.
         age: Frames since the track began, from 1; 0 if it is not followed.
+        fixed: It is a region with a name of its own, judged beside the objects.
     """
 
     box: tuple[int, int, int, int]
@@ -163,6 +164,7 @@ class FoundObject:
     detection_score: float = math.nan
     track: int | None = None
     age: int = 0
+    fixed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values."""
@@ -172,6 +174,33 @@ class FoundObject:
             "detection_score": _number(self.detection_score),
             "track": self.track,
             "track_age": self.age or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == on arrays has no single truth value
+class DenseRegion:
+    """What a dense network says about the pixels of one region.
+
+    Attributes:
+        usable_share: Usable pixels / all pixels of the region, in [0, 1].
+        shares: Label -> share of the region's pixels that are usable and have it; those that none has are left out.
+        box: x, y, width and height of the region in the network's map.
+        mask: (H, W) bool of the whole map, True where a pixel is usable; the promise is about the region alone.
+        candidates: (H, W) int64 label numbers of all pixels, -1 where there is none: for displays, **never for
+            decisions**; see `Prediction.pixels`.
+    """
+
+    usable_share: float
+    shares: Mapping[str, float]
+    box: tuple[int, int, int, int]
+    mask: np.ndarray[Any, Any]
+    candidates: np.ndarray[Any, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of plain JSON values: the shares, without the mask."""
+        return {
+            "usable_share": _number(self.usable_share),
+            "shares": {name: _number(share) for name, share in self.shares.items()},
         }
 
 
@@ -213,6 +242,7 @@ class Prediction:
         candidate_probabilities: Calibrated probability of every class, in the order of the bundle's labels, also of a
             rejected frame: **never for decisions**. Empty unless they were asked for (``probabilities=True``) and the
             network said something.
+        dense: What a dense network says about the region's pixels; None for classifiers.
     """
 
     frame_id: int
@@ -236,6 +266,7 @@ class Prediction:
     certificate: Certificate | None = None
     candidate_id: int = NO_CLASS
     candidate_probabilities: tuple[float, ...] = ()
+    dense: DenseRegion | None = None
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -314,6 +345,24 @@ class Prediction:
             )
         return self.candidate_probabilities
 
+    @property
+    def pixels(self) -> np.ndarray[Any, Any]:
+        """(rows, columns) label numbers of the region's usable pixels, -1 everywhere else, if they may be used now.
+
+        Raises:
+            ExpiredVerdict: It was accepted, and is too old.
+            RejectedFrame: The frame was rejected.
+            UsageError: The network is none that labels pixels.
+        """
+        self._require_accepted("pixels")
+        if self.dense is None:
+            raise UsageError(
+                f"frame {self.frame_id} ({self.stream}): the bundle holds no dense network, it has a label"
+            )
+        x, y, width, height = self.dense.box
+        inside = np.s_[y : y + height, x : x + width]
+        return np.where(self.dense.mask[inside], self.dense.candidates[inside], NO_CLASS)
+
     def _require_accepted(self, wanted: str) -> None:
         """Let nothing be read of what must not be used now.
 
@@ -360,6 +409,7 @@ class Prediction:
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
             **({} if self.found is None else self.found.to_json()),
+            **({} if self.dense is None else self.dense.to_json()),
             **({} if self.certificate is None else {"certificate": self.certificate.to_json()}),
             **({"signals": {name: _number(each) for name, each in self.signals.items()}} if self.signals else {}),
             **(

@@ -14,7 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from parallel_run import pytest_collection_modifyitems, pytest_configure  # noqa: F401 (pytest looks for hooks here)
+from parallel_run import (  # noqa: F401 (pytest looks for hooks here)
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_xdist_auto_num_workers,
+)
 
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, calibration_binding, manifest_digest
 

@@ -20,7 +20,7 @@ from framegate.runtime.cli import main as command_line
 
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 CAMERA = "/dev/video0"
-A_CAMERA_THAT_ENDS = "synthetic://?frames=80"
+A_CAMERA_THAT_ENDS = "synthetic://?frames=80&fps=90"
 
 
 def blocks(document: str, language: str) -> list[str]:

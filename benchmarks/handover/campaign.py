@@ -2,9 +2,10 @@
 
     python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json
 
-Every fault is injected into real processes: a camera process judges pictures of the shipped clip and sends over UDP,
-a link does the damage, a receiver is asked every millisecond. The exit code is 1 if a single reading was usable that
-must not have been, or if the receiver did not recover. Under two minutes on a quiet machine.
+Every fault is injected into real processes: a camera process judges pictures of the shipped clip and sends over UDP
+(or ``--transport zenoh``, ``ros2``), a link does the damage, a receiver is asked every millisecond. The exit code is 1
+if a single reading was usable that must not have been, or if the receiver did not recover. Under two minutes on a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ _ATTEMPTS = 5
 
 
 class Benches:
-    """Lends a bench to each case, and the same one again as long as its camera runs."""
+    """Lends a bench to each case, and the same one again as long as its camera runs.
 
-    def __init__(self) -> None:
+    Args:
+        transport: Carries the messages.
+    """
+
+    def __init__(self, transport: str) -> None:
+        self._transport = transport
         self._bench: Bench | None = None
         self._keyed = False
 
@@ -46,7 +52,7 @@ class Benches:
             self.close()
         for _ in range(_ATTEMPTS):
             if self._bench is None:
-                self._bench, self._keyed = Bench(keyed), keyed
+                self._bench, self._keyed = Bench(keyed, self._transport), keyed
             self._bench.reset()
             if math.isfinite(self._bench.consumer.wait_until_usable()):
                 return self._bench
@@ -105,11 +111,17 @@ def main(words: list[str] | None = None) -> int:
         "--out", type=Path, default=RESULTS / "handover-faults.json", help="the record (default: %(default)s)"
     )
     parser.add_argument(
+        "--transport",
+        choices=("udp", "zenoh", "ros2"),
+        default="udp",
+        help="carries the messages (default: %(default)s)",
+    )
+    parser.add_argument(
         "--only", choices=CASES, action="append", help="this fault alone; can be repeated (default: all)"
     )
     arguments = parser.parse_args(words)
     rows = []
-    benches, load = Benches(), os.getloadavg()[0]
+    benches, load = Benches(arguments.transport), os.getloadavg()[0]
     for name in arguments.only or CASES:
         row = measured(name, benches)
         rows.append(row)
@@ -123,9 +135,9 @@ def main(words: list[str] | None = None) -> int:
     benches.close()
     record = {
         "what": "readings that were usable and must not have been, under faults between sender and receiver",
-        "command": "python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json",
+        "command": f"python -m framegate.benchmarks.handover.campaign --transport {arguments.transport}",
         "date": date.today().isoformat(),
-        "transport": "udp",
+        "transport": arguments.transport,
         "load": round(load, 1),
         "machine": circumstances(),
         "faults": rows,

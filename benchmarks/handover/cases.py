@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from framegate.benchmarks.handover.rig import MS, Camera, Consumer, Damage, Link, config_for, untouched
-from framegate.runtime.handover import VerdictMessage, open_incoming
+from framegate.benchmarks.handover.rig import MS, Camera, Consumer, Damage, Link, config_for, listening, untouched
+from framegate.runtime.handover import VerdictMessage
 from framegate.runtime.handover.message import ACCEPT, decode, encode
-from framegate.runtime.handover.udp import UdpIncoming
 
 DATA_ID = 0x101
 FAULT_S = 1.0
@@ -27,9 +26,10 @@ class Bench:
 
     Args:
         keyed: Whether messages are authenticated.
+        transport: Carries them: ``udp``, ``zenoh`` or ``ros2``.
     """
 
-    def __init__(self, keyed: bool = False) -> None:
+    def __init__(self, keyed: bool = False, transport: str = "udp") -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300")
         key = b""
@@ -38,9 +38,8 @@ class Bench:
             path.touch(0o600)
             path.write_text(key.hex())
             self._options += ("--key", str(path))
-        incoming = open_incoming("udp://127.0.0.1:0")
-        assert isinstance(incoming, UdpIncoming)
-        self.link = Link(f"udp://127.0.0.1:{incoming.port}")
+        incoming, address = listening(transport, "consumer")
+        self.link = Link(address, transport)
         self.consumer = Consumer(incoming, config_for(DATA_ID, key=key), self.link.genuine)
         self.random = random.Random(1)
         self.cameras: list[Camera] = []
@@ -49,7 +48,7 @@ class Bench:
 
     def start(self, *options: str) -> Camera:
         """Start one more camera process."""
-        camera = Camera(f"udp://127.0.0.1:{self.link.port}", DATA_ID, *self._options, *options)
+        camera = Camera(self.link.address, DATA_ID, *self._options, *options)
         self.cameras.append(camera)
         return camera
 

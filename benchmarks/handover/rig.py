@@ -1,12 +1,13 @@
 """A sender, a link that does damage, a receiver, and somebody who looks whether anything is usable that must not be.
 
-camera process --UDP--> Link (damage) --UDP--> Consumer: Receiver, asked every millisecond
+camera process --transport--> Link (damage) --transport--> Consumer: Receiver, asked every millisecond
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from framegate.runtime.handover.udp import UdpIncoming
 
 MS = 1_000_000
 PATIENCE_S = 60.0
+_NUMBERS = itertools.count()
 Damage = Callable[[bytes], Iterable[tuple[float, bytes]]]
 """Takes a message and gives what arrives in its place: (delay in seconds, bytes), none, one or many."""
 
@@ -39,21 +41,37 @@ def untouched(data: bytes) -> Iterable[tuple[float, bytes]]:
     return ((0.0, data),)
 
 
+def listening(transport: str, name: str) -> tuple[Incoming, str]:
+    """A receiver's end that nobody else has, and its address.
+
+    Args:
+        transport: ``udp``, ``zenoh`` or ``ros2``.
+        name: Of the end, for those that have names.
+    """
+    if transport != "udp":
+        address = f"{transport}://faults{os.getpid()}n{next(_NUMBERS)}/{name}"
+        return open_incoming(address), address
+    incoming = open_incoming("udp://127.0.0.1:0")
+    assert isinstance(incoming, UdpIncoming)
+    return incoming, f"udp://127.0.0.1:{incoming.port}"
+
+
 class Link:
-    """Carries datagrams from one port to another and does damage on the way.
+    """Carries messages from one address to another and does damage on the way.
+
+    Args:
+        target: Where messages go.
+        transport: They come over.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
+        address: Where it listens.
         damage: What is done now.
         genuine: (epoch, frame id) -> what the senders really said.
         passed: Every message that came in, in order.
     """
 
-    def __init__(self, target: str) -> None:
-        incoming = open_incoming("udp://127.0.0.1:0")
-        assert isinstance(incoming, UdpIncoming)
-        self._incoming = incoming
-        self.port = incoming.port
+    def __init__(self, target: str, transport: str = "udp") -> None:
+        self._incoming, self.address = listening(transport, "link")
         self._outgoing = open_outgoing(target)
         self.damage: Damage = untouched
         self.genuine: dict[tuple[int, int], VerdictMessage] = {}

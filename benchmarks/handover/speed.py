@@ -1,10 +1,10 @@
-"""What the hand-over takes: encode, both receivers, and from decided to the receiver's decision over UDP.
+"""What the hand-over takes: encode, both receivers, and from decided to the receiver's decision over each transport.
 
     python -m framegate.benchmarks.handover.speed --out benchmarks/results/handover-speed.json
 
-Over UDP, verdicts and bare datagrams of the same size take turns between two processes of this machine, so that what
-the machine does meanwhile happens to both. ``--busy 2`` keeps two cores busy with other work meanwhile. A record is
-sound only from a machine on which nothing else runs.
+Verdicts and bare messages of the same size take turns between two processes of this machine, so that what the machine
+does meanwhile happens to both. Zenoh and ROS 2 are measured where they are installed. ``--busy 2`` keeps two cores busy
+with other work meanwhile. A record is sound only from a machine on which nothing else runs.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import select
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -47,6 +48,11 @@ FRAME = 33 * MS
 LABELS = ("cat", "dog")
 STREAMS, STREAM_HZ = 100, 30
 _ROUNDS, _CALLS = 7, 2000
+IN_C = "a receiver in C"
+BARE = b"\xff\xff"
+"""Begins what is no message of the hand-over: no message is so long."""
+PAUSE_S, PATIENCE_S, DISCOVERY_S = 0.004, 10.0, 1.5
+WARM_UP = 20
 
 
 def message(number: int) -> VerdictMessage:
@@ -116,12 +122,23 @@ def in_python() -> dict[str, float]:
     return found | {"verdict": processor_us(lambda _: receiver.verdict(now))}
 
 
-def in_c(compiler: str) -> dict[str, float]:
+def compiler() -> str | None:
+    """Any C compiler of this machine."""
+    return next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """A program of this folder, compiled."""
+    program, source = folder / Path(name).stem, Path(__file__).with_name(name)
+    command = [compiler() or "cc", "-std=c11", "-O2", f"-I{HEADERS}", str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    return program
+
+
+def in_c() -> dict[str, float]:
     """Microseconds of processor time a call of the C header."""
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "feed_speed"
-        source = Path(__file__).with_name("feed_speed.c")
-        subprocess.run([compiler, "-std=c11", "-O2", f"-I{HEADERS}", str(source), "-o", str(program)], check=True)
+        program = compiled("feed_speed.c", Path(folder))
         best = [math.inf] * 6
         for _ in range(_ROUNDS):
             out = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.split()
@@ -131,24 +148,32 @@ def in_c(compiler: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in zip(names, best, strict=True)}
 
 
-def _receive(count: int) -> None:
-    """The other process: its two ports first, then one line with all times."""
-    verdicts, bare = open_incoming("udp://127.0.0.1:0"), open_incoming("udp://127.0.0.1:0")
-    sys.stdout.write(f"{_port(verdicts)} {_port(bare)}\n")
+def _receive(url: str, count: int) -> None:
+    """The other process: its address first, then one line with all times."""
+    incoming = open_incoming(url)
+    where = f"udp://127.0.0.1:{_port(incoming)}" if url.startswith("udp:") else url
+    sys.stdout.write(where + "\n")
     sys.stdout.flush()
     receiver = Receiver(ReceiverConfig(ID, clock_domain=this_clock()))
-    times: dict[str, list[float]] = {"verdicts": [], "bare": []}
+    times: dict[str, list[float]] = {name: [] for name in ("verdicts", "made", "way", "judged", "bare")}
     usable = 0
-    sockets = [each._socket for each in (verdicts, bare)]  # type: ignore[attr-defined]
-    while select.select(sockets, [], [], 3.0)[0] and len(times["bare"]) < count:
-        for data, arrival_ns in verdicts.waiting():
-            receiver.feed(data, arrival_ns)
-            reading = receiver.verdict()
-            if reading.message is not None and reading.message.frame_id >= 0:
-                times["verdicts"].append((time.monotonic_ns() - reading.message.decided_ns) / 1e6)
-                usable += reading.usable
-        times["bare"] += [(time.monotonic_ns() - int.from_bytes(data[:8], "big")) / 1e6 for data, _ in bare.waiting()]
+    while len(times["bare"]) < count and (received := incoming.receive(PATIENCE_S)) is not None:
+        data, arrival_ns = received
+        if data.startswith(BARE):
+            times["bare"].append((time.monotonic_ns() - int.from_bytes(data[2:10], "big")) / 1e6)
+            continue
+        receiver.feed(data, arrival_ns)
+        reading = receiver.verdict()
+        now, said = time.monotonic_ns(), reading.message
+        if said is not None and said.frame_id >= 0:
+            times["verdicts"].append((now - said.decided_ns) / 1e6)
+            times["made"].append((said.sent_ns - said.decided_ns) / 1e6)
+            times["way"].append((arrival_ns - said.sent_ns) / 1e6)
+            times["judged"].append((now - arrival_ns) / 1e6)
+            usable += reading.usable
     sys.stdout.write(json.dumps({**times, "usable": usable}) + "\n")
+    sys.stdout.flush()
+    incoming.close()
 
 
 def _port(incoming: Incoming) -> int:
@@ -161,23 +186,62 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"p50": round(cuts[499], 4), "p99": round(cuts[989], 4), "max": round(max(times), 4), "count": len(times)}
 
 
-def over_udp(count: int, pause_s: float) -> dict[str, Any]:
-    """From decided to the receiver's decision, and a bare datagram's way beside it, in milliseconds."""
-    command = [sys.executable, "-m", "framegate.benchmarks.handover.speed", "--receive", str(count)]
+def over(url: str, count: int, pause_s: float, folder: str) -> dict[str, Any]:
+    """From decided to the receiver's decision, and a bare message's way beside it, in milliseconds.
+
+    Args:
+        url: Of the receiver.
+        count: Verdicts, and bare messages.
+        pause_s: Between two messages.
+        folder: For compiled programs.
+    """
+    command = [sys.executable, "-m", "framegate.benchmarks.handover.speed", "--receive", url, "--count", str(count)]
+    if url == IN_C:
+        command = [str(compiled("receive_speed.c", Path(folder))), str(count)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
-        port, bare_port = other.stdout.readline().split()
-        bare = open_outgoing(f"udp://127.0.0.1:{bare_port}")
-        out = open_outgoing(f"udp://127.0.0.1:{port}")
+        where = other.stdout.readline().strip()
+        out = open_outgoing(where)
+        time.sleep(DISCOVERY_S)
         with Sender([out], [("road", ID)], Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
-            for number in range(count):
+            for number in range(count + WARM_UP):
                 sender.send(prediction(number))
                 time.sleep(pause_s)
-                bare.send(time.monotonic_ns().to_bytes(8, "big") + bytes(PLAIN_BYTES - 8))
+                out.send(BARE + time.monotonic_ns().to_bytes(8, "big") + bytes(PLAIN_BYTES - 8 - len(BARE)))
                 time.sleep(pause_s)
-            found = json.loads(other.stdout.readline())
-        bare.close()
-    return {name: summary(found[name]) for name in ("verdicts", "bare")} | {"usable": found["usable"]}
+            found = _from_c(other.stdout) if url == IN_C else json.loads(other.stdout.readline())
+    if len(found["verdicts"]) <= WARM_UP:
+        raise RuntimeError(f"{url}: {len(found['verdicts'])} verdicts came; is the transport working?")
+    names = [name for name in found if name != "usable"]
+    return {name: summary(found[name][WARM_UP:]) for name in names} | {"usable": found["usable"]}
+
+
+def _from_c(lines: Iterable[str]) -> dict[str, Any]:
+    """What receive_speed.c says, as the receiver in Python says it."""
+    found: dict[str, Any] = {name: [] for name in ("verdicts", "made", "way", "judged", "bare")} | {"usable": 0}
+    for line in lines:
+        kind, *numbers = line.split()
+        times = [int(number) for number in numbers]
+        if kind == "b":
+            found["bare"].append((times[1] - times[0]) / 1e6)
+            continue
+        decided, sent, arrived, done, usable = times
+        for name, ns in (("verdicts", done - decided), ("made", sent - decided), ("way", arrived - sent)):
+            found[name].append(ns / 1e6)
+        found["judged"].append((done - arrived) / 1e6)
+        found["usable"] += usable
+    return found
+
+
+def transports() -> dict[str, str]:
+    """What can be measured here: name -> address of a receiver."""
+    found = {"udp to C": IN_C} if compiler() else {}
+    found |= {"udp": "udp://127.0.0.1:0", "multicast": "multicast://239.255.70.86:47810"}
+    if find_spec("zenoh") is not None:
+        found["zenoh"] = f"zenoh://framegate/speed{os.getpid()}"
+    if find_spec("rclpy") is not None:
+        found["ros2"] = f"ros2://framegate/speed{os.getpid()}"
+    return found
 
 
 def many_streams(seconds: float) -> dict[str, float]:
@@ -206,18 +270,22 @@ def many_streams(seconds: float) -> dict[str, float]:
     return {side: round(100 * ns / 1e9 / (rounds / STREAM_HZ), 2) for side, ns in spent.items()}
 
 
+def _over_all(count: int) -> dict[str, dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return {name: over(url, count, PAUSE_S, folder) for name, url in transports().items()}
+
+
 def main(words: list[str] | None = None) -> int:
     """Measure everything and print or write the record."""
     parser = argparse.ArgumentParser(description="What the hand-over takes.")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record there (default: print it)")
-    parser.add_argument("--count", type=int, default=2000, help="verdicts over UDP (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=2000, help="verdicts over each transport (default: %(default)s)")
     parser.add_argument("--busy", type=int, default=0, help="processes that keep a core busy (default: %(default)s)")
-    parser.add_argument("--receive", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--receive", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.receive:
-        _receive(arguments.receive)
+        _receive(arguments.receive, arguments.count)
         return 0
-    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     options = f"--count {arguments.count} --busy {arguments.busy}"
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
     try:
@@ -227,8 +295,8 @@ def main(words: list[str] | None = None) -> int:
             "machine": circumstances(),
             "busy": arguments.busy,
             "python_us": in_python(),
-            "c_us": in_c(compiler) if compiler else None,
-            "udp_ms": over_udp(arguments.count, 0.005),
+            "c_us": in_c() if compiler() else None,
+            "ms": _over_all(arguments.count),
             "streams_percent_of_a_core": many_streams(3.0),
         }
     finally:

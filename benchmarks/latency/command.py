@@ -173,7 +173,7 @@ def _latency(
         else None
     )
     return latency_record(results, f"{default}/{precision}") | {
-        "startup_s": startup_record(startup),
+        "startup_s": startup_record(*startup),
         "memory": memory,
         "left_out": left_out,
     }

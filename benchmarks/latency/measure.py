@@ -2,7 +2,7 @@
 
 Per configuration (backend and precision) two paths are timed in turn on the same frames:
 
-    bare      resize + normalise + the engine's own call, in a plain loop: the floor
+    bare      resize + normalise + the engine's own call, in a plain loop (benchmarks/latency/yardstick.py)
     pipeline  capture -> mailbox -> health -> preprocess -> engine -> scores -> policy -> verdict, as in production
 
 Configurations take turns in blocks, so that a noisy minute of a shared machine hits all of them alike. The loop is
@@ -18,23 +18,25 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from framegate.benchmarks.latency.floors import Floors, Waking
 from framegate.benchmarks.latency.machine import resident_mib
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, Samples, read_frames
-from framegate.runtime.backends.base import Backend, infer
+from framegate.benchmarks.latency.yardstick import BareLoop
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.pipeline import Pipeline
-from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.session import Session
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.verdict import Image
 
 BLOCK = 50
+_FLOORS = 4  # times that floors are measured at the start of a block
 _SETTLE = 5  # frames at the start of a block that are not counted: caches and threads of the engine before
 
 Progress = Callable[[str, int, int], None]
@@ -53,6 +55,7 @@ class Configuration:
         call_ns: The engine call inside the pipeline.
         stages_ns: (frames, stages) what the pipeline spent where, see `framegate.runtime.stage_clock`.
         samples: The pipeline's frames: verdicts, hand-over, drops.
+        floors: What each stage costs at least, see `framegate.benchmarks.latency.floors`.
     """
 
     backend: str
@@ -63,6 +66,7 @@ class Configuration:
     call_ns: list[int] = field(default_factory=list)
     stages_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     samples: Samples = field(default_factory=Samples)
+    floors: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -102,24 +106,27 @@ class _Rig:
         threads: int | None,
         images: Sequence[Image],
         capacity: int,
+        waking: Waking,
     ) -> None:
         session = Session.open(bundle, backend, precision, threads)
         self.result = Configuration(backend, precision, session.scorer.backend.engine)
-        self._preprocess = Preprocessor(bundle.preprocess)
-        self._engine: Backend = load_backend(backend, bundle.model_path(precision), threads)
-        self._engine.bind(self._preprocess.tensor)
+        self._bare = BareLoop(bundle, backend, precision, threads)
         self._images = images
+        height, width = images[0].shape[:2]
+        self._floors = Floors(bundle.preprocess, (width, height), len(bundle.labels), waking, self._bare.compute)
         self._fed = 0
         self.stream = BenchStream(session, FrameFeed(images), capacity)
         self.result.samples = self.stream.samples
 
     def bare(self, image: Image) -> int:
         started = time.perf_counter_ns()
-        self._preprocess(image)
-        infer(self._engine)
+        self._bare(image)
         return time.perf_counter_ns() - started
 
     def block(self, turn: int) -> None:
+        for _ in range(_FLOORS):
+            far = self._images[(self._fed + len(self._images) // 2) % len(self._images)]
+            self._floors.sample(far, self._images[(self._fed - 1) % len(self._images)])
         for k in range(BLOCK + _SETTLE):
             image = self._images[self._fed % len(self._images)]  # what the feed will deliver next
             self._fed += 1
@@ -137,6 +144,7 @@ class _Rig:
         self.result.verdict_ns = self.stream.samples.verdict_ns
         self.result.call_ns = self.stream.samples.engine_ns
         self.result.stages_ns = self.stream.stages_ns
+        self.result.floors = self._floors.summary()
         return self.result
 
 
@@ -163,8 +171,9 @@ def measure_latency(
     images = synthetic_frames(HELD, *size) if images is None else images
     turns = -(-frames // BLOCK)
     capacity = turns * (BLOCK + _SETTLE)
-    rigs = [_Rig(bundle, backend, precision, threads, images, capacity) for backend, precision in wanted]
     with ExitStack() as stack:
+        waking = stack.enter_context(Waking())
+        rigs = [_Rig(bundle, backend, precision, threads, images, capacity, waking) for backend, precision in wanted]
         for rig in rigs:
             stack.enter_context(rig.stream)
         for turn in range(turns):
@@ -179,18 +188,20 @@ import numpy, sys
 from framegate.runtime import Session
 session = Session.open(sys.argv[1], sys.argv[2], sys.argv[3])
 session.infer(numpy.full((int(sys.argv[5]), int(sys.argv[4]), 3), 128, numpy.uint8))
+from framegate.benchmarks.latency.machine import resident_mib
+print(resident_mib())
 """
 
 
 def measure_startup(
     bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, progress: Progress
-) -> list[float]:
-    """Seconds from starting an interpreter to the end of the first verdict's process, for each repetition.
+) -> tuple[list[float], list[float]]:
+    """Seconds from starting an interpreter to the end of the first verdict's process, and its resident MiB then.
 
     Raises:
         BackendError: The process failed.
     """
-    seconds = []
+    seconds, resident = [], []
     for k in range(repetitions):
         started = time.perf_counter()
         done = subprocess.run(
@@ -202,8 +213,9 @@ def measure_startup(
         seconds.append(time.perf_counter() - started)
         if done.returncode:
             raise BackendError(f"start-up of {backend}/{precision} failed: {done.stderr.strip().splitlines()[-1:]}")
+        resident.append(float(done.stdout))
         progress("start-up", k + 1, repetitions)
-    return seconds
+    return seconds, resident
 
 
 def measure_memory(

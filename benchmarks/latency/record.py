@@ -70,6 +70,7 @@ def latency_record(results: list[Configuration], default: str) -> dict[str, Any]
             "reference": f"{result.name} bare",
             "stages": stage_summary(result.stages_ns),
             "hand_over": duration_summary(samples.hand_over_ns),
+            "floors": result.floors,
             "fed": samples.fed,
             "dropped": samples.dropped,
             "verdicts": verdict_counts(samples.reasons, len(samples.frame_ids), samples.accepted),
@@ -85,9 +86,14 @@ def latency_record(results: list[Configuration], default: str) -> dict[str, Any]
     }
 
 
-def startup_record(seconds: list[float]) -> dict[str, float]:
-    """Start-up times in seconds."""
-    return {"median": float(np.median(seconds)), "max": max(seconds), "runs": len(seconds)}
+def startup_record(seconds: list[float], resident_mib: list[float]) -> dict[str, float]:
+    """Start-up times in seconds, and how much memory such a process holds."""
+    return {
+        "median": float(np.median(seconds)),
+        "max": max(seconds),
+        "runs": len(seconds),
+        "resident_mib": float(np.median(resident_mib)),
+    }
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

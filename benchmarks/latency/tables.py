@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from framegate.benchmarks.latency.compare import Change
+from framegate.benchmarks.latency.floors import above_floor
 from framegate.runtime.cli.tables import counts
 from framegate.runtime.stage_clock import STAGES
 
@@ -24,7 +25,8 @@ def tables(record: Record) -> list[Table]:
     """All tables that the record has something for."""
     found = [_configurations(record)] if "configurations" in record else [_scenarios(record)]
     staged = {name: row for name, row in record["series"].items() if "stages" in row}
-    return [*found, _stages(staged)] if staged else found
+    floored = {name: row for name, row in staged.items() if row.get("floors")}
+    return [*found, *([_stages(staged)] if staged else []), *([_floors(floored)] if floored else [])]
 
 
 def lines(record: Record) -> list[str]:
@@ -39,6 +41,7 @@ def lines(record: Record) -> list[str]:
         startup = record["startup_s"]
         said.append(
             f"start-up, new process to first verdict: median {startup['median']:.2f} s, max {startup['max']:.2f} s"
+            + (f"; it then holds {startup['resident_mib']:.0f} MiB" if "resident_mib" in startup else "")
         )
     if record.get("memory"):
         memory = record["memory"]
@@ -148,6 +151,29 @@ def _stages(series: Mapping[str, Record]) -> Table:
     )
     for name, row in series.items():
         table.add_row(name, *stage_means(row))
+    return table
+
+
+def floor_rows(series: Mapping[str, Record]) -> list[list[str]]:
+    """For every configuration the medians of its stages in us, and in brackets those of their floors."""
+    rows = []
+    for name, row in series.items():
+        found = above_floor({**row["stages"], "hand_over": row["hand_over"]}, row["floors"])
+        cells = [
+            f"{1000 * found[stage][0]:.0f} ({1000 * found[stage][1]:.0f})" if stage in found else "-"
+            for stage in (*STAGES, "hand_over")
+        ]
+        rows.append([name, *cells])
+    return rows
+
+
+def _floors(series: Mapping[str, Record]) -> Table:
+    table = _columns(
+        Table(title="How far from the floor: medians of the stages in us, and (what they cost at least)"),
+        *("", *STAGE_NAMES, "then hand-over"),
+    )
+    for row in floor_rows(series):
+        table.add_row(*row)
     return table
 
 

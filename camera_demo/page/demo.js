@@ -11,7 +11,7 @@ const SENTENCES = {
   ACTIVATION_SHIFT: "unusual inside the network", DRIFT: "the stream has left what was calibrated",
   NO_REGIONS: "unknown where objects are", NO_AGREEMENT: "detector and classifier disagree",
   UNCONFIRMED: "too few equal labels so far", EXPIRED: "too old", NO_FRAME: "no frame came",
-  NOT_CALIBRATED: "no threshold", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
+  NOT_CALIBRATED: "no threshold", NOT_CERTIFIED: "an attack could have made this label", LATE: "older than the deadline", BACKEND_FAULT: "the engine failed",
 };
 const LINES = [  // colours that the colour-blind can tell apart (Okabe and Ito), and a dash pattern each
   ["#56b4e9", []], ["#f0e442", [7, 4]], ["#e69f00", [2, 3]], ["#cc79a7", [10, 3, 2, 3]], ["#5fd3b0", [4, 2]],
@@ -145,7 +145,8 @@ function showRegions(regions, silent) {
     text(item.children[1], region.name);
     const found = region.detected ? `, detector: ${region.detected}` : "";
     const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
-    text(item.children[2], region.accepted ? `${region.label} ${percent(region.confidence)}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
+    const sure = region.usable === undefined ? percent(region.confidence) : `${percent(region.usable)} of the pixels usable`;
+    text(item.children[2], region.accepted ? `${region.label} ${sure}` : silent ? "no verdict" : region.reasons.join(", ") + guess + found);
     item.children[2].title = item.children[2].textContent;
   });
 }
@@ -228,6 +229,7 @@ function build() {
   text($("engine"), `${about.model} on ${about.engine}`);
   text($("promise"), `Promise: ${about.promise}. Deadline ${about.deadline_ms} ms.`);
   $("regions").classList.toggle("one", about.regions.length === 1);
+  $("regions").classList.toggle("moving", about.moving);  // objects come and go: two rows, whose height stays
   const others = $("others");
   for (const id of ["legend", "charts", "first", "more", "regions"]) $(id).replaceChildren();
   if (about.regions.length > 1) legend();

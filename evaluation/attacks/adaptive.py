@@ -25,7 +25,7 @@ from framegate.evaluation.attacks.problem import (
 )
 from framegate.evaluation.attacks.radius import epsilon_text, levels_text
 from framegate.evaluation.attacks.two_goals import STRATEGIES, BestEvasion, Observe, direction, goal_gradients
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first")

@@ -24,7 +24,7 @@ from framegate.evaluation.attacks.problem import (
     project,
     uniform,
 )
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 MOMENTUM = 0.25

@@ -19,7 +19,7 @@ from framegate.evaluation.attacks.loss import CLASSES_NEEDED, TARGETED, LogitsOf
 from framegate.evaluation.attacks.problem import AttackResult, check_problem, evaluate
 from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 APGD_LOSSES = {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr", "apgd-margin": "margin", "apgd-t": TARGETED}

@@ -22,7 +22,7 @@ from framegate.evaluation.attacks.problem import (
     evaluate,
     uniform,
 )
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 OVERSHOOT = 1.05

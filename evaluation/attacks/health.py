@@ -28,7 +28,7 @@ from framegate.evaluation.attacks.loss import LogitsOf, check_loss
 from framegate.evaluation.attacks.problem import AttackResult, Ticker, check_problem, evaluate
 from framegate.evaluation.attacks.radius import epsilon_text
 from framegate.evaluation.attacks.square import square
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 UNBOUNDED = 0.5

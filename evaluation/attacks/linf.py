@@ -24,7 +24,7 @@ from framegate.evaluation.attacks.problem import (
     uniform,
 )
 from framegate.evaluation.attacks.radius import epsilon_text, levels_text
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 KEEP = ("best", "first", "last")

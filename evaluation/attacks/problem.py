@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.attacks.loss import LogitsOf, is_wrong
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 PROBED_FRAMES = 8

@@ -20,7 +20,7 @@ from framegate.evaluation.attacks.problem import (
     generator_of,
     project,
 )
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

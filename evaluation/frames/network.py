@@ -62,8 +62,8 @@ class Network(nn.Module):
         unknown = sorted({node.op_type for node in graph.node} - set(OPERATORS) - {"Constant"})
         if unknown:
             raise BundleError(
-                f"network {path}: operator {unknown[0]} has no differentiable form here; attacks know "
-                f"{', '.join(sorted(OPERATORS))}"
+                f"network {path}: operator {unknown[0]} has no differentiable form here; attacks that follow a "
+                "gradient need one, framegate monitor does without"
             )
         self._path = path
         self._constants: dict[str, Tensor] = {init.name: _tensor(init) for init in graph.initializer}

@@ -6,10 +6,10 @@
   cars some patches are not out of distribution. The accepted share says what happens on such a road, not what is wrong.
 - `noise_set`: made by a seed, at any size, for images and volumes.
 
-Networks trained with outlier exposure (`framegate.models.outliers`) saw made images too: magnified patches of training
-images, linear colour gradients, stripes on gradients, and normal noise of any coarseness. The noise sets are drawn from
-other distributions, but to such a network only ``checker`` is of a new kind: `RESEMBLES_EXPOSURE` names the others, on
-which it does well because it has seen something like them. Only real frames show how good it is.
+Networks trained with outlier exposure (`framegate.models.training.outliers`) saw made images too: magnified patches of
+training images, linear colour gradients, stripes on gradients, and normal noise of any coarseness. The noise sets are
+drawn from other distributions, but to such a network only ``checker`` is of a new kind: `RESEMBLES_EXPOSURE` names the
+others, on which it does well because it has seen something like them. Only real frames show how good it is.
 """
 
 from __future__ import annotations

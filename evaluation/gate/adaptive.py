@@ -50,8 +50,10 @@ def gate_rule(
         logits, features, activations = network.observe(pixels)
         signals = {} if shift is None else {SHIFT: shift(features, activations)}
         distances = []
-        for signal, low, high in bounds:
+        for number, (signal, low, high) in enumerate(bounds):
             value = _value(signal, logits, signals, rule.temperature)
+            if rule.classes and number == 0:  # the threshold, and not a limit of the same score
+                value = value - _looser(rule, logits)
             if high is not None:
                 distances.append((value - high) / spread[signal])
             if low is not None:
@@ -59,6 +61,12 @@ def gate_rule(
         return logits, torch.stack(distances).amax(0)
 
     return AcceptanceRule(name, observe, 0.0)
+
+
+def _looser(rule: Calibration, logits: Tensor) -> Tensor:
+    """(N,) by how much the threshold of the label that each frame is read as is above that of most labels."""
+    known = [rule.threshold_of(k) - rule.threshold for k in range(logits.shape[1])]
+    return torch.tensor(known, dtype=logits.dtype)[logits.argmax(1)]
 
 
 class _Shift:

@@ -9,6 +9,7 @@ of a random frame of a random track.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate_together
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.selective_risk import binomial_upper_bound
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.calibration import UNITS, Calibration, binomial_tail
 from framegate.runtime.errors import CalibrationError, UsageError
 
@@ -95,24 +96,57 @@ def simulate(
     """
     if trials < 1 or size < 10 or tries < 1:
         raise UsageError(f"promise: {trials} trials of {size} frames, {tries} tries: expected 1, 10 and 1 or more")
-    rng = np.random.default_rng(seed)
-    truth = _Truth(population)
-    broken, issued, coverages, risks, scores, units = [], [], [], [], [], []
-    for trial in range(trials):
+    found = run_trials(population, size, promise, range(trials), progress, seed, tries)
+    return summary(population, size, promise, found, tries)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One calibration, and what is true of it.
+
+    Attributes:
+        broken: The promise does not hold; False where calibration refused.
+        score: What it compares; empty where it refused.
+        coverage: True coverage.
+        risk: True selective risk.
+        units_broken: Whether the bound of units with a wrong accept lies below the truth; None without one.
+    """
+
+    broken: bool = False
+    score: str = ""
+    coverage: float = 0.0
+    risk: float = 0.0
+    units_broken: bool | None = None
+
+
+def run_trials(
+    population: Population, size: int, promise: Promise, numbers: range, progress: Progress, seed: int, tries: int
+) -> list[Trial]:
+    """The trials of `simulate` with these numbers. Each draws from a stream of its own, so they can be run in parts."""
+    truth, done = _Truth(population), []
+    for count, number in enumerate(numbers, 1):
+        rng = np.random.default_rng([seed, number])
         found = _best(population, size, promise, tries, rng)
         if found is None:
-            broken.append(False)
+            done.append(Trial())
         else:
             coverage, risk, unit_share = truth.of(found)
-            broken.append((unit_share if promise.about == UNITS else risk) > found.target_risk)
-            issued.append(broken[-1])
-            coverages.append(coverage)
-            risks.append(risk)
-            scores.append(found.score)
-            if found.units_bound is not None:
-                units.append(unit_share > found.units_bound)
-        if trial % 20 == 19 or trial + 1 == trials:
-            progress("promise: calibrations", trial + 1, trials)
+            broken = (unit_share if promise.about == UNITS else risk) > found.target_risk
+            bound = found.units_bound
+            done.append(Trial(broken, found.score, coverage, risk, None if bound is None else unit_share > bound))
+        if count % 20 == 0 or count == len(numbers):
+            progress("promise: calibrations", count, len(numbers))
+    return done
+
+
+def summary(
+    population: Population, size: int, promise: Promise, found: Sequence[Trial], tries: int = 1
+) -> dict[str, Any]:
+    """What `simulate` returns, from trials that were run."""
+    trials, issued = len(found), [each for each in found if each.score]
+    units = [each.units_broken for each in issued if each.units_broken is not None]
+    scores = [each.score for each in issued]
+    broken = sum(each.broken for each in found)
     allowed = 1.0 - promise.confidence_level
     return {
         "trials": trials,
@@ -124,14 +158,14 @@ def simulate(
         "target_risk": promise.target_risk,
         "confidence_level": promise.confidence_level,
         "refused": trials - len(issued),
-        "broken": share(broken).to_json(),
-        "issued_broken": share(issued).to_json(),
+        "broken": share([each.broken for each in found]).to_json(),
+        "issued_broken": share([each.broken for each in issued]).to_json(),
         "units_bound_broken": share(units).to_json() if units else None,
         "allowed": round(allowed, 6),
         "tells": smallest_noticed(trials, allowed),
-        "kept": is_kept(sum(broken), trials, allowed),
-        "mean_coverage": float(np.mean(coverages)) if coverages else None,
-        "mean_risk": float(np.mean(risks)) if risks else None,
+        "kept": is_kept(broken, trials, allowed),
+        "mean_coverage": float(np.mean([each.coverage for each in issued])) if issued else None,
+        "mean_risk": float(np.mean([each.risk for each in issued])) if issued else None,
         "scores": {name: scores.count(name) for name in sorted(set(scores))},
     }
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from framegate.evaluation.frames.network import Network
+from framegate.evaluation.frames.engine_network import ObservedNetwork
 from framegate.evaluation.gate.names import RULES, WINDOWS
 from framegate.evaluation.metrics.intervals import share
 from framegate.evaluation.metrics.selective import GATE_COVERAGE, threshold_at
@@ -78,7 +78,7 @@ def fp32_calibration(bundle: Bundle) -> Calibration:
 
 
 @torch.no_grad()
-def observe(network: Network, monitor: Monitor | None, pixels: Tensor, labels: Tensor | None) -> GateInputs:
+def observe(network: ObservedNetwork, monitor: Monitor | None, pixels: Tensor, labels: Tensor | None) -> GateInputs:
     """Push frames through the network.
 
     Args:
@@ -119,9 +119,13 @@ def rules(calibration: Calibration, clean: GateInputs) -> dict[str, Calibration]
     scores = np.where(inside, values[calibration.score], np.inf)
     return {
         "entropy": replace(
-            calibration, score="entropy", threshold=threshold_at(values["entropy"], GATE_COVERAGE), limits=()
+            calibration,
+            score="entropy",
+            threshold=threshold_at(values["entropy"], GATE_COVERAGE),
+            limits=(),
+            classes=(),
         ),
-        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE)),
+        "gate": replace(calibration, threshold=threshold_at(scores, GATE_COVERAGE), classes=()),
         "promised": calibration,
     }
 

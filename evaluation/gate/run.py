@@ -35,7 +35,7 @@ from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor,
 from framegate.evaluation.suite.run import Frames
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import Bundle
 
 EPSILON = 8 / 255

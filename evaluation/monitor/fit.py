@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framegate.evaluation.attacks.linf import fgsm, pgd
-from framegate.evaluation.frames.network import Network
+from framegate.evaluation.attacks.loss import LogitsOf
+from framegate.evaluation.corruptions.suite import corrupt
+from framegate.evaluation.frames.engine_network import ObservedNetwork
 from framegate.evaluation.metrics.ranking import Ranking, auroc
 from framegate.evaluation.monitor.views import GAIN, OFFSET, QUALITY, SCALE, harmless
 from framegate.export.graph.pooled import FEATURES
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import Monitor, Tap
 
@@ -34,9 +36,14 @@ BATCH = 32
 """Frames per forward pass: activations of more do not stay in a processor's cache."""
 LIMIT = 8.0
 HIDDEN = 16
+LEAST_JUDGED = 20
+"""Frames without which nobody can tell whether a monitor is worth its place."""
 _EPOCHS, _STEP, _RATE, _DECAY = 40, 128, 3e-3, 0.1
 _VALIDATION = 0.2
 _GAIN = 0.001  # of the mean AUROC: less is not worth a layer
+
+DAMAGE = (("gaussian_noise", 3), ("impulse_noise", 3), ("defocus_blur", 4))
+"""Corruptions and their severities that stand beside transferred attacks, of which a network may feel little."""
 
 Means = Mapping[str, npt.NDArray[np.float32]]
 """Layer, or `FEATURES` -> (N, channels)."""
@@ -53,6 +60,7 @@ class Recipe:
         pgd: Radii in grey levels.
         pgd_steps: Steps of PGD.
         layers: At most so many layers besides the features.
+        judged: Frames that are attacked to judge the result; None: as `framegate.evaluation.monitor.worth` says.
         seed: Of the choice of images and of the fit.
     """
 
@@ -62,6 +70,7 @@ class Recipe:
     pgd: tuple[int, ...] = (4, 8)
     pgd_steps: int = 10
     layers: int = 2
+    judged: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,10 +84,12 @@ class Recipe:
                 f"monitor: {self.images} images, {self.attacked} attacked, {self.layers} layers given; at least 100, "
                 "20 and 0 are needed, and no more attacked than images"
             )
+        if self.judged is not None and self.judged < LEAST_JUDGED:
+            raise UsageError(f"monitor: {self.judged} judged images given, at least {LEAST_JUDGED} are needed")
 
 
 @torch.no_grad()
-def layer_means(network: Network, pixels: Tensor) -> dict[str, npt.NDArray[np.float32]]:
+def layer_means(network: ObservedNetwork, pixels: Tensor) -> dict[str, npt.NDArray[np.float32]]:
     """Spatial means of every tap, and the features, of (N, ...) pixels."""
     found: dict[str, list[Tensor]] = {}
     for k in range(0, len(pixels), BATCH):
@@ -90,30 +101,50 @@ def layer_means(network: Network, pixels: Tensor) -> dict[str, npt.NDArray[np.fl
 
 
 def attacked_sets(
-    network: Network, images: LabelledImages, depth: int, recipe: Recipe, progress: Progress
+    network: ObservedNetwork,
+    images: LabelledImages,
+    depth: int,
+    recipe: Recipe,
+    progress: Progress,
+    followed: LogitsOf | None = None,
 ) -> dict[str, Means]:
-    """Layer means of clean training images (``clean``: as they are, and a harmless view of each), and by attack."""
+    """Layer means of clean training images (``clean``: as they are, and a harmless view of each), and by attack.
+
+    Args:
+        network: The one whose layers are looked at.
+        images: Of the training split.
+        depth: Slices of a volume; 1 for images.
+        recipe: What is made.
+        progress: Called before every set.
+        followed: What the attacks follow if the network has no gradient: they are shown to the network as they are, and
+            images with `DAMAGE` join them. None: the network itself.
+    """
     rng = np.random.default_rng(recipe.seed)
     index = rng.permutation(len(images))[: recipe.images]
     if len(index) < 100:
         raise UsageError(f"monitor: {len(images)} training images given, at least 100 are needed")
     pixels, labels = to_pixels(images.images[index], depth), torch.from_numpy(images.labels[index])
     half, few = len(pixels) // 2, min(recipe.attacked, len(pixels))
-    jobs = 1 + len(recipe.fgsm) + len(recipe.pgd)
+    damage = () if followed is None else DAMAGE
+    how = "" if followed is None else ", transferred"
+    jobs = 1 + len(recipe.fgsm) + len(recipe.pgd) + len(damage)
     progress("monitor: clean images", 0, jobs)
     views = to_pixels(harmless(images.images[index], recipe.seed, depth), depth)
     found: dict[str, Means] = {"clean": _shuffled(layer_means(network, pixels), layer_means(network, views), rng)}
+    target = followed or network
     for level in recipe.fgsm:
         progress(f"monitor: FGSM {level}/255", len(found), jobs)
-        result = fgsm(network, pixels[:half], labels[:half], level / 255, batch=BATCH)
-        found[f"FGSM {level}/255"] = layer_means(network, result.pixels)
+        result = fgsm(target, pixels[:half], labels[:half], level / 255, batch=BATCH)
+        found[f"FGSM {level}/255{how}"] = layer_means(network, result.pixels)
     for level in recipe.pgd:
         progress(f"monitor: PGD-{recipe.pgd_steps} {level}/255", len(found), jobs)
         # From the other end, so that the attacks do not all share their images.
-        result = pgd(
-            network, pixels[-few:], labels[-few:], level / 255, recipe.pgd_steps, batch=BATCH, seed=recipe.seed
-        )
-        found[f"PGD-{recipe.pgd_steps} {level}/255"] = layer_means(network, result.pixels)
+        result = pgd(target, pixels[-few:], labels[-few:], level / 255, recipe.pgd_steps, batch=BATCH, seed=recipe.seed)
+        found[f"PGD-{recipe.pgd_steps} {level}/255{how}"] = layer_means(network, result.pixels)
+    for name, severity in damage:
+        progress(f"monitor: {name} {severity}", len(found), jobs)
+        damaged = corrupt(images.images[index[:half]], name, severity, recipe.seed, depth=depth)
+        found[f"{name} {severity}"] = layer_means(network, to_pixels(damaged, depth))
     progress("monitor: attacks", jobs, jobs)
     return found
 

@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 
 from framegate.evaluation.attacks.apgd import NAMES, apgd
+from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.problem import evaluate
 from framegate.evaluation.attacks.square import square
-from framegate.evaluation.frames.network import Network
-from framegate.evaluation.monitor.fit import BATCH, head_score, layer_means, separation
+from framegate.evaluation.frames.engine_network import ObservedNetwork
+from framegate.evaluation.monitor.fit import BATCH, LEAST_JUDGED, head_score, layer_means, separation
 from framegate.evaluation.scores.combined import Typicality
 from framegate.evaluation.scores.input import control_statistics
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import ExportRefusedError, UsageError
 from framegate.runtime.monitor import Monitor
 
 EPSILON = 8 / 255
 FRAMES = 200
 """Frames that are attacked, at most; each is classified rightly before."""
-LEAST = 20
 STEPS, QUERIES = 30, 300
 _RESAMPLES = 400
 _CONFIDENCE = 0.95
@@ -98,7 +98,14 @@ class Worth:
 
 
 def worth_of(
-    monitor: Monitor, network: Network, images: LabelledImages, depth: int, seed: int, progress: Progress
+    monitor: Monitor,
+    network: ObservedNetwork,
+    images: LabelledImages,
+    depth: int,
+    seed: int,
+    progress: Progress,
+    followed: LogitsOf | None = None,
+    frames: int | None = None,
 ) -> Worth:
     """Attack frames as the monitor's fit did not, and compare it with the controls.
 
@@ -109,15 +116,18 @@ def worth_of(
         depth: Slices of a volume; 1 for images.
         seed: Of everything random.
         progress: Called during the work.
+        followed: What an attack by gradient follows if the network has none, and is transferred from; None: the network
+            itself. The attack by queries asks the network in both cases.
+        frames: Frames that are attacked, at most; None: `FRAMES`.
 
     Raises:
-        UsageError: Fewer than `LEAST` of the images are classified rightly.
+        UsageError: Fewer than `LEAST_JUDGED` of the images are classified rightly.
     """
-    clean, labels = _right_frames(network, images, depth)
+    clean, labels = _right_frames(network, images, depth, FRAMES if frames is None else frames)
     known = control_statistics(to_pixels(images.images, depth))
     judged = [_scores(monitor, network, clean, known)]
     progress("monitor: attacks that it was not fitted on", 0, 2)
-    attacked = _attacks(network, clean, labels, seed, progress)
+    attacked = _attacks(network, followed, clean, labels, seed, progress)
     judged += [_scores(monitor, network, pixels, known) for pixels in attacked.values()]
     controls = [name for name in judged[0] if name != _MONITOR]
 
@@ -145,24 +155,31 @@ def worth_of(
     )
 
 
-def _right_frames(network: Network, images: LabelledImages, depth: int) -> tuple[Tensor, Tensor]:
+def _right_frames(network: ObservedNetwork, images: LabelledImages, depth: int, frames: int) -> tuple[Tensor, Tensor]:
     """The first frames that the network classifies rightly: an attack leaves the others as they are."""
     pixels, labels = to_pixels(images.images, depth), torch.from_numpy(images.labels)
-    right = torch.nonzero(evaluate(network, pixels, BATCH).argmax(1) == labels)[:FRAMES, 0]
-    if len(right) < LEAST:
+    right = torch.nonzero(evaluate(network, pixels, BATCH).argmax(1) == labels)[:frames, 0]
+    if len(right) < LEAST_JUDGED:
         raise UsageError(
             f"monitor: of {len(images)} calibration images that set no threshold the network classifies {len(right)} "
-            f"rightly; {LEAST} are needed to see whether a monitor is worth its place. Give more images"
+            f"rightly; {LEAST_JUDGED} are needed to see whether a monitor is worth its place. Give more images"
         )
     return pixels[right], labels[right]
 
 
-def _attacks(network: Network, pixels: Tensor, labels: Tensor, seed: int, progress: Progress) -> dict[str, Tensor]:
+def _attacks(
+    network: ObservedNetwork,
+    followed: LogitsOf | None,
+    pixels: Tensor,
+    labels: Tensor,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Tensor]:
     """Attack -> pixels: one that follows another loss, and one that follows no gradient."""
     classes = network(pixels[:1]).shape[1]
     loss = "dlr" if classes >= _DLR_CLASSES else "margin"
-    result = apgd(network, pixels, labels, EPSILON, loss=loss, steps=STEPS, batch=BATCH, seed=seed)
-    found = {f"{NAMES[loss]} 8/255": result.pixels}
+    result = apgd(followed or network, pixels, labels, EPSILON, loss=loss, steps=STEPS, batch=BATCH, seed=seed)
+    found = {f"{NAMES[loss]} 8/255{', transferred' if followed else ''}": result.pixels}
     progress("monitor: attacks that it was not fitted on", 1, 2)
     result = square(network, pixels, labels, EPSILON, queries=QUERIES, batch=BATCH, seed=seed)
     found[f"Square ({QUERIES} queries) 8/255"] = result.pixels
@@ -170,7 +187,9 @@ def _attacks(network: Network, pixels: Tensor, labels: Tensor, seed: int, progre
     return found
 
 
-def _scores(monitor: Monitor, network: Network, pixels: Tensor, known: Mapping[str, Floats]) -> dict[str, Floats]:
+def _scores(
+    monitor: Monitor, network: ObservedNetwork, pixels: Tensor, known: Mapping[str, Floats]
+) -> dict[str, Floats]:
     """The monitor's signal, and every control as it is and in its two-sided form."""
     found: dict[str, Floats] = {_MONITOR: head_score(monitor, layer_means(network, pixels))}
     for name, values in control_statistics(pixels).items():

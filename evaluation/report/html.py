@@ -13,7 +13,7 @@ from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.table import Section, Table
 from framegate.evaluation.report.tables import BANNER, sections, title
 from framegate.evaluation.report.templating import template
-from framegate.evaluation.report.values import NOT_MEASURED, check_format, text
+from framegate.evaluation.report.values import NOT_MEASURED, check_format, follow, text
 from framegate.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,4 +90,5 @@ def _scope(results: object) -> str:
     suite = f"Suite: {text(results, 'suite') or 'not recorded'}" + (f", limited to {limit} frames" if limit else "")
     facts = (("architecture", "Architecture"), ("data", "data"), ("precision", "precision"))
     about = ", ".join(f"{label} {found}" for key, label in facts if (found := text(results, "bundle", key)))
-    return f"{suite}. " + (f"{about}." if about else "")
+    unfinished = "Unfinished: the evaluation still ran when this was written. " if follow(results, "partial") else ""
+    return f"{unfinished}{suite}. " + (f"{about}." if about else "")

@@ -1,13 +1,21 @@
-"""Which score is the best to gate on, by rules that are stated and not by taste."""
+"""Which score is the best to gate on, by rules that are stated and not by taste.
+
+The best of many scores is chosen on the very test frames that its figure is reported on, so the figure flatters it.
+Its interval is therefore widened until the intervals of **all** compared scores hold at once (union bound, Bonferroni):
+then the interval of whichever was chosen holds, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
+from framegate.evaluation.metrics.intervals import CONFIDENCE
 from framegate.evaluation.metrics.selective import GATE_COVERAGE
 from framegate.evaluation.report.findings import target_row
-from framegate.evaluation.report.values import number
+from framegate.evaluation.report.values import Estimate, number
 
 Row = Mapping[str, Any]
 LOST_COVERAGE = 0.02
@@ -81,6 +89,45 @@ def share_let_through(row: Row) -> float | None:
 
 
 _AT_A_THRESHOLD = ("corruption", "overall")
+_RANKS: Mapping[str, Callable[[Row], float | None] | None] = {
+    "failure": _failure,
+    "corruption": _corrupted,
+    "ood": _foreign,
+    "attack": None,  # depends on the attack
+    "overall": share_let_through,
+}
+
+
+def _ranked(rows: Sequence[Row], purpose: str, attack: str) -> list[tuple[float, str]]:
+    """The scores that are compared for a purpose, by a figure of which less is better."""
+    rank = _RANKS[purpose] or _attacked(attack)
+    allowed = [row for row in rows if keeps_coverage(row)] if purpose in _AT_A_THRESHOLD else rows
+    return [(value, row["name"]) for row in allowed if (value := rank(row)) is not None]
+
+
+def compared(rows: Sequence[Row], purpose: str, attack: str) -> int:
+    """Among how many scores `choose_best` chooses."""
+    return len(_ranked(rows, purpose, attack))
+
+
+def of_the_best(figure: Estimate | None, among: int) -> Estimate | None:
+    """A figure of the best of several scores, with an interval that holds although it was chosen.
+
+    Every score's interval would have to hold with 1 - 0.05 / ``among``. Bootstrap intervals are widened by the ratio of
+    the normal quantiles, which supposes nearly normal figures.
+
+    Args:
+        figure: A share or an AUROC with its 95 % interval; None if it was not measured.
+        among: Scores that were compared.
+    """
+    if figure is None or among < 2:
+        return figure
+    tail = (1.0 - CONFIDENCE) / 2.0
+    wider = NormalDist().inv_cdf(1.0 - tail / among) / NormalDist().inv_cdf(1.0 - tail)
+    down, up = figure.spread()
+    low = None if figure.low is None else max(0.0, figure.value - wider * down)
+    high = None if figure.high is None else min(1.0, figure.value + wider * up)
+    return replace(figure, low=low, high=high)
 
 
 def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
@@ -99,17 +146,9 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     Returns:
         Purpose -> name of the score, None where it was not measured; ``why``: the rules in one sentence.
     """
-    purposes: dict[str, Callable[[Row], float | None]] = {
-        "failure": _failure,
-        "corruption": _corrupted,
-        "ood": _foreign,
-        "attack": _attacked(attack),
-        "overall": share_let_through,
-    }
     best: dict[str, Any] = {}
-    for purpose, rank in purposes.items():
-        allowed = [row for row in rows if keeps_coverage(row)] if purpose in _AT_A_THRESHOLD else rows
-        ranked = [(value, row["name"]) for row in allowed if (value := rank(row)) is not None]
+    for purpose in _RANKS:
+        ranked = _ranked(rows, purpose, attack)
         best[purpose] = min(ranked)[1] if ranked else None
     best["why"] = (
         "failure: lowest AUGRC on clean frames; corruption: fewest false accepts at 95 % clean coverage; ood: highest "

@@ -14,7 +14,7 @@ from framegate.evaluation.frames.observations import NO_LABEL, Observations
 from framegate.evaluation.scores.activation import fit_edges, tap_statistics
 from framegate.evaluation.scores.input import control_statistics
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 from framegate.runtime.errors import CalibrationError
 
 BATCH = 64

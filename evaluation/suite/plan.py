@@ -27,7 +27,7 @@ class Plan:
     """Sizes of one suite; a size of 0 leaves the part out.
 
     Attributes:
-        name: ``quick`` or ``full``.
+        name: ``look``, ``quick`` or ``full``.
         test: Clean test frames, at most.
         fgsm: Frames attacked by FGSM, per radius.
         pgd: Frames attacked by PGD at the two main radii.
@@ -42,6 +42,9 @@ class Plan:
         corruption: Frames per corruption and severity.
         ood: Frames per out-of-distribution set, at most.
         bootstrap: Resamples behind every interval that is not a count.
+        calibration: Calibration frames, at most.
+        adaptive_rules: The adaptive attack aims at so many acceptance rules, the entropy gate first.
+        published: Whether the published protocols over whole batches are measured, too.
         epsilon: Main radius in pixel units, in (0, 1].
         curve: Radii of the accuracy curves; the main radius is added.
     """
@@ -61,6 +64,9 @@ class Plan:
     corruption: int
     ood: int
     bootstrap: int
+    calibration: int = 1_000_000
+    adaptive_rules: int = 4
+    published: bool = True
     epsilon: float = EPSILON
     curve: tuple[float, ...] = _CURVE
 
@@ -106,6 +112,27 @@ class Plan:
 
 
 PLANS = {
+    "look": Plan(
+        name="look",
+        test=1_000,
+        fgsm=48,
+        pgd=48,
+        pgd_curve=0,
+        pgd_steps=10,
+        pgd_restarts=1,
+        health=20,
+        square_queries=50,
+        auto=0,
+        adaptive=10,
+        adaptive_steps=10,
+        corruption=8,
+        ood=100,
+        bootstrap=100,
+        calibration=500,
+        adaptive_rules=1,
+        published=False,
+        curve=(),
+    ),
     "quick": Plan(
         name="quick",
         test=10_000,

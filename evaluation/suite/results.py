@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from framegate.evaluation.suite.run import Suite
 from framegate.export.calibration.temperature import fit_temperature
 from framegate.runtime.bundle.bundle import Bundle
 
+Publish = Callable[[Callable[[], dict[str, Any]]], None]
 _CURVES = ("entropy", "1 - max probability", "energy")
 _BINS = 40
 
@@ -55,29 +56,59 @@ class SuiteFigures:
         self.clean_scores = score_frames(self.fitted, self.clean)
         self._resamples, self._seed = self.plan.bootstrap, suite.seed
 
-    def results(self) -> dict[str, Any]:
-        """Every section of the report but its head."""
-        attacks = [(record, seen, score_frames(self.fitted, seen)) for record, seen in self.suite.attacks()]
-        corrupted = [(name, s, seen, score_frames(self.fitted, seen)) for name, s, seen in self.suite.corrupted()]
-        foreign = [(name, seen, score_frames(self.fitted, seen)) for name, seen in self.suite.foreign()]
-        scores = self._scores(attacks, corrupted, foreign)
-        batches = BatchProtocols(self.suite)
+    def results(self, publish: Publish = lambda found: None) -> dict[str, Any]:
+        """Every section of the report but its head.
+
+        Args:
+            publish: Called after every part with a function that makes the sections so far: of the usual scores, and
+                without what was not measured yet.
+        """
+        attacks: list[Any] = []
+        corrupted: list[Any] = []
+        foreign: list[Any] = []
+        found: dict[str, Any] = {"sizes": {"calibration": len(self.calibration), "test": len(self.clean)}}
+        found["clean"] = self._clean()
+
+        def so_far() -> None:
+            usual = [name for name in _CURVES if name in self.fitted]
+            publish(lambda: found | self._sections(attacks, corrupted, foreign, usual))
+
+        so_far()
+        for record, seen in self.suite.attacks():
+            attacks.append((record, seen, score_frames(self.fitted, seen)))
+            so_far()
+        found["health"] = self.suite.health()
+        found["adaptive"] = []
+        for row in self._adaptive():
+            found["adaptive"].append(row)
+            so_far()
+        for name, severity, seen in self.suite.corrupted():
+            corrupted.append((name, severity, seen, score_frames(self.fitted, seen)))
+        so_far()
+        for name, seen in self.suite.foreign():
+            foreign.append((name, seen, score_frames(self.fitted, seen)))
+        so_far()
+        sections = self._sections(attacks, corrupted, foreign, list(self.fitted))
+        found |= sections | {"best": choose_best(sections["scores"], self.plan.main_attack)}
+        if self.plan.published:
+            batches = BatchProtocols(self.suite)
+            found |= {"batchwise": batches.detection(), "batch_rule": batches.selection()}
+        return found
+
+    def _sections(
+        self, attacks: Sequence[Any], corrupted: Sequence[Any], foreign: Sequence[Any], names: Sequence[str]
+    ) -> dict[str, Any]:
+        """What can be said of these observations with these scores."""
+        scores = self._scores(names, attacks, corrupted, foreign)
         return {
-            "sizes": {"calibration": len(self.calibration), "test": len(self.clean)},
-            "clean": self._clean(),
             "scores": scores,
-            "best": choose_best(scores, self.plan.main_attack),
             "attacks": [self._attack(*attack) for attack in attacks],
-            "adaptive": self._adaptive(),
-            "health": self.suite.health(),
             "epsilon_curve": list(self._epsilon_curve(attacks)),
             "corruptions": [self._corruption(*each) for each in corrupted],
             "ood": [self._foreign(*each) for each in foreign],
             "risk_coverage": {n: curve(self.clean_scores[n], self.clean.wrong) for n in self._curves(scores)},
             "entropy_histograms": self._histograms(attacks),
             "layerwise": self._layerwise(attacks),
-            "batchwise": batches.detection(),
-            "batch_rule": batches.selection(),
         }
 
     def _clean(self) -> dict[str, Any]:
@@ -114,11 +145,14 @@ class SuiteFigures:
         """Clean scores of the very frames that were attacked: they come first in the clean set."""
         return self.clean_scores[name][: len(seen)]
 
-    def _scores(self, attacks: Sequence[Any], corrupted: Sequence[Any], foreign: Sequence[Any]) -> list[dict[str, Any]]:
+    def _scores(
+        self, names: Sequence[str], attacks: Sequence[Any], corrupted: Sequence[Any], foreign: Sequence[Any]
+    ) -> list[dict[str, Any]]:
         rows = []
-        for done, (name, fitted) in enumerate(self.fitted.items()):
-            rows.append(self._score(name, fitted, attacks, corrupted, foreign))
-            self.suite.progress("metrics", done + 1, len(self.fitted))
+        for done, name in enumerate(names):
+            rows.append(self._score(name, self.fitted[name], attacks, corrupted, foreign))
+            if len(names) == len(self.fitted):
+                self.suite.progress("metrics", done + 1, len(names))
         return rows
 
     def _score(
@@ -201,28 +235,24 @@ class SuiteFigures:
     def _foreign(self, name: str, seen: Observations, scores: Mapping[str, Floats]) -> dict[str, Any]:
         return {"name": name, "n": len(seen), "accepted": self._accepted("entropy", scores["entropy"])}
 
-    def _adaptive(self) -> list[dict[str, Any]]:
-        rows = []
-        for rule in self.suite.acceptance_rules(self.temperature):
-            found = self.suite.adaptive(rule, self.plan.epsilon)
+    def _adaptive(self) -> Iterator[dict[str, Any]]:
+        for number, rule in enumerate(self.suite.acceptance_rules(self.temperature)):
+            found = self.suite.adaptive(rule, self.plan.epsilon, number)
             n = len(found["evaded"])
             clean, attacked = (np.array(found[key], np.float64) for key in ("clean_scores", "scores"))
-            rows.append(
-                {
-                    "score": rule.name,
-                    "epsilon": self.plan.epsilon,
-                    "steps": self.plan.adaptive_steps,
-                    "n": n,
-                    "threshold": rule.threshold,
-                    "misclassified": proportion(sum(found["misclassified"]), n).to_json(),
-                    "evaded": proportion(sum(found["evaded"]), n).to_json(),
-                    "plain_pgd_accepted": proportion(sum(found["plain_accepted"]), n).to_json(),
-                    "auroc": self._detects(clean, attacked, paired=True)["auroc"],
-                    "weightings": found["weightings"],
-                    "blind": found["blind"],
-                }
-            )
-        return rows
+            yield {
+                "score": rule.name,
+                "epsilon": self.plan.epsilon,
+                "steps": self.plan.adaptive_steps,
+                "n": n,
+                "threshold": rule.threshold,
+                "misclassified": proportion(sum(found["misclassified"]), n).to_json(),
+                "evaded": proportion(sum(found["evaded"]), n).to_json(),
+                "plain_pgd_accepted": proportion(sum(found["plain_accepted"]), n).to_json(),
+                "auroc": self._detects(clean, attacked, paired=True)["auroc"],
+                "weightings": found["weightings"],
+                "blind": found["blind"],
+            }
 
     def _curves(self, scores: Sequence[Mapping[str, Any]]) -> list[str]:
         """The usual scores, the best of each other family at finding errors."""

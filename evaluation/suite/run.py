@@ -6,7 +6,7 @@ be computed again from them at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from framegate.evaluation.attacks.adaptive import AdaptiveResult, adaptive_pgd
+from framegate.evaluation.attacks.adaptive import AdaptiveResult, AdaptiveSettings, adaptive_pgd
 from framegate.evaluation.attacks.auto import AutoSettings, auto_attack
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings, pgd, run_linf, uniform_noise
@@ -26,15 +26,17 @@ from framegate.evaluation.corruptions.suite import CORRUPTIONS, VOLUME_CORRUPTIO
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.frames.ood import FrameSet
+from framegate.evaluation.suite.estimate import Estimate
 from framegate.evaluation.suite.observe import Observer
-from framegate.evaluation.suite.plan import RESEARCH_EPSILON, Plan, attack_key
+from framegate.evaluation.suite.plan import EPSILON, RESEARCH_EPSILON, Plan, attack_key
 from framegate.evaluation.suite.store import Store
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
-from framegate.models.training_batches import Progress
+from framegate.models.training.batches import Progress
 
 SEVERITIES = (1, 2, 3, 4, 5)
 ATTACK_BATCH = 50
+ADAPTIVE = "adaptive"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,39 @@ class Frames:
     foreign: tuple[FrameSet, ...]
 
 
+_GRADIENT = 3.0
+"""A gradient costs about so many passes without one."""
+_STRATEGIES = len(AdaptiveSettings(EPSILON).names)
+
+
+def part_sizes(frames: Frames, plan: Plan) -> dict[str, float]:
+    """How large the parts of an evaluation are, in passes of one frame, by the names under which they are kept.
+
+    Only their proportions matter: the pace is measured.
+    """
+    volumes = frames.depth > 1
+    main = (plan.epsilon, RESEARCH_EPSILON)
+    count = len(frames.test)
+    sizes = {"calibration": float(len(frames.calibration)), "clean": float(min(plan.test, count))}
+    for epsilon in plan.curve:
+        sizes[attack_key(plan.fgsm_settings(epsilon))] = (_GRADIENT + 1) * min(plan.fgsm, count)
+        n = min(plan.pgd if epsilon in main else plan.pgd_curve, count)
+        sizes[attack_key(plan.pgd_settings(epsilon))] = n * (_GRADIENT * plan.pgd_steps * plan.pgd_restarts + 1)
+    sizes[f"noise-{epsilon_text(plan.epsilon)}"] = 3.0 * min(plan.pgd, count)
+    if plan.auto:
+        sizes[f"autoattack-{epsilon_text(plan.epsilon)}"] = min(plan.auto, count) * _GRADIENT * 400
+    # The checks attack the same frames in six ways, and ask a black box.
+    sizes["health"] = min(plan.health, count) * (6 * _GRADIENT * plan.pgd_steps + plan.square_queries)
+    each = min(plan.adaptive, count) * 2 * _GRADIENT * (plan.adaptive_steps + 1) * _STRATEGIES
+    sizes |= {f"{ADAPTIVE} {k}": each for k in range(plan.adaptive_rules)}
+    for name in VOLUME_CORRUPTIONS if volumes else CORRUPTIONS:
+        for severity in SEVERITIES:
+            sizes[f"corruption-{name}-{severity}"] = 1.5 * min(plan.corruption, count)
+    for foreign in frames.foreign:
+        sizes[f"ood-{foreign.name}"] = float(min(plan.ood, len(foreign)))
+    return sizes
+
+
 class Suite:
     """The parts of one evaluation; each is made on first use or read from the store.
 
@@ -70,8 +105,8 @@ class Suite:
         self, network: Network, frames: Frames, plan: Plan, seed: int, store: Store, progress: Progress
     ) -> None:
         self.network, self.frames, self.plan, self.seed, self.store = network, frames, plan, seed, store
-        self.progress = progress
-        self._observer = Observer(network, frames.depth, progress)
+        self.progress = Estimate(part_sizes(frames, plan), progress)
+        self._observer = Observer(network, frames.depth, self.progress)
         self._observer.fit_edges(frames.calibration.images)
         # Every attacked set is the beginning of this order, so larger sets hold the smaller ones.
         self._order = np.random.default_rng(seed).permutation(len(frames.test))
@@ -80,19 +115,28 @@ class Suite:
         """Positions in the test split of the first ``count`` attacked frames."""
         return self._order[: min(count, len(self._order))]
 
+    def _seen(self, key: str, make: Callable[[], Observations]) -> Observations:
+        """Observations that are kept, with their share of the estimate."""
+        return self.store.observations(key, self._timed(key, make))
+
+    def _timed(self, key: str, make: Callable[[], Any], part: str = "") -> Callable[[], Any]:
+        def timed() -> Any:
+            with self.progress.part(part or key):
+                return make()
+
+        if self.store.holds(key):
+            self.progress.skip(part or key)
+        return timed
+
     def calibration(self) -> Observations:
         """The whole calibration split."""
         split = self.frames.calibration
-        return self.store.observations(
-            "calibration", lambda: self._observer.images("calibration", split.images, split.labels)
-        )
+        return self._seen("calibration", lambda: self._observer.images("calibration", split.images, split.labels))
 
     def clean(self) -> Observations:
         """Clean test frames in the attack order, so that the first n belong to every attack on n frames."""
         index, split = self.chosen(self.plan.test), self.frames.test
-        return self.store.observations(
-            "clean", lambda: self._observer.images("clean", split.images[index], split.labels[index])
-        )
+        return self._seen("clean", lambda: self._observer.images("clean", split.images[index], split.labels[index]))
 
     def attacked(self, count: int) -> tuple[Tensor, Tensor]:
         """Clean pixels and labels of the frames that an attack on ``count`` frames starts from."""
@@ -109,7 +153,7 @@ class Suite:
         def make() -> Observations:
             return self._observer.pixels(key, self.linf_pixels(settings, count), self.attacked(count)[1].numpy())
 
-        return key, self.store.observations(key, make)
+        return key, self._seen(key, make)
 
     def linf_pixels(self, settings: LinfSettings, count: int) -> Tensor:
         """The attacked pixels themselves; only those at the research's radius are kept for a second use."""
@@ -133,7 +177,7 @@ class Suite:
             pixels, labels = self.attacked(count)
             return self._observed(key, uniform_noise(self.network, pixels, labels, epsilon, seed=self.seed), labels)
 
-        return key, self.store.observations(key, make)
+        return key, self._seen(key, make)
 
     def auto(self, epsilon: float, count: int) -> tuple[str, Observations]:
         """Frames under AutoAttack's set."""
@@ -152,7 +196,7 @@ class Suite:
             )
             return self._observed(key, result, labels)
 
-        return key, self.store.observations(key, make)
+        return key, self._seen(key, make)
 
     def attacks(self) -> Iterator[tuple[dict[str, Any], Observations]]:
         """Every attack of the plan: a record of its parameters, and what the network says about the attacked frames."""
@@ -194,7 +238,7 @@ class Suite:
             )
             return [asdict(check) for check in health.checks]
 
-        found: list[dict[str, Any]] = self.store.record("health", make)
+        found: list[dict[str, Any]] = self.store.record("health", self._timed("health", make))
         return found
 
     def acceptance_rules(self, temperature: float) -> list[AcceptanceRule]:
@@ -208,10 +252,15 @@ class Suite:
             first = f"{self.network.taps[0]}:high_frequency_ratio"
             rules.append(two_sided(self.network, calibration, [first], temperature))
             rules.append(two_sided(self.network, calibration, ["entropy", first], temperature))
-        return rules
+        return rules[: self.plan.adaptive_rules]
 
-    def adaptive(self, rule: AcceptanceRule, epsilon: float) -> dict[str, Any]:
+    def adaptive(self, rule: AcceptanceRule, epsilon: float, number: int = 0) -> dict[str, Any]:
         """The adaptive attack on one acceptance rule, and plain PGD against the same rule beside it.
+
+        Args:
+            rule: What is aimed at.
+            epsilon: Radius in pixel units.
+            number: Which of the plan's rules it is, for the estimate.
 
         Returns:
             ``misclassified``, ``evaded``, ``plain_accepted`` (N,) 0/1, ``clean_scores``, ``scores`` (N,), ``blind``,
@@ -243,7 +292,8 @@ class Suite:
                 "weightings": _shares(result),
             }
 
-        found: dict[str, Any] = self.store.record(f"adaptive-{rule.name}-{epsilon_text(epsilon)}", make)
+        key = f"{ADAPTIVE}-{rule.name}-{epsilon_text(epsilon)}"
+        found: dict[str, Any] = self.store.record(key, self._timed(key, make, f"{ADAPTIVE} {number}"))
         return found
 
     def corrupted(self) -> Iterator[tuple[str, int, Observations]]:
@@ -257,7 +307,7 @@ class Suite:
                     images = corrupt(split.images[index], name, severity, self.seed, depth=self.frames.depth)
                     return self._observer.images(key, images, split.labels[index])
 
-                yield name, severity, self.store.observations(f"corruption-{key}", make)
+                yield name, severity, self._seen(f"corruption-{key}", make)
 
     def foreign(self) -> Iterator[tuple[str, Observations]]:
         """Frames that show none of the network's labels."""
@@ -270,7 +320,7 @@ class Suite:
             def make(name: str = frames.name, images: npt.NDArray[np.uint8] = images) -> Observations:
                 return self._observer.images(name, images, None)
 
-            yield frames.name, self.store.observations(f"ood-{frames.name}", make)
+            yield frames.name, self._seen(f"ood-{frames.name}", make)
 
 
 def _record(key: str, name: str, kind: str, epsilon: float, settings: LinfSettings | None) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class Store:
                 f"is asked for; {_ADVICE}"
             )
 
+    def holds(self, name: str) -> bool:
+        """Whether a part of this name is there from an earlier run."""
+        return any((self.folder / f"{_file(name)}{ending}").exists() for ending in (".npz", ".npy", ".json"))
+
     def observations(self, name: str, make: Callable[[], Observations]) -> Observations:
         """A set of observations, made now or read from an earlier run."""
         path = self.folder / f"{_file(name)}.npz"

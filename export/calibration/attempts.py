@@ -36,6 +36,8 @@ class Question:
     def sha256(self) -> str:
         """By which it is known again."""
         wanted: dict[str, Any] = {**vars(self.promise), "seed": 0}  # no seed has a say in what proves
+        if not self.promise.class_risks:
+            del wanted["class_risks"]  # as before there were any
         return hashlib.sha256(json.dumps([self.network, sorted(self.keys), wanted]).encode()).hexdigest()
 
 

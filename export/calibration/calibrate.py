@@ -16,35 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framegate.export.calibration.decisions import Flags, Floats, Outputs, predicted, values_of, within
-from framegate.export.calibration.design import (
-    choose_limits,
-    choose_score,
-    choose_window,
-    division_seed,
-    require_units,
-    split_units,
-)
-from framegate.export.calibration.selective_risk import (
-    METHODS,
-    Part,
-    Selection,
-    check_promise,
-    of_frames,
-    of_units,
-    provable,
-    select,
-    units_bound,
-    worst_scores,
-)
-from framegate.export.calibration.temperature import Labels, fit_temperature
+from framegate.export.calibration.classes import asked_classes, refusal, require_frames
+from framegate.export.calibration.decisions import Outputs, predicted
+from framegate.export.calibration.design import division_seed, require_units, split_units
+from framegate.export.calibration.engine_design import AUTO, OTHERS, EngineDesign, Selections
+from framegate.export.calibration.selective_risk import METHODS, Selection, check_promise, provable, select
+from framegate.export.calibration.temperature import Labels
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle.calibration import FINGERPRINT, FRAMES, IMAGE, SCORES, UNITS, Calibration, Limit
+from framegate.runtime.bundle.calibration import FRAMES, SCORES, UNITS, Calibration
 from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.monitor import SHIFT
-
-AUTO = "auto"
-QUANTILES = 100
 
 
 @dataclass(frozen=True)
@@ -63,6 +44,8 @@ class Promise:
             taken, and they share the confidence.
         about: `framegate.runtime.bundle.calibration.FRAMES` or ``UNITS``, see `Calibration.about`.
         proved: False: set the threshold without a proof, see `Calibration.proved`.
+        class_risks: Labels with a target risk of their own, and that: largest share of errors among the accepted frames
+            that are read as this label. None is above `target_risk`.
     """
 
     target_risk: float = 0.02
@@ -75,6 +58,7 @@ class Promise:
     larger_risks: tuple[float, ...] = ()
     about: str = FRAMES
     proved: bool = True
+    class_risks: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -96,6 +80,27 @@ class Promise:
             raise UsageError(f"limit share: {self.limit_share:g} given, expected a number from 0 to below 0.5")
         if self.window != 0 and not 2 <= self.window <= 256:
             raise UsageError(f"window: {self.window} frames given, expected 2 to 256, or 0 for none")
+        self._check_class_risks()
+
+    def _check_class_risks(self) -> None:
+        """Check the risks of single labels.
+
+        Raises:
+            UsageError: They make no sense beside each other or beside the rest.
+        """
+        names = [name for name, _ in self.class_risks]
+        if len(set(names)) < len(names):
+            raise UsageError(f"risk of single labels: {', '.join(sorted(names))} given, expected each label once")
+        if names and (self.about == UNITS or not self.proved):
+            what = "a promise about units" if self.about == UNITS else "no promise"
+            raise UsageError(f"risk of single labels: asked for together with {what}; it is about accepted frames")
+        for name, risk in self.class_risks:
+            check_promise(risk, self.confidence_level)
+            if risk > self.target_risk:
+                raise UsageError(
+                    f"risk of {name!r}: {risk:g} given, expected at most the target risk of all labels, "
+                    f"{self.target_risk:g}"
+                )
 
     @property
     def targets(self) -> tuple[float, ...]:
@@ -131,6 +136,7 @@ class Circumstances:
         attempts: See `Calibration.attempts`.
         unseen: See `Calibration.unseen`.
         table: Whether a refusal computes what could be proved instead.
+        labels: The network's, where single labels are asked for.
     """
 
     split_sha256: str
@@ -140,6 +146,7 @@ class Circumstances:
     attempts: int = 1
     unseen: str = ""
     table: bool = True
+    labels: tuple[str, ...] = ()
 
 
 def fingerprint(split: LabelledImages) -> str:
@@ -158,14 +165,15 @@ def calibrate(
     model_sha256: str,
     engine: str,
     groups: npt.NDArray[np.int64] | None = None,
+    names: tuple[str, ...] = (),
 ) -> Calibration:
-    """`calibrate_together` for a single engine.
+    """`calibrate_together` for a single engine; ``names`` are the network's labels.
 
     Raises:
         CalibrationError: The split or the outputs are not usable, or no threshold keeps the promise.
     """
     engines = {"": EngineOutputs(outputs, model_sha256, engine)}
-    return calibrate_together(engines, labels, promise, Circumstances(split_sha256, groups))[""]
+    return calibrate_together(engines, labels, promise, Circumstances(split_sha256, groups, labels=names))[""]
 
 
 def calibrate_together(
@@ -182,6 +190,7 @@ def calibrate_together(
     Raises:
         CalibrationError: The split or the outputs are not usable, or no threshold keeps the promise; then with a table
             of what can be proved.
+        UsageError: A label that was asked for by name is none of the network's.
     """
     for each in engines.values():
         _check_split(each.outputs, labels)
@@ -194,30 +203,66 @@ def calibrate_together(
     if min(map(len, division)) == 0:
         units = len(labels) if run.groups is None else len(np.unique(run.groups))
         raise CalibrationError(f"calibration: {len(labels)} images in {units} units given; give a few thousand images")
-    designs = {key: _Design.of(each.outputs, labels, promise, division, run) for key, each in engines.items()}
+    designs = {key: EngineDesign.of(each.outputs, labels, promise, division, run) for key, each in engines.items()}
     if not promise.proved:
         return {key: _unproved(design, engines[key], promise, run) for key, design in designs.items()}
-    shares = run.shares * len(promise.targets)
+    shares = run.shares * len(promise.targets) * groups_of(promise, run.labels)
     failure = None
     for target in promise.targets:
-        parts = [design.part(target) for design in designs.values()]
         try:
-            chosen = select(parts, target, promise.confidence_level, promise.method, shares)
+            chosen = _proved(list(designs.values()), promise, target, shares, run)
         except CalibrationError as error:
             failure = failure or error
             continue
         return {
-            key: design.record(engines[key], promise, target, selection, run)
-            for (key, design), selection in zip(designs.items(), chosen, strict=True)
+            key: design.record(engines[key], promise, target, selections, shares, run)
+            for (key, design), selections in zip(designs.items(), chosen, strict=True)
         }
-    if not run.table:
+    if not run.table or promise.class_risks:
         raise CalibrationError(str(failure)) from failure
     table = provable(
         lambda target: [design.part(target) for design in designs.values()],
         promise.confidence_level, promise.method, run.shares,
     )  # fmt: skip
     first = next(iter(engines.values()))
-    raise CalibrationError(f"{failure}{_guessing(first.outputs, labels)}. {_table_words(table, promise.about)}")
+    guess = _guessing(first.outputs, labels)
+    end = "" if guess.endswith("?") else "."
+    raise CalibrationError(f"{failure}{guess}{end} {_table_words(table, promise.about)}")
+
+
+def groups_of(promise: Promise, labels: tuple[str, ...]) -> int:
+    """Proofs of one target, which share the confidence: each label that was asked for, and all others."""
+    asked = len(promise.class_risks)
+    return asked + (not asked or asked < len(labels))
+
+
+def _proved(
+    designs: list[EngineDesign], promise: Promise, target: float, shares: int, run: Circumstances
+) -> list[Selections]:
+    """The thresholds of every engine at one target.
+
+    Raises:
+        CalibrationError: Those of a group cannot be proved.
+    """
+    level = 1.0 - (1.0 - promise.confidence_level) / shares
+    unit = run.unit or ("image" if run.groups is None else "track")
+    chosen: list[Selections] = [{} for _ in designs]
+    for class_id, (name, risk) in asked_classes(promise.class_risks, run.labels).items():
+        for design in designs:
+            require_frames(name, risk, design.scores_of(target, class_id), level, unit)
+        parts = [design.part(target, class_id, risk) for design in designs]
+        try:
+            found = select(parts, risk, promise.confidence_level, promise.method, shares)
+        except CalibrationError as error:
+            raise CalibrationError(refusal(name, risk, parts, level, unit)) from error
+        for selections, selection in zip(chosen, found, strict=True):
+            selections[class_id] = selection
+    if len(chosen[0]) < groups_of(promise, run.labels):
+        parts = [design.part(target) for design in designs]
+        found = select(parts, target, promise.confidence_level, promise.method, shares, unit)
+        for selections, selection in zip(chosen, found, strict=True):
+            selections[OTHERS] = selection
+    return chosen
 
 
 def _table_words(table: list[tuple[float, float | None]], about: str) -> str:
@@ -228,126 +273,7 @@ def _table_words(table: list[tuple[float, float | None]], about: str) -> str:
     return f"What these images can prove, {whole}: {', '.join(possible) if possible else 'none of them'}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Design:
-    """What the design images decided about one engine.
-
-    Attributes:
-        temperature: Of the softmax.
-        values: Every score and signal, (N,).
-        wrong: (N,) errors.
-        limits: Of the signals.
-        inside: (N,) within the single-frame limits.
-        asked: The score that was asked for, or `AUTO`.
-        division: Positions of the images that design, and of those that prove: one of each unit.
-        groups: (N,) units, or None.
-        about: What the promise is about.
-    """
-
-    temperature: float
-    values: Mapping[str, Floats]
-    wrong: Flags
-    limits: tuple[Limit, ...]
-    inside: Flags
-    asked: str
-    division: tuple[Labels, Labels]
-    groups: npt.NDArray[np.int64] | None
-    about: str
-
-    @classmethod
-    def of(
-        cls, outputs: Outputs, labels: Labels, promise: Promise, division: tuple[Labels, Labels], run: Circumstances
-    ) -> _Design:
-        design = division[0]
-        temperature = fit_temperature(outputs.logits[design], labels[design])
-        values = values_of(outputs, temperature)
-        if promise.score != AUTO and promise.score not in values:
-            raise CalibrationError(
-                f"calibration: score {promise.score!r} was asked for, this bundle gives {', '.join(values)}"
-            )
-        limits = choose_limits({name: each[design] for name, each in values.items()}, promise.limit_share)
-        if promise.window:
-            seed = division_seed(run.split_sha256)
-            limits += choose_window(values, design, run.groups, promise.window, promise.limit_share, seed)
-        return cls(
-            temperature, values, predicted(outputs) != labels, limits, within(values, limits), promise.score, division,
-            run.groups, promise.about,
-        )  # fmt: skip
-
-    def score(self, target: float) -> str:
-        """What is compared with the threshold."""
-        if self.asked != AUTO:
-            return self.asked
-        return choose_score(dict(self.values), self.wrong, self.inside, self.division[0], target)
-
-    def compared(self, score: str) -> Floats:
-        """(N,) scores, NaN outside the limits."""
-        found = np.where(self.inside, self.values[score], np.nan)
-        _check_scores(score, found)
-        return found
-
-    def _worst(self, compared: Floats) -> Floats:
-        """Of all frames of the units that prove, see `worst_scores`."""
-        assert self.groups is not None
-        proving = np.isin(self.groups, self.groups[self.division[1]])
-        return worst_scores(compared[proving], self.wrong[proving], self.groups[proving])
-
-    def part(self, target: float) -> Part:
-        """What this engine brings to the proof of a target."""
-        design, test = self.division
-        compared = self.compared(self.score(target))
-        if self.about == UNITS:
-            return of_units(compared[design], self._worst(compared))
-        return of_frames((compared[design], self.wrong[design]), (compared[test], self.wrong[test]), target)
-
-    def record(
-        self, engine: EngineOutputs, promise: Promise, target: float, selection: Selection, run: Circumstances
-    ) -> Calibration:
-        """The record of a threshold."""
-        design, test = self.division
-        score = self.score(target)
-        compared = self.compared(score)
-        tested = self.values[score][test]
-        quantiles = np.quantile(tested[np.isfinite(tested)], np.linspace(0, 1, QUANTILES + 1))
-        with np.errstate(invalid="ignore"):
-            coverage = float(np.mean(compared[test] <= selection.threshold))
-        wrong_units: int | None = None
-        bound: float | None = None
-        if run.groups is not None:
-            worst = self._worst(compared)
-            wrong_units, bound = units_bound(compared[design], worst, selection.threshold, promise.confidence_level)
-            if promise.about == UNITS:
-                bound = target  # what was proved
-        return Calibration(
-            temperature=self.temperature,
-            score=score,
-            threshold=selection.threshold,
-            target_risk=target,
-            confidence_level=promise.confidence_level,
-            risk_bound=selection.risk_bound,
-            coverage=coverage,
-            selective_risk=selection.errors / selection.accepted,
-            size=selection.size,
-            fingerprint=run.split_sha256,
-            model_sha256=engine.model_sha256,
-            engine=engine.engine,
-            method=promise.method,
-            groups=None if run.groups is None else len(np.unique(run.groups)),
-            limits=self.limits,
-            score_quantiles=tuple(float(each) for each in np.maximum.accumulate(quantiles)),
-            unit=run.unit or (IMAGE if run.groups is None else "track"),
-            about=promise.about,
-            units_wrong=wrong_units,
-            units_bound=bound,
-            shares=run.shares * len(promise.targets),
-            attempts=run.attempts,
-            division=FINGERPRINT,
-            proved=promise.proved,
-            unseen=run.unseen,
-        )
-
-
-def _unproved(design: _Design, engine: EngineOutputs, promise: Promise, run: Circumstances) -> Calibration:
+def _unproved(design: EngineDesign, engine: EngineOutputs, promise: Promise, run: Circumstances) -> Calibration:
     """The threshold that the design images favour, on images that the network may have seen."""
     part = design.part(promise.target_risk)
     for index in range(len(part.candidates) - 1, -1, -1):
@@ -355,7 +281,8 @@ def _unproved(design: _Design, engine: EngineOutputs, promise: Promise, run: Cir
         if accepted and (errors <= promise.target_risk * accepted or index == 0):
             break
     selection = Selection(float(part.candidates[index]), max(accepted, 1), errors, part.size, 1.0)
-    return design.record(engine, promise, promise.target_risk, selection, run)
+    shares = run.shares * len(promise.targets)
+    return design.record(engine, promise, promise.target_risk, {OTHERS: selection}, shares, run)
 
 
 def _check_split(outputs: Outputs, labels: Labels) -> None:
@@ -373,19 +300,6 @@ def _check_split(outputs: Outputs, labels: Labels) -> None:
         raise CalibrationError(
             f"calibration: all {len(labels)} images have one label, number {labels[0]}; a threshold from them says "
             "nothing about the others. Give images of all labels"
-        )
-
-
-def _check_scores(score: str, compared: Floats) -> None:
-    finite = compared[np.isfinite(compared)]
-    if finite.size == 0:
-        raise CalibrationError(
-            "calibration: no image has finite logits and a finite score; the model's outputs are not usable"
-        )
-    if finite.min() == finite.max():
-        raise CalibrationError(
-            f"calibration: all {len(finite)} images have the same {score}, {finite[0]:.6g}; it cannot tell right from "
-            "wrong. Is the model file the trained one?"
         )
 
 

@@ -73,7 +73,15 @@ def within(values: Mapping[str, Floats], limits: Iterable[Limit]) -> Flags:
     return inside
 
 
-def accepts(scores: Floats, threshold: float) -> Flags:
+def thresholds_of(outputs: Outputs, calibration: Calibration) -> float | Floats:
+    """What each image's score is compared with: (N,) where labels have thresholds of their own."""
+    if not calibration.classes:
+        return calibration.threshold
+    known = [calibration.threshold_of(k) for k in range(outputs.logits.shape[1])]
+    return np.array([*known, math.nan])[predicted(outputs)]  # -1, no label, takes the last
+
+
+def accepts(scores: Floats, threshold: float | Floats) -> Flags:
     """Which scores are accepted; NaN and infinities never are."""
     with np.errstate(invalid="ignore"):
         accepted: Flags = np.isfinite(scores) & (scores <= threshold)
@@ -83,4 +91,4 @@ def accepts(scores: Floats, threshold: float) -> Flags:
 def accepted(outputs: Outputs, calibration: Calibration) -> Flags:
     """(N,) which images the runtime would accept."""
     values = values_of(outputs, calibration.temperature)
-    return within(values, calibration.limits) & accepts(values[calibration.score], calibration.threshold)
+    return within(values, calibration.limits) & accepts(values[calibration.score], thresholds_of(outputs, calibration))

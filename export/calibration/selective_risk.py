@@ -192,21 +192,24 @@ def worst_scores(scores: Floats, wrong: Flags, groups: npt.NDArray[np.int64]) ->
     return worst
 
 
-def units_bound(design: Floats, worst: Floats, threshold: float, confidence_level: float) -> tuple[int, float]:
-    """Units with a wrong accept at a threshold that these very units helped to choose, and a bound for new units.
+def units_bound(errors: int, units: int, tested: int, confidence_level: float) -> float:
+    """A bound of the share of new units with a wrong accept, at thresholds that these very units helped to choose.
 
-    The bound holds for every candidate at once: Clopper and Pearson's, at each of the thresholds that the design images
-    fix, which share 1 - confidence_level.
+    It holds for every threshold that could have been chosen: Clopper and Pearson's, at each of them, which share
+    1 - confidence_level.
 
     Args:
-        design: Scores of the images that design.
-        worst: `worst_scores` of the units that prove.
-        threshold: The one that was chosen, a candidate.
+        errors: Units that prove and contain a wrong accept.
+        units: That prove.
+        tested: Thresholds, or combinations of thresholds, that could have been chosen; fixed by the design images.
         confidence_level: In (0, 1).
     """
-    candidates = _candidates(design)
-    errors = int((worst <= threshold).sum())
-    return errors, binomial_upper_bound(errors, len(worst), 1.0 - (1.0 - confidence_level) / len(candidates))
+    return binomial_upper_bound(errors, units, 1.0 - (1.0 - confidence_level) / tested)
+
+
+def tested_thresholds(design: Floats) -> int:
+    """How many thresholds the scores of the images that design give."""
+    return len(_candidates(design))
 
 
 def _require_finite(*scores: Floats) -> None:
@@ -255,7 +258,12 @@ def select_threshold(
 
 
 def select(
-    parts: Sequence[Part], target_risk: float, confidence_level: float, method: str = METHODS[0], shares: int = 1
+    parts: Sequence[Part],
+    target_risk: float,
+    confidence_level: float,
+    method: str = METHODS[0],
+    shares: int = 1,
+    unit: str = "image",
 ) -> list[Selection]:
     """The largest thresholds, one for each engine, that keep the promise for all of them at once.
 
@@ -265,6 +273,7 @@ def select(
         confidence_level: In (0, 1).
         method: One of `METHODS`.
         shares: Promises among which 1 - confidence_level is divided.
+        unit: What one image that proves stands for, for the message.
 
     Raises:
         CalibrationError: There are none; the message says what would be needed.
@@ -280,7 +289,7 @@ def select(
         elif sequence:
             break
     if chosen is None:
-        raise CalibrationError(_refusal(parts, target_risk, confidence_level, delta, sequence))
+        raise CalibrationError(_refusal(parts, target_risk, confidence_level, delta, sequence, unit))
     selections = []
     for part in parts:
         index = part.at(chosen, sequence)
@@ -329,16 +338,19 @@ def provable(
     return found
 
 
-def _refusal(parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool) -> str:
+def _refusal(
+    parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool, unit: str
+) -> str:
     size = parts[0].size
     count, errors = min(
         (part.counts[part.at(0, sequence)] for part in parts), key=lambda each: each[0] - each[1] / target_risk
     )
+    found = f"{size} {unit}s" if unit == "image" else f"one image each of {size} {unit}s"
     return (
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}: of "
-        f"{size} images, those accepted by the threshold that the design images pointed to are {count} with {errors} "
+        f"{found}, those accepted by the threshold that the design images pointed to are {count} with {errors} "
         f"errors (coverage {count / size:.1%}), and even without a single error "
-        f"{images_needed(target_risk, 1.0 - delta)} accepted images are needed. Give more calibration images, train a "
+        f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed. Give more calibration images, train a "
         "better model, or name every --target-risk "
         "that would do at once, such as 0.02 0.05 0.1: the smallest that can be proved is taken"
     )

@@ -62,6 +62,7 @@ class Assessment:
     Attributes:
         rows: Key -> row of the parity table; the reference's comes first.
         calibrations: ``backend/precision`` -> calibration.
+        calibration_outputs: ``backend/precision`` -> outputs on the calibration split.
     """
 
     def __init__(self, reference: Reference, splits: Splits, promise: Promise) -> None:
@@ -81,12 +82,14 @@ class Assessment:
         first = compare(reference.key, reference.test, self._own, reference.test, self._own, labels)
         self.rows: dict[str, ParityRow] = {reference.key: first}
         self.calibrations: dict[str, Calibration] = {}
+        self.calibration_outputs: dict[str, Outputs] = {}
 
     def _calibrate(self, engines: Mapping[str, EngineOutputs]) -> dict[str, Calibration]:
         split = self._splits.calibration
         run = Circumstances(
-            self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen
-        )
+            self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen,
+            labels=self._splits.names,
+        )  # fmt: skip
         return calibrate_together(engines, split.labels, self._promise, run)
 
     def add(self, precision: str, model: Path, spec: PreprocessSpec, progress: Progress) -> None:
@@ -105,7 +108,6 @@ class Assessment:
         for backend in CPU_BACKENDS:
             key = record_key(backend, precision)
             outputs, engine = self._outputs(backend, key, model, spec, progress)
-            check_accuracy(key, outputs["test"].logits, reference.test.logits, labels, reference.title)
             engines[key] = EngineOutputs(outputs["calibration"], sha256_file(model), engine)
             tests[key] = outputs["test"]
         if not self._asked:
@@ -124,11 +126,18 @@ class Assessment:
         }
         self.rows.update(rows)
         self.calibrations.update(calibrations)
+        self.calibration_outputs.update({key: each.outputs for key, each in engines.items()})
 
     def _outputs(
         self, backend: str, key: str, model: Path, spec: PreprocessSpec, progress: Progress
     ) -> tuple[dict[str, Outputs], str]:
-        """What an engine computes; the reference's own outputs where that is the same network on the same engine."""
+        """What an engine computes; the reference's own outputs where that is the same network on the same engine.
+
+        The test images come first: an engine that loses labels there is asked nothing else.
+
+        Raises:
+            ExportRefusedError: It does.
+        """
         reference, splits = self._reference, self._splits
         sets = {"test": splits.test.images, "calibration": splits.calibration.images}
         if key == reference.same_as:
@@ -137,9 +146,31 @@ class Assessment:
             whole = {"test": reference.test, "calibration": reference.calibration}
             if all(np.array_equal(found[name].logits, whole[name].logits[:_PROBED]) for name in sets):
                 return whole, engine
-        return backend_outputs(backend, model, spec, sets, progress)
+        images, engine = len(splits.test) + len(splits.calibration), ""
+        outputs: dict[str, Outputs] = {}
+        for name, part in sets.items():
+            before = sum(len(each.logits) for each in outputs.values())
+            counted = _Counted(progress, before, images)
+            found, engine = backend_outputs(backend, model, spec, {name: part}, counted)
+            outputs.update(found)
+            if name == "test":
+                expected, labels = reference.test.logits, splits.test.labels
+                check_accuracy(key, found[name].logits, expected, labels, reference.title)
+        return outputs, engine
 
     def table(self) -> list[ParityRow]:
         """The rows: the reference, then the others by name."""
         first, *others = self.rows
         return [self.rows[first], *(self.rows[key] for key in sorted(others))]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Progress of a part of the images as progress of all."""
+
+    progress: Progress
+    before: int
+    images: int
+
+    def __call__(self, description: str, done: int, total: int) -> None:
+        self.progress(description, self.before + done, self.images)

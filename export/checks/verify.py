@@ -171,7 +171,7 @@ def decide(side: Side, index: int) -> Decision:
     scores = frame_scores(side.outputs.logits[index : index + 1], side.calibration.temperature)
     signals = {name: float(values[index]) for name, values in side.outputs.signals.items()}
     values = {**scores.values(), **signals}
-    found = judge_score(values.get(side.calibration.score, math.nan), scores.finite, side.calibration)
+    found = judge_score(values.get(side.calibration.score, math.nan), scores.finite, side.calibration, scores.argmax)
     shifted = judge_limits(values, [limit for limit in side.calibration.limits if limit.frames == 1])
     return Decision(scores.argmax, scores, tuple(reason.value for reason in {**found, **shifted}))
 

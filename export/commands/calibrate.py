@@ -14,6 +14,7 @@ from framegate.export.calibration.calibrate import (
     calibrate_together,
     fingerprint,
 )
+from framegate.export.calibration.classes import asked_classes
 from framegate.export.calibration.decisions import predicted
 from framegate.export.calibration.plan import plan
 from framegate.export.calibration.seen import check_recorded
@@ -58,8 +59,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--from",
         dest="recording",
         metavar="RECORDING",
-        help="calibrate on a recorded drive that the network never saw, a video or a folder of frames, with --labels, "
-        "or on the labelled drives of a table (drives.parquet) by drive (default: --unseen or --data)",
+        help="calibrate on a recorded drive that the network never saw: the camera's own video or a folder of its "
+        "frames, not what run --record writes, which is drawn over or compressed, with --labels; or on the labelled "
+        "drives of a table (drives.parquet) by drive (default: --unseen or --data)",
     )
     parser.add_argument(
         "--labels",
@@ -102,6 +104,7 @@ def calibrate_bundle(
     Raises:
         BundleError: The bundle or the precision cannot be used, or the folder cannot be written.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
+        UsageError: A label that was asked for by name is none of the bundle's.
     """
     bundle = Bundle.open(path)
     found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
@@ -122,6 +125,7 @@ def calibrations_of(
     unseen: str = "",
 ) -> dict[str, Calibration]:
     """New calibrations of an opened bundle (parameters and errors as in `calibrate_bundle`)."""
+    asked_classes(promise.class_risks, bundle.labels)
     pairs = _pairs(bundle, backend, precision)
     keys = tuple(record_key(name, each) for name, each in pairs)
     split_sha256 = fingerprint(split)
@@ -129,7 +133,7 @@ def calibrations_of(
     earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
     asked = count_attempt(split_sha256, Question(network, keys, promise), max(earlier, default=0))
     precisions = _precisions(bundle, backend, precision)
-    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen)
+    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen, labels=bundle.labels)
     found: dict[str, Calibration] = {}
     for precision in precisions:
         model = bundle.model_path(precision)
@@ -177,6 +181,11 @@ def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) ->
         raise UsageError("--from and --labels belong together: a recording, and the labelled regions in it")
     if arguments.recording is None:
         return load_calibration(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+    if arguments.recording.lower().endswith(".mcap"):
+        raise UsageError(
+            f"--from {arguments.recording}: the pictures of an .mcap recording are made smaller and compressed for "
+            "people, and are not what the network saw; give the camera's own video, or a folder of its frames"
+        )
     if arguments.data is not None or arguments.unseen is not None:
         raise UsageError("--from was given, and other images besides; give one of --from, --unseen and --data")
     unit = arguments.unit.strip() or "track"
@@ -205,7 +214,7 @@ def run(arguments: argparse.Namespace) -> int:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:
             precisions = len(_precisions(bundle, arguments.backend, arguments.precision))
-            for line in plan(split, promise, precisions).lines():
+            for line in plan(split, promise, precisions, bundle.labels).lines():
                 to_stdout(line)
             return 0
         require_unseen(promise, unseen)

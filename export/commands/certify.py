@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterator
@@ -222,6 +223,10 @@ def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Pro
                 "certificates": [each.to_json() for each in (*others, record)],
             },
         )
+        used = {each.network for each in (*others, record)}
+        for file in folder.glob("certificate-*.onnx"):
+            if file.name not in used:
+                file.unlink()
         update_manifest(folder)
     return record
 
@@ -258,8 +263,11 @@ def _networks(bundle: Bundle, folder: Path, wanted: Wanted) -> Iterator[tuple[st
     plain, spec = _branch(wanted.branch, bundle.labels)
     demand = wanted.demand
     asked = with_bounds(plain, spec, demand.budget) if demand.kind == LINF else plain
-    name = f"certificate-{demand.kind}{demand.budget}.onnx"
-    (folder / name).write_bytes(stored(asked))
+    content = stored(asked)
+    # The network of patch certificates is the same for every size of patch: one file, known by its content.
+    mark = demand.budget if demand.kind == LINF else f"-{hashlib.sha256(content).hexdigest()[:8]}"
+    name = f"certificate-{demand.kind}{mark}.onnx"
+    (folder / name).write_bytes(content)
     with tempfile.TemporaryDirectory(prefix="framegate-") as private:
         (Path(private) / name).write_bytes(stored(plain))
         yield name, Path(private) / name, spec

@@ -17,7 +17,7 @@ from framegate.runtime.regions.detector import DetectorSpec
 from framegate.runtime.regions.fit import FITS
 from framegate.runtime.regions.heads import HEADS, Head
 
-KINDS = ("classifier", "detector")
+KINDS = ("classifier", "detector", "dense")
 _OWN = ("head", "fit", "min_score", "overlap")
 _OTHERS = ("data", "unseen", "output_name")
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from framegate.export.bundle_writer import check_target
+from framegate.export.commands.dense_options import add_dense_options, export_as_dense, refuse_dense_options
 from framegate.export.commands.detector_options import (
     KINDS,
     add_detector_options,
@@ -82,6 +83,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_promise_options(parser)
     add_onnx_options(parser)
     add_detector_options(parser)
+    add_dense_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -89,6 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, print what was found, and say where the bundle lies."""
     started = time.monotonic()
     promise = promise_of(arguments)
+    if arguments.kind == "dense":
+        refuse_detector_options(arguments)
+        return export_as_dense(arguments)
+    refuse_dense_options(arguments)
     if arguments.kind == "detector":
         return export_as_detector(arguments)
     refuse_detector_options(arguments)

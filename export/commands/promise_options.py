@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framegate.export.calibration.calibrate import AUTO, Promise
+from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.engine_design import AUTO
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.labelled import AUTO as GROUP_AUTO
 from framegate.export.data.labelled import Place, trained_on
@@ -27,6 +28,14 @@ def add_promise_options(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="largest share of errors among accepted frames, above 0 to below 1; of several the smallest that can be "
         f"proved is taken, and they share the confidence (default: {defaults.target_risk:g})",
+    )
+    parser.add_argument(
+        "--risk",
+        action="append",
+        default=[],
+        metavar="LABEL=SHARE",
+        help="largest share of errors among the accepted frames that are read as this label, at most the target risk; "
+        "the label gets a threshold of its own. Can be repeated; all share the confidence (default: no label)",
     )
     parser.add_argument(
         "--promise",
@@ -122,7 +131,17 @@ def promise_of(arguments: argparse.Namespace) -> Promise:
         window=arguments.window,
         about=arguments.promise,
         proved=not arguments.no_promise,
+        class_risks=tuple(map(_class_risk, arguments.risk)),
     )
+
+
+def _class_risk(text: str) -> tuple[str, float]:
+    """``LABEL=SHARE``; the label may hold signs of equality itself."""
+    label, _, share = text.rpartition("=")
+    try:
+        return label.strip(), float(share) if label.strip() else float("-")
+    except ValueError:
+        raise UsageError(f"--risk {text!r}: expected LABEL=SHARE, such as stop=0.001") from None
 
 
 def place_of(arguments: argparse.Namespace, origin: Mapping[str, Any]) -> Place:

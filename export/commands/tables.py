@@ -63,4 +63,7 @@ def calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
             bound = "-" if item.units_bound is None else f"{item.units_bound:.1%}"
             row += [f"{item.units_wrong} of {item.size}", bound]
         table.add_row(*row)
+        for each in item.classes:
+            own = (f"{each.threshold:.4f}", "", f"{each.errors} / {each.accepted}", "")
+            table.add_row(f"  read as {each.label}: {each.target_risk:.2%}", "", "", *own)
     return table

@@ -23,9 +23,10 @@ from framegate.runtime.errors import BundleError, CalibrationError, DataError, U
 _EXAMPLES = """examples:
   framegate verify car.bundle --backends onnxruntime,openvino --precisions fp32 --data cifar-10-batches-bin
   framegate verify car.bundle --backends openvino --precisions fp32,int8 --data photos/ --limit 1000
-The first engine named is the reference, the second is judged, by the measure that framegate export uses. It fails if
-more than 0.5 % of the images, net and by more than chance, lose their right label or are accepted with a wrong one.
-Verdicts that differ otherwise are counted. Both engines must be calibrated.
+The first engine named is the reference, the second is judged, by the measure that framegate export uses. It fails if,
+by more than chance, more than 0.5 % of the images (net) lose their right label or are accepted with a wrong one, both
+engines accept more than 0.2 % with different labels, or only one of them accepts more than 10 %. Both must be
+calibrated.
 """
 
 
@@ -163,7 +164,8 @@ def _print(comparison: Comparison, labels: tuple[str, ...], names: tuple[str, ..
     lost = comparison.loss
     to_stdout(
         f"only {comparison.second.key} accepts {lost.new_accepts}, "
-        f"only {comparison.first.key} accepts {lost.new_rejects}"
+        f"only {comparison.first.key} accepts {lost.new_rejects}; both accept, with different labels, "
+        f"{lost.contradictions}"
     )
     differences = {**comparison.largest, "logit": comparison.largest_logit}
     to_stdout("largest difference: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,11 @@ FAMILIES = ("auto", "minmax", "percentile", "entropy")
 HELD_OUT = 1000
 """Images on which the best candidate is compared with float32, at most."""
 RANKED = 256
-"""The first of them, on which the ways to the ranges are compared with each other."""
+"""The first of them, on which the better ways to the ranges are compared with each other."""
+GLANCED = 64
+"""The first of them, on which all ways are."""
+HOPEFUL = 1.5
+"""A way that differs by so many times what is good enough on `RANKED` images is not looked at on all."""
 FLOAT_LIMITS = (0.04, 0.01, 0.004)
 """Change of the logits, by their standard deviation, from which on a layer stays in float32: one after the other."""
 LARGEST_FLOAT_SHARE = 0.5
@@ -129,6 +133,67 @@ class FindsLayers(Protocol):
         """Those that change the logits by more, the most sensitive first."""
 
 
+class Int8Work:
+    """What is computed once however often a choice is made: statistics, networks, comparisons.
+
+    Args:
+        model: The float32 graph, its weights stored as float32.
+        images: (N, h, w, 3) uint8 BGR from the training split; they set the ranges.
+        held_out: More images, which set nothing; the first `HELD_OUT` are used.
+        spec: How an image becomes the network's input.
+        progress: Called during the work.
+        expected: Logits of the float32 network for the held-out images, from the engine that judges; None: they are
+            computed.
+
+    Raises:
+        UsageError: There are no images.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        images: Images,
+        held_out: Images,
+        spec: PreprocessSpec,
+        progress: Progress,
+        expected: Logits | None = None,
+    ) -> None:
+        if len(held_out) == 0:
+            raise UsageError("INT8: no held-out images given; the ways to the ranges are compared on some")
+        self.images = min(len(held_out), HELD_OUT)
+        self._quantiser = _Quantiser(model, images, spec, progress)
+        self._judge = _Judge(model, held_out[: self.images], spec, progress, expected)
+        self._found: dict[tuple[str, tuple[str, ...], int], Candidate] = {}
+
+    @property
+    def tried(self) -> tuple[Candidate, ...]:
+        """All that were compared."""
+        return tuple(self._found.values())
+
+    def best(self, methods: Sequence[str], keep_float: Sequence[str], good: float) -> tuple[Candidate, onnx.ModelProto]:
+        """The nearest of some methods.
+
+        Many are compared on a few images, the best two on more, the best on all if it may be good enough.
+        """
+        some = min(RANKED, self.images)
+        left = list(methods)
+        for count in (GLANCED, some):
+            if count <= some and len(left) > (2 if count < some else 1):
+                left = sorted(left, key=lambda method: _order(self._candidate(method, keep_float, count)))
+                left = left[:2] if count < some else left[:1]
+        nearest = self._candidate(left[0], keep_float, some)
+        if some < self.images and nearest.entropy_difference <= HOPEFUL * good:
+            nearest = self._candidate(left[0], keep_float, self.images)
+        return nearest, self._quantiser.network(left[0], keep_float)
+
+    def _candidate(self, method: str, keep_float: Sequence[str], count: int) -> Candidate:
+        key = method, tuple(keep_float), count
+        if key not in self._found:
+            network = self._quantiser.network(method, keep_float)
+            self._found[key] = self._judge.candidate(method, network, len(keep_float), count)
+        return self._found[key]
+
+
 def choose_int8(
     model: onnx.ModelProto,
     images: Images,
@@ -138,6 +203,7 @@ def choose_int8(
     family: str,
     progress: Progress,
     good: float | None = None,
+    work: Int8Work | None = None,
 ) -> Int8Choice:
     """Quantise a float32 graph with every method of a family and keep the best.
 
@@ -150,6 +216,7 @@ def choose_int8(
         family: One of `FAMILIES`.
         progress: Called during the work.
         good: Mean difference of the entropies that is good enough; None: `GOOD_DIFFERENCE`.
+        work: Of an earlier choice for the same images, so that nothing is computed again.
 
     Raises:
         UsageError: There are no images, or a layer or the family does not exist.
@@ -157,37 +224,30 @@ def choose_int8(
         BackendError: The engine does not run the graph.
     """
     methods = methods_of(family)
-    if len(held_out) == 0:
-        raise UsageError("INT8: no held-out images given; the ways to the ranges are compared on some")
-    judged = held_out[:HELD_OUT]
-    quantiser = _Quantiser(model, images, spec, progress)
-    tried: list[Candidate] = []
+    good = GOOD_DIFFERENCE if good is None else good
+    work = Int8Work(model, images, held_out, spec, progress) if work is None else work
     best: tuple[Candidate, onnx.ModelProto, list[str]] | None = None
-    with tempfile.TemporaryDirectory(prefix="framegate-int8-") as place:
-        judge = _Judge(model, Path(place), judged, spec, progress)
-        last: list[str] | None = None
-        for limit in (math.inf, *FLOAT_LIMITS):
-            keep_float = [] if limit == math.inf else sensitivity.above(limit)
-            if best is not None and (
-                len(keep_float) > LARGEST_FLOAT_SHARE * len(sensitivity.layers) or keep_float == last
-            ):
-                methods = (best[0].method,)
-                continue
-            last = keep_float
-            found = judge.best(list(quantiser.networks(keep_float, methods)), len(keep_float), tried)
-            if best is None or _order(found[0]) < _order(best[0]):
-                best = (*found, keep_float)
-            if best[0].entropy_difference <= (GOOD_DIFFERENCE if good is None else good):
-                break
-            if limit < math.inf:
-                methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
+    last: list[str] | None = None
+    for limit in (math.inf, *FLOAT_LIMITS):
+        keep_float = [] if limit == math.inf else sensitivity.above(limit)
+        if best is not None and (len(keep_float) > LARGEST_FLOAT_SHARE * len(sensitivity.layers) or keep_float == last):
+            methods = (best[0].method,)
+            continue
+        last = keep_float
+        found = work.best(methods, keep_float, good)
+        if best is None or _order(found[0]) < _order(best[0]):
+            best = (*found, keep_float)
+        if best[0].entropy_difference <= good:
+            break
+        if limit < math.inf:
+            methods = (best[0].method,)  # more layers in float32 need no other ranges for the rest
     assert best is not None
     chosen, network, keep_float = best
     if not math.isfinite(chosen.entropy_difference):
         raise ExportRefusedError("INT8: the quantised network gives outputs that are NaN or infinite")
     check_symmetric(network)
     onnx.checker.check_model(network, full_check=True)
-    return Int8Choice(network, chosen, tuple(tried), len(judged), len(sensitivity.layers), tuple(keep_float))
+    return Int8Choice(network, chosen, work.tried, chosen.images, len(sensitivity.layers), tuple(keep_float))
 
 
 def _order(candidate: Candidate) -> tuple[float, float]:
@@ -199,59 +259,69 @@ class _Quantiser:
 
     def __init__(self, model: onnx.ModelProto, images: Images, spec: PreprocessSpec, progress: Progress) -> None:
         self._model, self._images, self._spec = model, images, spec
-        self._inputs = sorted({layer.input[0] for layer in layers_with_bias(model)})
-        tensors = activation_ranges(self._base([]))
-        self._statistics = collect(model, tensors, self._inputs, images, spec, progress)
+        self._bases: dict[tuple[str, ...], tuple[onnx.ModelProto, set[str]]] = {}
+        self._ranges: dict[tuple[str, str], float] = {}
+        inputs = sorted({layer.input[0] for layer in layers_with_bias(model)})
+        tensors = activation_ranges(to_int8(model, images[:1], spec, [], _unheard))
+        self._statistics = collect(model, tensors, inputs, images, spec, progress)
 
-    def _base(self, keep_float: Sequence[str]) -> onnx.ModelProto:
-        """Where the pairs stand; the ranges of one image, which are replaced."""
-        return to_int8(self._model, self._images[:1], self._spec, keep_float, lambda text, done, total: None)
+    def _base(self, keep_float: Sequence[str]) -> tuple[onnx.ModelProto, set[str]]:
+        """Where the pairs stand, with biases that make up for the rounding of the weights, and the pairs' tensors."""
+        key = tuple(keep_float)
+        if key not in self._bases:
+            # The ranges of one image, which are replaced.
+            base = to_int8(self._model, self._images[:1], self._spec, keep_float, _unheard)
+            corrected = with_corrected_biases(base, self._model, self._statistics.means)
+            self._bases[key] = corrected, set(activation_ranges(base))
+        return self._bases[key]
 
-    def networks(self, keep_float: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, onnx.ModelProto]]:
-        """The network with each method's ranges, and biases that make up for the rounding of the weights."""
-        base = self._base(keep_float)
-        corrected = with_corrected_biases(base, self._model, self._statistics.means)
-        for method in methods:
-            ranges = {name: self._statistics.range_of(name, method) for name in activation_ranges(base)}
-            yield method, with_ranges(corrected, ranges)
+    def network(self, method: str, keep_float: Sequence[str]) -> onnx.ModelProto:
+        """The network with a method's ranges."""
+        base, tensors = self._base(keep_float)
+        return with_ranges(base, {name: self._range(name, method) for name in tensors})
+
+    def _range(self, tensor: str, method: str) -> float:
+        key = tensor, method
+        if key not in self._ranges:
+            self._ranges[key] = self._statistics.range_of(tensor, method)
+        return self._ranges[key]
+
+
+def _unheard(text: str, done: int, total: int) -> None:
+    """The progress of one image is none."""
 
 
 class _Judge:
     """Compares INT8 networks with their float32 network, on the engine that runs them."""
 
     def __init__(
-        self, model: onnx.ModelProto, folder: Path, images: Images, spec: PreprocessSpec, progress: Progress
+        self,
+        model: onnx.ModelProto,
+        images: Images,
+        spec: PreprocessSpec,
+        progress: Progress,
+        expected: Logits | None,
     ) -> None:
-        self._folder, self._images, self._spec, self._whole = folder, images, spec, progress
-        self._before, self._planned = 0, 2 * len(images) + len(METHODS) * min(RANKED, len(images))
-        self._expected = _logits(model, folder / "model.fp32.onnx", images, spec, self._progress)
-        self._before = len(images)
+        self._images, self._spec, self._whole = images, spec, progress
+        few, some = min(GLANCED, len(images)), min(RANKED, len(images))
+        self._before, self._planned = 0, len(METHODS) * few + 2 * some + len(images)
+        self._expected = self._run(model, "fp32", len(images)) if expected is None else expected[: len(images)]
+
+    def _run(self, model: onnx.ModelProto, name: str, count: int) -> Logits:
+        with tempfile.TemporaryDirectory(prefix="framegate-int8-") as place:
+            file = Path(place) / f"model.{name}.onnx"
+            logits = _logits(model, file, self._images[:count], self._spec, self._progress)
+        self._before += count
+        return logits
 
     def _progress(self, _: str, done: int, total: int) -> None:
         """The comparisons as one stage of the work."""
         done += self._before
         self._whole("INT8: comparing ways to the ranges", done, max(done, self._planned))
 
-    def best(
-        self, networks: list[tuple[str, onnx.ModelProto]], float_layers: int, tried: list[Candidate]
-    ) -> tuple[Candidate, onnx.ModelProto]:
-        """The nearest on a part of the images, compared on all of them; every comparison joins ``tried``."""
-        some = min(RANKED, len(self._images)) if len(networks) > 1 else len(self._images)
-        found = []
-        for method, network in networks:
-            found.append((self._candidate(method, network, float_layers, some), network))
-            tried.append(found[-1][0])
-        nearest, network = min(found, key=lambda each: _order(each[0]))
-        if some < len(self._images):
-            nearest = self._candidate(nearest.method, network, float_layers, len(self._images))
-            tried.append(nearest)
-        return nearest, network
-
-    def _candidate(self, method: str, network: onnx.ModelProto, float_layers: int, count: int) -> Candidate:
-        file = self._folder / f"model.{method}.onnx"
-        logits = _logits(network, file, self._images[:count], self._spec, self._progress)
-        self._before += count
-        return _compare(method, float_layers, self._expected[:count], logits)
+    def candidate(self, method: str, network: onnx.ModelProto, float_layers: int, count: int) -> Candidate:
+        """The network beside the float32 one on the first ``count`` images."""
+        return _compare(method, float_layers, self._expected[:count], self._run(network, method, count))
 
 
 def _logits(model: onnx.ModelProto, file: Path, images: Images, spec: PreprocessSpec, progress: Progress) -> Logits:

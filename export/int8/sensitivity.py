@@ -19,7 +19,7 @@ from framegate.export.graph.session import Tensor, cpu_session, input_tensors
 from framegate.export.progress import Progress
 from framegate.runtime.preprocess import PreprocessSpec
 
-IMAGES = 16
+IMAGES = 8
 """Images that the measure uses, at most."""
 _LAYERS = ("Conv", "Gemm")
 _LEVELS = 127

@@ -47,7 +47,8 @@ class OnnxRuntimeBackend(CpuBackend):
         ):
             raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")
         self._tensor = tensor
-        found = [np.zeros((tensor.shape[0], int(output.shape[1])), np.float32) for output in self._outputs]
+        # Classifiers give (N, C), dense networks (N, C, rows, columns).
+        found = [np.zeros((len(tensor), *map(int, output.shape[1:])), np.float32) for output in self._outputs]
         binding = self._session.io_binding()
         # Bound by address, so the arrays must stay alive: they are attributes.
         binding.bind_input(self._input.name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)

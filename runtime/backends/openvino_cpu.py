@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from framegate.runtime.backends.base import CpuBackend
@@ -62,11 +63,14 @@ class OpenVinoBackend(CpuBackend):
         """See `Backend.bind`."""
         try:
             if self._compiled is None or tuple(self._compiled.input(0).shape) != tensor.shape:
-                self._model.reshape(list(tensor.shape))
+                shape = self._model.input(0).get_partial_shape()
+                if not shape.is_static or tuple(shape.to_shape()) != tensor.shape:
+                    self._model.reshape(list(tensor.shape))
                 self._compiled = self._compile(self._threads or 1)
                 if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
                     self._compiled = self._compile(None)
             self._request = self._request_on(tensor)
+            self._infer = _plain_call(self._request)
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
             pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
@@ -97,7 +101,7 @@ class OpenVinoBackend(CpuBackend):
         if self._request is None:
             raise BackendError("openvino: bind an input first")
         try:
-            self._request.infer()
+            self._infer()
         except RuntimeError as error:
             raise BackendError(f"openvino failed: {_first_line(error)}") from error
         output: Tensor = self._output
@@ -115,6 +119,25 @@ def core() -> ov.Core:
     if process not in _CORES:
         _CORES.setdefault(process, ov.Core())
     return _CORES[process]
+
+
+def _plain_call(request: ov.InferRequest) -> Callable[[], object]:
+    """One synchronous call of a request whose input and outputs are bound already.
+
+    `ov.InferRequest.infer` looks for inputs to be copied and makes a dictionary with copies of all outputs, a fifth of
+    the time of a small network. What it calls itself does without, if it is asked to share its outputs.
+    """
+    plain = getattr(super(ov.InferRequest, request), "infer", None)
+
+    def call() -> object:
+        return plain({}, share_outputs=True, decode_strings=False)  # type: ignore[misc]
+
+    try:
+        call()
+    except TypeError:  # another version of OpenVINO: what is documented
+        documented: Callable[[], object] = request.infer
+        return documented
+    return call
 
 
 def _fastest_s(request: ov.InferRequest) -> float:

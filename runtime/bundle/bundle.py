@@ -8,15 +8,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, Calibration, record_key
+from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, UNUSABLE, Calibration, record_key
 from framegate.runtime.bundle.certificates import FILE as CERTIFICATES
 from framegate.runtime.bundle.certificates import CertificateRecord, read_certificates
 from framegate.runtime.bundle.known_answers import FILE as ANSWERS
 from framegate.runtime.bundle.known_answers import KnownAnswers
+from framegate.runtime.bundle.object_promises import ObjectPromise, read_object_promises
 from framegate.runtime.bundle.onnx_file import holds_finite, read_onnx_facts
 from framegate.runtime.bundle.search import MANIFEST as MANIFEST
 from framegate.runtime.bundle.search import find_bundle
@@ -48,11 +49,11 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def calibration_binding(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor.
+    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor, region.
 
     A calibration also names its network's file. With other labels or another mean its thresholds mean nothing.
     """
-    bound = {key: manifest[key] for key in ("labels", "preprocess")}
+    bound = {key: manifest[key] for key in ("labels", "preprocess", "dense") if key != "dense" or key in manifest}
     return hashlib.sha256(
         canonical({**bound, "taps": list(manifest.get("taps", ())), "monitor": manifest["files"].get(MONITOR)})
     ).hexdigest()
@@ -124,6 +125,8 @@ class Bundle:
         detector: What the manifest says about the head of a detector (`framegate.runtime.regions.detector`); None for a
             classifier.
         certificates: What can be certified about its labels.
+        dense: What the manifest says about a dense network's region (`framegate.runtime.dense.spec`); None for others.
+        object_promises: ``backend/precision`` -> what is promised about tracks and boxes.
     """
 
     path: Path
@@ -141,6 +144,8 @@ class Bundle:
     known_answers: KnownAnswers | None = None
     detector: Mapping[str, Any] | None = None
     certificates: tuple[CertificateRecord, ...] = ()
+    dense: Mapping[str, Any] | None = None
+    object_promises: Mapping[str, tuple[ObjectPromise, ...]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
@@ -207,6 +212,7 @@ class Bundle:
             parity=tuple(_entries(row) for row in manifest.get("parity", ())),
             monitor=monitor,
             detector=_entries(manifest["detector"]) if "detector" in manifest else None,
+            dense=_entries(manifest["dense"]) if "dense" in manifest else None,
         )
         if ANSWERS in hashes:
             spec = opened.preprocess
@@ -224,7 +230,8 @@ class Bundle:
                 raise BundleError(f"bundle {folder}: {error}") from error
         if CALIBRATION not in hashes:
             return opened
-        return replace(opened, calibrations=_read_calibrations(opened, manifest, contents[CALIBRATION]))
+        calibrations, promises = _read_calibrations(opened, manifest, contents[CALIBRATION])
+        return replace(opened, calibrations=calibrations, object_promises=promises)
 
     def model_path(self, precision: str) -> Path:
         """The ONNX file of a precision.
@@ -317,7 +324,9 @@ def _read_monitor(folder: Path, content: bytes) -> Monitor:
         raise BundleError(f"bundle {folder}: {error}") from error
 
 
-def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: bytes) -> dict[str, Calibration]:
+def _read_calibrations(
+    bundle: Bundle, manifest: Mapping[str, Any], content: bytes
+) -> tuple[dict[str, Calibration], dict[str, tuple[ObjectPromise, ...]]]:
     folder, monitor = bundle.path, bundle.monitor
     record = _parsed(folder, CALIBRATION, content)
     if record.get("format") not in READ_FORMATS:
@@ -333,6 +342,7 @@ def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: byt
         calibrations = {_text(key): Calibration.from_json(value) for key, value in record["records"].items()}
         for key, calibration in calibrations.items():
             calibration.require_consistent(len(bundle.labels), key)
+        promises = read_object_promises(record, calibrations)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, CalibrationError) as error:
         raise BundleError(f"bundle {folder}: {CALIBRATION}: {error}") from error
     for key, calibration in calibrations.items():
@@ -341,7 +351,7 @@ def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: byt
             raise BundleError(
                 f"bundle {folder}: calibration {key} belongs to another model file; calibrate this bundle again"
             )
-        known = (*SCORES, *(monitor.signals if monitor else ()))
+        known = (UNUSABLE,) if bundle.dense is not None else (*SCORES, *(monitor.signals if monitor else ()))
         unknown = [
             name for name in (calibration.score, *(limit.signal for limit in calibration.limits)) if name not in known
         ]
@@ -350,7 +360,7 @@ def _read_calibrations(bundle: Bundle, manifest: Mapping[str, Any], content: byt
                 f"bundle {folder}: calibration {key} needs {unknown[0]!r}, this bundle gives {', '.join(known)}; "
                 "calibrate it again"
             )
-    return calibrations
+    return calibrations, promises
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:

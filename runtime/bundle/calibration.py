@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
+from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.errors import CalibrationError
 
-FORMAT = "framegate-calibration-3"
-READ_FORMATS = ("framegate-calibration-2", FORMAT)
-"""Format 2 did not record what a unit is, how many shared the confidence, and how often the images had been asked."""
+FORMAT = "framegate-calibration-4"
+READ_FORMATS = ("framegate-calibration-2", "framegate-calibration-3", FORMAT)
+"""Format 2 did not record what a unit is, how many shared the confidence, and how often the images had been asked;
+formats 2 and 3 knew no promise about a single label."""
 FRAMES, UNITS = "frames", "units"
 """What a promise is about: the accepted frames that are wrong, or the units with any wrong accept."""
 FINGERPRINT = "fingerprint"
@@ -27,6 +29,9 @@ SCORES = ("entropy", "max_probability", "margin", "energy")
 All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
 """
 
+UNUSABLE = "unusable_share"
+"""Score of a dense bundle's region: the share of its pixels that are not usable (`framegate.runtime.dense.spec`)."""
+
 
 def binomial_tail(errors: int, trials: int, rate: float) -> float:
     """P(X <= errors) for X ~ Binomial(trials, rate)."""
@@ -36,15 +41,21 @@ def binomial_tail(errors: int, trials: int, rate: float) -> float:
         return 1.0
     if rate >= 1:
         return 0.0
-    of_all, log_rate, log_rest = math.lgamma(trials + 1), math.log(rate), math.log1p(-rate)
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
     terms, largest = [], 0.0
     for k in range(errors, -1, -1):
-        log_term = of_all - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_rate + (trials - k) * log_rest
+        log_term = _log_coefficient(trials, k) + k * log_rate + (trials - k) * log_rest
         terms.append(math.exp(log_term))
         largest = max(largest, terms[-1])
         if k < rate * trials and terms[-1] <= 1e-20 * largest:  # below the mode the terms only fall
             break
     return min(math.fsum(terms), 1.0)
+
+
+@lru_cache(maxsize=4096)
+def _log_coefficient(trials: int, k: int) -> float:
+    """Of the binomial coefficient; asked again and again while a bound is looked for."""
+    return math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
 
 
 @lru_cache(maxsize=256)
@@ -155,6 +166,9 @@ class Calibration:
         division: ``fingerprint``: what proves follows from the data. Empty: from a seed that could be chosen.
         proved: False: set without a proof (``--no-promise``); nothing is promised.
         unseen: Who says that the network had not seen the images: ``training record``, ``user``; empty if nobody.
+        classes: Labels that were asked for by name. Each has its own threshold and target risk, at most `target_risk`;
+            ``threshold`` is that of all other labels. ``coverage``, ``selective_risk`` and the promise count all
+            labels, each by its own threshold; ``risk_bound`` is the largest of all bounds.
     """
 
     temperature: float
@@ -182,6 +196,7 @@ class Calibration:
     division: str = ""
     proved: bool = True
     unseen: str = ""
+    classes: tuple[ClassRisk, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values that decide.
@@ -205,6 +220,8 @@ class Calibration:
             raise CalibrationError(f"units_bound is {self.units_bound}; expected a share")
         if not all(isinstance(each, str) for each in (self.unit, self.division, self.unseen)):
             raise CalibrationError("unit, division and unseen of a calibration must be words")
+        if len({each.class_id for each in self.classes}) < len(self.classes):
+            raise CalibrationError("a label has two risks of its own in one calibration")
         ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
         if not ordered:
             raise CalibrationError("score_quantiles of the calibration are not in ascending order")
@@ -232,15 +249,43 @@ class Calibration:
                 f"{key}: coverage is {self.coverage} of {self.size} images; expected a share of some"
             )
         self._require_selective(classes, key)
+        if any(each.class_id >= classes or not each.target_risk <= self.target_risk for each in self.classes):
+            raise CalibrationError(
+                f"{key}: a label's own risk is above the target, or the label is none of the network's {classes}"
+            )
         if not self.proved:
             return
-        errors, trials = self.counts
         delta = (1 - self.confidence_level) / (self.shares or 1)
-        if not binomial_tail(errors, trials, self.risk_bound) <= delta * (1 + 1e-6):
-            raise CalibrationError(
-                f"{key}: risk_bound {self.risk_bound} does not follow from {errors} errors among {trials} accepted "
-                "images"
-            )
+        for what, errors, trials, bound in self._proofs(classes):
+            if not binomial_tail(errors, trials, bound) <= delta * (1 + 1e-6):
+                counted = f"{errors} errors among {trials} accepted images{what}"
+                raise CalibrationError(f"{key}: risk_bound {bound} does not follow from {counted}")
+
+    def _proofs(self, classes: int) -> list[tuple[str, int, int, float]]:
+        """What was proved each for itself: words, errors, accepted images, bound. Labels by name, then all others."""
+        errors, trials = self.counts
+        found = []
+        for each in self.classes:
+            errors, trials = errors - each.errors, trials - each.accepted
+            found.append((f" read as {each.label!r}", each.errors, each.accepted, each.risk_bound))
+        if len(self.classes) < classes:
+            found.append((" of the other labels" if self.classes else "", errors, trials, self.risk_bound))
+        return found
+
+    def threshold_of(self, class_id: int) -> float:
+        """The threshold of a frame that is read as this class; NaN, which no score passes, if the class is unknown.
+
+        Args:
+            class_id: Number of the most probable label, from 0. Where no label has a threshold of its own it does not
+                matter.
+        """
+        if not self.classes:
+            return self.threshold
+        return self._by_class.get(class_id, self.threshold) if class_id >= 0 else math.nan
+
+    @cached_property
+    def _by_class(self) -> dict[int, float]:
+        return {each.class_id: each.threshold for each in self.classes}
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -250,14 +295,17 @@ class Calibration:
 
     def _require_selective(self, classes: int, key: str) -> None:
         """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
-        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0}.get(self.score)
+        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0, UNUSABLE: 1.0}.get(
+            self.score
+        )
         if self.score_quantiles:
             # Thresholds are scores of calibration images: none lies above the largest.
             highest = min(self.score_quantiles[-1], math.inf if highest is None else highest)
-        if highest is not None and self.threshold > highest + 1e-9 * max(1.0, abs(highest)):
-            raise CalibrationError(
-                f"{key}: the threshold is {self.threshold:g}, no {self.score} is above {highest:g}: it rejects nothing"
-            )
+        for threshold in (self.threshold, *(each.threshold for each in self.classes)):
+            if highest is not None and threshold > highest + 1e-9 * max(1.0, abs(highest)):
+                raise CalibrationError(
+                    f"{key}: the threshold is {threshold:g}, no {self.score} is above {highest:g}: it rejects nothing"
+                )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Calibration:
@@ -269,7 +317,8 @@ class Calibration:
         try:
             limits = tuple(Limit(**each) for each in record.get("limits", ()))
             quantiles = tuple(float(each) for each in record.get("score_quantiles", ()))
-            return cls(**{**record, "limits": limits, "score_quantiles": quantiles})
+            classes = tuple(ClassRisk(**each) for each in record.get("classes", ()))
+            return cls(**{**record, "limits": limits, "score_quantiles": quantiles, "classes": classes})
         except (TypeError, ValueError) as error:
             raise CalibrationError(f"calibration record is not usable: {error}") from error
 
@@ -294,7 +343,9 @@ class Calibration:
             f"of new {self.unit or 'unit'}s with a wrong accept" if self.about == UNITS else "of accepted frames wrong"
         )
         drawn = "" if self.about == UNITS else f", {self.drawn}"
-        return f"at most {self.target_risk:.2%} {about}{drawn}; {self.confidence_level:.0%} confidence"
+        return (
+            f"at most {self.target_risk:.2%} {about}{self._of_classes()}{drawn}; {self.confidence_level:.0%} confidence"
+        )
 
     def promise(self) -> str:
         """The promise in one sentence, with its limits."""
@@ -305,7 +356,7 @@ class Calibration:
             what = f"at most {self.target_risk:.2%} of new {self.unit or 'unit'}s contain a wrong accept"
             found = f"{errors} of {trials} did"
         else:
-            what = f"at most {self.target_risk:.2%} of accepted frames are wrong, for {self.drawn}"
+            what = f"at most {self.target_risk:.2%} of accepted frames are wrong{self._of_classes()}, for {self.drawn}"
             found = f"{errors} of {trials} accepted were, coverage {self.coverage:.1%}"
         return (
             f"{what}; calibrations keep this with probability {self.confidence_level:.0%} or refuse ({found}; for "
@@ -329,15 +380,45 @@ class Calibration:
                 f"frames that pass score and single-frame limits are wrong, for {self.drawn} ({errors} of "
                 f"{trials} accepted ones were)."
             ]
+            lines += [self._class_line(each) for each in self.classes]
             lines += self._units()
-        lines.append(
-            "Given that a threshold was issued, it promises nothing more; what the camera check, windows, drift or "
-            "deadlines reject beyond that is not part of it. Not under attack, and not for scenes unlike the "
-            "calibration data."
-        )
+        lines += [self._given(), self._beyond()]
         said = self.unseen or "nobody"
         lines.append(f"Who says that the network had not seen the calibration images: {said}.")
         return [*lines, self._run()]
+
+    def _of_classes(self) -> str:
+        """The promises about single labels, for a sentence about all of them."""
+        return "".join(f", of those read as {each.label!r} at most {each.target_risk:.2%}" for each in self.classes)
+
+    def _given(self) -> str:
+        """What follows from a threshold being there: nothing."""
+        return (
+            f"This is about the way of calibrating: up to {100 * (1 - self.confidence_level):.3g}% of all calibrations "
+            "made so may issue a threshold that breaks it, and nobody can say which. Given that a threshold was "
+            "issued, it promises nothing more."
+        )
+
+    def _beyond(self) -> str:
+        """What the rest of the verdict does to it."""
+        others = "What the camera check, windows, drift or deadlines reject beyond that"
+        if self.about == UNITS:
+            whole = f"{others} was not calibrated; it takes wrong accepts away and adds none, so the promise stays."
+        else:
+            whole = (
+                f"{others} was not calibrated: among the frames that are left, the share of errors can be larger. The "
+                f"same probability covers what the whole verdict does to all frames: at most {self.target_risk:.2%} of "
+                "them, drawn in the same way, are wrong and accepted."
+            )
+        return f"{whole} Not under attack, and not for scenes unlike the calibration data."
+
+    def _class_line(self, each: ClassRisk) -> str:
+        label, counted = repr(each.label), f"{each.errors} of {each.accepted}"
+        return (
+            f"Of the accepted frames that are read as {label} at most {each.target_risk:.2%} are wrong: the same "
+            f"probability covers this, too ({counted} were; accepted if {self.score} <= {each.threshold:.4g}). "
+            f"Frames that show {label} and are read as something else are not counted here."
+        )
 
     def _units(self) -> list[str]:
         """How many units hold a wrong accept, where images come in units."""

@@ -30,11 +30,14 @@ class Demand:
         kind: ``patch`` or ``linf``.
         budget: Side of the square in the region's own pixels, or whole levels of 255.
         every: Every so many frames of a region; the others carry no certificate, and no promise holds for them.
+        once: Of the objects of a stream, once a track before its first ACCEPT; later frames of the track are accepted
+            with the certified label only. The certificate must have been proved for whole tracks.
     """
 
     kind: str
     budget: int
     every: int = 1
+    once: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -44,11 +47,13 @@ class Demand:
         """
         if type(self.every) is not int or self.every < 1:
             raise UsageError(f"certificate every {self.every!r} frames; expected a whole number, at least 1")
+        if self.once and self.every != 1:
+            raise UsageError(f"certificate once a track and every {self.every} frames; give one of the two")
         if self.kind not in (PATCH, LINF) or type(self.budget) is not int or self.budget < 1:
             raise UsageError(f"certificate {self.kind}:{self.budget}: expected patch:5 or linf:2/255")
 
     @classmethod
-    def parse(cls, text: str, every: int = 1) -> Demand:
+    def parse(cls, text: str, every: int = 1, once: bool = False) -> Demand:
         """Read ``patch:5`` or ``linf:2/255``; an L-infinity budget that is no whole number of levels is rounded up.
 
         Raises:
@@ -58,9 +63,9 @@ class Demand:
         levels, slash, of = rest.partition("/")
         try:
             if kind == PATCH and not slash:
-                return cls(PATCH, int(rest), every)
+                return cls(PATCH, int(rest), every, once)
             if kind == LINF and of == "255" and math.isfinite(float(levels)):
-                return cls(LINF, math.ceil(float(levels)), every)
+                return cls(LINF, math.ceil(float(levels)), every, once)
         except ValueError:
             pass
         raise UsageError(f"certificate {text!r} was asked for; expected patch:SIDE, e.g. patch:5, or linf:LEVELS/255")

@@ -22,6 +22,11 @@ _OTHERS = "other"
 """Tolerance of engines that were not at hand at export, for each precision: ``other/int8``."""
 
 
+def summary(logits: Tensor) -> Tensor:
+    """(C,) what is compared of the logits for one picture: themselves, or the means of a dense network's maps."""
+    return logits if logits.ndim == 1 else logits.reshape(len(logits), -1).mean(axis=1)
+
+
 @dataclass(frozen=True)
 class KnownAnswers:
     """Pictures, the logits that belong to them, and how far an engine may be off.

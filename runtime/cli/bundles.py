@@ -10,6 +10,7 @@ from rich.table import Table
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.search import NamedBundle, named_bundles, problems
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.errors import BundleError
 
 
@@ -63,7 +64,7 @@ def _record(found: NamedBundle) -> dict[str, Any]:
         bundle = Bundle.open(found.path.absolute())
     except BundleError as error:
         return {**record, "error": str(error)}
-    promises = {key: calibration.promise() for key, calibration in bundle.calibrations.items()}
+    promises = {key: promise_of(bundle, calibration) for key, calibration in bundle.calibrations.items()}
     short = sorted({each.short() for each in bundle.calibrations.values()})
     return record | {
         "labels": list(bundle.labels),

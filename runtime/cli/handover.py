@@ -12,13 +12,15 @@ from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
+from framegate.runtime.handover.object_sender import ObjectSender
+from framegate.runtime.handover.objects import MAX_SLOTS, ObjectsReceiver, ids_of
 from framegate.runtime.handover.protection import read_key, stream_id
 from framegate.runtime.handover.reading import MS
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
 from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.pipeline import Pipeline
-from framegate.runtime.roi import Roi
+from framegate.runtime.roi import Roi, parse_rois
 from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
 
@@ -43,6 +45,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=500.0,
         metavar="MS",
         help="longest time from capture to use (default: %(default)g)",
+    )
+    listen.add_argument(
+        "--slots",
+        type=int,
+        metavar="N",
+        help=f"the stream has moving objects, in so many slots, 1 to {MAX_SLOTS} (default: it has none)",
     )
     listen.set_defaults(run=_listen)
 
@@ -90,21 +98,34 @@ def check_handover(arguments: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before anything is opened.
 
     Raises:
-        UsageError: A key or an id is given, and nowhere to send; or objects, whose streams come and go.
+        UsageError: A key or an id is given, and nowhere to send; or objects that nobody follows.
     """
-    if arguments.handover and getattr(arguments, "objects", None) is not None:
+    if arguments.handover and getattr(arguments, "track_rule", None) == "none":
         raise UsageError(
-            "--handover sends one stream for each fixed region; objects that come and go have none: leave out "
-            "--objects, or read the verdicts on them with --jsonl -"
+            "--handover needs to know which object is which, and --track-rule none follows none: leave it out, or "
+            "read the verdicts with --jsonl -"
         )
     if not arguments.handover and (arguments.handover_id is not None or arguments.handover_key is not None):
         raise UsageError("--handover-id and --handover-key need a --handover URL, e.g. udp://127.0.0.1:47800")
 
 
 def open_sender(
-    arguments: argparse.Namespace, rois: tuple[Roi, ...] | None, source: Source, session: Session, pipeline: Pipeline
+    arguments: argparse.Namespace,
+    rois: tuple[Roi, ...] | None,
+    source: Source,
+    session: Session,
+    pipeline: Pipeline,
+    slots: int = 0,
 ) -> Sender | None:
     """The sender that the options ask for; None without ``--handover``. Says on standard error what is sent.
+
+    Args:
+        arguments: What `add_handover_options` collected.
+        rois: The fixed regions.
+        source: Where frames come from.
+        session: Judges them.
+        pipeline: The same.
+        slots: Of moving objects; 0 if there are none.
 
     Raises:
         UsageError: The options cannot be used, or the frames of the source do not come by themselves.
@@ -117,8 +138,38 @@ def open_sender(
             f"--handover: the frames of {arguments.source!r} do not come by themselves, so verdicts on them say "
             "nothing about the present; give a camera, or leave out --as-fast-as-possible"
         )
+    identity = Identity.of(session.bundle, session.calibration)
+    if slots:
+        return _object_sender_of(arguments, slots, identity, pipeline.deadline_ms)
     streams = [(arguments.source, roi.name, roi.name) for roi in rois or (Roi.whole(),)]
-    return sender_of(arguments, streams, Identity.of(session.bundle, session.calibration), pipeline.deadline_ms)
+    return sender_of(arguments, streams, identity, pipeline.deadline_ms)
+
+
+def _object_sender_of(
+    arguments: argparse.Namespace, slots: int, identity: Identity, deadline_ms: float
+) -> ObjectSender:
+    """The sender of moving objects, and of the regions that are judged beside them."""
+    first = arguments.handover_id
+    data_id = stream_id(hide_passwords(arguments.source), "objects") if first is None else first
+    regions = [roi.name for roi in parse_rois(arguments.roi)] if arguments.roi else []
+    key = read_key(arguments.handover_key) if arguments.handover_key else None
+    outgoing: list[Outgoing] = []
+    try:
+        outgoing.extend(open_outgoing(url) for url in arguments.handover)
+        heartbeat_s = min(HEARTBEAT_S, deadline_ms / 2e3)
+        sender = ObjectSender(outgoing, data_id, slots, identity, regions=regions, key=key, heartbeat_s=heartbeat_s)
+    except BaseException:
+        for each in outgoing:
+            each.close()
+        raise
+    ids = ids_of(data_id, slots, len(regions))
+    beside = "".join(f", region {name} is 0x{each:x}" for name, each in zip(regions, ids[1 + slots :], strict=True))
+    to_stderr(
+        f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
+        f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
+        f"calibration {identity.calibration.hex()}"
+    )
+    return sender
 
 
 def sender_of(
@@ -170,8 +221,8 @@ def _listen(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--max-age-ms {arguments.max_age_ms:g}: expected 1 to 3600000")
     key = read_key(arguments.key) if arguments.key else b""
     config = ReceiverConfig(arguments.id, max_age_ns=int(arguments.max_age_ms * MS), clock_domain=this_clock(), key=key)
+    receiver = Receiver(config) if arguments.slots is None else ObjectsReceiver(config, arguments.slots)
     incoming = open_incoming(arguments.url)
-    receiver = Receiver(config)
     stopped: list[bool] = []
     try:
         with stopped_by_signals(lambda: stopped.append(True)):
@@ -184,7 +235,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     return 0 if number is None else exit_code(number)
 
 
-def _show(incoming: Incoming, receiver: Receiver, stopped: list[bool]) -> None:
+def _show(incoming: Incoming, receiver: Receiver | ObjectsReceiver, stopped: list[bool]) -> None:
     """One line whenever the answer changes."""
     last = ""
     while not stopped:
@@ -193,9 +244,22 @@ def _show(incoming: Incoming, receiver: Receiver, stopped: list[bool]) -> None:
             receiver.feed(*first)
         for data, arrival_ns in incoming.waiting():
             receiver.feed(data, arrival_ns)
-        reading = receiver.verdict()
-        text = f"USABLE: class {reading.class_id}" if reading.usable else reading.describe()
+        text = _answer(receiver) if isinstance(receiver, Receiver) else _answer_of_objects(receiver)
         if text != last:
             last = text
             to_stdout(f"{time.strftime('%H:%M:%S')}  {text}")
             sys.stdout.flush()
+
+
+def _answer(receiver: Receiver) -> str:
+    reading = receiver.verdict()
+    return f"USABLE: class {reading.class_id}" if reading.usable else reading.describe()
+
+
+def _answer_of_objects(receiver: ObjectsReceiver) -> str:
+    reading = receiver.verdict()
+    objects = [
+        f"track {each.track} class {each.reading.class_id}" if each.reading.usable else f"track {each.track} DO NOT USE"
+        for each in reading.objects
+    ]
+    return f"{reading.describe()}: {', '.join(objects) or 'no object'}"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.table import Table
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import Limit, record_key
+from framegate.runtime.bundle.calibration import Calibration, Limit, record_key
 from framegate.runtime.bundle.certificates import budget_text
 from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
+from framegate.runtime.dense.spec import DenseSpec, promise_of
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
 
+_DISTRIBUTIONS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 _SHOWN = 50
 """Labels that are printed."""
 
@@ -64,7 +68,12 @@ def _record(bundle: Bundle, policy: Policy, fps: float | None) -> dict[str, Any]
         "parity": list(bundle.parity),
         "monitor": None if monitor is None else {**dict(monitor.fitted), "signals": monitor.signals},
         "calibrations": {key: value.to_json() for key, value in bundle.calibrations.items()},
+        "engines": {
+            key: {"calibrated": each.engine, "installed": _installed(key.partition("/")[0]) or None}
+            for key, each in bundle.calibrations.items()
+        },
         "policy": {key: policy_record(policy, value, fps) for key, value in bundle.calibrations.items()},
+        "object_promises": {key: [each.to_json() for each in own] for key, own in bundle.object_promises.items()},
         "certificates": [each.to_json() for each in bundle.certificates],
         "origin": dict(bundle.origin),
     }
@@ -80,13 +89,13 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for precision, file in bundle.models.items():
         size = bundle.model_path(precision).stat().st_size / 2**20
         to_stdout(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
+    _dense(bundle)
     if bundle.monitor:
         layers = ", ".join(f"{tap.name} ({tap.channels})" for tap in bundle.monitor.taps)
         to_stdout(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
     OUT.print(_calibrations(bundle))
-    for key, calibration in bundle.calibrations.items():
-        if calibration.limits:
-            to_stdout(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+    for line in (*_engines(bundle), *_limits(bundle)):
+        to_stdout(line)
     _certificates(bundle)
     missing = [
         record_key(backend, precision)
@@ -96,10 +105,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    for sentences, keys in _promises(bundle).items():
-        to_stdout(f"promise, {', '.join(keys)}:")
-        for sentence in sentences:
-            to_stdout(f"  {sentence}")
+    _say_promises(bundle)
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -107,6 +113,71 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     for name, text in bundle.origin.items():
         if isinstance(text, str):
             to_stdout(f"{name}: {text}")
+
+
+def _say_promises(bundle: Bundle) -> None:
+    """About frames or regions, then about tracks and boxes."""
+    for sentences, keys in _promises(bundle).items():
+        to_stdout(f"promise, {', '.join(keys)}:")
+        for sentence in sentences:
+            to_stdout(f"  {sentence}")
+    for key, promises in bundle.object_promises.items():
+        for promise in promises:
+            to_stdout(f"promise about objects, {key}: {promise.describe()}")
+
+
+def _dense(bundle: Bundle) -> None:
+    """Which region a dense network labels, and when one of its pixels is usable."""
+    if bundle.dense is None:
+        return
+    spec = DenseSpec.from_json(bundle.dense)
+    where = f"{spec.region}={spec.x:g},{spec.y:g},{spec.width:g},{spec.height:g}"
+    to_stdout(f"dense: labels the pixels of {where}; one is usable if its {spec.score} is at most {spec.threshold:.4f}")
+
+
+def _limits(bundle: Bundle) -> list[str]:
+    """Thresholds of single labels, and limits of signals."""
+    lines = []
+    for key, calibration in bundle.calibrations.items():
+        lines += [
+            f"threshold of {each.label!r}, {key}: {each.threshold:.4f} for at most {each.target_risk:.2%} wrong; "
+            f"{each.errors} / {each.accepted} wrong"
+            for each in calibration.classes
+        ]
+        if calibration.limits:
+            lines.append(f"limits, {key}: {'; '.join(map(_words, calibration.limits))}")
+    return lines
+
+
+def _engines(bundle: Bundle) -> list[str]:
+    """Which engines the promises are those of, and whether this machine has another version."""
+    found: dict[str, list[str]] = {}
+    for key, calibration in bundle.calibrations.items():
+        found.setdefault(calibration.engine, []).append(key)
+    return [f"calibrated with {name}: {', '.join(keys)}{_beside(name, keys[0])}" for name, keys in found.items()]
+
+
+def _beside(calibrated: str, key: str) -> str:
+    """A warning if this machine would run another engine than was calibrated; empty if it is the same or there is none.
+
+    TensorRT's version is known only where it can be loaded; a session on it says so itself.
+    """
+    backend = key.partition("/")[0]
+    here = _installed(backend)
+    if not here or calibrated == f"{backend} {here}":
+        return ""
+    return (
+        f"; WARNING: this machine has {backend} {here}, whose promise this is not: compare the two (framegate verify) "
+        "or calibrate again"
+    )
+
+
+def _installed(backend: str) -> str:
+    """Version of a CPU engine's library, as `Backend.engine` names it; empty where there is none."""
+    for distribution in _DISTRIBUTIONS.get(backend, ()):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return ""
 
 
 def _certificates(bundle: Bundle) -> None:
@@ -158,8 +229,13 @@ def _promises(bundle: Bundle) -> dict[tuple[str, ...], list[str]]:
     """What is promised, once for all calibrations that promise the same: sentences -> keys."""
     found: dict[tuple[str, ...], list[str]] = {}
     for key, calibration in bundle.calibrations.items():
-        found.setdefault(tuple(calibration.explanation()), []).append(key)
+        found.setdefault(tuple(_explained(bundle, calibration)), []).append(key)
     return found
+
+
+def _explained(bundle: Bundle, calibration: Calibration) -> list[str]:
+    """The promise in sentences; of a dense bundle it is one about its region."""
+    return calibration.explanation() if bundle.dense is None else [promise_of(bundle, calibration)]
 
 
 def _words(limit: Limit) -> str:

@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from framegate import __version__
-from framegate.runtime.cli import bundles, doctor, handover, health, info, replay, ros2, run
+from framegate.runtime.cli import bundles, completion, doctor, handover, health, info, replay, ros2, run
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, replay, ros2, bundles, info, doctor, health, handover):
+    for module in (run, replay, ros2, bundles, info, doctor, health, handover, completion):
         module.register(commands)
     return parser
 
@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale can write every label
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
+    completion.answer_shell(parser, lambda command: _add_offline_commands(parser, command))
     try:
         first = next((a for a in arguments if not a.startswith("-")), None)
         _add_offline_commands(parser, first)

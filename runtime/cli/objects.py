@@ -49,18 +49,21 @@ def add_object_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def objects_of(arguments: argparse.Namespace, labels: Collection[str]) -> Objects | None:
+def objects_of(
+    arguments: argparse.Namespace, labels: Collection[str], giver: RegionGiver | None = None
+) -> Objects | None:
     """What `add_object_options` collected; None if no objects are judged.
 
     Args:
         arguments: Of the command line.
         labels: The classifier's.
+        giver: Says where objects are, in place of ``--objects``; with regions of its own beside them.
 
     Raises:
         UsageError: The options do not fit together.
         FramegateError: The giver of regions, or the label map, cannot be opened.
     """
-    if arguments.objects is None:
+    if arguments.objects is None and giver is None:
         for name in ("max_objects", "track_rule", "label_map"):
             if getattr(arguments, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} is for moving objects: give --objects, or leave it out")
@@ -71,9 +74,8 @@ def objects_of(arguments: argparse.Namespace, labels: Collection[str]) -> Object
     follow = arguments.track_rule != "none"
     rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
     names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
-    giver: RegionGiver = open_regions(
-        arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True))
-    )
-    if arguments.roi:  # judged beside them, in the same engine call
-        giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
+    if giver is None:
+        giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
+        if arguments.roi:  # judged beside them, in the same engine call
+            giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)

@@ -176,6 +176,12 @@ def add_certificate_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="require it of every Nth frame of a region only; for the others no bound holds (default: %(default)s)",
     )
+    parser.add_argument(
+        "--certify-once",
+        action="store_true",
+        help="with --objects: require it once a track, before its first ACCEPT; then the track is accepted with that "
+        "label only. It needs a certificate that was proved for tracks (framegate certify --unit track)",
+    )
 
 
 def demand_of(arguments: argparse.Namespace) -> Demand | None:
@@ -185,10 +191,10 @@ def demand_of(arguments: argparse.Namespace) -> Demand | None:
         UsageError: It is not understood.
     """
     if arguments.require_certificate is None:
-        if arguments.certify_every != 1:
-            raise UsageError("--certify-every needs --require-certificate")
+        if arguments.certify_every != 1 or arguments.certify_once:
+            raise UsageError("--certify-every and --certify-once need --require-certificate")
         return None
-    return Demand.parse(arguments.require_certificate, arguments.certify_every)
+    return Demand.parse(arguments.require_certificate, arguments.certify_every, arguments.certify_once)
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

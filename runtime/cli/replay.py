@@ -89,7 +89,7 @@ def _calibration(recording: Recording, threshold: float | None, path: Path | Non
             raise UsageError("--threshold: the recording was made without a calibration; give --calibration FILE")
         if not math.isfinite(threshold):
             raise UsageError(f"--threshold {threshold}: expected a finite number")
-        return with_changes(recording.calibration, threshold=threshold)
+        return with_changes(recording.calibration, threshold=threshold, classes=())
     if path is None:
         return recording.calibration
     found = read_calibration(path, recording.key)

@@ -174,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.backend != "auto":
         to_stderr(f"framegate: {session.describe()}")
+    rois = session.regions_of(rois)
     objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
         if objects is not None:
@@ -205,7 +206,7 @@ def run(arguments: argparse.Namespace) -> int:
             objects=objects,
             results_held=RESULTS_HELD,  # what is recorded shall be complete
         )
-        sender = open_sender(arguments, rois, source, session, pipeline)
+        sender = open_sender(arguments, rois, source, session, pipeline, objects.most if objects is not None else 0)
         if sender is not None:
             stack.enter_context(sender)
         if arguments.metrics is not None:
@@ -352,7 +353,7 @@ def _drain(
         with stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
                 if sender is not None:
-                    sender.send_all(result.predictions)
+                    sender.send_result(result)
                 recorder.put(result)
                 if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
                     return 1, "nobody reads the verdicts on the standard output any more"

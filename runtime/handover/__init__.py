@@ -6,6 +6,7 @@ Sender --message, protection--> a transport --> Receiver.feed, Receiver.verdict
 from framegate.runtime.handover.base import open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.message import VerdictMessage
+from framegate.runtime.handover.objects import ObjectsReading, ObjectsReceiver, SeenObject
 from framegate.runtime.handover.protection import read_key, stream_id
 from framegate.runtime.handover.reading import Fault, Reading, State, WhyNot
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
@@ -14,9 +15,12 @@ from framegate.runtime.handover.sender import Identity, Sender
 __all__ = [
     "Fault",
     "Identity",
+    "ObjectsReading",
+    "ObjectsReceiver",
     "Reading",
     "Receiver",
     "ReceiverConfig",
+    "SeenObject",
     "Sender",
     "State",
     "VerdictMessage",

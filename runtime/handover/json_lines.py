@@ -25,7 +25,7 @@ from pathlib import Path
 
 from framegate.runtime.errors import FramegateError, SinkError, SourceError, UsageError
 from framegate.runtime.handover.base import Address
-from framegate.runtime.handover.message import HEARTBEAT, VerdictMessage, decode
+from framegate.runtime.handover.message import HEARTBEAT, SCENE, VerdictMessage, decode
 
 LONGEST = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 """Bytes of a line that a pipe takes whole or not at all."""
@@ -42,6 +42,7 @@ _NUMBERS = (
     "drops",
     "epoch",
 )
+_KINDS = {HEARTBEAT: "heartbeat", SCENE: "scene"}
 
 
 def to_line(data: bytes) -> bytes:
@@ -52,7 +53,7 @@ def to_line(data: bytes) -> bytes:
     except struct.error:
         pass
     else:
-        record = {"kind": "heartbeat" if said.kind == HEARTBEAT else "verdict", **_readable(said)}
+        record = {"kind": _KINDS.get(said.kind, "verdict"), **_readable(said)}
     record["message"] = base64.b64encode(data).decode("ascii")
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 

@@ -18,8 +18,8 @@ MAGIC: Final = 0x46475644
 VERSION: Final = 1
 PLAIN_BYTES: Final = 144
 AUTHENTICATED_BYTES: Final = PLAIN_BYTES + MAC_BYTES
-VERDICT, HEARTBEAT = 1, 2
-"""Kinds of message."""
+VERDICT, HEARTBEAT, SCENE = 1, 2, 3
+"""Kinds of message. A scene says whether a frame with moving objects could be looked at; it has no class."""
 ACCEPT, REJECT = 0x5A, 0xA5
 AUTHENTICATED: Final = 1
 """Bit of the flags."""
@@ -62,10 +62,16 @@ _WORDS: Final = {
     "NO_REGIONS": 22,
     "NO_AGREEMENT": 23,
     "UNCONFIRMED": 24,
+    "NO_OBJECT": 25,
+    "LEFT_OUT": 26,
 }
 """The registry of bits; docs/handover.md and framegate_verdict.h hold the same. A bit is never given away again."""
 REASON_BITS: Final = {reason: _WORDS[reason.value] for reason in Reason if reason.value in _WORDS}
 """Of the reasons that this version can give."""
+NO_OBJECT: Final = 1 << _WORDS["NO_OBJECT"]
+"""Of a slot for objects: there is none in it on this frame."""
+LEFT_OUT: Final = 1 << _WORDS["LEFT_OUT"]
+"""Of a scene: it has objects that are in no slot."""
 OTHER_BIT: Final = 63
 """For a reason that the registry does not know: it rejects all the same."""
 _NAMES = {bit: word for word, bit in _WORDS.items()}
@@ -79,8 +85,8 @@ class VerdictMessage:
         epoch: Of the sender's start; larger at every start.
         sent_ns: When the message was made.
         accepted: ACCEPT or REJECT; False for a heartbeat.
-        kind: `VERDICT` or `HEARTBEAT`.
-        region: Index of the region, from 0.
+        kind: `VERDICT`, `HEARTBEAT` or `SCENE`.
+        region: Index of the region, from 0; number of the slot, from 1; of a scene how many slots there are.
         frame_id: At the source; -1 if there was no frame.
         captured_ns: When the picture was taken.
         decided_ns: When the verdict was ready.
@@ -98,6 +104,7 @@ class VerdictMessage:
         bundle: First 8 bytes of the bundle's digest.
         calibration: First 8 bytes of the calibration's hash; `NOTHING` if not calibrated.
         track: Of a region that follows an object; `NO_TRACK` if it does not.
+        objects: Of a scene: how many slots hold an object on this frame; else 0.
     """
 
     epoch: int
@@ -122,6 +129,7 @@ class VerdictMessage:
     bundle: bytes = NOTHING
     calibration: bytes = NOTHING
     track: int = NO_TRACK
+    objects: int = 0
 
     @property
     def reason_names(self) -> tuple[str, ...]:
@@ -187,7 +195,7 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
         message.bundle,
         message.calibration,
         message.track,
-        0,
+        message.objects,
     )
     return protect(body, counter, data_id, key)
 
@@ -199,7 +207,7 @@ class Envelope(NamedTuple):
         length: Length field.
         counter: Of the stream.
         data_id: Of the stream.
-        known: Whether magic, version, flags and reserved bytes are those of this version.
+        known: Whether magic, version and flags are those of this version.
         verdict: The byte that says ACCEPT or REJECT; anything else is neither.
         authenticated: Whether a code follows.
     """
@@ -245,9 +253,9 @@ def decode(data: bytes) -> tuple[Envelope, VerdictMessage]:
         bundle,
         calibration,
         track,
-        reserved,
+        objects,
     ) = BODY.unpack_from(data, HEADER.size)
-    known = magic == MAGIC and version == VERSION and flags in (0, AUTHENTICATED) and reserved == 0
+    known = magic == MAGIC and version == VERSION and flags in (0, AUTHENTICATED) and (objects == 0 or kind == SCENE)
     envelope = Envelope(length, counter, data_id, known, verdict, bool(flags & AUTHENTICATED))
     return envelope, VerdictMessage(
         epoch,
@@ -272,13 +280,14 @@ def decode(data: bytes) -> tuple[Envelope, VerdictMessage]:
         bundle,
         calibration,
         track,
+        objects,
     )
 
 
 def contradiction(envelope: Envelope, message: VerdictMessage) -> str:
     """What in a message's content contradicts itself; empty if nothing does. Comparisons are such that NaN fails."""
     m = message
-    if m.kind not in (VERDICT, HEARTBEAT) or envelope.verdict not in (ACCEPT, REJECT):
+    if m.kind not in (VERDICT, HEARTBEAT, SCENE) or envelope.verdict not in (ACCEPT, REJECT):
         return "kind or verdict is not one that exists"
     low = min(m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
     high = max(m.captured_ns, m.decided_ns, m.valid_until_ns, m.sent_ns)
@@ -288,7 +297,17 @@ def contradiction(envelope: Envelope, message: VerdictMessage) -> str:
         return "the certificate is not one that exists"
     if m.accepted != (m.reasons == 0):
         return "an accepted verdict has reasons, or a rejected one has none"
+    if m.kind == SCENE:
+        return _why_no_scene(m)
     return _why_not_acceptable(m) if m.accepted else ""
+
+
+def _why_no_scene(m: VerdictMessage) -> str:
+    if m.class_id != NO_CLASS or m.track != NO_TRACK:
+        return "a scene with a class or a track"
+    if not m.objects <= m.region:
+        return "a scene with more objects than slots"
+    return "accepted without a frame" if m.accepted and m.frame_id == NO_FRAME_ID else ""
 
 
 def _why_not_acceptable(m: VerdictMessage) -> str:
@@ -310,10 +329,13 @@ def message_of(
     sent_ns: int,
     clock_domain: int,
     class_ids: dict[str, int],
+    kind: int = VERDICT,
     region: int = 0,
     drops: int = 0,
     bundle: bytes = NOTHING,
     calibration: bytes = NOTHING,
+    more: int = 0,
+    objects: int = 0,
 ) -> VerdictMessage:
     """The message about a prediction, as it stands at the time of sending: one that has ended is EXPIRED.
 
@@ -323,30 +345,34 @@ def message_of(
         sent_ns: Now, of the sender's monotonic clock.
         clock_domain: Of the sender.
         class_ids: Index of each label of the bundle.
-        region: Index of the region.
+        kind: `VERDICT`, `HEARTBEAT` or `SCENE`.
+        region: Index of the region, number of the slot, or how many slots there are.
         drops: Frames without a message since the last one.
         bundle: First 8 bytes of the digest.
         calibration: First 8 bytes of the calibration's hash.
+        more: Bits of further reasons to reject, which no `Reason` stands for.
+        objects: Of a scene: how many slots hold one.
     """
     reasons = prediction.decided_reasons
     if not reasons and sent_ns > prediction.valid_until_ns:
         reasons = (Reason.EXPIRED,)
     class_id = class_ids.get(prediction.candidate, NO_CLASS)
-    if not reasons and class_id == NO_CLASS:  # a label that the bundle does not have cannot be handed over
-        reasons = (Reason.BAD_INPUT,)
-    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if reasons else _certificate(prediction)
+    if not (reasons or more or kind == SCENE) and class_id == NO_CLASS:
+        reasons = (Reason.BAD_INPUT,)  # a label that the bundle does not have cannot be handed over
+    bits = reason_bits(reasons) | more
+    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if bits else _certificate(prediction)
     return VerdictMessage(
         epoch,
         sent_ns,
-        not reasons,
-        VERDICT,
+        not bits,
+        kind,
         region,
         prediction.frame_id,
         prediction.captured_ns,
         prediction.decided_ns,
         min(prediction.valid_until_ns, LATEST_NS),
         clock_domain,
-        reason_bits(reasons),
+        bits,
         class_id,
         len(class_ids),
         prediction.confidence,
@@ -357,7 +383,8 @@ def message_of(
         min(drops, 0xFFFFFFFF),
         bundle,
         calibration,
-        _track(prediction),
+        track_of(prediction),
+        objects,
     )
 
 
@@ -369,7 +396,7 @@ def _certificate(prediction: Prediction) -> tuple[int, float]:
     return _CERTIFICATES[found.kind], float(found.budget)
 
 
-def _track(prediction: Prediction) -> int:
+def track_of(prediction: Prediction) -> int:
     """Number of the object's track; `NO_TRACK` for a region that follows none."""
     track = getattr(getattr(prediction, "found", None), "track", None)
     return track if track is not None and 0 <= track < NO_TRACK else NO_TRACK

@@ -74,8 +74,11 @@ def protect(body: bytes, counter: int, data_id: int, key: bytes | None = None) -
 
 def crc_holds(message: bytes) -> bool:
     """Whether a message of at least 12 bytes has the CRC that it should have."""
-    covered = message[:_CRC_AT] + message[_AFTER_CRC:]
-    return crc32_p4(covered) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
+    stored = int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
+    compiled, _ = library()
+    if compiled is not None:
+        return bool(compiled.framegate_crc32_of_message(message, len(message)) == stored)
+    return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:]) == stored
 
 
 def mac_holds(message: bytes, key: bytes) -> bool:

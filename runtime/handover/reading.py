@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from framegate.runtime.errors import RejectedFrame, UsageError
-from framegate.runtime.handover.message import VerdictMessage, reason_names
+from framegate.runtime.handover.message import SCENE, VerdictMessage, reason_names
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -39,6 +39,7 @@ class Fault(enum.IntEnum):
     LOST = 13
     MISSED = 14
     NEW_EPOCH = 15
+    NEW_TRACK = 16
 
 
 GRAVE = frozenset({Fault.FORGED, Fault.WRONG_BUNDLE, Fault.WRONG_EPOCH})
@@ -95,6 +96,8 @@ class Reading:
         """
         if self.message is None or self.why != 0:
             raise RejectedFrame(f"nothing may be used now: {self.describe()}; check .usable before using .class_id")
+        if self.message.kind == SCENE:
+            raise RejectedFrame("a scene has no class; ask its objects")
         return self.message.class_id
 
     @property

@@ -19,6 +19,8 @@ from framegate.runtime.handover.message import (
     LATEST_NS,
     NOTHING,
     PLAIN_BYTES,
+    SCENE,
+    VERDICT,
     Envelope,
     VerdictMessage,
     contradiction,
@@ -59,6 +61,7 @@ class ReceiverConfig:
         offset_uncertainty_ns: How far that may be off.
         grave: Faults that latch.
         key: Of the authentication; empty: messages must have no code.
+        scene: Expects what is said about whole frames with moving objects, in place of verdicts.
     """
 
     data_id: int
@@ -81,6 +84,7 @@ class ReceiverConfig:
     offset_uncertainty_ns: int = 0
     grave: frozenset[Fault] = GRAVE
     key: bytes = field(default=b"", repr=False)
+    scene: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -175,7 +179,8 @@ class Receiver:
             arrival_ns: When it came, on the receiver's monotonic clock; None is now.
 
         Returns:
-            What was wrong with it; MISSED and NEW_EPOCH speak of what came before it, and the message itself is good.
+            What was wrong with it; MISSED, NEW_EPOCH and NEW_TRACK speak of what came before it, and the message itself
+            is good.
         """
         arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
         with self._writing:
@@ -244,7 +249,11 @@ class Receiver:
         fault, envelope, message = self._opened(data)
         if fault or envelope is None or message is None:
             return self._bad(fault, arrival)
-        fault = self._content_fault(envelope, message) or self._time_fault(message, arrival)
+        fault = self._content_fault(envelope, message)
+        if fault:
+            return self._bad(fault, arrival)
+        offset, uncertainty = self._clock(message, arrival)
+        fault = self._time_fault(message, arrival, offset, uncertainty)
         if fault:
             return self._bad(fault, arrival)
         before = self._missed(arrival)
@@ -258,8 +267,16 @@ class Receiver:
             if before:
                 self.faults[before] += 1
             return self._bad(fault, arrival)
-        self._take(envelope, message, arrival)
+        if self._is_another(message):
+            if before:
+                self.faults[before] += 1
+            before = self._bad(Fault.NEW_TRACK, arrival)
+        self._take(envelope, message, arrival, offset - uncertainty)
         return before
+
+    def _is_another(self, message: VerdictMessage) -> bool:
+        """Whether the held verdict speaks of another object: nothing that was proven holds for this one."""
+        return self._held is not None and message.kind != HEARTBEAT and message.track != self._held.track
 
     def _missed(self, arrival: int) -> Fault:
         """Whether no good message came for too long, or the held verdict ended before anything newer came."""
@@ -286,51 +303,44 @@ class Receiver:
         return Fault.NONE, envelope, message
 
     def _content_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
-        if contradiction(envelope, message):
+        if contradiction(envelope, message) or message.kind not in (HEARTBEAT, SCENE if self.config.scene else VERDICT):
             return Fault.INVALID
         known = (self._bundle, self._calibration, self._classes)
         found = (message.bundle, message.calibration, message.classes)
+        epoch = self._epoch
         if known != found:
             # Before the first good message, what was not configured may be anything.
-            free = (NOTHING, NOTHING, 0) if self._epoch is None else (None, None, None)
+            free = (NOTHING, NOTHING, 0) if epoch is None else (None, None, None)
             if any(one not in (other, any_one) for one, other, any_one in zip(known, found, free, strict=True)):
                 return Fault.WRONG_BUNDLE
-        if message.epoch < max(self.config.min_epoch, self._epoch or 0):
+        if message.epoch < self.config.min_epoch or (epoch is not None and message.epoch < epoch):
             return Fault.WRONG_EPOCH
         # One start has one clock; a second one would begin the offset by arrival anew with every message.
-        changed = message.epoch == self._epoch and message.clock_domain != self._clock_domain
-        return Fault.INVALID if changed else Fault.NONE
+        if message.epoch == epoch and message.clock_domain != self._clock_domain:
+            return Fault.INVALID
+        return Fault.NONE if message.captured_ns <= message.decided_ns <= message.sent_ns else Fault.FUTURE
 
-    def _time_fault(self, message: VerdictMessage, arrival: int) -> Fault:
-        if not message.captured_ns <= message.decided_ns <= message.sent_ns:
-            return Fault.FUTURE
-        way = arrival - message.sent_ns - self._offset(message, arrival)
-        if not way >= -(self.config.future_ns + self._uncertainty(message)):
-            if self._by_arrival(message):  # the clocks changed, or all messages before were held up: begin anew
+    def _clock(self, message: VerdictMessage, arrival: int) -> tuple[int, int]:
+        """The receiver's clock minus the sender's, as well as it is known, and how far that may be off."""
+        domain = message.clock_domain
+        if domain != 0 and domain == self.config.clock_domain:
+            return 0, 0
+        if domain != 0 and domain == self.config.offset_domain:
+            return self.config.offset_ns, self.config.offset_uncertainty_ns
+        return self._offset_by_arrival(message, arrival), 0
+
+    def _time_fault(self, message: VerdictMessage, arrival: int, offset: int, uncertainty: int) -> Fault:
+        way = arrival - message.sent_ns - offset
+        if not way >= -(self.config.future_ns + uncertainty):
+            if message.clock_domain == 0 or message.clock_domain not in (
+                self.config.clock_domain,
+                self.config.offset_domain,
+            ):  # by arrival: the clocks changed, or all messages before were held up: begin anew
                 self._offset_ns, self._offset_at_ns = arrival - message.sent_ns, arrival
             return Fault.FUTURE
-        return Fault.NONE if way <= self.config.transit_ns + self._uncertainty(message) else Fault.LATE
+        return Fault.NONE if way <= self.config.transit_ns + uncertainty else Fault.LATE
 
-    def _same_clock(self, message: VerdictMessage) -> bool:
-        return message.clock_domain != 0 and message.clock_domain == self.config.clock_domain
-
-    def _measured(self, message: VerdictMessage) -> bool:
-        return message.clock_domain != 0 and message.clock_domain == self.config.offset_domain
-
-    def _by_arrival(self, message: VerdictMessage) -> bool:
-        return not self._same_clock(message) and not self._measured(message)
-
-    def _uncertainty(self, message: VerdictMessage) -> int:
-        if self._same_clock(message) or not self._measured(message):
-            return 0
-        return self.config.offset_uncertainty_ns
-
-    def _offset(self, message: VerdictMessage, arrival: int) -> int:
-        """The receiver's clock minus the sender's, as well as it is known."""
-        if self._same_clock(message):
-            return 0
-        if self._measured(message):
-            return self.config.offset_ns
+    def _offset_by_arrival(self, message: VerdictMessage, arrival: int) -> int:
         seen = arrival - message.sent_ns
         if self._offset_domain != message.clock_domain:
             self._offset_domain, self._offset_ns, self._offset_at_ns = message.clock_domain, seen, arrival
@@ -379,8 +389,8 @@ class Receiver:
         self._bundle, self._calibration, self._classes = message.bundle, message.calibration, message.classes
         self._frame_id = NO_FRAME_ID
 
-    def _take(self, envelope: Envelope, message: VerdictMessage, arrival: int) -> None:
-        """A good message."""
+    def _take(self, envelope: Envelope, message: VerdictMessage, arrival: int, later: int) -> None:
+        """A good message; so much later, by the receiver's clock, its times end."""
         self.good += 1
         self._counter, self._sent_ns = envelope.counter, message.sent_ns
         self._good_ns = arrival
@@ -389,8 +399,8 @@ class Receiver:
             return
         self._in_a_row += 1
         self._held = message
-        end = min(message.valid_until_ns, message.captured_ns + self.config.max_age_ns)
-        self._ends_ns = end + self._offset(message, arrival) - self._uncertainty(message)
+        end, oldest = message.valid_until_ns, message.captured_ns + self.config.max_age_ns
+        self._ends_ns = (end if end <= oldest else oldest) + later
         if message.frame_id != NO_FRAME_ID:
             self._frame_id = message.frame_id
             self._frames.append(arrival)

@@ -180,7 +180,7 @@ class Ros2Node:
         self._spinning.start()
         with self.pipeline:
             for result in self.pipeline.results():
-                self._sender.send_all(result.predictions)
+                self._sender.send_result(result)
 
     def stop(self) -> None:
         """Let `run` return; can be called from any thread."""

@@ -19,6 +19,7 @@ from framegate.runtime.handover.inbox import Inbox
 if TYPE_CHECKING:
     from rclpy.context import Context
     from rclpy.node import Node
+    from rclpy.task import Future
 
 DEADLINE_MS: Final = 100
 """Longest time between two messages that a publisher offers; heartbeats come every 50 ms."""
@@ -77,6 +78,7 @@ class Spinning:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
+        from rclpy.task import Future
 
         with _lock:
             _opened += 1
@@ -92,6 +94,7 @@ class Spinning:
             raise
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._spin, name="framegate-ros2", daemon=True)
         self._closed = False
 
@@ -104,10 +107,12 @@ class Spinning:
         if self._closed:
             return
         self._closed = True
-        self._executor.shutdown(timeout_sec=0)
+        # First the thread, then what it waits with: rclpy takes an executor apart under a thread that still spins.
+        self._ended.set_result(None)
         if self._thread.is_alive():
             self._executor.wake()
             self._thread.join(_JOIN_S)
+        self._executor.shutdown(timeout_sec=0)
         self.node.destroy_node()
         with contextlib.suppress(Exception):  # already shut down from elsewhere
             self._rclpy.shutdown(context=self.context)
@@ -116,7 +121,7 @@ class Spinning:
         from rclpy.executors import ExternalShutdownException, ShutdownException
 
         with contextlib.suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+            self._executor.spin_until_future_complete(self._ended)
 
 
 class Ros2Outgoing:

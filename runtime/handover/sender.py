@@ -7,15 +7,16 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import UsageError
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.base import Outgoing
 from framegate.runtime.handover.clock import new_epoch, this_clock
-from framegate.runtime.handover.message import HEARTBEAT, NOTHING, VerdictMessage, encode, message_of
+from framegate.runtime.handover.message import HEARTBEAT, NOTHING, VERDICT, VerdictMessage, encode, message_of
 from framegate.runtime.handover.protection import COUNTERS
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
 
@@ -54,12 +55,13 @@ def calibration_id(calibration: Calibration | None) -> bytes:
 
 
 class _Stream:
-    """What a sender remembers of one region."""
+    """What a sender remembers of one stream."""
 
-    __slots__ = ("counter", "data_id", "frame_id", "name", "region", "sent_ns")
+    __slots__ = ("counter", "data_id", "frame_id", "kind", "name", "region", "sent_ns")
 
     def __init__(self, name: str, region: int, data_id: int) -> None:
         self.name, self.region, self.data_id = name, region, data_id
+        self.kind = VERDICT
         self.counter = COUNTERS - 1
         self.frame_id = NO_FRAME_ID
         self.sent_ns = 0
@@ -110,8 +112,11 @@ class Sender:
         self._domain = this_clock()
         self._sending = threading.Lock()
         self._closed = threading.Event()
-        self._heartbeat_s = heartbeat_s
         self._thread: threading.Thread | None = None
+        self._start_beating(heartbeat_s)
+
+    def _start_beating(self, heartbeat_s: float | None) -> None:
+        self._heartbeat_s = heartbeat_s
         if heartbeat_s is not None:
             self._thread = threading.Thread(target=self._beat, name="framegate-heartbeat", daemon=True)
             self._thread.start()
@@ -127,6 +132,10 @@ class Sender:
         for prediction in predictions:
             self.send(prediction)
 
+    def send_result(self, result: FrameResult) -> None:
+        """Send everything that was decided about one frame."""
+        self.send_all(result.predictions)
+
     def send(self, prediction: Prediction) -> None:
         """Send one prediction, as it stands now.
 
@@ -137,24 +146,29 @@ class Sender:
         if stream is None:
             raise UsageError(f"there is no stream {prediction.stream!r} here; there are {', '.join(self._streams)}")
         with self._sending:
-            if self._closed.is_set():
-                return
-            has_frame = prediction.frame_id != NO_FRAME_ID
-            drops = max(prediction.frame_id - stream.frame_id - 1, 0) if has_frame else 0
-            message = message_of(
-                prediction,
-                epoch=self.epoch,
-                sent_ns=self._now(stream),
-                clock_domain=self._domain,
-                class_ids=self._class_ids,
-                region=stream.region,
-                drops=drops,
-                bundle=self._identity.bundle,
-                calibration=self._identity.calibration,
-            )
-            if has_frame:
-                stream.frame_id = prediction.frame_id
-            self._put(stream, message)
+            if not self._closed.is_set():
+                self._put(stream, self._message(stream, prediction))
+
+    def _message(self, stream: _Stream, prediction: Prediction, more: int = 0, objects: int = 0) -> VerdictMessage:
+        """What a prediction says in a stream; the last two arguments are those of `message_of`."""
+        has_frame = prediction.frame_id != NO_FRAME_ID
+        drops = max(prediction.frame_id - stream.frame_id - 1, 0) if has_frame else 0
+        if has_frame:
+            stream.frame_id = prediction.frame_id
+        return message_of(
+            prediction,
+            epoch=self.epoch,
+            sent_ns=self._now(stream),
+            clock_domain=self._domain,
+            class_ids=self._class_ids,
+            kind=stream.kind,
+            region=stream.region,
+            drops=drops,
+            bundle=self._identity.bundle,
+            calibration=self._identity.calibration,
+            more=more,
+            objects=objects,
+        )
 
     def heartbeat(self) -> None:
         """Send a heartbeat on every stream that was silent for the heartbeat time, or on all without such a time."""
@@ -188,17 +202,17 @@ class Sender:
         """A message without a frame."""
         now = self._now(stream)
         silence = Prediction.without_frame(stream.name, Reason.NO_FRAME, "", now)
-        message = message_of(
+        return message_of(
             silence,
             epoch=self.epoch,
             sent_ns=now,
             clock_domain=self._domain,
             class_ids=self._class_ids,
+            kind=stream.kind if kind is None else kind,
             region=stream.region,
             bundle=self._identity.bundle,
             calibration=self._identity.calibration,
         )
-        return message if kind is None else replace(message, kind=kind)
 
     def _put(self, stream: _Stream, message: VerdictMessage) -> None:
         stream.counter = (stream.counter + 1) % COUNTERS

@@ -77,9 +77,17 @@ class ZenohIncoming(Inbox):
     """
 
     def __init__(self, session: zenoh.Session, key: str, name: str) -> None:
+        import zenoh
+
         super().__init__(name)
         self._session = session
-        self._subscriber = session.declare_subscriber(key, lambda sample: self.put(sample.payload.to_bytes()))
+
+        def came(sample: zenoh.Sample) -> None:
+            self.put(sample.payload.to_bytes())
+
+        # Called by Zenoh's own thread. Otherwise the package starts one of Python's for it, which is one more to wake
+        # up for each message, and which keeps a process from ending as long as the session is open.
+        self._subscriber = session.declare_subscriber(key, zenoh.handlers.Callback(came, indirect=False))
         self._closed = False
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from framegate.runtime.health.content import Content, measure, structure
+from framegate.runtime.health.content import Content, structure
 from framegate.runtime.health.frozen import HISTORY, RecentFrames
 from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
@@ -53,6 +53,11 @@ def unusable(image: object, depth: int = 1) -> str:
     return ""
 
 
+def _row_step(height: int) -> int:
+    """Every so many rows of a frame of this height are looked at."""
+    return max(1, min(MAX_STEP, height // ROWS))
+
+
 def _unusable_nv12(image: Image) -> str:
     problem = nv12_problem(image)
     if not problem and min(image.shape[0] * 2 // 3, image.shape[1]) < MIN_SIDE:
@@ -78,9 +83,6 @@ class CameraHealth:
         thresholds: The limits; None: `HealthThresholds()`.
         grey: Images may also be (height, width) uint8: the network takes grey ones.
         volume: Images are columns of slices of a volume.
-
-    Attributes:
-        content: Measures of the last camera frame or image that was judged, None before that.
     """
 
     def __init__(
@@ -94,12 +96,19 @@ class CameraHealth:
     ) -> None:
         limits = thresholds or HealthThresholds()
         self._expected = frame_size
+        self._begun: Image | None = None
         self._fixed = fixed_size
         self._grey = grey
         self._learner = Learner(limits)
         self._recent = RecentFrames(limits.still, HISTORY if fixed_size else 0)
         self._volumes = VolumeHealth(limits, compare=fixed_size) if volume else None
-        self.content: Content | None = None
+        self._content: Content | None = None
+        self._looked = False
+
+    @property
+    def content(self) -> Content | None:
+        """Measures of the last camera frame or image that was judged, None before that."""
+        return self._content if self._content is not None or not self._looked else self._recent.content
 
     @property
     def limits(self) -> HealthThresholds:
@@ -123,6 +132,33 @@ class CameraHealth:
         except Exception as error:  # noqa: BLE001 - whatever a strange image provokes must end in REJECT
             return {Reason.BAD_INPUT: f"health check failed: {error}"}
 
+    def prepare(self) -> None:
+        """Start the thread that helps this check before the first frame, so that real-time tuning finds it."""
+        if self._expected is not None and self._volumes is None:
+            width, height = self._expected
+            self._recent.prepare(-(-height // _row_step(height)), width)
+
+    def begin(self, image: Image, pixel_format: str = BGR) -> bool:
+        """Begin to look at an admitted frame on another core; `inspect` of the same image must follow.
+
+        True if that was possible: then it is worth asking `inspect` late. Nothing is found here, and nothing raised.
+
+        Args:
+            image: The whole frame, which must stay as it is.
+            pixel_format: Of the image.
+        """
+        if self._begun is not None:
+            self._recent.forget_begun()
+        self._begun = None
+        try:
+            if pixel_format != BGR or image.ndim != 3 or self._volumes is not None:
+                return False
+            if self._recent.begin(image[:: _row_step(image.shape[0])], self._fixed):
+                self._begun = image
+        except Exception:  # noqa: BLE001 - `inspect` will meet the same, and say it
+            return False
+        return self._begun is not None
+
     def inspect(self, image: Image, pixel_format: str = BGR) -> Findings:
         """Reasons to reject an admitted frame for what it shows. It takes longer, and no network need wait for it.
 
@@ -130,6 +166,9 @@ class CameraHealth:
             image: The whole frame.
             pixel_format: Of the image. Of NV12 only the rows that are looked at are converted.
         """
+        begun, self._begun = self._begun, None
+        if begun is not image:
+            self._recent.forget_begun()
         try:
             return self._inspect(image, pixel_format)
         except Exception as error:  # noqa: BLE001 - see `admit`
@@ -161,7 +200,7 @@ class CameraHealth:
             return self._volumes.check(whole)
         if pixel_format == NV12:
             height = height * 2 // 3
-        step = max(1, min(MAX_STEP, height // ROWS))
+        step = _row_step(height)
         if pixel_format == NV12:
             step = max(2, step - step % 2)  # chroma belongs to pairs of rows
             rows = nv12_rows(image, step)
@@ -170,24 +209,36 @@ class CameraHealth:
         return self._check_camera(rows, step, min(height, width) < SMALL)
 
     def _check_camera(self, sampled: Image, step: int, small: bool) -> Findings:
-        content = measure(self._recent.take(sampled), sampled.shape[0], sampled.shape[1])
-        if is_dark(content, self.limits):
-            content = content._replace(structure=structure(self._recent.rows, step))
-        if not self._fixed or self._learner.is_learning:
-            content = content._replace(light=self._recent.light())
-        found = judge_content(content, self.limits, small)
-        if Reason.LOW_CONTRAST in found and self.limits.light > 0.0 and math.isnan(content.light):
-            # Measured only where it may excuse something: it takes longer than all the counting.
-            content = content._replace(light=self._recent.light())
-            found = judge_content(content, self.limits, small)
-        self.content = content
+        self._recent.take(sampled)
+        self._content, self._looked = None, True
+        limits = self._learner.limits
+        learning = not self._fixed or self._learner.is_learning
+        if not learning and self._recent.healthy(limits, small):
+            found: dict[Reason, str] = {}
+        else:
+            found = self._judge_content(limits, step, small, learning)
         if self._fixed:
-            frozen, torn = self._recent.repeats(content.noise, small)
+            frozen, torn = self._recent.repeats(small)
             if torn and not {Reason.BLACK, Reason.SATURATED} & found.keys():  # white rows are all alike
                 found.setdefault(Reason.TORN, "rows repeat those of an earlier frame")
             if frozen:
                 found[Reason.FROZEN] = ""
             if not found:
                 self._recent.learn()
-                self._learner.learn(content)
+                if learning:
+                    self._learner.learn(self.content or self._recent.content)
+        return found
+
+    def _judge_content(self, limits: HealthThresholds, step: int, small: bool, learning: bool) -> dict[Reason, str]:
+        content = self._recent.content
+        if is_dark(content, limits):
+            content = content._replace(structure=structure(self._recent.rows, step))
+        if learning:
+            content = content._replace(light=self._recent.light())
+        found = judge_content(content, limits, small)
+        if Reason.LOW_CONTRAST in found and limits.light > 0.0 and math.isnan(content.light):
+            # Measured only where it may excuse something: it takes longer than all the counting.
+            content = content._replace(light=self._recent.light())
+            found = judge_content(content, limits, small)
+        self._content = content
         return found

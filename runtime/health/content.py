@@ -20,7 +20,8 @@ from framegate.runtime.verdict import Image
 _LOST_STD = 0.5
 """A channel that varies less than this while another varies is stuck, in levels."""
 _LIVE_STD = 6.0
-_CHANNELS = ("blue", "green", "red")
+CHANNELS = ("blue", "green", "red")
+EQUAL = ("blue = green", "green = red", "blue = red")
 _ROUNDING = 1 / 12
 """Variance that rounding to whole levels adds."""
 _CELL = 4
@@ -173,10 +174,9 @@ def _channels(counts: RowCounts, pixels: int) -> tuple[str, bool]:
     spread = [_moments(totals[k], squares[k], pixels)[1] for k in range(3)]
     least = min(spread)
     if not least > _LOST_STD and not max(spread) < _LIVE_STD:
-        return _CHANNELS[spread.index(least)], True
+        return CHANNELS[spread.index(least)], True
     if any(counts.equal):
-        first, second = ((0, 1), (1, 2), (0, 2))[counts.equal.index(1)]
-        return f"{_CHANNELS[first]} = {_CHANNELS[second]}", True
+        return EQUAL[counts.equal.index(1)], True
     return "", True
 
 

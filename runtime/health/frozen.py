@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.health.rows import Change, RowCounts
+from framegate.runtime.health.content import Content, measure
+from framegate.runtime.health.rows import Change
 from framegate.runtime.health.rows_native import row_memory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Image
 
 HISTORY = 32
@@ -66,19 +68,65 @@ class RecentFrames:
         self._slot = 0
         self._motions: list[tuple[float, int]] = []
         self._changed: list[npt.NDArray[np.bool_]] = []
-        self._stuck = False
+        self._stuck = self._begun = False
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
-    def take(self, rows: Image) -> RowCounts:
-        """Remember rows (n, width, 3), in grey, and say what they show."""
-        if rows.shape != self._shape:
-            self._shape = rows.shape
-            self._memory = row_memory(rows.shape[0], rows.shape[1], self._slots)
+    def begin(self, rows: Image, compare: bool) -> bool:
+        """Begin to look at rows on another core, if there is one and compiled code; `take` of the same rows follows.
+
+        Args:
+            rows: (n, width, 3) uint8 BGR, which must stay as they are.
+            compare: `repeats` will be asked.
+        """
+        self._place(rows)
+        before = (self._slot - 1) % self._slots
+        self._begun = self._memory.begin(self._slot, before, rows, _MOVING_SHARE if compare else None)
+        if not self._begun:
+            self._slot = before
+        return self._begun
+
+    def prepare(self, rows: int, width: int) -> None:
+        """Make room for rows of this size, and start the thread that `begin` needs."""
+        self._require_memory((rows, width, 3))
+        self._memory.prepare()
+
+    def take(self, rows: Image) -> None:
+        """Remember rows (n, width, 3), in grey; `content` and `healthy` then say what they show."""
+        if not self._begun:
+            self._place(rows)
+        self._begun = False
+        self._measured: Content | None = None
+        if not self._memory.look(self._slot, rows):
+            self._measured = measure(self._memory.count(self._slot, rows), *rows.shape[:2])
+
+    @property
+    def content(self) -> Content:
+        """What the rows taken last show."""
+        if self._measured is None:
+            self._measured = self._memory.content
+        return self._measured
+
+    def healthy(self, limits: HealthThresholds, small: bool) -> bool:
+        """Whether it was quickly seen that nothing is wrong with them: see `RowMemory.healthy`."""
+        return self._measured is None and self._memory.healthy(limits, small)
+
+    def forget_begun(self) -> None:
+        """What was begun will not be taken."""
+        if self._begun:
+            self._memory.forget_begun()
+        self._begun = False
+
+    def _place(self, rows: Image) -> None:
+        self._require_memory(rows.shape)
+        self._slot = (self._slot + 1) % self._slots
+
+    def _require_memory(self, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:
+            self._shape = shape
+            self._memory = row_memory(shape[0], shape[1], self._slots)
             self._motions.clear()
             self._changed.clear()
             self._slot = 0
-        self._slot = (self._slot + 1) % self._slots
-        return self._memory.count(self._slot, rows)
 
     @property
     def rows(self) -> Image:
@@ -90,13 +138,12 @@ class RecentFrames:
         """See `framegate.runtime.health.rows.RowMemory.bright`."""
         return self._memory.bright()
 
-    def repeats(self, noise: float, small: bool = False) -> tuple[bool, bool]:
+    def repeats(self, small: bool = False) -> tuple[bool, bool]:
         """Whether the frame taken last is (frozen, torn).
 
         Call `learn` next if it was a good one.
 
         Args:
-            noise: Standard deviation of its noise in levels; NaN: unknown.
             small: The frame has too few blocks for more than equal pixels to be looked for.
         """
         change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
@@ -109,7 +156,7 @@ class RecentFrames:
         if self._is_equal(change):
             return True, False
         # A stuck picture stays stuck until something moves, however the codec varies.
-        self._stuck = self._stuck or self._is_stuck(change, noise)
+        self._stuck = self._stuck or self._is_stuck(change, self.content.noise)
         return self._stuck, False
 
     def learn(self) -> None:

@@ -3,7 +3,7 @@
    The same whole numbers as framegate/runtime/health/rows.py counts with OpenCV and NumPy; a test holds the two together.
    Fifty calls of a library on rows this short cost several times what the counting costs, so here it is one. */
 
-#include "../native.h"
+#include "rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,22 +14,8 @@
 #include <arm_neon.h>
 #endif
 
-enum { BLOCK = 16, ZONES = 4, WHITE = 248, EDGE = 32, LOWEST = 8 * BLOCK, HIGHEST = 247 * BLOCK, FEWEST_BLOCKS = 4 };
+enum { WHITE = 248, EDGE = 32, LOWEST = 8 * BLOCK, HIGHEST = 247 * BLOCK, FEWEST_BLOCKS = 4 };
 enum { TOTALS = 255 * BLOCK + 1 };
-
-/* See RowCounts in rows.py. */
-struct counts {
-    int64_t total, squares;
-    int64_t saturated;
-    int64_t block_total, block_squares;
-    int64_t fine, coarse;
-    int64_t flat;
-    int64_t steps, border_steps;
-    int64_t repeated;
-    int64_t zones[ZONES * ZONES];
-    int64_t channel_total[3], channel_squares[3];
-    int64_t equal[3];
-};
 
 static inline int32_t sum_of_block(const uint8_t *p) {
 #if defined(__SSE2__)

@@ -7,7 +7,7 @@ compiled code in `framegate.runtime.health.rows_native`, about four times as fas
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -186,6 +186,55 @@ class RowMemory:
         closest = int(self._farthest.argmin())
         nearest, last = int(self._farthest[closest]), int(self._farthest[previous])
         return Change(closest, nearest, last, moved, int(known[previous]), int(self.equal.any()))
+
+    def begin(self, slot: int, previous: int, pixels: Image, share: float | None) -> bool:
+        """Begin to count and compare a frame's rows on another core; False, the default, where nothing was begun.
+
+        `look` must follow, and then `compare` with the same numbers, before anything else is asked.
+
+        Args:
+            slot: See `count`.
+            previous: See `compare`.
+            pixels: See `count`; they must stay as they are.
+            share: See `compare`; None does not compare.
+        """
+        del slot, previous, pixels, share
+        return False
+
+    def forget_begun(self) -> None:
+        """What was begun will not be asked for; it counts as a frame that was seen."""
+
+    def look(self, slot: int, pixels: Image) -> bool:
+        """Count a frame's rows, or take what was begun, and measure, so that `content` and `healthy` can be asked.
+
+        False, the default, where there is no compiled code for it: ask `count` and
+        `framegate.runtime.health.content.measure`.
+
+        Args:
+            slot: See `count`.
+            pixels: See `count`.
+        """
+        del slot, pixels
+        return False
+
+    @property
+    def content(self) -> Any:
+        """The measures of the frame looked at last, a `framegate.runtime.health.content.Content`."""
+        raise NotImplementedError  # nothing was looked at: `look` says so
+
+    def healthy(self, limits: Any, small: bool) -> bool:
+        """Whether `framegate.runtime.health.judge.judge_content` would find nothing; False, the default: ask it.
+
+        Args:
+            limits: A `framegate.runtime.health.thresholds.HealthThresholds`.
+            small: See there.
+        """
+        del limits, small
+        return False
+
+    def prepare(self) -> bool:
+        """Start the thread that `begin` needs; False, the default, where there is none."""
+        return False
 
     def bright(self) -> float:
         """The block mean of the frame counted last that a tenth of its blocks exceed, in levels.

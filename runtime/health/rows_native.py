@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import numpy as np
 
+from framegate.runtime.health.beside import Beside, Job, cores
+from framegate.runtime.health.content import CHANNELS, EQUAL, Content
 from framegate.runtime.health.rows import BLOCK, FLAT_SHARE, ZONES, Change, RowCounts, RowMemory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.native import library
 from framegate.runtime.verdict import Image
 
@@ -15,6 +19,16 @@ _WIDEST = 10_000
 _TOTALS = 255 * BLOCK + 1
 _SINGLE = RowCounts._fields.index("zones")
 """So many counts are single numbers; zones, and three numbers for each of the rest, follow."""
+
+
+_PLAIN = Content._fields.index("zones")
+"""So many measures are single numbers; zones, the lost channel and whether there is colour follow."""
+_LIMITS = 15
+LOST = ("", *CHANNELS, *EQUAL)
+"""What content.c says as a number."""
+_MOST_PIXELS = 3_000_000
+"""Of all rows, up to which the moments of all values fit into 63 bits."""
+_FEWEST_CORES = 2
 
 
 def row_memory(rows: int, width: int, slots: int) -> RowMemory:
@@ -42,6 +56,17 @@ class NativeRowMemory(RowMemory):
         self._counts = np.zeros(_SINGLE + ZONES * ZONES + 9, np.int64)
         self._spare = np.zeros(width, np.uint8)
         self._summary = np.zeros(len(Change._fields), np.int32)
+        self._content = np.zeros(_PLAIN + ZONES * ZONES + 2, np.float64)
+        self._limits = np.zeros(_LIMITS + ZONES * ZONES, np.float64)
+        self._healthy = np.zeros(1, np.int32)
+        self._judging_at = self._content.ctypes.data, self._limits.ctypes.data
+        self._limits_of: tuple[HealthThresholds, bool] | None = None
+        self._judged_for: tuple[HealthThresholds, bool] | None = None
+        self._measures_fit = rows * width <= _MOST_PIXELS
+        self._beside: Beside | None = None
+        self._running: Image | None = None
+        self._begun_slot = 0
+        self._known_change = False
         self._histogram = np.zeros(_TOTALS, np.int32)
         # Asking an array for its address costs a microsecond; these arrays stay where they are.
         self._grey_at = [grey.ctypes.data for grey in self.grey]
@@ -63,11 +88,19 @@ class NativeRowMemory(RowMemory):
 
     def count(self, slot: int, pixels: Image) -> RowCounts:
         """See `RowMemory.count`."""
+        self._count(slot, pixels)
+        found = self._counts.tolist()
+        rest = (tuple(found[_SINGLE:-9]), tuple(found[-9:-6]), tuple(found[-6:-3]), tuple(found[-3:]))
+        return RowCounts._make((*found[:_SINGLE], *rest))
+
+    def _count(self, slot: int, pixels: Image) -> None:
         rows, width = self._size
         if pixels.shape != (rows, width, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"expected ({rows}, {width}, 3) uint8, got {pixels.shape} {pixels.dtype}")
         if pixels.strides[1:] != (3, 1):  # a mirrored view, for example
             pixels = np.ascontiguousarray(pixels)
+        self._settle()
+        self._known_change = False
         self.known[slot] = 0
         sums, spare, histogram, counts = self._counting
         self._code.framegate_count_rows(
@@ -83,15 +116,133 @@ class NativeRowMemory(RowMemory):
             histogram,
             counts,
         )
-        found = self._counts.tolist()
-        rest = (tuple(found[_SINGLE:-9]), tuple(found[-9:-6]), tuple(found[-6:-3]), tuple(found[-3:]))
-        return RowCounts._make((*found[:_SINGLE], *rest))
+
+    def begin(self, slot: int, previous: int, pixels: Image, share: float | None) -> bool:
+        """See `RowMemory.begin`."""
+        self._settle()
+        rows, width = self._size
+        if pixels.shape != (rows, width, 3) or pixels.dtype != np.uint8 or pixels.strides[1:] != (3, 1):
+            return False
+        if not self._measures_fit or not self.prepare() or self._beside is None:
+            return False
+        self._known_change, self._judged_for = share is not None, self._limits_of
+        self._job.rank = self._rank(share or 0.0)
+        before = -1 if share is None else previous
+        self._running, self._begun_slot = pixels, slot  # whose memory is being read
+        self._beside.start(self._job_at, pixels.ctypes.data, pixels.strides[0], self._grey_at[slot], slot, before)
+        return True
+
+    def look(self, slot: int, pixels: Image) -> bool:
+        """See `RowMemory.look`."""
+        if not self._measures_fit:
+            return False
+        if self._running is not None and self._begun_slot == slot:
+            self._settle()
+        else:
+            self._count(slot, pixels)
+            self._code.framegate_content(self._counting[-1], *self._size, self._judging_at[0])
+            self._judged_for = None
+        return True
+
+    def healthy(self, limits: HealthThresholds, small: bool) -> bool:
+        """See `RowMemory.healthy`."""
+        if not self._measures_fit:
+            return False
+        if self._judged_for is not None and self._judged_for[0] is limits and self._judged_for[1] == small:
+            return bool(self._healthy[0])
+        self._limits[:] = _as_numbers(limits, small)
+        self._limits_of = limits, small
+        return bool(self._code.framegate_healthy(*self._judging_at))
+
+    @property
+    def content(self) -> Content:
+        """See `RowMemory.content`."""
+        self._settle()
+        *found, lost, coloured = self._content.tolist()
+        values = (*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
+        return Content._make((*values, math.nan, math.nan))
+
+    def forget_begun(self) -> None:
+        """See `RowMemory.forget_begun`."""
+        self._settle()
+        self._known_change = False
+
+    def _settle(self) -> None:
+        """Wait for what was begun, if anything was."""
+        if self._running is not None and self._beside is not None:
+            self._beside.finish()
+            self._running = None
+
+    def prepare(self) -> bool:
+        """Start the thread that counts beside; False where there is no other core, or no thread."""
+        if self._beside is not None:
+            return True
+        if cores() < _FEWEST_CORES:
+            return False
+        try:
+            self._beside = Beside(self._code)
+        except (OSError, RuntimeError):  # no room for another thread
+            return False
+        rows, blocks = self._sums.shape
+        sums, spare, histogram, counts = self._counting
+        weights, starts, means, marks, known, farthest, equal, changed, summary = self._compared
+        self._job = Job(
+            flat_share=FLAT_SHARE,
+            rows=rows,
+            width=self._size[1],
+            blocks=blocks,
+            pieces=self._marks.shape[2],
+            slots=len(self.known),
+            sums=sums,
+            spare=spare,
+            histogram=histogram,
+            counts=counts,
+            weights=weights,
+            starts=starts,
+            means=means,
+            marks=marks,
+            known=known,
+            farthest=farthest,
+            equal=equal,
+            changed=changed,
+            summary=summary,
+            content=self._judging_at[0],
+            limits=self._judging_at[1],
+            healthy=self._healthy.ctypes.data,
+        )
+        self._job_at = ctypes.addressof(self._job)
+        return True
 
     def compare(self, slot: int, previous: int, share: float) -> Change:
         """See `RowMemory.compare`."""
-        rows, blocks = self._sums.shape
-        pieces, slots = self._marks.shape[2], len(self.known)
-        self._code.framegate_compare_rows(
-            self._counting[0], rows, blocks, pieces, slots, slot, previous, self._rank(share), *self._compared
-        )
+        if not self._known_change:
+            rows, blocks = self._sums.shape
+            pieces, slots = self._marks.shape[2], len(self.known)
+            self._code.framegate_compare_rows(
+                self._counting[0], rows, blocks, pieces, slots, slot, previous, self._rank(share), *self._compared
+            )
+        self._known_change = False
         return Change._make(self._summary.tolist())
+
+
+def _as_numbers(limits: HealthThresholds, small: bool) -> list[float]:
+    """Limits as content.c reads them."""
+    zones = limits.zones if len(limits.zones) == ZONES * ZONES else ()
+    return [
+        limits.black_mean,
+        limits.black_std,
+        limits.saturated_share,
+        limits.missing_rows,
+        limits.contrast,
+        limits.light,
+        limits.detail,
+        limits.zone_fall,
+        limits.zone_share,
+        limits.sharpness,
+        limits.noise,
+        limits.blockiness,
+        bool(limits.colour),
+        small,
+        bool(zones),
+        *(zones or (0.0,) * (ZONES * ZONES)),
+    ]

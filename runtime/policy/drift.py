@@ -114,9 +114,12 @@ class DriftAlarm:
 
         Args:
             reasons: What this frame alone was rejected for; frames with other reasons than those of `JUDGED` are
-                left out.
+                left out. NOT_CERTIFIED is no reason here: the calibration, whose coverage is compared, required no
+                certificate.
             score: The calibrated score; NaN counts as higher than all.
         """
+        if reasons:
+            reasons = tuple(each for each in reasons if each is not Reason.NOT_CERTIFIED)
         if not JUDGED.issuperset(reasons):
             return self.alarm
         self._frames += 1

@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Mapping
 
 from framegate.runtime.bundle.calibration import Calibration, Limit
-from framegate.runtime.verdict import NO_FINDINGS, Findings, Reason
+from framegate.runtime.verdict import NO_CLASS, NO_FINDINGS, Findings, Reason
 
 
-def judge_score(score: float, finite: bool, calibration: Calibration | None) -> Findings:
+def judge_score(score: float, finite: bool, calibration: Calibration | None, class_id: int = NO_CLASS) -> Findings:
     """What speaks against the network's output; empty exactly when it may be used.
 
     Args:
         score: Higher is less trustworthy; may be NaN.
         finite: False if the network's output held NaN or +inf, or nothing but -inf.
         calibration: None if no threshold was calibrated for this backend and precision.
+        class_id: Number of the most probable label, by which labels with a threshold of their own are known.
     """
     found: dict[Reason, str] = {}
     if not finite:
@@ -23,7 +24,7 @@ def judge_score(score: float, finite: bool, calibration: Calibration | None) -> 
     if calibration is None:
         found[Reason.NOT_CALIBRATED] = ""
     # Written so that NaN fails: only a true comparison accepts.
-    elif not (finite and math.isfinite(score) and score <= calibration.threshold) and not found:
+    elif not (finite and math.isfinite(score) and score <= calibration.threshold_of(class_id)) and not found:
         found[Reason.HIGH_SCORE] = ""
     return found
 

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, Judged, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable
@@ -90,15 +93,23 @@ class ObjectJudge:
         scorer: Runs the classifier on all objects of a frame.
         objects: Where they are, and how they are followed.
         memory: Of the stream's tracks.
+        certifier: Certifies what would be accepted; None: no certificate is required.
 
     Attributes:
         memory: See above.
     """
 
     def __init__(
-        self, bundle: Bundle, frame_judge: FrameJudge, scorer: BatchScorer, objects: Objects, memory: TrackMemory
+        self,
+        bundle: Bundle,
+        frame_judge: FrameJudge,
+        scorer: BatchScorer,
+        objects: Objects,
+        memory: TrackMemory,
+        certifier: Certifier | None = None,
     ) -> None:
         self.memory = memory
+        self._certifier = certifier
         self._depth = bundle.preprocess.depth
         self._labels = bundle.labels
         self._judge = frame_judge
@@ -141,6 +152,11 @@ class ObjectJudge:
             )
             for k in range(len(taken.boxes))
         ]
+        if shown is not None and self._certifier is not None:
+            certified = self._certified(self._certifier, shown, taken, tracks, judged)
+            # The certificate's network must have seen the pixels that the classifier saw.
+            judged = certified if witness(frame.image) == first else [_overwritten(each) for each in judged]
+        self._note_use(tracks, judged)
         return self._stamp(frame, camera, taken, tracks, judged, deadline_ns)
 
     def _look(self, shown: Frame) -> tuple[Taken, Findings]:
@@ -223,9 +239,38 @@ class ObjectJudge:
         if unconfirmed:
             why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))
             return judged._replace(findings={**judged.findings, **unconfirmed}, detail=why)
-        if track is not None and not judged.findings:
-            self.memory.used(track)
         return judged
+
+    def _certified(
+        self,
+        certifier: Certifier,
+        shown: Frame,
+        taken: Taken,
+        tracks: Sequence[TrackState | None],
+        judged: Sequence[Judged],
+    ) -> list[Judged]:
+        """Certify what nothing else speaks against; what was certified of a track before counts if that was asked."""
+        found = []
+        for one, track, (x, y, width, height) in zip(judged, tracks, taken.pixels, strict=True):
+            label = one.scored.scores.argmax
+            known = certifier.demand.once and track is not None and track.certified == label
+            if one.findings or known:
+                found.append(one)
+                continue
+            crop = np.ascontiguousarray(shown.image[y : y + height, x : x + width])
+            certificate, against = certifier.decide(crop, label)
+            if track is not None and not against:
+                track.certified = label
+            detail = "; ".join(filter(None, (one.detail, *against.values())))
+            found.append(
+                one._replace(findings=dict(against), found=tuple(against), detail=detail, certificate=certificate)
+            )
+        return found
+
+    def _note_use(self, tracks: Sequence[TrackState | None], judged: Sequence[Judged]) -> None:
+        for track, one in zip(tracks, judged, strict=True):
+            if track is not None and not one.findings:
+                self.memory.used(track)
 
     def _unconfirmed(self, judged: Judged, track: TrackState | None) -> Findings:
         """UNCONFIRMED, unless the rule is fulfilled."""
@@ -277,5 +322,12 @@ class ObjectJudge:
         roi = Roi(name, *pixels, fractions=False)
         prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
         if box.stream or track is None:
-            return replace(prediction, found=FoundObject(pixels, box.label, box.score))
+            found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream))
+            return replace(prediction, found=found)
         return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, track.age))
+
+
+def _overwritten(judged: Judged) -> Judged:
+    """What was decided about pixels that are not there any more."""
+    detail = "; ".join(filter(None, (judged.detail, OVERWRITTEN)))
+    return judged._replace(findings={**judged.findings, Reason.BAD_INPUT: OVERWRITTEN}, detail=detail)

@@ -44,15 +44,17 @@ class TrackState:
         policy: What several frames of it show.
         gate: Its rule.
         age: Frames since it began, the present one included, also those on which it was not seen.
+        certified: Number of the label that was certified on one of its frames; None before.
     """
 
-    __slots__ = ("_used", "age", "began", "frame_id", "gate", "number", "pixels", "policy")
+    __slots__ = ("_used", "age", "began", "certified", "frame_id", "gate", "number", "pixels", "policy")
 
     def __init__(self, number: int, policy: StreamPolicy, rule: TrackRule, pixels: Pixels, frame_id: int) -> None:
         self.number = number
         self.policy, self.gate = policy, TrackGate(rule)
         self.pixels, self.frame_id, self.began = pixels, frame_id, frame_id
         self.age = 1
+        self.certified: int | None = None
         self._used = False
 
     def first_use(self) -> bool:

@@ -24,11 +24,13 @@ from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.replay.recording import METADATA, Recording, number
-from framegate.runtime.verdict import NO_FRAME_ID, Reason
+from framegate.runtime.verdict import NO_CLASS, NO_FRAME_ID, Reason
 
 TOPIC = "/verdict/"
 OF_CALIBRATION = frozenset((Reason.NOT_FINITE, Reason.NOT_CALIBRATED, Reason.HIGH_SCORE, Reason.ACTIVATION_SHIFT))
 """What the network's output is rejected for; every other reason of a frame alone stays as it was."""
+_OTHER = 1 << 30
+"""Stands for the number of any label that has no threshold of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ class Judge:
         self._calibration = calibration
         self._score = calibration.score if calibration else "entropy"
         self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
+        self._classes = {each.label: each.class_id for each in calibration.classes} if calibration else {}
         self._policy = StreamPolicy(recording.policy, calibration, sequence=recording.sequence)
 
     def decide(self, verdict: Recorded) -> tuple[float, tuple[Reason, ...]]:
@@ -168,7 +171,9 @@ class Judge:
         if values:
             score = values.get(self._score, math.nan)
             finite = Reason.NOT_FINITE not in verdict.found
-            findings |= judge_score(score, finite, self._calibration)
+            # Numbers of labels are not recorded; those of labels without a threshold of their own do not matter.
+            class_id = self._classes.get(verdict.candidate, _OTHER) if verdict.candidate else NO_CLASS
+            findings |= judge_score(score, finite, self._calibration, class_id)
             findings |= judge_limits(values, self._limits)
         reasons = tuple(
             self._policy.decide(

@@ -20,6 +20,7 @@ from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.base import FLUSH_S
 from framegate.runtime.sinks.picture import WIDTH, jpeg, shown
 from framegate.runtime.sinks.record_file import RecordFile
+from framegate.runtime.sinks.shade import mask_picture
 from framegate.runtime.stats import OBJECTS
 from framegate.runtime.verdict import Prediction
 
@@ -71,6 +72,8 @@ class _Waiting:
 
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
+
+    Of a dense bundle ``/usable/REGION``, too: a PNG of the region in the network's own pixels, 255 where one is usable.
 
     A verdict holds what it was decided by (`framegate.runtime.replay.recording.evidence`), and the metadata record
     ``framegate.recording`` the bundle's digest, calibration and policy. A report of silence has no picture.
@@ -148,20 +151,21 @@ class McapSink:
             self.add_picture(result.first, jpeg(shown(result.image), WIDTH))
         self.add_verdicts(result)
 
-    def add_picture(self, first: Prediction, data: bytes, topic: str = CAMERA) -> None:
+    def add_picture(self, first: Prediction, data: bytes, topic: str = CAMERA, kind: str = "jpeg") -> None:
         """Add a picture.
 
         Args:
             first: A verdict on its frame, for number and time.
-            data: The picture as JPEG.
+            data: The picture as a file of that kind.
             topic: Under which name.
+            kind: ``jpeg`` or ``png``.
         """
         at = first.captured_ns + self._to_wall_ns
         picture = {
             "timestamp": {"sec": at // 10**9, "nsec": at % 10**9},
             "frame_id": str(first.frame_id),
             "data": base64.b64encode(data).decode(),
-            "format": "jpeg",
+            "format": kind,
         }
         if topic not in self._topics:
             self._topics[topic] = self._writer.register_channel(topic, "json", self._image_schema)
@@ -191,6 +195,8 @@ class McapSink:
             # Objects come and go; one topic holds them all, and each message the name of its track.
             channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]
             self._add(channel, at, {**prediction.to_json(), "evidence": evidence(prediction)}, sequence)
+            if prediction.dense is not None and self.takes_pictures:
+                self.add_picture(first, mask_picture(prediction.dense), f"/usable/{prediction.stream}", "png")
         self._frames += 1
 
     def _add(self, channel: int, at: int, record: Mapping[str, object], sequence: int) -> None:

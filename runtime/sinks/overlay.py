@@ -11,6 +11,7 @@ import numpy as np
 
 from framegate.runtime.console import plain
 from framegate.runtime.roi import FULL, Roi
+from framegate.runtime.sinks.shade import shaded
 from framegate.runtime.verdict import Image, Prediction
 
 _GREEN, _RED, _WHITE, _BLACK = (60, 160, 0), (40, 40, 220), (255, 255, 255), (0, 0, 0)
@@ -59,12 +60,17 @@ def _text(image: Image, lines: list[str], box: Box, scale: float, ground: tuple[
 
 
 def _lines(prediction: Prediction, named: bool) -> list[str]:
-    who = f"{prediction.stream}: " if named else ""
+    detected = prediction.found.detected if prediction.found else ""
+    who = f"{prediction.stream}{f' ({detected})' * bool(detected)}: " if named else ""
+    dense = prediction.dense
     if prediction.accepted_when_decided:
-        return [f"{who}USE {prediction.candidate} {prediction.confidence:.2f}"]
+        sure = f"{prediction.confidence:.2f}" if dense is None else f"{dense.usable_share:.0%} of the pixels"
+        return [f"{who}USE {prediction.candidate} {sure}"]
     lines = [f"{who}DO NOT USE"]
     lines += [reason.value for reason in prediction.decided_reasons]
-    if prediction.candidate:
+    if dense is not None:
+        lines.append(f"({dense.usable_share:.0%} of the pixels usable, {1 - prediction.threshold:.0%} needed)")
+    elif prediction.candidate:
         lines.append(
             f"({prediction.candidate}? H={prediction.entropy:.2f} > {prediction.threshold:.2f})"
             if prediction.entropy > prediction.threshold
@@ -84,7 +90,8 @@ def draw(
         rois: The regions, in the same order.
         scene: With moving regions, see `framegate.runtime.frame_result.FrameResult`.
     """
-    canvas = np.ascontiguousarray(image).copy()
+    canvas = np.ascontiguousarray(shaded(image, predictions, rois))
+    canvas = canvas.copy() if canvas is image else canvas
     height, width = canvas.shape[:2]
     scale = float(np.clip(width / 1280 * 0.6, 0.35, 1.2))
     line = max(2, round(width / 400))

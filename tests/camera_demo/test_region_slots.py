@@ -9,9 +9,12 @@ import pytest
 from framegate.camera_demo.clip_boxes import ClipBoxes, place_name
 from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.region_slots import RegionSlots
-from framegate.camera_demo.shipped import BOXES, BUNDLE, CLIP, shipped_objects
+from framegate.camera_demo.shipped import AGREEMENT, BOXES, BUNDLE, CLIP, shipped_giver
 from framegate.runtime import Bundle, Pipeline, Reason, Session
 from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
+from framegate.runtime.regions.label_map import LabelMap
+from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.sources.video import VideoFileSource
 from framegate.runtime.verdict import Frame, Prediction
 
@@ -59,7 +62,9 @@ def test_the_recorded_boxes_are_what_their_readme_says():
 def test_the_demo_follows_the_cars_and_uses_nothing_else():
     """The false person, the road that is called a train, sky and road: none of them may be used on any frame."""
     source, session = VideoFileSource(CLIP), Session.open(BUNDLE, "onnxruntime", "fp32", 1)
-    with Pipeline(source, session, objects=shipped_objects(), lossless=True) as pipeline:
+    labels = LabelMap.load(AGREEMENT, session.bundle.labels)
+    objects = Objects(shipped_giver(), tracker=OverlapTracker(), rule=DEFAULT_RULE, labels=labels)
+    with Pipeline(source, session, objects=objects, lossless=True) as pipeline:
         predictions = [each for result in pipeline.results() for each in result.predictions]
     used = [each for each in predictions if each.accepted_when_decided]
     assert len(used) > 40
@@ -69,6 +74,11 @@ def test_the_demo_follows_the_cars_and_uses_nothing_else():
     assert person
     assert all(Reason.NO_AGREEMENT in each.decided_reasons for each in person if each.candidate)
     assert not [each for each in used if each.stream in ("sky", "road")]
+    counted = pipeline.stats
+    assert set(counted.streams) == {"objects", "sky", "road"}
+    assert counted.streams["sky"].evaluated == 38
+    assert counted.objects.called == {"car": 99, "train": 9, "person": 3, "umbrella": 1}
+    assert [name for name, count in counted.objects.used.items() if count] == ["car"]
 
 
 def test_the_slow_engine_is_slow_for_objects_too(tiny_bundle):

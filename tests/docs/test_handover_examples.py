@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,23 +17,24 @@ from pathlib import Path
 import pytest
 from handover_tape import HEADERS, WARNINGS
 from repository import ROOT
+from transports import free_port
 
 from framegate.runtime.handover import Identity, Sender, open_outgoing, this_clock
+from framegate.runtime.handover.ros2_topic import INSTALL
 from framegate.runtime.verdict import Prediction, Reason
 
 EXAMPLES = ROOT / "docs/examples"
 ID = 0x101
-CONSUMERS = ["py", "c", "cpp"]
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+CONSUMERS = ["py", "c", "cpp", "ros2"]
+TOPICS = (f"t{os.getpid()}n{number}/verdicts" for number in itertools.count())
 
 
 @pytest.fixture(scope="module", params=CONSUMERS)
 def program(request, tmp_path_factory) -> list[str]:
+    if request.param == "ros2":
+        if importlib.util.find_spec("rclpy") is None:
+            pytest.skip(f"rclpy is not installed: {INSTALL}")
+        return [sys.executable, str(EXAMPLES / "brake_or_drive_ros2.py")]
     source = EXAMPLES / f"brake_or_drive.{request.param}"
     if request.param == "py":
         return [sys.executable, str(source)]
@@ -49,9 +52,10 @@ class Consumer:
     """One running control loop and what it has said."""
 
     def __init__(self, command: list[str], *options: str) -> None:
-        self.port = free_port()
+        where = next(TOPICS) if command[-1].endswith("_ros2.py") else str(free_port())
+        self.url = f"ros2://{where}" if "/" in where else f"udp://127.0.0.1:{where}"
         self.process = subprocess.Popen(
-            [*command, str(self.port), hex(ID), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, where, hex(ID), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -109,15 +113,15 @@ class Camera(threading.Thread):
             time.sleep(0.04)
 
 
-def sender_to(port: int, **options) -> Sender:
-    out = open_outgoing(f"udp://127.0.0.1:{port}")
+def sender_to(url: str, **options) -> Sender:
+    out = open_outgoing(url)
     return Sender([out], [("road", ID)], Identity(("cat", "dog"), b"bundle-1", b"calibr-1"), **options)
 
 
 @pytest.mark.slow
 def test_a_control_loop_drives_and_brakes(program):
     with Consumer(program) as consumer:
-        first = sender_to(consumer.port)
+        first = sender_to(consumer.url)
         camera = Camera(first)
         line = consumer.wait_for("DRIVE class 1")
         camera.reasons = (Reason.BLACK,)
@@ -136,10 +140,10 @@ def test_a_control_loop_drives_and_brakes(program):
         camera.join()
         first.close()  # says so
         line = consumer.wait_for("BRAKE", line)
-        second = sender_to(consumer.port)  # starts again: another epoch
+        second = sender_to(consumer.url)  # starts again: another epoch
         camera = Camera(second)
         line = consumer.wait_for("DRIVE class 1", line)
-        foreign = Camera(sender_to(consumer.port))  # a second sender with the same id
+        foreign = Camera(sender_to(consumer.url))  # a second sender with the same id
         line = consumer.wait_for("BRAKE", line)
         consumer.wait_for("BRAKE: DO NOT USE: " if program[0] == sys.executable else "BRAKE: ", line)
         until = time.monotonic() + 10
@@ -162,10 +166,10 @@ def test_a_control_loop_with_a_key_takes_nothing_without_it(program, tmp_path):
     key.write_text("00" * 32)
     key.chmod(0o600)
     with Consumer(program, str(key)) as consumer:
-        sender = sender_to(consumer.port, key=bytes(32))
+        sender = sender_to(consumer.url, key=bytes(32))
         camera = Camera(sender)
         line = consumer.wait_for("DRIVE class 1")
-        other = Camera(sender_to(consumer.port, key=bytes(31) + b"\1"))
+        other = Camera(sender_to(consumer.url, key=bytes(31) + b"\1"))
         line = consumer.wait_for("BRAKE", line)
         assert any("LATCHED" in each for each in consumer.lines[line:])
         for each in (camera, other):

@@ -119,7 +119,7 @@ class _Loaded(HTMLParser):
             self.addresses.append(address)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # half a minute; `make check` builds the site, in which every warning is an error
 def test_make_docs_builds_a_site_that_needs_no_network(tmp_path):
     pytest.importorskip("material", reason="the site is built with the packages of the extra docs")
     pytest.importorskip("mkdocstrings_handlers.python", reason="the site is built with the packages of the extra docs")

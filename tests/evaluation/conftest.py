@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import report_fixture
 import torch
+from made_once import made_once
 
 from framegate.export import bundle_writer
 from framegate.export.calibration import attempts
@@ -17,8 +18,8 @@ from framegate.export.graph.graph import save
 from framegate.export.graph.translate import to_onnx
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture, build
-from framegate.models.train_loop import Task, Trainer
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.loop import Task, Trainer
+from framegate.models.training.settings import TrainSettings
 
 torch.set_num_threads(1)
 
@@ -52,8 +53,8 @@ def quiet():
     return silent
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> torch.nn.Module:
+def train(folder: Path) -> torch.nn.Module:
+    """Train the small network; its state is kept in the folder meanwhile."""
     torch.manual_seed(0)
     model = build("simplecnn", 3, {})
     for module in model.modules():
@@ -63,14 +64,31 @@ def trained(tmp_path_factory) -> torch.nn.Module:
         model, architecture("simplecnn").preprocess, colours(240, 0, "t"), colours(50, 1, "c"), lambda x, rng: x
     )
     settings = TrainSettings(epochs=4, batch=24, learning_rate=0.01, average=0.5)
-    Trainer(task, settings, tmp_path_factory.mktemp("run") / "state", silent).run()
+    Trainer(task, settings, folder / "run.state", silent).run()
     return model
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> torch.nn.Module:
+    folder = made_once(
+        tmp_path_factory, "evaluation-trained", lambda folder: torch.save(train(folder).state_dict(), folder / "w.pt")
+    )
+    model = build("simplecnn", 3, {})
+    model.load_state_dict(torch.load(folder / "w.pt"))
+    return model.eval()
 
 
 @pytest.fixture(scope="session")
 def bundle_path(trained, tmp_path_factory) -> Path:
     """Without calibration: an evaluation fits its own thresholds."""
-    target = tmp_path_factory.mktemp("bundles") / "colours.bundle"
+    folder = made_once(
+        tmp_path_factory, "evaluation-bundle", lambda folder: write_bundle(trained, folder / "colours.bundle")
+    )
+    return folder / "colours.bundle"
+
+
+def write_bundle(trained: torch.nn.Module, target: Path) -> None:
+    """The trained network as a bundle."""
     network = architecture("simplecnn")
     with bundle_writer.staged(target, force=False) as folder:
         save(to_onnx(deployment_model(trained), network.preprocess), folder / "model.fp32.onnx")
@@ -84,7 +102,6 @@ def bundle_path(trained, tmp_path_factory) -> Path:
             origin={"architecture": {"name": "simplecnn"}, "training": {"data": "colours"}},
             parity=[],
         )
-    return target
 
 
 @pytest.fixture(scope="session", autouse=True)

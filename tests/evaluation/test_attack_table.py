@@ -88,3 +88,29 @@ def test_a_wrong_number_is_refused():
 
 def test_rows_are_plain_json(rows):
     assert json.loads(json.dumps(list(rows.values())))[0]["attack"] == "none"
+
+
+def test_an_interrupted_run_is_taken_up_with_the_same_settings_only(tmp_path, rows):
+    path = tmp_path / "table.part"
+    first = command_attacks.Saved(path, {"seed": 0})
+    first.keep(rows["none"])
+    again = command_attacks.Saved(path, {"seed": 0})
+    assert again.rows == [json.loads(json.dumps(rows["none"]))]
+    assert again.seconds() >= first.seconds() - 1
+    assert command_attacks.Saved(path, {"seed": 1}).rows == []
+    path.write_text("{")
+    assert command_attacks.Saved(path, {"seed": 0}).rows == []
+
+
+def test_rows_that_are_known_are_not_computed_again(rows):
+    class Unused:
+        seed, foreign = 0, None
+
+    what = Unused()
+    what.network = what.bundle = None  # whatever is computed fails
+    test = colours(4, 3)
+    known = [row for row in rows.values() if not row["attack"].startswith(("transfer", "adaptive"))]
+    found = attack_table(
+        what, to_pixels(test.images), torch.from_numpy(test.labels), silent, steps=3, adaptive=0, known=known
+    )
+    assert found == known

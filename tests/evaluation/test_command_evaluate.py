@@ -12,12 +12,20 @@ import pytest
 
 from framegate.evaluation import command_evaluate
 from framegate.evaluation.suite.plan import PLANS
+from framegate.evaluation.suite.run import Frames, part_sizes
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
 
 LABELS = ("blue", "green", "red")
 TINY = replace(
-    PLANS["quick"], pgd_steps=4, adaptive_steps=4, square_queries=20, bootstrap=20, curve=(4 / 255, 0.03), corruption=10
+    PLANS["quick"],
+    pgd_steps=4,
+    adaptive=10,
+    adaptive_steps=2,
+    square_queries=20,
+    bootstrap=20,
+    curve=(4 / 255, 0.03),
+    corruption=5,
 )
 
 
@@ -96,6 +104,7 @@ def test_a_second_run_measures_nothing_again(report, data, capsys, monkeypatch):
 
     for name in ("run_linf", "adaptive_pgd", "corrupt", "check_attack_health"):
         monkeypatch.setattr(f"framegate.evaluation.suite.run.{name}", forbidden)
+    monkeypatch.setattr(command_evaluate, "write_report", lambda *_: None)  # drawn by the first run, for six seconds
     evaluate(*words)
     printed = capsys.readouterr().out
     assert "clean accuracy" in printed
@@ -157,3 +166,41 @@ def test_foreign_frames(data, tmp_path, monkeypatch, colours):
     monkeypatch.setattr(command_evaluate.datasets, "detect", lambda folder: data)
     with pytest.raises(DataError, match="the network's own data"):
         command_evaluate.foreign_set(tmp_path, data, size, 10, 0)
+
+
+def test_a_wrong_path_is_refused_before_any_work(bundle_path, data, tmp_path, monkeypatch):
+    def too_late(*arguments):
+        raise AssertionError("the network was opened first")
+
+    monkeypatch.setattr(command_evaluate.Network, "from_bundle", too_late)
+    data.load_test = data.load_training = too_late
+    with pytest.raises(DataError, match="no such file or folder"):
+        evaluate(bundle_path, "--data", tmp_path, "--ood", tmp_path / "nothing")
+
+
+def test_every_part_of_the_plan_has_its_share_of_the_estimate(report, data, colours):
+    names = {path.stem for path in (report[0] / "parts").glob("*") if path.name != "identity.json"}
+    frames = Frames(data.load_training("")[1], data.load_test(""), 1, ())
+    known = {name.replace("/", "_") for name in part_sizes(frames, TINY.limited(30))}
+    strange = {name for name in names if not name.startswith(("adaptive-", "ood-", "pixels-", "batches-"))} - known
+    assert not strange
+    assert {f"adaptive {k}" for k in range(4)} <= known
+
+
+def test_a_report_is_there_while_the_evaluation_still_runs(bundle_path, data, tmp_path, monkeypatch, capsys):
+    """A signal in the middle keeps the parts and a page that says that it is unfinished."""
+    monkeypatch.setattr(command_evaluate.PartialReports, "_COST", 0.0)
+    monkeypatch.setitem(command_evaluate.PLANS, "look", replace(TINY, name="look", curve=(), published=False))
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("framegate.evaluation.suite.run.adaptive_pgd", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bundle_path, "--data", tmp_path, "--suite", "look", "--limit", 10, "--out", tmp_path / "out")
+    assert "the same command goes on from there" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["partial"] is True
+    assert record["attacks"]
+    assert record["adaptive"] == []
+    assert "Unfinished" in (tmp_path / "out" / "report.html").read_text()

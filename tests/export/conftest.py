@@ -6,11 +6,13 @@ The network is random but for its last layer, which is solved by least squares: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from made_once import made_once
 from torch import nn
 
 from framegate.export.calibration import attempts
@@ -70,8 +72,8 @@ def quiet() -> Callable[[str, int, int], None]:
     return silent
 
 
-@pytest.fixture(scope="session")
-def classifier() -> HybridClassifier:
+def working_classifier() -> HybridClassifier:
+    """The random one that tells three colours apart."""
     model = random_classifier()
     split = coloured_images(150, seed=1)
     tensors = to_tensor(split.images, PREPROCESS)
@@ -104,18 +106,35 @@ def classifier() -> HybridClassifier:
 
 
 @pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> HybridClassifier:
+    def make(folder: Path) -> None:
+        torch.save(working_classifier().state_dict(), folder / "state.pt")
+
+    model = random_classifier()
+    model.load_state_dict(torch.load(made_once(tmp_path_factory, "export-classifier", make) / "state.pt"))
+    return model
+
+
+@pytest.fixture(scope="session")
 def deployed(classifier: HybridClassifier) -> nn.Module:
     return deployment_model(classifier)
 
 
 @pytest.fixture(scope="session")
-def graph(deployed: nn.Module) -> onnx.ModelProto:
-    return to_onnx(deployed, PREPROCESS)
+def graph(deployed: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    def make(folder: Path) -> None:
+        onnx.save(to_onnx(deployed, PREPROCESS), folder / "graph.onnx")
+
+    return onnx.load(made_once(tmp_path_factory, "export-graph", make) / "graph.onnx")
 
 
 @pytest.fixture(scope="session")
-def int8_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
-    return to_int8(graph, coloured_images(12, seed=2).images, PREPROCESS, ["trunk.features.1.conv.1"], silent)
+def int8_graph(graph: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    def make(folder: Path) -> None:
+        images = coloured_images(12, seed=2).images
+        onnx.save(to_int8(graph, images, PREPROCESS, ["trunk.features.1.conv.1"], silent), folder / "graph.onnx")
+
+    return onnx.load(made_once(tmp_path_factory, "export-int8", make) / "graph.onnx")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,12 +13,12 @@ import torch
 from framegate.export.commands import certify as command
 from framegate.export.commands.certify import Wanted, certify
 from framegate.models.checkpoint import save_checkpoint
-from framegate.models.interval_bounds import interval_loss
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.registry import architecture, build
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.interval_bounds import interval_loss
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime import Reason, Session
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand

@@ -4,7 +4,7 @@
  *         tests/fuzz/handover_fuzz.c -o handover_fuzz && ./handover_fuzz -max_total_time=300 tests/fuzz/corpus
  *
  * An input is one byte of flags (1: a key is configured; 2: the sender's clock is the receiver's; 4: length, CRC and code
- * of each message are made right, so that the fuzzer gets past them), then messages: time since the one before in
+ * of each message are made right, so that the fuzzer gets past them; 8: the first stream is the scene of the objects), then messages: time since the one before in
  * units of 2 ms, size, bytes. tests/runtime/handover/test_fuzz.py plays the same inputs in Python.
  */
 #include <stdint.h>
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "framegate_objects.h"
 #include "framegate_verdict.h"
 
 #define REQUIRE(fact)                                                                                                  \
@@ -77,11 +78,29 @@ static void require_reading(const framegate_receiver *receiver, int64_t now, boo
     }
 }
 
+/* A list is whole only if the scene says so and no slot is bad; every object in it is good, and of the present. */
+static void require_objects(const framegate_objects *objects, int64_t now, bool bad)
+{
+    framegate_objects_reading seen;
+    framegate_objects_verdict(objects, now, &seen);
+    REQUIRE(seen.count <= objects->count);
+    REQUIRE(!seen.whole || (seen.scene.usable && seen.agrees));
+    REQUIRE(!(bad && seen.whole));
+    for (uint32_t i = 0; i < seen.count; ++i) {
+        const framegate_seen_object *each = &seen.objects[i];
+        REQUIRE((each->slot >= 1) && (each->slot <= objects->count) && (each->track != FRAMEGATE_NO_TRACK));
+        REQUIRE((each->reading.why & ~(FRAMEGATE_REJECTED | FRAMEGATE_NOT_PROVEN)) == 0);
+        REQUIRE(now <= each->reading.ends_ns);
+        REQUIRE(each->reading.usable == (each->reading.class_id != FRAMEGATE_NO_CLASS));
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     framegate_receiver receiver;
+    framegate_objects objects; /* its scene has the receiver's data id, or the one before */
     framegate_config config = framegate_config_default(0x101);
     int64_t now = 1000 * FRAMEGATE_MS;
     size_t place = 1;
@@ -93,6 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.clock_domain = (data[0] & 2u) ? 9u : 0u;
     config.quiet_ns = 100 * FRAMEGATE_MS;
     REQUIRE(framegate_receiver_init(&receiver, &config));
+    config.data_id -= (data[0] & 8u) ? 0u : 1u;
+    REQUIRE(framegate_objects_init(&objects, &config, 2));
     while ((place + 2) <= size) {
         uint8_t bytes[255];
         const size_t length = (data[place + 1] < (size - place - 2)) ? data[place + 1] : (size - place - 2);
@@ -112,6 +133,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         require_reading(&receiver, now + 500 * FRAMEGATE_MS + 1, true); /* max age, and no message came since */
         require_reading(&receiver, INT64_MAX, true);
         (void)framegate_receiver_release(&receiver, now);
+        fault = framegate_objects_feed(&objects, bytes, length, now);
+        require_objects(&objects, now, (fault != FRAMEGATE_NONE) && (fault != FRAMEGATE_MISSED) && (fault != FRAMEGATE_NEW_EPOCH) &&
+                                           (fault != FRAMEGATE_NEW_TRACK));
+        require_objects(&objects, now - 1, true);
+        require_objects(&objects, now + 500 * FRAMEGATE_MS + 1, true);
+        (void)framegate_objects_release(&objects, now);
     }
     for (size_t i = 0; i < FRAMEGATE_FAULTS; ++i) {
         faults += receiver.faults[i];

@@ -17,6 +17,7 @@ from framegate.runtime.handover.message import (
     NO_CLASS,
     PATCH,
     REASON_BITS,
+    SCENE,
     VerdictMessage,
     encode,
 )
@@ -47,6 +48,7 @@ def examples() -> dict[str, tuple[VerdictMessage, int, int, bytes | None]]:
     largest |= {"class_id": 2**32 - 2, "classes": 2**32 - 1, "drops": 2**32 - 1, "confidence": 1.0}
     certificate = {"certificate_kind": LINF, "certificate_radius": 2.0, "track": 17, "region": 2, "drops": 3}
     smallest = {"confidence": -0.0, "score": -3.4028234663852886e38, "threshold": 1.401298464324817e-45}
+    scene = {"kind": SCENE, "region": 16, "classes": 10}
     return {
         "accepted": (accepted, 7, 0x101, None),
         "accepted, with a code": (accepted, 65535, 0x101, KEY),
@@ -70,6 +72,13 @@ def examples() -> dict[str, tuple[VerdictMessage, int, int, bytes | None]]:
             None,
         ),
         "smallest": (VerdictMessage(**{**usual, **numbers, **smallest}, accepted=True, frame_id=0), 6, 9, None),
+        "scene": (VerdictMessage(**usual, **scene, accepted=True, frame_id=48, objects=2), 11, 0x200, None),
+        "inconsistent: more objects than slots": (
+            VerdictMessage(**usual, **scene, accepted=True, frame_id=48, objects=17),
+            12,
+            0x200,
+            None,
+        ),
         "inconsistent: accepted with NaN": (
             VerdictMessage(**{**usual, **numbers, "score": math.nan}, accepted=True, frame_id=45),
             8,

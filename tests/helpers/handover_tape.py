@@ -4,6 +4,7 @@
     R TIME             a reading                                   L TIME        a release
     X                  a restart                                   G HEX [KEY]   read a message and write it again
     D HEX              every field of a message
+    O N key=value ...  a new receiver of objects with N slots      f, r, l, x   the same to it
 
 The answers are lines, too, the same in both languages.
 """
@@ -21,13 +22,16 @@ from repository import ROOT
 
 from framegate.runtime.handover.message import (
     HEARTBEAT,
+    NO_CLASS,
     REASON_BITS,
+    SCENE,
     VERDICT,
     VerdictMessage,
     contradiction,
     decode,
     encode,
 )
+from framegate.runtime.handover.objects import ObjectsReceiver
 from framegate.runtime.handover.reading import MS, Fault, WhyNot
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.verdict import Reason
@@ -86,12 +90,18 @@ def _config(line: str) -> ReceiverConfig:
 def play_in_python(tape: list[str]) -> list[str]:
     """The answers of the receiver in Python."""
     receiver = Receiver(ReceiverConfig(0))
+    objects = ObjectsReceiver(ReceiverConfig(0))
     answers = []
     for line in tape:
         kind, *rest = line.split()
         if kind == "C":
             receiver = Receiver(_config(line))
             answers.append("C 1")
+        elif kind == "O":
+            objects = ObjectsReceiver(_config(line.removeprefix("O ")), int(rest[0]))
+            answers.append("O 1")
+        elif kind in "frlx":
+            answers.append(_of_objects(objects, kind, rest))
         elif kind == "X":
             receiver.restart()
             answers.append("X")
@@ -112,6 +122,23 @@ def play_in_python(tape: list[str]) -> list[str]:
     return answers
 
 
+def _of_objects(objects: ObjectsReceiver, kind: str, rest: list[str]) -> str:
+    if kind == "x":
+        objects.restart()
+        return "x"
+    now = int(rest[0])
+    if kind == "f":
+        return f"f {objects.feed(bytes.fromhex(rest[1]) if len(rest) > 1 else b'', now).name}"
+    if kind == "l":
+        return f"l {int(objects.release(now))}"
+    reading = objects.verdict(now)
+    seen = [
+        f"{each.slot}:{each.track}:{each.reading.why}:{each.reading.class_id if each.reading.usable else NO_CLASS}"
+        for each in reading.objects
+    ]
+    return " ".join([f"r {int(reading.whole)} {int(reading.agrees)} {reading.scene.why}", *seen])
+
+
 def _bits(value: float) -> str:
     return struct.pack(">f", value).hex()
 
@@ -125,7 +152,13 @@ def fields(data: bytes) -> str:
         whole[name] = getattr(m, name)
     numbers = {"confidence": _bits(m.confidence), "score": _bits(m.score), "threshold": _bits(m.threshold)}
     certificate = {"certificate_kind": m.certificate_kind, "certificate_radius": _bits(m.certificate_radius)}
-    rest = {"drops": m.drops, "bundle": m.bundle.hex(), "calibration": m.calibration.hex(), "track": m.track}
+    rest = {
+        "drops": m.drops,
+        "bundle": m.bundle.hex(),
+        "calibration": m.calibration.hex(),
+        "track": m.track,
+        "objects": m.objects,
+    }
     classes = {"class_id": m.class_id, "classes": m.classes}
     consistent = {"consistent": int(not contradiction(e, m))}
     every = {**whole, **classes, **numbers, **certificate, **rest, **consistent}
@@ -136,7 +169,7 @@ def _reading(receiver: Receiver, now: int) -> str:
     reading = receiver.verdict(now)
     held = reading.message
     confidence = held.confidence if reading.usable and held else 0.0
-    class_id = reading.class_id if reading.usable else 0xFFFFFFFF
+    class_id = held.class_id if reading.usable and held else 0xFFFFFFFF
     frame, reasons = (held.frame_id, held.reasons) if held else (-1, 0)
     bits = _bits(confidence)
     return (
@@ -179,7 +212,7 @@ class _Player:
     def make(self, words: dict[str, str]) -> bytes:
         """The next message, changed as the words say."""
         self.counter = int(words.pop("counter", self.counter + 1)) % 65536
-        kind = {"verdict": VERDICT, "heartbeat": HEARTBEAT}[words.pop("kind", "verdict")]
+        kind = {"verdict": VERDICT, "heartbeat": HEARTBEAT, "scene": SCENE}[words.pop("kind", "verdict")]
         silent = kind == HEARTBEAT or words.get("frame") == "none"
         if silent:
             words.pop("frame", None)
@@ -196,7 +229,7 @@ class _Player:
         bits = sum(1 << REASON_BITS[reason] for reason in reasons) or (1 << REASON_BITS[Reason.NO_FRAME]) * silent
         values = {"kind": kind, "frame_id": frame, "reasons": bits, "accepted": not bits}
         values |= {f"{name}_ns": time for name, time in times.items()}
-        for name in ("epoch", "classes", "clock_domain"):
+        for name in ("epoch", "classes", "clock_domain", "track", "region"):
             if name in words:
                 values[name] = int(words.pop(name))
         if "bundle" in words:
@@ -204,6 +237,8 @@ class _Player:
         if "score" in words:
             values["score"] = float(words.pop("score"))
         once = {name: values.pop(name) for name in ("score",) if name in values}
+        if kind == SCENE:
+            once |= {"class_id": NO_CLASS, "objects": int(words.pop("objects", 0))}
         self.message = replace(self.message, **values)
         data_id = int(words.pop("id", self.data_id))
         key = bytes.fromhex(words.pop("key")) if "key" in words else self.key

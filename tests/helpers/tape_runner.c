@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "framegate_objects.h"
 #include "framegate_verdict.h"
 
 static size_t unhex(const char *text, uint8_t *bytes, size_t room)
@@ -39,11 +40,12 @@ static void set(framegate_config *config, const char *key, const char *text)
     else if (strcmp(key, "offset_domain") == 0) { config->offset_domain = natural; }
     else if (strcmp(key, "offset_ns") == 0) { config->offset_ns = number; }
     else if (strcmp(key, "offset_uncertainty_ns") == 0) { config->offset_uncertainty_ns = number; }
+    else if (strcmp(key, "scene") == 0) { config->scene = natural != 0; }
     else if (strcmp(key, "key") == 0) { config->key_size = (uint32_t)unhex(text, config->key, sizeof config->key); }
     else { fprintf(stderr, "unknown key %s\n", key); exit(2); }
 }
 
-static bool configure(framegate_receiver *receiver, char *rest)
+static framegate_config configured(char *rest)
 {
     framegate_config config = framegate_config_default(0);
     for (char *word = strtok(rest, " \n"); word != NULL; word = strtok(NULL, " \n")) {
@@ -52,7 +54,7 @@ static bool configure(framegate_receiver *receiver, char *rest)
         *equals = '\0';
         set(&config, word, equals + 1);
     }
-    return framegate_receiver_init(receiver, &config);
+    return config;
 }
 
 static void print_hex(const uint8_t *bytes, size_t size)
@@ -97,7 +99,8 @@ static void fields(const char *text)
     print_hex(m.bundle, 8);
     printf(" calibration=");
     print_hex(m.calibration, 8);
-    printf(" track=%" PRIu32 " consistent=%d\n", m.track, framegate_consistent(&e, &m) ? 1 : 0);
+    printf(" track=%" PRIu32 " objects=%" PRIu32 " consistent=%d\n", m.track, m.objects,
+           framegate_consistent(&e, &m) ? 1 : 0);
 }
 
 static void show(const framegate_receiver *receiver, int64_t now)
@@ -107,17 +110,39 @@ static void show(const framegate_receiver *receiver, int64_t now)
            r.class_id, (int)r.state, r.reasons, r.frame_id, r.ends_ns, framegate_float_bits(r.confidence));
 }
 
+static void show_objects(const framegate_objects *objects, int64_t now)
+{
+    framegate_objects_reading r;
+    framegate_objects_verdict(objects, now, &r);
+    printf("r %d %d %" PRIu32, r.whole ? 1 : 0, r.agrees ? 1 : 0, r.scene.why);
+    for (uint32_t i = 0; i < r.count; ++i) {
+        const framegate_seen_object *o = &r.objects[i];
+        printf(" %" PRIu32 ":%" PRIu32 ":%" PRIu32 ":%" PRIu32, o->slot, o->track, o->reading.why, o->reading.class_id);
+    }
+    printf("\n");
+}
+
 int main(void)
 {
     static char line[4096];
     static char rest[4096];
+    static framegate_objects objects;
     framegate_receiver receiver;
     memset(&receiver, 0, sizeof receiver);
     while (fgets(line, sizeof line, stdin) != NULL) {
         int64_t time = 0;
         rest[0] = '\0';
         if (line[0] == 'C') {
-            printf("C %d\n", configure(&receiver, &line[1]) ? 1 : 0);
+            const framegate_config config = configured(&line[1]);
+            printf("C %d\n", framegate_receiver_init(&receiver, &config) ? 1 : 0);
+        } else if (line[0] == 'O') {
+            char *end = NULL;
+            const uint32_t slots = (uint32_t)strtoul(&line[1], &end, 10);
+            const framegate_config config = configured(end);
+            printf("O %d\n", framegate_objects_init(&objects, &config, slots) ? 1 : 0);
+        } else if (line[0] == 'x') {
+            framegate_objects_restart(&objects);
+            printf("x\n");
         } else if (line[0] == 'G') {
             char key[256] = "";
             if (sscanf(&line[1], "%4095s %255s", rest, key) >= 1) { again(rest, key); }
@@ -133,6 +158,14 @@ int main(void)
                 const framegate_fault fault = framegate_receiver_feed(&receiver, bytes, size, time);
                 printf("F %s %d %" PRIu64 " %" PRIu64 "\n", framegate_fault_name(fault), (int)receiver.state, receiver.good,
                        receiver.lost_messages);
+            } else if (line[0] == 'f') {
+                uint8_t bytes[2048];
+                const size_t size = unhex(rest, bytes, sizeof bytes);
+                printf("f %s\n", framegate_fault_name(framegate_objects_feed(&objects, bytes, size, time)));
+            } else if (line[0] == 'r') {
+                show_objects(&objects, time);
+            } else if (line[0] == 'l') {
+                printf("l %d\n", framegate_objects_release(&objects, time) ? 1 : 0);
             } else if (line[0] == 'R') {
                 show(&receiver, time);
             } else if (line[0] == 'L') {

@@ -7,14 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from framegate.models import augment
-from framegate.models.adversarial import adversarial_loss
-from framegate.models.interval_bounds import bounds_of, carry, certified_accuracy, interval_loss, scheduled_radius
-from framegate.models.masked_views import FILL, masked
 from framegate.models.pixels import PixelInput
 from framegate.models.plain_cnn import PlainCNN, ResNet20
 from framegate.models.registry import architecture
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training import augment
+from framegate.models.training.adversarial import adversarial_loss
+from framegate.models.training.interval_bounds import (
+    bounds_of,
+    carry,
+    certified_accuracy,
+    interval_loss,
+    scheduled_radius,
+)
+from framegate.models.training.masked_views import FILL, masked
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
 torch.set_num_threads(1)
@@ -72,7 +78,8 @@ def test_training_with_bounds_certifies_what_plain_training_does_not():
 
 
 def test_the_radius_grows_and_ends_above_what_is_asked():
-    radii = [scheduled_radius(1.0, done / 20) for done in range(21)]
+    assert scheduled_radius(1.0, 0.0, 0.0) > 1.0  # all of it at once
+    radii = [scheduled_radius(1.0, done / 20, 0.55) for done in range(21)]
     assert radii[0] == radii[1] == 0
     assert radii == sorted(radii)
     assert radii[-1] > 1.0

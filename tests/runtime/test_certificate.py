@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from certified_bundles import SIDE, SPEC, certified_bundle, patch_record, random_network
 
 from framegate.runtime import Reason, Session
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle.bundle import Bundle, seal, sha256_file
-from framegate.runtime.bundle.certificates import (
-    FILE,
-    FORMAT,
-    CertificateRecord,
-    CertificateThreshold,
-    Demand,
-    labels_sha256,
-)
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.masks import MaskGrid
 from framegate.runtime.policy.debounce import Debounce, check_rule
-from framegate.runtime.preprocess import PreprocessSpec
 
-SIDE = 8
-SPEC = PreprocessSpec(SIDE, SIDE, "bilinear", "stretch", "rgb", (127.5,) * 3, (64.0,) * 3)
 BACKENDS = ["openvino", "onnxruntime"]
-
-
-def random_network(path, seed, classes=4):
-    """A convolution, ReLU and a linear layer with random weights, so that small patches do change its answers."""
-    rng = np.random.default_rng(seed)
-    weights = {
-        "w": rng.normal(size=(8, 3, 3, 3)) / 4,
-        "b": rng.normal(size=8) / 4,
-        "v": rng.normal(size=(classes, 8 * SIDE * SIDE)) / 6,
-    }
-    nodes = [
-        helper.make_node("Conv", ["image", "w", "b"], ["x"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["x"], ["y"]),
-        helper.make_node("Flatten", ["y"], ["z"]),
-        helper.make_node("Gemm", ["z", "v"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "random",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def patch_record(masks, spec=SPEC, budget=None, thresholds=None, network="n.onnx", sha=""):
-    return CertificateRecord("patch", budget or masks.patch, network, sha, "fp32", spec, masks, thresholds or {})
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -66,7 +25,7 @@ def test_no_patch_at_any_place_gets_a_label_beyond_what_the_clean_image_allows(t
     """The proof's inclusion, attacked: thousands of patches, each place, the strongest of many contents."""
     masks = MaskGrid(SIDE, SIDE, 2, 4, 2)
     engine = load_backend("onnxruntime", random_network(tmp_path / "n.onnx", seed), 1)
-    network = CertificateNetwork(patch_record(masks), engine, 4)
+    network = CertificateNetwork(patch_record(masks, SPEC), engine, 4)
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     possible = network.view_means(image).max(0)
@@ -86,7 +45,7 @@ def test_a_larger_patch_than_the_budget_breaks_the_inclusion(tmp_path):
     """The test above can fail: patches that no mask hides get a label beyond what the clean image allows."""
     masks = MaskGrid(SIDE, SIDE, 1, 2, 2)
     engine = load_backend("onnxruntime", random_network(tmp_path / "n.onnx", 0), 1)
-    network = CertificateNetwork(patch_record(masks), engine, 4)
+    network = CertificateNetwork(patch_record(masks, SPEC), engine, 4)
     rng = np.random.default_rng(0)
     image = rng.integers(100, 156, (SIDE, SIDE, 3)).astype(np.uint8)
     possible = network.view_means(image).max(0)
@@ -102,7 +61,7 @@ def test_a_larger_patch_than_the_budget_breaks_the_inclusion(tmp_path):
 def test_a_patch_whose_pixels_are_resized_stays_within_what_is_counted(tmp_path, backend):
     masks = MaskGrid(SIDE, SIDE, 4, 6, 2)
     engine = load_backend(backend, random_network(tmp_path / "n.onnx", 5), 1)
-    network = CertificateNetwork(patch_record(masks), engine, 4)
+    network = CertificateNetwork(patch_record(masks, SPEC), engine, 4)
     rng = np.random.default_rng(5)
     image = rng.integers(0, 256, (11, 13, 3)).astype(np.uint8)
     possible = network.view_means(image).max(0)
@@ -114,26 +73,6 @@ def test_a_patch_whose_pixels_are_resized_stays_within_what_is_counted(tmp_path,
                 attacked = image.copy()
                 attacked[top : top + budget, left : left + budget] = rng.choice([0, 255], (budget, budget, 3))
                 assert (network.certified(attacked) <= possible + SLACK).all()
-
-
-def threshold(tau, unit="frame"):
-    return CertificateThreshold(tau, 0.05, 0.95, 0.04, 3, 400, unit, 0.5, "test", "0" * 64)
-
-
-def certified_bundle(folder, tau=-0.7, keys=("openvino/fp32", "onnxruntime/fp32"), change=None):
-    """Give a tiny bundle a patch certificate over its own network, whose logits are 8 x the mean colour."""
-    bundle = Bundle.open(folder)
-    file = "model.fp32.onnx"
-    record = patch_record(
-        MaskGrid(32, 32, 6, 10, 4), bundle.preprocess, 3, dict.fromkeys(keys, threshold(tau)), file,
-        sha256_file(folder / file),
-    )  # fmt: skip
-    content = {"format": FORMAT, "labels_sha256": labels_sha256(bundle.labels), "certificates": [record.to_json()]}
-    if change is not None:
-        change(content)
-    (folder / FILE).write_text(json.dumps(content))
-    seal(folder, json.loads((folder / "manifest.json").read_text()))
-    return folder
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

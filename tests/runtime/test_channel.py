@@ -53,3 +53,40 @@ def test_closing_wakes_a_waiting_reader_and_a_waiting_writer():
     assert full.take() == "first"  # what was inside can still be read
     assert full.take() is None
     assert full.finished
+
+
+def test_nothing_is_lost_or_given_twice_with_several_writers_and_readers():
+    channel = Channel(3, overwrite=False)
+    taken = []
+
+    def write(first):
+        for k in range(first, first + 400):
+            assert channel.put(k, timeout=20)
+
+    def read():
+        while (item := channel.take(timeout=20)) is not None:
+            taken.append(item)
+
+    writers = [threading.Thread(target=write, args=(1000 * number,)) for number in (1, 2)]
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for thread in (*writers, *readers):
+        thread.start()
+    for writer in writers:
+        writer.join(30)
+    channel.close()
+    for reader in readers:
+        reader.join(30)
+        assert not reader.is_alive()
+    assert sorted(taken) == [*range(1000, 1400), *range(2000, 2400)]
+
+
+def test_a_full_channel_refuses_after_its_time_and_takes_again_when_there_is_room():
+    channel = Channel(1, overwrite=False)
+    assert channel.put(1)
+    started = time.monotonic()
+    assert not channel.put(2, timeout=0.05)
+    assert time.monotonic() - started >= 0.05
+    assert channel.take() == 1
+    assert channel.put(3, timeout=0.0)
+    assert channel.take(timeout=0.0) == 3
+    assert channel.take(timeout=0.0) is None

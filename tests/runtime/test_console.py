@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from framegate.runtime import console
 
 
@@ -8,6 +10,20 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
     with console.progress_bar() as progress:
         progress("counting", 3, 7)
     assert capsys.readouterr().err.split() == ["0", "s", "counting", "3/7"]
+
+
+def test_the_first_line_of_a_log_comes_soon_and_the_gaps_grow(monkeypatch):
+    told, now = [], [0.0]
+    monkeypatch.setattr(console, "to_stderr", lambda line: told.append(int(now[0])))
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    update = console._progress_lines()
+    while now[0] < 150:
+        now[0] += 1
+        update("work", int(now[0]), 1000)
+    assert told[0] <= 5
+    gaps = [later - earlier for earlier, later in itertools.pairwise(told)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 30
 
 
 def test_a_log_file_is_not_flooded(capsys):

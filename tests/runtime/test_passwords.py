@@ -127,11 +127,11 @@ PIECES += ["@", "(a)", "user-pw=", "%", "=", " ", "\\", '"\\']
 def test_no_text_takes_long(piece):
     """As long as the square of its length would be minutes."""
     began = time.process_time()
-    hide_in_text(piece * 100_000)
-    hide_passwords(piece * 20_000)
-    hide_passwords(f"gst://{piece * 20_000}")
-    plain(piece * 100_000)
-    assert time.process_time() - began < 20
+    hide_in_text(piece * 40_000)
+    hide_passwords(piece * 8_000)
+    hide_passwords(f"gst://{piece * 8_000}")
+    plain(piece * 40_000)
+    assert time.process_time() - began < 8
 
 
 @given(st.text(alphabet="abc123 ./_-,", max_size=60))

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pytest
 
 from framegate.runtime.errors import BundleError, DataError
+from framegate.runtime.native import library
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 SPEC = {
@@ -153,3 +155,61 @@ def test_manifests_from_before_there_were_volumes_describe_images():
 def test_unusable_specifications(change, message):
     with pytest.raises(BundleError, match=message):
         PreprocessSpec.from_json({**VOLUME, **change})
+
+
+CODE = library()[0]
+compiled = pytest.mark.skipif(CODE is None, reason="the compiled code is not there")
+
+
+def both(spec, image):
+    """The resized pixels and the input, from the compiled code and from OpenCV."""
+    first = Preprocessor(spec)
+    with patch("framegate.runtime.preprocess.bilinear", return_value=None):
+        second = Preprocessor(spec)
+    found = [(each(image).copy(), each.small.copy()) for each in (first, second)]
+    assert np.any(found[0][0])
+    return found
+
+
+@compiled
+def test_compiled_and_opencv_give_the_same_bits():
+    rng = np.random.default_rng(11)
+    for k in range(250):
+        width, height = (int(side) for side in rng.integers(1, 120, 2))
+        columns, rows = (int(side) for side in rng.integers(1, 500, 2))
+        # What OpenCV treats in its own way: the same size, exactly half, one axis unchanged or halved.
+        columns, rows = {
+            0: (width, height),
+            1: (2 * width, 2 * height),
+            2: (width, rows),
+            3: (columns, 2 * height),
+        }.get(k % 8, (columns, rows))
+        colour = ("rgb", "bgr")[k % 2]
+        spec = PreprocessSpec(width, height, "bilinear", "stretch", colour, (10.0, 20.0, 30.0), (60.0, 70.0, 80.0))
+        left, right, top = (int(margin) for margin in rng.integers(0, 4, 3))
+        frame = rng.integers(0, 256, (rows + top, columns + left + right, 3), np.uint8)
+        (tensor, small), (expected, expected_small) = both(spec, frame[top:, left : left + columns])
+        where = f"{columns}x{rows} to {width}x{height}"
+        np.testing.assert_array_equal(small, expected_small, err_msg=where)
+        np.testing.assert_array_equal(tensor, expected, err_msg=where)
+
+
+@compiled
+def test_nothing_behind_the_last_pixel_is_read_or_written():
+    spec = PreprocessSpec(4, 4, "bilinear", "stretch", "bgr", (0.0,) * 3, (1.0,) * 3)
+    preprocessor = Preprocessor(spec, np.zeros((2, 3, 4, 4), np.float32)[:1])
+    memory = np.full(9 * 3 * 9 + 64, 200, np.uint8)
+    crop = memory[: 9 * 3 * 9].reshape(9, 9, 3)
+    first = preprocessor(crop).copy()
+    memory[9 * 3 * 9 :] = 7
+    np.testing.assert_array_equal(preprocessor(crop), first)
+    assert not preprocessor.tensor.base[1].any()
+
+
+@compiled
+@pytest.mark.parametrize("view", [np.s_[:, ::-1], np.s_[:, ::2], np.s_[::-1], np.s_[..., ::-1]])
+def test_a_view_that_does_not_lie_row_by_row_is_resized_all_the_same(view):
+    image = np.random.default_rng(5).integers(0, 256, (90, 121, 3), np.uint8)[view]
+    (tensor, _), (expected, _) = both(PreprocessSpec.from_json(SPEC), np.ascontiguousarray(image))
+    np.testing.assert_array_equal(tensor, expected)
+    np.testing.assert_array_equal(Preprocessor(PreprocessSpec.from_json(SPEC))(image), expected)

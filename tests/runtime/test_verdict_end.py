@@ -167,7 +167,8 @@ def silence(pipeline, reason, within_s=3.0):
     raise AssertionError("nothing was reported")
 
 
-def test_fault_the_source_hangs(session, pictures, capsys):
+def test_fault_the_source_hangs(session, pictures, capsys, monkeypatch):
+    monkeypatch.setattr("framegate.runtime.pipeline._JOIN_S", 0.2)  # it hangs again at the end
     camera = PictureCamera(pictures)
     with Pipeline(camera, session, deadline_ms=200) as pipeline:
         assert next(iter(pipeline)).accepted

@@ -165,8 +165,8 @@ def install_line(flavour: str, cuda_major: int | None = None) -> str:
             "python3 -m venv --system-site-packages)"
         )
     if flavour == "tensorrt-rtx":
-        return "pip install tensorrt-rtx"
-    return f"pip install tensorrt-cu{12 if cuda_major == 12 else 13}"
+        return "pip install 'framegate[rtx]'"
+    return "pip install 'framegate[tensorrt-cu12]'" if cuda_major == 12 else "pip install 'framegate[tensorrt]'"
 
 
 def is_jetson() -> bool:

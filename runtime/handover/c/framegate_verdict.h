@@ -29,6 +29,7 @@
 #define FRAMEGATE_AUTHENTICATED_BYTES 160u
 #define FRAMEGATE_VERDICT 1u   /* kinds of message */
 #define FRAMEGATE_HEARTBEAT 2u
+#define FRAMEGATE_SCENE 3u
 #define FRAMEGATE_ACCEPT 0x5Au /* verdicts */
 #define FRAMEGATE_REJECT 0xA5u
 #define FRAMEGATE_AUTHENTICATED 1u /* bit of the flags */
@@ -66,7 +67,8 @@ typedef enum framegate_fault {
     FRAMEGATE_LOST = 13,
     FRAMEGATE_MISSED = 14,
     FRAMEGATE_NEW_EPOCH = 15,
-    FRAMEGATE_FAULTS = 16 /* how many there are */
+    FRAMEGATE_NEW_TRACK = 16,
+    FRAMEGATE_FAULTS = 17 /* how many there are */
 } framegate_fault;
 
 /* Why nothing may be used: bits of framegate_reading.why. */
@@ -81,8 +83,8 @@ typedef enum framegate_fault {
 #define FRAMEGATE_CLOCK_WENT_BACK 256u
 
 #define FRAMEGATE_GRAVE                                                                                                \
-    ((1u << (unsigned)FRAMEGATE_FORGED) | (1u << (unsigned)FRAMEGATE_WRONG_BUNDLE) |                                   \
-     (1u << (unsigned)FRAMEGATE_WRONG_EPOCH))
+    (((uint32_t)1u << (unsigned)FRAMEGATE_FORGED) | ((uint32_t)1u << (unsigned)FRAMEGATE_WRONG_BUNDLE) |               \
+     ((uint32_t)1u << (unsigned)FRAMEGATE_WRONG_EPOCH))
 
 /* What one message says; the fields are those of the specification. */
 typedef struct framegate_message {
@@ -104,6 +106,7 @@ typedef struct framegate_message {
     float certificate_radius;
     uint32_t drops;
     uint32_t track;
+    uint32_t objects; /* of a scene: how many slots hold one; else 0 */
     uint8_t bundle[8];
     uint8_t calibration[8];
     uint8_t kind;
@@ -116,7 +119,7 @@ typedef struct framegate_envelope {
     uint16_t length;
     uint16_t counter;
     uint8_t verdict;
-    bool known;         /* magic, version, flags and reserved bytes are those of this version */
+    bool known;         /* magic, version and flags are those of this version */
     bool authenticated; /* a code follows */
 } framegate_envelope;
 
@@ -143,9 +146,11 @@ typedef struct framegate_config {
     int64_t offset_uncertainty_ns;
     uint8_t key[FRAMEGATE_LONGEST_KEY];
     uint32_t key_size; /* 0: messages must have no code; else 16 to 64 */
+    bool scene;        /* expects what is said about whole frames with moving objects, in place of verdicts */
 } framegate_config;
 
-/* What may be used now. If usable is false, class_id is FRAMEGATE_NO_CLASS and nothing may be used. */
+/* What may be used now. If usable is false, class_id is FRAMEGATE_NO_CLASS and nothing may be used. A scene has no
+ * class: usable says that the frame could be looked at. */
 typedef struct framegate_reading {
     bool usable;
     uint32_t why;     /* 0 exactly if usable */
@@ -155,6 +160,7 @@ typedef struct framegate_reading {
     uint64_t reasons; /* the sender's, of the newest verdict */
     int64_t frame_id; /* of the newest verdict; -1: none */
     int64_t ends_ns;  /* on the receiver's clock; 0 without a verdict */
+    uint32_t track;   /* of the newest verdict; FRAMEGATE_NO_TRACK: it follows no object */
 } framegate_reading;
 
 typedef struct framegate_receiver {
@@ -232,10 +238,11 @@ static inline uint32_t framegate_crc32_p4_more(uint32_t crc, const uint8_t *byte
         0x191BE6A5u, 0x299EE950u, 0x7811F94Fu, 0x4894F6BAu, 0xDB0FD971u, 0xEB8AD684u, 0xBA05C69Bu, 0x8A80C96Eu,
         0x0C8DF352u, 0x3C08FCA7u, 0x6D87ECB8u, 0x5D02E34Du, 0xCE99CC86u, 0xFE1CC373u, 0xAF93D36Cu, 0x9F16DC99u,
     };
+    uint32_t value = crc;
     for (size_t i = 0u; i < size; ++i) {
-        crc = table[(crc ^ (uint32_t)bytes[i]) & 0xFFu] ^ (crc >> 8);
+        value = table[(value ^ (uint32_t)bytes[i]) & 0xFFu] ^ (value >> 8);
     }
-    return crc;
+    return value;
 }
 
 /* CRC-32/AUTOSAR, the polynomial 0xF4ACFB13; 0x1697D06A of "123456789". */
@@ -412,13 +419,15 @@ static inline bool framegate_is_finite(uint32_t bits)
 /* A number that orders finite floats as they are ordered; 0 and -0 are equal. */
 static inline int64_t framegate_order(uint32_t bits)
 {
-    const int64_t magnitude = (int64_t)(bits & 0x7FFFFFFFu);
+    const uint32_t without_sign = bits & 0x7FFFFFFFu;
+    const int64_t magnitude = (int64_t)without_sign;
     return ((bits & 0x80000000u) != 0u) ? -magnitude : magnitude;
 }
 
 static inline int64_t framegate_signed(uint64_t value)
 {
-    return (value <= (uint64_t)INT64_MAX) ? (int64_t)value : (-(int64_t)(~value) - 1);
+    const uint64_t rest = ~value;
+    return (value <= (uint64_t)INT64_MAX) ? (int64_t)value : (-(int64_t)rest - 1);
 }
 
 static inline void framegate_put_float(uint8_t *bytes, float value)
@@ -431,7 +440,10 @@ static inline void framegate_put_float(uint8_t *bytes, float value)
 static inline size_t framegate_encode(const framegate_message *message, uint16_t counter, uint32_t data_id,
                                       const uint8_t *key, size_t key_size, uint8_t *out, size_t room)
 {
-    const size_t size = (key_size > 0u) ? FRAMEGATE_AUTHENTICATED_BYTES : FRAMEGATE_PLAIN_BYTES;
+    size_t size = FRAMEGATE_PLAIN_BYTES;
+    if (key_size > 0u) {
+        size = FRAMEGATE_AUTHENTICATED_BYTES;
+    }
     if ((room < size) || (key_size > FRAMEGATE_LONGEST_KEY) || ((key_size > 0u) && (key_size < FRAMEGATE_SHORTEST_KEY))) {
         return 0u;
     }
@@ -464,6 +476,7 @@ static inline size_t framegate_encode(const framegate_message *message, uint16_t
     (void)memcpy(&out[120], message->bundle, 8u);
     (void)memcpy(&out[128], message->calibration, 8u);
     framegate_put(&out[136], 4u, message->track);
+    framegate_put(&out[140], 4u, message->objects);
     if (key_size > 0u) {
         framegate_mac(out, key, key_size, &out[FRAMEGATE_PLAIN_BYTES]);
     }
@@ -484,7 +497,8 @@ static inline bool framegate_decode(const uint8_t *bytes, size_t size, framegate
     envelope->verdict = bytes[18];
     envelope->authenticated = (bytes[19] & FRAMEGATE_AUTHENTICATED) != 0u;
     envelope->known = (framegate_get(&bytes[12], 4u) == FRAMEGATE_MAGIC) && (bytes[16] == FRAMEGATE_VERSION) &&
-                      (bytes[19] <= FRAMEGATE_AUTHENTICATED) && (framegate_get(&bytes[140], 4u) == 0u);
+                      (bytes[19] <= FRAMEGATE_AUTHENTICATED) &&
+                      ((framegate_get(&bytes[140], 4u) == 0u) || (bytes[17] == FRAMEGATE_SCENE));
     message->kind = bytes[17];
     message->accepted = bytes[18] == FRAMEGATE_ACCEPT;
     message->region = (uint32_t)framegate_get(&bytes[20], 4u);
@@ -507,6 +521,7 @@ static inline bool framegate_decode(const uint8_t *bytes, size_t size, framegate
     (void)memcpy(message->bundle, &bytes[120], 8u);
     (void)memcpy(message->calibration, &bytes[128], 8u);
     message->track = (uint32_t)framegate_get(&bytes[136], 4u);
+    message->objects = (uint32_t)framegate_get(&bytes[140], 4u);
     return true;
 }
 
@@ -527,11 +542,19 @@ static inline bool framegate_acceptable(const framegate_message *message)
            (framegate_order(score) <= framegate_order(threshold));
 }
 
+/* Whether a scene's content is that of one. */
+static inline bool framegate_scene_consistent(const framegate_message *message)
+{
+    return (message->class_id == FRAMEGATE_NO_CLASS) && (message->track == FRAMEGATE_NO_TRACK) &&
+           (message->objects <= message->region) && (!message->accepted || (message->frame_id >= 0));
+}
+
 /* Whether a message's content does not contradict itself. */
 static inline bool framegate_consistent(const framegate_envelope *envelope, const framegate_message *message)
 {
     const uint32_t radius = framegate_float_bits(message->certificate_radius);
-    const bool exists = ((message->kind == FRAMEGATE_VERDICT) || (message->kind == FRAMEGATE_HEARTBEAT)) &&
+    const bool scene = message->kind == FRAMEGATE_SCENE;
+    const bool exists = (scene || (message->kind == FRAMEGATE_VERDICT) || (message->kind == FRAMEGATE_HEARTBEAT)) &&
                         ((envelope->verdict == FRAMEGATE_ACCEPT) || (envelope->verdict == FRAMEGATE_REJECT));
     const bool in_range = (message->frame_id >= FRAMEGATE_NO_FRAME_ID) && framegate_is_time(message->captured_ns) &&
                           framegate_is_time(message->decided_ns) && framegate_is_time(message->valid_until_ns) &&
@@ -539,7 +562,7 @@ static inline bool framegate_consistent(const framegate_envelope *envelope, cons
     const bool certified = (message->certificate_kind <= FRAMEGATE_PATCH) && framegate_is_finite(radius) &&
                            (framegate_order(radius) >= 0);
     return exists && in_range && certified && (message->accepted == (message->reasons == 0u)) &&
-           (!message->accepted || framegate_acceptable(message));
+           (scene ? framegate_scene_consistent(message) : (!message->accepted || framegate_acceptable(message)));
 }
 
 /* ---- The receiver ---- */
@@ -555,9 +578,9 @@ static inline framegate_config framegate_config_default(uint32_t data_id)
     config.alive_ns = 150 * FRAMEGATE_MS;
     config.max_age_ns = 500 * FRAMEGATE_MS;
     config.period_ns = 200 * FRAMEGATE_MS;
-    config.shortest_period_ns = 1 * FRAMEGATE_MS;
+    config.shortest_period_ns = FRAMEGATE_MS;
     config.transit_ns = 150 * FRAMEGATE_MS;
-    config.future_ns = 1 * FRAMEGATE_MS;
+    config.future_ns = FRAMEGATE_MS;
     config.quiet_ns = 1000 * FRAMEGATE_MS;
     return config;
 }
@@ -612,7 +635,7 @@ static inline framegate_fault framegate_bad(framegate_receiver *receiver, frameg
         (fault == FRAMEGATE_WRONG_EPOCH)) {
         receiver->in_sequence = false;
     }
-    if ((receiver->config.grave & (1u << (unsigned)fault)) != 0u) {
+    if ((receiver->config.grave & ((uint32_t)1u << (unsigned)fault)) != 0u) {
         receiver->state = FRAMEGATE_LATCHED;
         receiver->grave_ns = arrival_ns;
     } else if (receiver->state == FRAMEGATE_USABLE) {
@@ -683,7 +706,8 @@ static inline framegate_fault framegate_content_fault(const framegate_receiver *
                                                       const framegate_message *message)
 {
     const bool any_classes = !receiver->has_epoch && (receiver->classes == 0u);
-    if (!framegate_consistent(envelope, message)) {
+    const uint32_t kind = receiver->config.scene ? FRAMEGATE_SCENE : FRAMEGATE_VERDICT;
+    if (!framegate_consistent(envelope, message) || ((message->kind != FRAMEGATE_HEARTBEAT) && (message->kind != kind))) {
         return FRAMEGATE_INVALID;
     }
     if (!framegate_is_expected(receiver, receiver->bundle, message->bundle) ||
@@ -768,14 +792,15 @@ static inline framegate_fault framegate_sequence_fault(framegate_receiver *recei
                                                        const framegate_message *message)
 {
     const uint32_t step = ((uint32_t)counter - (uint32_t)receiver->counter) & 0xFFFFu;
+    const uint32_t missing = step - 1u; /* not used if step is 0 */
     if (step == 0u) {
         return FRAMEGATE_REPEATED;
     }
     if ((step > 32768u) || (message->sent_ns <= receiver->sent_ns)) {
         return FRAMEGATE_REORDERED;
     }
-    receiver->lost_messages += (uint64_t)(step - 1u);
-    if ((step - 1u) > receiver->config.max_lost) {
+    receiver->lost_messages += (uint64_t)missing;
+    if (missing > receiver->config.max_lost) {
         receiver->counter = counter;
         receiver->sent_ns = message->sent_ns;
         return FRAMEGATE_LOST;
@@ -915,12 +940,16 @@ static inline framegate_fault framegate_judge(framegate_receiver *receiver, cons
             return framegate_bad(receiver, fault, arrival_ns);
         }
     }
+    if (receiver->has_held && (message.kind != FRAMEGATE_HEARTBEAT) && (message.track != receiver->held.track)) {
+        framegate_count(receiver, before); /* another object: nothing that was proven holds for it */
+        before = framegate_bad(receiver, FRAMEGATE_NEW_TRACK, arrival_ns);
+    }
     framegate_take(receiver, envelope.counter, &message, arrival_ns);
     return before;
 }
 
-/* Take one message, whatever its bytes are. Returns what was wrong with it; MISSED and NEW_EPOCH speak of what came
- * before it, and the message itself is good. */
+/* Take one message, whatever its bytes are. Returns what was wrong with it; MISSED, NEW_EPOCH and NEW_TRACK speak of
+ * what came before it, and the message itself is good. */
 static inline framegate_fault framegate_receiver_feed(framegate_receiver *receiver, const uint8_t *bytes, size_t size,
                                                       int64_t arrival_ns)
 {
@@ -959,6 +988,7 @@ static inline framegate_reading framegate_receiver_verdict(const framegate_recei
     reading.reasons = receiver->has_held ? receiver->held.reasons : 0u;
     reading.frame_id = receiver->has_held ? receiver->held.frame_id : FRAMEGATE_NO_FRAME_ID;
     reading.ends_ns = receiver->has_held ? receiver->ends_ns : 0;
+    reading.track = receiver->has_held ? receiver->held.track : FRAMEGATE_NO_TRACK;
     return reading;
 }
 
@@ -984,7 +1014,8 @@ static inline const char *framegate_fault_name(framegate_fault fault)
 {
     static const char *const names[FRAMEGATE_FAULTS] = {
         "NONE",     "TRUNCATED", "CORRUPTED", "WRONG_ID", "WRONG_VERSION", "FORGED",    "INVALID", "WRONG_BUNDLE",
-        "WRONG_EPOCH", "FUTURE", "LATE",      "REPEATED", "REORDERED",     "LOST",      "MISSED",  "NEW_EPOCH"};
+        "WRONG_EPOCH", "FUTURE", "LATE",      "REPEATED", "REORDERED",     "LOST",      "MISSED",  "NEW_EPOCH",
+        "NEW_TRACK"};
     return ((unsigned)fault < (unsigned)FRAMEGATE_FAULTS) ? names[fault] : "UNKNOWN";
 }
 
@@ -1004,13 +1035,14 @@ static inline const char *framegate_why_name(unsigned bit)
 /* The word of one bit, 0 to 63, of the sender's reasons. */
 static inline const char *framegate_reason_name(unsigned bit)
 {
-    static const char *const names[25] = {
+    static const char *const names[27] = {
         "BAD_INPUT",      "WRONG_SIZE",   "BLACK",            "SATURATED",     "LOW_CONTRAST",
         "BLURRED",        "NOISY",        "COLOUR_LOST",      "TORN",          "FROZEN",
         "STALE_FRAME",    "WARMING_UP",   "NOT_FINITE",       "HIGH_SCORE",    "ACTIVATION_SHIFT",
         "DRIFT",          "NOT_CALIBRATED", "LATE",           "EXPIRED",       "NO_FRAME",
-        "BACKEND_FAULT",  "NOT_CERTIFIED", "NO_REGIONS",      "NO_AGREEMENT",  "UNCONFIRMED"};
-    return (bit < 25u) ? names[bit] : "OTHER";
+        "BACKEND_FAULT",  "NOT_CERTIFIED", "NO_REGIONS",      "NO_AGREEMENT",  "UNCONFIRMED",
+        "NO_OBJECT",      "LEFT_OUT"};
+    return (bit < 27u) ? names[bit] : "OTHER";
 }
 
 #endif /* FRAMEGATE_VERDICT_H */

@@ -5,3 +5,9 @@ uint32_t framegate_crc32_autosar(const uint8_t *bytes, size_t size)
 {
     return framegate_crc32_p4(bytes, size);
 }
+
+/* Of a message of at least 12 bytes: over all bytes but the CRC's own. */
+uint32_t framegate_crc32_of_message(const uint8_t *bytes, size_t size)
+{
+    return framegate_message_crc(bytes, size);
+}

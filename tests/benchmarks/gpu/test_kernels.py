@@ -157,6 +157,7 @@ def test_everything_is_checked_measured_and_written(bench, tmp_path, capsys):
     assert report["grid"][0]["bytes"] == 3 * 1000 * 2 + 3 * 4
 
 
+@pytest.mark.long
 def test_a_wrong_kernel_is_reported_and_not_timed(bench, tmp_path, monkeypatch, capsys):
     reference = kernel_cases.softmax_scores
     monkeypatch.setattr(kernel_cases, "softmax_scores", lambda logits: reference(logits, temperature=1.01))

@@ -152,7 +152,7 @@ def test_the_table_of_a_document_comes_from_the_record(record, tmp_path):
 
 
 def test_all_tables_can_be_made_from_what_the_commands_write(tiny_bundle, tmp_path, record, monkeypatch):
-    monkeypatch.setattr(bench, "measure_startup", lambda *_: [0.5])  # five processes; tests/runtime has them
+    monkeypatch.setattr(bench, "measure_startup", lambda *_: ([0.5], [120.0]))  # five processes; tests/runtime has them
     bundle, latency, scenarios = str(tiny_bundle), tmp_path / "cpu-latency.json", tmp_path / "latency-scenarios.json"
     common = ["--source", SMALL, "--frames", "20"]
     assert cli.main(["bench", bundle, *common, "--memory-frames", "0", "--out", str(latency)]) == 0

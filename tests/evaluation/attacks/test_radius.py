@@ -22,10 +22,10 @@ def test_whole_grey_levels_are_named_as_such(epsilon, name):
     assert radius(epsilon).text == name
 
 
-@pytest.mark.parametrize("level", range(1, 256))
-def test_a_radius_that_a_record_has_rounded_keeps_its_name(level):
-    assert epsilon_text(rounded(level / 255)) == f"{level}/255"
-    assert parse_epsilon(f"{rounded(level / 255)}") == level / 255 == parse_epsilon(f"{level}/255")
+def test_a_radius_that_a_record_has_rounded_keeps_its_name():
+    for level in range(1, 256):
+        assert epsilon_text(rounded(level / 255)) == f"{level}/255"
+        assert parse_epsilon(f"{rounded(level / 255)}") == level / 255 == parse_epsilon(f"{level}/255")
 
 
 def test_radii_between_two_grey_levels_are_not_rounded():

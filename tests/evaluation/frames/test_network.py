@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,7 +19,13 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BundleError, UsageError
 
 
-def exported(name, folder):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports a network by its name, once: the file and the deployed module."""
+    return functools.cache(functools.partial(export, folder=tmp_path_factory.mktemp("networks")))
+
+
+def export(name, folder):
     """A network with batch statistics unlike zero and one, as a file; the deployed module beside it."""
     torch.manual_seed(1)
     model = build(name, 5, {}).eval()
@@ -38,8 +46,8 @@ def some_pixels(name, count=2):
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_it_computes_what_the_engine_computes(name, tmp_path):
-    path, deployed = exported(name, tmp_path)
+def test_it_computes_what_the_engine_computes(name, exported):
+    path, deployed = exported(name)
     chosen = architecture(name)
     network = Network(path, PixelInput(chosen.preprocess), chosen.taps)
     pixels = some_pixels(name)
@@ -62,8 +70,8 @@ def test_it_computes_what_the_engine_computes(name, tmp_path):
         torch.testing.assert_close(activations[tap], seen[tap].clamp(0, top), atol=1e-3, rtol=1e-3)
 
 
-def test_the_gradient_is_the_slope(tmp_path):
-    path, _ = exported("simplecnn", tmp_path)
+def test_the_gradient_is_the_slope(exported):
+    path, _ = exported("simplecnn")
     network = Network(path, PixelInput(architecture("simplecnn").preprocess))
     pixels = some_pixels("simplecnn", 1).requires_grad_(True)
     network(pixels)[0, 0].backward()

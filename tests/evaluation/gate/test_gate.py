@@ -17,11 +17,12 @@ from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, draw, is_kept, simulate, smallest_noticed
 from framegate.evaluation.gate.rules import GateInputs, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
-from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate_together
 from framegate.export.calibration.decisions import Outputs, accepted, values_of
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, Limit
+from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
@@ -90,7 +91,8 @@ def test_adaptive_attack_sees_the_same_gate(bundle_path, colours, quiet):
         rule = rules(replace(RECORD, score=score, limits=(Limit("energy", low=-middle - 0.5),)), clean)["gate"]
         # Half the frames are outside the limit; the second threshold rejects by the score, too.
         halfway = float(np.median(values_of(clean.outputs, rule.temperature)[score]))
-        for one in (rule, replace(rule, threshold=halfway)):
+        own = ClassRisk("blue", 0, 0.01, halfway, 100, 0, 0.01)
+        for one in (rule, replace(rule, threshold=halfway), replace(rule, classes=(own,))):
             aim = gate_rule("gate", network, None, one, clean)
             found = aim.scores(pixels)
             verdicts = found <= aim.threshold
@@ -155,6 +157,30 @@ def test_a_calibration_that_counts_copies_breaks_its_promise(quiet):
         patch.setattr("framegate.evaluation.gate.promise.draw", without_groups)
         naive = simulate(many, 16_000, Promise(0.1, 0.9, limit_share=0.0), 40, quiet)
     assert not naive["kept"]
+
+
+def test_of_tracks_of_unequal_length_the_promise_is_about_tracks_and_not_about_all_frames(quiet):
+    """Long tracks are wrong ten times as often: what is kept for a random frame of a random track breaks per frame."""
+    rng = np.random.default_rng(3)
+    lengths = np.where(np.arange(1000) % 10 == 0, 60, 2)
+    track = np.repeat(np.arange(1000), lengths)
+    labels = rng.integers(0, 2, 1000)
+    wrong = rng.random(1000) < np.where(lengths == 60, 0.4, 0.02)
+    logits = np.zeros((1000, 2), np.float32)
+    logits[np.arange(1000), labels ^ wrong] = rng.uniform(1, 4, 1000)
+    many = Population(Outputs(logits[track]), labels[track].astype(np.int64), track)
+    wish = Promise(0.1, 0.9, limit_share=0.0, score="entropy")
+    found = simulate(many, len(track), wish, 12, quiet)
+    assert found["kept"]
+    assert found["refused"] < 12
+    assert found["mean_risk"] < 0.1
+    per_frame = (wrong[track]).mean()
+    assert per_frame > 0.2
+    run = Circumstances("a", track, "drive")
+    issued = calibrate_together({"": EngineOutputs(many.outputs)}, many.labels, wish, run)[""]
+    passed = accepted(many.outputs, issued)
+    assert wrong[track][passed].mean() > 0.2  # what a per-frame reading would promise is broken
+    assert "for a random frame of a random new drive" in issued.explanation()[0]
 
 
 def test_drawn_tracks_stay_whole_and_count_apart():

@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from framegate.evaluation import command_monitor
 from framegate.evaluation.attacks.problem import AttackResult
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.monitor import worth as worth_module
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.monitor.worth import Worth, worth_of
+from framegate.export.calibration import calibrate as calibrate_module
+from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
+from framegate.export.calibration.decisions import Outputs
+from framegate.export.data.splits import Splits
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import ExportRefusedError, UsageError
 
@@ -83,3 +89,54 @@ def test_the_lead_must_be_more_than_chance(at_least: float, passes: bool) -> Non
         with pytest.raises(ExportRefusedError, match=r"A 0\.900 \(total_variation 0\.600\)"):
             worth.require()
     assert np.isfinite(worth.to_json()["lead"])
+
+
+@pytest.mark.parametrize("tracks", [False, True], ids=["images", "tracks"])
+def test_no_image_that_proves_fits_a_monitor_or_judges_whether_it_is_worth_its_place(
+    bundle_path, quiet, monkeypatch, tracks
+) -> None:
+    """What the command fits with and judges with is caught, and what proves is asked of the calibration."""
+    rng = np.random.default_rng(7)
+    images = rng.integers(0, 256, (900, 4, 4, 3), np.uint8)
+    groups = np.arange(900) // 3 if tracks else None
+    split = LabelledImages("calibration", images, rng.integers(0, 3, 900), groups)
+    train = LabelledImages("train", images[:9] // 2, np.arange(9) % 3)
+    looked: list[LabelledImages] = []
+
+    class CaughtError(Exception):
+        pass
+
+    def fits(network, given, *rest):
+        looked.append(given)
+        return {}
+
+    def judges(monitor, network, given, *rest):
+        looked.append(given)
+        raise CaughtError
+
+    monkeypatch.setattr(command_monitor, "attacked_sets", fits)
+    monkeypatch.setattr(command_monitor, "fit_monitor", lambda *rest: None)
+    monkeypatch.setattr(command_monitor, "worth_of", judges)
+    splits = Splits(train, split, split, ("blue", "green", "red"), "user")
+    with pytest.raises(CaughtError):
+        command_monitor.add_monitor(Bundle.open(bundle_path), splits, RECIPE, Promise(), quiet)
+
+    proving: list[np.ndarray] = []
+    divided = calibrate_module.split_units
+
+    def caught(*arguments):
+        proving.append(divided(*arguments)[1])
+        return divided(*arguments)
+
+    monkeypatch.setattr(calibrate_module, "split_units", caught)
+    logits = np.eye(3, dtype=np.float32)[split.labels] * rng.random((900, 1)).astype(np.float32) * 9
+    about = {"split_sha256": fingerprint(split), "model_sha256": "", "engine": "", "groups": groups}
+    calibrate(Outputs(logits), split.labels, Promise(0.3), **about)
+
+    proves = {images[k].tobytes() for k in proving[0]}
+    assert len(looked) == 2
+    assert len(looked[1]) > 100
+    for given in looked:
+        assert not proves & {image.tobytes() for image in given.images}
+    if tracks:
+        assert not set(groups[proving[0]]) & set(looked[1].groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 
@@ -11,6 +10,7 @@ from report_fixture import without_figures
 from repository import ROOT
 
 from framegate.evaluation.gate import names as gate_names
+from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report import results_tables
 from framegate.evaluation.report.files import load_records
 from framegate.evaluation.report.table import markdown
@@ -66,10 +66,7 @@ def test_engines_without_figures_have_none(record):
 
 
 def test_the_committed_records_belong_to_the_shipped_bundles():
-    shipped = {
-        path.stem: hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
-        for path in (ROOT / "models" / "bundles").glob("*.bundle")
-    }
+    shipped = {path.stem: manifest_sha256(path) for path in (ROOT / "models" / "bundles").glob("*.bundle")}
     evaluated = load_records(RESULTS / "evaluation", FORMAT, "framegate evaluate")
     assert {each["bundle"]["name"]: each["bundle"]["manifest_sha256"] for each in evaluated} == shipped
     assert all(each["health"] for each in evaluated)

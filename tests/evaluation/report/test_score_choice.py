@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from framegate.evaluation.report.score_choice import choose_best, share_let_through
+from framegate.evaluation.report.score_choice import choose_best, compared, of_the_best, share_let_through
+from framegate.evaluation.report.values import Estimate
 
 
 def row(name, augrc=0.03, clean=0.05, corrupted=0.1, foreign=(0.5, 0.3), auroc=(0.8, 0.9), attacked=0.5, coverage=0.95):
@@ -72,3 +74,25 @@ def test_what_was_not_measured_has_no_best():
     rows = [{"name": "a", "failure": {"augrc": {"value": None}}, "selective": [], "ood": {}, "attacks": {}}]
     best = choose_best(rows, "pgd")
     assert {best[k] for k in ("failure", "corruption", "ood", "attack", "overall")} == {None}
+
+
+def test_the_interval_of_the_best_of_many_holds_although_it_was_chosen_on_the_same_frames():
+    """Forty scores that are equally good: the best of them looks better than it is."""
+    rng = np.random.default_rng(1)
+    nominal = corrected = 0
+    for _ in range(400):
+        best = float(rng.normal(0.8, 0.01, 40).max())
+        plain = Estimate(best, best - 1.96 * 0.01, best + 1.96 * 0.01, 1000)
+        wide = of_the_best(plain, 40)
+        nominal += plain.low <= 0.8 <= plain.high
+        corrected += wide.low <= 0.8 <= wide.high
+    assert nominal < 0.6 * 400
+    assert corrected >= 0.95 * 400
+    assert of_the_best(plain, 1) == plain
+    assert of_the_best(None, 40) is None
+    assert of_the_best(Estimate(0.99, 0.9, 1.0), 40).high == 1.0
+
+
+def test_only_scores_that_may_be_chosen_count():
+    rows = [row("a"), row("b", coverage=0.5), {"name": "c", "failure": {}, "selective": [], "ood": {}, "attacks": {}}]
+    assert [compared(rows, purpose, "pgd") for purpose in ("failure", "attack", "corruption")] == [2, 2, 1]

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.checks.parity import Changes, Loss, accuracy, check_loss, compare, loss
 from framegate.runtime.bundle.calibration import Calibration
@@ -91,8 +92,8 @@ def test_accuracy_gate(outputs) -> None:
 )
 def test_a_loss_fails_beyond_the_limit_and_beyond_chance(worse: int, better: int, images: int, fails: bool) -> None:
     assert Changes(worse, better).too_many(images) is fails
-    assert bool(Loss(images, Changes(worse, better), Changes(0, 0), 0, 0).failures("b", "a")) is fails
-    assert bool(Loss(images, Changes(0, 0), Changes(worse, better), 0, 0).failures("b", "a")) is fails
+    assert bool(Loss(images, Changes(worse, better), Changes(0, 0), 0, 0, 0).failures("b", "a")) is fails
+    assert bool(Loss(images, Changes(0, 0), Changes(worse, better), 0, 0, 0).failures("b", "a")) is fails
 
 
 def test_the_sign_test_is_exact() -> None:
@@ -121,18 +122,66 @@ def test_gate_counts_wrong_labels_that_are_newly_accepted(outputs) -> None:
         return changed
 
     found = loss(Outputs(sure(5)), _calibration(1.0), Outputs(reference(5)), _calibration(1.0), labels)
-    assert found == Loss(COUNT, Changes(0, 0), Changes(5, 0), 5, 0)
+    assert found == Loss(COUNT, Changes(0, 0), Changes(5, 0), 5, 0, 0)
     _checked(sure(2), reference(2), labels)
     with pytest.raises(ExportRefusedError, match=r"int8 accepts a wrong label on 5 of 400 test images"):
         _checked(sure(5), reference(5), labels)
 
 
-def test_a_stricter_engine_loses_nothing_that_fails(outputs) -> None:
+@pytest.mark.parametrize(
+    ("contradictions", "images", "fails"),
+    [(0, 100, False), (1, 100, False), (2, 100, True), (5, 1_000, False), (6, 1_000, True), (20, 10_000, False),
+     (29, 10_000, True), (3, 3, True)],
+)  # fmt: skip
+def test_accepting_with_different_labels_fails_beyond_its_limit(contradictions: int, images: int, fails: bool) -> None:
+    found = Loss(images, Changes(0, 0), Changes(0, 0), 0, 0, contradictions).failures("b", "a")
+    assert bool(found) is fails
+    assert all("b and a both accept" in each and "with different labels" in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("accepts", "rejects", "images", "fails"),
+    [(0, 25, 298, False), (100, 0, 1_000, False), (0, 117, 1_000, True), (60, 60, 1_000, True), (2, 0, 10, False)],
+)
+def test_differing_verdicts_fail_beyond_their_limit_in_both_directions(
+    accepts: int, rejects: int, images: int, fails: bool
+) -> None:
+    found = Loss(images, Changes(0, 0), Changes(0, 0), accepts, rejects, 0).failures("b", "a")
+    assert bool(found) is fails
+    assert all(f"only b accepts {accepts}, only a {rejects}" in each for each in found)
+
+
+def test_an_engine_that_rejects_much_more_does_not_decide_alike(outputs) -> None:
+    """It hands over nothing wrong, and what was tested with the reference says nothing about it."""
     logits, labels = outputs
-    found = loss(Outputs(logits), _calibration(-1.0), Outputs(logits), _calibration(1.0), labels)
-    assert found.failures("b", "a") == ()
-    assert found.new_rejects > 0
-    assert found.new_accepts == 0
+    scores = np.sort(softmax_scores(logits, 1.0).entropy)
+    first, stricter, silent = scores[COUNT // 2], scores[COUNT // 2 - 20], -1.0
+
+    def judged(threshold: float) -> Loss:
+        return loss(Outputs(logits), _calibration(threshold), Outputs(logits), _calibration(first), labels)
+
+    assert (judged(stricter).new_rejects, judged(stricter).failures("b", "a")) == (20, ())
+    assert judged(silent).wrong_accepts.worse == 0
+    with pytest.raises(ExportRefusedError, match=r"the verdicts of int8 and the trained network differ on 201 of 400"):
+        check_loss("int8", judged(silent), "the trained network")
+
+
+def test_contradictions_are_counted_where_both_accept(outputs) -> None:
+    """As many wrong labels are accepted by both, so that nothing is lost net: only the contradictions say it."""
+    logits, labels = outputs
+    certain = np.zeros_like(logits)
+    certain[np.arange(COUNT), labels] = 50.0
+
+    def wrong(rows: slice) -> Outputs:
+        changed = certain.copy()
+        changed[rows] = np.roll(certain[rows], 1, axis=1)
+        return Outputs(changed)
+
+    found = loss(wrong(slice(0, 4)), _calibration(1.0), wrong(slice(4, 8)), _calibration(1.0), labels)
+    assert found == Loss(COUNT, Changes(4, 4), Changes(4, 4), 0, 0, 8)
+    assert len(found.failures("b", "a")) == 1
+    rejecting = loss(wrong(slice(0, 4)), _calibration(-1.0), wrong(slice(4, 8)), _calibration(1.0), labels)
+    assert rejecting.contradictions == 0
 
 
 def test_nan_outputs_are_wrong_whatever_argmax_says(outputs) -> None:

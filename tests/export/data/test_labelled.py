@@ -10,9 +10,11 @@ import foreign_onnx
 import numpy as np
 import pytest
 
+from framegate.export.data import labelled
 from framegate.export.data.image_folder import read_image_folder
 from framegate.export.data.labelled import USER, Place, load_calibration, load_comparison, load_splits
 from framegate.export.data.labels_file import check_count, read_labels
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -133,3 +135,16 @@ def test_label_files(tmp_path: Path) -> None:
         check_count(path, ("a", "b"), 3)
     with pytest.raises(DataError, match=r"4 names, but the network has 3 outputs$"):
         check_count(path, ("a", "b", "c", "d"), 3)
+
+
+@pytest.mark.parametrize("lengths", [(1, 30), (5, 5)], ids=["unequal", "equal"])
+def test_no_unit_spans_two_splits(lengths: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    units = np.repeat(np.arange(60), rng.integers(lengths[0], lengths[1] + 1, 60))
+    units = units[rng.permutation(len(units))]
+    images = LabelledImages("f", np.zeros((len(units), 2, 2, 3), np.uint8), units % 3, units)
+    for parts in ([images.subset(part, "p") for part in labelled._cut(images)], labelled._halves(images)):
+        assert sum(map(len, parts)) == len(units)
+        known = [set(part.groups) for part in parts]
+        assert all(known)
+        assert len(set.union(*known)) == sum(map(len, known)) == 60

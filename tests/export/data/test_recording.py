@@ -83,12 +83,12 @@ def _split(count: int, units: int | None = None) -> LabelledImages:
 
 
 def test_a_plan_says_what_can_be_proved_and_what_a_target_needs() -> None:
-    found = plan(_split(1000), Promise(0.01), precisions=1)
+    found = plan(_split(1000), Promise(0.01), precisions=1, labels=("a", "b"))
     assert (found.units, found.proving) == (1000, 800)
     assert found.lowest[0] == (1.0, pytest.approx(1 - 0.05 ** (1 / 800)))
     assert found.needed == ((0.01, 299, 374),)
     assert any("these may do" in line for line in found.lines())
-    tracks = plan(_split(1000, 100), Promise(0.01, larger_risks=(0.05,)), precisions=2)
+    tracks = plan(_split(1000, 100), Promise(0.01, larger_risks=(0.05,)), precisions=2, labels=("a", "b"))
     assert (tracks.units, tracks.proving, tracks.shares) == (100, 80, 4)
     assert [accepted for _, accepted, _ in tracks.needed] == [437, 86]
     assert any("there are 100" in line for line in tracks.lines())
@@ -108,3 +108,6 @@ def test_the_command_plans_without_computing(
     assert sorted((path.name, path.stat().st_mtime_ns) for path in tiny_bundle.iterdir()) == before
     assert main(words[:4]) == 2
     assert "--from and --labels belong together" in capsys.readouterr().err
+    mcap = [*words[:3], "drive.mcap", *words[4:]]
+    assert main(mcap) == 2
+    assert "compressed for people, and are not what the network saw" in capsys.readouterr().err

@@ -133,8 +133,8 @@ def test_without_any_tensorrt_both_install_lines_are_given(tiny_bundle, monkeypa
     monkeypatch.setattr(command_engine, "find_gpu", lambda: None)
     assert main(["engine", str(tiny_bundle)]) == 1
     told = capsys.readouterr().err
-    assert "pip install tensorrt-rtx" in told
-    assert "pip install tensorrt-cu13" in told
+    assert "pip install 'framegate[rtx]'" in told
+    assert "pip install 'framegate[tensorrt]'" in told
 
 
 def test_auto_takes_what_can_build_here(monkeypatch):

@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 from framegate.export.graph.bounds import gamma, halved, stored, with_bounds
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.translate import to_onnx
-from framegate.models.adversarial import pgd_pixels
-from framegate.models.interval_bounds import bounds_of
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.registry import architecture
+from framegate.models.training.adversarial import pgd_pixels
+from framegate.models.training.interval_bounds import bounds_of
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.errors import UsageError

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from framegate.export.int8 import choice as int8_choice
 from framegate.export.int8 import ranges as int8_ranges
-from framegate.export.int8.choice import choose_int8, methods_of
+from framegate.export.int8.choice import Int8Work, choose_int8, methods_of
 from framegate.export.int8.quantize import check_symmetric, to_int8
 from framegate.export.int8.ranges import (
     BINS,
@@ -205,9 +205,28 @@ def test_no_layer_is_looked_for_while_int8_is_good_enough(quiet, monkeypatch) ->
 
 def test_the_ways_are_ranked_on_a_part_and_the_best_is_compared_on_all(quiet, monkeypatch) -> None:
     monkeypatch.setattr(int8_choice, "RANKED", 20)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 10.0)
     choice = choose_int8(_network(), _images(30, 3), _images(50, 4), SPEC, _Known(), "auto", quiet)
     assert [candidate.images for candidate in choice.candidates][-1] == choice.chosen.images == choice.images == 50
     assert [candidate.images for candidate in choice.candidates[: len(METHODS)]] == [20] * len(METHODS)
+
+
+def test_many_ways_are_glanced_at_and_two_of_them_ranked(quiet, monkeypatch) -> None:
+    monkeypatch.setattr(int8_choice, "GLANCED", 10)
+    monkeypatch.setattr(int8_choice, "RANKED", 20)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 10.0)
+    work = Int8Work(_network(), _images(30, 3), _images(50, 4), SPEC, quiet)
+    first = choose_int8(_network(), _images(30, 3), _images(50, 4), SPEC, _Known(), "auto", quiet, None, work)
+    assert [each.images for each in first.candidates] == [10] * len(METHODS) + [20, 20, 50]
+    again = choose_int8(_network(), _images(30, 3), _images(50, 4), SPEC, _Known(), "auto", quiet, None, work)
+    assert again == first  # nothing was compared anew
+
+
+def test_a_way_that_is_far_from_good_is_not_looked_at_on_all_images(quiet, monkeypatch) -> None:
+    monkeypatch.setattr(int8_choice, "RANKED", 20)
+    monkeypatch.setattr(int8_choice, "GOOD_DIFFERENCE", 1e-9)
+    choice = choose_int8(_network(), _images(30, 3), _images(50, 4), SPEC, _Known(), "minmax", quiet)
+    assert [each.images for each in choice.candidates] == [choice.images] == [20]
 
 
 def test_a_large_tensor_is_sampled_and_keeps_its_largest_value(quiet, monkeypatch) -> None:

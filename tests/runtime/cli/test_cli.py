@@ -306,6 +306,11 @@ def test_info_shows_models_thresholds_and_limits(tiny_bundle, make_bundle, capsy
         assert part in said
     assert "how often it was tried was not recorded" in said  # a record of an older format
     assert "bound" not in out
+    assert "are left, the share of errors can be larger" in said  # the camera check was not calibrated
+    assert "at most 5.00% of them, drawn in the same way, are wrong and accepted" in said
+    assert "up to 5% of all calibrations made so may issue a threshold that breaks it" in said
+    assert "calibrated with test: " in said  # no engine of this machine
+    assert "WARNING: this machine has openvino 20" in said
     assert cli.main(["info", str(make_bundle(threshold=None))]) == 0
     assert "not calibrated, rejects every frame: openvino/fp32" in capsys.readouterr().out
     assert cli.main(["info", str(tiny_bundle), "--json"]) == 0

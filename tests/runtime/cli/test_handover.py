@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 from framegate.runtime.handover import Identity, Receiver, ReceiverConfig, Sender, open_incoming, open_outgoing
-from framegate.runtime.handover.message import HEARTBEAT, decode
+from framegate.runtime.handover.message import HEARTBEAT, SCENE, decode
 from framegate.runtime.handover.protection import mac_holds, stream_id
 from framegate.runtime.verdict import Prediction
 
@@ -58,6 +59,21 @@ def test_run_sends_every_verdict_and_says_to_whom(tiny_bundle, tmp_path):
 
 
 @pytest.mark.slow
+def test_run_sends_objects_in_slots_and_the_scene_last(tiny_bundle, tmp_path):
+    boxes = tmp_path / "boxes.jsonl"
+    lines = [{"frame": k, "boxes": [{"box": [8 + k, 8, 64, 64], "label": "car", "track": 5}]} for k in range(12)]
+    boxes.write_text("\n".join(map(json.dumps, lines)))
+    options = ("--objects", str(boxes), "--max-objects", "2", "--roi", "road=0,0,64,64", "--handover-id", "0x20")
+    found, said = sent_by(tiny_bundle, *options)
+    assert "the scene is data id 0x20, its 2 slots for objects are 0x21 to 0x22, region road is 0x23, bundle" in said
+    frames = [(e.data_id, m) for e, m in map(decode, found) if m.frame_id >= 0]
+    assert [data_id for data_id, _ in frames[:4]] == [0x21, 0x22, 0x23, 0x20]
+    assert (frames[0][1].track, frames[1][1].reason_names[-1]) == (5, "NO_OBJECT")
+    scenes = [message for data_id, message in frames if data_id == 0x20]
+    assert {(each.kind, each.region, each.objects) for each in scenes} == {(SCENE, 2, 1)}
+
+
+@pytest.mark.slow
 def test_without_an_id_it_is_made_from_source_and_region(tiny_bundle, tmp_path):
     found, _ = sent_by(tiny_bundle, "--handover-key", str(key_file(tmp_path)))
     assert {decode(data)[0].data_id for data in found} == {stream_id("synthetic://?frames=12&fps=30", "frame")}
@@ -74,6 +90,7 @@ def test_without_an_id_it_is_made_from_source_and_region(tiny_bundle, tmp_path):
         (["--handover", "carrier-pigeon://loft"], "unknown transport"),
         (["--handover", "udp://127.0.0.1"], "expected a host and a port"),
         (["--handover-id", "1"], "need a --handover URL"),
+        (["--handover", "udp://127.0.0.1:1", "--objects", "x", "--track-rule", "none"], "follows none"),
         (["--handover", "udp://127.0.0.1:47800", "--as-fast-as-possible"], "do not come by themselves"),
         (["--handover", "udp://127.0.0.1:47800", "--handover-key", "nowhere"], "key file nowhere: No such file"),
         (["--handover", "udp://no-such-host.invalid:47800"], "is not known here"),

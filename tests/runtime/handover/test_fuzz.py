@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from handover_inputs import CORPUS, FUZZ, config, messages, require_safe
 from handover_tape import HEADERS, RUNNER, WARNINGS, c_compiler, compile_c, config_line, play_in_c, play_in_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from repository import ROOT
 
-from framegate.runtime.handover.message import AUTHENTICATED_BYTES, PLAIN_BYTES
-from framegate.runtime.handover.protection import protect
-from framegate.runtime.handover.reading import MS, Fault, State
-from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
-
-FUZZ = ROOT / "tests/fuzz"
-CORPUS = [path.read_bytes() for path in sorted((FUZZ / "corpus").iterdir())]
-KEY = bytes(16)
-HARMLESS = (Fault.NONE, Fault.MISSED, Fault.NEW_EPOCH)
-
-
-def config(flags: int) -> dict[str, object]:
-    key = {"key": KEY} if flags & 1 else {}
-    return {"data_id": 0x101, "clock_domain": 9 if flags & 2 else 0, "quiet_ns": 100 * MS, **key}
-
-
-def messages(data: bytes):
-    """What handover_fuzz.c makes of an input: times and bytes."""
-    flags, place, now = data[0], 1, 1000 * MS
-    while place + 2 <= len(data):
-        now += data[place] * 2 * MS
-        raw = data[place + 2 : place + 2 + data[place + 1]]
-        place += 2 + len(raw)
-        if flags & 4 and len(raw) in (PLAIN_BYTES, AUTHENTICATED_BYTES):
-            key = KEY if len(raw) == AUTHENTICATED_BYTES else None
-            counter, data_id = int.from_bytes(raw[2:4], "big"), int.from_bytes(raw[4:8], "big")
-            raw = protect(raw[12:PLAIN_BYTES], counter, data_id, key)
-        yield now, raw
-
-
-def require_safe(data: bytes) -> None:
-    receiver = Receiver(ReceiverConfig(**config(data[0])))
-    for now, raw in messages(data):
-        fault = receiver.feed(raw, now)
-        reading = receiver.verdict(now)
-        assert not (reading.usable and fault not in HARMLESS)
-        for when in (now - 1, -(2**63), now + 500 * MS + 1, 2**63 - 1):
-            assert not receiver.verdict(when).usable
-        if reading.usable:
-            assert reading.state is State.USABLE
-            assert reading.message.accepted
-            assert reading.message.reasons == 0
-            assert reading.class_id < reading.message.classes
-            assert receiver.good >= 3
-        receiver.release(now)
-    assert receiver.received - receiver.good <= sum(receiver.faults.values())
+from framegate.runtime.handover.reading import MS
 
 
 @st.composite
@@ -115,34 +76,89 @@ def test_both_receivers_say_the_same_about_the_corpus_and_its_relatives(tmp_path
     assert any(line.startswith("R 1") for data in CORPUS for line in play_in_python(as_tape(data)))
 
 
-@pytest.mark.long
-@pytest.mark.slow
-def test_the_fuzz_target_finds_nothing_in_a_few_seconds(tmp_path):
-    if not shutil.which("clang"):
-        pytest.skip("clang is not installed")
-    target = tmp_path / "fuzz"
-    options = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
-    command = [
-        "clang",
-        "-std=c11",
-        *options,
-        *WARNINGS,
-        f"-I{HEADERS}",
-        str(FUZZ / "handover_fuzz.c"),
-        "-o",
-        str(target),
-    ]
+WITH = ("-std=c11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+
+
+def compiled(compiler: str, to: Path) -> Path:
+    """The fuzz target."""
+    command = [compiler, *WITH, *WARNINGS, f"-I{HEADERS}", str(FUZZ / "handover_fuzz.c"), "-o", str(to)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if "libclang_rt" in built.stderr:
-        pytest.skip("clang has no libFuzzer here")
+        pytest.skip(f"{compiler} has no libFuzzer here")
     assert built.returncode == 0, built.stderr
+    return to
+
+
+def require_nothing_found(command: list[str], tmp_path: Path, **environment: str) -> str:
+    """Run a fuzzer for some seconds. Returns what it says."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_libfuzzer_finds_nothing_in_a_few_seconds(tmp_path):
+    if not shutil.which("clang"):
+        pytest.skip("clang is not installed")
+    target = compiled("clang", tmp_path / "fuzz")
     (tmp_path / "new").mkdir()
-    run = [
-        str(target),
-        "-max_total_time=4",
-        f"-artifact_prefix={tmp_path}/",
-        str(tmp_path / "new"),
-        str(FUZZ / "corpus"),
-    ]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = ["-max_total_time=4", f"-artifact_prefix={tmp_path}/", str(tmp_path / "new"), str(FUZZ / "corpus")]
+    require_nothing_found([str(target), *options], tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_afl_finds_nothing_in_some_seconds(tmp_path):
+    if not (shutil.which("afl-fuzz") and shutil.which("afl-clang-fast")):
+        pytest.skip("AFL++ is not installed: apt-get install afl++")
+    target = compiled("afl-clang-fast", tmp_path / "fuzz")
+    free = dict.fromkeys(
+        ("AFL_NO_UI", "AFL_SKIP_CPUFREQ", "AFL_NO_AFFINITY", "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES"), "1"
+    )
+    found = tmp_path / "found"
+    command = ["afl-fuzz", "-V", "10", "-m", "none", "-i", str(FUZZ / "corpus"), "-o", str(found), "--", str(target)]
+    require_nothing_found(command, tmp_path, **free)
+    stats = dict(
+        line.split(":", 1) for line in (found / "default/fuzzer_stats").read_text().splitlines() if ":" in line
+    )
+    facts = {name.strip(): value.strip() for name, value in stats.items()}
+    assert int(facts["execs_done"]) > 100
+    assert (facts["saved_crashes"], facts["saved_hangs"]) == ("0", "0")
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_atheris_finds_nothing_in_the_receiver_in_python_in_some_seconds(tmp_path):
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("atheris is not installed: pip install atheris")
+    (tmp_path / "new").mkdir()
+    options = ["-max_total_time=10", f"-artifact_prefix={tmp_path}/", str(tmp_path / "new"), str(FUZZ / "corpus")]
+    said = require_nothing_found([sys.executable, str(FUZZ / "handover_fuzz.py"), *options], tmp_path)
+    assert "Done" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["framegate_objects.h"])
+def test_misra_c_2012_is_kept_but_for_the_deviations_that_are_written_down(tmp_path, name):
+    if not shutil.which("cppcheck"):
+        pytest.skip("cppcheck is not installed: apt-get install cppcheck")
+    source = tmp_path / "use.c"
+    source.write_text(f'#include "{name}"\n')
+    options = ["--std=c11", "--addon=misra", "--enable=style", "--suppress=missingIncludeSystem", "--quiet"]
+    command = ["cppcheck", *options, "--template={id}", f"-I{HEADERS}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    if "misra" in done.stderr and "Failed" in done.stderr:
+        pytest.skip("cppcheck has no MISRA addon here")
+    found = set(done.stderr.split())
+    text = (ROOT / "docs/handover.md").read_text(encoding="utf-8")
+    allowed = {f"misra-c2012-{rule}" for rule in re.findall(r"^\| rule ([0-9.]+) \|", text, re.MULTILINE)}
+    assert found == allowed

@@ -16,8 +16,9 @@ from handover_tape import (
     play_in_python,
     scenarios,
 )
+from object_drive import Life
 
-from framegate.runtime.handover.message import NO_CLASS, VerdictMessage, encode
+from framegate.runtime.handover.message import NO_CLASS, NO_TRACK, VerdictMessage, encode
 from framegate.runtime.handover.protection import protect
 from framegate.runtime.handover.reading import MS, Fault
 
@@ -66,6 +67,7 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
     values = {"data_id": 7, "good_to_start": rng.choice((1, 2, 3)), "max_lost": rng.choice((0, 3))}
     values |= {"key": key, "clock_domain": rng.choice((0, 1)), "offset_domain": rng.choice((0, 1))}
     values |= {"offset_ns": rng.choice((0, MS)), "offset_uncertainty_ns": rng.choice((0, 2 * MS))}
+    values |= {"scene": int(rng.random() < 0.15)}
     values |= {"grave": frozenset(rng.sample(list(Fault)[1:14], rng.choice((0, 1, 3)))), "period_ns": 60 * MS}
     calm = rng.random() < 0.6
 
@@ -89,14 +91,17 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
             epoch=max(epoch, 0),
             sent_ns=times[2],
             accepted=accepted,
-            kind=pick(*(1,) * 9, 2, 3),
+            kind=pick(*(3 if values["scene"] else 1,) * 9, 1, 2, 3, 4),
+            region=4,
+            track=NO_TRACK if values["scene"] else pick(*(5,) * 9, 6, NO_TRACK),
+            objects=2 if values["scene"] else 0,
             frame_id=pick(*(frame,) * 9, -1, -5),
             captured_ns=pick(*(times[0],) * 15, -1, 2**62),
             decided_ns=times[1],
             valid_until_ns=times[0] + pick(100, 100, 20) * MS,
             clock_domain=1,
             reasons=0 if accepted else 1 << rng.randrange(64),
-            class_id=pick(*(3,) * 9, NO_CLASS),
+            class_id=NO_CLASS if values["scene"] else pick(*(3,) * 9, NO_CLASS),
             classes=10,
             confidence=pick(*(0.5,) * 9, float("nan"), 1.5, -0.0),
             score=pick(*(0.1,) * 9, float("inf"), -float("inf"), 0.21, float("nan")),
@@ -134,3 +139,10 @@ def test_both_receivers_agree_on_lives_that_nobody_thought_of(runner):
     seen = {line.split()[1] for line in answers if line.startswith("F")}
     assert seen == {fault.name for fault in Fault}, "the tapes should reach every fault"
     assert sum(line.startswith("R 1") for line in answers) > 100
+
+
+def test_both_receivers_of_objects_agree_on_drives_over_a_bad_line(runner):
+    tape = [line for seed in range(12) for line in Life(seed, 40).tape]
+    answers = play_in_python(tape)
+    require_same(tape, play_in_c(runner, tape), answers)
+    assert sum(line.startswith("r 1") for line in answers) > 100

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -145,6 +147,44 @@ def test_both_ends_can_be_closed_twice_and_a_closed_sender_sends_nothing(kind, t
         assert incoming.receive(0.1) is None
         incoming.close()
         incoming.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(PACKAGES))
+def test_a_process_that_breaks_off_without_closing_its_ends_ends_all_the_same(kind, tmp_path):
+    lines = (
+        "from framegate.runtime.handover import open_incoming, open_outgoing",
+        f"ends = [each({address_of(kind, tmp_path)!r}) for each in (open_incoming, open_outgoing)]",
+        "while ends[0].receive(0.05) is None: ends[1].send(bytes(144))",
+        "raise SystemExit(7)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False, timeout=60)
+    assert done.returncode == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("kind", list(PACKAGES))
+def test_both_ends_of_one_process_close_while_messages_flow(kind, tmp_path, first):
+    address = address_of(kind, tmp_path)
+    both = open_incoming(address), open_outgoing(address)
+    ended = threading.Event()
+
+    def shout() -> None:
+        while not ended.is_set():
+            both[1].send(bytes(144))
+
+    shouting = threading.Thread(target=shout, daemon=True)
+    shouting.start()
+    assert both[0].receive(20) is not None
+    for end in (both[first], both[1 - first]):
+        closing = threading.Thread(target=end.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+    ended.set()
+    shouting.join(20)
+    assert not shouting.is_alive()
 
 
 @pytest.mark.parametrize("kind", [each for each in KINDS if each not in ("udp", "jsonl")])

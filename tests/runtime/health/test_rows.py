@@ -161,12 +161,22 @@ for n in range(20):
     assert told("1")[1] == without
 
 
+SOURCES = (
+    "health/rows.c",
+    "health/content.c",
+    "health/beside.c",
+    "preprocess.c",
+    "frame_scores.c",
+    "handover/c/native.c",
+)
 SANITIZED = """
 import ctypes, sys
 import numpy as np
 from framegate.runtime import monitor, native, scores
 from framegate.runtime.health.rows_native import NativeRowMemory, row_memory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.monitor import Monitor, Tap
+from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 rng = np.random.default_rng(0)
 assert native.library()[1] == sys.argv[1], native.library()
@@ -179,6 +189,15 @@ for rows, width in ((2, 16), (2, 17), (3, 31), (5, 33), (7, 100), (33, 1280), (4
         image[:] = (0, 255, image)[k % 3] if k < 6 else image
         memory.count(k % 3, image)
         memory.compare(k % 3, (k - 1) % 3, 0.05)
+        if memory.prepare():  # on another core
+            assert memory.begin(k % 3, (k - 1) % 3, image, 0.05)
+            assert memory.look(k % 3, image)
+            memory.healthy(HealthThresholds(zones=(2.0,) * 16), False)
+            memory.compare(k % 3, (k - 1) % 3, 0.05)
+for width, height in ((1, 1), (2, 3), (16, 16), (33, 20), (96, 96)):
+    resize = Preprocessor(PreprocessSpec(width, height, "bilinear", "stretch", "rgb", (1.0,) * 3, (2.0,) * 3))
+    for size in ((1, 1), (1, 7), (3, 2), (height, width), (2 * height, 2 * width), (45, 67), (720, 1280)):
+        resize(rng.integers(0, 256, (*size, 3), np.uint8))
 for classes in (1, 2, 10, 1000):
     for scale in (1.0, 1e38, np.inf, np.nan):
         row = np.float32(scale) * rng.normal(size=(1, classes)).astype(np.float32)
@@ -206,7 +225,7 @@ def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
         shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.copy(ROOT / "src" / "framegate" / "__init__.py", package)  # else the installed package comes first
     target = package / "runtime" / FILE
-    sources = [str(ROOT / "runtime" / name) for name in ("health/rows.c", "frame_scores.c", "handover/c/native.c")]
+    sources = [str(ROOT / "runtime" / name) for name in SOURCES]
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(target), "-lm"], check=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -65,6 +66,17 @@ def test_frames_rejected_for_another_reason_are_no_evidence():
     assert alarm.evidence == 0.0
 
 
+@pytest.mark.parametrize("calibration", [PLAIN, FULL], ids=["without quantiles", "with quantiles"])
+def test_what_lacks_a_certificate_is_not_drift(calibration):
+    """A certificate covers few frames; those that lack one are accepted as far as the calibration is concerned."""
+    rng = np.random.default_rng(4)
+    alarm = DriftAlarm(calibration)
+    for score in rng.random(20_000).tolist():
+        reasons = HIGH if score > 0.8 else (Reason.NOT_CERTIFIED,) if rng.random() < 0.9 else ()
+        assert not alarm.saw(reasons, score)
+    assert frames_to_alarm(alarm, [0.9] * 1500) is not None  # the frames before have not made it blind
+
+
 def test_it_ends_after_calm_blocks_counts_how_often_it_was_raised_and_can_be_reset():
     alarm = DriftAlarm(FULL)
     # Evenly spread like the calibrated scores, without their chance.
@@ -103,11 +115,17 @@ def test_no_calibration_and_no_score_breaks_it(coverage, size, quantiles, scores
         assert 0.0 <= alarm.evidence <= 1.0
 
 
+@functools.cache
+def alarm_of_many_calibration_images() -> DriftAlarm:
+    """Takes a third of a second to make; it is only read."""
+    return DriftAlarm(replace(FULL, size=10**9), block=4)
+
+
 @given(rate=st.floats(0.0, 0.2), dependent=st.booleans(), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=10)
 def test_bets_do_not_gain_on_average_whatever_the_dependence_within_a_block(rate, dependent, seed):
     # The mean over all outcomes of one block, exactly: dependent frames are all alike, independent ones binomial.
-    alarm = DriftAlarm(replace(FULL, size=10**9), block=4)
+    alarm = alarm_of_many_calibration_images()
     assert len({bet.on_scores for bet in alarm._bets}) == 2
     for bet in alarm._bets:
         base = alarm._high_rate if bet.on_scores else alarm._rejected_rate

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_drive import DRIVE, GOLDEN, decided
 
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.frame_result import FrameResult
@@ -64,11 +66,30 @@ def test_a_drive_comes_out_as_it_was_recorded(drive):
     assert {reason for each in given for reason in each.decided_reasons} >= {Reason.HIGH_SCORE, Reason.WARMING_UP}
 
 
-@pytest.mark.parametrize("threshold", [-1.0, 0.01, 0.2, 0.5, 0.9, 5.0])
-def test_another_threshold_gives_what_a_session_with_it_would_have_given(drive, tiny_bundle, blue_scene, threshold):
+@pytest.mark.parametrize(
+    ("threshold", "own"),
+    [
+        (-1.0, ()),
+        (0.01, ()),
+        (0.2, ()),
+        (0.5, ()),
+        (0.9, ()),
+        (5.0, ()),
+        (0.5, (0.05, 0)),
+        (0.01, (0.5, 0)),
+        (0.2, (0.01, 2)),
+    ],
+)
+def test_another_threshold_gives_what_a_session_with_it_would_have_given(
+    drive, tiny_bundle, blue_scene, threshold, own
+):
     path, given = drive
     recording = read_recording(path)
-    other = with_changes(recording.calibration, threshold=threshold)
+    classes = tuple(
+        ClassRisk(Bundle.open(tiny_bundle).labels[number], number, 0.01, its, 1000, 0, 0.01)
+        for its, number in ([own] if own else ())
+    )
+    other = with_changes(recording.calibration, threshold=threshold, classes=classes)
     found = replay(path, recording, other)
     session = Session.open(tiny_bundle, "onnxruntime", policy=POLICY)
     session = Session(session.bundle, session.scorer.backend, session.precision, other, policy=POLICY)

@@ -4,8 +4,8 @@ Each pixel of logits (C, H, W) is scored and compared with the calibrated thresh
 frame is accepted if the share of usable pixels in a region of interest reaches a minimum. What a calibration promises
 for pixels holds for pixels like those it saw.
 
-In a video, `StreamPolicy` debounces the reasons and judges the time of capture. Give it no calibration: windows and the
-drift alarm expect one of frames, not of pixels.
+`judge_dense` is for whoever runs a dense network by himself. A dense bundle does this in a pipeline
+(`framegate.runtime.dense.spec`), with camera check, policy and deadline, and with a promise about regions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.bundle.calibration import SCORES, Calibration
+from framegate.runtime.bundle.calibration import SCORES, Calibration, Limit
 from framegate.runtime.errors import RejectedFrame, UsageError
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Reason
@@ -167,12 +167,9 @@ def judge_dense(
     names = tuple(dict.fromkeys((score_name, *(limit.signal for limit in limits))))
     scores = dense_scores(x, calibration.temperature if calibration else 1.0, names)
     score = scores.maps[score_name]
-    # Written so that NaN fails: only a true comparison makes a pixel usable.
-    mask = score <= calibration.threshold if calibration else np.zeros(score.shape, np.bool_)
-    for limit in limits:
-        value = scores.maps[limit.signal]
-        low = -math.inf if limit.low is None else limit.low
-        mask &= (value >= low) & (value <= (math.inf if limit.high is None else limit.high))
+    mask = np.zeros(score.shape, np.bool_)
+    if calibration:
+        mask = usable_pixels(scores, score_name, _thresholds(calibration, scores.labels, len(x)), tuple(limits))
     left, top, columns, rows = box
     inside = np.s_[top : top + rows, left : left + columns]
     share = float(np.count_nonzero(mask[inside]) / (rows * columns))
@@ -184,6 +181,31 @@ def judge_dense(
         reasons = (Reason.NOT_CALIBRATED,)
         score = np.full_like(score, np.nan)
     return DensePrediction(mask, share, min_share, reasons, scores.labels, score, finite)
+
+
+def usable_pixels(scores: DenseScores, score: str, threshold: float | Map, limits: tuple[Limit, ...] = ()) -> Mask:
+    """(H, W) True where a pixel's score is at most the threshold, and all limits hold.
+
+    Args:
+        scores: Of all pixels, with every score that is compared.
+        score: Name of the one that the threshold is for.
+        threshold: The largest that is usable, one for all or (H, W) one for each pixel.
+        limits: Ranges for single frames.
+    """
+    # Written so that NaN fails: only a true comparison makes a pixel usable.
+    mask: Mask = scores.maps[score] <= threshold
+    for limit in limits:
+        value = scores.maps[limit.signal]
+        low = -math.inf if limit.low is None else limit.low
+        mask = mask & (value >= low) & (value <= (math.inf if limit.high is None else limit.high))
+    return mask
+
+
+def _thresholds(calibration: Calibration, labels: npt.NDArray[np.int64], classes: int) -> float | Map:
+    """The threshold of every pixel; one for all where no label has its own. A pixel without a label has no score."""
+    if not calibration.classes:
+        return calibration.threshold
+    return np.array([calibration.threshold_of(k) for k in range(classes)])[labels]
 
 
 def _as_logits(logits: npt.NDArray[Any]) -> Map:

@@ -40,15 +40,21 @@ def objects(images: Images, rng: np.random.Generator) -> Images:
     return views
 
 
-def _turned(image: Images, rng: np.random.Generator) -> Images:
-    """Seen from elsewhere: rotation to 15 degrees, scale 0.75 to 1.2, corners moved by up to 8 % of the side."""
+def _turned(image: Images, rng: np.random.Generator, share: float = 1.0) -> Images:
+    """Seen from elsewhere: rotation to 15 degrees, scale 0.75 to 1.2, corners moved by up to 8 % of the side.
+
+    Args:
+        image: (h, w, 3).
+        rng: Draws.
+        share: Of these changes, in (0, 1].
+    """
     height, width = image.shape[:2]
     centre = np.array([width, height], np.float32) / 2
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    angle, scale = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(0.75, 1.2)
+    angle, scale = np.deg2rad(rng.uniform(-15, 15) * share), 1 + share * rng.uniform(-0.25, 0.2)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = (corners - centre) @ turn.T + centre + rng.uniform(-0.08, 0.08, 2) * centre * 2
-    moved += rng.uniform(-0.08, 0.08, (4, 2)) * centre * 2
+    moved = (corners - centre) @ turn.T + centre + rng.uniform(-0.08, 0.08, 2) * share * centre * 2
+    moved += rng.uniform(-0.08, 0.08, (4, 2)) * share * centre * 2
     matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
     return np.asarray(cv2.warpPerspective(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
 
@@ -98,6 +104,14 @@ def mild(images: Images, rng: np.random.Generator) -> Images:
     views = np.empty_like(images)
     for k, image in enumerate(images):
         views[k] = _relit(_shifted(image, images.shape[2] // 16, rng), 0.2, 15, rng)
+    return views
+
+
+def moderate_signs(images: Images, rng: np.random.Generator) -> Images:
+    """Half of the other viewpoints of `signs`, and another light: for small networks that learn signs with bounds."""
+    views = np.empty_like(images)
+    for k, image in enumerate(images):
+        views[k] = _relit(_turned(image, rng, 0.55), 0.4, 25, rng)
     return views
 
 

@@ -1,9 +1,14 @@
-"""Trains a network of the registry; every epoch ends in a state from which the run can be resumed."""
+"""Trains a network of the registry.
+
+A state from which the run can be resumed is saved after every epoch, and within one when the run is asked to stop.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +19,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framegate.models.adversarial import RobustWatch, adversarial_loss, pgd_pixels
-from framegate.models.augment import Augmentation
 from framegate.models.half_precision import autocast
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.interval_bounds import interval_loss
 from framegate.models.labelled import LabelledImages
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
-from framegate.models.train_settings import TrainSettings
-from framegate.models.training_batches import Batch, CachedBatches, FreshBatches, Progress
+from framegate.models.training.adversarial import RobustWatch, adversarial_loss, pgd_pixels
+from framegate.models.training.augment import Augmentation
+from framegate.models.training.batches import Batch, CachedBatches, FreshBatches, Position, Progress
+from framegate.models.training.interval_bounds import interval_loss
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
-ROBUST_IMAGES = 500
-"""Held-out training images on which adversarial training watches its robust accuracy."""
+WATCHED_IMAGES = 500
+"""Held-out training images on which accuracy is reported after an epoch, and adversarial training watches its own."""
 ROBUST_STEPS = 10
 _STATE_FORMAT = "framegate-training-1"
+_SUMS = ("loss", "outlier_loss", "train_accuracy")
+
+Report = Callable[[list[dict[str, float]]], None]
+"""Called with one record for every epoch so far."""
+
+
+class TrainingStopped(Exception):  # noqa: N818 - nothing went wrong
+    """A run was asked to stop, and has saved its state.
+
+    Args:
+        epoch: The epoch that it stopped in, from 1.
+        step: Steps of this epoch that are done.
+        steps: Steps of an epoch.
+    """
+
+    def __init__(self, epoch: int, step: int, steps: int) -> None:
+        super().__init__(f"stopped in epoch {epoch} after step {step} of {steps}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +64,9 @@ class Task:
         model: Trained in place.
         preprocess: How an image becomes its input.
         train: Training split.
-        watched: Held-out part of the training split (`framegate.models.labelled.hold_out`); only adversarial training
-            looks at it, to stop early. Never calibration images: what proves must not have been looked at.
+        watched: Held-out part of the training split (`framegate.models.labelled.hold_out`), on which accuracy is
+            reported; adversarial training stops early by it. Never calibration images: what proves must not have been
+            looked at.
         augment: Random views that keep the label.
         teacher: (N, classes) logits of a teacher for the training images, or None.
         device: ``cpu`` or ``cuda``.
@@ -107,15 +130,21 @@ class Trainer:
         settings: How.
         state_file: Where the state is saved after every epoch.
         progress: Called after every step.
+        report: Called with the history after every epoch, for people and plots.
 
     Raises:
         UsageError: The settings do not fit the network or the data.
     """
 
-    def __init__(self, task: Task, settings: TrainSettings, state_file: Path, progress: Progress) -> None:
+    def __init__(
+        self, task: Task, settings: TrainSettings, state_file: Path, progress: Progress, report: Report | None = None
+    ) -> None:
         self.task, self.settings, self.state_file, self.progress = task, settings, state_file, progress
         torch.manual_seed(settings.seed)
         self.history: list[dict[str, float]] = []
+        self._report = report or (lambda history: None)
+        self._stop = threading.Event()
+        self._begun: tuple[Position, dict[str, float]] | None = None
         self._rng = np.random.default_rng(settings.seed)
         self._watch = RobustWatch(settings.patience)
         self._best: dict[str, Any] | None = None
@@ -153,13 +182,19 @@ class Trainer:
         logits: Tensor = self._model(self._prepare(pixels).contiguous(memory_format=self._layout))
         return logits
 
+    def stop(self) -> None:
+        """Ask `run` to save its state after the step that is under way, and to end. From any thread."""
+        self._stop.set()
+
     def run(self, resume: bool = False) -> list[dict[str, float]]:
         """Train and leave the averaged (adversarial: the most robust averaged) weights in the model.
 
         Returns:
-            One record per epoch: epoch, loss, train_accuracy in [0, 1], and what else was measured.
+            One record per epoch: epoch, loss, train_accuracy and held_out_accuracy in [0, 1], learning_rate, seconds,
+            and what else was measured.
 
         Raises:
+            TrainingStopped: `stop` was called; the state is saved.
             DataError: The saved state cannot be resumed.
             UsageError: The saved state was made with other settings.
         """
@@ -176,10 +211,16 @@ class Trainer:
 
     def _epochs(self, first: int) -> None:
         for epoch in range(first, self.settings.epochs):
-            self.history.append({"epoch": epoch + 1, **self._epoch(epoch)})
+            started = time.monotonic()
+            record = {"epoch": epoch + 1, **self._epoch(epoch)}
+            record["held_out_accuracy"] = self._held_out_accuracy()
+            record["learning_rate"] = float(self._schedule.get_last_lr()[0])
+            self.history.append(record)
             if self.settings.adversarial != "none":
                 self._watch_robustness(epoch + 1)
+            record["seconds"] = round(time.monotonic() - started, 1)
             self._save(epoch + 1)
+            self._report(self.history)
             if self._watch.reason:
                 self.history[-1]["stopped"] = 1.0
                 break
@@ -195,10 +236,19 @@ class Trainer:
             self._frozen.eval()
         labels = torch.from_numpy(self.task.train.labels)
         steps, total = len(self.batches), len(self.batches) * self.settings.epochs
-        sums = {"loss": 0.0, "outlier_loss": 0.0, "train_accuracy": 0.0}
-        for step, batch in enumerate(self.batches.epoch(self._rng)):
+        what = f"epoch {epoch + 1}/{self.settings.epochs}"
+        position, sums = self._begun or (self.batches.begin(self._rng), dict.fromkeys(_SUMS, 0.0))
+        self._begun = None
+        if not position.step:
+            self.progress(what, epoch * steps, total)  # a step can take a minute: something is said before the first
+        for batch in self.batches.epoch(position, self._rng):
             self._step(batch, labels[batch.index].to(self.task.device), sums)
-            self.progress(f"epoch {epoch + 1}/{self.settings.epochs}", epoch * steps + step + 1, total)
+            done = position.step
+            shown = f"{what}  loss {sums['loss'] / done:.3f}  accuracy {sums['train_accuracy'] / done:.3f}"
+            self.progress(shown, epoch * steps + done, total)
+            if self._stop.is_set():
+                self._save(epoch, (position, sums))
+                raise TrainingStopped(epoch + 1, done, steps)
         if not math.isfinite(sums["loss"]):
             raise DataError(
                 f"training diverged in epoch {epoch + 1}: the loss is not finite; give a lower --learning-rate"
@@ -249,12 +299,24 @@ class Trainer:
         follow = F.kl_div((known / t).log_softmax(1), answers, reduction="batchmean") * t * t
         return (1 - share) * loss + share * follow
 
+    def _held_out_accuracy(self) -> float:
+        """Accuracy of the averaged network on held-out training images."""
+        model, count = self._average.module.eval(), min(WATCHED_IMAGES, len(self.task.watched))
+        right = 0
+        for k in range(0, count, 50):
+            chunk = slice(k, min(k + 50, count))
+            pixels = to_pixels(self.task.watched.images[chunk], self.task.preprocess.depth, self.task.device)
+            with torch.inference_mode():
+                answers = model(self._prepare(pixels).contiguous(memory_format=self._layout)).argmax(1)
+            right += int((answers.cpu() == torch.from_numpy(self.task.watched.labels[chunk])).sum())
+        return right / count
+
     def _watch_robustness(self, epoch: int) -> None:
         """Attack the averaged network on held-out training images; keep the best weights."""
         model = self._average.module.eval()
         split = self.task.watched
         right = done = 0
-        count = min(ROBUST_IMAGES, len(split))
+        count = min(WATCHED_IMAGES, len(split))
 
         def logits_of(pixels: Tensor) -> Tensor:
             logits: Tensor = model(self._prepare(pixels).contiguous(memory_format=self._layout))
@@ -274,7 +336,7 @@ class Trainer:
         if self._watch.update(epoch, robust):
             self._best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
-    def _save(self, epochs_done: int) -> None:
+    def _save(self, epochs_done: int, begun: tuple[Position, dict[str, float]] | None = None) -> None:
         state = {
             "format": _STATE_FORMAT,
             "settings": self.settings.to_json(),
@@ -288,6 +350,7 @@ class Trainer:
             "numpy_rng": self._rng.bit_generator.state,
             "watch": vars(self._watch),
             "best": self._best,
+            "begun": None if begun is None else (begun[0].to_state(), begun[1]),
         }
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.state_file.with_suffix(self.state_file.suffix + ".part")
@@ -304,12 +367,14 @@ class Trainer:
         if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
             raise DataError(f"resume: {self.state_file} is no saved training; delete it and start again")
         mine = self.settings.to_json()
-        other = {key for key in mine if state["settings"].get(key) != mine[key]}
+        # A setting that is newer than the state had its default then.
+        made = {**TrainSettings().to_json(), **state["settings"]}
+        other = sorted(key for key in mine if made[key] != mine[key])
         if other:
-            key = sorted(other)[0]
+            key = other[0]
             raise UsageError(
-                f"resume: {self.state_file} was made with {key} {state['settings'].get(key)!r}, now {mine[key]!r} is "
-                "given; give the same settings, or --restart to begin anew"
+                f"resume: {self.state_file} was made with {key} {made[key]!r}, now {mine[key]!r} is given; give the "
+                "same settings, or --restart to begin anew"
             )
         try:
             self._model.load_state_dict(state["model"])
@@ -323,4 +388,6 @@ class Trainer:
         self._watch.__dict__.update(state["watch"])
         self._best = state["best"]
         self.history = list(state["history"])
+        if state.get("begun") is not None:
+            self._begun = Position.from_state(state["begun"][0]), dict(state["begun"][1])
         return int(state["epochs_done"])

@@ -15,20 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framegate.models.plain_cnn import PlainCNN
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
 _WARM_UP = 0.05
 """Share of the training before the radius begins to grow."""
-_RAMP = 0.55
-"""Share of the training over which it grows; then it stays."""
 _OVERSHOOT = 1.05
 """The last radius is this much larger than the one that is asked for, which is then met more often."""
 
 
-def scheduled_radius(radius: float, done: float) -> float:
-    """The radius to train with when the share ``done`` (0 to 1) of the training is over: 0, rising, then constant."""
-    return _OVERSHOOT * radius * min(1.0, max(0.0, (done - _WARM_UP) / _RAMP))
+def scheduled_radius(radius: float, done: float, ramp: float) -> float:
+    """The radius to train with when the share ``done`` (0 to 1) of the training is over: 0, rising, then constant.
+
+    Args:
+        radius: That is asked for; a little more is trained.
+        done: Share of the training that is over.
+        ramp: Share of the training over which it rises; 0 gives all of it at once.
+    """
+    grown = min(1.0, max(0.0, (done - _WARM_UP) / ramp)) if ramp else 1.0
+    return _OVERSHOOT * radius * grown
 
 
 def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, clean: Tensor, box: tuple[Tensor, Tensor]) -> tuple[
@@ -134,12 +139,13 @@ def interval_loss(
         pixels: (N, 3, h, w) in [0, 1].
         labels: (N,).
         done: Share of the training that is over, 0 to 1.
-        settings: ``interval_bounds`` and ``interval_weight``.
+        settings: ``interval_bounds``, ``interval_ramp`` and ``interval_weight``.
 
     Returns:
         Scalar loss with a gradient, and the clean logits.
     """
-    clean, margins = bounds_of(model, prepare, pixels, labels, scheduled_radius(settings.interval_bounds, done))
+    radius = scheduled_radius(settings.interval_bounds, done, settings.interval_ramp)
+    clean, margins = bounds_of(model, prepare, pixels, labels, radius)
     share = settings.interval_weight
     worst = F.cross_entropy(-margins.float(), labels)
     return (1 - share) * F.cross_entropy(clean.float(), labels) + share * worst, clean.float()

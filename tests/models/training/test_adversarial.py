@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framegate.models.adversarial import RobustWatch, adversarial_loss, pgd_pixels
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.adversarial import RobustWatch, adversarial_loss, pgd_pixels
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
 WEIGHT = torch.tensor([[1.0, -1.0, 0.5, 0.0], [-1.0, 1.0, -0.5, 0.2]])

@@ -37,10 +37,12 @@ class TrainSettings:
         beta: Weight of the robust term of ``trades``.
         patience: Adversarial training stops after so many epochs without better robust calibration accuracy.
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
-            (`framegate.models.masked_views`).
+            (`framegate.models.training.masked_views`).
         mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
         interval_bounds: L-infinity radius in pixel units, in [0, 1], for which the worst case of interval bounds is
-            trained (`framegate.models.interval_bounds`); 0 for none.
+            trained (`framegate.models.training.interval_bounds`); 0 for none.
+        interval_ramp: Share of the training over which that radius grows, after a short warm-up, in [0, 0.95]; 0 takes
+            all of it at once.
         interval_weight: Share of that worst case in the loss, in [0, 1].
         seed: Seed of everything random.
     """
@@ -66,6 +68,7 @@ class TrainSettings:
     masked_views: float = 0.0
     mask_side: float = 0.34
     interval_bounds: float = 0.0
+    interval_ramp: float = 0.55
     interval_weight: float = 0.5
     seed: int = 0
 
@@ -98,6 +101,8 @@ class TrainSettings:
     def _check_certificate(self) -> None:
         if not 0.15 < self.mask_side < 1:
             raise UsageError(f"mask_side: {self.mask_side:g} given, expected a share of the image above 0.15, below 1")
+        if not 0 <= self.interval_ramp <= 0.95:
+            raise UsageError(f"interval_ramp: {self.interval_ramp:g} given, expected a share, 0 to 0.95")
         if self.interval_bounds and self.adversarial != "none":
             raise UsageError(
                 f"interval_bounds: given together with adversarial {self.adversarial}; each is a loss of "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from framegate.models.augment import Augmentation, Images
+from framegate.models.training.augment import Augmentation, Images
 
 FILL = 127
 """The level nearest to 127.5, the mean of every architecture: a mask is zero in the network's input."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from framegate.models.augment import Augmentation
 from framegate.models.half_precision import autocast
 from framegate.models.labelled import LabelledImages
-from framegate.models.outliers import make_outliers
 from framegate.models.pixels import PixelInput, to_pixels
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.augment import Augmentation
+from framegate.models.training.outliers import make_outliers
+from framegate.models.training.settings import TrainSettings
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -35,6 +36,30 @@ class Batch:
     index: Tensor
 
 
+@dataclass
+class Position:
+    """Where an epoch stands: enough to go on within it.
+
+    Attributes:
+        order: (N,) int64, the training images in the order of this epoch.
+        views: (N,) int64, which cached view of each image is used; empty where every view is made afresh.
+        step: Steps done.
+    """
+
+    order: npt.NDArray[np.int64]
+    views: npt.NDArray[np.int64]
+    step: int = 0
+
+    def to_state(self) -> dict[str, Any]:
+        """What `torch.save` takes and `torch.load` gives back without running code."""
+        return {"order": torch.from_numpy(self.order), "views": torch.from_numpy(self.views), "step": self.step}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Position:
+        """See `to_state`."""
+        return cls(state["order"].numpy(), state["views"].numpy(), int(state["step"]))
+
+
 class FreshBatches:
     """Augments every image anew in every epoch; a batch holds pixels."""
 
@@ -47,14 +72,18 @@ class FreshBatches:
         """Steps of an epoch."""
         return len(self._train) // self._batch
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """One pass in random order."""
-        order = rng.permutation(len(self._train))
-        for step in range(len(self)):
-            index = order[step * self._batch : (step + 1) * self._batch]
+    def begin(self, rng: np.random.Generator) -> Position:
+        """An epoch's random order."""
+        return Position(rng.permutation(len(self._train)), np.empty(0, np.int64))
+
+    def epoch(self, position: Position, rng: np.random.Generator) -> Iterator[Batch]:
+        """The rest of a pass; ``position.step`` counts the batches that were taken."""
+        while position.step < len(self):
+            index = position.order[position.step * self._batch :][: self._batch]
             images = self._augment(self._train.images[index], rng)
             if self._extra:
                 images = np.concatenate([images, make_outliers(self._train.images, self._extra, rng)])
+            position.step += 1
             yield Batch(to_pixels(images, self._depth), torch.from_numpy(index))
 
 
@@ -118,14 +147,17 @@ class CachedBatches:
         """Steps of an epoch."""
         return self._size // self._batch
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """One pass in random order; each image in a random one of its views."""
-        order = rng.permutation(self._size)
-        which = rng.integers(0, len(self._views), self._size)
-        for step in range(len(self)):
-            index = order[step * self._batch : (step + 1) * self._batch]
-            inputs = torch.stack([self._views[which[i]][i] for i in index])
+    def begin(self, rng: np.random.Generator) -> Position:
+        """An epoch's random order, and which view of each image it takes."""
+        return Position(rng.permutation(self._size), rng.integers(0, len(self._views), self._size))
+
+    def epoch(self, position: Position, rng: np.random.Generator) -> Iterator[Batch]:
+        """The rest of a pass; ``position.step`` counts the batches that were taken."""
+        while position.step < len(self):
+            index = position.order[position.step * self._batch :][: self._batch]
+            inputs = torch.stack([self._views[position.views[i]][i] for i in index])
             if self._outliers and self._extra:
                 pool = self._outliers[int(rng.integers(len(self._outliers)))]
                 inputs = torch.cat([inputs, pool[torch.from_numpy(rng.integers(0, len(pool), self._extra))]])
+            position.step += 1
             yield Batch(inputs.float(), torch.from_numpy(index))

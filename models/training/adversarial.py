@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training.settings import TrainSettings
 
 Logits = Callable[[Tensor], Tensor]
 """Pixels in [0, 1] -> logits (N, classes)."""

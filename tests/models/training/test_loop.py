@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from framegate.models import augment
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages
-from framegate.models.outliers import make_outliers
 from framegate.models.predict import predict
 from framegate.models.registry import architecture, build
-from framegate.models.train_loop import Task, Trainer, choose_device, outlier_loss
-from framegate.models.train_settings import TrainSettings
+from framegate.models.training import augment
+from framegate.models.training.loop import Task, Trainer, choose_device, outlier_loss
+from framegate.models.training.outliers import make_outliers
+from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import DataError, UsageError
 
 torch.set_num_threads(1)
@@ -64,7 +64,8 @@ def test_training_learns_and_tells_its_progress(tmp_path):
     history = run.run()
     assert history[-1]["train_accuracy"] > 0.95
     assert history[-1]["loss"] < history[0]["loss"]
-    assert calls[-1] == ("epoch 4/4", 24, 24)
+    assert calls[-1][0].startswith("epoch 4/4  loss ")
+    assert calls[-1][1:] == (24, 24)
     assert accuracy(run) > 0.9
     assert not run.task.model.training
 
@@ -100,6 +101,14 @@ def test_resuming_with_other_settings_or_nothing_to_resume(tmp_path):
     (tmp_path / "run.state").write_bytes(b"PK garbage")
     with pytest.raises(DataError, match="is damaged"):
         trainer(tmp_path).run(resume=True)
+
+
+def test_a_state_from_before_a_setting_existed_is_resumed(tmp_path):
+    trainer(tmp_path, epochs=1).run()
+    state = torch.load(tmp_path / "run.state", weights_only=True)
+    del state["settings"]["interval_bounds"]
+    torch.save(state, tmp_path / "run.state")
+    assert len(trainer(tmp_path, epochs=1).run(resume=True)) == 1
 
 
 def test_a_diverging_run_says_so(tmp_path):

@@ -1,0 +1,251 @@
+"""The shipped dense network, which says where a traffic sign is; ``python -m framegate.models.dense_signs`` trains it.
+
+Nobody has labelled these pictures by hand: a sign of a GTSRB track is cut out along the outline of its class (circle,
+triangle, diamond, octagon) and pasted onto a frame of a dash-camera clip, so the label of every pixel is known. What a
+network learns from that is to find pasted signs; on signs of a real road it was never measured.
+
+- Training: half of the tracks of the training split, on the frames of ``highway_960x540_25fps.mp4``.
+- Calibration: one picture for each of the other tracks, on the frames of ``highway_1280x720_25fps.mp4``. No track and
+  no frame is in both; but the backgrounds are few, and all of one drive.
+
+It writes ``dense-signs.onnx`` and ``calibration/`` (``images/`` and ``masks/``, a picture for each track), from which
+``framegate export --kind dense`` makes the bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from framegate.models import gtsrb
+from framegate.models.dense_net import DenseNet
+from framegate.models.labelled import LabelledImages
+from framegate.runtime.errors import DataError
+
+LABELS = ("background", "sign")
+WIDTH, HEIGHT = 256, 144
+"""Of the network's input, in pixels; its map has half of both."""
+ROADSIDE = (0.5, 0.08, 0.5, 0.56)
+"""x, y, width, height of the judged region as shares: where signs stand beside and above the road."""
+_CLIPS = Path(__file__).resolve().parent.parent / "camera_demo" / "clips"
+TRAINING_CLIP, CALIBRATION_CLIP = (_CLIPS / f"highway_{size}_25fps.mp4" for size in ("960x540", "1280x720"))
+_SIDES = (14, 52)
+"""Smallest and largest side of a sign's picture, in pixels of the input."""
+_RIM = 0.40
+"""Half of the sign's size as a share of its picture's side: GTSRB leaves a tenth of the sign free on every side."""
+_DOWN, _UP = (13,), (11, *range(18, 32))
+_DIAMOND, _OCTAGON = (12,), (14,)
+
+Image = npt.NDArray[np.uint8]
+Picture = tuple[Image, Image]
+"""(height, width, 3) uint8 BGR, and (height, width) uint8 label of every pixel."""
+
+
+def outline(label: int, side: int) -> Image:
+    """(side, side) uint8, 1 on the sign: the shape that signs of a GTSRB class have."""
+    mask = np.zeros((side, side), np.uint8)
+    middle, reach = (side - 1) / 2, _RIM * side
+    corners = {**dict.fromkeys(_UP, 3), **dict.fromkeys(_DOWN, 3), **dict.fromkeys(_DIAMOND, 4)}.get(label)
+    corners = 8 if label in _OCTAGON else corners
+    if corners is None:
+        cv2.circle(mask, (round(middle * 16), round(middle * 16)), round(reach * 16), 1, cv2.FILLED, shift=4)
+        return mask
+    first = {3: -90.0 if label in _UP else 90.0, 4: 0.0, 8: 22.5}[corners]
+    angles = np.deg2rad(first + np.arange(corners) * 360 / corners)
+    points = np.stack([np.cos(angles), np.sin(angles)], 1) * reach + middle
+    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 1, shift=4)
+    return mask
+
+
+def frames_of(clip: Path) -> list[Image]:
+    """All frames of a clip.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    capture, found = cv2.VideoCapture(str(clip)), []
+    while True:
+        ok, image = capture.read()
+        if not ok:
+            break
+        found.append(np.asarray(image, np.uint8))
+    if not found:
+        raise DataError(f"clip {clip}: no frame can be read")
+    return found
+
+
+def background(frame: Image, rng: np.random.Generator) -> Image:
+    """A part of a frame at the network's size, mirrored or not, in another light."""
+    height, width = frame.shape[:2]
+    share = rng.uniform(0.65, 1.0)
+    rows, columns = int(height * share), int(width * share)
+    top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
+    part = frame[top : top + rows, left : left + columns]
+    part = part[:, ::-1] if rng.random() < 0.5 else part
+    small = cv2.resize(np.ascontiguousarray(part), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return np.asarray(_relit(small, rng, 0.35), np.uint8)
+
+
+def _relit(image: Image, rng: np.random.Generator, strength: float) -> Image:
+    gain, shift = np.exp(rng.uniform(-strength, strength)), rng.uniform(-60, 60) * strength
+    return np.clip(image * gain + shift, 0, 255).astype(np.uint8)
+
+
+def paste(picture: Picture, sign: Image, label: int, centre: tuple[float, float], side: int, light: float) -> None:
+    """Paste one sign into a picture, its rim softened as a camera's lens does.
+
+    Args:
+        picture: Changed in place.
+        sign: 32x32 BGR.
+        label: Its GTSRB class.
+        centre: x and y in pixels; the sign may reach over the edge.
+        side: Of the sign's picture, in pixels.
+        light: Its pixels are multiplied by it.
+    """
+    image, labels = picture
+    x, y = round(centre[0] - side / 2), round(centre[1] - side / 2)
+    left, top, right, bottom = max(0, x), max(0, y), min(WIDTH, x + side), min(HEIGHT, y + side)
+    if right <= left or bottom <= top:
+        return
+    mask = outline(label, side)
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)[..., None]
+    how = cv2.INTER_AREA if side < len(sign) else cv2.INTER_LINEAR
+    pixels = np.clip(cv2.resize(sign, (side, side), interpolation=how) * light, 0, 255)
+    cut = np.s_[top - y : bottom - y, left - x : right - x]
+    there = np.s_[top:bottom, left:right]
+    image[there] = np.round(image[there] * (1 - soft[cut]) + pixels[cut] * soft[cut]).astype(np.uint8)
+    labels[there] |= mask[cut]
+
+
+def compose(
+    frame: Image, signs: LabelledImages, chosen: npt.NDArray[np.int64], rng: np.random.Generator, inside: bool
+) -> Picture:
+    """One picture.
+
+    Args:
+        frame: Of a clip.
+        signs: To choose from.
+        chosen: Numbers of those that are pasted.
+        rng: Decides where and how large.
+        inside: Paste their centres into the judged region; else anywhere.
+    """
+    picture = (background(frame, rng), np.zeros((HEIGHT, WIDTH), np.uint8))
+    x, y, width, height = ROADSIDE if inside else (0.0, 0.0, 1.0, 1.0)
+    for number in chosen:
+        centre = (WIDTH * (x + width * rng.random()), HEIGHT * (y + height * rng.random()))
+        side = round(float(np.exp(rng.uniform(*np.log(_SIDES)))))
+        light = float(np.exp(rng.uniform(-0.5, 0.5)))
+        paste(picture, signs.images[number], int(signs.labels[number]), centre, side, light)
+    return picture
+
+
+def divided(place: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Signs that train, and signs of other tracks that calibrate.
+
+    Raises:
+        DataError: The data cannot be used.
+    """
+    train, calibration = gtsrb.load_training(place)
+    assert train.groups is not None
+    assert calibration.groups is not None
+    odd = train.groups % 2 == 1
+    rest = train.subset(np.flatnonzero(odd), "dense-more-calibration")
+    assert rest.groups is not None
+    both = LabelledImages(
+        "dense-calibration",
+        np.concatenate([calibration.images, rest.images]),
+        np.concatenate([calibration.labels, rest.labels]),
+        np.concatenate([calibration.groups, rest.groups]),
+    )
+    return train.subset(np.flatnonzero(~odd), "dense-train"), both
+
+
+def calibration_pictures(signs: LabelledImages, frames: list[Image], seed: int) -> Iterator[Picture]:
+    """One picture for each track: in four of five its sign stands in the judged region."""
+    rng = np.random.default_rng(seed)
+    assert signs.groups is not None
+    for k, track in enumerate(np.unique(signs.groups)):
+        number = rng.choice(np.flatnonzero(signs.groups == track))
+        yield compose(frames[k % len(frames)], signs, np.array([number]), rng, inside=bool(rng.random() < 0.8))
+
+
+def _batch(signs: LabelledImages, frames: list[Image], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    pictures = [
+        compose(
+            frames[rng.integers(len(frames))], signs, rng.integers(0, len(signs), rng.integers(0, 4)), rng, inside=False
+        )
+        for _ in range(size)
+    ]
+    images = np.stack([image[..., ::-1] for image, _ in pictures]).transpose(0, 3, 1, 2)
+    noisy = images + rng.normal(0, rng.uniform(0, 6), images.shape)
+    masks = np.stack([mask for _, mask in pictures])[:, 1::2, 1::2]  # the map has half of the input's size
+    inputs = torch.from_numpy(np.clip(noisy, 0, 255).astype(np.float32) / 127.5 - 1)
+    return inputs, torch.from_numpy(masks.astype(np.int64))
+
+
+def train(signs: LabelledImages, frames: list[Image], steps: int, batch: int, seed: int) -> DenseNet:
+    """Train with AdamW, a cosine to zero and cross-entropy in which a sign's pixel counts three times."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    network = DenseNet(len(LABELS))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
+    weights, started = torch.tensor([1.0, 3.0]), time.monotonic()
+    network.train()
+    for step in range(steps):
+        inputs, masks = _batch(signs, frames, batch, rng)
+        loss = F.cross_entropy(network(inputs), masks, weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 25 == 0 or step + 1 == steps:
+            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
+            print(f"step {step + 1}/{steps}: loss {float(loss.detach()):.4f}, about {left:.0f} s left", flush=True)
+    return network.eval()
+
+
+def write(out: Path, network: DenseNet, pictures: Iterator[Picture]) -> None:
+    """Write the network as ONNX file, its labels, and the calibration pictures."""
+    for name in ("images", "masks"):
+        (out / "calibration" / name).mkdir(parents=True, exist_ok=True)
+    program = torch.onnx.export(
+        network, (torch.zeros(1, 3, HEIGHT, WIDTH),), dynamo=True, verbose=False, opset_version=18,
+        input_names=["image"], output_names=["logits"],
+    )  # fmt: skip
+    assert program is not None
+    program.save(str(out / "dense-signs.onnx"))
+    (out / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    for k, (image, mask) in enumerate(pictures):
+        cv2.imwrite(str(out / "calibration" / "images" / f"{k:04}.png"), image)
+        cv2.imwrite(str(out / "calibration" / "masks" / f"{k:04}.png"), mask)
+
+
+def main() -> None:
+    """Train, and write what the export needs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--gtsrb", type=Path, required=True, metavar="DATA", help="the official folders, or gtsrb32.npz"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/dense-signs"), metavar="DIR", help="%(default)s")
+    parser.add_argument("--steps", type=int, default=700, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    arguments = parser.parse_args()
+    training, calibration = divided(arguments.gtsrb)
+    network = train(training, frames_of(TRAINING_CLIP), arguments.steps, arguments.batch, arguments.seed)
+    write(arguments.out, network, calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
+    print(f"{arguments.out}: dense-signs.onnx, labels.txt, calibration/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""From a frame to the verdict's numbers about one region of a dense network's output."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.runtime.backends.base import Backend, infer
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import SCORES, UNUSABLE
+from framegate.runtime.bundle.known_answers import summary
+from framegate.runtime.dense.pixels import DenseScores, dense_scores, usable_pixels
+from framegate.runtime.dense.spec import DenseSpec
+from framegate.runtime.errors import BackendError, BundleError
+from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.scorer import Scored
+from framegate.runtime.scores import FrameScores, Tensor, not_finite
+from framegate.runtime.stage_clock import ENGINE, StageClock
+from framegate.runtime.stage_clock import SCORES as SCORING
+from framegate.runtime.verdict import DenseRegion, Image
+
+_WARM_UP = 3
+_SAMPLED = 997
+
+
+class DenseScorer:
+    """Runs a dense network on whole frames. It looks to `framegate.runtime.frame_judge` as a `Scorer` does.
+
+    Args:
+        bundle: A dense one.
+        backend: A loaded engine on the CPU.
+        precision: Which model of the bundle runs, for messages.
+
+    Attributes:
+        backend: The engine.
+        preprocessor: Turns frames into its input.
+        spec: What the bundle says.
+        wrong: What was wrong with the engine's last known answer; empty while nothing is wrong.
+        probabilities: There is none for each class of a region; setting it changes nothing.
+        takes_nv12: False.
+
+    Raises:
+        BackendError: The engine does not give the bundle's known answers, or gives no map.
+        BundleError: Labels and logits do not fit.
+    """
+
+    takes_nv12 = False
+
+    def __init__(self, bundle: Bundle, backend: Backend, precision: str) -> None:
+        assert bundle.dense is not None
+        if backend.classes != len(bundle.labels):
+            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
+        self.backend = backend
+        self.spec: DenseSpec = DenseSpec.from_json(bundle.dense)
+        self.temperature = self.spec.temperature
+        self.preprocessor = Preprocessor(bundle.preprocess)
+        self.probabilities = False
+        self.wrong = ""
+        self._labels = bundle.labels
+        flat = self.preprocessor.tensor.reshape(-1)
+        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._shown = self._last_shown = self._last_answer = b""
+        self._started_ns = 0
+        answers = bundle.known_answers
+        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
+        self._answers = answers if self._tolerance is not None else None
+        self._asked = 0
+        backend.bind(self.preprocessor.tensor)
+        for _ in range(_WARM_UP):
+            self._require_map(infer(backend))
+        for _ in self._answers.images if self._answers else ():
+            self.ask()
+            if self.wrong:
+                raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+
+    @property
+    def computes_beside(self) -> bool:
+        """See `framegate.runtime.scorer.Scorer.computes_beside`."""
+        return self.backend.takes_frames
+
+    def start(self, image: Image, pixel_format: str) -> None:
+        """Resize and normalise a whole frame, and start the engine on it.
+
+        Args:
+            image: Its pixels, usable (`framegate.runtime.health.check.unusable`).
+            pixel_format: BGR.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        del pixel_format
+        if self.wrong:
+            raise BackendError(f"{self.backend.engine}: {self.wrong}")
+        self.preprocessor(image)
+        self._shown = self._sample.tobytes()
+        began = time.perf_counter_ns()
+        self.backend.start(None)
+        self._started_ns = time.perf_counter_ns() - began
+
+    def ask(self) -> None:
+        """Ask the engine the next known answer, see `Scorer.ask`; compared are the means of the maps of logits."""
+        if self._answers is None or self._tolerance is None:
+            return
+        number = self._asked % len(self._answers.images)
+        try:
+            self.preprocessor(self._answers.images[number])
+            logits = infer(self.backend)
+            self._require_map(logits)
+            self.wrong = self._answers.wrong(number, summary(logits[0]), self._tolerance)
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
+            self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
+        self._asked += not self.wrong  # what was answered wrongly is asked again
+        self._last_answer = b""
+
+    def finish(self, stages: StageClock | None = None) -> Scored:
+        """Wait for the engine, score every pixel, and count those of the region.
+
+        Args:
+            stages: Learns how long the wait and the scores took.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        began = time.perf_counter_ns()
+        logits = self.backend.finish()
+        engine_ns = self._started_ns + time.perf_counter_ns() - began
+        if stages is not None:
+            stages.mark(ENGINE)
+        self._require_map(logits)
+        self._require_new_answer(logits)
+        scored = judge_region(logits[0], self.spec, self._labels)._replace(engine_ns=engine_ns)
+        if stages is not None:
+            stages.mark(SCORING)
+        return scored
+
+    def _require_map(self, logits: Tensor) -> None:
+        classes = len(self._labels)
+        if logits.ndim != 4 or logits.shape[:2] != (1, classes) or logits.dtype != np.float32:
+            raise BackendError(
+                f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 "
+                f"(1, {classes}, rows, columns)"
+            )
+
+    def _require_new_answer(self, logits: Tensor) -> None:
+        """Refuse the answer to an earlier question, see `Scorer`.
+
+        Raises:
+            BackendError: The engine has stopped computing.
+        """
+        answer = logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes()
+        stuck = answer == self._last_answer and self._shown != self._last_shown
+        if stuck:  # what was shown is kept, so that it stays stuck until it gives another answer
+            raise BackendError(f"{self.backend.engine} gave bit for bit the same logits for different pixels")
+        self._last_answer, self._last_shown = answer, self._shown
+
+
+def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...]) -> Scored:
+    """What the map of logits of one frame says about the bundle's region.
+
+    One pixel of the region whose logits are not finite makes the region's scores not finite: from a network it is a
+    fault.
+
+    Args:
+        logits: (C, H, W) float32.
+        spec: Which pixels are usable, and which region.
+        labels: One per class.
+    """
+    height, width = logits.shape[1:]
+    box = spec.roi.pixels(width, height)
+    if box is None:
+        raise BackendError(f"the region {spec.region!r} lies outside of the network's map of {width}x{height}")
+    scores = dense_scores(logits, spec.temperature, SCORES)
+    mask = usable_pixels(scores, spec.score, spec.threshold)
+    left, top, columns, rows = box
+    inside = np.s_[top : top + rows, left : left + columns]
+    usable, found = mask[inside], scores.labels[inside]
+    counted = np.bincount(found[usable], minlength=len(labels)) / usable.size
+    region = DenseRegion(
+        usable_share=float(np.count_nonzero(usable) / usable.size),
+        shares={name: float(share) for name, share in zip(labels, counted, strict=True) if share},
+        box=box,
+        mask=mask,
+        candidates=scores.labels,
+    )
+    return Scored(_means(scores, inside, counted), {UNUSABLE: 1.0 - region.usable_share}, 0, dense=region)
+
+
+def _means(scores: DenseScores, inside: tuple[slice, slice], counted: npt.NDArray[np.float64]) -> FrameScores:
+    """The label that most usable pixels of the region have, and the means of its pixels' scores."""
+    labels = scores.labels[inside]
+    if (labels < 0).any():
+        return not_finite()
+    mean = {name: float(scores.maps[name][inside].mean()) for name in SCORES}
+    most = counted if counted.any() else np.bincount(labels.reshape(-1), minlength=len(counted))
+    return FrameScores(
+        int(most.argmax()), 1.0 - mean["max_probability"], mean["entropy"], 1.0 - mean["margin"], mean["energy"]
+    )

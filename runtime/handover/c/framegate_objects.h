@@ -1,0 +1,168 @@
+/* framegate_objects.h: which moving objects are there now, and which of their labels may be used; C11 or C++17.
+ *
+ * docs/handover.md, "Objects that move", is the specification. No allocation; one framegate_objects takes about 10 kB.
+ *
+ *     framegate_objects objects;
+ *     framegate_config config = framegate_config_default(0x101u);                     the data id of the scene
+ *     if (!framegate_objects_init(&objects, &config, 16u)) { ... out of range ... }
+ *     framegate_objects_feed(&objects, bytes, size, arrival_ns);                      for every message that comes
+ *     framegate_objects_verdict(&objects, now_ns, &seen);                             as often as you like
+ *     if (!seen.whole) { ... it is not known what is there: your safe state ... }
+ *     for (uint32_t i = 0u; i < seen.count; ++i) {
+ *         if (seen.objects[i].reading.usable) { ... seen.objects[i].reading.class_id ... }
+ *         else { ... something is there, and nothing may be said about it ... }
+ *     }
+ */
+#ifndef FRAMEGATE_OBJECTS_H
+#define FRAMEGATE_OBJECTS_H
+
+#include "framegate_verdict.h"
+
+#define FRAMEGATE_MAX_SLOTS 16u
+
+/* What the slots said when a scene came. */
+typedef struct framegate_said {
+    uint64_t epoch;
+    int64_t frame_id; /* FRAMEGATE_NO_FRAME_ID: not all the same */
+    uint32_t objects;
+} framegate_said;
+
+typedef struct framegate_objects {
+    framegate_receiver scene;
+    framegate_receiver slots[FRAMEGATE_MAX_SLOTS];
+    uint32_t count; /* of slots */
+    framegate_said said[2];
+} framegate_objects;
+
+/* An object that is there now. */
+typedef struct framegate_seen_object {
+    uint32_t slot; /* from 1 */
+    uint32_t track;
+    framegate_reading reading;
+} framegate_seen_object;
+
+typedef struct framegate_objects_reading {
+    bool whole;              /* objects are all that were found on a frame of the present */
+    bool agrees;             /* the slots were heard of on the frame that the scene speaks of */
+    framegate_reading scene; /* whether the frame could be looked at; it has no class */
+    uint32_t count;          /* of objects */
+    framegate_seen_object objects[FRAMEGATE_MAX_SLOTS];
+} framegate_objects_reading;
+
+static inline void framegate_objects_forget(framegate_objects *objects)
+{
+    for (size_t i = 0u; i < 2u; ++i) {
+        objects->said[i].epoch = 0u;
+        objects->said[i].frame_id = FRAMEGATE_NO_FRAME_ID;
+        objects->said[i].objects = 0u;
+    }
+}
+
+/* Make a receiver for a scene, with the data id of the configuration, and its slots, 1 to 16, with those behind it.
+ * Returns false if something is out of range: then nothing will ever be usable. */
+static inline bool framegate_objects_init(framegate_objects *objects, const framegate_config *config, uint32_t slots)
+{
+    framegate_config each = *config;
+    bool good;
+    (void)memset(objects, 0, sizeof *objects);
+    framegate_objects_forget(objects);
+    if ((slots < 1u) || (slots > FRAMEGATE_MAX_SLOTS)) {
+        return false;
+    }
+    each.scene = true;
+    good = framegate_receiver_init(&objects->scene, &each);
+    each.scene = false;
+    for (uint32_t i = 0u; i < slots; ++i) {
+        each.data_id = config->data_id + i + 1u;
+        good = framegate_receiver_init(&objects->slots[i], &each) && good;
+    }
+    objects->count = slots;
+    return good;
+}
+
+/* Note what the slots say, when a scene comes and before it is read. */
+static inline void framegate_look_at_slots(framegate_objects *objects)
+{
+    framegate_said now = {0u, FRAMEGATE_NO_FRAME_ID, 0u};
+    bool same = objects->count > 0u;
+    for (uint32_t i = 0u; i < objects->count; ++i) {
+        const framegate_receiver *slot = &objects->slots[i];
+        same = same && slot->has_held && (slot->held.epoch == objects->slots[0].held.epoch) &&
+               (slot->held.frame_id == objects->slots[0].held.frame_id);
+        now.objects += (slot->has_held && (slot->held.track != FRAMEGATE_NO_TRACK)) ? 1u : 0u;
+    }
+    now.epoch = same ? objects->slots[0].held.epoch : 0u;
+    now.frame_id = same ? objects->slots[0].held.frame_id : FRAMEGATE_NO_FRAME_ID;
+    objects->said[0] = objects->said[1];
+    objects->said[1] = now;
+}
+
+/* Take one message of any of the streams; what belongs to none of them is the scene's to refuse. */
+static inline framegate_fault framegate_objects_feed(framegate_objects *objects, const uint8_t *bytes, size_t size,
+                                                     int64_t arrival_ns)
+{
+    if (size >= 8u) {
+        const uint32_t number = (uint32_t)framegate_get(&bytes[4], 4u) - objects->scene.config.data_id;
+        if ((number >= 1u) && (number <= objects->count)) {
+            return framegate_receiver_feed(&objects->slots[number - 1u], bytes, size, arrival_ns);
+        }
+    }
+    framegate_look_at_slots(objects);
+    return framegate_receiver_feed(&objects->scene, bytes, size, arrival_ns);
+}
+
+static inline bool framegate_slots_agree(const framegate_objects *objects)
+{
+    const framegate_message *scene = &objects->scene.held;
+    bool agree = false;
+    for (size_t i = 0u; i < 2u; ++i) {
+        const framegate_said *said = &objects->said[i];
+        agree = agree || ((said->frame_id != FRAMEGATE_NO_FRAME_ID) && (said->epoch == scene->epoch) &&
+                          (said->frame_id == scene->frame_id) && (said->objects == scene->objects));
+    }
+    return agree && objects->scene.has_held && (scene->region == objects->count);
+}
+
+/* The objects at this time. Changes nothing. */
+static inline void framegate_objects_verdict(const framegate_objects *objects, int64_t now_ns,
+                                             framegate_objects_reading *out)
+{
+    (void)memset(out, 0, sizeof *out);
+    out->scene = framegate_receiver_verdict(&objects->scene, now_ns);
+    out->agrees = framegate_slots_agree(objects);
+    for (uint32_t i = 0u; i < objects->count; ++i) {
+        const framegate_reading reading = framegate_receiver_verdict(&objects->slots[i], now_ns);
+        /* A slot that says nothing else is good, and of the present: empty, rejected, or not proven yet. */
+        const bool good = (reading.why & ~(FRAMEGATE_REJECTED | FRAMEGATE_NOT_PROVEN)) == 0u;
+        out->agrees = out->agrees && good;
+        if (good && (reading.track != FRAMEGATE_NO_TRACK)) {
+            out->objects[out->count].slot = i + 1u;
+            out->objects[out->count].track = reading.track;
+            out->objects[out->count].reading = reading;
+            ++out->count;
+        }
+    }
+    out->whole = out->agrees && out->scene.usable;
+}
+
+/* Leave LATCHED, in every stream whose cause is gone. Returns whether none is latched any more. */
+static inline bool framegate_objects_release(framegate_objects *objects, int64_t now_ns)
+{
+    bool released = framegate_receiver_release(&objects->scene, now_ns);
+    for (uint32_t i = 0u; i < objects->count; ++i) {
+        released = framegate_receiver_release(&objects->slots[i], now_ns) && released;
+    }
+    return released;
+}
+
+/* Forget everything proven; the counts stay. */
+static inline void framegate_objects_restart(framegate_objects *objects)
+{
+    framegate_receiver_restart(&objects->scene);
+    for (uint32_t i = 0u; i < objects->count; ++i) {
+        framegate_receiver_restart(&objects->slots[i]);
+    }
+    framegate_objects_forget(objects);
+}
+
+#endif /* FRAMEGATE_OBJECTS_H */

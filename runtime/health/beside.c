@@ -1,0 +1,114 @@
+/* Counting and comparing a frame's rows on another core, while the network computes.
+
+   One thread and one job. Whoever needs the result does the work itself where the thread has not begun, so a thread that
+   gets no processor costs nothing but having been asked. Python starts the thread (beside.py), which then stays in
+   framegate_beside_run. */
+
+#include "rows.h"
+
+#include <string.h>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+
+enum { IDLE, POSTED, RUNNING, DONE };
+
+/* What is counted of one size of frames; beside.py fills it in. Up to `pixels` it stays the same. */
+struct job {
+    double flat_share;
+    int32_t rows, width, blocks, pieces, slots, rank;
+    int32_t *sums;
+    uint8_t *spare;
+    int32_t *histogram;
+    struct counts *counts;
+    const int64_t *weights, *starts;
+    uint8_t *means;
+    int64_t *marks;
+    uint8_t *known;
+    int32_t *farthest;
+    uint8_t *equal, *changed;
+    int32_t *summary;
+    double *content;
+    const struct limits *limits;
+    int32_t *healthy;
+    const uint8_t *pixels; /* of this frame */
+    int64_t row_bytes;
+    uint8_t *grey;
+    int32_t current, previous; /* a negative `previous`: nothing is compared */
+};
+
+struct beside {
+    pthread_mutex_t mutex;
+    pthread_cond_t posted, done;
+    int32_t state, stopped;
+    const struct job *job;
+};
+
+static void work(const struct job *job) {
+    framegate_count_rows(job->pixels, job->row_bytes, job->rows, job->width, job->flat_share, job->grey, job->sums, job->spare,
+                         job->histogram, job->counts);
+    framegate_content(job->counts, job->rows, job->width, job->content);
+    *job->healthy = framegate_healthy(job->content, job->limits);
+    if (job->previous >= 0)
+        framegate_compare_rows(job->sums, job->rows, job->blocks, job->pieces, job->slots, job->current, job->previous,
+                               job->rank, job->weights, job->starts, job->means, job->marks, job->known, job->farthest,
+                               job->equal, job->changed, job->summary);
+}
+
+EXPORT int32_t framegate_beside_size(void) { return (int32_t)sizeof(struct beside); }
+
+/* beside: framegate_beside_size() bytes, zero. 0 if it worked. */
+EXPORT int32_t framegate_beside_open(struct beside *beside) {
+    return pthread_mutex_init(&beside->mutex, NULL) || pthread_cond_init(&beside->posted, NULL) ||
+           pthread_cond_init(&beside->done, NULL);
+}
+
+/* The thread: does what is posted, until framegate_beside_stop. */
+EXPORT void framegate_beside_run(struct beside *beside) {
+    pthread_mutex_lock(&beside->mutex);
+    for (;;) {
+        while (beside->state != POSTED && !beside->stopped) pthread_cond_wait(&beside->posted, &beside->mutex);
+        if (beside->stopped) break;
+        beside->state = RUNNING;
+        pthread_mutex_unlock(&beside->mutex);
+        work(beside->job);
+        pthread_mutex_lock(&beside->mutex);
+        beside->state = DONE;
+        pthread_cond_signal(&beside->done);
+    }
+    pthread_mutex_unlock(&beside->mutex);
+}
+
+EXPORT void framegate_beside_stop(struct beside *beside) {
+    pthread_mutex_lock(&beside->mutex);
+    beside->stopped = 1;
+    pthread_cond_signal(&beside->posted);
+    pthread_mutex_unlock(&beside->mutex);
+}
+
+/* Ask for a frame's rows; `finish` must follow before anything of the job is changed or read. */
+EXPORT void framegate_beside_start(struct beside *beside, struct job *job, const uint8_t *pixels, int64_t row_bytes,
+                                   uint8_t *grey, int32_t current, int32_t previous) {
+    job->known[current] = 0;
+    job->pixels = pixels, job->row_bytes = row_bytes, job->grey = grey;
+    job->current = current, job->previous = previous;
+    pthread_mutex_lock(&beside->mutex);
+    beside->job = job;
+    beside->state = POSTED;
+    pthread_mutex_unlock(&beside->mutex);
+    pthread_cond_signal(&beside->posted);
+}
+
+/* Wait for what was asked for. 1 if the thread did it, 0 if it had not begun, and it was done here. */
+EXPORT int32_t framegate_beside_finish(struct beside *beside) {
+    pthread_mutex_lock(&beside->mutex);
+    const int mine = beside->state == POSTED;
+    while (beside->state == RUNNING) pthread_cond_wait(&beside->done, &beside->mutex);
+    beside->state = IDLE;
+    pthread_mutex_unlock(&beside->mutex);
+    if (mine) work(beside->job);
+    return !mine;
+}
+#else
+EXPORT int32_t framegate_beside_size(void) { return 0; } /* there is no such thread: everybody counts for himself */
+#endif

@@ -1,0 +1,77 @@
+"""Counting a frame's rows on another core, while this one preprocesses and the network computes (beside.c)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+
+import numpy as np
+
+_P, _I = ctypes.c_void_p, ctypes.c_int32
+NAME = "framegate-check"
+"""Of the threads that count."""
+
+
+class Job(ctypes.Structure):
+    """See beside.c."""
+
+    _fields_ = (
+        ("flat_share", ctypes.c_double),
+        *((name, _I) for name in ("rows", "width", "blocks", "pieces", "slots", "rank")),
+        *(
+            (name, _P)
+            for name in ("sums", "spare", "histogram", "counts", "weights", "starts", "means", "marks", "known")
+        ),
+        *((name, _P) for name in ("farthest", "equal", "changed", "summary", "content", "limits", "healthy", "pixels")),
+        ("row_bytes", ctypes.c_int64),
+        ("grey", _P),
+        ("current", _I),
+        ("previous", _I),
+    )
+
+
+def cores() -> int:
+    """Processors that this thread may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Beside:
+    """A thread that counts, for one stream. It ends with this object.
+
+    Args:
+        code: From `framegate.runtime.native.library`.
+
+    Raises:
+        OSError: The system has no such thread.
+    """
+
+    def __init__(self, code: ctypes.CDLL) -> None:
+        size = int(code.framegate_beside_size())
+        self._state = np.zeros(size, np.uint8)
+        self._at = self._state.ctypes.data
+        if not size or code.framegate_beside_open(self._at):
+            raise OSError("there is no thread for the camera check")
+        self._start, self._finish = code.framegate_beside_start, code.framegate_beside_finish
+        run, state, at = code.framegate_beside_run, self._state, self._at
+
+        def stay(_kept: object = state) -> None:  # whose memory the thread waits in
+            run(at)
+
+        self.thread = threading.Thread(target=stay, name=NAME, daemon=True)
+        self.thread.start()
+        weakref.finalize(self, _stop, code, state, at)
+
+    def start(self, job: int, pixels: int, row_bytes: int, grey: int, current: int, previous: int) -> None:
+        """Ask for a frame's rows; `finish` must follow."""
+        self._start(self._at, job, pixels, row_bytes, grey, current, previous)
+
+    def finish(self) -> bool:
+        """Wait for it; False if the thread had not begun, and the work was done here."""
+        return bool(self._finish(self._at))
+
+
+def _stop(code: ctypes.CDLL, state: object, at: int) -> None:
+    del state  # kept until now
+    code.framegate_beside_stop(at)

@@ -1,0 +1,111 @@
+"""Attacks that aim at a certificate: what they climb is what the engine computes, and the theorem stops them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from certified_bundles import SIDE, SPEC, patch_record, random_network
+
+from framegate.evaluation.attacks.certified import (
+    allowed,
+    attacks_on,
+    judged,
+    lower_bounds,
+    plain_chain,
+    reached,
+    view_means,
+)
+from framegate.export.graph.bounds import halved, stored, with_bounds
+from framegate.models.pixels import PixelInput, to_pixels
+from framegate.runtime.backends.choice import load_backend
+from framegate.runtime.bundle.certificates import CertificateRecord
+from framegate.runtime.certificate import CertificateNetwork
+from framegate.runtime.errors import BundleError
+from framegate.runtime.masks import MaskGrid
+
+LEVELS = 3
+PREPARE = PixelInput(SPEC)
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(3)
+    return rng.integers(40, 216, (24, SIDE, SIDE, 3)).astype(np.uint8), rng.integers(0, 4, 24).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def linf(tmp_path_factory):
+    """File with bounds, record and engine of a small random network."""
+    folder = tmp_path_factory.mktemp("linf")
+    plain = halved(onnx.load(random_network(folder / "plain.onnx", 1)))
+    file = folder / "bounds.onnx"
+    file.write_bytes(stored(with_bounds(plain, SPEC, LEVELS)))
+    record = CertificateRecord("linf", LEVELS, file.name, "", "fp32", SPEC, None, {})
+    return file, record, CertificateNetwork(record, load_backend("onnxruntime", file, 1), 4)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    file = random_network(tmp_path_factory.mktemp("patch") / "n.onnx", 0)
+    record = patch_record(MaskGrid(SIDE, SIDE, 2, 4, 2), SPEC)
+    return file, record, CertificateNetwork(record, load_backend("onnxruntime", file, 1), 4)
+
+
+def test_what_is_attacked_are_the_bounds_that_the_engine_computes(linf, frames):
+    file, _, network = linf
+    pixels = to_pixels(frames[0])
+    bounds = lower_bounds(file, PREPARE, LEVELS)(pixels).numpy()
+    engine = reached(network, pixels)
+    own = engine > -np.inf
+    assert own.sum(1).tolist() == [1] * 24
+    assert np.abs(bounds[own] - engine[own]).max() < 0.02
+    assert (engine[own] <= bounds[own]).all()  # the engine takes its own rounding off
+
+
+def test_what_is_attacked_are_the_means_that_the_engine_computes(patches, frames):
+    file, record, network = patches
+    pixels = to_pixels(frames[0])
+    means = view_means(file, PREPARE, record.masks)(pixels).numpy()
+    assert np.abs(means - reached(network, pixels)).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["linf", "patches"])
+def test_attacks_inside_the_budget_get_nowhere_beyond_the_clean_frame(kind, frames, request):
+    file, record, network = request.getfixturevalue(kind)
+    pixels, labels = to_pixels(frames[0]), frames[1]
+    limit, clean = allowed(record, network, file, pixels), reached(network, pixels)
+    for attack in attacks_on(record, file, record.budget, 4, 0).values():
+        moved = reached(network, attack(pixels, torch.from_numpy(labels)))
+        assert (moved != clean).any()  # the attack does reach it
+        assert judged(moved, limit, labels, -3.0 if kind == "patches" else 0.0)["counterexamples"] == 0
+
+
+def test_fault_a_bound_that_is_none_is_found_out(linf, frames):
+    """The test above can fail: what is certified for a smaller ball is broken by attacks on a larger one."""
+    file, record, network = linf
+    pixels, labels = to_pixels(frames[0]), frames[1]
+    limit = allowed(record, network, file, pixels)
+    broken = 0
+    for attack in attacks_on(record, file, 60, 6, 0).values():
+        moved = reached(network, attack(pixels, torch.from_numpy(labels)))
+        broken += judged(moved, limit, labels, 0.0)["counterexamples"]
+    assert broken > 0
+
+
+def test_counts_of_an_attack():
+    limit = np.array([[3.0, 1.0], [3.0, -1.0], [3.0, -1.0]])
+    reach = np.array([[-np.inf, 0.5], [2.0, -np.inf], [-np.inf, 0.5]])
+    found = judged(reach, limit, np.zeros(3, np.int64), 0.2)
+    assert found == {"frames": 3, "possible": 1, "certified_wrong": 2, "counterexamples": 1}
+
+
+def test_a_network_that_is_no_chain_is_refused(tmp_path):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] image) => (float[N,3] logits) { logits = Relu(image) }'
+    )
+    onnx.save(model, tmp_path / "relu.onnx")
+    with pytest.raises(BundleError, match="no plain chain"):
+        plain_chain(tmp_path / "relu.onnx")

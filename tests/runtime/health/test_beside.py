@@ -1,0 +1,129 @@
+"""Counting on another core: the same numbers as without, whoever does the work and whatever goes wrong between."""
+
+from __future__ import annotations
+
+import math
+import time
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from framegate.runtime.health.beside import NAME, Beside
+from framegate.runtime.health.check import CameraHealth
+from framegate.runtime.health.content import measure
+from framegate.runtime.health.rows import RowMemory
+from framegate.runtime.health.rows_native import NativeRowMemory
+from framegate.runtime.native import library
+from framegate.runtime.verdict import Reason
+
+CODE, _ = library()
+pytestmark = [
+    pytest.mark.skipif(CODE is None, reason="no compiled code"),
+    pytest.mark.skipif(CODE is not None and not CODE.framegate_beside_size(), reason="no such thread on this system"),
+]
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr("framegate.runtime.health.rows_native.cores", lambda: 2)
+
+
+def pictures(count, rows, width):
+    rng = np.random.default_rng(3)
+    kinds = [
+        lambda: rng.integers(0, 256, (rows, width, 3), np.uint8),
+        lambda: np.repeat(rng.integers(0, 256, (rows, width, 1), np.uint8), 3, axis=2),
+        lambda: np.full((rows, width, 3), 255, np.uint8),
+        lambda: np.zeros((rows, width, 3), np.uint8),
+        lambda: np.clip(rng.normal(120, 3, (rows, width, 3)), 0, 255).astype(np.uint8),
+        lambda: rng.integers(0, 256, (rows, width, 3), np.uint8) * np.array([1, 0, 1], np.uint8),
+        lambda: rng.integers(0, 256, (rows, width, 3), np.uint8)[:, :, [0, 0, 2]],
+    ]
+    return [np.ascontiguousarray(kinds[k % len(kinds)]()) for k in range(count)]
+
+
+def same(first, second):
+    return all(
+        a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)) for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("size", [(2, 16), (7, 33), (32, 320), (33, 1280)])
+@pytest.mark.parametrize("running", [True, False])
+def test_the_numbers_are_those_of_one_core(size, running):
+    plain, beside = RowMemory(*size, 4), NativeRowMemory(CODE, *size, 4)
+    assert beside.prepare()
+    if not running:  # as if it never got a processor: whoever needs the result does the work
+        CODE.framegate_beside_stop(beside._beside._at)
+        beside._beside.thread.join(5)
+        assert not beside._beside.thread.is_alive()
+    for k, image in enumerate([*pictures(14, *size), pictures(1, *size)[0]]):
+        slot, previous = k % 4, (k - 1) % 4
+        assert beside.begin(slot, previous, image, 0.05)
+        assert beside.look(slot, image)
+        content = beside.content
+        expected = measure(plain.count(slot, image), *size)
+        assert same(content[:9], expected[:9])
+        assert same(content.zones, expected.zones)
+        assert content[10:12] == expected[10:12]
+        assert beside.compare(slot, previous, 0.05) == plain.compare(slot, previous, 0.05)
+        for name in ("grey", "known", "equal", "changed"):
+            assert np.array_equal(getattr(plain, name), getattr(beside, name)), name
+
+
+def health_findings(late):
+    """What a check says about a stream with good, equal and strange frames, begun early or not."""
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.integers(30, 220, (16, 20, 3)), np.ones((15, 16, 1)))
+    noise = rng.normal(0, 2, (20, *scene.shape))
+    health, found = CameraHealth((320, 240)), []
+    for k in range(20):
+        moved = np.roll(scene, 7 * (10 if k in (12, 13) else k), axis=1) * (k != 15)
+        image = np.clip(moved + noise[k], 0, 255).astype(np.uint8)
+        if late:
+            assert health.begin(image)
+            if k == 9:  # never asked about: as if the frame had been given up
+                image = np.ascontiguousarray(image[::-1])
+        found.append(dict(health.inspect(image)))
+    return found, health.limits
+
+
+def test_a_stream_is_judged_alike():
+    (early, learnt), (late, learnt_late) = health_findings(False), health_findings(True)
+    assert [set(each) for each in early[:9]] == [set(each) for each in late[:9]]
+    assert [set(each) for each in early[10:]] == [set(each) for each in late[10:]]
+    assert late[9] == {}, "what is judged is the frame that was asked about, which is not the one that was given up"
+    assert Reason.BLACK in late[15]
+    assert learnt.light == pytest.approx(learnt_late.light, rel=0.05)
+
+
+def test_strange_images_are_left_to_inspect():
+    health = CameraHealth((64, 64))
+    for strange in (None, 5, np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64, 3))):
+        assert not health.begin(strange)
+    mirrored = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)[:, ::-1]
+    assert not health.begin(mirrored)
+    assert Reason.BAD_INPUT not in health.inspect(mirrored)
+
+
+def test_one_core_or_no_thread_counts_as_before():
+    image = pictures(1, 32, 64)[0]
+    with patch("framegate.runtime.health.rows_native.cores", return_value=1):
+        assert not CameraHealth().begin(image)
+    with patch("framegate.runtime.health.rows_native.Beside", side_effect=RuntimeError("can't start new thread")):
+        health = CameraHealth()
+        assert not health.begin(image)
+        assert Reason.BAD_INPUT not in health.inspect(image)
+
+
+def test_the_thread_ends_with_its_stream():
+    beside = Beside(CODE)
+    thread = beside.thread
+    assert thread.name == NAME
+    assert thread.daemon
+    del beside
+    deadline = time.monotonic() + 5
+    while thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not thread.is_alive()
