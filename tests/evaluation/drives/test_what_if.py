@@ -13,6 +13,7 @@ from framegate.evaluation.drives.intervals import difference, ratio
 from framegate.evaluation.drives.table import DriveTable
 from framegate.evaluation.drives.what_if import _Drift, what_if
 from framegate.runtime.bundle.calibration import Limit
+from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.drift import DriftAlarm
@@ -47,6 +48,7 @@ def replayed(drives, change):
 
 
 CHANGES = {
+    "a label's own": lambda c: replace(c, classes=(ClassRisk("green", 1, 0.04, 0.05, 100, 0, 0.03),)),
     "same": lambda c: c,
     "lower": lambda c: replace(c, threshold=0.2),
     "limit": lambda c: replace(c, limits=(Limit("energy", high=-4.5),)),
