@@ -40,7 +40,6 @@ from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recordi
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.session import Session
 
-BUDGET = 500
 RANDOM = 200
 """Random choices that mining is compared with."""
 FORMAT = "framegate-drives-cost-1"
@@ -166,25 +165,26 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     task = JudgeTask(str(bundle.resolve()), Bundle.open(bundle).digest, "onnxruntime", "fp32")
     task.prepare()
 
-    def run(folder: str, hands: Processes | None) -> tuple[float, Outcome]:
+    def run(folder: str, hands: Processes | None) -> tuple[float, float, Outcome]:
         shutil.rmtree(work / folder, ignore_errors=True)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         outcome = run_units(task, units, work / folder, None if hands is None else lambda: hands, _quiet, "")
-        return time.perf_counter() - begun, outcome
+        return time.perf_counter() - begun, time.process_time() - cpu, outcome
 
-    alone, outcome = run("one", None)
+    alone, cpu, outcome = run("one", None)
     begun = time.perf_counter()
     workers = Processes(task, 2)
     said = workers.hello()
     started = time.perf_counter() - begun
     workers.hello = lambda: said  # type: ignore[method-assign]  # they said it already
-    two, again = run("two", workers)
+    two, _, again = run("two", workers)
     judged = compare(table, outcome.parts).verdicts
     same = [a.read_bytes() == b.read_bytes() for a, b in zip(outcome.parts, again.parts, strict=True)]
     return {
         "regions": judged,
         "files": len(units),
         "one_engine_per_s": round(judged / alone, 1),
+        "one_engine_per_cpu_s": round(judged / cpu, 1),
         "two_workers_per_s": round(judged / two, 1),
         "share_of_twice": round(alone / two / 2, 3),
         "start_s": round(started, 2),
@@ -198,7 +198,7 @@ def truth_lines(drives: Path) -> list[str]:
     return [line for path in sorted(drives.glob("truth-*.csv")) for line in path.read_text().splitlines()[1:]]
 
 
-def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
+def measure_mining(drives: Path, work: Path, budget: int) -> dict[str, Any]:
     """Injected errors among the chosen verdicts, against random choice from all and from those with a picture."""
     table = DriveTable(table_of(drives, work))
     injected = set()
@@ -213,12 +213,12 @@ def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
 
     def at_random(of: np.ndarray) -> float:
         places = np.flatnonzero(of)
-        size = min(BUDGET, len(places))
+        size = min(budget, len(places))
         return float(np.mean([is_error[rng.choice(places, size, replace=False)].sum() for _ in range(RANDOM)]))
 
     found: dict[str, Any] = {}
     for name, criteria in (("all criteria", CRITERIA), *((each, (each,)) for each in CRITERIA)):
-        chosen = mine(table, list(criteria), BUDGET).rows.to_pylist()
+        chosen = mine(table, list(criteria), budget).rows.to_pylist()
         keys = [(row["drive"], row["region"], row["frame_id"]) for row in chosen]
         found[name] = {"chosen": len(keys), "injected": sum(key in injected for key in keys)}
     everything, kept = at_random(np.ones(len(rows), bool)), at_random(pictured)
@@ -228,7 +228,7 @@ def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
         "with_picture": int(pictured.sum()),
         "injected": int(is_error.sum()),
         "injected_with_picture": int((is_error & pictured).sum()),
-        "budget": BUDGET,
+        "budget": budget,
         "mined": found,
         "random_of_all": round(everything, 1),
         "random_with_picture": round(kept, 1),
@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=("index", "what-if", "judge", "mining", "truth"))
     parser.add_argument("--drives", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path)
+    parser.add_argument("--budget", type=int, default=500, help="of mining")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of what-if")
     parser.add_argument("--verdicts", type=int, default=400_000, help="of index")
     parser.add_argument("--bundle", type=Path, default=Path("models/bundles/hybrid-cifar10.bundle"))
@@ -313,7 +314,7 @@ def main() -> None:
         "index": lambda: measure_index(drives, work, arguments.verdicts),
         "what-if": lambda: measure_what_if(drives, work, arguments.rows),
         "judge": lambda: measure_judge(drives, work, bundle),
-        "mining": lambda: measure_mining(drives, work),
+        "mining": lambda: measure_mining(drives, work, arguments.budget),
         "truth": lambda: measure_truth(work, bundle, arguments.clip),
     }
     record: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"format": FORMAT}
