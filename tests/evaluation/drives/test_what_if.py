@@ -48,6 +48,7 @@ def replayed(drives, change):
 
 
 CHANGES = {
+    "a label's own": lambda c: replace(c, classes=(ClassRisk("green", 1, 0.04, 0.05, 100, 0, 0.03),)),
     "same": lambda c: c,
     "lower": lambda c: replace(c, threshold=0.2),
     "limit": lambda c: replace(c, limits=(Limit("energy", high=-4.5),)),
