@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
@@ -73,6 +74,11 @@ class DenseScorer:
             self.ask()
             if self.wrong:
                 raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+
+    @property
+    def computes_beside(self) -> bool:
+        """See `framegate.runtime.scorer.Scorer.computes_beside`."""
+        return self.backend.takes_frames
 
     def start(self, image: Image, pixel_format: str) -> None:
         """Resize and normalise a whole frame, and start the engine on it.
@@ -181,13 +187,11 @@ def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...]) -> Sc
     return Scored(_means(scores, inside, counted), {UNUSABLE: 1.0 - region.usable_share}, 0, dense=region)
 
 
-def _means(scores: DenseScores, inside: tuple[slice, slice], counted: Tensor) -> FrameScores:
+def _means(scores: DenseScores, inside: tuple[slice, slice], counted: npt.NDArray[np.float64]) -> FrameScores:
     """The label that most usable pixels of the region have, and the means of its pixels' scores."""
     labels = scores.labels[inside]
     if (labels < 0).any():
         return not_finite()
     mean = {name: float(scores.maps[name][inside].mean()) for name in SCORES}
-    most = counted if counted.any() else np.bincount(labels.reshape(-1), minlength=len(counted))
-    return FrameScores(
-        int(most.argmax()), 1.0 - mean["max_probability"], mean["entropy"], 1.0 - mean["margin"], mean["energy"]
-    )
+    most = counted.argmax() if counted.any() else np.bincount(labels.reshape(-1)).argmax()
+    return FrameScores(int(most), 1.0 - mean["max_probability"], mean["entropy"], 1.0 - mean["margin"], mean["energy"])

@@ -3,7 +3,8 @@
 Each drive is a car on the shipped clip, in its own weather (`framegate.evaluation.corruptions`), judged by the bundle
 and recorded by the black box on a clock of its own, so that an hour of drive takes no hour. Both cars of the clip are
 labelled automobile, sky and road are ``other``. **Errors are injected**: bursts in which a car's region shows a piece
-of another place, turned and stretched, which is no car. The truth goes to ``DIR/truth.csv``.
+of another place, turned and stretched, which is no car. The truth goes to ``DIR/truth-*.csv``; drives
+that are there are not made again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ TRUTH = {"black-car": "automobile", "white-car": "automobile", "sky": "other", "
 WEATHER = (("", 0), ("fog", 2), ("brightness", 2), ("gaussian_noise", 1), ("defocus_blur", 1), ("contrast", 1))
 BURST = (5, 15)
 """Frames of an injected error."""
-BURSTS_PER_MINUTE = 2.0
+BURSTS_PER_MINUTE = 6.0
+TRUTH_FILE = "truth-{:04d}.csv"
 
 
 @dataclass(frozen=True)
@@ -127,34 +129,47 @@ def make(
     recording = Recording.of(session, ROIS, sequence=True, fps=FPS, source="made", policy=policy)
     out.mkdir(parents=True, exist_ok=True)
     weathers: dict[tuple[str, int], list[Image]] = {("", 0): clean}
-    with (out / "truth.csv").open("w", newline="") as file, progress_bar() as progress:
-        writer = csv.writer(file)
-        writer.writerow(("drive", "region", "frame_id", "label", "injected"))
+    with progress_bar() as progress:
         for drive in range(drives):
-            rng = np.random.default_rng([seed, drive])
+            truth = out / TRUTH_FILE.format(drive)
+            if truth.exists():  # made in an earlier run
+                continue
             weather = WEATHER[drive % len(WEATHER)]
             if weather not in weathers:
                 # The network sees regions of a picture of half the size: so is the weather made.
                 weathers[weather] = list(corrupt(np.stack(clean), weather[0], weather[1], seed))
-            injected = bursts(rng, frames)
+            rng = np.random.default_rng([seed, drive])
             sink = BlackBoxSink(
                 out / f"car{drive % 7}", 10**11, ROIS, recording, drive=f"drive{drive:04d}", camera="front",
                 version="made", report=to_stdout,
             )  # fmt: skip
-            health, streams = session.camera_health(), tuple(session.stream_policy(policy) for _ in ROIS)
-            for number, picture in enumerate(pictures(weathers[weather], rng, frames, injected)):
-                at = 10**9 + round(number * 1e9 / FPS)
-                judged = session.frame_judge.judge(Frame(number, at, picture), ROIS, health, None, streams)
-                sink.write(FrameResult(judged, picture, ""))
-                if number % round(FPS) == 0:
-                    sink.flush()
-                for k, roi in enumerate(ROIS):
-                    broken = any(each.region == k and each.first <= number <= each.last for each in injected)
-                    label = "other" if broken else TRUTH[roi.name]
-                    writer.writerow((f"drive{drive:04d}", roi.name, number, label, int(broken)))
-            sink.close()
+            rows = _drive(session, policy, sink, weathers[weather], rng, frames)
+            with truth.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(("drive", "region", "frame_id", "label", "injected"))
+                writer.writerows((f"drive{drive:04d}", *row) for row in rows)
             progress("recording drives", drive + 1, drives)
     return frames * drives
+
+
+def _drive(
+    session: Session, policy: Policy, sink: BlackBoxSink, base: list[Image], rng: np.random.Generator, frames: int
+) -> list[tuple[str, int, str, int]]:
+    """Record one drive; returns region, frame, label and whether an error was injected, for each verdict."""
+    injected = bursts(rng, frames)
+    health, streams = session.camera_health(), tuple(session.stream_policy(policy) for _ in ROIS)
+    rows = []
+    for number, picture in enumerate(pictures(base, rng, frames, injected)):
+        at = 10**9 + round(number * 1e9 / FPS)
+        judged = session.frame_judge.judge(Frame(number, at, picture), ROIS, health, None, streams)
+        sink.write(FrameResult(judged, picture, ""))
+        if number % round(FPS) == 0:
+            sink.flush()
+        for k, roi in enumerate(ROIS):
+            broken = any(each.region == k and each.first <= number <= each.last for each in injected)
+            rows.append((roi.name, number, "other" if broken else TRUTH[roi.name], int(broken)))
+    sink.close()
+    return rows
 
 
 def main() -> None:

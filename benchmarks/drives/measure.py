@@ -40,9 +40,6 @@ from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recordi
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.session import Session
 
-ROWS = 10_000_000
-VERDICTS = 400_000
-BUDGET = 500
 RANDOM = 200
 """Random choices that mining is compared with."""
 FORMAT = "framegate-drives-cost-1"
@@ -63,11 +60,11 @@ def table_of(drives: Path, work: Path) -> Path:
     return out
 
 
-def measure_index(drives: Path, work: Path) -> dict[str, Any]:
+def measure_index(drives: Path, work: Path, verdicts: int) -> dict[str, Any]:
     """One process reads recordings of so many verdicts, once with the pictures between them and once without."""
     made = sorted(drives.rglob("*.mcap"))
     without = work / "verdicts.mcap"
-    _copy_verdicts(made, without)
+    _copy_verdicts(made, without, verdicts)
     found: dict[str, Any] = {}
     for name, files in (("without_pictures", [without]), ("with_pictures", made)):
         units = plan(files).units
@@ -89,7 +86,7 @@ def measure_index(drives: Path, work: Path) -> dict[str, Any]:
     return {**found, "target_verdicts_per_s": 200_000}
 
 
-def _copy_verdicts(made: list[Path], out: Path) -> None:
+def _copy_verdicts(made: list[Path], out: Path, verdicts: int) -> None:
     """Repeat the verdicts of recordings until there are enough of them."""
     from mcap.writer import Writer
 
@@ -106,7 +103,7 @@ def _copy_verdicts(made: list[Path], out: Path) -> None:
         writer.add_metadata(METADATA, metadata[METADATA])
         writer.add_metadata(DRIVE_METADATA, {**metadata[DRIVE_METADATA], "drive": "repeated"})
         channels: dict[str, int] = {}
-        for number in range(VERDICTS):
+        for number in range(verdicts):
             message = messages[number % len(messages)]
             if message.topic not in channels:
                 channels[message.topic] = writer.register_channel(message.topic, "json", 0)
@@ -115,18 +112,19 @@ def _copy_verdicts(made: list[Path], out: Path) -> None:
         writer.finish()
 
 
-def measure_what_if(drives: Path, work: Path) -> dict[str, Any]:
-    """Ten million rows, in this process."""
-    big = work / "big.parquet"
+def measure_what_if(drives: Path, work: Path, rows: int) -> dict[str, Any]:
+    """So many rows, in this process."""
+    big = work / f"rows-{rows}.parquet"
     table = DriveTable(table_of(drives, work))
     if not big.exists():
-        write_table(big, _repeated(table), table.signals, table.about)
+        write_table(big, _repeated(table, rows), table.signals, table.about)
     whole = DriveTable(big)
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     found = what_if(whole, _with_threshold(0.5), _quiet)
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return {
         "rows": whole.rows,
+        "cpu_seconds": round(cpu, 2),
         "drives": len(found.drives),
         "megabytes": round(big.stat().st_size / 1e6, 1),
         "seconds": round(seconds, 2),
@@ -136,10 +134,10 @@ def measure_what_if(drives: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _repeated(table: DriveTable) -> Iterator[pa.Table]:
+def _repeated(table: DriveTable, count: int) -> Iterator[pa.Table]:
     """The rows again and again, each time as other drives."""
     rows = table.read()
-    left, copy = ROWS, 0
+    left, copy = count, 0
     drives = rows["drive"].cast(pa.string()).to_pylist()
     known = sorted(set(drives))
     codes = np.array([known.index(name) for name in drives], np.int32)
@@ -167,25 +165,26 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     task = JudgeTask(str(bundle.resolve()), Bundle.open(bundle).digest, "onnxruntime", "fp32")
     task.prepare()
 
-    def run(folder: str, hands: Processes | None) -> tuple[float, Outcome]:
+    def run(folder: str, hands: Processes | None) -> tuple[float, float, Outcome]:
         shutil.rmtree(work / folder, ignore_errors=True)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         outcome = run_units(task, units, work / folder, None if hands is None else lambda: hands, _quiet, "")
-        return time.perf_counter() - begun, outcome
+        return time.perf_counter() - begun, time.process_time() - cpu, outcome
 
-    alone, outcome = run("one", None)
+    alone, cpu, outcome = run("one", None)
     begun = time.perf_counter()
     workers = Processes(task, 2)
     said = workers.hello()
     started = time.perf_counter() - begun
     workers.hello = lambda: said  # type: ignore[method-assign]  # they said it already
-    two, again = run("two", workers)
+    two, _, again = run("two", workers)
     judged = compare(table, outcome.parts).verdicts
     same = [a.read_bytes() == b.read_bytes() for a, b in zip(outcome.parts, again.parts, strict=True)]
     return {
         "regions": judged,
         "files": len(units),
         "one_engine_per_s": round(judged / alone, 1),
+        "one_engine_per_cpu_s": round(judged / cpu, 1),
         "two_workers_per_s": round(judged / two, 1),
         "share_of_twice": round(alone / two / 2, 3),
         "start_s": round(started, 2),
@@ -194,11 +193,16 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     }
 
 
-def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
+def truth_lines(drives: Path) -> list[str]:
+    """One for each verdict of the made drives."""
+    return [line for path in sorted(drives.glob("truth-*.csv")) for line in path.read_text().splitlines()[1:]]
+
+
+def measure_mining(drives: Path, work: Path, budget: int) -> dict[str, Any]:
     """Injected errors among the chosen verdicts, against random choice from all and from those with a picture."""
     table = DriveTable(table_of(drives, work))
     injected = set()
-    for line in (drives / "truth.csv").read_text().splitlines()[1:]:
+    for line in truth_lines(drives):
         drive, region, frame, _, wrong = line.split(",")
         if wrong == "1":
             injected.add((drive, region, int(frame)))
@@ -209,12 +213,12 @@ def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
 
     def at_random(of: np.ndarray) -> float:
         places = np.flatnonzero(of)
-        size = min(BUDGET, len(places))
+        size = min(budget, len(places))
         return float(np.mean([is_error[rng.choice(places, size, replace=False)].sum() for _ in range(RANDOM)]))
 
     found: dict[str, Any] = {}
     for name, criteria in (("all criteria", CRITERIA), *((each, (each,)) for each in CRITERIA)):
-        chosen = mine(table, list(criteria), BUDGET).rows.to_pylist()
+        chosen = mine(table, list(criteria), budget).rows.to_pylist()
         keys = [(row["drive"], row["region"], row["frame_id"]) for row in chosen]
         found[name] = {"chosen": len(keys), "injected": sum(key in injected for key in keys)}
     everything, kept = at_random(np.ones(len(rows), bool)), at_random(pictured)
@@ -224,7 +228,7 @@ def measure_mining(drives: Path, work: Path) -> dict[str, Any]:
         "with_picture": int(pictured.sum()),
         "injected": int(is_error.sum()),
         "injected_with_picture": int((is_error & pictured).sum()),
-        "budget": BUDGET,
+        "budget": budget,
         "mined": found,
         "random_of_all": round(everything, 1),
         "random_with_picture": round(kept, 1),
@@ -276,7 +280,7 @@ def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
 def describe(drives: Path) -> dict[str, Any]:
     """What the made drives are, and what an hour of them takes."""
     files = sorted(drives.rglob("*.mcap"))
-    lines = (drives / "truth.csv").read_text().count("\n") - 1
+    lines = len(truth_lines(drives))
     hours = lines / len(ROIS) / FPS / 3600
     size = sum(path.stat().st_size for path in files)
     verdicts = 0
@@ -297,6 +301,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=("index", "what-if", "judge", "mining", "truth"))
     parser.add_argument("--drives", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path)
+    parser.add_argument("--budget", type=int, default=500, help="of mining")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of what-if")
+    parser.add_argument("--verdicts", type=int, default=400_000, help="of index")
     parser.add_argument("--bundle", type=Path, default=Path("models/bundles/hybrid-cifar10.bundle"))
     parser.add_argument("--clip", type=Path, default=Path("camera_demo/clips/highway_1280x720_25fps.mp4"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/drives.json"))
@@ -304,16 +311,21 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     drives, work, bundle = arguments.drives, arguments.work, arguments.bundle
     known: dict[str, Callable[[], dict[str, Any]]] = {
-        "index": lambda: measure_index(drives, work),
-        "what-if": lambda: measure_what_if(drives, work),
+        "index": lambda: measure_index(drives, work, arguments.verdicts),
+        "what-if": lambda: measure_what_if(drives, work, arguments.rows),
         "judge": lambda: measure_judge(drives, work, bundle),
-        "mining": lambda: measure_mining(drives, work),
+        "mining": lambda: measure_mining(drives, work, arguments.budget),
         "truth": lambda: measure_truth(work, bundle, arguments.clip),
     }
     record: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"format": FORMAT}
     record["drives"] = describe(drives)
+    record["machine"] = circumstances()
     for name in arguments.parts:
-        record[name] = {**known[name](), "machine": circumstances(), "processors": os.cpu_count()}
+        record[name] = {
+            **known[name](),
+            "processors": os.cpu_count(),
+            "load": [round(each, 1) for each in os.getloadavg()],
+        }
         to_stdout(f"{name}: {json.dumps(record[name])}")
     write_json(arguments.out, record)
 

@@ -31,7 +31,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--threshold",
         type=float,
         metavar="SCORE",
-        help="accept scores up to this one, everything else as recorded (default: none)",
+        help="accept scores up to this one, of every label (default: none)",
     )
     other.add_argument(
         "--calibration",
@@ -40,9 +40,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="calibration.json of a bundle with the same network and temperature; every verdict is decided again "
         "(default: none)",
     )
-    other.add_argument(
-        "--bundle", metavar="BUNDLE", help="judge the recorded pictures again with this bundle (default: none)"
-    )
+    other.add_argument("--bundle", metavar="BUNDLE", help="judge recorded pictures again with it (default: none)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -94,7 +92,7 @@ def _from_scores(arguments: argparse.Namespace, table: DriveTable, progress: Pro
         if threshold is not None:
             if recording.calibration is None:
                 raise UsageError("--threshold: the recording was made without a calibration; give --calibration FILE")
-            return replace(recording.calibration, threshold=threshold)
+            return replace(recording.calibration, threshold=threshold, classes=())
         if recording.key not in known:
             known[recording.key] = read_calibration(path, recording.key)
         return known[recording.key]

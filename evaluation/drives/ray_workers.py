@@ -14,7 +14,7 @@ from typing import Any
 from framegate.evaluation.drives.work import Answer, Task, Unit, attempt, said_by
 from framegate.runtime.errors import FramegateError, UsageError
 
-START_S = 120.0
+START_S = 300.0
 """How long a cluster may take to start the workers."""
 
 

@@ -206,7 +206,7 @@ def _decide(
         stream = stream * len(known) + codes
     after = np.zeros(batch.num_rows, bool)
     counted = np.zeros(batch.num_rows, bool)
-    rows = _Rows(batch, words, said, recorded, values)
+    rows = _Rows(batch, words, said, recorded, values, names["candidate"])
     recordings, keys = names["recording"]
     for number, key in enumerate(keys):
         if key not in sides:
@@ -269,6 +269,7 @@ class _Rows:
     said: Flags
     recorded: Flags
     values: Mapping[str, Floats]
+    candidates: tuple[Codes, list[str | None]]
 
     def decide(self, side: _Side, parts: Sequence[tuple[Stream, slice]], places: Codes) -> tuple[Flags, Counter[str]]:
         """Which verdicts of a recording are accepted, and for which reasons the others are not.
@@ -292,7 +293,7 @@ class _Rows:
         else:
             score = self._value(calibration.score, places)
             with np.errstate(invalid="ignore"):
-                high = said & finite & ~(np.isfinite(score) & (score <= calibration.threshold))
+                high = said & finite & ~(np.isfinite(score) & (score <= self._threshold(calibration, places)))
                 for limit in calibration.limits:
                     value = self._value(limit.signal, places)
                     low = -math.inf if limit.low is None else limit.low
@@ -330,6 +331,16 @@ class _Rows:
                     above = ~(score <= drift.alarm.high_score)
             drifted[part] = drift.feed(evidence[part], rejected[part], above[part])
         return drifted
+
+    def _threshold(self, calibration: Calibration, places: Codes) -> Floats | float:
+        """What each verdict's score is compared with: a label may have a threshold of its own."""
+        if not calibration.classes:
+            return calibration.threshold
+        own = {each.label: each.threshold for each in calibration.classes}
+        codes, labels = self.candidates
+        # Without a label there is nothing that a score could pass, see `Calibration.threshold_of`.
+        by_label = [math.nan if label is None else own.get(label, calibration.threshold) for label in labels]
+        return np.array(by_label)[codes[places]]
 
     def _value(self, name: str, places: Codes) -> Floats:
         column = self.values.get(name if name in VALUES else SIGNAL + name)

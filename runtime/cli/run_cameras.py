@@ -118,13 +118,24 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         ending = _wait(side_by_side, lines)
         let_it_end()
+    return _conclude(arguments, side_by_side, session, ending, (lines, *recorders.values()))
+
+
+def _conclude(
+    arguments: argparse.Namespace,
+    side_by_side: Cameras,
+    session: Session,
+    ending: str,
+    recorders: Sequence[Recorder],
+) -> int:
+    """Say how it ended; returns the exit code."""
     for name, failure in side_by_side.failures.items():
         to_stderr(f"framegate: camera {name}: {failure}")
     _print_summary(arguments, side_by_side, session)
     number = received()
     if ending or number is not None:
         to_stderr(f"framegate: {ending or why_ended(number or 0)}")
-    broken = ending or side_by_side.failures or any(each.failed for each in (lines, *recorders.values()))
+    broken = ending or side_by_side.failures or any(each.failed for each in recorders)
     if number is not None and not broken:
         return exit_code(number)
     return 1 if broken else 0

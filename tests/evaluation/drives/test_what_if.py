@@ -13,6 +13,7 @@ from framegate.evaluation.drives.intervals import difference, ratio
 from framegate.evaluation.drives.table import DriveTable
 from framegate.evaluation.drives.what_if import _Drift, what_if
 from framegate.runtime.bundle.calibration import Limit
+from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.drift import DriftAlarm
@@ -47,11 +48,13 @@ def replayed(drives, change):
 
 
 CHANGES = {
+    "a label's own": lambda c: replace(c, classes=(ClassRisk("green", 1, 0.04, 0.05, 100, 0, 0.03),)),
     "same": lambda c: c,
     "lower": lambda c: replace(c, threshold=0.2),
     "limit": lambda c: replace(c, limits=(Limit("energy", high=-4.5),)),
     "other score": lambda c: replace(c, score="max_probability", threshold=0.05),
     "drifts": lambda c: replace(c, threshold=0.05, coverage=0.999, size=100_000),
+    "label": lambda c: replace(c, classes=(ClassRisk("blue", 0, 0.01, 0.1, 1000, 0, 0.01),)),
     "window": lambda c: replace(c, limits=(Limit("energy", high=-4.5, frames=4),)),
 }
 
