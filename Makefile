@@ -15,7 +15,7 @@ WHERE := $(OBJECTS)
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-regions demo-page test test-fast test-all check lint types docs wheel bench results tables evaluation attacks faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-regions demo-page test test-fast test-all check lint types docs wheel bench results tables evaluation attacks dense-signs faults drift kernels pycuda gpu clean
 
 help:
 	@echo "make demo         follow the cars of a dash-camera clip, a verdict for each (sets everything up itself, no torch)"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
+	@echo "make dense-signs  train and export an example of a segmentation network; needs GTSRB=, the path of the data"
 	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
 	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
@@ -196,6 +197,14 @@ define attack
 $(BIN)/framegate attacks models/bundles/$(1).bundle --data $(2) $(3) --out benchmarks/results/attacks/$(1).json
 
 endef
+
+# An example of a segmentation network (docs/segmentation.md): some minutes on two cores.
+dense-signs: $(VENV)/.dev
+	@test -n "$(GTSRB)" || { echo "make dense-signs: give GTSRB=, the path of the data set"; exit 2; }
+	$(BIN)/python -m framegate.models.dense_signs --gtsrb $(GTSRB) --out runs/dense-signs
+	$(BIN)/framegate export runs/dense-signs/dense-signs.onnx --kind dense --labels runs/dense-signs/labels.txt --scaling symmetric \
+	  --resize area --region roadside=0.5,0.08,0.5,0.56 --unseen runs/dense-signs/calibration --force --out models/bundles/dense-signs.bundle \
+	  --origin "framegate.models.dense_signs: GTSRB signs (research use, Stallkamp et al. 2012) pasted onto Udacity clips (MIT); never measured on signs of a real road"
 
 # PHOTOS=, a folder of pictures, is optional.
 faults: $(VENV)/.dev

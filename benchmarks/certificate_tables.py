@@ -58,7 +58,7 @@ def certificates(records: Sequence[Record]) -> Table:
 
 def _certificate(record: Record) -> Row:
     test, tracks = record["test"]["shipped"], record["calibration"]["shipped"]
-    attacked = record["attacks"].values()
+    attacked = record.get("attacks", {}).values()
     wait = tracks.get("frames_to_first")
     return Row(
         (
@@ -69,8 +69,8 @@ def _certificate(record: Record) -> Row:
             _share(test["certified"]),
             Cell(f"{100 * tracks['tracks_certified']:.0f} %"),
             Cell(NOT_MEASURED if wait is None else f"{wait:g}"),
-            Cell(f"{max(each['frames'] for each in attacked)} x {len(attacked)} attacks"),
-            Cell(f"{sum(each['counterexamples'] for each in attacked)}"),
+            Cell(f"{max(each['frames'] for each in attacked)} x {len(attacked)} attacks" if attacked else NOT_MEASURED),
+            Cell(f"{sum(each['counterexamples'] for each in attacked)}" if attacked else NOT_MEASURED),
         )
     )
 

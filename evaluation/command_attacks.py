@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
     if arguments.frames < 1 or arguments.steps < 1 or arguments.adaptive < 0:
         raise UsageError("frames and steps: expected at least 1; adaptive: 0 or more")
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("attacks")
     data = datasets.detect(arguments.data)
     if data.labels != bundle.labels or data.depth > 1:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on, or holds volumes")

@@ -223,7 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tracks:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate")
     data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
     _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
     if arguments.threads:

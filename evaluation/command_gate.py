@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge, check the promise, write the record. Returns 1 if an attack's health check or the promise failed."""
     if arguments.limit is not None and arguments.limit < 20:
         raise UsageError(f"limit: {arguments.limit} given, expected at least 20 frames")
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("gate")
     data = datasets.detect(arguments.data)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         judged=arguments.judged,
         seed=arguments.seed,
     )
-    bundle = Bundle.open(bundle_to_change(arguments.bundle))
+    bundle = Bundle.open(bundle_to_change(arguments.bundle)).for_classifiers("monitor")
     with progress_bar() as progress:
         splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
         require_unseen(promise, splits.unseen)

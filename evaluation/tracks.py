@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
         FramegateError: The bundle cannot be opened, or the engine failed.
     """
     check_promise(arguments.target_risk, arguments.confidence_level)
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate --tracks")
     with progress_bar() as progress:
         place = Place(arguments.data, None, arguments.group, trained_on=trained_on(bundle.origin))
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)

@@ -13,6 +13,7 @@ import onnx
 from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest, write_manifest
 from framegate.export.data.dense_folder import DensePictures
 from framegate.export.dense_promise import DensePromise, calibrate_dense
+from framegate.export.graph.graph import strip
 from framegate.export.graph.source import ImageInput
 from framegate.export.known_answers import write_known_answers
 from framegate.export.progress import Progress
@@ -24,6 +25,8 @@ from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.session import Session
 
 BACKENDS = ("onnxruntime", "openvino")
+_ANSWERS = 2
+"""Known answers: a dense network's pictures are large, and each has thousands of pixels that were asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +114,9 @@ def export_dense(
     }
     models = {"fp32": "model.fp32.onnx"}
     with staged(out, force) as folder:
+        strip(network.model)  # source lines of the machine that wrote it, say
         onnx.save(network.model, folder / models["fp32"])
-        write_known_answers(folder, models, network.preprocess, pictures.images)
+        write_known_answers(folder, models, network.preprocess, pictures.images, _ANSWERS)
         write_manifest(
             folder, name=out.stem, labels=network.labels, preprocess=network.preprocess, models=models, taps=(),
             origin=about, parity=[],

@@ -111,7 +111,7 @@ def _at_map(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray
     """The label in the middle of each pixel of the map."""
     rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
-    return mask[rows[:, None], columns]
+    return np.asarray(mask[rows[:, None], columns], np.uint8)
 
 
 def calibrate_dense(

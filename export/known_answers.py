@@ -26,8 +26,8 @@ _SHARE = 0.02
 """Of the range of the logits, which every engine may be off besides."""
 
 
-def pictures(images: Iterable[Image], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """The first usable images, brought to the network's input size.
+def pictures(images: Iterable[Image], spec: PreprocessSpec, count: int = _PICTURES) -> npt.NDArray[np.uint8]:
+    """The first usable images, brought to the network's input size, at most ``count`` of them.
 
     Returns:
         (K, depth * height, width, 3) uint8 BGR.
@@ -40,7 +40,7 @@ def pictures(images: Iterable[Image], spec: PreprocessSpec) -> npt.NDArray[np.ui
         if not unusable(image, spec.depth):
             preprocessor(image)
             found.append(preprocessor.small.copy())
-        if len(found) == _PICTURES:
+        if len(found) == count:
             break
     if not found:
         raise DataError("known answers: none of the images is a picture that the network takes")
@@ -57,7 +57,9 @@ def _answers(backend: str, model: Path, spec: PreprocessSpec, images: npt.NDArra
     return np.stack(found)
 
 
-def write_known_answers(folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Iterable[Image]) -> None:
+def write_known_answers(
+    folder: Path, models: Mapping[str, str], spec: PreprocessSpec, images: Iterable[Image], count: int = _PICTURES
+) -> None:
     """Write the known answers of a (temporary) bundle; its manifest must be sealed afterwards.
 
     A tolerance is twice the difference that was measured here, and 2 % of the range of the logits: less than any
@@ -68,12 +70,13 @@ def write_known_answers(folder: Path, models: Mapping[str, str], spec: Preproces
         models: Precision -> file name; ``fp32`` must be among them.
         spec: How an image becomes the network's input.
         images: Pictures of what the network is for; the first few are stored in the bundle.
+        count: How many, at most.
 
     Raises:
         DataError: None of the images can be used.
         BackendError: An engine cannot run a network.
     """
-    shown = pictures(images, spec)
+    shown = pictures(images, spec, count)
     reference = _answers(_REFERENCE[0], folder / models[_REFERENCE[1]], spec, shown)
     slack = _SHARE * float(np.ptp(reference))
     tolerances: dict[str, float] = {}

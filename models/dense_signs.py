@@ -1,4 +1,4 @@
-"""The shipped dense network, which says where a traffic sign is; ``python -m framegate.models.dense_signs`` trains it.
+"""An example of a dense network: where is a traffic sign? ``python -m framegate.models.dense_signs`` trains it.
 
 Nobody has labelled these pictures by hand: a sign of a GTSRB track is cut out along the outline of its class (circle,
 triangle, diamond, octagon) and pasted onto a frame of a dash-camera clip, so the label of every pixel is known. What a

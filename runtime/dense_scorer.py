@@ -193,7 +193,5 @@ def _means(scores: DenseScores, inside: tuple[slice, slice], counted: npt.NDArra
     if (labels < 0).any():
         return not_finite()
     mean = {name: float(scores.maps[name][inside].mean()) for name in SCORES}
-    most = counted if counted.any() else np.bincount(labels.reshape(-1), minlength=len(counted))
-    return FrameScores(
-        int(most.argmax()), 1.0 - mean["max_probability"], mean["entropy"], 1.0 - mean["margin"], mean["energy"]
-    )
+    most = counted.argmax() if counted.any() else np.bincount(labels.reshape(-1)).argmax()
+    return FrameScores(int(most), 1.0 - mean["max_probability"], mean["entropy"], 1.0 - mean["margin"], mean["energy"])

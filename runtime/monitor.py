@@ -67,6 +67,11 @@ class Signals(Mapping[str, float]):
                 raise KeyError(name)
         return self._known[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any mapping; here because it is asked several times a frame."""
+        known = self._known
+        return known[name] if name in known else super().get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         names = [name for name, _, _ in self._parts]
         return iter([*(name for name in self._known if name not in names), *names])

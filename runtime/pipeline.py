@@ -195,6 +195,7 @@ class Pipeline:
         self._results.close()
         for thread in self._threads:
             thread.join(timeout=_JOIN_S)
+        self._health.close()
         hanging = tuple(thread.name for thread in self._threads if thread.is_alive())
         if self._threads:
             gc.unfreeze()

@@ -88,6 +88,8 @@ class Roi:
 
     def crop(self, image: Image) -> Image | None:
         """The region's pixels as a view, or None if it does not fit into the image."""
+        if self.is_whole and min(image.shape[:2]) > 0:
+            return image
         box = self.pixels(image.shape[1], image.shape[0])
         if box is None:
             return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framegate.runtime.backends.base import Backend, infer
+from framegate.runtime.backends.base import Backend, CpuBackend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BackendError, BundleError, UsageError
@@ -114,8 +114,11 @@ class Scorer:
 
     @property
     def computes_beside(self) -> bool:
-        """Whether the engine computes by itself between `start` and `finish`, as a GPU does."""
-        return self.backend.takes_frames
+        """Whether the engine computes by itself between `start` and `finish`, as a GPU does.
+
+        An engine with `CpuBackend.start`, which does nothing, computes in `finish`.
+        """
+        return getattr(type(self.backend), "start", None) is not CpuBackend.start
 
     def start(self, crop: Image, pixel_format: str) -> None:
         """Resize and normalise a region, and start the engine on it.

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from framegate.runtime.sources.images import read_image
 from framegate.runtime.verdict import Image
 
 LEVEL = 0.01
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/]+/)+")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -63,8 +65,13 @@ def command(words: Sequence[str | Path]) -> dict[str, Any]:
         "code": process.returncode,
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
         "wall_s": round(time.monotonic() - started, 1),
-        "said": [text for text in printed.splitlines() if text.strip()][-4:],
+        "said": [without_folders(text) for text in printed.splitlines() if text.strip()][-4:],
     }
+
+
+def without_folders(text: str) -> str:
+    """A sentence in which files go by their names: where they lie on this machine concerns nobody."""
+    return _FOLDERS.sub("", text)
 
 
 def held_back(folder: Path) -> Iterator[tuple[str, Image]]:

@@ -287,6 +287,7 @@ def main(words: list[str] | None = None) -> int:
         _receive(arguments.receive, arguments.count)
         return 0
     options = f"--count {arguments.count} --busy {arguments.busy}"
+    load = round(os.getloadavg()[0], 1)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
     try:
         record: dict[str, Any] = {
@@ -294,6 +295,7 @@ def main(words: list[str] | None = None) -> int:
             "date": date.today().isoformat(),
             "machine": circumstances(),
             "busy": arguments.busy,
+            "load": load,
             "python_us": in_python(),
             "c_us": in_c() if compiler() else None,
             "ms": _over_all(arguments.count),

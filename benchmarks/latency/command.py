@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bundle is None:
         raise UsageError("bench needs a bundle to measure, or --compare with two records")
     check_options(arguments)
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("bench")
     size = frame_size(arguments.size, bundle.preprocess)
     if arguments.source:
         images = read_frames(arguments.source)

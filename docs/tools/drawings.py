@@ -70,12 +70,13 @@ def rooms() -> str:
         ("sinks/", ("JSON lines, video,", "MCAP, Rerun", "recorder thread")),
         ("handover/", ("the protected message,", "sender and receiver,", "C header, transports")),
         ("replay/", ("what a recorded drive says,", "and the drive decided again")),
+        ("dense/", ("segmentation: usable", "pixels of a region")),
         ("faults/", ("injected faults;", "loaded only", "for --inject")),
         ("cli/", ("the vehicle's", "commands", "and options")),
         ("files of its own", ("session, pipeline,", "frame_judge, scorer,", "scores, verdict ...")),
     )
     drawn = [
-        '<rect class="area" x="14" y="210" width="872" height="418" rx="10"/>',
+        '<rect class="area" x="14" y="210" width="872" height="504" rx="10"/>',
         _text(26, 231, "What goes into the vehicle: no torch, no onnx", "note"),
         _box(
             "room",
@@ -93,20 +94,20 @@ def rooms() -> str:
         _arrow((476, 145), (512, 145)),
         _arrow((592, 178), (592, 244)),
         _arrow((792, 178), (792, 244)),
-        _box("room", (30, 244, 842, 294), "runtime/"),
+        _box("room", (30, 244, 842, 380), "runtime/"),
         *(
             _box("part", (42 + 206 * (k % 4), 274 + 86 * (k // 4), 198, 80), name, lines)
             for k, (name, lines) in enumerate(parts)
         ),
-        _arrow((450, 538), (450, 566)),
+        _arrow((450, 624), (450, 652)),
         _box(
             "room",
-            (30, 566, 842, 50),
+            (30, 652, 842, 50),
             "cuda_kernels/",
             ("softmax_entropy/, camera_preprocess/: kernel, launch, reference. driver/, compile/",),
         ),
     ]
-    return _svg(900, 642, "The rooms of framegate, and which imports which", *drawn)
+    return _svg(900, 728, "The rooms of framegate, and which imports which", *drawn)
 
 
 def frame() -> str:

@@ -58,10 +58,9 @@ def plain_chain(path: Path) -> tuple[nn.Sequential, nn.Linear]:
         layer: nn.Module
         if node.op_type == "Conv":
             pads = settings.get("pads", [0, 0, 0, 0])
-            layer = nn.Conv2d(
-                weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), tuple(settings.get("strides", [1, 1])),
-                tuple(pads[:2]),
-            )  # fmt: skip
+            down, across = settings.get("strides", [1, 1])
+            size = weight.shape[2], weight.shape[3]
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], size, (down, across), (pads[0], pads[1]))
         else:
             weight = weight if settings.get("transB", 0) else weight.T
             layers += [nn.Flatten()] if isinstance(layers[-2] if layers else None, nn.Conv2d) else []
@@ -159,7 +158,7 @@ def allowed(record: CertificateRecord, network: CertificateNetwork, path: Path, 
     if record.kind == LINF:
         with torch.inference_mode():
             margins = lower_bounds(path, PixelInput(record.preprocess), 0)
-            return np.concatenate([margins(part).double().numpy() for part in pixels.split(50)])
+            return np.concatenate([margins(part).double().numpy() for part in torch.split(pixels, 50)])
     return np.stack([network.view_means(image).max(0) for image in to_images(pixels)])
 
 

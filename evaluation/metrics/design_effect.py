@@ -11,6 +11,10 @@ frames in these tracks, n of them have
 Counts get Clopper and Pearson's interval of n / D frames; other figures keep their bootstrap interval, widened by the
 square root of D. An intra-class correlation of 0.44 and tracks of 30 frames give D = 14: nominal intervals, that take
 frames for independent, then cover 41 % instead of 95 %.
+
+Simulated with D measured on 113 tracks of 30 frames and intervals of 421 other ones (rates of the tracks from a beta
+distribution of mean 5, 10 and 90 %): nominal intervals cover 39, 60 and 42 %, these 96, 96 and 98 %, a bootstrap of
+whole tracks, which needs the test tracks, 94, 95 and 95 % (1,000, 250 and 250 simulations; standard error 0.7 to 1.4).
 """
 
 from __future__ import annotations

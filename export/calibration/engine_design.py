@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from framegate.export.calibration.decisions import (
     within,
 )
 from framegate.export.calibration.design import choose_limits, choose_score, choose_window, division_seed
+from framegate.export.calibration.promise import AUTO, Circumstances, EngineOutputs, Promise
 from framegate.export.calibration.selective_risk import (
     Part,
     Selection,
@@ -36,11 +36,6 @@ from framegate.runtime.bundle.calibration import FINGERPRINT, IMAGE, UNITS, Cali
 from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.errors import CalibrationError
 
-if TYPE_CHECKING:
-    from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise
-
-AUTO = "auto"
-"""As a promise's score: the one that the design images favour."""
 QUANTILES = 100
 OTHERS = -1
 """In place of a label's number: all labels that were not asked for."""

@@ -8,7 +8,7 @@ Who replaces one engine by another must be able to rely on four things, and an e
 - it decides alike: verdicts may differ on `LARGEST_DIFFERENCE` of the images. This limit is wide, because every engine
   has a calibration of its own: where a threshold lies follows from a few errors among the calibration images, and
   engines that both keep their promise differ by as much as one error more moves it (INT8 beside float32 in the shipped
-  bundles: 0.2 to 1.8 % of the verdicts, 8.4 % where 98 images calibrate). Beyond it, what was tested with one engine
+  bundles: 0.2 to 1.8 % of the verdicts, 8.4 % where 268 images prove). Beyond it, what was tested with one engine
   says little about the other, also if the other only rejects more.
 
 Nothing of it counts unless it is more than chance: of some hundred images a few change sides from one engine to the

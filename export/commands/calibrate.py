@@ -106,7 +106,7 @@ def calibrate_bundle(
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
         UsageError: A label that was asked for by name is none of the bundle's.
     """
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("calibrate")
     found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
     with edited(path) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
@@ -209,7 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("calibrate")
     with progress_bar() as progress:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:

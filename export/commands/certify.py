@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
     )  # fmt: skip
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path).for_classifiers("certify")
     with progress_bar() as progress:
         place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=_trained_on(bundle, wanted.branch))
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
@@ -224,9 +224,9 @@ def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Pro
             },
         )
         used = {each.network for each in (*others, record)}
-        for file in folder.glob("certificate-*.onnx"):
-            if file.name not in used:
-                file.unlink()
+        for old in folder.glob("certificate-*.onnx"):
+            if old.name not in used:
+                old.unlink()
         update_manifest(folder)
     return record
 

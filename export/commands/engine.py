@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         arguments.level, arguments.workspace_mib, arguments.max_batch, arguments.dla, arguments.scores
     )
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("engine")
     precisions = arguments.precision or sorted(bundle.models)
     if "fp16" in precisions and "fp16" not in bundle.models:
         bundle = _with_half(bundle_to_change(arguments.bundle))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from framegate.export.calibration.calibrate import Promise
-from framegate.export.calibration.engine_design import AUTO
+from framegate.export.calibration.promise import AUTO
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.labelled import AUTO as GROUP_AUTO
 from framegate.export.data.labelled import Place, trained_on

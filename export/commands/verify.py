@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UsageError(f"--{name} {value}: expected at least {least}")
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle).for_classifiers("verify")
     pairs = chosen_pairs(bundle, arguments.backends, arguments.precisions)
     with progress_bar() as progress:
         data = load_comparison(arguments.data, bundle.labels, bundle.preprocess, arguments.limit, progress)

@@ -298,6 +298,20 @@ class Bundle:
                 (Path(private) / each).write_bytes(content)
             yield Path(private) / name
 
+    def for_classifiers(self, command: str) -> Bundle:
+        """The bundle itself, if it holds a classifier.
+
+        Args:
+            command: What is asked for, for the message.
+
+        Raises:
+            BundleError: It holds a detector or a dense network.
+        """
+        if self.detector is None and self.dense is None:
+            return self
+        kind = "detector" if self.dense is None else "dense network"
+        raise BundleError(f"bundle {self.path}: `framegate {command}` is for classifiers, this one holds a {kind}")
+
     def calibration(self, backend: str, precision: str) -> Calibration | None:
         """The calibration for a backend and precision; None if there is none (every frame is then rejected)."""
         return self.calibrations.get(record_key(backend, precision))

@@ -283,6 +283,16 @@ class Calibration:
             return self.threshold
         return self._by_class.get(class_id, self.threshold) if class_id >= 0 else math.nan
 
+    def threshold_of_label(self, label: str) -> float:
+        """`threshold_of`, by the label's name; empty: it is not known."""
+        if not self.classes:
+            return self.threshold
+        return (
+            next((each.threshold for each in self.classes if each.label == label), self.threshold)
+            if label
+            else math.nan
+        )
+
     @cached_property
     def _by_class(self) -> dict[int, float]:
         return {each.class_id: each.threshold for each in self.classes}

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.calibration import record_key
+from framegate.runtime.bundle.object_promises import BOXES, TRACKS
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.black_box import add_black_box_options, check_black_box
 from framegate.runtime.cli.handover import add_handover_options, check_handover, open_sender
@@ -273,11 +275,23 @@ def _print_summary(
             (ERR if lines_out else OUT).print(table)
         show = to_stderr if lines_out else to_stdout
         if objects is not None:
-            for line in (*pipeline.stats.objects.lines(), objects.rule.describe(source.fps)):
+            said = (*pipeline.stats.objects.lines(), objects.rule.describe(source.fps), *promises_on(session, objects))
+            for line in said:
                 show(line)
         show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             show(line)
+
+
+def promises_on(session: Session, objects: Objects) -> list[str]:
+    """What the bundle promises about these objects: about tracks under this rule, about boxes of this giver."""
+    key = record_key(session.scorer.backend.name, session.precision)
+    return [
+        f"promise about objects: {each.describe()}"
+        for each in session.bundle.object_promises.get(key, ())
+        if (each.about == TRACKS and each.rule == str(objects.rule))
+        or (each.about == BOXES and each.giver == objects.giver.name)
+    ]
 
 
 def _injector(text: str | None, rois: tuple[Roi, ...]) -> Callable[[Source, Bundle], Source]:

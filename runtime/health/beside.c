@@ -74,14 +74,16 @@ EXPORT void framegate_beside_run(struct beside *beside) {
         work(beside->job);
         pthread_mutex_lock(&beside->mutex);
         beside->state = DONE;
-        pthread_cond_signal(&beside->done);
+        pthread_cond_broadcast(&beside->done);
     }
     pthread_mutex_unlock(&beside->mutex);
 }
 
+/* When this comes back, nothing of a job is touched any more but by who asks for its result. */
 EXPORT void framegate_beside_stop(struct beside *beside) {
     pthread_mutex_lock(&beside->mutex);
     beside->stopped = 1;
+    while (beside->state == RUNNING) pthread_cond_wait(&beside->done, &beside->mutex);
     pthread_cond_signal(&beside->posted);
     pthread_mutex_unlock(&beside->mutex);
 }

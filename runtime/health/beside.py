@@ -9,6 +9,8 @@ import weakref
 
 import numpy as np
 
+from framegate.runtime.verdict import Image
+
 _P, _I = ctypes.c_void_p, ctypes.c_int32
 NAME = "framegate-check"
 """Of the threads that count."""
@@ -61,17 +63,21 @@ class Beside:
 
         self.thread = threading.Thread(target=stay, name=NAME, daemon=True)
         self.thread.start()
-        weakref.finalize(self, _stop, code, state, at)
+        self.kept: list[object] = [state, None]
+        """What the thread may be working on: it lives until the thread has stopped."""
+        self.close = weakref.finalize(self, _stop, code, at, self.kept)
+        """Ends the thread; what is asked for afterwards is done by whoever asks."""
 
-    def start(self, job: int, pixels: int, row_bytes: int, grey: int, current: int, previous: int) -> None:
+    def start(self, job: int, pixels: Image, grey: int, current: int, previous: int) -> None:
         """Ask for a frame's rows; `finish` must follow."""
-        self._start(self._at, job, pixels, row_bytes, grey, current, previous)
+        self.kept[1:2] = [pixels]
+        self._start(self._at, job, pixels.ctypes.data, pixels.strides[0], grey, current, previous)
 
     def finish(self) -> bool:
         """Wait for it; False if the thread had not begun, and the work was done here."""
         return bool(self._finish(self._at))
 
 
-def _stop(code: ctypes.CDLL, state: object, at: int) -> None:
-    del state  # kept until now
+def _stop(code: ctypes.CDLL, at: int, kept: list[object]) -> None:
     code.framegate_beside_stop(at)
+    kept.clear()

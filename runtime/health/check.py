@@ -138,6 +138,10 @@ class CameraHealth:
             width, height = self._expected
             self._recent.prepare(-(-height // _row_step(height)), width)
 
+    def close(self) -> None:
+        """End the thread that helps this check; its frames are then judged without."""
+        self._recent.close()
+
     def begin(self, image: Image, pixel_format: str = BGR) -> bool:
         """Begin to look at an admitted frame on another core; `inspect` of the same image must follow.
 
@@ -151,8 +155,8 @@ class CameraHealth:
             self._recent.forget_begun()
         self._begun = None
         try:
-            if pixel_format != BGR or image.ndim != 3 or self._volumes is not None:
-                return False
+            if pixel_format != BGR or image.ndim != 3 or self._volumes is not None or not self._fixed:
+                return False  # images of all sizes are no stream that a thread would be worth
             if self._recent.begin(image[:: _row_step(image.shape[0])], self._fixed):
                 self._begun = image
         except Exception:  # noqa: BLE001 - `inspect` will meet the same, and say it

@@ -90,6 +90,11 @@ class RecentFrames:
         self._require_memory((rows, width, 3))
         self._memory.prepare()
 
+    def close(self) -> None:
+        """End the thread that `begin` needs."""
+        if self._shape:
+            self._memory.close()
+
     def take(self, rows: Image) -> None:
         """Remember rows (n, width, 3), in grey; `content` and `healthy` then say what they show."""
         if not self._begun:

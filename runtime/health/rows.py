@@ -236,6 +236,9 @@ class RowMemory:
         """Start the thread that `begin` needs; False, the default, where there is none."""
         return False
 
+    def close(self) -> None:
+        """End the thread that `prepare` started."""
+
     def bright(self) -> float:
         """The block mean of the frame counted last that a tenth of its blocks exceed, in levels.
 

@@ -129,7 +129,7 @@ class NativeRowMemory(RowMemory):
         self._job.rank = self._rank(share or 0.0)
         before = -1 if share is None else previous
         self._running, self._begun_slot = pixels, slot  # whose memory is being read
-        self._beside.start(self._job_at, pixels.ctypes.data, pixels.strides[0], self._grey_at[slot], slot, before)
+        self._beside.start(self._job_at, pixels, self._grey_at[slot], slot, before)
         return True
 
     def look(self, slot: int, pixels: Image) -> bool:
@@ -161,6 +161,11 @@ class NativeRowMemory(RowMemory):
         *found, lost, coloured = self._content.tolist()
         values = (*found[:_PLAIN], tuple(found[_PLAIN:]), LOST[int(lost)], bool(coloured))
         return Content._make((*values, math.nan, math.nan))
+
+    def close(self) -> None:
+        """See `RowMemory.close`."""
+        if self._beside is not None:
+            self._beside.close()
 
     def forget_begun(self) -> None:
         """See `RowMemory.forget_begun`."""
@@ -211,6 +216,8 @@ class NativeRowMemory(RowMemory):
             healthy=self._healthy.ctypes.data,
         )
         self._job_at = ctypes.addressof(self._job)
+        # Everything that the thread reads and writes.
+        self._beside.kept += [each for each in vars(self).values() if isinstance(each, (np.ndarray, Job))]
         return True
 
     def compare(self, slot: int, previous: int, share: float) -> Change:

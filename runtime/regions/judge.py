@@ -132,6 +132,8 @@ class ObjectJudge:
         first = witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self._judge.readable(frame, ())
         camera = camera or unreadable
+        if shown is not None:
+            health.begin(frame.image, frame.pixel_format)  # another core counts while the detector computes
         taken, unknown = (_NOTHING, NO_FINDINGS) if shown is None else self._look(shown)
         alone, started, broken = ([], [], NO_FINDINGS) if shown is None else self._start(shown, taken)
         if shown is not None:  # once a frame; a GPU computes meanwhile

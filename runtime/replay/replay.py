@@ -262,7 +262,10 @@ def read_recording(path: Path) -> Recording:
     except DataError as error:
         raise DataError(f"recording {path}: {error}") from error
     except _damage():
-        pass  # broken off before it said anything
+        raise DataError(
+            f"recording {path}: it broke off, or is damaged, before it says under which calibration it was made; "
+            "nothing of it can be decided again"
+        ) from None
     raise DataError(
         f"recording {path}: it does not say under which calibration it was made, as those of older versions do not; "
         "record the drive again"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from handover_tape import HEADERS, WARNINGS
 from repository import ROOT
 from transports import free_port
 
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover import Identity, Sender, open_outgoing, this_clock
+from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.ros2_topic import INSTALL
-from framegate.runtime.verdict import Prediction, Reason
+from framegate.runtime.verdict import FoundObject, Prediction, Reason
 
 EXAMPLES = ROOT / "docs/examples"
 ID = 0x101
@@ -186,6 +189,27 @@ def test_a_control_loop_refuses_a_key_that_others_can_read(program, tmp_path):
     done = subprocess.run([*program, "47800", "1", str(key)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "chmod 600" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_control_loop_for_objects_says_what_is_there_and_brakes_when_it_does_not_know(tmp_path):
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler is installed")
+    program = tmp_path / "objects"
+    command = ["cc", "-std=c11", *WARNINGS, f"-I{HEADERS}", str(EXAMPLES / "objects.c"), "-o", str(program)]
+    subprocess.run(command, check=True)
+    with Consumer([str(program)], "4") as consumer:
+        out = open_outgoing(consumer.url)
+        with ObjectSender([out], ID, 4, Identity(("cat", "dog"), b"bundle-1", b"calibr-1")) as sender:
+            for frame_id in range(500):
+                whole = replace(prediction(frame_id), stream="frame", candidate="")
+                seen = replace(prediction(frame_id), stream="track-7", found=FoundObject((0, 0, 9, 9), track=7))
+                sender.send_result(FrameResult((seen,), None, "", whole))
+                time.sleep(0.03)
+                if any(line == "WHOLE 7:class1\n" for line in consumer.lines):
+                    break
+        line = consumer.wait_for("WHOLE 7:class1")
+        consumer.wait_for("BRAKE", line)
 
 
 def test_c_and_python_give_one_clock_one_name(tmp_path):

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from framegate.evaluation.report.table import markdown
-from framegate.evaluation.tracks import FORMAT, apply_rule, read_tracks, table, tracks_of
-from framegate.runtime.errors import DataError
+from framegate.evaluation.tracks import FORMAT, _store, apply_rule, read_tracks, table, tracks_of
+from framegate.export.calibration.track_promise import prove_rule
+from framegate.runtime import Bundle
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.track import TrackRule
 
 LABELS = np.array([0] * 5 + [1] * 4 + [2] * 3)
@@ -53,3 +57,18 @@ def test_the_table_shows_every_rule_and_records_of_another_kind_are_refused(tmp_
     (tmp_path / "a.json").write_text('{"format": "other"}')
     with pytest.raises(DataError, match="evaluate --tracks"):
         read_tracks(tmp_path)
+
+
+def test_what_was_proved_is_stored_and_nothing_else(tiny_bundle, tmp_path, capsys):
+    bundle = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "tiny.bundle"))
+    record = {"key": "onnxruntime/fp32", "unseen": True}
+    proved = prove_rule([(TrackRule(1, 1, 3), 0), (TrackRule(1, 1, 2), 9)], 100, 0.05, 0.95)
+    _store(bundle, record, proved, "of the data")
+    (stored,) = Bundle.open(bundle.path).object_promises["onnxruntime/fp32"]
+    assert (stored.rule, stored.wrong, stored.counted, stored.data) == ("1/1/3", 0, 100, "of the data")
+    assert "stored in" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="set on these very tracks"):
+        _store(bundle, {**record, "unseen": False}, proved, "")
+    refused = prove_rule([(TrackRule(1, 1, 3), 9)], 100, 0.05, 0.95)
+    with pytest.raises(UsageError, match=r"nothing was stored.*no rule keeps 5.00%"):
+        _store(bundle, record, refused, "")

@@ -195,3 +195,11 @@ def test_a_dense_bundle_in_a_live_stream_is_late_like_others(session):
     frame = Frame(0, time.monotonic_ns() - 10**9, grey(0))
     judged = session.frame_judge.judge(frame, session.regions, session.camera_health(), deadline_ns=10**8)
     assert judged[0].reasons == (Reason.LATE,)
+
+
+@pytest.mark.parametrize(("command", "more"), [("calibrate", []), ("verify", ["--backends", "openvino"])])
+def test_commands_for_classifiers_refuse_it(folder, capsys, command, more):
+    assert main([command, str(folder / "colours.bundle"), "--data", str(folder / "pictures"), *more]) != 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"`framegate {command}` is for classifiers, this one holds a dense network" in error
+    assert "Traceback" not in error

@@ -30,7 +30,7 @@ SLOW_FIXTURES = frozenset(
         *("trained", "bundle_path", "monitored", "written"),  # a network, trained; a report
         *("sdist", "wheel", "environment"),
         *("client", "demo", "page", "start_demo"),  # a demo, a browser
-        *("child", "copied"),  # processes of their own
+        *("child", "copied", "emulate"),  # processes of their own, a compiler
     )
 )
 """Things for tests that take a second or more to make."""
@@ -92,7 +92,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def listed_as_slow() -> set[str]:
-    """The tests in the list, without their cases."""
+    """The tests in the list, without their cases; and files, all of whose tests need the same slow thing."""
     return set(SLOW_TESTS.read_text(encoding="utf-8").split())
 
 
@@ -112,7 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[COLLECTED_FOLDERS] = {item.path.parent for item in items}
     listed = listed_as_slow()
     for item in items:
-        if without_case(item.nodeid) in listed or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        named = {without_case(item.nodeid), item.nodeid.partition("::")[0]} & listed
+        if named or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") is not None)
     place = {TESTS / name: number for number, name in enumerate(LONGEST)}
@@ -141,5 +142,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the list, if that was asked for."""
     if session.config.getoption("--note-slow") and "PYTEST_XDIST_WORKER" not in os.environ:
-        slow = sorted(test for test, seconds in _taken_s.items() if seconds > SLOW_S)
-        SLOW_TESTS.write_text("".join(f"{test}\n" for test in slow), encoding="utf-8")
+        files = {name for name in listed_as_slow() if "::" not in name}
+        slow = {test for test, seconds in _taken_s.items() if seconds > SLOW_S and test.partition("::")[0] not in files}
+        SLOW_TESTS.write_text("".join(f"{name}\n" for name in sorted(slow | files)), encoding="utf-8")

@@ -217,7 +217,7 @@ def test_refused_frames_never_reach_the_engine(tiny_bundle, coloured):
 
 def test_fault_camera_check_raises(tiny_bundle, coloured, monkeypatch):
     session = Session.open(tiny_bundle, "onnxruntime")
-    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.frozen.RecentFrames.take", lambda *_: 1 / 0)
     prediction = session.infer(coloured((250, 10, 10), seed=1))
     assert prediction.reasons == (Reason.BAD_INPUT,)
     assert prediction.detail == "health check failed: division by zero"
@@ -244,7 +244,7 @@ def test_a_gpu_computes_while_the_camera_is_checked(tiny_bundle, coloured, monke
 
     bundle = Bundle.open(tiny_bundle)
     session = Session(bundle, Gpu(), "fp32", None, gpu_preprocess=True)
-    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.frozen.RecentFrames.take", lambda *_: done.append("check") or 1 / 0)
     rois = (Roi.whole(), Roi.parse("left=0,0,32,48"))
     frame = Frame(0, time.monotonic_ns(), coloured((250, 10, 10), seed=1))
     predictions = session.frame_judge.judge(frame, rois, session.camera_health())
@@ -273,7 +273,7 @@ def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bund
     session = Session(Bundle.open(tiny_bundle), Steps(), "fp32", None)
     assert done == ["bind"] + ["start", "finish"] * 5  # the warm-up
     done.clear()
-    monkeypatch.setattr("framegate.runtime.health.check.measure", lambda *_: done.append("check") or 1 / 0)
+    monkeypatch.setattr("framegate.runtime.health.frozen.RecentFrames.take", lambda *_: done.append("check") or 1 / 0)
     prediction = session.infer(coloured((250, 10, 10), seed=1))
     assert done == ["start", "check", "finish"]
     assert prediction.candidate == "blue"

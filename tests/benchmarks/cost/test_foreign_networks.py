@@ -59,6 +59,14 @@ def test_a_command_is_run_in_a_process_of_its_own_with_its_time() -> None:
     assert "framegate" in found["said"][-1]
 
 
+def test_a_record_says_nothing_about_this_machines_folders() -> None:
+    said = "framegate: model /home/me/my nets/a.onnx: 3 of 4/255, and/or /tmp/b.bundle"
+    assert (
+        foreign_networks.without_folders("model /home/me/a.onnx: ends, FGSM 4/255") == "model a.onnx: ends, FGSM 4/255"
+    )
+    assert "/tmp" not in foreign_networks.without_folders(said)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

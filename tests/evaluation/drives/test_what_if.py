@@ -54,6 +54,7 @@ CHANGES = {
     "limit": lambda c: replace(c, limits=(Limit("energy", high=-4.5),)),
     "other score": lambda c: replace(c, score="max_probability", threshold=0.05),
     "drifts": lambda c: replace(c, threshold=0.05, coverage=0.999, size=100_000),
+    "label": lambda c: replace(c, classes=(ClassRisk("blue", 0, 0.01, 0.1, 1000, 0, 0.01),)),
     "window": lambda c: replace(c, limits=(Limit("energy", high=-4.5, frames=4),)),
 }
 

@@ -8,11 +8,15 @@ import shutil
 import pytest
 
 from framegate.export.bundle_writer import edited, replace_calibrations, store_promise
-from framegate.runtime import Bundle, BundleError
+from framegate.runtime import Bundle, BundleError, Session
 from framegate.runtime.bundle.bundle import CALIBRATION, seal
 from framegate.runtime.bundle.object_promises import BOXES, ENTRY, TRACKS, ObjectPromise
 from framegate.runtime.cli.main import main
+from framegate.runtime.cli.run import promises_on
 from framegate.runtime.errors import CalibrationError
+from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.regions.function import FunctionRegions
+from framegate.runtime.regions.judge import Objects
 
 KEY = "onnxruntime/fp32"
 
@@ -54,6 +58,18 @@ def test_a_promise_is_stored_shown_and_goes_with_a_new_calibration(bundle, capsy
     with edited(bundle.path) as folder:
         replace_calibrations(folder, opened.calibrations)
     assert Bundle.open(bundle.path).object_promises == {}
+
+
+def test_a_run_says_what_is_promised_about_its_objects_and_nothing_else(bundle):
+    store_promise(bundle.path, KEY, tracks(bundle))
+    store_promise(bundle.path, KEY, tracks(bundle, about=BOXES, rule="", giver="yolo", labelled=50, missed=5))
+    session = Session.open(bundle.path, "onnxruntime", "fp32", 1)
+    others = Objects(FunctionRegions(lambda image: []), rule=TrackRule(1, 1, 2))
+    assert promises_on(session, others) == []
+    assert len(promises_on(session, Objects(others.giver, rule=TrackRule(1, 1, 3)))) == 1
+    others.giver.name = "yolo"
+    (said,) = promises_on(session, others)
+    assert "it missed 5 of 50" in said
 
 
 @pytest.mark.parametrize(

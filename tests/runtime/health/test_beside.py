@@ -127,3 +127,14 @@ def test_the_thread_ends_with_its_stream():
     while thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.001)
     assert not thread.is_alive()
+
+
+def test_what_the_thread_works_on_lives_until_it_has_stopped():
+    for _ in range(20):
+        memory = NativeRowMemory(CODE, 33, 1280, 4)
+        assert memory.begin(1, 0, pictures(1, 33, 1280)[0], 0.05)
+        kept = memory._beside.kept
+        assert any(each is memory.grey for each in kept)
+        assert any(isinstance(each, np.ndarray) and each.shape == (33, 1280, 3) for each in kept)
+        del memory  # in the middle of the work
+        assert kept == []

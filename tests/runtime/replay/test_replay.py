@@ -188,6 +188,13 @@ def test_a_recording_that_broke_off_is_replayed_up_to_there(capsys, drive, tmp_p
     assert True in seen
 
 
+@pytest.mark.parametrize("data", [b"", b"\x89MC", b"\x89MCAP0\r\n" + bytes(40)])
+def test_a_recording_that_broke_off_before_it_said_anything_is_one_sentence(capsys, tmp_path, data):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(data)
+    assert "it broke off, or is damaged" in refused(capsys, 1, path)
+
+
 @pytest.mark.parametrize("kind", ["region", "reason", "number"])
 def test_a_garbled_verdict_ends_the_replay(tmp_path, tiny_bundle, kind):
     from mcap.writer import Writer
