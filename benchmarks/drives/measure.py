@@ -245,7 +245,7 @@ def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
     folders = work / "as-it-was", work / "driven-again"
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    make(folders[0], str(bundle), clip, 3, 8.0, **options)
+    make(folders[0], str(bundle), clip, 2, 4.0, **options)
 
     def with_half(*arguments: Any, **named: Any) -> Session:
         session = opened(*arguments, **named)
@@ -255,7 +255,7 @@ def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
 
     Session.open = with_half  # type: ignore[method-assign, assignment]  # the same drives under another threshold
     try:
-        make(folders[1], str(bundle), clip, 3, 8.0, **options)
+        make(folders[1], str(bundle), clip, 2, 4.0, **options)
     finally:
         Session.open = opened  # type: ignore[method-assign]
     tables = []
