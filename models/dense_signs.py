@@ -92,12 +92,13 @@ def background(frame: Image, rng: np.random.Generator) -> Image:
     part = frame[top : top + rows, left : left + columns]
     part = part[:, ::-1] if rng.random() < 0.5 else part
     small = cv2.resize(np.ascontiguousarray(part), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    return np.asarray(_relit(small, rng, 0.35), np.uint8)
+    return _relit(np.asarray(small, np.uint8), rng, 0.35)
 
 
 def _relit(image: Image, rng: np.random.Generator, strength: float) -> Image:
     gain, shift = np.exp(rng.uniform(-strength, strength)), rng.uniform(-60, 60) * strength
-    return np.clip(image * gain + shift, 0, 255).astype(np.uint8)
+    relit: Image = np.clip(image * gain + shift, 0, 255).astype(np.uint8)
+    return relit
 
 
 def paste(picture: Picture, sign: Image, label: int, centre: tuple[float, float], side: int, light: float) -> None:

@@ -59,7 +59,7 @@ class Burst:
 def clip_frames(path: Path) -> list[Image]:
     """The clip, half as large."""
     capture = cv2.VideoCapture(str(path))
-    found = []
+    found: list[Image] = []
     while True:
         more, image = capture.read()
         if not more:

@@ -109,7 +109,8 @@ def _copy_verdicts(made: list[Path], out: Path, verdicts: int) -> None:
                 channels[message.topic] = writer.register_channel(message.topic, "json", 0)
             at = message.log_ns + number * 10**7
             writer.add_message(channels[message.topic], at, message.data, at, message.sequence)
-        writer.finish()
+        finish: Callable[[], object] = writer.finish
+        finish()
 
 
 def measure_what_if(drives: Path, work: Path, rows: int) -> dict[str, Any]:
@@ -240,12 +241,12 @@ def measure_mining(drives: Path, work: Path, budget: int) -> dict[str, Any]:
 
 def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
     """What-if says what driving again with the other threshold gives, verdict for verdict counted per drive."""
-    options = {"backend": "onnxruntime", "precision": "fp32"}
+    backend, precision = "onnxruntime", "fp32"
     opened = Session.open
     folders = work / "as-it-was", work / "driven-again"
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    make(folders[0], str(bundle), clip, 3, 8.0, **options)
+    make(folders[0], str(bundle), clip, 2, 4.0, backend=backend, precision=precision)
 
     def with_half(*arguments: Any, **named: Any) -> Session:
         session = opened(*arguments, **named)
@@ -253,9 +254,9 @@ def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
         calibration = replace(session.calibration, threshold=session.calibration.threshold * 0.5)
         return Session(session.bundle, session.scorer.backend, session.precision, calibration)
 
-    Session.open = with_half  # type: ignore[method-assign, assignment]  # the same drives under another threshold
+    Session.open = with_half  # type: ignore[method-assign]  # the same drives under another threshold
     try:
-        make(folders[1], str(bundle), clip, 3, 8.0, **options)
+        make(folders[1], str(bundle), clip, 2, 4.0, backend=backend, precision=precision)
     finally:
         Session.open = opened  # type: ignore[method-assign]
     tables = []

@@ -209,7 +209,7 @@ def _decide(
     rows = _Rows(batch, words, said, recorded, values, names["candidate"])
     recordings, keys = names["recording"]
     for number, key in enumerate(keys):
-        if key not in sides:
+        if key is None or key not in sides:
             continue
         places = np.flatnonzero((recordings == number) & ~silent)
         if not len(places):
