@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For ``-n auto`` half as many again as there are cores: much of the time tests wait, for cameras and processes."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or is_fast_run(config):  # quick tests do not wait
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + cores // 2
