@@ -13,8 +13,10 @@ FORMAT = "framegate-certificate-figures-1"
 """Of what `framegate.benchmarks.certificates` writes."""
 
 
-def attacks(records: Sequence[Record]) -> Table:
+def attacks(records: Sequence[Record]) -> Table | str:
     """Attacks of every kind on every bundle: what they make wrong, and what of it the gate accepts."""
+    if not records:
+        return "Not yet measured: `make attacks CIFAR10=... GTSRB=...`."
     by_bundle = {record["bundle"]: {row["attack"]: row for row in record["rows"]} for record in records}
     names: dict[str, str] = {}
     for rows in by_bundle.values():

@@ -23,7 +23,6 @@ from typing import Any
 from framegate.benchmarks import camera_tables, certificate_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
-from framegate.evaluation import attack_table
 from framegate.evaluation import tracks as track_figures
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.gate import tables as gate_tables
@@ -98,7 +97,10 @@ _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
-_ATTACKS = Source("attacks", partial(load_records, kind=attack_table.FORMAT, command="framegate attacks"))
+_ATTACKS = Source(
+    "attacks",
+    lambda path: load_records(path, gate_names.ATTACKS_FORMAT, "framegate attacks") if path.is_dir() else [],
+)
 _CERTIFICATES = Source(
     "certificates",
     partial(load_records, kind=certificate_tables.FORMAT, command="python -m framegate.benchmarks.certificates"),

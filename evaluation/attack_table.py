@@ -34,7 +34,6 @@ from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.certificate import Certifier
 
-FORMAT = "framegate-attack-table-1"
 LEVELS = (1, 2, 4, 8)
 RADII = (0.25, 0.5, 1.0)
 SIDES = (3, 5, 8)

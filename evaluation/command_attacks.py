@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.attack_table import FORMAT, Attacked, attack_table, markdown
+from framegate.evaluation.attack_table import Attacked, attack_table, markdown
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate.names import ATTACKS_FORMAT
 from framegate.evaluation.gate.rules import BATCH, observe
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     certifier = None if demand is None else Certifier(bundle, demand, "onnxruntime")
     network = Network.from_bundle(bundle)
     asked = {
-        "format": FORMAT,
+        "format": ATTACKS_FORMAT,
         "bundle": bundle.name,
         "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,

@@ -21,8 +21,9 @@ SETTINGS = [("openvino", "int8"), ("openvino", "fp32"), ("onnxruntime", "int8"),
 
 
 def demo_rois():
-    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("ROIS"))
-    return parse_rois([part.strip() for part in line.split("--roi ")[1:]])
+    makefile = (ROOT / "Makefile").read_text()
+    lines = [line for line in makefile.splitlines() if line.startswith(("REGIONS :=", "SKY_AND_ROAD :="))]
+    return parse_rois(sorted(word for line in lines for word in line.split() if "=" in word and "," in word))
 
 
 def judge(backend, precision, plan=""):

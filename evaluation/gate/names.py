@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+ATTACKS_FORMAT = "framegate-attack-table-1"
+"""Of the records of `framegate attacks`."""
 FORMAT = "framegate-gate-1"
 RULES = {"entropy": "entropy alone", "gate": "the whole gate", "promised": "the gate as calibrated"}
 """Key of an acceptance rule (`framegate.evaluation.gate.rules`) -> what tables call it."""

@@ -202,5 +202,5 @@ def test_a_report_is_there_while_the_evaluation_still_runs(bundle_path, data, tm
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert record["partial"] is True
     assert record["attacks"]
-    assert record["adaptive"] == []
+    assert not record.get("adaptive")
     assert "Unfinished" in (tmp_path / "out" / "report.html").read_text()
