@@ -98,3 +98,12 @@ def test_the_best_control_is_a_control():
     strong["detection"]["FGSM 8/255"] |= {"entropy": 0.999, "shift": 1.0}
     row = next(row for row in tables_signals.gate_signals([strong]).rows if row.cells[1] == "FGSM 8/255")
     assert row.cells[-2:] == (Cell("0.789"), "two_sided(high_frequency_energy)")
+
+
+def test_a_split_of_tracks_is_never_called_so_many_tracks():
+    """3,390 frames of 113 tracks are no 3,390 tracks: the unit of the promise is what was drawn."""
+    grouped = record("hybrid")
+    grouped["promise"]["learn-then-test"] |= {"frames": 3390, "units": "tracks", "population_units": 113}
+    written = markdown(tables.promise([grouped]))
+    assert "| 3,390 frames of 113 tracks |" in written
+    assert "3,390 tracks" not in written
