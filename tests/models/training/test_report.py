@@ -81,6 +81,17 @@ def test_a_run_that_was_stopped_within_an_epoch_ends_where_a_whole_one_ends(tmp_
         torch.testing.assert_close(resumed.task.model.state_dict()[name], value, msg=name)
 
 
+@pytest.fixture
+def signals_as_before():
+    """A command that a signal ended leaves signals ignored, because its process is about to end. This one goes on."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
 def test_ctrl_c_saves_the_state_within_the_epoch(tmp_path, capfd):
     def interrupt(what, done, total):
         if done == 1:
