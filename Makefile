@@ -214,7 +214,9 @@ faults: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.tables docs/faults.md
 	$(BIN)/python -m framegate.benchmarks.cost.camera_rival --out benchmarks/results/camera-rival.json
 	$(BIN)/python -m framegate.benchmarks.tables docs/camera-check.md
-	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out benchmarks/results/faults.json
+	@mkdir -p runs
+	$(BIN)/python -m framegate.benchmarks.cost.faults --plugins $(if $(PHOTOS),--photos $(PHOTOS)) --out runs/faults.json
+	gzip -9nc runs/faults.json > benchmarks/results/faults.json.gz
 
 drift: $(VENV)/.runtime
 	$(BIN)/python -m framegate.benchmarks.cost.drift --out benchmarks/results/drift.json

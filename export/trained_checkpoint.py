@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,9 @@ from framegate.export.data.splits import Splits
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.translate import to_onnx
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import load_checkpoint
+from framegate.models.checkpoint import PACKED, checkpoint_content, load_checkpoint
 from framegate.models.predict import predict
 from framegate.models.registry import Architecture, architecture
-from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.preprocess import PreprocessSpec
 
 
@@ -102,8 +102,8 @@ class TrainedCheckpoint:
         notes = self.record["notes"]
         return {
             "weights": str(notes.get("origin", "not stated")),
-            "checkpoint": self.path.name,
-            "checkpoint_sha256": sha256_file(self.path),
+            "checkpoint": self.path.name.removesuffix(PACKED),
+            "checkpoint_sha256": hashlib.sha256(checkpoint_content(self.path)).hexdigest(),
             "architecture": self.record["architecture"],
             "training": notes,
         }

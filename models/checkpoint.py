@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from framegate.models.registry import build
 from framegate.runtime.errors import DataError, UsageError
 
 FORMAT = "framegate-checkpoint-1"
+PACKED = ".xz"
+"""Ending of a checkpoint that was compressed (``xz -9 NAME.pt``), as the shipped ones are; nothing of it gets lost."""
 
 
 def save_checkpoint(
@@ -50,6 +54,21 @@ def save_checkpoint(
     os.replace(temporary, target)
 
 
+def checkpoint_content(path: str | Path) -> bytes:
+    """The bytes of a checkpoint as they were saved, also of a compressed one.
+
+    Raises:
+        DataError: The file is missing, or cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+        return lzma.decompress(content) if Path(path).suffix == PACKED else content
+    except FileNotFoundError as error:
+        raise DataError(f"checkpoint {path}: no such file") from error
+    except (OSError, lzma.LZMAError) as error:
+        raise DataError(f"checkpoint {path}: cannot be read ({error})") from error
+
+
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the model in evaluation mode, float32.
 
@@ -59,10 +78,9 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         DataError: The file is missing, damaged or of another kind.
     """
+    content = checkpoint_content(path)
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"checkpoint {path}: no such file") from error
+        record = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever strange bytes provoke
         raise DataError(
             f"checkpoint {path}: cannot be read; it is damaged or not written by framegate train"

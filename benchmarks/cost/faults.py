@@ -1,6 +1,6 @@
-"""What gets through under each fault: the table benchmarks/results/faults.json.
+"""What gets through under each fault: the table benchmarks/results/faults.json.gz.
 
-    python -m framegate.benchmarks.cost.faults --out benchmarks/results/faults.json [--photos DIR]
+    python -m framegate.benchmarks.cost.faults --out faults.json [--photos DIR]
 
 Every kind and severity of `framegate run --inject` is injected into the shipped clips, from frame 12 to the end, and
 goes through a pipeline with a real bundle; of the photographs (unrelated images) every one has the fault. Counted, per

@@ -21,7 +21,7 @@ class HealthThresholds:
     The first group is absolute and holds for every image. The second is relative to what the stream showed in its
     first `learn_frames` good frames; a calibration run (`framegate health`) replaces it by absolute limits and sets
     `learn_frames` to 0. The defaults were chosen on the shipped clips and on photographs, with the distances that
-    benchmarks/results/faults.json shows.
+    benchmarks/results/faults.json.gz shows.
 
     Attributes:
         black_mean: BLACK if nothing can be told apart: mean and standard deviation of all values are at most this and

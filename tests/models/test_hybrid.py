@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import lzma
+
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 
-from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.layers import SqueezeExcitation
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS, MobileNetV2Trunk
@@ -98,6 +103,19 @@ def test_unusable_checkpoints(tmp_path):
     torch.save({"other": 1}, tmp_path / "other.pt")
     with pytest.raises(DataError, match="not a framegate-checkpoint-1"):
         load_checkpoint(tmp_path / "other.pt")
+    (tmp_path / "cut.pt.xz").write_bytes(lzma.compress(b"anything")[:-9])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_checkpoint(tmp_path / "cut.pt.xz")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models" / "checkpoints").iterdir()), ids=lambda path: path.name)
+def test_a_shipped_checkpoint_is_the_one_that_its_bundle_names(path):
+    """Compressing it changed nothing: its bundle's manifest holds the hash of what was saved."""
+    name = path.name.removesuffix(".pt.xz")
+    origin = json.loads((ROOT / "models" / "bundles" / f"{name}.bundle" / "manifest.json").read_text())["origin"]
+    found = hashlib.sha256(checkpoint_content(path)).hexdigest()
+    assert (origin["checkpoint"], origin["checkpoint_sha256"]) == (f"{name}.pt", found)
+    assert len(load_checkpoint(path)[1]["labels"]) == origin["architecture"]["classes"]
 
 
 def test_a_checkpoint_whose_weights_contradict_its_architecture(model, tmp_path):
