@@ -5,12 +5,11 @@ Each takes the records it shows, as they were read, and gives Markdown.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from framegate.benchmarks.latency.floors import above_floor
 from framegate.benchmarks.latency.tables import STAGE_NAMES, beside, left_out_lines, spread, stage_means
+from framegate.benchmarks.table_text import Record, figures_grid, paragraph
 from framegate.evaluation.report.table import Row, Table, grid
 from framegate.evaluation.report.values import Cell
 from framegate.runtime.cli.tables import counts
@@ -18,19 +17,6 @@ from framegate.runtime.stage_clock import STAGES
 
 _FIGURES = ("p50_ms", "p99_ms", "p99.9_ms", "max_ms")
 _HEADINGS = ("p50, ms", "p99, ms", "p99.9, ms", "longest, ms")
-Record = Mapping[str, Any]
-
-
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A Markdown table whose first columns are text and all others figures."""
-    return grid(Table("", tuple(columns), [Row((*row[:texts], *map(Cell, row[texts:]))) for row in rows]))
-
-
-def _paragraph(text: str) -> str:
-    """Wrapped as documents are; a number stays on the line of its percent sign."""
-    unbroken = text.replace(" %", "\N{NO-BREAK SPACE}%")
-    lines = textwrap.fill(unbroken, 120, break_on_hyphens=False, break_long_words=False)
-    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _caption(text: str, record: Record | None = None) -> str:
@@ -43,7 +29,7 @@ def _caption(text: str, record: Record | None = None) -> str:
         text += f" {counted} frames a row from {source}; {_circumstances(record)}."
         if frames[0] < 1000:
             text += " Of fewer than 1,000 frames the p99.9 is the longest."
-    return _paragraph(text) + "\n\n"
+    return paragraph(text) + "\n\n"
 
 
 def _circumstances(record: Record) -> str:
@@ -60,7 +46,7 @@ def speed_line(record: Record) -> str:
     row = record["configurations"][record["default"]]
     verdict, bare = row["capture_to_verdict"], row["resize_normalise_infer"]
     size = record["source"].rpartition(", ")[2]
-    return _paragraph(
+    return paragraph(
         f"A {size} frame takes {verdict['p50_ms']:.2f} ms from capture to verdict (median; p99 {verdict['p99_ms']:.2f} "
         f"ms), camera check included: {record['bundle']['name']}, {record['default']}, {_circumstances(record)}. "
         f"A bare loop of resize, normalise and the engine's call takes {bare['p50_ms']:.2f} ms (p99 "
@@ -94,7 +80,7 @@ def demo(record: Record) -> str:
         )
     ]
     heading = f"{record['captured']} frames captured, {record['dropped']} dropped"
-    return grid(Table("", columns, rows)) + "\n\n" + _grid((heading, *_HEADINGS), latency) + _found_as(objects)
+    return grid(Table("", columns, rows)) + "\n\n" + figures_grid((heading, *_HEADINGS), latency) + _found_as(objects)
 
 
 def _found_as(objects: Record | None) -> str:
@@ -130,7 +116,7 @@ def latency(record: Record) -> str:
     after = f"\n\nFrom the start of a new process to its first verdict: {startup['median']:.2f} s (median)."
     if memory:
         after += f" Growth of resident memory over {memory['frames']:,} frames: {memory['growth_mib']:+.1f} MiB."
-    return caption + _grid(header, rows) + after + _left_out(record, "cpu-latency.json")
+    return caption + figures_grid(header, rows) + after + _left_out(record, "cpu-latency.json")
 
 
 def targets(closed: Record, paced: Record, several: Record, race: Record, viewed: Record, gate: Record | None) -> str:
@@ -166,13 +152,13 @@ def targets(closed: Record, paced: Record, several: Record, race: Record, viewed
         ("torch eager's p50 : INT8 default's", ">= 2", _spread(eager), eager["ratio"] >= 2),
         ("p50 with an open page : without", "<= 1.05", _spread(viewer), viewer["ratio"] <= 1.05),
     ]
-    caption = _paragraph(
+    caption = paragraph(
         "The targets for two processor cores. The bare loop is cv2.resize, a table look-up with cv2 and the engine's "
         "own call, with the same threads, and no more; nothing that makes framegate faster is in it."
     )
     header = ["what", "target", "measured", ""]
     told = {True: "kept", False: "**missed**", None: ""}
-    return f"{caption}\n\n" + _grid(header, [[a, b, c, told[kept]] for a, b, c, kept in rows])
+    return f"{caption}\n\n" + figures_grid(header, [[a, b, c, told[kept]] for a, b, c, kept in rows])
 
 
 _NOT_MEASURED = "not yet measured"
@@ -200,7 +186,7 @@ def _start(startup: Record) -> list[_Target]:
 def floors(record: Record | None) -> str:
     """How far each stage is from what it must cost."""
     if record is None:
-        return _paragraph("**How far from the floor:** not yet measured on a quiet machine; `make bench` does.")
+        return paragraph("**How far from the floor:** not yet measured on a quiet machine; `make bench` does.")
     rows = []
     for name, row in record["bundles"].items():
         found = above_floor(row["stages"], row["floors"])
@@ -216,13 +202,13 @@ def floors(record: Record | None) -> str:
         f"{STAGE_NAMES[STAGES.index(stage)] if stage in STAGES else 'hand-over'}: {floor['what']}"
         for stage, floor in first["floors"].items()
     )
-    caption = _paragraph(
+    caption = paragraph(
         "**How far from the floor.** Medians of the stages in microseconds, and in brackets what each of them costs at "
         f"least on the same machine, measured in turns with it. {whats}. Last column: capture to verdict, and the bare "
         f"loop. {count:,} frames a row; {_circumstances(record)}."
     )
     header = ["bundle", *STAGE_NAMES, "then hand-over", "**capture to verdict**"]
-    return f"{caption}\n\n" + _grid(header, rows)
+    return f"{caption}\n\n" + figures_grid(header, rows)
 
 
 def stages(record: Record) -> str:
@@ -241,7 +227,7 @@ def stages(record: Record) -> str:
         "**capture to verdict**",
         "then hand-over",
     ]
-    return caption + _grid(header, rows)
+    return caption + figures_grid(header, rows)
 
 
 def rivals(record: Record) -> str:
@@ -270,7 +256,7 @@ def rivals(record: Record) -> str:
         record,
     )
     header = ["bundle", "who", *_HEADINGS, "p50 : default's", "p99 : default's", "same label"]
-    return caption + _grid(header, rows, texts=2) + _left_out(record, "latency-rivals.json")
+    return caption + figures_grid(header, rows, texts=2) + _left_out(record, "latency-rivals.json")
 
 
 def _left_out(record: Record, file: str) -> str:
@@ -308,7 +294,7 @@ def _paced(record: Record, what: str) -> str:
         record,
     )
     header = ["frames", *_HEADINGS, "dropped", "CPU", "p99.9 : without realtime"]
-    return caption + _grid(header, rows)
+    return caption + figures_grid(header, rows)
 
 
 def page(record: Record) -> str:
@@ -337,151 +323,4 @@ def page(record: Record) -> str:
     if repeated:
         said += f" {repeated} turns were measured again, because no verdict came for a second."
     header = ["who looks", *_HEADINGS, "p50 : nobody's", "pictures/s", "CPU of the demo", "CPU of all others"]
-    return _caption(said, record) + _grid(header, rows)
-
-
-def fail_closed(record: Record) -> str:
-    """What could be read under faults around a frame's judgement."""
-    rows = [
-        (
-            row["fault"],
-            row["what"],
-            f"rejected: {counts(row['instead'])}",
-            f"{row['unsafe_accepts']} of {row['read']}",
-            f"{row['within_ms']:.0f} ms",
-        )
-        for row in record["faults"]
-    ]
-    table = _grid(("fault", "what is injected", "what is read", "unsafe ACCEPT", "within"), rows, texts=3)
-    where = f"{record['bundle']}, {record['engine']}; {record['machine']['cpu']}, {record['date']}."
-    return f"{_paragraph(where)}\n\n{table}"
-
-
-def handover_faults(record: Record) -> str:
-    """What was usable under faults between sender and receiver."""
-
-    def ms(value: float | None) -> str:
-        return "-" if value is None else f"{value:.0f} ms"
-
-    rows = [
-        (
-            row["fault"],
-            row["what"].rstrip("."),
-            counts({name.upper(): count for name, count in row["found"].items() if name != "lost_messages"}),
-            f"{row['usable_share']:.0%}",
-            ms(row["reaction_ms"]),
-            ms(row["recovery_ms"]),
-            f"{row['unsafe']} of {row['read']}",
-        )
-        for row in record["faults"]
-    ]
-    header = ("fault", "what is injected", "found", "usable meanwhile", "closed within", "usable again", "unsafe")
-    where = f"Over {record['transport']}; {record['machine']['cpu']}, {record['date']}."
-    if record.get("load"):
-        where += f" Load average at the start: {record['load']:.0f} on {record['machine']['cores']} cores."
-    return f"{_paragraph(where)}\n\n{_grid(header, rows, texts=3)}"
-
-
-def fail_closed_time(record: Record) -> str:
-    """What those checks take, beside the same work without them."""
-    rows = [
-        (
-            row["configuration"],
-            _figures(row["bare"]),
-            _figures(row["checked"]),
-            spread(row["p50"]),
-            spread(row["p99"]),
-            "yes" if row["p50"]["ratio"] <= record["allowed"] else "no",
-        )
-        for row in record["rows"]
-    ]
-    columns = ("engine", "without", "with", "p50 ratio", "p99 ratio", f"p50 at most {record['allowed']}")
-    said = f"p50 / p99 / p99.9 / max in ms of {record['rows'][0]['frames']:,} frames each, measured in turns."
-    copy = record["copy"]
-    copied = f"A frame of {copy['of']} whose source keeps its array is copied: p50 {copy['p50_ms']:.2f} ms."
-    where = f"{record['bundle']}; {record['machine']['cpu']}, {record['date']}."
-    return f"{_paragraph(f'{said} {copied} {where}')}\n\n{_grid(columns, rows)}"
-
-
-def _figures(part: Mapping[str, float]) -> str:
-    return " / ".join(f"{part[name]:.2f}" for name in ("p50_ms", "p99_ms", "p99.9_ms", "max_ms"))
-
-
-def handover_faults_elsewhere(udp: Record, *others: Record) -> str:
-    """The campaign over the other transports, beside that over UDP."""
-    records = (udp, *others)
-    rows = [
-        (row["fault"], *(_outcome(record, row["fault"]) for record in records), _unsafe(records, row["fault"]))
-        for row in udp["faults"]
-    ]
-    header = ("fault", *(record["transport"] for record in records), "unsafe")
-    loads = ", ".join(f"{record['transport']} {record['load']:.0f}" for record in records)
-    where = f"{udp['machine']['cpu']}, {udp['date']}; load average at the start: {loads}."
-    said = f"Closed within / usable again, in ms; -: not closed, or not at all. {where}"
-    return f"{_paragraph(said)}\n\n{_grid(header, rows)}"
-
-
-def _outcome(record: Record, fault: str) -> str:
-    row = next((row for row in record["faults"] if row["fault"] == fault), None)
-    if row is None:
-        return "not run"
-    return " / ".join("-" if row[name] is None else f"{row[name]:.0f}" for name in ("reaction_ms", "recovery_ms"))
-
-
-def _unsafe(records: Sequence[Record], fault: str) -> str:
-    rows = [row for record in records for row in record["faults"] if row["fault"] == fault]
-    return f"{sum(row['unsafe'] for row in rows)} of {sum(row['read'] for row in rows)}"
-
-
-_LIMITS_MS = {"udp": (0.08, 0.5), "udp to C": (0.08, 0.5), "zenoh": (0.25, 1.0)}
-"""p50 and p99 from decided to the receiver's decision."""
-
-
-def handover_speed(record: Record) -> str:
-    """What the hand-over takes, beside its targets."""
-    streams = record["streams_percent_of_a_core"]
-    figures = (
-        ("encode, Python", record["python_us"]["encode"], "us", 5.0),
-        ("feed a message, C", record["c_us"]["feed"], "us", 1.0),
-        ("feed a message, Python", record["python_us"]["feed"], "us", None),
-        ("100 streams at 30 Hz, sender", streams["sender"], "% of a core", 10.0),
-        ("100 streams at 30 Hz, receiver in Python", streams["receiver"], "% of a core", 10.0),
-    )
-    rows = [
-        (
-            what,
-            f"{value:.2f} {unit}",
-            "" if limit is None else f"{limit:g} {unit}",
-            "" if limit is None else "yes" if value <= limit else "no",
-        )
-        for what, value, unit, limit in figures
-    ]
-    where = (
-        f"{record['machine']['cores']} cores of {record['machine']['cpu']}, {record['busy']} of them kept busy, "
-        f"{record['date']}; load average before that: {record['load']:.0f}."
-    )
-    ways = (
-        "From decided to the receiver's decision, and what that is made of: until the message is sent (made), until "
-        "the receiver has it (way), until it has decided (judged); beside it a bare message of the same size over the "
-        "same transport, in turns. p50 / p99 in ms."
-    )
-    header = ("transport", "whole", "at most", "reached", "made", "way", "judged", "bare", "messages")
-    table = _grid(header, [_way(name, times) for name, times in record["ms"].items()])
-    return "\n\n".join(
-        (_paragraph(where), _grid(("what", "measured", "at most", "reached"), rows), _paragraph(ways), table)
-    )
-
-
-def _way(name: str, times: Mapping[str, Any]) -> tuple[str, ...]:
-    p50, p99 = times["verdicts"]["p50"], times["verdicts"]["p99"]
-    limits = _LIMITS_MS.get(name)
-    reached = (
-        ""
-        if limits is None
-        else " / ".join("yes" if t <= most else "no" for t, most in zip((p50, p99), limits, strict=True))
-    )
-    at_most = "" if limits is None else " / ".join(f"{most:g}" for most in limits)
-    parts = [
-        f"{times[part]['p50']:.3f} / {times[part]['p99']:.3f}" for part in ("verdicts", "made", "way", "judged", "bare")
-    ]
-    return (name, parts[0], at_most, reached, *parts[1:], f"{times['verdicts']['count']:,}")
+    return _caption(said, record) + figures_grid(header, rows)

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, certificate_tables, network_tables, speed_tables
+from framegate.benchmarks import camera_tables, certificate_tables, fault_tables, network_tables, speed_tables
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
@@ -117,13 +117,13 @@ BLOCKS: dict[str, Block] = {
     "scenarios": Block((_SCENARIOS,), speed_tables.scenarios),
     "rivals": Block((_RIVALS,), speed_tables.rivals),
     "page": Block((_PAGE,), speed_tables.page),
-    "fail-closed": Block((_FAULTS,), speed_tables.fail_closed),
+    "fail-closed": Block((_FAULTS,), fault_tables.fail_closed),
     "camera-rival": Block((_CAMERA,), camera_tables.camera_rival),
     "foreign-networks": Block((_NETWORKS,), network_tables.foreign_networks),
-    "handover-faults": Block((_HANDOVER,), speed_tables.handover_faults),
-    "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), speed_tables.handover_faults_elsewhere),
-    "handover-speed": Block((_HANDOVER_SPEED,), speed_tables.handover_speed),
-    "fail-closed-time": Block((_FAULTS_TIME,), speed_tables.fail_closed_time),
+    "handover-faults": Block((_HANDOVER,), fault_tables.handover_faults),
+    "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), fault_tables.handover_faults_elsewhere),
+    "handover-speed": Block((_HANDOVER_SPEED,), fault_tables.handover_speed),
+    "fail-closed-time": Block((_FAULTS_TIME,), fault_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),

@@ -13,6 +13,7 @@ from framegate.runtime.bundle.calibration import SCORES, UNUSABLE
 from framegate.runtime.bundle.known_answers import summary
 from framegate.runtime.dense.pixels import DenseScores, dense_scores, usable_pixels
 from framegate.runtime.dense.spec import DenseSpec
+from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scorer import Scored
@@ -25,7 +26,7 @@ _WARM_UP = 3
 _SAMPLED = 997
 
 
-class DenseScorer:
+class DenseScorer(EngineCheck):
     """Runs a dense network on whole frames. It looks to `framegate.runtime.frame_judge` as a `Scorer` does.
 
     Args:
@@ -52,33 +53,25 @@ class DenseScorer:
         assert bundle.dense is not None
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
-        self.backend = backend
+        super().__init__(bundle, backend, precision)
         self.spec: DenseSpec = DenseSpec.from_json(bundle.dense)
         self.temperature = self.spec.temperature
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.probabilities = False
-        self.wrong = ""
         self._labels = bundle.labels
         flat = self.preprocessor.tensor.reshape(-1)
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
-        self._shown = self._last_shown = self._last_answer = b""
+        self._shown = b""
         self._started_ns = 0
-        answers = bundle.known_answers
-        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
-        self._answers = answers if self._tolerance is not None else None
-        self._asked = 0
         backend.bind(self.preprocessor.tensor)
         for _ in range(_WARM_UP):
             self._require_map(infer(backend))
-        for _ in self._answers.images if self._answers else ():
-            self.ask()
-            if self.wrong:
-                raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+        self._require_known_answers(precision)
 
     @property
     def computes_beside(self) -> bool:
-        """See `framegate.runtime.scorer.Scorer.computes_beside`."""
-        return self.backend.takes_frames
+        """See `Scorer.computes_beside`: it runs on the CPU."""
+        return False
 
     def start(self, image: Image, pixel_format: str) -> None:
         """Resize and normalise a whole frame, and start the engine on it.
@@ -99,20 +92,12 @@ class DenseScorer:
         self.backend.start(None)
         self._started_ns = time.perf_counter_ns() - began
 
-    def ask(self) -> None:
-        """Ask the engine the next known answer, see `Scorer.ask`; compared are the means of the maps of logits."""
-        if self._answers is None or self._tolerance is None:
-            return
-        number = self._asked % len(self._answers.images)
-        try:
-            self.preprocessor(self._answers.images[number])
-            logits = infer(self.backend)
-            self._require_map(logits)
-            self.wrong = self._answers.wrong(number, summary(logits[0]), self._tolerance)
-        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
-            self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
-        self._asked += not self.wrong  # what was answered wrongly is asked again
-        self._last_answer = b""
+    def _answer_to(self, image: Image) -> Tensor:
+        """The means of the maps of logits."""
+        self.preprocessor(image)
+        logits = infer(self.backend)
+        self._require_map(logits)
+        return summary(logits[0])
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, score every pixel, and count those of the region.
@@ -129,7 +114,7 @@ class DenseScorer:
         if stages is not None:
             stages.mark(ENGINE)
         self._require_map(logits)
-        self._require_new_answer(logits)
+        self._new.require(self._shown, logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes())
         scored = judge_region(logits[0], self.spec, self._labels)._replace(engine_ns=engine_ns)
         if stages is not None:
             stages.mark(SCORING)
@@ -142,18 +127,6 @@ class DenseScorer:
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 "
                 f"(1, {classes}, rows, columns)"
             )
-
-    def _require_new_answer(self, logits: Tensor) -> None:
-        """Refuse the answer to an earlier question, see `Scorer`.
-
-        Raises:
-            BackendError: The engine has stopped computing.
-        """
-        answer = logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes()
-        stuck = answer == self._last_answer and self._shown != self._last_shown
-        if stuck:  # what was shown is kept, so that it stays stuck until it gives another answer
-            raise BackendError(f"{self.backend.engine} gave bit for bit the same logits for different pixels")
-        self._last_answer, self._last_shown = answer, self._shown
 
 
 def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...]) -> Scored:

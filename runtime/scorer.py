@@ -13,6 +13,7 @@ import numpy as np
 from framegate.runtime.backends.base import Backend, CpuBackend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, scores_of_bound
@@ -43,7 +44,7 @@ class Scored(NamedTuple):
     dense: DenseRegion | None = None
 
 
-class Scorer:
+class Scorer(EngineCheck):
     """Scores regions with one engine, which it binds and warms up. Not thread-safe.
 
     Args:
@@ -74,7 +75,7 @@ class Scorer:
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         if gpu_preprocess and not backend.takes_frames:
             raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
-        self.backend = backend
+        super().__init__(bundle, backend, precision)
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.temperature = calibration.temperature if calibration else 1.0
         self.probabilities = False
@@ -86,15 +87,9 @@ class Scorer:
         flat = self.preprocessor.tensor.reshape(-1)
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
         """What is compared of the input: every so many numbers, across all channels and rows."""
-        self._shown = self._last_shown = self._last_answer = b""
-        self._stuck = False
+        self._shown = b""
         self._scored: Tensor | None = None
         self._score: Callable[[float], FrameScores] | None = None
-        self.wrong = ""
-        answers = bundle.known_answers
-        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
-        self._answers = answers if self._tolerance is not None else None
-        self._asked = 0
         if gpu_preprocess:
             return  # bound to the size of the first frame, and warmed up then
         backend.bind(self.preprocessor.tensor)
@@ -107,10 +102,7 @@ class Scorer:
                 )
         for _ in range(_WARM_UP):
             frame_scores(infer(backend), self.temperature)
-        for _ in self._answers.images if self._answers else ():
-            self.ask()
-            if self.wrong:
-                raise BackendError(f"{backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+        self._require_known_answers(precision)
 
     @property
     def computes_beside(self) -> bool:
@@ -143,22 +135,14 @@ class Scorer:
         self._started_ns = time.perf_counter_ns() - began
 
     def ask(self) -> None:
-        """Ask the engine the next of the bundle's known answers, and remember in `wrong` how that went.
+        """See `EngineCheck.ask`; an engine that preprocesses is not asked."""
+        if not self.takes_nv12:
+            super().ask()
 
-        It costs what a region costs. Nothing is asked where the bundle has no answers, or the engine preprocesses.
-        """
-        answers = self._answers
-        if answers is None or self._tolerance is None or self.takes_nv12:
-            return
-        number = self._asked % len(answers.images)
-        try:
-            self.preprocessor(answers.images[number])
-            logits = infer(self.backend)
-            self.wrong = answers.wrong(number, logits[0], self._tolerance)
-        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
-            self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
-        self._asked += not self.wrong  # what was answered wrongly is asked again
-        self._last_answer = b""
+    def _answer_to(self, image: Image) -> Tensor:
+        self.preprocessor(image)
+        logits: Tensor = infer(self.backend)[0]
+        return logits
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, and score what it says.
@@ -196,9 +180,6 @@ class Scorer:
     def _require_new_answer(self, logits: Tensor) -> None:
         """Refuse an output of another shape, and the answer to an earlier question.
 
-        A network that is shown other pixels gives other logits, down to the last bit. An engine that hands out its
-        last output again has stopped computing, and its verdicts would be those of an old frame.
-
         Raises:
             BackendError: The logits cannot be those of this region.
         """
@@ -207,12 +188,7 @@ class Scorer:
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, "
                 f"expected float32 {self._shape}"
             )
-        answer, shown = logits.tobytes(), self._shown
-        # Once stuck, it stays so until it gives another answer, although a picture may repeat.
-        self._stuck = answer == self._last_answer and (self._stuck or shown != self._last_shown)
-        self._last_answer, self._last_shown = answer, shown
-        if self._stuck:
-            raise BackendError(f"{self.backend.engine} gave bit for bit the same logits for different pixels")
+        self._new.require(self._shown, logits.tobytes())
 
     def _bind_frames(self, crop: Image, pixel_format: str) -> None:
         """Bind the engine to frames of this size, where it is bound to others."""

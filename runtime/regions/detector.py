@@ -17,6 +17,7 @@ import numpy as np
 
 from framegate.runtime.backends.raw_outputs import RawNetwork, open_raw
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.engine_check import NewAnswers
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.regions.base import Box, Found
@@ -110,7 +111,7 @@ class DetectorRegions:
         self._input = size.width, size.height
         flat = self._preprocess.tensor.reshape(-1)
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
-        self._shown = self._answer = b""
+        self._new = NewAnswers(f"the detector {bundle.name}")
 
     @classmethod
     def open(cls, path: str | Path) -> DetectorRegions:
@@ -151,12 +152,7 @@ class DetectorRegions:
         answer = b"".join(
             values.reshape(-1)[:: max(1, values.size // _SAMPLED)].tobytes() for values in outputs.values()
         )
-        shown = self._sample.tobytes()
-        stuck = answer == self._answer and shown != self._shown
-        if not stuck:
-            self._answer, self._shown = answer, shown
-        else:
-            raise BackendError(f"the detector {self.name} gave bit for bit the same for different pixels")
+        self._new.require(self._sample.tobytes(), answer)
 
 
 def strongest(

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from framegate.benchmarks.fault_tables import handover_faults
 from framegate.benchmarks.handover import campaign, cases, soak
-from framegate.benchmarks.speed_tables import handover_faults
 from framegate.runtime.errors import UsageError
 
 

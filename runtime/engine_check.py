@@ -1,0 +1,96 @@
+"""Whether an engine still computes: it is asked what is known, and for other pixels it must give another answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from framegate.runtime.backends.base import Backend
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.errors import BackendError
+from framegate.runtime.scores import Tensor
+from framegate.runtime.verdict import Image
+
+
+class NewAnswers:
+    """Refuses the answer to an earlier question.
+
+    A network that is shown other pixels gives other numbers, down to the last bit. An engine that hands out its last
+    output again has stopped computing, and its verdicts would be those of an old frame.
+
+    Args:
+        who: Is named in the error.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._shown = self._answer = b""
+        self._stuck = False
+
+    def require(self, shown: bytes, answer: bytes) -> None:
+        """Refuse an answer that is the last one, although other pixels were shown.
+
+        Args:
+            shown: A sample of what the network was shown.
+            answer: What it gave, or a sample of that.
+
+        Raises:
+            BackendError: It has stopped computing.
+        """
+        # Once stuck, it stays so until it gives another answer, although a picture may repeat.
+        self._stuck = answer == self._answer and (self._stuck or shown != self._shown)
+        self._answer, self._shown = answer, shown
+        if self._stuck:
+            raise BackendError(f"{self._who} gave bit for bit the same logits for different pixels")
+
+    def forget(self) -> None:
+        """Compare the next answer with none."""
+        self._answer = b""
+
+
+class EngineCheck(ABC):
+    """What scorers have in common: an engine that is asked the bundle's known answers, and must give new ones.
+
+    Attributes:
+        backend: The engine.
+        wrong: What was wrong with the engine's last known answer; empty while nothing is wrong.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, precision: str) -> None:
+        self.backend = backend
+        self.wrong = ""
+        answers = bundle.known_answers
+        self._tolerance = answers.tolerance(backend.name, precision) if answers else None
+        self._answers = answers if self._tolerance is not None else None
+        self._asked = 0
+        self._new = NewAnswers(backend.engine)
+
+    @abstractmethod
+    def _answer_to(self, image: Image) -> Tensor:
+        """The logits (classes,) for a picture of the network's own input size. It may raise whatever an engine does."""
+
+    def ask(self) -> None:
+        """Ask the engine the next of the bundle's known answers, and remember in `wrong` how that went.
+
+        It costs what a region costs. Nothing is asked where the bundle has no answers.
+        """
+        if self._answers is None or self._tolerance is None:
+            return
+        number = self._asked % len(self._answers.images)
+        try:
+            logits = self._answer_to(self._answers.images[number])
+            self.wrong = self._answers.wrong(number, logits, self._tolerance)
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
+            self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
+        self._asked += not self.wrong  # what was answered wrongly is asked again
+        self._new.forget()
+
+    def _require_known_answers(self, precision: str) -> None:
+        """Ask all of them.
+
+        Raises:
+            BackendError: One is wrong.
+        """
+        for _ in self._answers.images if self._answers else ():
+            self.ask()
+            if self.wrong:
+                raise BackendError(f"{self.backend.engine}, {precision}: {self.wrong}; try another precision or engine")
