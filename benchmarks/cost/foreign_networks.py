@@ -34,8 +34,8 @@ from typing import Any
 
 from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report.files import write_json
+from framegate.runtime.bundle.binomial import binomial_tail
 from framegate.runtime.bundle.bundle import Bundle, sha256_file
-from framegate.runtime.bundle.calibration import binomial_tail
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.errors import DataError, FramegateError
 from framegate.runtime.session import Session

@@ -22,7 +22,8 @@ from framegate.export.calibration.calibrate import Circumstances, EngineOutputs,
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.models.training.batches import Progress
-from framegate.runtime.bundle.calibration import UNITS, Calibration, binomial_tail
+from framegate.runtime.bundle.binomial import binomial_tail
+from framegate.runtime.bundle.calibration import UNITS, Calibration
 from framegate.runtime.errors import CalibrationError, UsageError
 
 Labels = npt.NDArray[np.int64]

@@ -24,7 +24,8 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Flags, Outputs, accepted, predicted
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle.calibration import FRAMES, Calibration, binomial_tail
+from framegate.runtime.bundle.binomial import binomial_tail
+from framegate.runtime.bundle.calibration import FRAMES, Calibration
 from framegate.runtime.errors import CalibrationError
 
 ALPHA = 0.01

@@ -25,7 +25,8 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Outputs, accepted, predicted
 from framegate.export.calibration.temperature import Labels, Logits
-from framegate.runtime.bundle.calibration import Calibration, binomial_tail
+from framegate.runtime.bundle.binomial import binomial_tail
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import ExportRefusedError
 
 COMPARED = 1_000

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from framegate.runtime.bundle.calibration import Calibration, binomial_tail
+from framegate.runtime.bundle.binomial import binomial_tail
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import CalibrationError
 
 ENTRY = "objects"

@@ -29,7 +29,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from framegate.runtime.bundle.calibration import Calibration, upper_bound
+from framegate.runtime.bundle.binomial import upper_bound
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.verdict import Reason
 
 BLOCK = 100
