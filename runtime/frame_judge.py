@@ -107,7 +107,9 @@ class FrameJudge:
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
         self._score_name = calibration.score if calibration else "entropy"
-        self._remark = NO_PROMISE if calibration is not None and not calibration.proved else ""
+        proved = calibration is not None and calibration.proved
+        self._remark = NO_PROMISE if calibration is not None and not proved else ""
+        self._promised_for = calibration.drawn if calibration is not None and proved else ""
         self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
 
     def judge(
@@ -289,6 +291,7 @@ class FrameJudge:
             candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
             dense=judged.scored.dense,
+            promised_for=self._promised_for,
         )
 
 

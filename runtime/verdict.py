@@ -243,6 +243,8 @@ class Prediction:
             rejected frame: **never for decisions**. Empty unless they were asked for (``probabilities=True``) and the
             network said something.
         dense: What a dense network says about the region's pixels; None for classifiers.
+        promised_for: What the bundle's promise is about: ``a random frame``, ``a random frame of a random new track``;
+            empty if nothing is promised. It says nothing about this frame alone.
     """
 
     frame_id: int
@@ -267,6 +269,7 @@ class Prediction:
     candidate_id: int = NO_CLASS
     candidate_probabilities: tuple[float, ...] = ()
     dense: DenseRegion | None = None
+    promised_for: str = ""
 
     @classmethod
     def without_frame(cls, stream: str, reason: Reason, detail: str, now_ns: int) -> Prediction:
@@ -408,6 +411,7 @@ class Prediction:
             "latency_ms": round(self.latency_ms, 4),
             "engine_ms": round(self.engine_ns / 1e6, 4),
             "detail": self.detail or None,
+            "promised_for": self.promised_for or None,
             **({} if self.found is None else self.found.to_json()),
             **({} if self.dense is None else self.dense.to_json()),
             **({} if self.certificate is None else {"certificate": self.certificate.to_json()}),

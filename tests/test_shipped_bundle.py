@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from repository import ROOT
 
@@ -92,3 +93,9 @@ def test_fault_frames_of_the_clip_are_rejected_with_the_right_reason():
             assert reason in prediction.reasons
         else:
             assert not {Reason.BLACK, Reason.FROZEN, Reason.WRONG_SIZE} & set(prediction.reasons)
+
+
+def test_a_verdict_names_what_the_promise_is_about():
+    session = Session.open(ROOT / "models" / "bundles" / "hybrid-gtsrb.bundle", "onnxruntime", "fp32", camera=False)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert session.infer(image).promised_for == "a random frame of a random new track"

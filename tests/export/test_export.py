@@ -345,8 +345,10 @@ def test_without_a_promise_every_verdict_and_the_banner_say_so(
     assert any(verdicts)
     assert all("NOTHING IS PROMISED" in verdict.detail for verdict in verdicts)
     assert all("NOTHING IS PROMISED" in str(verdict.to_json()["detail"]) for verdict in verdicts)
+    assert not any(verdict.promised_for for verdict in verdicts)
     kept = Session.open(target, "openvino", "fp32", camera=False)
     assert "NOTHING" not in kept.describe() + kept.infer(splits.test.images[0]).detail
+    assert kept.infer(splits.test.images[1]).to_json()["promised_for"] == "a random frame"
 
 
 @pytest.mark.slow
