@@ -58,6 +58,8 @@ def bench_case(
         problem = check(gpu, kernels, prepared, watch.stream)
         if problem:
             return result | {"wrong": problem}
+        if repeats == 0:
+            return result | {"checked": True}
         times = watch.microseconds(prepared.calls(kernels) * -(-LAUNCHES // copies), repeats)
     finally:
         release(gpu, prepared)
@@ -90,7 +92,8 @@ def table_of(results: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column == "case" else "right")
     for one in results:
         if "us" not in one:
-            table.add_row(one["case"], f"WRONG: {one['wrong']}" if "wrong" in one else one["failed"], style="red")
+            problem = f"WRONG: {one['wrong']}" if "wrong" in one else one.get("failed", "")
+            table.add_row(one["case"], problem or "right", style="red" if problem else None)
             continue
         others = [one["rivals"].get(name, {}) for name in names]
         cells = [f"{o['us']['p50']} ({o['ours_is_faster']}x)" if "us" in o else "-" for o in others]
@@ -103,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help=f"result file (default {OUT.relative_to(ROOT)})")
     parser.add_argument("--only", choices=PARTS, action="append", help="default: all")
-    parser.add_argument("--repeats", type=int, default=1000, help="samples a case (default 1000)")
+    parser.add_argument("--repeats", type=int, default=1000, help="samples a case (default 1000; 0 only checks)")
     parser.add_argument("--frames", type=int, default=10_000, help="frames of the graph comparison (default 10000)")
     parser.add_argument("--driver", default="auto", help="CUDA layer: auto, bindings or pycuda")
     parser.add_argument("--rivals", choices=("all", "five", "none"), default="all", help="compare on which shapes")

@@ -48,8 +48,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def missing(module):
-    return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode != 0
+def missing(*modules):
+    found = subprocess.run([sys.executable, "-c", "import " + ", ".join(modules)], capture_output=True, text=True)
+    return found.stderr.strip().splitlines()[-1] if found.returncode else ""
 
 
 def main():
@@ -63,10 +64,9 @@ def main():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", site, *wheels]
         if subprocess.run(pip).returncode == 0:
             paths.append(site)
-    for module in ("numpy", "cv2", "rich"):
-        if missing(module):
-            print(f"error: this Python ({sys.executable}) lacks {module}; take one that has NumPy, OpenCV and rich")
-            return 2
+    if lacking := missing("numpy", "cv2", "rich"):
+        print(f"error: this needs a Python with NumPy, OpenCV and rich; {sys.executable} says: {lacking}")
+        return 2
     if os.environ.get("PYTHONPATH"):
         paths.append(os.environ["PYTHONPATH"])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

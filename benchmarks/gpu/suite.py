@@ -117,11 +117,12 @@ STEPS = (
     ),
     Step("memcheck", (*CHECKED, "memcheck", *GPU_TESTS, "-k", "small"), 45, ("pytest",)),
     Step("racecheck", (*CHECKED, "racecheck", *GPU_TESTS, "-k", "small"), 45, ("pytest",)),
+    # One launch a case: the check's.
     Step(
         "profile",
         (
-            *(PROFILER, "--clock-control", "none", "-k", "regex:softmax_entropy", "-c", "4", *KERNELS),
-            *("--only", "grid", "--rivals", "none", "--repeats", "1", "--out", f"{SCRATCH}/profiled.json"),
+            *(PROFILER, "--clock-control", "none", "-k", "regex:softmax_entropy", *KERNELS),
+            *("--only", "grid", "--rivals", "none", "--repeats", "0", "--out", f"{SCRATCH}/profiled.json"),
         ),
         40,
         counts=False,

@@ -9,11 +9,12 @@ import ctypes
 import json
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from framegate.benchmarks.gpu import device, frame, kernel_cases, kernels, small
+from framegate.benchmarks.gpu import device, frame, kernel_cases, kernel_rivals, kernels, small
 from framegate.benchmarks.gpu.device import percentiles
 from framegate.benchmarks.gpu.kernel_cases import Case
 from framegate.cuda_kernels.compile.build import find_source
@@ -221,6 +222,28 @@ def test_a_case_that_fails_leaves_the_others_and_what_was_written(bench, tmp_pat
     grid = json.loads(out.read_text())["grid"]
     assert "OUT_OF_MEMORY" in grid[0]["failed"]
     assert all("us" in one for one in grid[1:])
+
+
+def test_without_repeats_a_case_is_only_checked(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "GRID", kernels.GRID[2:])
+    out = tmp_path / "out.json"
+    assert bench.main(["--only", "grid", "--rivals", "none", "--repeats", "0", "--out", str(out)]) == 0
+    assert all(one["checked"] and "us" not in one for one in json.loads(out.read_text())["grid"])
+    assert "right" in capsys.readouterr().out
+
+
+def test_torch_compile_starts_afresh_with_every_case(monkeypatch):
+    """After eight shapes of one function it would run that function eagerly, and be timed as if it had compiled it."""
+    resets = []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True),
+        _dynamo=SimpleNamespace(reset=lambda: resets.append("reset")),
+        compile=lambda function, dynamic: function,
+    )
+    monkeypatch.setattr(kernel_rivals, "torch", torch)
+    for kind in ("rows", "dense", "rows"):
+        assert "torch.compile" in kernel_rivals.rivals(kind)
+    assert resets == ["reset"] * 3
 
 
 @pytest.fixture
