@@ -61,7 +61,7 @@ def _shipped(
 
 
 def _runs_on(architectures: Sequence[int], architecture: int) -> bool:
-    """Whether a GPU has something to run: machine code of its own major version, not newer than itself, or older PTX."""
+    """Whether a GPU has something to run: machine code of its major version, not newer than itself, or older PTX."""
     machine_code = any(a // 10 == architecture // 10 and a <= architecture for a in architectures)
     return machine_code or max(architectures) <= architecture
 
