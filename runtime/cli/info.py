@@ -15,6 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration, Limit, record_key
 from framegate.runtime.bundle.certificates import budget_text
 from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
 from framegate.runtime.dense.spec import DenseSpec, promise_of
 from framegate.runtime.errors import UsageError
@@ -28,7 +29,7 @@ _SHOWN = 50
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
-    parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
+    parser = commands.add_parser("info", help=SUMMARIES["info"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
     add_policy_options(parser)
     parser.add_argument(
