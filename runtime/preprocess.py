@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError, DataError
-from framegate.runtime.preprocess_native import Resize, bilinear
+from framegate.runtime.native.preprocess import Resize, bilinear
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
 INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
