@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,9 @@ class OpenVinoBackend(CpuBackend):
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
+        self._too_much = [sys.maxsize]
+        """So many numbers of input took one thread too long: a larger batch is not tried on one, and compiled once
+        instead of twice. A list, so that backends that share the network know it of one another."""
         self._compiled: ov.CompiledModel | None = None
         self._request: ov.InferRequest | None = None
         self.pooled: Tensor | None = None
@@ -66,9 +70,13 @@ class OpenVinoBackend(CpuBackend):
                 shape = self._model.input(0).get_partial_shape()
                 if not shape.is_static or tuple(shape.to_shape()) != tensor.shape:
                     self._model.reshape(list(tensor.shape))
-                self._compiled = self._compile(self._threads or 1)
-                if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
+                if self._threads is None and tensor.size >= self._too_much[0]:
                     self._compiled = self._compile(None)
+                else:
+                    self._compiled = self._compile(self._threads or 1)
+                    if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
+                        self._compiled = self._compile(None)
+                        self._too_much[0] = tensor.size
             self._request = self._request_on(tensor)
             self._infer = _plain_call(self._request)
             # Bind the output too: reading it through the request costs more than the copy it saves.
