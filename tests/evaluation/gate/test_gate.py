@@ -207,8 +207,7 @@ def data(monkeypatch, colours):
 
 
 def gate(*words):
-    parser = cli.build_parser()
-    cli._add_offline_commands(parser, "gate")
+    parser = cli.build_parser("gate")
     parsed = parser.parse_args(["gate", *map(str, words)])
     return parsed.run(parsed)
 
