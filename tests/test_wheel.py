@@ -185,6 +185,7 @@ def test_the_wheel_does_the_main_job_from_another_folder(environment, tmp_path):
     assert len(accepted) == 2 * summary["frames"] == 76
 
 
+@pytest.mark.long  # tests/runtime/cli/test_help.py asks this installation; the wheel holds the same files
 def test_every_command_of_the_wheel_explains_itself(environment, tmp_path):
     pytest.importorskip("torch")  # of the rooms that train and evaluate
     pytest.importorskip("onnx")
