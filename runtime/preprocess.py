@@ -170,7 +170,7 @@ class Preprocessor:
         return self.tensor
 
     def _resize_slices(self, crop: npt.NDArray[np.uint8]) -> None:
-        """Fill `small` slice by slice, so that no slice bleeds into its neighbours."""
+        """Fill `small` slice by slice, so that the resize mixes no pixels of two slices."""
         if crop.shape == self.small.shape:
             np.copyto(self.small, crop)
             return

@@ -106,7 +106,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    _say_promises(bundle)
+    _promises_to_stdout(bundle)
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -116,7 +116,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
             to_stdout(f"{name}: {text}")
 
 
-def _say_promises(bundle: Bundle) -> None:
+def _promises_to_stdout(bundle: Bundle) -> None:
     """About frames or regions, then about tracks and boxes."""
     for sentences, keys in _promises(bundle).items():
         to_stdout(f"promise, {', '.join(keys)}:")

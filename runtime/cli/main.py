@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed = _parse(parser, arguments)
         with ended_by_signals():
             code = int(parsed.run(parsed))
-        sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
+        sys.stdout.flush()  # a full disk is noticed here, and not only while the interpreter ends
         return code
     except FramegateError as error:
         to_stderr(f"framegate: {error}")

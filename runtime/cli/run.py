@@ -325,7 +325,7 @@ def _consume(
     try:
         with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
             if tuning is not None:
-                _tell_tuning(tuning)
+                _tuning_to_stderr(tuning)
             code, ending = _drain(pipeline, source, recorder, sender, unusable)
             if sender is not None:
                 sender.close()  # before anything that takes time: receivers are told at once
@@ -345,7 +345,7 @@ def _consume(
     return code, ending, tuning
 
 
-def _tell_tuning(tuning: Tuning) -> None:
+def _tuning_to_stderr(tuning: Tuning) -> None:
     to_stderr(f"framegate: real time: {'; '.join(tuning.applied)}")
     for problem in tuning.refused:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")
