@@ -64,9 +64,8 @@ class Watchdog:
             judging, silent_ns = self._judging(), now - self._last_ns()
             if silent_ns < self._limit_ns:
                 continue
-            if (
-                judging is not None and 2 * (now - judging[1]) >= self._limit_ns
-            ):  # this frame is what the verdict waits for
+            # Half of the time passed while this frame was judged: what is late is the engine, not the camera.
+            if judging is not None and 2 * (now - judging[1]) >= self._limit_ns:
                 frame_id, since = judging
                 self._report(Reason.LATE, f"frame {frame_id} has been judged for {(now - since) / 1e6:.0f} ms", False)
             else:
