@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.backends.thread_choice import SMALL_S, fastest_s
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
@@ -19,12 +19,6 @@ from framegate.runtime.scores import Tensor
 with no_telemetry():
     import openvino as ov
 
-_SMALL_S = 0.001
-"""A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
-idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
-has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
-0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
-_TRIALS = 5
 _MANY = 20_000_000
 """Multiplications of a network that is tried on all processors first: seen are 0.6 ms on one thread for 12 million, and
 2.4 ms for 56 million. It decides which trial comes first, and not what is chosen."""
@@ -81,19 +75,19 @@ class OpenVinoBackend(CpuBackend):
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 
     def _compile_for(self, tensor: Tensor) -> ov.CompiledModel:
-        """The network on one thread if that takes at most `_SMALL_S`, else on all processors.
+        """The network on one thread if that takes at most `SMALL_S`, else on all processors.
 
         Compiling takes most of the start-up, so the likelier of the two comes first. One thread is never faster than
-        all, so a network that takes all of them longer than `_SMALL_S` needs no second trial.
+        all, so a network that takes all of them longer than `SMALL_S` needs no second trial.
         """
         if _products(self._model) > _MANY:
             everywhere = self._compile(None)
-            if _fastest_s(self._request_on(tensor, everywhere)) > _SMALL_S:
+            if fastest_s(self._request_on(tensor, everywhere).infer) > SMALL_S:
                 return everywhere
         else:
             everywhere = None
         alone = self._compile(1)
-        if _fastest_s(self._request_on(tensor, alone)) <= _SMALL_S:
+        if fastest_s(self._request_on(tensor, alone).infer) <= SMALL_S:
             return alone
         return everywhere or self._compile(None)
 
@@ -172,16 +166,6 @@ def _products(model: ov.Model) -> int:
         # Every output is as many products as a filter has weights; a matrix product meets each weight once.
         total += filters if kind == "MatMul" else made * filters // max(1, found.to_shape()[1])
     return total
-
-
-def _fastest_s(request: ov.InferRequest) -> float:
-    """Seconds of the fastest of a few calls: what a call costs when nothing disturbs it."""
-    seconds = []
-    for _ in range(_TRIALS):
-        started = time.perf_counter()
-        request.infer()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def _first_line(error: Exception) -> str:

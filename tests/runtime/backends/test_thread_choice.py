@@ -31,7 +31,7 @@ def opened(tiny_bundle, monkeypatch):
 
         monkeypatch.setattr(openvino_cpu, "_MANY", many)
         monkeypatch.setattr(openvino_cpu.OpenVinoBackend, "_compile", compile_on)
-        monkeypatch.setattr(openvino_cpu, "_fastest_s", seconds)
+        monkeypatch.setattr(openvino_cpu, "fastest_s", seconds)
         session = Session.open(tiny_bundle, "openvino")
         taken = network[id(session.scorer.backend._compiled)][1]
         monkeypatch.undo()
@@ -63,3 +63,19 @@ def test_the_products_of_a_network_are_counted_by_hand():
     logits = opset.matmul(flat, opset.constant(np.ones((144, 5), np.float32)), False, False)
     model = ov.Model([logits], [image])
     assert openvino_cpu._products(model) == 4 * 6 * 6 * 3 * 3 * 3 + 144 * 5
+
+
+@pytest.mark.parametrize(("seconds", "threads"), [(0.0005, 1), (0.0020, 0)])  # 0: ONNX Runtime takes all processors
+def test_onnx_runtime_takes_one_thread_for_small_networks_and_lets_idle_ones_sleep(
+    tiny_bundle, monkeypatch, seconds, threads
+):
+    from framegate.runtime.backends import onnxruntime_cpu
+
+    monkeypatch.setattr(onnxruntime_cpu, "fastest_s", lambda call: seconds)
+    session = Session.open(tiny_bundle, "onnxruntime")
+    options = session.scorer.backend._session.get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert session.infer(np.full((48, 64, 3), 90, np.uint8)).candidate_id >= 0
+    fixed = Session.open(tiny_bundle, "onnxruntime", threads=2).scorer.backend._session
+    assert fixed.get_session_options().intra_op_num_threads == 2
