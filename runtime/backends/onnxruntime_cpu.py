@@ -28,9 +28,14 @@ class OnnxRuntimeBackend(CpuBackend):
 
     def __init__(self, model: Path, threads: int | None) -> None:
         self.engine = f"onnxruntime {ort.__version__}"
-        self._model = model
-        self._session = self._open(threads or 1)
-        self._chosen = threads is not None
+        self._name = str(model)
+        try:
+            content = model.read_bytes()
+        except OSError as error:
+            raise BackendError(f"onnxruntime cannot read {model}: {error}") from error
+        self._session = self._open(content, threads or 1)
+        # The file may be gone when an input is bound, and how many threads compute is found out then.
+        self._undecided = content if threads is None else None
         self._input = self._session.get_inputs()[0]
         first, *others = self._session.get_outputs()
         self._outputs = [first, *(output for output in others if output.name == POOLED)]
@@ -46,13 +51,12 @@ class OnnxRuntimeBackend(CpuBackend):
         ):
             raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")
         self._bind(tensor)
-        if not self._chosen:
-            self._chosen = True
-            if fastest_s(self.finish) > SMALL_S:
-                self._session = self._open(None)
-                self._bind(tensor)
+        content, self._undecided = self._undecided, None
+        if content is not None and fastest_s(self.finish) > SMALL_S:
+            self._session = self._open(content, None)
+            self._bind(tensor)
 
-    def _open(self, threads: int | None) -> ort.InferenceSession:
+    def _open(self, content: bytes, threads: int | None) -> ort.InferenceSession:
         """The network on so many threads; with None all processors compute.
 
         Raises:
@@ -60,17 +64,17 @@ class OnnxRuntimeBackend(CpuBackend):
         """
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # Threads that wait for the next frame would turn in a loop, for most of the processor's time; sleeping ones cost
-        # a large network nothing at a camera's pace, and take less time from whoever else computes.
+        # Threads that wait for the next frame would turn in a loop, for most of the processor's time, and take it from
+        # whoever else computes; at a camera's pace they win nothing by it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not adds_int8_exactly():
             options.add_session_config_entry("session.x64quantprecision", "1")  # sums in 32 bits: slower, and right
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            return ort.InferenceSession(str(self._model), options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackendError(f"onnxruntime cannot load {self._model}: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot load {self._name}: {_first_line(error)}") from error
 
     def _bind(self, tensor: Tensor) -> None:
         """Let the session read this array, and write arrays of ours."""
