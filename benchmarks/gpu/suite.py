@@ -201,9 +201,10 @@ class Suite:
         return outcome
 
     def _outcome(self, step: Step) -> str:
-        seconds = min(step.seconds, self._end - time.monotonic())
-        if seconds < 5:
+        left = self._end - time.monotonic()
+        if left < 5:
             return "skipped: no time left"
+        seconds = min(step.seconds, left)
         if lacking := _lacking(step):
             return f"skipped: {lacking}"
         try:
