@@ -111,6 +111,9 @@ def successors(code: list[Instruction]) -> list[list[int]]:
             where = place.get(int(target[1], 16), -1)
             # BRA.DIV leaves for what lanes do one by one if a warp is not whole: never here.
             after = after if ".DIV" in one.opcode else [where] if not _conditional(one) else [*after, where]
+        elif kind == "CALL" and one.guard and target:
+            # The end of a loop, as sm_87 writes it: nothing returns from there.
+            after = [*after, place.get(int(target[1], 16), -1)]
         elif kind in ("EXIT", "RET"):
             after = [-1] if not one.guard else [*after, -1]
         elif kind == "BSYNC" and _barrier(one) in meeting:

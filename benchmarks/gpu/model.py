@@ -209,7 +209,9 @@ def row_of(
     kernel = work.launch.kernel
     way = count(kernels[kernel], work)
     floors = floors_of(gpu, work.warps, way, case.least_bytes)
-    expected = expected_us(floors)
+    bound = max(floors, key=lambda name: floors[name])
+    alone, overlapping = waiting_us(gpu, way.instructions, 1), expected_us(floors)
+    expected = max(alone[0], overlapping[0]), max(alone[1], overlapping[1])
     elements = math.prod(case.shape)
     used = resources[kernel]
     row: dict[str, Any] = {
@@ -221,7 +223,7 @@ def row_of(
         "instructions_an_element": round(way.instructions * work.warps * 32 / elements, 2),
         "bytes_an_element": round(case.least_bytes / elements, 2),
         "floors_us": {name: round(value, 2) for name, value in floors.items()},
-        "bound": max(floors, key=lambda name: floors[name]),
+        "bound": "waiting" if expected[0] == alone[0] else bound,
         "expected_us": [round(value, 1) for value in expected],
         "of_copy": [round(floors["bytes"] / value, 2) for value in reversed(expected)],
     }
@@ -231,14 +233,20 @@ def row_of(
     return row
 
 
-def latency_rows(
-    gpu: Gpu, kernels: Mapping[str, list[Instruction]], images: Mapping[str, list[Instruction]]
-) -> list[dict[str, Any]]:
-    """The two nodes of a frame's graph, whose time is waiting: for the launch, for memory, for one another's results.
+def waiting_us(gpu: Gpu, instructions: float, ways: int) -> tuple[float, float]:
+    """The range that is expected of a node whose warps have nothing to do but their one share.
 
     A node costs 0.6 to 1.3 us beside its predecessor, a way to memory 0.5 to 0.8 us, and an instruction of a lone warp
     1.2 to 2.6 cycles: figures of other people's GPUs, guessed to hold for these.
     """
+    cycles_per_us = 1000 * gpu.gigahertz
+    return 0.6 + 0.5 * ways + instructions * 1.2 / cycles_per_us, 1.3 + 0.8 * ways + instructions * 2.6 / cycles_per_us
+
+
+def latency_rows(
+    gpu: Gpu, kernels: Mapping[str, list[Instruction]], images: Mapping[str, list[Instruction]]
+) -> list[dict[str, Any]]:
+    """The two nodes of a frame's graph, whose time is waiting: for launch, memory and one another's results."""
     record = plan_rows(1 << 20, "f32", 1, 1000, {"records": 1 << 20, "sequence": 1 << 20})
     frame = plan_preprocess("nv12", (1920, 1080), (224, 224), mode="bilinear")
     rows = []
@@ -247,10 +255,7 @@ def latency_rows(
         ("1080p NV12 -> 224 x 224, bilinear", images, frame.kernel, {r"LDG": 8}, 2, 5.0),
     ):
         instructions = cheapest_way(code[kernel], needs).instructions
-        expected = (
-            0.6 + 0.5 * ways + instructions * 1.2 / (1000 * gpu.gigahertz),
-            1.3 + 0.8 * ways + instructions * 2.6 / (1000 * gpu.gigahertz),
-        )
+        expected = waiting_us(gpu, instructions, ways)
         row: dict[str, Any] = {
             "case": name,
             "kernel": kernel,

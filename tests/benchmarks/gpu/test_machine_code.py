@@ -50,6 +50,12 @@ def test_the_cheapest_way_that_does_the_work(code, loads, exponentials, instruct
     assert way.opcodes["MUFU.EX2"] == exponentials
 
 
+def test_a_loop_that_ends_with_a_guarded_call_is_left(code):
+    text = LISTING.replace("@!P2 BRA 0x20 ;", "@P2 CALL.REL.NOINC 0xa0 ;").replace("STG.E [R2.64], R5 ;", "BRA 0x20 ;")
+    way = cheapest_way(parse_listing(text)["loop"], {model.WIDE: 2, model.EXPONENTIAL: 2})
+    assert way.instructions == 2 + 6 + 1 + 6 + 1  # BRA back after the first turn, no store at the end
+
+
 def test_work_that_no_way_does_is_an_error(code):
     with pytest.raises(ValueError, match="no way through"):
         cheapest_way(code, {r"HGMMA": 1})
