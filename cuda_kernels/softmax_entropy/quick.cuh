@@ -146,7 +146,8 @@ __device__ __forceinline__ void entropy_in_registers(const SoftmaxEntropyRows& p
 
 /// Short rows without gaps: a block brings its rows to shared memory in whole windows, then each thread computes one.
 ///
-/// A thread begins with another class than its neighbour, so that rows of 32 bytes or 64 do not all meet in one bank.
+/// Where rows are multiples of 16 bytes, a thread begins with another class than its neighbour, so that they do not all meet in one
+/// bank.
 template <class T>
 __device__ __forceinline__ void entropy_in_thread(const SoftmaxEntropyRows& p) {
     constexpr unsigned kRows = 128, kClasses = 32;
@@ -162,19 +163,18 @@ __device__ __forceinline__ void entropy_in_thread(const SoftmaxEntropyRows& p) {
     if (threadIdx.x >= rows) return;
 
     const T* const row = reinterpret_cast<const T*>(staged) + windows.head + threadIdx.x * p.classes;
-    const unsigned begin = threadIdx.x % p.classes;
+    const unsigned begin = p.classes * sizeof(T) % 16 == 0 ? threadIdx.x % p.classes : 0;
     float best = -infinity();
-    unsigned at = begin;
-    for (unsigned i = 0; i < p.classes; ++i) {
-        best = fmaxf(best, Element<T>::value(row[at]));
-        at = at + 1 == p.classes ? 0 : at + 1;
-    }
+#pragma unroll 4
+    for (unsigned i = begin; i < p.classes; ++i) best = fmaxf(best, Element<T>::value(row[i]));
+#pragma unroll 4
+    for (unsigned i = 0; i < begin; ++i) best = fmaxf(best, Element<T>::value(row[i]));
     const float scale = kLog2E * p.inverse_temperature, k = best * scale;
     float z = 0.0f, s = 0.0f;
-    for (unsigned i = 0; i < p.classes; ++i) {
-        add_quickly(Element<T>::value(row[at]), scale, k, z, s);
-        at = at + 1 == p.classes ? 0 : at + 1;
-    }
+#pragma unroll 4
+    for (unsigned i = begin; i < p.classes; ++i) add_quickly(Element<T>::value(row[i]), scale, k, z, s);
+#pragma unroll 4
+    for (unsigned i = 0; i < begin; ++i) add_quickly(Element<T>::value(row[i]), scale, k, z, s);
     float entropy = quick_entropy(z, s, p.log_classes, p.temperature);
     if (!(z >= 0.5f && z <= 131072.0f && fabsf(s) <= kLargest)) {  // there is no padding here
         exact_sums(row, p.classes, 0, 1, best, scale, z, s);
