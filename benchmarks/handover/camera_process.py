@@ -77,12 +77,14 @@ def main(words: list[str] | None = None) -> int:
     sender = Sender(
         [open_outgoing(arguments.to)], [("frame", arguments.data_id)], Identity.of(bundle, session.calibration), key=key
     )
-    with sender, Pipeline(camera, session, deadline_ms=arguments.deadline_ms, results_held=RESULTS_HELD) as pipeline:
+    pipeline = Pipeline(camera, session, deadline_ms=arguments.deadline_ms, results_held=RESULTS_HELD)
+    pipeline.tell(sender.send_result)
+    with sender, pipeline:
         threading.Thread(target=_obey, args=(camera, engine, pipeline), daemon=True).start()
         if not arguments.held:
             print("ready", flush=True)
-        for result in pipeline.results():
-            sender.send_all(result.predictions)
+        for _ in pipeline.results():
+            pass
     return 0
 
 

@@ -19,6 +19,7 @@ from framegate.runtime.handover.clock import new_epoch, this_clock
 from framegate.runtime.handover.message import HEARTBEAT, NOTHING, VERDICT, VerdictMessage, encode, message_of
 from framegate.runtime.handover.protection import COUNTERS
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
+from framegate.runtime.watchdog import HEARTBEAT as HEARTBEAT_THREAD
 
 HEARTBEAT_S = 0.05
 """Longest silence of a sender in seconds, also while there is no verdict."""
@@ -118,7 +119,7 @@ class Sender:
     def _start_beating(self, heartbeat_s: float | None) -> None:
         self._heartbeat_s = heartbeat_s
         if heartbeat_s is not None:
-            self._thread = threading.Thread(target=self._beat, name="framegate-heartbeat", daemon=True)
+            self._thread = threading.Thread(target=self._beat, name=HEARTBEAT_THREAD, daemon=True)
             self._thread.start()
 
     def __enter__(self) -> Sender:
