@@ -14,7 +14,7 @@ from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, o
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.objects import MAX_SLOTS, ObjectsReceiver, ids_of
-from framegate.runtime.handover.protection import read_key, stream_id
+from framegate.runtime.handover.protection import read_data_id, read_key, stream_id
 from framegate.runtime.handover.reading import MS
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
@@ -62,12 +62,9 @@ def parse_id(text: str) -> int:
         argparse.ArgumentTypeError: It is none.
     """
     try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
-    return value
+        return read_data_id(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_handover_options(parser: argparse.ArgumentParser) -> None:

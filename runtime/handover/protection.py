@@ -97,6 +97,21 @@ def stream_id(source: str, region: str) -> int:
     return int.from_bytes(hashlib.sha256(f"framegate/{source}/{region}".encode()).digest()[:4], "big")
 
 
+def read_data_id(text: str) -> int:
+    """A data id that somebody wrote, decimal or with 0x.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise UsageError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
+    return value
+
+
 def read_key(path: Path) -> bytes:
     """The shared key of a file: 32 to 128 hexadecimal digits, as ``openssl rand -hex 32`` writes them.
 

@@ -33,12 +33,13 @@ public:
     /// The class, if it may be used now.
     [[nodiscard]] std::optional<std::uint32_t> class_id() const noexcept
     {
-        return raw_.usable ? std::optional<std::uint32_t>(raw_.class_id) : std::nullopt;
+        const bool has_class = raw_.usable && (raw_.class_id != FRAMEGATE_NO_CLASS);  // a scene has none
+        return has_class ? std::optional<std::uint32_t>(raw_.class_id) : std::nullopt;
     }
     /// Its calibrated probability, if it may be used now.
     [[nodiscard]] std::optional<float> confidence() const noexcept
     {
-        return raw_.usable ? std::optional<float>(raw_.confidence) : std::nullopt;
+        return class_id() ? std::optional<float>(raw_.confidence) : std::nullopt;
     }
     /// Why nothing may be used: bits FRAMEGATE_NOT_ALIVE and so on; 0 exactly if usable.
     [[nodiscard]] std::uint32_t why() const noexcept { return raw_.why; }
@@ -47,6 +48,8 @@ public:
     [[nodiscard]] std::uint64_t reasons() const noexcept { return raw_.reasons; }
     [[nodiscard]] std::int64_t frame_id() const noexcept { return raw_.frame_id; }
     [[nodiscard]] std::int64_t ends_ns() const noexcept { return raw_.ends_ns; }
+    /// Number of the object that the newest verdict speaks of; FRAMEGATE_NO_TRACK if it follows none.
+    [[nodiscard]] std::uint32_t track() const noexcept { return raw_.track; }
 
 private:
     framegate_reading raw_;
