@@ -15,7 +15,7 @@ from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.objects import MAX_SLOTS, ObjectsReceiver, ids_of
 from framegate.runtime.handover.protection import read_data_id, read_key, stream_id
-from framegate.runtime.handover.reading import MS
+from framegate.runtime.handover.reading import MS, Reading
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
 from framegate.runtime.passwords import hide_passwords
@@ -250,13 +250,19 @@ def _show(incoming: Incoming, receiver: Receiver | ObjectsReceiver, stopped: lis
 
 def _answer(receiver: Receiver) -> str:
     reading = receiver.verdict()
-    return f"USABLE: class {reading.class_id}" if reading.usable else reading.describe()
+    return f"USABLE: {_label(reading)}" if reading.usable else reading.describe()
+
+
+def _label(reading: Reading) -> str:
+    """Of a usable reading: the class, and what was certified about it."""
+    certified = reading.certificate
+    return f"class {reading.class_id}" + ("" if certified is None else f" certified {certified[0]}:{certified[1]:g}")
 
 
 def _answer_of_objects(receiver: ObjectsReceiver) -> str:
     reading = receiver.verdict()
     objects = [
-        f"track {each.track} class {each.reading.class_id}" if each.reading.usable else f"track {each.track} DO NOT USE"
+        f"track {each.track} {_label(each.reading)}" if each.reading.usable else f"track {each.track} DO NOT USE"
         for each in reading.objects
     ]
     return f"{reading.describe()}: {', '.join(objects) or 'no object'}"

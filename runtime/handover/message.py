@@ -29,6 +29,7 @@ LATEST_NS: Final = 2**61 - 1
 NO_CERTIFICATE, LINF, L2, PATCH = 0, 1, 2, 3
 """Kinds of certificate."""
 _CERTIFICATES = {"linf": LINF, "l2": L2, "patch": PATCH}
+CERTIFICATE_NAMES: Final = {kind: name for name, kind in _CERTIFICATES.items()}
 NOTHING = bytes(8)
 """As bundle: not known. As calibration: not calibrated."""
 
@@ -360,7 +361,7 @@ def message_of(
     if not (reasons or more or kind == SCENE) and class_id == NO_CLASS:
         reasons = (Reason.BAD_INPUT,)  # a label that the bundle does not have cannot be handed over
     bits = reason_bits(reasons) | more
-    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if bits else _certificate(prediction)
+    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if bits else certificate_of(prediction)
     return VerdictMessage(
         epoch,
         sent_ns,
@@ -388,8 +389,8 @@ def message_of(
     )
 
 
-def _certificate(prediction: Prediction) -> tuple[int, float]:
-    """Kind and radius of what was certified; none unless the prediction carries one that holds."""
+def certificate_of(prediction: Prediction) -> tuple[int, float]:
+    """Kind and radius of what was certified; `NO_CERTIFICATE` unless the prediction carries one that holds."""
     found = getattr(prediction, "certificate", None)  # not every prediction can have one
     if found is None or not found.margin >= found.tau or found.kind not in _CERTIFICATES:
         return NO_CERTIFICATE, 0.0

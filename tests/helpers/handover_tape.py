@@ -21,6 +21,7 @@ from pathlib import Path
 from repository import ROOT
 
 from framegate.runtime.handover.message import (
+    CERTIFICATE_NAMES,
     HEARTBEAT,
     NO_CLASS,
     REASON_BITS,
@@ -172,9 +173,12 @@ def _reading(receiver: Receiver, now: int) -> str:
     class_id = held.class_id if reading.usable and held else 0xFFFFFFFF
     frame, reasons = (held.frame_id, held.reasons) if held else (-1, 0)
     bits = _bits(confidence)
+    kind, radius = (reading.certificate if reading.usable and held.kind != SCENE else None) or ("", 0.0)
+    kinds = {name: number for number, name in CERTIFICATE_NAMES.items()}
+    certified = f"{kinds.get(kind, 0)}:{_bits(radius)}"
     return (
         f"R {int(reading.usable)} {int(reading.why)} {class_id} {int(reading.state)} {reasons} {frame} "
-        f"{reading.ends_ns} {bits}"
+        f"{reading.ends_ns} {bits} {certified}"
     )
 
 
