@@ -1042,6 +1042,22 @@ static inline const char *framegate_why_name(unsigned bit)
     return (bit < 9u) ? names[bit] : "UNKNOWN";
 }
 
+/* The word of a kind of certificate. */
+static inline const char *framegate_certificate_name(uint32_t kind)
+{
+    const char *name = "none";
+    if (kind == FRAMEGATE_LINF) {
+        name = "linf";
+    } else if (kind == FRAMEGATE_L2) {
+        name = "l2";
+    } else if (kind == FRAMEGATE_PATCH) {
+        name = "patch";
+    } else {
+        /* none */
+    }
+    return name;
+}
+
 /* The word of one bit, 0 to 63, of the sender's reasons. */
 static inline const char *framegate_reason_name(unsigned bit)
 {
