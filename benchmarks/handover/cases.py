@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from framegate.benchmarks.handover.rig import MS, Camera, Consumer, Damage, Link, config_for, listening, untouched
@@ -152,7 +151,7 @@ def clock_back(bench: Bench) -> None:
 def _shifted(by: int) -> Changed:
     def change(said: VerdictMessage) -> VerdictMessage:
         times = ("captured_ns", "decided_ns", "valid_until_ns", "sent_ns")
-        return replace(said, **{name: max(getattr(said, name) + by, 0) for name in times})
+        return said._replace(**{name: max(getattr(said, name) + by, 0) for name in times})
 
     return change
 
@@ -251,7 +250,7 @@ def foreign_bundle(bench: Bench) -> None:
 
 def forged(bench: Bench) -> None:
     """Somebody without the key turns verdicts into another class and makes the CRC anew."""
-    bench.damage(bench.rewrite(lambda said: replace(said, class_id=(said.class_id + 1) % 10)))
+    bench.damage(bench.rewrite(lambda said: said._replace(class_id=(said.class_id + 1) % 10)))
 
 
 def forged_with_code(bench: Bench) -> None:
@@ -259,7 +258,7 @@ def forged_with_code(bench: Bench) -> None:
 
     def damage(data: bytes) -> Iterable[tuple[float, bytes]]:
         envelope, said = decode(data)
-        other = encode(replace(said, class_id=0), envelope.counter, envelope.data_id, b"another key, 16 bytes or more")
+        other = encode(said._replace(class_id=0), envelope.counter, envelope.data_id, b"another key, 16 bytes or more")
         return ((0.0, other),)
 
     bench.damage(damage)
@@ -273,7 +272,7 @@ def flood(bench: Bench) -> None:
         noise = bytearray(144)
         noise[1] = len(noise)  # the right length, so that the CRC must find it
         _, said = decode(bench.link.passed[-1])
-        alien = encode(replace(said, accepted=True), 1, DATA_ID + 1)
+        alien = encode(said._replace(accepted=True), 1, DATA_ID + 1)
         assert alien[18] == ACCEPT
         while not stop.is_set():
             for _ in range(100):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protect
+from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protected
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
 
 MAGIC: Final = 0x46475644
@@ -35,6 +34,7 @@ NOTHING = bytes(8)
 
 BODY = struct.Struct(">IBBBBIQqqqqqQQIIfffIfI8s8sII")
 """What follows the 12 bytes of the header."""
+_WHOLE = struct.Struct(HEADER.format + BODY.format[1:])
 _LARGEST_FLOAT = 3.4028234663852886e38
 
 _WORDS: Final = {
@@ -78,9 +78,10 @@ OTHER_BIT: Final = 63
 _NAMES = {bit: word for word, bit in _WORDS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictMessage:
+class VerdictMessage(NamedTuple):
     """What one message says. Times are of the sender's monotonic clock, in nanoseconds.
+
+    A tuple, because one is made for each message at either end, and nothing is made as quickly.
 
     Attributes:
         epoch: Of the sender's start; larger at every start.
@@ -170,7 +171,12 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
     Raises:
         struct.error: A number is out of its field's range.
     """
-    body = BODY.pack(
+    # All in one call, the header among it; the CRC's place is filled in when everything else is known.
+    whole = _WHOLE.pack(
+        AUTHENTICATED_BYTES if key else PLAIN_BYTES,
+        counter,
+        data_id,
+        0,
         MAGIC,
         VERSION,
         message.kind,
@@ -198,7 +204,7 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
         message.track,
         message.objects,
     )
-    return protect(body, counter, data_id, key)
+    return protected(whole, key)
 
 
 class Envelope(NamedTuple):

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.native import library
+from framegate.runtime.native import short_calls
 
 HEADER = struct.Struct(">HHII")
 """Length, counter, data id, CRC."""
@@ -46,7 +46,7 @@ def _crc32_in_python(data: bytes) -> int:
 
 def crc32_p4(data: bytes) -> int:
     """CRC-32/AUTOSAR, the polynomial 0xF4ACFB13, of some bytes; 0x1697D06A of ``b"123456789"``."""
-    compiled, _ = library()
+    compiled = short_calls()
     if compiled is None:
         return _crc32_in_python(data)
     return int(compiled.framegate_crc32_autosar(data, len(data)))
@@ -65,20 +65,33 @@ def protect(body: bytes, counter: int, data_id: int, key: bytes | None = None) -
         struct.error: A number does not fit.
     """
     length = HEADER.size + len(body) + (MAC_BYTES if key else 0)
-    head = HEADER.pack(length, counter, data_id, 0)[:_CRC_AT]
+    return protected(HEADER.pack(length, counter, data_id, 0) + body, key)
+
+
+def protected(whole: bytes, key: bytes | None = None) -> bytes:
+    """A message with its CRC, and with a key the code behind it.
+
+    Args:
+        whole: Header and body; the place of the CRC may hold anything, and the code is missing.
+        key: Of the authentication; None for none.
+    """
     if key:
-        body += hmac.digest(key, head + body, "sha256")[:MAC_BYTES]
-    covered = head + body
-    return b"".join((head, crc32_p4(covered).to_bytes(4, "big"), body))
+        signed = whole[:_CRC_AT] + whole[_AFTER_CRC:]
+        whole += hmac.digest(key, signed, "sha256")[:MAC_BYTES]
+    return b"".join((whole[:_CRC_AT], _crc_of(whole).to_bytes(4, "big"), whole[_AFTER_CRC:]))
+
+
+def _crc_of(message: bytes) -> int:
+    """Of a message of at least 12 bytes: over everything but the CRC itself."""
+    compiled = short_calls()
+    if compiled is not None:
+        return int(compiled.framegate_crc32_of_message(message, len(message)))
+    return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:])
 
 
 def crc_holds(message: bytes) -> bool:
     """Whether a message of at least 12 bytes has the CRC that it should have."""
-    stored = int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
-    compiled, _ = library()
-    if compiled is not None:
-        return bool(compiled.framegate_crc32_of_message(message, len(message)) == stored)
-    return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:]) == stored
+    return _crc_of(message) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
 
 
 def mac_holds(message: bytes, key: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from framegate.runtime.errors import RejectedFrame, UsageError
 from framegate.runtime.handover.message import CERTIFICATE_NAMES, SCENE, VerdictMessage, reason_names
@@ -60,8 +60,7 @@ class WhyNot(enum.IntFlag):
     CLOCK_WENT_BACK = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a receiver says at one time.
 
     Attributes:
