@@ -171,6 +171,13 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
     Raises:
         struct.error: A number is out of its field's range.
     """
+    confidence, score, threshold = message.confidence, message.score, message.threshold
+    # The sum is finite only if all of them are: then none needs a look of its own.
+    if not -_LARGEST_FLOAT <= abs(confidence) + abs(score) + abs(threshold) <= _LARGEST_FLOAT:
+        confidence, score, threshold = _float32(confidence), _float32(score), _float32(threshold)
+    radius = message.certificate_radius
+    if radius != 0:
+        radius = _float32(radius)
     # All in one call, the header among it; the CRC's place is filled in when everything else is known.
     whole = _WHOLE.pack(
         AUTHENTICATED_BYTES if key else PLAIN_BYTES,
@@ -193,11 +200,11 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
         message.reasons,
         message.class_id,
         message.classes,
-        _float32(message.confidence),
-        _float32(message.score),
-        _float32(message.threshold),
+        confidence,
+        score,
+        threshold,
         message.certificate_kind,
-        _float32(message.certificate_radius),
+        radius,
         message.drops,
         message.bundle,
         message.calibration,
@@ -366,8 +373,9 @@ def message_of(
     class_id = class_ids.get(prediction.candidate, NO_CLASS)
     if not (reasons or more or kind == SCENE) and class_id == NO_CLASS:
         reasons = (Reason.BAD_INPUT,)  # a label that the bundle does not have cannot be handed over
-    bits = reason_bits(reasons) | more
-    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if bits else certificate_of(prediction)
+    bits = (reason_bits(reasons) if reasons else 0) | more
+    plain = bits != 0 or prediction.certificate is None
+    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if plain else certificate_of(prediction)
     return VerdictMessage(
         epoch,
         sent_ns,
@@ -390,14 +398,14 @@ def message_of(
         min(drops, 0xFFFFFFFF),
         bundle,
         calibration,
-        track_of(prediction),
+        NO_TRACK if prediction.found is None else track_of(prediction),
         objects,
     )
 
 
 def certificate_of(prediction: Prediction) -> tuple[int, float]:
     """Kind and radius of what was certified; `NO_CERTIFICATE` unless the prediction carries one that holds."""
-    found = getattr(prediction, "certificate", None)  # not every prediction can have one
+    found = prediction.certificate
     if found is None or not found.margin >= found.tau or found.kind not in _CERTIFICATES:
         return NO_CERTIFICATE, 0.0
     return _CERTIFICATES[found.kind], float(found.budget)
