@@ -337,6 +337,8 @@ class Pipeline:
                 if self._keep and not self._session.scorer.takes_nv12:
                     frame = _viewable(frame)  # converted here, once, for the network and for people
                 result = self._judge(frame)
+                if self._told is not None:  # first: somebody waits for it
+                    self._told(result)
                 if self._keep:
                     result = replace(result, image=_viewable(frame).image)
                 self._judging = None
@@ -377,8 +379,6 @@ class Pipeline:
         with self._publishing:
             self._published_ns = time.monotonic_ns()
             self._latest = result.verdicts
-        if self._told is not None:
-            self._told(result)
         return self._results.put(result)
 
     def _report_silence(self, reason: Reason, detail: str, stopped: bool) -> None:

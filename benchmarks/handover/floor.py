@@ -15,48 +15,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from framegate.benchmarks.handover.scheduling import SCHEDULING, allowed
 from framegate.benchmarks.handover.speed import compiled, compiler, summary
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stderr, to_stdout
 
-PRIORITY = 50
 _ROUNDS = 5
 _MODULE = "framegate.benchmarks.handover.floor"
-
-
-def ordinary() -> None:
-    """As a process is started: SCHED_OTHER, niceness 0."""
-
-
-def preferred() -> None:
-    """SCHED_OTHER, niceness -5."""
-    os.nice(-5)
-
-
-def real_time() -> None:
-    """SCHED_FIFO."""
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-
-
-SCHEDULING: dict[str, Callable[[], None]] = {"ordinary": ordinary, "nice -5": preferred, "SCHED_FIFO": real_time}
-
-
-def allowed(name: str) -> bool:
-    """Whether this user may have processes scheduled so."""
-    done = subprocess.run([sys.executable, "-c", _TRY[name]], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-_TRY = {
-    "ordinary": "",
-    "nice -5": "import os; os.nice(-5)",
-    "SCHED_FIFO": f"import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param({PRIORITY}))",
-}
 
 
 def ways(program: list[str], name: str, count: int, pause_us: int) -> list[float]:
