@@ -28,9 +28,12 @@ class Bench:
         transport: Carries them: ``udp``, ``zenoh`` or ``ros2``.
     """
 
+    consumer_of: type[Consumer] = Consumer
+    camera_options: tuple[str, ...] = ()
+
     def __init__(self, keyed: bool = False, transport: str = "udp") -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300")
+        self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300", *self.camera_options)
         key = b""
         if keyed:
             path, key = Path(self._folder.name) / "key", bytes(range(32))
@@ -39,7 +42,7 @@ class Bench:
             self._options += ("--key", str(path))
         incoming, address = listening(transport, "consumer")
         self.link = Link(address, transport)
-        self.consumer = Consumer(incoming, config_for(DATA_ID, key=key), self.link.genuine)
+        self.consumer = self.consumer_of(incoming, config_for(DATA_ID, key=key), self.link.genuine)
         self.random = random.Random(1)
         self.cameras: list[Camera] = []
         self.began_ns = self.ended_ns = 0
@@ -222,7 +225,7 @@ def replay_beside(bench: Bench) -> None:
 
 def two_senders(bench: Bench) -> None:
     """A second camera process sends under the same data id; the consumer is then told to start anew."""
-    first = {epoch for epoch, _ in list(bench.link.genuine)}
+    first = {epoch for _, epoch, _ in list(bench.link.genuine)}
     bench.consumer.allowed = lambda message: message.epoch in first
     second = bench.start("--held")
     bench.fault()

@@ -53,6 +53,7 @@ HEADERS = Path(__file__).resolve().parents[2] / "runtime" / "handover" / "c"
 ID = 0x101
 FRAME = 33 * MS
 LABELS = ("cat", "dog")
+IDENTITY = Identity(LABELS, b"bundle-1", b"calibr-1")
 STREAMS, STREAM_HZ = 100, 30
 _ROUNDS, _CALLS = 7, 2000
 IN_C = "a receiver in C"
@@ -217,10 +218,12 @@ def over(
         where = other.stdout.readline().strip()
         out = open_outgoing(where)
         time.sleep(DISCOVERY_S)
-        with Sender([out], [("road", ID)], Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
+        session = Session.open(BUNDLES / BUNDLE, *ENGINE, 1, camera=False) if judged else None
+        identity = IDENTITY if session is None else Identity.of(session.bundle, session.calibration)
+        with Sender([out], [("road", ID)], identity, heartbeat_s=None) as sender:
             with this_process(scheduled):
-                if judged:
-                    _judge_and_send(sender, out, count)
+                if session is not None:
+                    _judge_and_send(session, sender, out, count)
                 else:
                     _send(sender, out, count, pause_s)
             found = _from_c(other.stdout) if url == IN_C else json.loads(other.stdout.readline())
@@ -243,9 +246,8 @@ def _send(sender: Sender, out: Outgoing, count: int, pause_s: float) -> None:
         time.sleep(pause_s)
 
 
-def _judge_and_send(sender: Sender, out: Outgoing, count: int) -> None:
+def _judge_and_send(session: Session, sender: Sender, out: Outgoing, count: int) -> None:
     """A pipeline judges frames and hands its verdicts over, as `framegate run` does; a bare message after each."""
-    session = Session.open(BUNDLES / BUNDLE, *ENGINE, 1, camera=False)
     camera = NoisyCamera(accepted_pictures(session), STREAM_HZ)
     pipeline = Pipeline(
         camera, session, rois=(Roi("road", 0.0, 0.0, 1.0, 1.0, fractions=True),), results_held=RESULTS_HELD
@@ -295,7 +297,7 @@ def many_streams(seconds: float) -> dict[str, float]:
     streams = [(name, ID + number) for number, name in enumerate(names)]
     receivers = {data_id: Receiver(ReceiverConfig(data_id, clock_domain=this_clock())) for _, data_id in streams}
     spent = {"sender": 0, "receiver": 0}
-    with Sender([out], streams, Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
+    with Sender([out], streams, IDENTITY, heartbeat_s=None) as sender:
         rounds = max(int(seconds * STREAM_HZ), 1)
         for number in range(rounds):
             predictions = [prediction(number, name) for name in names]
