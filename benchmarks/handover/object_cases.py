@@ -60,7 +60,7 @@ class ObjectsConsumer(Consumer):
         return self._problem(ids[0], reading.scene.message, now) or self._left_out(reading, ids)
 
     def _left_out(self, reading: Any, ids: list[int]) -> str:
-        """What a whole list should hold and does not: of each slot, what was said of the scene's frame or a later one."""
+        """What a whole list should hold and does not: of each slot, what was said since the scene's frame."""
         if self._genuine is None:
             return ""
         scene, seen = reading.scene.message, {each.slot: each.track for each in reading.objects}
