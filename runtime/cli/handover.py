@@ -10,7 +10,7 @@ from pathlib import Path
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
-from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
+from framegate.runtime.handover.base import Address, Incoming, Outgoing, open_incoming, open_outgoing, parse_address
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.objects import MAX_SLOTS, ObjectsReceiver, ids_of
@@ -97,6 +97,10 @@ def check_handover(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: A key or an id is given, and nowhere to send; or objects that nobody follows.
     """
+    for url in arguments.handover:
+        if arguments.handover.count(url) > 1:  # a receiver would find every message REPEATED, and use none
+            raise UsageError(f"--handover {url} is given twice; give each address once")
+        _require_other_process(url)
     if arguments.handover and getattr(arguments, "track_rule", None) == "none":
         raise UsageError(
             "--handover needs to know which object is which, and --track-rule none follows none: leave it out, or "
@@ -208,6 +212,18 @@ def sender_of(
     return sender
 
 
+def _require_other_process(url: str) -> Address:
+    """The address, which must lead out of this process.
+
+    Raises:
+        UsageError: It does not, or it is none.
+    """
+    address = parse_address(url)
+    if address.scheme == "local":
+        raise UsageError(f"{url} stays within one process; take udp://127.0.0.1:47800 to reach another one")
+    return address
+
+
 def _include(_: argparse.Namespace) -> int:
     to_stdout(str(C_FOLDER))
     return 0
@@ -216,6 +232,8 @@ def _include(_: argparse.Namespace) -> int:
 def _listen(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.max_age_ms <= 3_600_000:
         raise UsageError(f"--max-age-ms {arguments.max_age_ms:g}: expected 1 to 3600000")
+    if _require_other_process(arguments.url).port == 0:
+        raise UsageError(f"{arguments.url}: nobody knows where to send to port 0; give one, e.g. udp://127.0.0.1:47800")
     key = read_key(arguments.key) if arguments.key else b""
     config = ReceiverConfig(arguments.id, max_age_ns=int(arguments.max_age_ms * MS), clock_domain=this_clock(), key=key)
     receiver = Receiver(config) if arguments.slots is None else ObjectsReceiver(config, arguments.slots)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import stat
 import struct
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ MAC_BYTES = 16
 """HMAC-SHA-256, cut off after 128 bits."""
 _CRC_AT, _AFTER_CRC = 8, 12
 _POLYNOMIAL = 0xC8DF352F  # 0xF4ACFB13 with its bits in reverse order
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 _SHORTEST_KEY, _LONGEST_KEY = 16, 64  # bytes; the longest is HMAC's block
 
 
@@ -132,11 +134,15 @@ def read_key(path: Path) -> bytes:
         UsageError: It cannot be read, holds something else, or others than its owner may read or write it.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
+        # Without waiting: opening a pipe would take until somebody writes into it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+            about = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(about):
+                raise UsageError(f"key file {path} is no plain file; expected one with the key in it")
             text = file.read(1024)
     except OSError as error:
         raise UsageError(f"key file {path}: {error.strerror}") from None
+    mode = about & 0o777
     if mode & 0o077:
         raise UsageError(f"key file {path} has mode {mode:03o}, so others can use it; do: chmod 600 {path}")
     try:

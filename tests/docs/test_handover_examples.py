@@ -232,6 +232,15 @@ def test_a_data_id_is_one_number_and_nothing_else():
             read_data_id(text)
 
 
+@pytest.mark.parametrize("program", ["py", "c"], indirect=True)
+def test_a_control_loop_does_not_wait_for_a_key_that_is_a_pipe(program, tmp_path):
+    os.mkfifo(tmp_path / "key", 0o600)
+    command = [*program, "47800", "1", str(tmp_path / "key")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "plain file" in done.stderr
+
+
 @pytest.mark.parametrize("program", ["py", "c", "cpp"], indirect=True)
 def test_a_second_control_loop_on_one_port_says_so(program):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

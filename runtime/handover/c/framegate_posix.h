@@ -169,14 +169,23 @@ static inline const char *framegate_read_key(const char *path, framegate_config 
     struct stat about;
     uint32_t digits = 0u;
     int letter;
-    FILE *file = fopen(path, "r");
+    const int handle = open(path, O_RDONLY | O_NONBLOCK); /* opening a pipe would take until somebody writes into it */
+    FILE *file;
     config->key_size = 0u;
-    if (file == NULL) {
-        return "the key file cannot be opened";
+    if ((handle < 0) || (fstat(handle, &about) != 0) || !S_ISREG(about.st_mode)) {
+        if (handle >= 0) {
+            (void)close(handle);
+        }
+        return "the key file cannot be opened, or is no plain file";
     }
-    if ((fstat(fileno(file), &about) != 0) || ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0)) {
-        (void)fclose(file);
+    if ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        (void)close(handle);
         return "others can use the key file; do: chmod 600";
+    }
+    file = fdopen(handle, "r");
+    if (file == NULL) {
+        (void)close(handle);
+        return "the key file cannot be read";
     }
     (void)memset(config->key, 0, sizeof config->key);
     letter = fgetc(file);
