@@ -99,7 +99,7 @@ class ObjectSender(Sender):
                 self._send_one(name, fixed.get(name), empty)
             incomplete = missing or _left_out(result.left_out)
             stream = self._streams[SCENE_NAME]
-            self._put(stream, self._message(stream, scene, LEFT_OUT if incomplete else 0, len(held)))
+            self._say(stream, scene, LEFT_OUT if incomplete else 0, len(held))
 
     def _give_slots(self, tracks: Mapping[int, Prediction]) -> None:
         """Free the slots of tracks that are not seen any more, and give slots to new ones, the surest first."""
@@ -126,8 +126,10 @@ class ObjectSender(Sender):
     def _send_one(self, name: str, prediction: Prediction | None, empty: Prediction) -> None:
         """One slot, or one fixed region."""
         stream = self._streams[name]
-        message = self._message(stream, empty, NO_OBJECT) if prediction is None else self._message(stream, prediction)
-        self._put(stream, message)
+        if prediction is None:
+            self._say(stream, empty, NO_OBJECT)
+        else:
+            self._say(stream, prediction)
 
 
 def _left_out(counts: Mapping[str, int]) -> int:

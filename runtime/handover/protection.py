@@ -12,8 +12,10 @@ import hmac
 import os
 import stat
 import struct
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.native import short_calls
@@ -80,20 +82,25 @@ def protected(whole: bytes, key: bytes | None = None) -> bytes:
     if key:
         signed = whole[:_CRC_AT] + whole[_AFTER_CRC:]
         whole += hmac.digest(key, signed, "sha256")[:MAC_BYTES]
-    return b"".join((whole[:_CRC_AT], _crc_of(whole).to_bytes(4, "big"), whole[_AFTER_CRC:]))
+    return b"".join((whole[:_CRC_AT], _crc_of(whole, len(whole)).to_bytes(4, "big"), whole[_AFTER_CRC:]))
 
 
-def _crc_of(message: bytes) -> int:
-    """Of a message of at least 12 bytes: over everything but the CRC itself."""
-    compiled = short_calls()
-    if compiled is not None:
-        return int(compiled.framegate_crc32_of_message(message, len(message)))
+def _crc_of_in_python(message: bytes, size: int) -> int:
     return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:])
+
+
+def _quickest_crc() -> Callable[[bytes, int], int]:
+    compiled = short_calls()
+    return _crc_of_in_python if compiled is None else compiled.framegate_crc32_of_message
+
+
+_crc_of: Final = _quickest_crc()
+"""CRC of a message of at least 12 bytes, and how many: over everything but the CRC itself."""
 
 
 def crc_holds(message: bytes) -> bool:
     """Whether a message of at least 12 bytes has the CRC that it should have."""
-    return _crc_of(message) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
+    return _crc_of(message, len(message)) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
 
 
 def mac_holds(message: bytes, key: bytes) -> bool:

@@ -23,7 +23,7 @@ from framegate.runtime.handover.message import (
     contradiction,
     decode,
     encode,
-    message_of,
+    fields_of,
     reason_names,
 )
 from framegate.runtime.handover.protection import (
@@ -176,7 +176,9 @@ def prediction(**changes) -> Prediction:
 
 def made(p: Prediction, sent_ns: int = 300) -> VerdictMessage:
     ids = {"dog": 0, "cat": 1}
-    return message_of(p, epoch=1, sent_ns=sent_ns, clock_domain=5, class_ids=ids, bundle=b"bundle--")
+    return VerdictMessage._make(
+        fields_of(p, epoch=1, sent_ns=sent_ns, clock_domain=5, class_ids=ids, bundle=b"bundle--")
+    )
 
 
 def test_a_prediction_becomes_a_message():
