@@ -67,7 +67,7 @@ class NativeMachine:
 
     def feed(self, data: bytes, arrival: int) -> Fault:
         """Take one message; see `Receiver.feed`."""
-        number = self._code_feed(self._raw, data, len(data), _in_range(arrival), self._at)
+        number: int = self._code_feed(self._raw, data, len(data), _in_range(arrival), self._at)
         self.received += 1
         if number:
             if number >= _MISSED_BEFORE:
