@@ -99,13 +99,13 @@ class NativeMachine:
 def _in_range(time_ns: int) -> int:
     """A time that fits into 64 bits; what does not is as wrong as the next number beyond those that are times."""
     if 0 <= time_ns <= LATEST_NS:
-        return time_ns
+        return int(time_ns)
     return LATEST_NS + 1 if time_ns > 0 else -1
 
 
 def _numbers(config: ReceiverConfig) -> bytes:
     """As `framegate_handover_open` takes them."""
-    return _NUMBERS.pack(
+    numbers = (
         config.data_id,
         config.classes,
         config.good_to_start,
@@ -126,3 +126,4 @@ def _numbers(config: ReceiverConfig) -> bytes:
         config.clock_domain,
         config.offset_domain,
     )
+    return _NUMBERS.pack(*map(int, numbers))  # a time may have been given as 0.15e9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 from handover_tape import (
@@ -162,6 +163,21 @@ def test_the_compiled_receiver_in_python_lives_those_lives_and_counts_the_same()
         assert repr(both[0].verdict(0)) == repr(both[1].verdict(0))
     tape = [line for seed in range(4) for line in Life(seed, 40).tape]
     require_same(tape, play_in_python(tape, compiled=True), play_in_python(tape))
+
+
+@needs_compiled
+def test_times_that_are_no_whole_numbers_are_taken_by_both():
+    tape = next(scenario.tape for scenario in ALL if any(line.startswith("F") for line in scenario.tape))
+    found = []
+    for compiled in (True, False):
+        receiver = Receiver(replace(config_of(tape[0]), alive_ns=0.15e9), compiled=compiled)
+        faults = []
+        for line in tape:
+            if line.startswith("F "):
+                _, now, *data = line.split()
+                faults.append(receiver.feed(bytes.fromhex("".join(data)), float(now)))
+        found.append((faults, receiver.counts(), receiver.verdict(1e9).why))
+    assert found[0] == found[1]
 
 
 @needs_compiled
