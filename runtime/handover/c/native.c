@@ -1,4 +1,4 @@
-/* What the Python side of the hand-over takes from the header: see ../../native.py and ../machine.py. */
+/* What the Python side of the hand-over takes from the header: see ../../native/__init__.py and ../machine_native.py. */
 #include "framegate_verdict.h"
 
 uint32_t framegate_crc32_autosar(const uint8_t *bytes, size_t size)
@@ -12,7 +12,7 @@ uint32_t framegate_crc32_of_message(const uint8_t *bytes, size_t size)
     return framegate_message_crc(bytes, size);
 }
 
-/* What a reading is made of; ../machine.py unpacks it. */
+/* What a reading is made of; ../machine_native.py unpacks it. */
 typedef struct framegate_standing {
     int64_t why;   /* as far as it does not depend on the time of reading */
     int64_t state;
