@@ -134,7 +134,7 @@ def handover_speed(record: Record) -> str:
     ways = (
         "From decided to the receiver's decision, and what that is made of: until the message is sent (made), until "
         "the receiver has it (way), until it has decided (judged); beside it a bare message of the same size over the "
-        "same transport, in turns. p50 / p99 in ms. Judged: a pipeline judges a camera's pictures and sends as "
+        "same transport, in turns. p50 / p99 in ms. Pipeline: it judges a camera's pictures and sends as "
         "`framegate run` does; elsewhere verdicts are made up. Real time: both ends under SCHED_FIFO."
     )
     header = ("transport", "whole", "at most", "reached", "made", "way", "judged", "bare", "messages")

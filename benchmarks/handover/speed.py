@@ -324,9 +324,9 @@ def _over_all(count: int) -> dict[str, dict[str, Any]]:
                 url = transports()[name]
                 if real_time:
                     found[f"{name}, real time"] = over(url, count, PAUSE_S, folder, REAL_TIME)
-                found[f"{name}, judged"] = over(url, judged, PAUSE_S, folder, judged=True)
+                found[f"{name}, pipeline"] = over(url, judged, PAUSE_S, folder, judged=True)
                 if real_time:
-                    found[f"{name}, judged, real time"] = over(url, judged, PAUSE_S, folder, REAL_TIME, judged=True)
+                    found[f"{name}, pipeline, real time"] = over(url, judged, PAUSE_S, folder, REAL_TIME, judged=True)
         return found
 
 
