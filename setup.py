@@ -33,6 +33,7 @@ setup(
                 "src/framegate/runtime/health/beside.c",
                 "src/framegate/runtime/frame_scores.c",
                 "src/framegate/runtime/preprocess.c",
+                "src/framegate/runtime/replay/verdicts.c",
                 "src/framegate/runtime/handover/c/native.c",
             ],
             depends=[

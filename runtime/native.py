@@ -16,7 +16,7 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 2
+_VERSION = 3
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -28,6 +28,10 @@ _SIGNATURES = {
     "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
     "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
+    "framegate_verdicts_open": (_P, [_P, _P, _I]),
+    "framegate_verdicts_chunk": (_I, [_P, ctypes.c_char_p, _L]),
+    "framegate_verdicts_look": (None, [_P, _P, _P]),
+    "framegate_verdicts_close": (None, [_P]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }
 

@@ -182,11 +182,12 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=Path("camera_demo/clips/highway_1280x720_25fps.mp4"))
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--seed", type=int, default=0, help="of weather and errors")
     arguments = parser.parse_args()
     drives = max(1, round(arguments.hours * 3600 / arguments.seconds))
     frames = make(
         arguments.out, arguments.bundle, arguments.clip, drives, arguments.seconds,
-        backend=arguments.backend, precision=arguments.precision,
+        backend=arguments.backend, precision=arguments.precision, seed=arguments.seed,
     )  # fmt: skip
     to_stdout(f"{drives} drives, {frames} frames, {frames * len(ROIS)} verdicts: {arguments.out}")
 

@@ -98,7 +98,7 @@ def _copy_verdicts(made: list[Path], out: Path, verdicts: int) -> None:
         messages += list(contents.messages(lambda topic: topic.startswith(TOPIC)))
         metadata = contents.metadata
     with out.open("wb") as file:
-        writer = Writer(file)
+        writer = Writer(file, chunk_size=2**16)  # as the black box
         writer.start()
         writer.add_metadata(METADATA, metadata[METADATA])
         writer.add_metadata(DRIVE_METADATA, {**metadata[DRIVE_METADATA], "drive": "repeated"})
