@@ -197,6 +197,8 @@ def _shared(
 ) -> None:
     task.prepare()
     mine = said_by(task)
+    # The largest first: whoever is given the last one must not keep all others waiting. What comes out is the same.
+    waiting = deque(sorted(waiting, key=_size, reverse=True))
     workers = start()
     try:
         for theirs in workers.hello():
@@ -228,6 +230,13 @@ def _shared(
                 progress(outcome.done)
     finally:
         workers.close()
+
+
+def _size(unit: Unit) -> int:
+    try:
+        return Path(unit.path).stat().st_size
+    except OSError:
+        return 0
 
 
 def require_alike(mine: dict[str, str], theirs: dict[str, str]) -> None:

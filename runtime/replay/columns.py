@@ -124,4 +124,6 @@ def _text(raw: bytes) -> str:
 def _copy(place: int | None, kind: np.dtype[Any], count: int) -> npt.NDArray[Any]:
     if not count or not place:
         return np.zeros(0, kind)
-    return np.frombuffer((ctypes.c_char * (kind.itemsize * count)).from_address(place), kind).copy()
+    held = (ctypes.c_char * (kind.itemsize * count)).from_address(place)
+    found: npt.NDArray[Any] = np.frombuffer(memoryview(held), kind)
+    return found.copy()
