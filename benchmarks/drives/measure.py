@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from framegate.benchmarks.drives.make import open_session
 from framegate.benchmarks.drives.scenes import FPS, Highway, Scene, Signs
 from framegate.benchmarks.drives.tables import quiet, table_of, with_threshold
 from framegate.benchmarks.drives.truth import measure_mining, measure_truth, truth_of
@@ -267,11 +268,14 @@ def describe(drives: Path) -> dict[str, Any]:
 def _scenes(arguments: argparse.Namespace) -> dict[str, tuple[Scene, Session]]:
     """What is driven again."""
     found: dict[str, tuple[Scene, Session]] = {
-        "highway": (Highway(arguments.clip), Session.open(arguments.bundle, "onnxruntime", "fp32", 1))
+        "highway": (
+            Highway(arguments.clip),
+            open_session(str(arguments.bundle), "onnxruntime", "fp32", limits=False),
+        )
     }
     if arguments.signs:
         found["signs"] = (
-            Signs(arguments.clip, arguments.signs), Session.open("hybrid-gtsrb", "onnxruntime", "fp32", 1)
+            Signs(arguments.clip, arguments.signs), open_session("hybrid-gtsrb", "onnxruntime", "fp32", limits=True)
         )  # fmt: skip
     return found
 

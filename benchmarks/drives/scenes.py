@@ -25,8 +25,6 @@ WEATHER = (("", 0), ("fog", 2), ("brightness", 2), ("gaussian_noise", 1), ("defo
 BURST = (5, 15)
 """Frames of an injected error."""
 BURSTS_PER_MINUTE = 6.0
-GAP = 12
-"""Frames between two signs."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,13 @@ def bursts(rng: np.random.Generator, frames: int, regions: int) -> list[Burst]:
 
 def pictures(base: list[Image], rng: np.random.Generator, frames: int) -> Iterator[Image]:
     """Frames there and back again, with light that changes slowly, and sensor noise."""
-    noise = rng.normal(0, 3, (3, *base[0].shape)).astype(np.float32)
     period = 2 * len(base) - 2
     for number in range(frames):
         place = number % period
-        image = base[place if place < len(base) else period - place].astype(np.float32)
-        image *= 1.0 + 0.06 * np.sin(number / 70.0)
-        # Rolled by another amount each time: no two frames are alike, at a hundredth of the cost of new noise.
-        image += np.roll(noise[number % 3], int(rng.integers(0, noise.shape[1])), axis=0)
-        yield image.clip(0, 255).astype(np.uint8)
+        image = base[place if place < len(base) else period - place]
+        light = cv2.convertScaleAbs(image, alpha=1.0 + 0.06 * np.sin(number / 70.0))
+        noise = rng.integers(-5, 6, image.shape, np.int8)
+        yield np.asarray(cv2.add(light, noise.astype(np.int16), dtype=cv2.CV_8U), np.uint8)
 
 
 def inject(picture: Image, roi: Roi, burst: Burst, corner: tuple[int, int], size: tuple[int, int]) -> None:
@@ -165,7 +161,7 @@ class Highway:
 
 @dataclass(frozen=True)
 class Signs:
-    """Tracks of traffic signs, one after the other, each as its car came nearer; between them no sign, ``other``.
+    """Tracks of traffic signs, one after the other, each as its car came nearer.
 
     The tracks are those of the calibration split, which no network was trained on. They have 32x32 pixels, and lie as
     they are on the clip's frames. Errors are bursts in which the region shows a piece of the roadside.
@@ -197,20 +193,19 @@ class Signs:
         """See `Scene`."""
         name, severity = WEATHER[drive % len(WEATHER)]
         rng = np.random.default_rng([seed, drive, 1])
-        shown: list[tuple[str, Image | None]] = []
+        shown: list[tuple[str, Image]] = []
         while len(shown) < frames:
             for number in rng.permutation(len(self._tracks)).tolist():
                 label, images = self._tracks[number]
                 seen = corrupt(images, name, severity, seed) if name else images
-                shown += [(label, image) for image in seen] + [(OTHER, None)] * GAP
+                shown += [(label, image) for image in seen]
                 if len(shown) >= frames:
                     break
         injected, roi = bursts(rng, frames, 1), self.rois[0]
         for number, picture in enumerate(pictures(self._clean, rng, frames)):
             label, sign = shown[number]
             now = [each for each in injected if each.first <= number <= each.last]
-            if sign is not None:
-                picture[40:72, 200:232] = sign
+            picture[40:72, 200:232] = sign
             for burst in now:
                 inject(picture, roi, burst, (60, 75), (45, 30))
             yield Moment(picture, (OTHER if now else label,), (bool(now),))

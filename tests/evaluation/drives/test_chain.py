@@ -1,4 +1,4 @@
-"""The five commands as processes of their own, on one machine and on a cluster of two: the same bytes, killed or not."""
+"""The five commands as processes of their own, on one machine and on a cluster of two: the same bytes both ways."""
 
 from __future__ import annotations
 
