@@ -308,6 +308,12 @@ def compare(drives: Path, bundle: Path, work: Path, risk: float, budget: int, mo
     }
 
 
+def write_record(out: Path, drives: Path, found: dict[str, Any]) -> None:
+    """Write what `compare` found."""
+    record = {"format": FORMAT, "recordings": len(list(drives.rglob("*.mcap"))), **found}
+    write_json(out, {**record, "load": [round(each, 1) for each in os.getloadavg()], "machine": circumstances()})
+
+
 def main() -> None:
     """Run both, and add the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -322,8 +328,7 @@ def main() -> None:
     found = compare(
         arguments.drives, arguments.bundle, arguments.work, arguments.target_risk, arguments.budget, arguments.calibrate
     )
-    record = {"format": FORMAT, "drives": len(list(arguments.drives.glob("truth-*.csv"))), **found}
-    write_json(arguments.out, {**record, "load": list(os.getloadavg()), "machine": circumstances()})
+    write_record(arguments.out, arguments.drives, found)
     to_stdout(f"the same bytes both ways: {arguments.out}")
 
 

@@ -47,8 +47,8 @@ from framegate.runtime.session import Session
 from framegate.runtime.sinks.mcap_file import CAMERA
 from framegate.runtime.verdict import Frame
 
-PASSES = 5
-BARE_S = 8.0
+PASSES = 3
+BARE_S = 5.0
 """Seconds of the yardstick of two processes."""
 FORMAT = "framegate-drives-cost-1"
 

@@ -66,7 +66,7 @@ def _asks_for_token(address: str) -> bool:
     Since Ray 2.59 ``ray start --head`` asks for the token as soon as one was ever made on its machine, which
     ``--ray local`` does; who joins by an address gives it only where RAY_AUTH_MODE says so.
     """
-    return address not in ("local", "auto") and os.environ.get("RAY_AUTH_MODE") != "token"
+    return ":" in address and os.environ.get("RAY_AUTH_MODE") != "token"
 
 
 def _require_answer(address: str) -> None:
