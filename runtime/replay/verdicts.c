@@ -3,7 +3,7 @@
    returned, and whoever asked reads the recording the slow way, which knows what to say about it. The layout of records is
    that of https://mcap.dev/spec. */
 
-#include "../native.h"
+#include "../native/native.h"
 
 #include <float.h>
 #include <math.h>
