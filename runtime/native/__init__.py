@@ -26,6 +26,10 @@ _SIGNATURES = {
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
+    "framegate_verdicts_open": (_P, [_P, _P, _I]),
+    "framegate_verdicts_chunk": (_I, [_P, ctypes.c_char_p, _L]),
+    "framegate_verdicts_look": (None, [_P, _P, _P]),
+    "framegate_verdicts_close": (None, [_P]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }
 
