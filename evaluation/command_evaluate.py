@@ -16,6 +16,7 @@ from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.frames.own_data import data_for
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
@@ -46,7 +47,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser("evaluate", help=SUMMARIES["evaluate"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
-    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="the data set it was trained on, or your own pictures in one folder per label",
+    )
     parser.add_argument(
         "--dataset", choices=datasets.NAMES, help="which data set it is (default: found out from the folder)"
     )
@@ -224,7 +230,7 @@ def run(arguments: argparse.Namespace) -> int:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
     bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate")
-    data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
+    data = data_for(arguments.data, bundle, arguments.dataset)
     _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

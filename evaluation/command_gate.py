@@ -13,6 +13,7 @@ import torch
 from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
+from framegate.evaluation.frames.own_data import data_for
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
@@ -25,7 +26,6 @@ from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.outputs import backend_outputs
-from framegate.models import datasets
 from framegate.models.training.batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
@@ -42,7 +42,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``gate`` to the command line."""
     parser = commands.add_parser("gate", help=SUMMARIES["gate"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
-    parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="the data set it was trained on, or your own pictures in one folder per label",
+    )
     parser.add_argument(
         "--ood",
         action="append",
@@ -80,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 20:
         raise UsageError(f"limit: {arguments.limit} given, expected at least 20 frames")
     bundle = Bundle.open(arguments.bundle).for_classifiers("gate")
-    data = datasets.detect(arguments.data)
+    data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
     for path in arguments.ood:

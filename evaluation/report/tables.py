@@ -54,7 +54,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     """
     built: list[tuple[str, str, str, tuple[Callable[[Mapping[str, Any]], list[Table]], ...]]] = [
         ("clean", "Clean frames", PROMISE, (_clean, _backends, _top_confusions)),
-        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.ranking,)),
+        ("scores", "Which score knows when the network is wrong", _rules(results), (report_tables_scores.ranking,)),
         ("selective", "What rejecting buys on clean frames", PROMISE, (report_tables_scores.selective,)),
         ("attacks", "Under attack", "", (report_tables_attacks.health, report_tables_attacks.attacks)),
         ("adaptive", "An attacker who knows of the score", "", (report_tables_attacks.adaptive,)),
@@ -72,6 +72,12 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         tables = [table for build in builders for table in build(results) if table.rows]
         made.append(Section(key, heading, about, tuple(tables), *([_NO_RESEARCH] if key == "research" else [])))
     return made
+
+
+def _rules(results: object) -> str:
+    """By which rules the best scores were chosen."""
+    why = text(results, "best", "why").rstrip(".")
+    return f"How the best score is chosen. {why[:1].upper()}{why[1:]}." if why else ""
 
 
 def write_tables(results: Mapping[str, Any], path: str | Path) -> None:
