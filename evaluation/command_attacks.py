@@ -28,7 +28,7 @@ from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 _HEALTH = 48
@@ -88,6 +88,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--require-certificate", metavar="BUDGET", help="patch:5 or linf:2/255 (default: none)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -155,6 +156,9 @@ def run(arguments: argparse.Namespace) -> int:
     }
     write_json(arguments.out, rounded(record))
     saved.path.unlink(missing_ok=True)
+    if arguments.json:
+        json_to_stdout(rounded(record))
+        return 0 if health.passed else 1
     to_stdout(markdown(rows))
     for name in health.failed:
         to_stdout(f"health check failed, do not quote these figures: {name}")

@@ -36,7 +36,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.sources.images import ImageSource
 
@@ -134,6 +134,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -234,7 +235,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    to_stderr(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
+    note(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
     network = Network.from_bundle(bundle)
     frames = _frames(data, arguments, plan)
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
@@ -278,8 +279,11 @@ def run(arguments: argparse.Namespace) -> int:
         to_stderr(f"the finished parts are kept in {out}: the same command goes on from there{report}")
         raise
     write_everything(record, out)
-    _print_summary(record)
-    to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
+    if arguments.json:
+        json_to_stdout(record)
+    else:
+        _print_summary(record)
+        to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
     return 0 if all(check["passed"] for check in record["health"]) else 1
 
 

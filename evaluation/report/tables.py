@@ -13,6 +13,7 @@ from framegate.evaluation.report import tables_scores as report_tables_scores
 from framegate.evaluation.report.comparison import comparison_rows, comparison_table
 from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import BESIDE, PROMISE, PUBLISHED_ONLY, failed_checks
+from framegate.evaluation.report.score_words import named
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns
 from framegate.evaluation.report.values import (
@@ -166,6 +167,7 @@ def _protocol(results: object) -> list[Table]:
         ("model", " ".join((text(results, "bundle", "model_file"), text(results, "bundle", "precision"))).strip()),
         ("data", text(results, "bundle", "data")),
         *((f"{name} frames", count(number(results, "sizes", name))) for name in mapping(results, "sizes")),
+        ("scores that could not be fitted", ", ".join(map(named, mapping(results, "scores_left_out")))),
         ("suite", text(results, "suite")),
         ("limit", text(results, "limit")),
         ("seed", text(results, "seed")),

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
-from framegate.runtime.console import to_stderr, to_stdout
+from framegate.runtime.console import note, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
@@ -164,7 +164,7 @@ def _object_sender_of(
         raise
     ids = ids_of(data_id, slots, len(regions))
     beside = "".join(f", region {name} is 0x{each:x}" for name, each in zip(regions, ids[1 + slots :], strict=True))
-    to_stderr(
+    note(
         f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
         f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
         f"calibration {identity.calibration.hex()}"
@@ -204,7 +204,7 @@ def sender_of(
             each.close()
         raise
     for name, data_id in zip(names, ids, strict=True):
-        to_stderr(
+        note(
             f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: region {name} is data id "
             f"0x{data_id:x}, bundle {identity.bundle.hex()}, calibration {identity.calibration.hex()}"
         )

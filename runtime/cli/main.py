@@ -19,6 +19,7 @@ from typing import NoReturn
 from framegate import __version__
 from framegate.runtime.cli import bundles, completion, doctor, handover, health, info, replay, ros2, run
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
+from framegate.runtime.cli.talk import add_talk_options, begin, show_traceback
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.passwords import hide_passwords
@@ -69,6 +70,12 @@ def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -
             actions[0].add_parser(name, help=_summary(offline[name]).replace("%", "%%"))
 
 
+def _complete(parser: argparse.ArgumentParser, wanted: str | None) -> None:
+    """Add the command ``wanted`` if it is in a room with torch, and to all commands what all of them have."""
+    _add_offline_commands(parser, wanted)
+    add_talk_options(parser)
+
+
 def _summary(entry: metadata.EntryPoint) -> str:
     """One sentence about a command, from the module ``summaries`` in the package of the command's own module.
 
@@ -96,16 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale can write every label
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
-    completion.answer_shell(parser, lambda command: _add_offline_commands(parser, command))
+    completion.answer_shell(parser, lambda command: _complete(parser, command))
     try:
         first = next((a for a in arguments if not a.startswith("-")), None)
-        _add_offline_commands(parser, first)
+        _complete(parser, first)
         parsed = _parse(parser, arguments)
+        begin(parsed, arguments)
         with ended_by_signals():
             code = int(parsed.run(parsed))
         sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
         return code
     except FramegateError as error:
+        show_traceback(error)
         to_stderr(f"framegate: {error}")
         return error.exit_code
     except _Misuse as misuse:
