@@ -18,7 +18,6 @@ from framegate.evaluation.report.values import (
 
 ENTROPY = "entropy"
 CONTROL_FAMILY = "input"  # computed from the pixels alone: a score that uses the network must beat these
-TWO_SIDED = "↕ rejects what is too high and what is too low."
 PURPOSES = (
     ("overall", "overall"),
     ("failure", "own errors"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from framegate.evaluation.report.findings import TWO_SIDED, name_of
-from framegate.evaluation.report.score_words import in_words, short_names
+from framegate.evaluation.report.findings import name_of
+from framegate.evaluation.report.score_words import about_both_sides, in_words, short_names
 from framegate.evaluation.report.style import (
     BLUE,
     RED,
@@ -102,7 +102,8 @@ def adaptive(results: object) -> Picture | None:
         "When the attacker knows of the score",
         "Left is better: the share of attacked frames that are wrong and accepted at the score's threshold for 95 % "
         f"clean coverage, with 95 % intervals; {seen or 'unrecorded number of'} frames. Where the square lies far to "
-        f"the right of the circle, the score only stops attackers who do not know of it. {TWO_SIDED}",
+        f"the right of the circle, the score only stops attackers who do not know of it."
+        + about_both_sides(_rule_names(rows)),
         f"Wrong and accepted under the adaptive attack: {alt}.",
         figure,
     )

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 
 from framegate.evaluation.report.findings import (
     CONTROL_FAMILY,
-    TWO_SIDED,
     adaptive_by_score,
     is_control,
     name_of,
@@ -20,7 +19,7 @@ from framegate.evaluation.report.findings import (
     shown,
 )
 from framegate.evaluation.report.score_choice import NOISE
-from framegate.evaluation.report.score_words import in_words, short_names
+from framegate.evaluation.report.score_words import about_both_sides, in_words, short_names
 from framegate.evaluation.report.style import (
     BLUE,
     GREEN,
@@ -49,6 +48,10 @@ _FAMILIES = {
 }
 
 
+_SETTLED = 0.05
+"""Coverage from which on a curve of risk sets the scale of its figure."""
+
+
 def ranking(results: object) -> Picture | None:
     """Every score's AUROC for finding the classifier's own errors, best on top."""
     chosen = [(score, estimate(score, "failure", "auroc")) for score in shown(results)]
@@ -72,7 +75,8 @@ def ranking(results: object) -> Picture | None:
             capsize=2,
         )
         handles.setdefault(f"{family} (control, no network)" if is_control(score) else family, drawn.lines[0])
-    axes.set_yticks(range(len(rows)), _row_names([score for score, _ in rows]), fontsize=8.5)
+    names = _row_names([score for score, _ in rows])
+    axes.set_yticks(range(len(rows)), names, fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
     axes.set_xlabel("AUROC for finding wrong frames")
@@ -85,7 +89,7 @@ def ranking(results: object) -> Picture | None:
         "Which score finds the network's errors",
         "Right is better: how well a score tells wrong from right clean frames (area under the ROC curve), with 95 % "
         f"intervals; {_frames(best[1].n)}. A score whose interval reaches 0.5, a coin toss, is no gate. Hollow crosses "
-        f"are controls, which look at the pixels only. {TWO_SIDED}{left_out}",
+        f"are controls, which look at the pixels only.{about_both_sides(names)}{left_out}",
         f"Dot plot of {len(rows)} scores. Best: {in_words(text(best[0], 'name'))} with AUROC {best[1].value:.3f}; "
         f"last shown: {in_words(text(last[0], 'name'))} with {last[1].value:.3f}.",
         figure,
@@ -112,7 +116,9 @@ def risk_coverage(results: object) -> Picture | None:
     axes.set_xlim(0, 1)
     percent_axis(axes, "x")
     percent_axis(axes)
-    axes.set_ylim(bottom=0)
+    # Of the first few frames one error is a risk of 100 %, which would flatten everything else.
+    settled = [float(risk[coverage >= _SETTLED].max(initial=0.0)) for _, coverage, risk in curves]
+    axes.set_ylim(0, max(1.15 * max(settled), 0.001))
     legend_below(axes)
     ends = "; ".join(
         f"{in_words(name)}: {np.interp(0.8, c[np.argsort(c)], r[np.argsort(c)]):.2%}" for name, c, r in curves
@@ -122,7 +128,8 @@ def risk_coverage(results: object) -> Picture | None:
         "Risk against coverage",
         "Lower is better: errors among the accepted clean frames, when the threshold accepts the share below. The "
         "further a curve falls to the left, the more each rejected frame buys; the oracle rejects exactly the wrong "
-        f"frames first, random rejection gains nothing. {_frames(accuracy.n if accuracy else None)}. {TWO_SIDED}",
+        f"frames first, random rejection gains nothing. {_frames(accuracy.n if accuracy else None)}."
+        + about_both_sides(labels),
         f"Risk-coverage curves. Selective risk at 80 % coverage: {ends}.",
         figure,
     )
@@ -161,8 +168,8 @@ def selective(results: object, what: str) -> Picture | None:
         "selective-accuracy" if what == "accuracy" else "selective-false-accepts",
         title,
         "Each point is a threshold set on the calibration frames, at the coverage that it has on the test frames, with "
-        f"95 % intervals; {_frames(frames)}. To the left more frames are rejected: what a curve gains there is what "
-        f"these rejections buy, for frames like the calibration frames. {TWO_SIDED}",
+        f"95 % intervals; {_frames(frames)}. To the right more frames are rejected: what a curve gains there is what "
+        f"these rejections buy, for frames like the calibration frames.{about_both_sides(labels)}",
         f"{title} against coverage: {alt}.",
         figure,
     )
@@ -209,7 +216,7 @@ def detection_map(results: object) -> Picture | None:
         "One row a score, one column a task: AUROC at telling wrong, attacked, foreign or corrupted frames from right "
         "or clean ones (frames per figure are in the tables). 0.5 is a coin toss, below it the score points the wrong "
         "way, empty cells were not measured. No row is good everywhere; the last column is the same score under the "
-        f"attack that knows of it. {TWO_SIDED}",
+        f"attack that knows of it.{about_both_sides(_row_names(ranked))}",
         f"Heat map of AUROC for {len(ranked)} scores and {len(used)} tasks; the values are in the tables.",
         figure,
         wide=True,

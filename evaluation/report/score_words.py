@@ -82,6 +82,11 @@ def short_names(names: Sequence[str], length: int = 40) -> list[str]:
     return [brief if short.count(brief) == 1 else name for brief, name in zip(short, names, strict=True)]
 
 
+def about_both_sides(labels: Sequence[str]) -> str:
+    """What ↕ means, for the caption of a figure with these labels; nothing if none has it."""
+    return " ↕ rejects what is too high and what is too low." if any("↕" in label for label in labels) else ""
+
+
 def _shortened(words: str, length: int) -> str:
     tail = " ↕" if words.endswith(" ↕") else ""
     words = words.removesuffix(" ↕")

@@ -31,7 +31,7 @@ def slider(results: object) -> dict[str, Any] | None:
         return None
     recorded = mapping(results, "risk_coverage")
     names = [name for name in [*notable(results, 99), *recorded] if name in recorded]
-    scores = []
+    scores: list[dict[str, Any]] = []
     for name in list(dict.fromkeys(names))[:_MOST]:
         stops = _stops(recorded[name], accuracy.n, _effect(results))
         if stops:

@@ -136,9 +136,9 @@ def _advice_sentence(results: object) -> str:
     through = f" {_share(advice.entropy)}" if advice.entropy else ""
     if advice.answer == "keep":
         return (
-            f"What to do: keep gating on entropy. None of the {advice.among} scores compared that the runtime can "
-            "threshold finds the network's own errors as well and lets clearly less through without a warning than "
-            "entropy does." + _promising(advice.promising)
+            f"What to do: keep gating on entropy. Of the {advice.among} scores compared none that the runtime can "
+            "threshold finds the network's own errors as well and lets clearly less through without a warning."
+            + _promising(advice.promising)
         )
     assert advice.instead is not None
     return (

@@ -38,7 +38,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     listen = actions.add_parser("listen", help="show what a receiver says about the verdicts of a stream")
     listen.add_argument("url", help="where verdicts arrive, e.g. udp://127.0.0.1:47800")
     listen.add_argument("--id", type=parse_id, required=True, metavar="N", help="data id of the stream, e.g. 0x101")
-    listen.add_argument("--key", type=Path, metavar="FILE", help="shared key; others' messages are refused")
+    listen.add_argument(
+        "--key", type=Path, metavar="FILE", help="shared key; others' messages are refused (default: none)"
+    )
     listen.add_argument(
         "--max-age-ms",
         type=float,
