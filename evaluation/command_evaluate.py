@@ -21,6 +21,7 @@ from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
+from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.tables import write_tables
 from framegate.evaluation.report.values import FORMAT
 from framegate.evaluation.suite.plan import PLANS, Plan
@@ -353,7 +354,8 @@ def _print_summary(record: dict[str, Any]) -> None:
                 f"gate {attack['false_accept_rate']['value']:.1%} of {attack['n']} frames"
             )
     for purpose in ("failure", "ood", "overall"):
-        to_stdout(f"best score, {purpose}: {record['best'][purpose] or 'not measured'}")
+        to_stdout(f"best score, {purpose}: {record['best'][purpose] or 'none'}")
     for check in record["health"]:
         if not check["passed"]:
             to_stdout(f"attack health check FAILED: {check['name']}: {check['detail']}")
+    to_stdout(summary(record)[0])  # what to do

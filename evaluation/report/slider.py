@@ -8,7 +8,7 @@ from typing import Any
 
 from framegate.evaluation.metrics.design_effect import KEY, independent, of_count
 from framegate.evaluation.metrics.selective import GATE_COVERAGE
-from framegate.evaluation.report.findings import ENTROPY, notable
+from framegate.evaluation.report.findings import ENTROPY, is_control, notable, score_named
 from framegate.evaluation.report.score_words import in_words
 from framegate.evaluation.report.values import array, count, estimate, follow, mapping, number
 
@@ -30,7 +30,8 @@ def slider(results: object) -> dict[str, Any] | None:
     if accuracy is None or not accuracy.n:
         return None
     recorded = mapping(results, "risk_coverage")
-    names = [name for name in [*notable(results, 99), *recorded] if name in recorded]
+    named = [name for name in [*notable(results, 99), *recorded] if name in recorded]
+    names = [name for name in named if not is_control(score_named(results, name))]  # nobody gates on a control
     scores: list[dict[str, Any]] = []
     for name in list(dict.fromkeys(names))[:_MOST]:
         stops = _stops(recorded[name], accuracy.n, _effect(results))
