@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +56,11 @@ def begin(parsed: argparse.Namespace, arguments: Sequence[str]) -> None:
         arguments: The same as typed; passwords are not shown.
     """
     speak(getattr(parsed, "quiet", False), getattr(parsed, "verbose", False))
+    if not is_verbose():
+        return
+    import platform  # these two only here: a start without details pays for none of them
+    import shlex
+
     typed = shlex.join(hide_passwords(word) for word in arguments)
     detail(f"framegate {__version__}, Python {platform.python_version()}, {platform.platform()}")
     detail(f"in {Path.cwd()}: {Path(sys.argv[0]).name} {typed}")
@@ -67,5 +69,7 @@ def begin(parsed: argparse.Namespace, arguments: Sequence[str]) -> None:
 def show_traceback(error: BaseException) -> None:
     """Say where an error comes from, if details were asked for."""
     if is_verbose():
+        import traceback
+
         for line in "".join(traceback.format_exception(error)).splitlines():
             detail(line)

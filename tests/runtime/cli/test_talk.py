@@ -12,6 +12,7 @@ import pytest
 
 from framegate.runtime import console
 from framegate.runtime.cli.main import build_parser, main
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.cli.talk import add_talk_options
 
 NO_FIGURES = {
@@ -42,12 +43,10 @@ def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[st
 
 @pytest.fixture(scope="module")
 def commands():
-    parser = build_parser()
-    group = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    for entry in metadata.entry_points(group="framegate.commands"):
-        entry.load()(group)
-    add_talk_options(parser)
-    return dict(leaves(parser))
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name in (*SUMMARIES, *metadata.entry_points(group="framegate.commands").names):
+        found |= dict(leaves(build_parser(name)))
+    return found
 
 
 def test_every_command_can_be_quiet_and_verbose(commands):
