@@ -14,7 +14,7 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note, to_stderr
 from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BundleError, UsageError
@@ -163,7 +163,7 @@ class Session:
             probabilities=probabilities,
         )
         if backend == "auto":
-            to_stderr(f"framegate: {session.describe()}")
+            note(f"framegate: {session.describe()}")
         return session
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
 from framegate.runtime.cli.summaries import SUMMARIES
-from framegate.runtime.console import to_stderr, to_stdout
+from framegate.runtime.console import note, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Address, Incoming, Outgoing, open_incoming, open_outgoing, parse_address
 from framegate.runtime.handover.clock import this_clock
@@ -39,7 +39,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     listen = actions.add_parser("listen", help="show what a receiver says about the verdicts of a stream")
     listen.add_argument("url", help="where verdicts arrive, e.g. udp://127.0.0.1:47800")
     listen.add_argument("--id", type=parse_id, required=True, metavar="N", help="data id of the stream, e.g. 0x101")
-    listen.add_argument("--key", type=Path, metavar="FILE", help="shared key; others' messages are refused")
+    listen.add_argument(
+        "--key", type=Path, metavar="FILE", help="shared key; others' messages are refused (default: none)"
+    )
     listen.add_argument(
         "--max-age-ms",
         type=float,
@@ -166,7 +168,7 @@ def _object_sender_of(
         raise
     ids = ids_of(data_id, slots, len(regions))
     beside = "".join(f", region {name} is 0x{each:x}" for name, each in zip(regions, ids[1 + slots :], strict=True))
-    to_stderr(
+    note(
         f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
         f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
         f"calibration {identity.calibration.hex()}"
@@ -206,7 +208,7 @@ def sender_of(
             each.close()
         raise
     for name, data_id in zip(names, ids, strict=True):
-        to_stderr(
+        note(
             f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: region {name} is data id "
             f"0x{data_id:x}, bundle {identity.bundle.hex()}, calibration {identity.calibration.hex()}"
         )

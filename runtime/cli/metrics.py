@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note
 from framegate.runtime.errors import UsageError
 from framegate.runtime.stats import PipelineStats
 
@@ -156,7 +156,7 @@ class MetricsServer:
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="framegate-metrics", daemon=True).start()
-        to_stderr(f"framegate: metrics at http://{host}:{self.port}/metrics")
+        note(f"framegate: metrics at http://{host}:{self.port}/metrics")
 
     def __enter__(self) -> MetricsServer:
         return self

@@ -39,7 +39,7 @@ from framegate.runtime.cli.options import (
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, note, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.handover.sender import Sender
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
         certificate=demand_of(arguments),
     )
     if arguments.backend != "auto":
-        to_stderr(f"framegate: {session.describe()}")
+        note(f"framegate: {session.describe()}")
     rois = session.regions_of(rois)
     objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
@@ -220,7 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
             open_recorder(arguments, rois, source, session, pipeline.deadline_ms, arguments.camera)
         )
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
-            to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
+            note(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
     _print_summary(arguments, pipeline, source, session, policy, recorder, tuning, objects)
     if ending:
@@ -346,7 +346,7 @@ def _consume(
 
 
 def _tuning_to_stderr(tuning: Tuning) -> None:
-    to_stderr(f"framegate: real time: {'; '.join(tuning.applied)}")
+    note(f"framegate: real time: {'; '.join(tuning.applied)}")
     for problem in tuning.refused:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")
 
