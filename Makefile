@@ -44,7 +44,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What the vehicle needs, and no more.
-$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*.c runtime/*/*.c runtime/*.h runtime/handover/c/*) | $(VENV)/bin/python
+$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*/*.c runtime/*/*.h runtime/handover/c/*) | $(VENV)/bin/python
 	@command -v cc gcc clang >/dev/null || echo "no C compiler: the camera check runs in NumPy, which takes longer"
 	@echo "installing the runtime (about 150 MB) ..."
 	$(PIP) install -c constraints.txt -e .

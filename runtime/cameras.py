@@ -5,7 +5,7 @@ source rear  -> Pipeline (session.another()) -> results ---> one consumer, which
 source left  -> Pipeline (session.another()) -> results --'
 
 No camera waits for another one: each has threads, a session, an input and a memory of its own. A camera that cannot be
-opened, breaks off or hangs is silent, and its silence is said (NO_FRAME) as often as its deadline.
+opened, breaks off or hangs gives no frames, and once per deadline a REJECT with NO_FRAME says so.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _Track:
         self._opening = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name=f"framegate-camera-{camera.name}", daemon=True),
-            threading.Thread(target=self._speak, name=f"framegate-silence-{camera.name}", daemon=True),
+            threading.Thread(target=self._report_no_source, name=f"framegate-silence-{camera.name}", daemon=True),
         )
 
     @property
@@ -215,7 +215,7 @@ class _Track:
                     break
             except FramegateError as error:
                 known, self._why = self._why, str(error)
-                # A wrong region or option stays wrong.
+                # To open it again would not correct a wrong region or option.
                 if not self._again or isinstance(error, UsageError):
                     self.failure = error
                     break
@@ -230,7 +230,7 @@ class _Track:
                 self.pipeline = None
                 self._opening.set()
             self._stopped.wait(delay_s)
-        if self.failure is None:  # one that failed for good says so until somebody stops it
+        if self.failure is None:  # a camera that failed for good reports NO_FRAME until somebody stops it
             self._stopped.set()
         self._opening.set()
 
@@ -269,8 +269,8 @@ class _Track:
                 self._take(self.camera, result)
         return pipeline.stats.frames
 
-    def _speak(self) -> None:
-        """While the source is not open: REJECT, NO_FRAME, once a deadline; then its pipeline does it."""
+    def _report_no_source(self) -> None:
+        """Give REJECT with NO_FRAME once per deadline while the source is not open; later its pipeline does so."""
         pause_s = (self._deadline_ms or default_deadline_ms(None)) / 1e3
         while True:
             self._opening.wait()

@@ -30,14 +30,14 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 """Bytes of a file's name that are not of the system's encoding, as Python holds them."""
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029"
-    "\u202a-\u202e\u2066-\u2069"  # turn the direction of writing, so that what is read is not what is there
+    "\u202a-\u202e\u2066-\u2069"  # change the direction of writing: what a person reads is not the text that is there
     "\ud800-\udfff"
-    "\U000e0000-\U000e007f]"  # letters that are not seen
+    "\U000e0000-\U000e007f]"  # characters that no terminal shows
 )
 
 
 def plain(text: str) -> str:
-    r"""Text that does nothing to whoever shows it: control characters become ``\x1b``, a line break ``\n``.
+    r"""Text that a terminal shows and does not obey: control characters become ``\x1b``, a line break ``\n``.
 
     So do half characters (surrogates), which no encoder takes. Everything else stays, in whatever script.
     """

@@ -1,10 +1,10 @@
-"""Real-time tuning of a running pipeline in one call: what may hold a frame up is moved out of its way.
+"""Real-time tuning of a running pipeline in one call: it removes what can delay a frame.
 
     with Pipeline(source, session) as pipeline, realtime(pipeline) as tuned:
         print(tuned)
         for prediction in pipeline: ...
 
-Four things are done, each for itself: one that the system does not allow is said and left out, the others stay.
+Four things are done, each for itself: one that the system does not allow is reported and left out, the others are done.
 
 1. The garbage collector is frozen and switched off; the hot loop makes no cycles.
 2. Every worker gets a core of its own as far as they go round, from the last one down; the other threads of the
@@ -36,7 +36,7 @@ PRIORITY = 50
 """Of SCHED_FIFO, 1 to 98: above ordinary processes, with room for what the system's own threads need."""
 WAITING = ("block", "spin")
 """How a worker may wait for the next frame: asleep, or looking for it."""
-_LOOKED = 1.2  # periods of the camera: a frame that comes a little late is still met awake
+_LOOKED = 1.2  # periods of the camera, so that the worker is still awake when a frame comes a little late
 _USUAL_FPS = 30.0
 _T = TypeVar("_T")
 
@@ -124,7 +124,7 @@ def realtime(
 
 def _hold_collector(stack: ExitStack) -> None:
     gc.collect()
-    gc.freeze()  # undone by the pipeline's end or by this one's, whichever comes first; twice is harmless
+    gc.freeze()  # undone by the pipeline's end or by this one's, whichever comes first; to do it twice does no harm
     if gc.isenabled():
         gc.disable()
         stack.callback(gc.enable)

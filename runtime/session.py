@@ -201,7 +201,7 @@ class Session:
             self._holder, self._thread = holder, None
 
     def release(self, holder: object) -> None:
-        """Give it back; whoever does not have it changes nothing."""
+        """Give the session back; the call of a pipeline that does not have it changes nothing."""
         with self._claiming:
             if self._holder is holder:
                 self._holder, self._asked = None, self.scorer

@@ -65,14 +65,20 @@ def test_the_readme_from_a_camera_and_a_network_to_verdicts(tmp_path):
     assert 0 < len(lines) <= 80
 
 
+def _documented() -> list[object]:
+    """A benchmark takes as long as all others together; tests/runtime/cli/test_cli.py runs one of a small network."""
+    found = [c for c in commands("docs/commands.md") if c.startswith("framegate ")]
+    return [pytest.param(c, marks=pytest.mark.long) if c.startswith("framegate bench ") else c for c in found]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in commands("docs/commands.md") if c.startswith("framegate ")])
+@pytest.mark.parametrize("command", _documented())
 def test_the_commands_of_the_command_line_s_page(command):
     assert run(command, ROOT).stdout.strip()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["make demo", "make demo-faults"])
+@pytest.mark.parametrize("command", ["make demo", pytest.param("make demo-faults", marks=pytest.mark.long)])
 def test_make_demo(command, tmp_path):
     # The environment is the one that runs the tests; -o takes its installation step as done.
     venv = Path(sys.executable).parents[1]
@@ -99,11 +105,9 @@ def described() -> list[str]:
 @pytest.mark.parametrize("command", [c for c in described() if c.startswith("framegate ")])
 def test_what_the_documents_describe_is_understood_by_the_command_line(command):
     words = shlex.split(command.replace("...", "SOMETHING"))[1:]
-    parser = command_line.build_parser()
     if words[0] in {entry.name for entry in metadata.entry_points(group="framegate.commands")}:
         pytest.importorskip("torch", reason="the commands of the other rooms need torch")
-        command_line._add_offline_commands(parser, words[0])
-    parsed = parser.parse_args(words)  # a wrong option ends the process
+    parsed = command_line.build_parser(words[0]).parse_args(words)  # a wrong option ends the process
     assert callable(parsed.run)
 
 

@@ -49,11 +49,11 @@ from framegate.runtime.bundle.certificates import (
     budget_text,
     labels_sha256,
 )
+from framegate.runtime.bundle.masks import MaskGrid, touched
 from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.certificate import SLACK, CertificateNetwork
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.masks import MaskGrid, touched
 from framegate.runtime.preprocess import PreprocessSpec
 
 _MASK, _STRIDE = 5, 3

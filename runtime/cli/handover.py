@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
@@ -31,7 +32,7 @@ _LOOK_S = 0.01
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``handover`` to the command line."""
-    parser = commands.add_parser("handover", help="receive verdicts from another process; the header for C and C++")
+    parser = commands.add_parser("handover", help=SUMMARIES["handover"])
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, help="what to do")
     include = actions.add_parser("include", help="print the folder of framegate_verdict.h, for a compiler's -I")
     include.set_defaults(run=_include)

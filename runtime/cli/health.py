@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import CalibrationError, SinkError, UsageError
 from framegate.runtime.health.check import CameraHealth, unusable
@@ -19,7 +20,7 @@ SHOWN = ("saturated_share", "contrast", "detail", "sharpness", "noise", "blockin
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``health`` to the command line."""
-    parser = commands.add_parser("health", help="learn what a healthy camera looks like, for run --health")
+    parser = commands.add_parser("health", help=SUMMARIES["health"])
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="clips, folders or a camera: only good frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="write the limits to this JSON file")
     parser.add_argument(

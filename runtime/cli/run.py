@@ -37,6 +37,7 @@ from framegate.runtime.cli.options import (
     wants_pictures,
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.cli.tables import stats_tables
 from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
@@ -62,7 +63,7 @@ _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
-    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
+    parser = commands.add_parser("run", help=SUMMARIES["run"], add_help=False)
     parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
     parser.add_argument(
         "source", nargs="+", help=f"{SOURCE_HELP}; several, each as NAME=SOURCE, are judged side by side"
@@ -324,7 +325,7 @@ def _consume(
     try:
         with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
             if tuning is not None:
-                _tell_tuning(tuning)
+                _tuning_to_stderr(tuning)
             code, ending = _drain(pipeline, source, recorder, sender, unusable)
             if sender is not None:
                 sender.close()  # before anything that takes time: receivers are told at once
@@ -344,7 +345,7 @@ def _consume(
     return code, ending, tuning
 
 
-def _tell_tuning(tuning: Tuning) -> None:
+def _tuning_to_stderr(tuning: Tuning) -> None:
     to_stderr(f"framegate: real time: {'; '.join(tuning.applied)}")
     for problem in tuning.refused:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")

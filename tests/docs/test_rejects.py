@@ -7,6 +7,7 @@ import re
 from repository import ROOT
 
 from framegate.runtime.cli.main import build_parser
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.verdict import Reason
 
 PAGE = (ROOT / "docs" / "rejects.md").read_text(encoding="utf-8")
@@ -28,9 +29,10 @@ def test_the_live_page_has_plain_words_for_every_reason():
 
 def test_the_options_that_the_page_names_exist():
     known = set()
-    for action in build_parser()._actions:
-        for command in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
-            known |= set(command._option_string_actions)
+    for name in SUMMARIES:
+        for action in build_parser(name)._actions:
+            for command in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+                known |= set(command._option_string_actions)
     named = set(re.findall(r"`(--[a-z-]+)", PAGE))
     assert named
     assert named <= known

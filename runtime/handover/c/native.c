@@ -1,4 +1,4 @@
-/* What the Python side of the hand-over takes from the header: see ../../native.py. */
+/* What the Python side of the hand-over takes from the header: see ../../native/__init__.py. */
 #include "framegate_verdict.h"
 
 uint32_t framegate_crc32_autosar(const uint8_t *bytes, size_t size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,14 +12,17 @@ import pytest
 import torch
 
 from framegate.evaluation import command_gate
+from framegate.evaluation.command_monitor import write_monitor
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, draw, is_kept, simulate, smallest_noticed
 from framegate.evaluation.gate.rules import GateInputs, detection, judge, observe, rules, windows
 from framegate.evaluation.gate.run import Sizes
+from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate_together
 from framegate.export.calibration.decisions import Outputs, accepted, values_of
+from framegate.export.data.splits import Splits
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, Limit
@@ -207,21 +211,15 @@ def data(monkeypatch, colours):
 
 
 def gate(*words):
-    parser = cli.build_parser()
-    cli._add_offline_commands(parser, "gate")
+    parser = cli.build_parser("gate")
     parsed = parser.parse_args(["gate", *map(str, words)])
     return parsed.run(parsed)
 
 
-@pytest.fixture
-def monitored(bundle_path, colours, quiet, tmp_path):
-    import shutil
-
-    from framegate.evaluation.command_monitor import write_monitor
-    from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
-    from framegate.export.data.splits import Splits
-
-    path = tmp_path / "colours.bundle"
+@pytest.fixture(scope="module")
+def monitored(bundle_path, colours, quiet, tmp_path_factory):
+    """A bundle with a monitor; it is only read."""
+    path = tmp_path_factory.mktemp("monitored") / "colours.bundle"
     shutil.copytree(bundle_path, path)
     recipe = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
     splits = Splits(colours(160, 31, "t"), colours(500, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))

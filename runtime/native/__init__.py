@@ -1,8 +1,8 @@
-"""The compiled part of the runtime, where there was a C compiler at installation: the camera check and the scores.
+"""The compiled part of the runtime, where there was a C compiler at installation: preprocessing, camera check, scores.
 
 A frame on its way to a verdict passes some two hundred small calls of NumPy and OpenCV, each of which costs more than
-what it computes. The functions of the ``.c`` files beside this one do the same in one call each. Nothing depends on
-them: whoever asks `library` gets None where they are missing, and computes in Python.
+what it computes. The functions of the ``.c`` files (here, in ``health/`` and in ``handover/c/``) do the same in one
+call each. Nothing depends on them: whoever asks `library` gets None where they are missing, and computes in Python.
 """
 
 from __future__ import annotations
