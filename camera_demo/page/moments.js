@@ -17,6 +17,7 @@ function openLook(over, frame) {
   $("look-address").hidden = true;
   $("look-link").hidden = over.kind !== "live";
   placeLook();
+  $("look").classList.toggle("single", over.kind === "file" && !over.clip);
   if (!$("look").open) $("look").showModal();
   if (frame !== null) go(frame);
 }
@@ -82,7 +83,7 @@ function showLook() {
   const {record} = look, here = record && record.frame === look.frame;
   if (note) {
     const ago = live ? Math.max(0, state.now_ms - note[1]) : note[1];
-    text($("look-title"), live ? `PAST: ${seconds(ago)} ago, frame ${look.frame}` : `${look.reel.title}: ${look.reel.clip ? seconds(ago) + ", " : ""}frame ${look.frame + 1} of ${look.reel.length || notes.length}`);
+    text($("look-title"), live ? `PAST: ${seconds(ago)} ago, frame ${look.frame}` : look.reel.clip ? `${look.reel.title}: ${seconds(ago)}, frame ${look.frame + 1} of ${look.reel.length || notes.length}` : look.reel.title);
     const could = note[3] ? `${note[2]} of ${note[3]} could be used` : "nothing to use";
     text($("look-word"), (note[2] ? "✓ " : "✕ ") + (note[3] === 1 ? (note[2] ? "USE" : "DO NOT USE") : could));
     $("look-word").className = note[2] ? "yes" : "no";

@@ -45,6 +45,7 @@ async function takeOwn(own, record, jpeg, say) {
   if (record.refused) return say(capital(record.refused) + ".");
   if (record.labels) {
     Object.assign(own, {length: record.length || 0, fps: record.fps, clip: record.clip, labels: record.labels, title: record.clip ? "Your clip" : "Your picture"});
+    if (look.reel === own) $("look").classList.toggle("single", !own.clip);
     return say(`Judging it. The network knows: ${record.labels.join(", ")}.`);
   }
   if (record.note) {
@@ -56,7 +57,8 @@ async function takeOwn(own, record, jpeg, say) {
   own.length = own.notes.length;
   const usable = own.notes.filter((note) => note[2]).length;
   const result = own.clip ? `${usable} of ${record.judged} frames may be used` : usable ? "It may be used" : "It may not be used";
-  say(`${result}${record.cut ? `; ${record.cut}` : ""}. The network knows: ${own.labels.join(", ")}. Nothing of the file is kept.`);
+  const whole = look.record && look.record.regions.some((region) => region.whole) ? " It was judged as one whole." : "";
+  say(`${result}${record.cut ? `; ${record.cut}` : ""}.${whole} The network knows: ${own.labels.join(", ")}. Nothing of the file is kept.`);
   if (look.reel === own) showLook();
 }
 

@@ -65,7 +65,7 @@ function card(item, region, silent, long) {
   if (!item.firstChild) item.innerHTML = '<b></b><span class="name"></span><span class="label"></span>';
   item.className = region.accepted ? "yes" : "no";
   text(item.children[0], region.accepted ? "✓ USE" : "✕ DO NOT USE");
-  text(item.children[1], region.name);
+  text(item.children[1], region.whole ? "whole picture" : region.name);
   const found = region.detected ? `, detector: ${region.detected}` : "";
   const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
   const sure = region.usable === undefined ? percent(region.confidence) : `${percent(region.usable)} of the pixels usable`;
