@@ -125,7 +125,10 @@ def main() -> int:
         return 0
     except FramegateError as error:
         # The file's name is this demo's, and means nothing to whoever gave it.
-        say(record(refused=plain(str(error)).replace(settings["file"], "of yours")))
+        said = plain(str(error))
+        for named in ("video ", "images ", ""):
+            said = said.replace(named + settings["file"], "this file")
+        say(record(refused=said))
     return 0
 
 

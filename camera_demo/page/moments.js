@@ -15,7 +15,6 @@ function openLook(over, frame) {
   $("look-regions").replaceChildren();
   blank();
   $("look-address").hidden = true;
-  $("look-link").hidden = over.kind !== "live";
   placeLook();
   $("look").classList.toggle("single", over.kind === "file" && !over.clip);
   if (!$("look").open) $("look").showModal();
@@ -89,6 +88,7 @@ function showLook() {
     $("look-word").className = note[2] ? "yes" : "no";
   } else if (here) text($("look-title"), `PAST: frame ${look.frame}, kept no longer`);
   else if (live && look.frame >= 0) gone();
+  $("look-link").hidden = !live || look.frame < 0;
   const range = $("look-at"), [from, to] = spanOf(look.reel);
   if (notes.length) {
     [range.min, range.max] = [from, to];
@@ -133,6 +133,7 @@ function followLink() {
   const newest = past.length ? past[past.length - 1][0] : -1;
   if (found[1] === about.run && note) { openLook(reel, frame); return; }
   openLook(reel, null);
+  showLook();
   gone();
   if (found[1] !== about.run) text($("look-note"), "This link is to an earlier run of the demo, of which nothing is kept.");
   else if (frame > newest) text($("look-note"), "This frame has not come yet.");
