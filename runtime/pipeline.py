@@ -128,10 +128,18 @@ class Pipeline:
         self._health = session.camera_health(source.frame_size, source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
+        known_unlike = (policy or session.policy).counter_examples
+        for roi, stream in zip(self._rois, self._streams, strict=True):
+            if roi.name in known_unlike:
+                stream.ignore_drift()
         self._objects = objects
         self._object_judge: ObjectJudge | None = None
         if objects is not None:
-            memory = TrackMemory(lambda: session.stream_policy(policy, sequence=source.fixed_size), objects.rule)
+            memory = TrackMemory(
+                lambda: session.stream_policy(policy, sequence=source.fixed_size),
+                objects.rule,
+                counter_examples=known_unlike,
+            )
             self._object_judge = session.object_judge(objects, memory)
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
