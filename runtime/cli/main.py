@@ -13,8 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 from framegate import __version__
 from framegate.runtime.cli import completion
@@ -55,6 +57,8 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     if wanted in SUMMARIES:
         importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
         return parser
+    from importlib import metadata  # takes as long as a third of NumPy: not for the vehicle's own commands
+
     offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
     if wanted in offline:
         try:
