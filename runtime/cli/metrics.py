@@ -131,7 +131,7 @@ class MetricsServer:
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
             raise UsageError(f"--metrics {address}: expected HOST:PORT, e.g. {DEFAULT}")
 
-        # Loaded only here: most runs answer nobody, and would start the later for it.
+        # Loaded only here, because most runs serve no metrics and would start later.
         from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
         class Handler(BaseHTTPRequestHandler):
