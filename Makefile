@@ -24,7 +24,7 @@ help:
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make test-fast    of every folder what is quick, and three cases of a test that has many"
-	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
+	@echo "make test-all     also sanitizers, fuzzing, several processes and machines, more repetitions; before a release"
 	@echo "make check        what CI runs: lint, types, the site, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
