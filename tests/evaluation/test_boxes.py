@@ -7,15 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from framegate.evaluation.boxes import (
-    LabelledBox,
-    LabelledImage,
-    count_image,
-    figures,
-    judge_images,
-    read_coco,
-    sentences,
-)
+from framegate.evaluation.boxes import count_image, figures, judge_images, sentences
+from framegate.export.data.coco import LabelledBox, LabelledImage, read_coco
 from framegate.runtime import Session
 from framegate.runtime.errors import DataError
 from framegate.runtime.regions.function import FunctionRegions
