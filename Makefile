@@ -24,7 +24,7 @@ help:
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make test-fast    of every folder what is quick, and three cases of a test that has many"
-	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
+	@echo "make test-all     also sanitizers, fuzzing, several processes and machines, more repetitions; before a release"
 	@echo "make check        what CI runs: lint, types, the site, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
@@ -89,13 +89,19 @@ demo-page: $(VENV)/.page
 # tests/helpers/parallel_run.py says how many workers; eight at most, because each holds torch and OpenVINO in memory.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.dev
+# What the tests of the page look for faults of accessibility with; without npm they leave that out, and say so.
+AXE := axe-core@4.14.1
+
+$(VENV)/.axe: | $(VENV)/.dev
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/axe $(AXE) && touch $@ || echo "axe-core could not be had: its tests are left out"; else echo "no npm: axe-core is left out"; fi
+
+test: $(VENV)/.dev $(VENV)/.axe
 	$(PYTEST) -m "not long"
 
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not long"
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev $(VENV)/.axe
 	$(PYTEST)
 
 # The last one: who may import whom (pyproject.toml).

@@ -99,6 +99,7 @@ _HANDOVER_ELSEWHERE = tuple(
 )
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
+_HANDOVER_FLOOR = Source("handover-floor.json", partial(read_json, advice="benchmarks.handover.floor, see docs"))
 _GATE_COST = Source("gate-cost.json", lambda path: read_json(path, "make bench") if path.is_file() else None)
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
@@ -135,6 +136,7 @@ BLOCKS: dict[str, Block] = {
     "handover-faults": Block((_HANDOVER,), fault_tables.handover_faults),
     "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), fault_tables.handover_faults_elsewhere),
     "handover-speed": Block((_HANDOVER_SPEED,), fault_tables.handover_speed),
+    "handover-floor": Block((_HANDOVER_FLOOR,), fault_tables.handover_floor),
     "fail-closed-time": Block((_FAULTS_TIME,), fault_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),

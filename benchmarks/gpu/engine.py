@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure_all(
     options: argparse.Namespace, flavours: list[str], images: list[Image], machine: dict[str, Any], halves: Path
 ) -> int:
-    bundles = options.bundle or sorted(BUNDLES.glob("*.bundle"))
+    bundles = options.bundle or [each for each in sorted(BUNDLES.glob("*.bundle")) if Bundle.open(each).dense is None]
     records: list[dict[str, Any]] = []
     left_out: list[str] = []
     began = time.monotonic()

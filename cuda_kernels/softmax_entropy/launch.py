@@ -15,6 +15,7 @@ from enum import IntFlag
 
 __all__ = [
     "ELEMENT_SIZES",
+    "LARGEST_CHANNELS",
     "LARGEST_CLASSES",
     "DenseParameters",
     "Launch",
@@ -34,6 +35,7 @@ LARGEST_LANES8_CLASSES = 120
 LARGEST_LANES16_CLASSES = 504
 LARGEST_WARP_CLASSES = 1016
 DENSE_BOUNDS = (4, 8, 12, 16, 20, 24, 32)
+LARGEST_CHANNELS = DENSE_BOUNDS[-1]
 _RECORD_CHECK = 0x46474154
 _GRID_X, _GRID_Y = 2**31 - 1, 65_535
 
@@ -290,7 +292,7 @@ def plan_dense(
         logits: device address, aligned to one element.
         dtype: "f16", "bf16" or "f32".
         images: N in [1, 65535].
-        channels: C in [1, 32].
+        channels: C in [1, `LARGEST_CHANNELS`].
         pixels: H * W >= 1.
         outputs: device addresses by name. entropy and argmax (uint8) alone give the fast kernel, whose entropy is fp16
             for 16-bit logits. With any of flags (uint8), max_probability, margin, energy (fp32) or probabilities (the
@@ -302,8 +304,8 @@ def plan_dense(
         ValueError: whatever a kernel cannot do, with what was asked and found.
     """
     size = _element_size(dtype)
-    if not 1 <= channels <= DENSE_BOUNDS[-1]:
-        raise ValueError(f"channels: asked for 1 to {DENSE_BOUNDS[-1]}, found {channels}; more classes go as rows")
+    if not 1 <= channels <= LARGEST_CHANNELS:
+        raise ValueError(f"channels: asked for 1 to {LARGEST_CHANNELS}, found {channels}; more classes go as rows")
     if not 1 <= images <= _GRID_Y:
         raise ValueError(f"images: asked for 1 to {_GRID_Y}, found {images}")
     if not 1 <= pixels < 2**32:
