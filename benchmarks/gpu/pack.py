@@ -155,6 +155,8 @@ def make_pack(folder: Path, *, architectures: tuple[int, ...], images: int = IMA
         PackError: Something else is in the way, or the folder is too large.
         CompilerError: The kernels cannot be compiled.
     """
+    if folder.exists() and not folder.is_dir():
+        raise PackError(f"{folder} is a file: give a folder with --out")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "run.py").is_file():
             raise PackError(f"{folder} has files and is no earlier pack: give another folder with --out")
