@@ -25,8 +25,6 @@ _SIGNATURES = {
     "framegate_healthy": (_I, [_P, _P]),
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
-    "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
-    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
     "framegate_verdicts_open": (_P, [_P, _P, _I]),
     "framegate_verdicts_chunk": (_I, [_P, ctypes.c_char_p, _L]),
@@ -36,6 +34,16 @@ _SIGNATURES = {
 }
 
 
+_SHORT = {
+    "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_handover_size": (_I, []),
+    "framegate_handover_open": (_I, [_P, _P, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p]),
+    "framegate_handover_feed": (_I, [_P, ctypes.c_char_p, ctypes.c_size_t, _L, _P]),
+    "framegate_handover_release": (_I, [_P, _L, _P]),
+    "framegate_handover_restart": (None, [_P, _P]),
+}
+"""Done within about a microsecond; see `short_calls`."""
 _BESIDE = {
     "framegate_beside_open": (_I, [_P]),
     "framegate_beside_run": (None, [_P]),
@@ -57,7 +65,7 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     try:
         code = ctypes.CDLL(str(path))
         version = int(code.framegate_version())
-        signatures = _SIGNATURES | (_BESIDE if code.framegate_beside_size() else {})
+        signatures = _SIGNATURES | _SHORT | (_BESIDE if code.framegate_beside_size() else {})
         for name, (result, arguments) in signatures.items():
             function = getattr(code, name)
             function.restype, function.argtypes = result, arguments
@@ -66,3 +74,19 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     if version != _VERSION:
         return None, f"{FILE} has version {version}, expected {_VERSION}; install framegate again"
     return code, FILE
+
+
+@cache
+def short_calls() -> ctypes.PyDLL | None:
+    """The functions that are done within a microsecond, without letting go of the interpreter for so short a time.
+
+    Whoever lets go must wait until another thread gives it back. A call is never interrupted by another thread of this
+    process. None where there is no compiled code.
+    """
+    if library()[0] is None:
+        return None
+    code = ctypes.PyDLL(str(Path(__file__).parent / FILE))
+    for name, (result, arguments) in _SHORT.items():
+        function = getattr(code, name)
+        function.restype, function.argtypes = result, arguments
+    return code
