@@ -20,6 +20,7 @@ from framegate.export.calibration.decisions import predicted
 from framegate.export.calibration.plan import plan
 from framegate.export.calibration.seen import check_recorded
 from framegate.export.calibration.undeclared import undeclared_tracks
+from framegate.export.commands.calibrate_others import calibrate_other
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
@@ -69,6 +70,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         metavar="FILE.csv",
         help="labelled regions of --from, one a line: frame,x,y,width,height,label,track (default: none)",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE.json",
+        help="for a detector bundle: labelled boxes of the images in --unseen, in COCO's format (default: none)",
     )
     parser.add_argument(
         "--plan",
@@ -211,7 +218,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path).for_classifiers("calibrate")
+    bundle = Bundle.open(path)
+    if bundle.detector is not None or bundle.dense is not None:
+        return calibrate_other(arguments, path, bundle)
+    if arguments.boxes is not None:
+        raise UsageError("--boxes is for a detector bundle; a classifier's boxes are measured by framegate evaluate")
     with progress_bar() as progress:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:

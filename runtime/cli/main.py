@@ -13,8 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 from framegate import __version__
 from framegate.runtime.cli import completion
@@ -26,6 +28,8 @@ from framegate.runtime.errors import FramegateError
 from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
+_NEEDED_BY_ALL = ("numpy", "cv2", "rich")
+"""Packages about which `framegate.__main__` says what to do."""
 
 
 class _Misuse(Exception):  # noqa: N818 - no error of the program
@@ -57,15 +61,19 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str | None) -> None:
+def _add_commands(commands: argparse._SubParsersAction[_Parser], wanted: str | None) -> None:
     if wanted in SUMMARIES:
         importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
         return
+    from importlib import metadata  # loading it takes half as long as NumPy: not for the vehicle's own commands
+
     offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
     if wanted in offline:
         try:
             offline[wanted].load()(commands)
         except ModuleNotFoundError as error:
+            if error.name in _NEEDED_BY_ALL:
+                raise
             raise FramegateError(
                 f"framegate {wanted}: the package {error.name!r} is not installed; pip install 'framegate[train]'"
             ) from error

@@ -10,7 +10,6 @@ import argparse
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from framegate.runtime.console import note
 from framegate.runtime.errors import UsageError
@@ -131,6 +130,9 @@ class MetricsServer:
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
             raise UsageError(f"--metrics {address}: expected HOST:PORT, e.g. {DEFAULT}")
+
+        # Loaded only here, because most runs serve no metrics and would start later.
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 5

@@ -99,8 +99,6 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
         lines, recorders = _recorders(arguments, cameras, session, stack, deadline_ms)
 
         def take(camera: Camera, result: FrameResult) -> None:
-            if sender is not None:  # first: the files can wait
-                sender.send_result(result)
             lines.put(result)
             recorders[camera.name].put(result)
 
@@ -111,6 +109,7 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
             deadline_ms=arguments.deadline_ms,
             keep_frames=wants_pictures(arguments),
             again=not arguments.no_reconnect,
+            told=None if sender is None else sender.send_result,
         )
         if arguments.metrics is not None:
             stack.enter_context(MetricsServer(arguments.metrics, side_by_side.stats))

@@ -161,6 +161,7 @@ class Ros2Node:
             Identity.of(self._session.bundle, self._session.calibration),
             heartbeat_s=min(HEARTBEAT_S, deadline_s),
         )
+        self.pipeline.tell(self._sender.send_result)
         self._array = DiagnosticArray
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(1.0 / settings.diagnostics_hz, self._diagnose)
@@ -179,8 +180,8 @@ class Ros2Node:
         """
         self._spinning.start()
         with self.pipeline:
-            for result in self.pipeline.results():
-                self._sender.send_result(result)
+            for _ in self.pipeline.results():
+                pass
 
     def stop(self) -> None:
         """Let `run` return; can be called from any thread."""
