@@ -52,7 +52,7 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     Raises:
         FramegateError: a package that the command needs is not installed.
     """
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
