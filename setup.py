@@ -33,6 +33,7 @@ setup(
                 "src/framegate/runtime/health/beside.c",
                 "src/framegate/runtime/native/frame_scores.c",
                 "src/framegate/runtime/native/preprocess.c",
+                "src/framegate/runtime/replay/verdicts.c",
                 "src/framegate/runtime/handover/c/native.c",
             ],
             depends=[

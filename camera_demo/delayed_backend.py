@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from framegate.runtime.backends.base import Backend
+from framegate.runtime.backends.base import Backend, PixelMaps
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.scores import FrameScores, Tensor
 from framegate.runtime.verdict import BGR, Image
@@ -59,6 +59,15 @@ class DelayedBackend:
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
         self._backend.bind(tensor)
+
+    @property
+    def maps(self) -> PixelMaps | None:
+        """See `Backend.maps`."""
+        return self._backend.maps
+
+    def bind_dense(self, tensor: Tensor, temperature: float) -> None:
+        """See `Backend.bind_dense`."""
+        self._backend.bind_dense(tensor, temperature)
 
     def bind_frames(
         self,

@@ -12,7 +12,6 @@ threshold that was set on these images makes these figures those of a choice, no
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from framegate.evaluation.metrics.intervals import Interval, proportion
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.export.bundle_writer import store_promise
 from framegate.export.calibration.selective_risk import binomial_upper_bound
+from framegate.export.data.coco import OVERLAP, LabelledBox, LabelledImage, read_coco
 from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.bundle.object_promises import BOXES, ObjectPromise
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.regions.judge import Objects
 from framegate.runtime.regions.label_map import LabelMap
@@ -41,62 +41,7 @@ from framegate.runtime.sources.images import read_image
 from framegate.runtime.verdict import Frame, Prediction
 
 FORMAT = "framegate-boxes-1"
-OVERLAP = 0.5
-"""Smallest intersection over union of a right box with the labelled one."""
 _SEED = 20260101
-
-
-@dataclass(frozen=True)
-class LabelledBox:
-    """A box that people drew.
-
-    Attributes:
-        box: x, y, width, height in pixels.
-        category: Name of what is in it.
-    """
-
-    box: tuple[float, float, float, float]
-    category: str
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """An image with all of its boxes; one without is known to show none.
-
-    Attributes:
-        file: Its name.
-        boxes: All of them.
-    """
-
-    file: str
-    boxes: tuple[LabelledBox, ...]
-
-
-def read_coco(path: Path) -> tuple[LabelledImage, ...]:
-    """The images of a file in COCO's format, with their boxes; crowds (``iscrowd``) are left out.
-
-    Raises:
-        DataError: It cannot be read, or something in it is missing.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        names = {int(each["id"]): str(each["name"]) for each in record["categories"]}
-        boxes: dict[int, list[LabelledBox]] = {int(each["id"]): [] for each in record["images"]}
-        for each in record["annotations"]:
-            if each.get("iscrowd"):
-                continue
-            x, y, width, height = (float(edge) for edge in each["bbox"])
-            boxes[int(each["image_id"])].append(LabelledBox((x, y, width, height), names[int(each["category_id"])]))
-        images = tuple(
-            LabelledImage(str(each["file_name"]), tuple(boxes[int(each["id"])])) for each in record["images"]
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); give annotations in COCO's format") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: {error!r} is missing or no such thing; give annotations in COCO's format") from error
-    if not images:
-        raise DataError(f"{path}: it lists no image")
-    return images
 
 
 @dataclass(frozen=True)
@@ -212,12 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
         "machine": circumstances(),
         **figures(counts, arguments.target_risk, arguments.confidence_level),
     }
-    for line in sentences(record):
-        to_stdout(line)
     out = (arguments.out or Path(f"runs/boxes-{session.bundle.name}")) / "boxes.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, rounded(record))
-    to_stdout(f"figures: {out}")
+    if arguments.json:
+        json_to_stdout(rounded(record))
+    else:
+        for line in sentences(record):
+            to_stdout(line)
+        to_stdout(f"figures: {out}")
     if arguments.store:
         _store(session, record, objects.giver.name, sha256_file(arguments.boxes))
     return 0
@@ -242,7 +190,7 @@ def _store(session: Session, record: dict[str, Any], giver: str, data: str) -> N
     )  # fmt: skip
     key = record_key(session.scorer.backend.name, session.precision)
     store_promise(session.bundle.path, key, promise)
-    to_stdout(f"stored in {session.bundle.path} for {key}")
+    note(f"stored in {session.bundle.path} for {key}")
 
 
 def judge_images(

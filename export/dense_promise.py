@@ -122,6 +122,8 @@ def calibrate_dense(
     unseen: str,
     backends: tuple[str, ...],
     progress: Progress,
+    *,
+    pixels_are_set: bool = False,
 ) -> tuple[DenseSpec, dict[str, Calibration]]:
     """Set the thresholds for all engines at once.
 
@@ -133,6 +135,7 @@ def calibrate_dense(
         unseen: Who says that it never saw them.
         backends: Names of the engines.
         progress: Called during the work.
+        pixels_are_set: Keep what makes a pixel usable, as it is in ``spec``: for a further engine of a bundle.
 
     Returns:
         The spec with temperature and pixel threshold, and a calibration for each engine.
@@ -148,7 +151,9 @@ def calibrate_dense(
     if not len(design) or not len(proof):
         raise CalibrationError(f"calibration: {len(pictures.images)} pictures; give some hundred")
     first = maps[backends[0]]
-    chosen = _choose_pixels(first.of(design), replace(spec, wrong_share=promise.wrong_share), promise)
+    chosen = replace(spec, wrong_share=promise.wrong_share)
+    if not pixels_are_set:
+        chosen = _choose_pixels(first.of(design), chosen, promise)
     judged = {name: _judge(each, chosen) for name, each in maps.items()}
     parts = [
         of_frames((scores[design], wrong[design]), (scores[proof], wrong[proof]), promise.target_risk)

@@ -4,7 +4,9 @@ Nobody has labelled these pictures by hand: a sign of a GTSRB track is cut out a
 triangle, diamond, octagon) and pasted onto a frame of a dash-camera clip, so the label of every pixel is known. What a
 network learns from that is to find pasted signs; on signs of a real road it was never measured.
 
-- Training: half of the tracks of the training split, on the frames of ``highway_960x540_25fps.mp4``.
+- Training: half of the tracks of the training split, on the frames of ``highway_960x540_25fps.mp4`` and, with
+  ``--photos``, on photographs of anything: from one drive alone a network learns that whatever is new to it is a sign.
+  Pieces of other pictures, cut out along the same outlines, are pasted as background: a cut edge is no sign either.
 - Calibration: one picture for each of the other tracks, on the frames of ``highway_1280x720_25fps.mp4``. No track and
   no frame is in both; but the backgrounds are few, and all of one drive.
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -40,6 +43,9 @@ _CLIPS = Path(__file__).resolve().parent.parent / "camera_demo" / "clips"
 TRAINING_CLIP, CALIBRATION_CLIP = (_CLIPS / f"highway_{size}_25fps.mp4" for size in ("960x540", "1280x720"))
 _SIDES = (14, 52)
 """Smallest and largest side of a sign's picture, in pixels of the input."""
+_LONGEST = 500
+_PIECE = 64
+"""Side of a piece that is cut out of another picture, in pixels."""
 _RIM = 0.40
 """Half of the sign's size as a share of its picture's side: GTSRB leaves a tenth of the sign free on every side."""
 _DOWN, _UP = (13,), (11, *range(18, 32))
@@ -83,10 +89,34 @@ def frames_of(clip: Path) -> list[Image]:
     return found
 
 
-def background(frame: Image, rng: np.random.Generator) -> Image:
-    """A part of a frame at the network's size, mirrored or not, in another light."""
+def photographs_in(folder: Path) -> list[Image]:
+    """All pictures of a folder, each at most `_LONGEST` pixels long.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = []
+    for path in sorted(folder.glob("*")):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is not None and min(image.shape[:2]) >= _PIECE:
+            scale = min(1.0, _LONGEST / max(image.shape[:2]))
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            found.append(np.asarray(small, np.uint8))
+    if not found:
+        raise DataError(f"{folder}: no picture of at least {_PIECE} pixels on both sides can be read")
+    return found
+
+
+def background(frame: Image, rng: np.random.Generator, least: float = 0.65) -> Image:
+    """A part of a frame at the network's size, mirrored or not, in another light.
+
+    Args:
+        frame: Of any size.
+        rng: Chooses.
+        least: The smallest part of both sides that is taken, in (0, 1].
+    """
     height, width = frame.shape[:2]
-    share = rng.uniform(0.65, 1.0)
+    share = rng.uniform(least, 1.0)
     rows, columns = int(height * share), int(width * share)
     top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
     part = frame[top : top + rows, left : left + columns]
@@ -101,16 +131,26 @@ def _relit(image: Image, rng: np.random.Generator, strength: float) -> Image:
     return relit
 
 
-def paste(picture: Picture, sign: Image, label: int, centre: tuple[float, float], side: int, light: float) -> None:
+def _recoloured(image: Image, rng: np.random.Generator) -> Image:
+    """The same with another gain for each channel."""
+    gains = np.exp(rng.uniform(-0.25, 0.25, 3)).astype(np.float32)
+    recoloured: Image = np.clip(image * gains, 0, 255).astype(np.uint8)
+    return recoloured
+
+
+def paste(
+    picture: Picture, sign: Image, label: int, centre: tuple[float, float], side: int, light: float, meaning: int = 1
+) -> None:
     """Paste one sign into a picture, its rim softened as a camera's lens does.
 
     Args:
         picture: Changed in place.
         sign: 32x32 BGR.
-        label: Its GTSRB class.
+        label: Its GTSRB class, by which it has its outline.
         centre: x and y in pixels; the sign may reach over the edge.
         side: Of the sign's picture, in pixels.
         light: Its pixels are multiplied by it.
+        meaning: Label of its pixels, of `LABELS`; 0 for a piece of background in a sign's outline.
     """
     image, labels = picture
     x, y = round(centre[0] - side / 2), round(centre[1] - side / 2)
@@ -124,22 +164,22 @@ def paste(picture: Picture, sign: Image, label: int, centre: tuple[float, float]
     cut = np.s_[top - y : bottom - y, left - x : right - x]
     there = np.s_[top:bottom, left:right]
     image[there] = np.round(image[there] * (1 - soft[cut]) + pixels[cut] * soft[cut]).astype(np.uint8)
-    labels[there] |= mask[cut]
+    labels[there] = np.where(mask[cut] > 0, meaning, labels[there])
 
 
 def compose(
-    frame: Image, signs: LabelledImages, chosen: npt.NDArray[np.int64], rng: np.random.Generator, inside: bool
+    behind: Image, signs: LabelledImages, chosen: npt.NDArray[np.int64], rng: np.random.Generator, inside: bool
 ) -> Picture:
     """One picture.
 
     Args:
-        frame: Of a clip.
+        behind: What it stands on, of the network's size; changed in place.
         signs: To choose from.
         chosen: Numbers of those that are pasted.
         rng: Decides where and how large.
         inside: Paste their centres into the judged region; else anywhere.
     """
-    picture = (background(frame, rng), np.zeros((HEIGHT, WIDTH), np.uint8))
+    picture = (behind, np.zeros((HEIGHT, WIDTH), np.uint8))
     x, y, width, height = ROADSIDE if inside else (0.0, 0.0, 1.0, 1.0)
     for number in chosen:
         centre = (WIDTH * (x + width * rng.random()), HEIGHT * (y + height * rng.random()))
@@ -176,14 +216,43 @@ def calibration_pictures(signs: LabelledImages, frames: list[Image], seed: int) 
     assert signs.groups is not None
     for k, track in enumerate(np.unique(signs.groups)):
         number = rng.choice(np.flatnonzero(signs.groups == track))
-        yield compose(frames[k % len(frames)], signs, np.array([number]), rng, inside=bool(rng.random() < 0.8))
+        behind = background(frames[k % len(frames)], rng)
+        yield compose(behind, signs, np.array([number]), rng, inside=bool(rng.random() < 0.8))
 
 
-def _batch(signs: LabelledImages, frames: list[Image], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Backgrounds:
+    """What training pictures stand on.
+
+    Attributes:
+        frames: Of a clip.
+        photographs: Of anything; every second background is one, if there are any.
+    """
+
+    frames: list[Image]
+    photographs: list[Image]
+
+    def draw(self, rng: np.random.Generator) -> Image:
+        """One at the network's size, with pieces of others pasted into it."""
+        picture = (self._whole(rng), np.zeros((HEIGHT, WIDTH), np.uint8))
+        for _ in range(rng.integers(0, 4)):
+            other = self._whole(rng)
+            top, left = rng.integers(0, HEIGHT - _PIECE), rng.integers(0, WIDTH - _PIECE)
+            piece = other[top : top + _PIECE, left : left + _PIECE]
+            outlined = int(rng.choice((0, _UP[0], *_DOWN, *_DIAMOND, *_OCTAGON)))
+            side = round(float(np.exp(rng.uniform(*np.log(_SIDES)))))
+            centre = (WIDTH * rng.random(), HEIGHT * rng.random())
+            paste(picture, piece, outlined, centre, side, float(np.exp(rng.uniform(-0.5, 0.5))), meaning=0)
+        return picture[0]
+
+    def _whole(self, rng: np.random.Generator) -> Image:
+        chosen = self.photographs if self.photographs and rng.random() < 0.5 else self.frames
+        return _recoloured(background(chosen[rng.integers(len(chosen))], rng, least=0.4), rng)
+
+
+def _batch(signs: LabelledImages, behind: Backgrounds, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     pictures = [
-        compose(
-            frames[rng.integers(len(frames))], signs, rng.integers(0, len(signs), rng.integers(0, 4)), rng, inside=False
-        )
+        compose(behind.draw(rng), signs, rng.integers(0, len(signs), rng.integers(0, 4)), rng, inside=False)
         for _ in range(size)
     ]
     images = np.stack([image[..., ::-1] for image, _ in pictures]).transpose(0, 3, 1, 2)
@@ -193,7 +262,7 @@ def _batch(signs: LabelledImages, frames: list[Image], size: int, rng: np.random
     return inputs, torch.from_numpy(masks.astype(np.int64))
 
 
-def train(signs: LabelledImages, frames: list[Image], steps: int, batch: int, seed: int) -> DenseNet:
+def train(signs: LabelledImages, behind: Backgrounds, steps: int, batch: int, seed: int) -> DenseNet:
     """Train with AdamW, a cosine to zero and cross-entropy in which a sign's pixel counts three times."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -203,7 +272,7 @@ def train(signs: LabelledImages, frames: list[Image], steps: int, batch: int, se
     weights, started = torch.tensor([1.0, 3.0]), time.monotonic()
     network.train()
     for step in range(steps):
-        inputs, masks = _batch(signs, frames, batch, rng)
+        inputs, masks = _batch(signs, behind, batch, rng)
         loss = F.cross_entropy(network(inputs), masks, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -237,13 +306,22 @@ def main() -> None:
     parser.add_argument(
         "--gtsrb", type=Path, required=True, metavar="DATA", help="the official folders, or gtsrb32.npz"
     )
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="photographs of anything as further backgrounds (default: none)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/dense-signs"), metavar="DIR", help="%(default)s")
     parser.add_argument("--steps", type=int, default=700, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     arguments = parser.parse_args()
     training, calibration = divided(arguments.gtsrb)
-    network = train(training, frames_of(TRAINING_CLIP), arguments.steps, arguments.batch, arguments.seed)
+    assert training.groups is not None
+    assert calibration.groups is not None
+    tracks = len(np.unique(training.groups)), len(np.unique(calibration.groups))
+    print(f"signs of {tracks[0]} tracks train, of {tracks[1]} others calibrate", flush=True)
+    photographs = [] if arguments.photos is None else photographs_in(arguments.photos)
+    behind = Backgrounds(frames_of(TRAINING_CLIP), photographs)
+    network = train(training, behind, arguments.steps, arguments.batch, arguments.seed)
     write(arguments.out, network, calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
     print(f"{arguments.out}: dense-signs.onnx, labels.txt, calibration/")
 

@@ -64,6 +64,7 @@ class Cameras:
         deadline_ms: Of every camera; None takes the default of its source.
         keep_frames: Hand the pixels on, see `Pipeline`.
         again: Open a source again that could not be opened or broke off; False ends that camera.
+        told: Told every result before `take`, by the thread that made it, see `Pipeline.tell`: a sender.
 
     Attributes:
         failures: Camera -> why it ended early.
@@ -82,13 +83,14 @@ class Cameras:
         deadline_ms: float | None = None,
         keep_frames: bool = False,
         again: bool = True,
+        told: Callable[[FrameResult], None] | None = None,
     ) -> None:
         names = [camera.name for camera in cameras]
         if not cameras or len(set(names)) != len(names):
             raise UsageError(f"cameras {', '.join(names) or '(none)'}: each needs a name of its own")
         self.failures: dict[str, FramegateError] = {}
         self._tracks = tuple(
-            _Track(camera, session if index == 0 else session.another(), take, deadline_ms, keep_frames, again)
+            _Track(camera, session if index == 0 else session.another(), take, deadline_ms, keep_frames, again, told)
             for index, camera in enumerate(cameras)
         )
 
@@ -158,6 +160,7 @@ class _Track:
         deadline_ms: float | None,
         keep_frames: bool,
         again: bool,
+        told: Callable[[FrameResult], None] | None,
     ) -> None:
         self.camera = camera
         self.pipeline: Pipeline | None = None
@@ -165,6 +168,7 @@ class _Track:
         self.failure: FramegateError | None = None
         self._session, self._take = session, take
         self._deadline_ms, self._keep, self._again = deadline_ms, keep_frames, again
+        self._told = told
         self._stopped = threading.Event()
         self._why = "the camera has not been opened yet"
         self._opening = threading.Event()
@@ -260,6 +264,8 @@ class _Track:
         except BaseException:
             source.close()
             raise
+        if self._told is not None:
+            pipeline.tell(self._told)
         with pipeline:
             self.last = self.pipeline = pipeline
             self._opening.clear()
@@ -280,4 +286,7 @@ class _Track:
                 continue
             now = time.monotonic_ns()
             said = (Prediction.without_frame(roi.name, Reason.NO_FRAME, self._why, now) for roi in self.camera.regions)
-            self._take(self.camera, FrameResult(tuple(said), None, ""))
+            result = FrameResult(tuple(said), None, "")
+            if self._told is not None:
+                self._told(result)
+            self._take(self.camera, result)

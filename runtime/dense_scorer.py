@@ -11,7 +11,7 @@ from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import SCORES, UNUSABLE
 from framegate.runtime.bundle.known_answers import summary
-from framegate.runtime.dense.pixels import DenseScores, dense_scores, usable_pixels
+from framegate.runtime.dense.pixels import DenseScores, dense_scores, scores_of_maps, usable_pixels
 from framegate.runtime.dense.spec import DenseSpec
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError
@@ -31,7 +31,7 @@ class DenseScorer(EngineCheck):
 
     Args:
         bundle: A dense one.
-        backend: A loaded engine on the CPU.
+        backend: A loaded engine. One on a GPU scores the pixels itself (`Backend.maps`).
         precision: Which model of the bundle runs, for messages.
 
     Attributes:
@@ -63,15 +63,15 @@ class DenseScorer(EngineCheck):
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
         self._shown = b""
         self._started_ns = 0
-        backend.bind(self.preprocessor.tensor)
+        backend.bind_dense(self.preprocessor.tensor, self.temperature)
         for _ in range(_WARM_UP):
             self._require_map(infer(backend))
         self._require_known_answers(precision)
 
     @property
     def computes_beside(self) -> bool:
-        """See `Scorer.computes_beside`: it runs on the CPU."""
-        return False
+        """See `Scorer.computes_beside`: only a GPU does."""
+        return self.backend.takes_frames
 
     def start(self, image: Image, pixel_format: str) -> None:
         """Resize and normalise a whole frame, and start the engine on it.
@@ -115,7 +115,9 @@ class DenseScorer(EngineCheck):
             stages.mark(ENGINE)
         self._require_map(logits)
         self._new.require(self._shown, logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes())
-        scored = judge_region(logits[0], self.spec, self._labels)._replace(engine_ns=engine_ns)
+        maps = self.backend.maps
+        pixels = None if maps is None else scores_of_maps(logits[0], *maps)
+        scored = judge_region(logits[0], self.spec, self._labels, pixels)._replace(engine_ns=engine_ns)
         if stages is not None:
             stages.mark(SCORING)
         return scored
@@ -129,7 +131,7 @@ class DenseScorer(EngineCheck):
             )
 
 
-def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...]) -> Scored:
+def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...], pixels: DenseScores | None = None) -> Scored:
     """What the map of logits of one frame says about the bundle's region.
 
     One pixel of the region whose logits are not finite makes the region's scores not finite: from a network it is a
@@ -139,12 +141,13 @@ def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...]) -> Sc
         logits: (C, H, W) float32.
         spec: Which pixels are usable, and which region.
         labels: One per class.
+        pixels: The scores of every pixel, if the engine computed them; None computes them here.
     """
     height, width = logits.shape[1:]
     box = spec.roi.pixels(width, height)
     if box is None:
         raise BackendError(f"the region {spec.region!r} lies outside of the network's map of {width}x{height}")
-    scores = dense_scores(logits, spec.temperature, SCORES)
+    scores = dense_scores(logits, spec.temperature, SCORES) if pixels is None else pixels
     mask = usable_pixels(scores, spec.score, spec.threshold)
     left, top, columns, rows = box
     inside = np.s_[top : top + rows, left : left + columns]

@@ -248,7 +248,9 @@ class FrameJudge:
         if scored is not None:
             scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            findings = {**findings, **self._numbers(values, scored)}
+            found_here = self._numbers(values, scored)
+            # A sentence that is there already (a detector's) says more than none.
+            findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it

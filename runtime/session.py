@@ -14,7 +14,7 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note, to_stderr
 from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BundleError, UsageError
@@ -163,7 +163,7 @@ class Session:
             probabilities=probabilities,
         )
         if backend == "auto":
-            to_stderr(f"framegate: {session.describe()}")
+            note(f"framegate: {session.describe()}")
         return session
 
     @property
@@ -394,12 +394,10 @@ def _scorer(
     Raises:
         BackendError: The engine does not give the bundle's known answers.
         BundleError: The bundle contradicts itself.
-        UsageError: A dense network was to run on a GPU.
+        UsageError: A dense network was to preprocess on the GPU.
     """
     if bundle.dense is None:
         return Scorer(bundle, backend, precision, calibration, gpu_preprocess)
-    if gpu_preprocess or backend.takes_frames:
-        raise UsageError(
-            f"bundle {bundle.name}: a dense network runs on openvino or onnxruntime; give --backend with one of them"
-        )
+    if gpu_preprocess:
+        raise UsageError(f"bundle {bundle.name}: a dense network takes frames that the CPU resized: leave it out")
     return DenseScorer(bundle, backend, precision)

@@ -157,6 +157,7 @@ class FoundObject:
         track: Its number, the same on every frame; None if it is not followed.
         age: Frames since the track began, from 1; 0 if it is not followed.
         fixed: It is a region with a name of its own, judged beside the objects.
+        scores: What the detector's own scores say about the box, by name; empty if there is none.
     """
 
     box: tuple[int, int, int, int]
@@ -165,6 +166,7 @@ class FoundObject:
     track: int | None = None
     age: int = 0
     fixed: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A record of plain JSON values."""
@@ -174,6 +176,7 @@ class FoundObject:
             "detection_score": _number(self.detection_score),
             "track": self.track,
             "track_age": self.age or None,
+            **{name: _number(value) for name, value in self.scores.items()},
         }
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from framegate.runtime.verdict import Reason
 
+WATCHDOG, HEARTBEAT = "framegate-watchdog", "framegate-heartbeat"
+"""Names of the threads that speak while no verdict comes: this one, and that of a hand-over."""
 LOOKS = 10
 """A deadline: so often the watchdog looks, so that silence is reported at most a tenth of a deadline later."""
 Silence = Callable[[Reason, str, bool], None]
@@ -41,7 +43,7 @@ class Watchdog:
         self._judging = judging
         self._report = report
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="framegate-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=WATCHDOG, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from repository import ROOT
+from repository import CLASSIFIERS, ROOT, SHIPPED
 
 from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
 from framegate.runtime.cli.main import main
@@ -17,7 +17,6 @@ from framegate.runtime.roi import parse_rois
 BUNDLE = ROOT / "models" / "bundles" / "hybrid-cifar10.bundle"
 CLIP = ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4"
 FRAMES = 38
-BUNDLES = sorted(BUNDLE.parent.glob("*.bundle"))
 SETTINGS = [("openvino", "int8"), ("openvino", "fp32"), ("onnxruntime", "int8"), ("onnxruntime", "fp32")]
 REPRESENTATIVE = [("openvino", "int8"), ("onnxruntime", "fp32")]
 
@@ -39,11 +38,11 @@ def judge(backend, precision, plan=""):
 
 
 def test_the_bundles_are_there():
-    assert BUNDLE in BUNDLES
-    assert len(BUNDLES) == 6
+    assert BUNDLE in CLASSIFIERS
+    assert len(CLASSIFIERS) == 6
 
 
-@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
 def test_every_setting_is_calibrated(path):
     bundle = Bundle.open(path)
     for backend, precision in SETTINGS:
@@ -72,7 +71,7 @@ def test_cars_are_recognised_and_empty_regions_mostly_rejected(backend, precisio
         assert accepted[empty] <= FRAMES // 5, (accepted, labels)
 
 
-@pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_bundle_runs_from_the_command_line(path, capsys):
     spec = Bundle.open(path).preprocess
     size = f"width={5 * spec.width}&height={5 * spec.depth * spec.height}"  # volumes: a column of slices

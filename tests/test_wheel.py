@@ -159,7 +159,7 @@ def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
         names = {name.partition("/")[2] for name in archive.getnames()}
         links = [member.name for member in archive.getmembers() if member.issym() or member.islnk()]
     sources = {f"src/framegate/{name}" for name in tracked() if name.startswith("runtime/") and name.endswith(".c")}
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert sources | {"src/framegate/runtime/native/native.h", "setup.py", "pyproject.toml", "LICENSE"} <= names
     assert links == []
     assert [name for name in names if name.startswith("tests/test_")] == []

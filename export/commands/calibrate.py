@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
@@ -19,6 +20,7 @@ from framegate.export.calibration.decisions import predicted
 from framegate.export.calibration.plan import plan
 from framegate.export.calibration.seen import check_recorded
 from framegate.export.calibration.undeclared import undeclared_tracks
+from framegate.export.commands.calibrate_others import calibrate_other
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
@@ -32,7 +34,7 @@ from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, record_key
 from framegate.runtime.bundle.search import bundle_to_change
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 
 
@@ -70,11 +72,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="labelled regions of --from, one a line: frame,x,y,width,height,label,track (default: none)",
     )
     parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE.json",
+        help="for a detector bundle: labelled boxes of the images in --unseen, in COCO's format (default: none)",
+    )
+    parser.add_argument(
         "--plan",
         action="store_true",
         help="compute nothing: say what these images can prove at best, and what the target risk needs",
     )
     add_promise_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -209,16 +218,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
     path = bundle_to_change(arguments.bundle)
-    bundle = Bundle.open(path).for_classifiers("calibrate")
+    bundle = Bundle.open(path)
+    if bundle.detector is not None or bundle.dense is not None:
+        return calibrate_other(arguments, path, bundle)
+    if arguments.boxes is not None:
+        raise UsageError("--boxes is for a detector bundle; a classifier's boxes are measured by framegate evaluate")
     with progress_bar() as progress:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:
             precisions = len(_precisions(bundle, arguments.backend, arguments.precision))
-            for line in plan(split, promise, precisions, bundle.labels).lines():
+            planned = plan(split, promise, precisions, bundle.labels)
+            if arguments.json:
+                json_to_stdout(asdict(planned))
+                return 0
+            for line in planned.lines():
                 to_stdout(line)
             return 0
         require_unseen(promise, unseen)
         found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress, unseen)
+    if arguments.json:
+        json_to_stdout({"bundle": str(path), "calibrations": {key: each.to_json() for key, each in found.items()}})
+        return 0
     OUT.print(calibration_table(found))
     to_stdout(f"bundle: {path}")
     return 0

@@ -28,8 +28,8 @@ from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
-from framegate.runtime.errors import BackendError, BundleError
+from framegate.runtime.console import OUT, json_to_stdout, note, progress_bar, to_stderr, to_stdout
+from framegate.runtime.errors import BackendError, BundleError, UsageError
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -109,7 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         arguments.level, arguments.workspace_mib, arguments.max_batch, arguments.dla, arguments.scores
     )
-    bundle = Bundle.open(arguments.bundle).for_classifiers("engine")
+    bundle = Bundle.open(arguments.bundle)
+    if bundle.dense is None:
+        bundle.for_classifiers("engine")
+    elif options.scores != KERNEL:
+        raise UsageError(
+            f"--scores {options.scores}: for classifiers; the pixels' scores of a dense network come from the {KERNEL}"
+        )
     precisions = arguments.precision or sorted(bundle.models)
     if "fp16" in precisions and "fp16" not in bundle.models:
         bundle = _with_half(bundle_to_change(arguments.bundle))
@@ -128,9 +134,10 @@ def run(arguments: argparse.Namespace) -> int:
         _print(rows, " ".join(f"{bundle.name} on {trt.engine}, for {target}{inside}".split()))
     for precision in precisions:
         if bundle.calibration(trt.flavour, precision) is None:
+            images = "--data" if bundle.dense is None else "--unseen"
             to_stderr(
                 f"framegate: no calibration for {trt.flavour}/{precision}: every frame will be NOT_CALIBRATED until "
-                f"framegate calibrate {bundle.path} --backend {trt.flavour} --precision {precision} --data DIR"
+                f"framegate calibrate {bundle.path} --backend {trt.flavour} --precision {precision} {images} DIR"
             )
     return 0
 
@@ -144,7 +151,7 @@ def _with_half(path: Path) -> Bundle:
             "installed: pip install onnx, or run this once where it is and copy the bundle"
         ) from error
     added = add_half(path)
-    to_stderr(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
+    note(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
     return added
 
 

@@ -106,7 +106,10 @@ def _build_plan(job: EngineJob, progress: Progress, stop: threading.Event) -> tu
         raise BackendError(f"{trt.engine} cannot start a build: {messages.take() or error}") from error
     network, parser = parse_onnx(trt, builder, messages, model, options.scores)
     facts = describe_network(trt, network)
-    check_network(facts, model, job.bundle.preprocess, len(job.bundle.labels), job.precision, options.scores)
+    check_network(
+        facts, model, job.bundle.preprocess, len(job.bundle.labels), job.precision, options.scores,
+        dense=job.bundle.dense is not None,
+    )  # fmt: skip
     config = builder.create_builder_config()
     configure(trt, builder, config, options, job.target)
     config.add_optimization_profile(_profile(builder, facts, options))

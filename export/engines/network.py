@@ -98,7 +98,14 @@ def _tensor(tensor: Any) -> TensorFacts:
 
 
 def check_network(
-    facts: NetworkFacts, model: Path, spec: PreprocessSpec, classes: int, precision: str, scores: str = KERNEL
+    facts: NetworkFacts,
+    model: Path,
+    spec: PreprocessSpec,
+    classes: int,
+    precision: str,
+    scores: str = KERNEL,
+    *,
+    dense: bool = False,
 ) -> None:
     """Check that a network takes the bundle's input, gives its logits, and computes in the precision it is filed under.
 
@@ -109,6 +116,7 @@ def check_network(
         classes: How many labels it has.
         precision: What the file is filed under.
         scores: Who shall compute the scores; the layers show which way the parser took.
+        dense: Its logits are a map, (N, classes, H, W).
 
     Raises:
         BackendError: It does not.
@@ -119,8 +127,10 @@ def check_network(
         raise BackendError(f"{model}: one float32 input (N, {', '.join(map(str, sides))}) expected, has {facts.inputs}")
     if list(facts.inputs[1:]) != more:
         raise BackendError(f"{model}: besides the image {more or 'no input'} expected, has {facts.inputs[1:]}")
-    if not facts.outputs or facts.outputs[0].shape[1:] != (classes,) or facts.outputs[0].type != "FLOAT":
-        raise BackendError(f"{model}: float32 logits (N, {classes}) expected first, has {facts.outputs}")
+    given = facts.outputs[0].shape if facts.outputs and facts.outputs[0].type == "FLOAT" else ()
+    if given[1:2] != (classes,) or len(given) != (4 if dense else 2):
+        wanted = f"(N, {classes}, rows, columns)" if dense else f"(N, {classes})"
+        raise BackendError(f"{model}: float32 logits {wanted} expected first, has {facts.outputs}")
     _check_scores(facts, model, classes, scores)
     quantised = facts.layers.get("QUANTIZE", 0) > 0 and facts.layers.get("DEQUANTIZE", 0) > 0
     halves = facts.types.get("HALF", 0) > 0

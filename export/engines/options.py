@@ -21,14 +21,14 @@ class BuildOptions:
     Attributes:
         level: Builder optimisation level, 0 (quick build) to 5 (searches longest).
         workspace_mib: Most scratch memory a layer may use, in MiB; None leaves it to TensorRT.
-        max_batch: Largest batch of the optimisation profile; it is tuned for one image.
+        max_batch: Largest batch of the optimisation profile; it is tuned for one image. 16 are the objects of a frame.
         dla_core: DLA core that takes the layers it can, the GPU takes the rest; None for the GPU alone.
         scores: Who computes the scores, one of `framegate.runtime.backends.tensorrt.scores.WAYS`.
     """
 
     level: int = 3
     workspace_mib: int | None = None
-    max_batch: int = 8
+    max_batch: int = 16
     dla_core: int | None = None
     scores: str = KERNEL
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.errors import BackendError
 from framegate.runtime.verdict import BGR
@@ -11,6 +14,24 @@ if TYPE_CHECKING:
     from framegate.runtime.preprocess import PreprocessSpec
     from framegate.runtime.scores import FrameScores, Tensor
     from framegate.runtime.verdict import Image
+
+
+class PixelMaps(NamedTuple):
+    """What an engine itself says about every pixel of a dense network's output, valid until its next call.
+
+    Attributes:
+        labels: (H, W) uint8, the largest logit's number.
+        entropy: (H, W) float32, nats.
+        max_probability: (H, W) float32.
+        margin: (H, W) float32, largest minus second largest probability.
+        energy: (H, W) float32, -T logsumexp(x / T).
+    """
+
+    labels: npt.NDArray[np.uint8]
+    entropy: Tensor
+    max_probability: Tensor
+    margin: Tensor
+    energy: Tensor
 
 
 class Backend(Protocol):
@@ -56,6 +77,21 @@ class Backend(Protocol):
             BackendError: The model does not take this shape.
         """
 
+    @property
+    def maps(self) -> PixelMaps | None:
+        """What the engine computed about every pixel in the last call (`bind_dense`); None if it computes no scores."""
+
+    def bind_dense(self, tensor: Tensor, temperature: float) -> None:
+        """`bind` for a dense network, whose pixels' scores the engine computes itself where it can.
+
+        Args:
+            tensor: See `bind`; one image.
+            temperature: The logits of a pixel are divided by it.
+
+        Raises:
+            BackendError: The model does not take this shape.
+        """
+
     def bind_frames(
         self,
         spec: PreprocessSpec,
@@ -88,6 +124,8 @@ class Backend(Protocol):
     def finish(self) -> Tensor:
         """Wait for what was started: logits (N, classes) float32, valid until the next call.
 
+        Those of a dense network are (1, classes, H, W).
+
         Raises:
             BackendError: The engine failed.
         """
@@ -115,6 +153,16 @@ class CpuBackend:
     takes_frames = False
     fault = ""
     scores: FrameScores | None = None
+    maps: PixelMaps | None = None
+
+    def bind(self, tensor: Tensor) -> None:
+        """See `Backend.bind`."""
+        raise NotImplementedError
+
+    def bind_dense(self, tensor: Tensor, temperature: float) -> None:
+        """See `Backend.bind_dense`: a CPU gives logits only."""
+        del temperature
+        self.bind(tensor)
 
     def bind_frames(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.bundle.calibration import READ_FORMATS, SCORES, UNUSABLE, Calibration, record_key
+from framegate.runtime.bundle.calibration import BOX_SCORES, READ_FORMATS, SCORES, UNUSABLE, Calibration, record_key
 from framegate.runtime.bundle.certificates import FILE as CERTIFICATES
 from framegate.runtime.bundle.certificates import CertificateRecord, read_certificates
 from framegate.runtime.bundle.known_answers import FILE as ANSWERS
@@ -49,11 +49,12 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def calibration_binding(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor, region.
+    """SHA-256 over what a calibration was made with beside the networks: labels, preprocessing, taps, monitor, head.
 
     A calibration also names its network's file. With other labels or another mean its thresholds mean nothing.
     """
-    bound = {key: manifest[key] for key in ("labels", "preprocess", "dense") if key != "dense" or key in manifest}
+    bound = {key: manifest[key] for key in ("labels", "preprocess")}
+    bound |= {key: manifest[key] for key in ("dense", "detector") if key in manifest}
     return hashlib.sha256(
         canonical({**bound, "taps": list(manifest.get("taps", ())), "monitor": manifest["files"].get(MONITOR)})
     ).hexdigest()
@@ -365,7 +366,9 @@ def _read_calibrations(
             raise BundleError(
                 f"bundle {folder}: calibration {key} belongs to another model file; calibrate this bundle again"
             )
-        known = (UNUSABLE,) if bundle.dense is not None else (*SCORES, *(monitor.signals if monitor else ()))
+        known: tuple[str, ...] = (*SCORES, *(monitor.signals if monitor else ()))
+        if bundle.dense is not None or bundle.detector is not None:
+            known = BOX_SCORES if bundle.dense is None else (UNUSABLE,)
         unknown = [
             name for name in (calibration.score, *(limit.signal for limit in calibration.limits)) if name not in known
         ]

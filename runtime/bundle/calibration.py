@@ -30,6 +30,9 @@ SCORES = ("entropy", "max_probability", "margin", "energy")
 All are turned so that higher is less trustworthy: entropy in nats, 1 - max_probability, 1 - margin, energy.
 """
 
+BOX = "box_"
+BOX_SCORES = tuple(BOX + name for name in SCORES)
+"""Scores of a detector bundle's boxes (`framegate.runtime.regions.box_scores`)."""
 UNUSABLE = "unusable_share"
 """Score of a dense bundle's region: the share of its pixels that are not usable (`framegate.runtime.dense.spec`)."""
 
@@ -260,9 +263,9 @@ class Calibration:
 
     def _require_selective(self, classes: int, key: str) -> None:
         """Refuse a threshold that no score can exceed, or above every score of the calibration images."""
-        highest = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0, UNUSABLE: 1.0}.get(
-            self.score
-        )
+        known = {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0, UNUSABLE: 1.0}
+        known |= {BOX + "max_probability": 1.0, BOX + "margin": 1.0}
+        highest = known.get(self.score)
         if self.score_quantiles:
             # Thresholds are scores of calibration images: none lies above the largest.
             highest = min(self.score_quantiles[-1], math.inf if highest is None else highest)
@@ -297,16 +300,23 @@ class Calibration:
         if self.about == UNITS:
             return f"a random new {self.unit or 'unit'}"
         if self.groups is None:
-            return "a random frame"
-        return f"a random frame of a random new {self.unit or 'track'}"
+            return f"a random {self._judged[0]}"
+        return f"a random {self._judged[0]} of a random new {self.unit or 'track'}"
+
+    @property
+    def _judged(self) -> tuple[str, str]:
+        """What one verdict is about: the word, and its plural."""
+        if self.score in BOX_SCORES:
+            return "box", "boxes"
+        return ("region", "regions") if self.score == UNUSABLE else ("frame", "frames")
 
     def short(self) -> str:
         """The promise in a few words, for tables."""
         if not self.proved:
             return "NOTHING IS PROMISED"
-        about = (
-            f"of new {self.unit or 'unit'}s with a wrong accept" if self.about == UNITS else "of accepted frames wrong"
-        )
+        about = f"of accepted {self._judged[1]} wrong"
+        if self.about == UNITS:
+            about = f"of new {self.unit or 'unit'}s with a wrong accept"
         drawn = "" if self.about == UNITS else f", {self.drawn}"
         return (
             f"at most {self.target_risk:.2%} {about}{self._of_classes()}{drawn}; {self.confidence_level:.0%} confidence"
@@ -321,12 +331,16 @@ class Calibration:
             what = f"at most {self.target_risk:.2%} of new {self.unit or 'unit'}s contain a wrong accept"
             found = f"{errors} of {trials} did"
         else:
-            what = f"at most {self.target_risk:.2%} of accepted frames are wrong{self._of_classes()}, for {self.drawn}"
+            many = f"{self._judged[1]} are wrong{self._of_classes()}"
+            what = f"at most {self.target_risk:.2%} of accepted {many}, for {self.drawn}"
             found = f"{errors} of {trials} accepted were, coverage {self.coverage:.1%}"
         return (
             f"{what}; calibrations keep this with probability {self.confidence_level:.0%} or refuse ({found}; for "
-            "frames like the calibration data, not under attack)"
+            f"frames like the calibration data, not under attack{self._missed()})"
         )
+
+    def _missed(self) -> str:
+        return ", and not for objects that the detector misses" if self.score in BOX_SCORES else ""
 
     def explanation(self) -> list[str]:
         """The promise for people who want to repeat it in their own words: what it is about, and what it is not."""
@@ -342,11 +356,16 @@ class Calibration:
         else:
             lines = [
                 f"Before calibration: with probability at least {level}, either it refuses or at most {target} of the "
-                f"frames that pass score and single-frame limits are wrong, for {self.drawn} ({errors} of "
+                f"{self._judged[1]} that pass score and single-frame limits are wrong, for {self.drawn} ({errors} of "
                 f"{trials} accepted ones were)."
             ]
             lines += [self._class_line(each) for each in self.classes]
             lines += self._units()
+        if self.score in BOX_SCORES:
+            lines.append(
+                "A box is wrong if no labelled one overlaps it by one half, or its class is another. Objects "
+                "that the detector misses are in no promise."
+            )
         lines += [self._given(), self._beyond()]
         said = self.unseen or "nobody"
         lines.append(f"Who says that the network had not seen the calibration images: {said}.")

@@ -57,6 +57,7 @@ def _record(found: NamedBundle) -> dict[str, Any]:
         "hidden": found.hidden,
         "labels": None,
         "precisions": None,
+        "detector": None,
         "promise": None,
         "promises": None,
         "error": None,
@@ -70,6 +71,7 @@ def _record(found: NamedBundle) -> dict[str, Any]:
     return record | {
         "labels": list(bundle.labels),
         "precisions": sorted(bundle.models),
+        "detector": bundle.detector is not None,
         "promises": promises,
         "promise": "; ".join(short),
     }
@@ -87,6 +89,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         if row["error"]:
             table.add_row(name, "-", "-", "cannot be used", row["place"])
             continue
-        promise = row["promise"] or "NOT CALIBRATED: every frame is rejected"
+        nothing = "a detector (--objects)" if row["detector"] else "NOT CALIBRATED: every frame is rejected"
+        promise = row["promise"] or nothing
         table.add_row(name, str(len(row["labels"])), " ".join(row["precisions"]), promise, row["place"])
     return table

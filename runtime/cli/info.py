@@ -21,6 +21,7 @@ from framegate.runtime.dense.spec import DenseSpec, promise_of
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy
+from framegate.runtime.regions.detector import DetectorSpec
 
 _DISTRIBUTIONS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 _SHOWN = 50
@@ -91,6 +92,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
         size = bundle.model_path(precision).stat().st_size / 2**20
         to_stdout(f"{precision}: {file}, {size:.1f} MiB, SHA-256 {bundle.hashes[file][:16]}... verified")
     _dense(bundle)
+    _detector(bundle)
     if bundle.monitor:
         layers = ", ".join(f"{tap.name} ({tap.channels})" for tap in bundle.monitor.taps)
         to_stdout(f"monitor: reads {layers}; gives {', '.join(bundle.monitor.signals)}")
@@ -104,7 +106,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
         for precision in bundle.models
         if precision != "fp16" and bundle.calibration(backend, precision) is None  # which is for GPUs
     ]
-    if missing:
+    if missing and bundle.detector is None:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
     _promises_to_stdout(bundle)
     for lines, keys in _policies(bundle, policy, fps).items():
@@ -125,6 +127,15 @@ def _promises_to_stdout(bundle: Bundle) -> None:
     for key, promises in bundle.object_promises.items():
         for promise in promises:
             to_stdout(f"promise about objects, {key}: {promise.describe()}")
+
+
+def _detector(bundle: Bundle) -> None:
+    """A detector's head, and what it misses."""
+    if bundle.detector is None:
+        return
+    spec = DetectorSpec.from_json(bundle.detector)
+    missed = spec.describe() or "what it misses was not counted, and no promise covers it"
+    to_stdout(f"detector: head {spec.head}, {spec.fit}, boxes from a score of {spec.score:g}; {missed}")
 
 
 def _dense(bundle: Bundle) -> None:

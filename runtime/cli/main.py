@@ -13,18 +13,23 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 from framegate import __version__
 from framegate.runtime.cli import completion
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
 from framegate.runtime.cli.summaries import SUMMARIES
+from framegate.runtime.cli.talk import add_talk_options, begin, show_traceback
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
+_NEEDED_BY_ALL = ("numpy", "cv2", "rich")
+"""Packages about which `framegate.__main__` says what to do."""
 
 
 class _Misuse(Exception):  # noqa: N818 - no error of the program
@@ -51,24 +56,32 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True), wanted)
+    add_talk_options(parser)
+    return parser
+
+
+def _add_commands(commands: argparse._SubParsersAction[_Parser], wanted: str | None) -> None:
     if wanted in SUMMARIES:
         importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
-        return parser
+        return
+    from importlib import metadata  # loading it takes half as long as NumPy: not for the vehicle's own commands
+
     offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
     if wanted in offline:
         try:
             offline[wanted].load()(commands)
         except ModuleNotFoundError as error:
+            if error.name in _NEEDED_BY_ALL:
+                raise
             raise FramegateError(
                 f"framegate {wanted}: the package {error.name!r} is not installed; pip install 'framegate[train]'"
             ) from error
-        return parser
+        return
     for name, summary in SUMMARIES.items():
         commands.add_parser(name, help=summary)
     for name in sorted(offline):
         commands.add_parser(name, help=_summary(offline[name]).replace("%", "%%"))
-    return parser
 
 
 def _summary(entry: metadata.EntryPoint) -> str:
@@ -101,11 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser(next((a for a in arguments if not a.startswith("-")), None))
         parsed = _parse(parser, arguments)
+        begin(parsed, arguments)
         with ended_by_signals():
             code = int(parsed.run(parsed))
         sys.stdout.flush()  # a full disk is noticed here, and not only while the interpreter ends
         return code
     except FramegateError as error:
+        show_traceback(error)
         to_stderr(f"framegate: {error}")
         return error.exit_code
     except _Misuse as misuse:

@@ -135,6 +135,30 @@ def dense_scores(logits: npt.NDArray[Any], temperature: float, names: tuple[str,
     return DenseScores(labels.astype(np.int64, copy=False), maps)
 
 
+def scores_of_maps(
+    logits: npt.NDArray[Any],
+    labels: npt.NDArray[np.uint8],
+    entropy: Map,
+    max_probability: Map,
+    margin: Map,
+    energy: Map,
+) -> DenseScores:
+    """What an engine computed about every pixel, as `dense_scores` gives it.
+
+    Args:
+        logits: (C, H, W) float32 that the maps belong to. A logit of -inf, which a kernel takes for a mask, is a fault.
+        labels: (H, W) of the largest logit.
+        entropy: (H, W), and so are the others; see `framegate.runtime.backends.base.PixelMaps`.
+        max_probability: p of the label.
+        margin: Largest minus second largest p.
+        energy: As everywhere.
+    """
+    finite = np.isfinite(logits).all(axis=0)
+    turned = {"entropy": entropy, "max_probability": 1 - max_probability, "margin": 1 - margin, "energy": energy}
+    maps = {name: np.where(finite, each, np.float32(np.nan)) for name, each in turned.items()}
+    return DenseScores(np.where(finite, labels, -1).astype(np.int64), maps)
+
+
 def judge_dense(
     logits: npt.NDArray[Any], calibration: Calibration | None, roi: Roi | None = None, min_share: float = 0.9
 ) -> DensePrediction:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from framegate.runtime.verdict import NO_FINDINGS, Findings, Frame
 
 MAX_OBJECTS = 16
 """Objects of a frame that are judged at most: the largest batch of one engine call."""
+
+
+NO_SCORES: Mapping[str, float] = MappingProxyType({})
 
 
 class Box(NamedTuple):
@@ -23,6 +28,8 @@ class Box(NamedTuple):
         score: How sure the giver is, in [0, 1]; NaN if it does not say.
         track: The object's number, the same on every frame, if the giver knows it; None if it does not.
         stream: Name of the stream that the object forms; empty: one made from its track.
+        scores: What the giver's own network says about the box (`framegate.runtime.regions.box_scores`), by name.
+        against: What the giver itself holds against using the box; the object is then rejected with it.
     """
 
     x: float
@@ -33,6 +40,8 @@ class Box(NamedTuple):
     score: float = math.nan
     track: int | None = None
     stream: str = ""
+    scores: Mapping[str, float] = NO_SCORES
+    against: Findings = NO_FINDINGS
 
 
 class Found(NamedTuple):

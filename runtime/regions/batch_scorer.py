@@ -183,4 +183,4 @@ class BatchScorer:
         return self._monitor(engine.pooled[row])
 
 
-_REMEDY = "give --max-objects 1, or another backend"
+_REMEDY = "give a smaller --max-objects, another backend, or to a TensorRT engine framegate engine --max-batch 16"

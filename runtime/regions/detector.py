@@ -1,7 +1,8 @@
 """A detector bundle as giver of regions.
 
 Its manifest has an entry ``detector``: the head, how a frame is fitted into the input, the smallest score of a box and
-the overlap above which the less sure of two boxes of one class is dropped.
+the overlap above which the less sure of two boxes of one class is dropped. A detector that was calibrated on labelled
+boxes has a threshold, too: a box whose score is above it is found and followed, and rejected with HIGH_SCORE.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from framegate.runtime.backends.raw_outputs import RawNetwork, open_raw
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.engine_check import NewAnswers
 from framegate.runtime.errors import BackendError, BundleError
+from framegate.runtime.policy.rules import judge_score
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.regions.base import Box, Found
+from framegate.runtime.regions.box_scores import box_scores
 from framegate.runtime.regions.fit import FITS, Fit
 from framegate.runtime.regions.heads import Decoded, head_named
-from framegate.runtime.verdict import Frame
+from framegate.runtime.verdict import NO_FINDINGS, Findings, Frame
 
 _MOST = 300
 """Boxes that a detector gives at most on a frame, after suppression."""
@@ -40,12 +43,16 @@ class DetectorSpec:
         fit: One of `framegate.runtime.regions.fit.FITS`.
         score: The smallest score of a box, in (0, 1).
         overlap: The largest intersection over union of two boxes of one class, in (0, 1].
+        labelled: Objects on the labelled images that it was calibrated with; 0 without a calibration.
+        missed: Those of them that it did not find.
     """
 
     head: str
     fit: str
     score: float
     overlap: float
+    labelled: int = 0
+    missed: int = 0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -59,6 +66,8 @@ class DetectorSpec:
         for name, value in (("score", self.score), ("overlap", self.overlap)):
             if not (math.isfinite(value) and 0 < value <= 1):
                 raise BundleError(f"detector {name} is {value}; expected a number in (0, 1]")
+        if not 0 <= self.missed <= self.labelled:
+            raise BundleError(f"detector missed is {self.missed} of {self.labelled} labelled objects")
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> DetectorSpec:
@@ -68,13 +77,22 @@ class DetectorSpec:
             BundleError: Something is missing or unknown.
         """
         try:
-            return cls(str(record["head"]), str(record["fit"]), float(record["score"]), float(record["overlap"]))
+            head, fit, score, overlap = (record[name] for name in ("head", "fit", "score", "overlap"))
+            counts = int(record.get("labelled", 0)), int(record.get("missed", 0))
+            return cls(str(head), str(fit), float(score), float(overlap), *counts)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"manifest detector section is not usable: {error!r}") from error
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
-        return asdict(self)
+        counted = asdict(self)
+        return counted if self.labelled else {k: v for k, v in counted.items() if k not in ("labelled", "missed")}
+
+    def describe(self) -> str:
+        """What it missed on labelled images, in one sentence; empty if that was not counted."""
+        if not self.labelled:
+            return ""
+        return f"missed {self.missed} of {self.labelled} labelled objects, which no promise covers"
 
 
 class DetectorRegions:
@@ -84,6 +102,10 @@ class DetectorRegions:
         bundle: A detector bundle.
         backend: ``auto``, ``openvino`` or ``onnxruntime``.
         threads: CPU threads; None leaves it to the engine.
+
+    Attributes:
+        engine: Library and version.
+        calibration: Its threshold on this engine; None: its boxes are judged by the classifier alone.
 
     Raises:
         BundleError: It is a bundle of something else.
@@ -105,6 +127,8 @@ class DetectorRegions:
         self._preprocess = Preprocessor(size)
         with bundle.loaded("fp32") as model:
             self._network: RawNetwork = open_raw(model, self._preprocess.tensor, backend, threads)
+        self.engine = self._network.engine
+        self.calibration = bundle.calibration(self.engine.partition(" ")[0], "fp32")
         shapes = {name: values.shape for name, values in self._network.run().items()}
         if not self._head.fits(shapes, len(self._labels), size.width, size.height):
             raise BundleError(f"bundle {bundle.path}: its outputs {shapes} are not those of the head {self._head.name}")
@@ -135,12 +159,24 @@ class DetectorRegions:
         decoded = self._head.decode(outputs, len(self._labels), width, height)
         kept = strongest(decoded, self._spec.score, self._spec.overlap if self._head.suppress else 1.0)
         corners = self._fit.back(decoded.corners[kept[0]])
-        return Found(
-            tuple(
-                Box(float(x), float(y), float(right - x), float(bottom - y), self._labels[label], float(score))
-                for (x, y, right, bottom), label, score in zip(corners, kept[1], kept[2], strict=True)
-            )
-        )
+        found = box_scores(decoded.scores[kept[0]], decoded.exclusive)
+        boxes = []
+        for k, ((x, y, right, bottom), label, score) in enumerate(zip(corners, kept[1], kept[2], strict=True)):
+            scores = {name: float(values[k]) for name, values in found.items()}
+            place = float(x), float(y), float(right - x), float(bottom - y)
+            against = self._against(scores, int(label))
+            boxes.append(Box(*place, self._labels[label], float(score), scores=scores, against=against))
+        return Found(tuple(boxes))
+
+    def _against(self, scores: Mapping[str, float], label: int) -> Findings:
+        """What its own threshold says about a box: the rules of every calibration."""
+        if self.calibration is None:
+            return NO_FINDINGS
+        name, threshold = self.calibration.score, self.calibration.threshold_of(label)
+        value = scores[name]
+        why = f"the detector's {name} is {value:.4g}, calibrated at most {threshold:.4g}"
+        found = judge_score(value, math.isfinite(value), self.calibration, label)
+        return dict.fromkeys(found, why) if found else NO_FINDINGS
 
     def close(self) -> None:
         """Nothing is held open."""

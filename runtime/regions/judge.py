@@ -147,7 +147,13 @@ class ObjectJudge:
         judged = [
             self._decide(
                 frame,
-                {**camera, **lost, **alone[k], **(failed if not alone[k] and k not in by_box else NO_FINDINGS)},
+                {
+                    **camera,
+                    **lost,
+                    **taken.boxes[k].against,
+                    **alone[k],
+                    **(failed if not alone[k] and k not in by_box else NO_FINDINGS),
+                },
                 by_box.get(k),
                 taken.boxes[k],
                 tracks[k],
@@ -324,9 +330,10 @@ class ObjectJudge:
         roi = Roi(name, *pixels, fractions=False)
         prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
         if box.stream or track is None:
-            found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream))
-            return replace(prediction, found=found)
-        return replace(prediction, found=FoundObject(pixels, box.label, box.score, number, track.age))
+            found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
+        else:
+            found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
+        return replace(prediction, found=found)
 
 
 def _overwritten(judged: Judged) -> Judged:

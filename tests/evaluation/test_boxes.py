@@ -2,21 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-from framegate.evaluation.boxes import (
-    LabelledBox,
-    LabelledImage,
-    count_image,
-    figures,
-    judge_images,
-    read_coco,
-    sentences,
-)
-from framegate.runtime import Session
+from framegate.evaluation.boxes import count_image, figures, judge_images, sentences
+from framegate.export.data.coco import LabelledBox, LabelledImage, read_coco
+from framegate.runtime import Bundle, Session
+from framegate.runtime.bundle.object_promises import BOXES
+from framegate.runtime.cli.main import main
 from framegate.runtime.errors import DataError
 from framegate.runtime.regions.function import FunctionRegions
 from framegate.runtime.regions.judge import Objects
@@ -121,3 +117,32 @@ def test_fault_annotations_that_are_none_are_refused(tmp_path, changed):
     (tmp_path / "coco.json").write_text("[")
     with pytest.raises(DataError, match="JSON"):
         read_coco(tmp_path / "coco.json")
+
+
+def test_what_boxes_prove_is_stored_in_the_bundle_and_nothing_else(tmp_path, tiny_bundle, capsys):
+    """From pictures, labels and recorded boxes to the line of ``framegate info``, by the command line."""
+    rng, images, labelled, lines = np.random.default_rng(0), [], [], []
+    for k in range(66):
+        image = np.clip(cv2.GaussianBlur(rng.normal(120, 180, (90, 120, 3)), (0, 0), 3), 0, 255).astype(np.uint8)
+        image[10:60, 10:60] = (250, 10, 10)
+        cv2.imwrite(str(tmp_path / f"{k}.png"), image)
+        images.append({"id": k, "file_name": f"{k}.png"})
+        labelled.append({"image_id": k, "category_id": 1, "bbox": [10, 10, 50, 50]})
+        lines.append(json.dumps({"frame": k, "boxes": [{"box": [10, 10, 50, 50], "label": "blue", "score": 0.9}]}))
+    labelled.append({"image_id": 3, "category_id": 2, "bbox": [70, 30, 40, 40]})  # nobody finds it
+    (tmp_path / "boxes.jsonl").write_text("\n".join(lines) + "\n")
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "tiny.bundle")
+    given = ["evaluate", str(bundle), "--data", str(tmp_path), "--objects", str(tmp_path / "boxes.jsonl"), "--store"]
+    given += ["--out", str(tmp_path / "figures"), "--boxes"]
+    few = coco(tmp_path, images=images[:5], annotations=labelled[:5])
+    assert main([*given, str(few)]) == 2
+    assert "nothing was stored, for nothing is promised" in " ".join(capsys.readouterr().err.split())
+    assert not Bundle.open(bundle).object_promises
+    assert main([*given, str(coco(tmp_path, images=images, annotations=labelled))]) == 0
+    assert "1 MISSED by the detector" in " ".join(capsys.readouterr().out.split())
+    ((stored,),) = Bundle.open(bundle).object_promises.values()
+    assert (stored.about, stored.wrong, stored.counted) == (BOXES, 0, 66)
+    assert (stored.labelled, stored.missed) == (67, 1)
+    assert stored.bound <= stored.target_risk == 0.05
+    assert main(["info", str(bundle)]) == 0
+    assert stored.describe() in " ".join(capsys.readouterr().out.split())

@@ -197,9 +197,39 @@ def test_a_dense_bundle_in_a_live_stream_is_late_like_others(session):
     assert judged[0].reasons == (Reason.LATE,)
 
 
-@pytest.mark.parametrize(("command", "more"), [("calibrate", []), ("verify", ["--backends", "openvino"])])
+@pytest.mark.parametrize(("command", "more"), [("evaluate", []), ("verify", ["--backends", "openvino"])])
 def test_commands_for_classifiers_refuse_it(folder, capsys, command, more):
     assert main([command, str(folder / "colours.bundle"), "--data", str(folder / "pictures"), *more]) != 0
     error = " ".join(capsys.readouterr().err.split())
     assert f"`framegate {command}` is for classifiers, this one holds a dense network" in error
     assert "Traceback" not in error
+
+
+def test_it_is_calibrated_again_for_one_engine_and_keeps_its_pixels(folder, tmp_path, capsys):
+    path = tmp_path / "again.bundle"
+    shutil.copytree(folder / "colours.bundle", path)
+    before = Bundle.open(path)
+    given = ["calibrate", str(path), "--backend", "onnxruntime"]
+    assert main([*given, "--unseen", str(folder / "pictures"), "--target-risk", "0.06"]) == 0
+    after = Bundle.open(path)
+    assert after.dense == before.dense
+    assert {key: each.target_risk for key, each in after.calibrations.items()} == {
+        "onnxruntime/fp32": 0.06,
+        "openvino/fp32": 0.05,
+    }
+    capsys.readouterr()
+    assert main([*given, "--data", str(folder / "pictures")]) != 0
+    assert main([*given, "--unseen", str(folder / "few")]) != 0
+    assert "--data is for classifiers" in capsys.readouterr().err
+
+
+@pytest.mark.tensorrt
+def test_tensorrt_builds_an_engine_of_it_without_a_gpu(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = str(folder / "colours.bundle")
+    assert main(["engine", bundle, "--backend", "tensorrt-rtx", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["engine"].endswith(".engine")
+    assert main(["engine", bundle, "--backend", "tensorrt-rtx", "--scores", "function"]) == 2
+    assert "come from the kernel" in " ".join(capsys.readouterr().err.split())

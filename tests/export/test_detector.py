@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from framegate.runtime import Bundle, BundleError, Frame, Reason, Session
+from framegate.runtime.bundle.bundle import MANIFEST, manifest_digest
 from framegate.runtime.cli.main import main
 from framegate.runtime.errors import BackendError
 from framegate.runtime.regions.detector import DetectorRegions
@@ -183,3 +185,92 @@ def test_a_damaged_detector_entry_is_refused(folder):
             Bundle.open(folder / "found.bundle")
     finally:
         path.write_text(text)
+
+
+WEAK = (150, 130, 10)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Pictures with a clear object and sometimes a doubtful one, which is never what the detector says."""
+    place = tmp_path_factory.mktemp("labelled")
+    rng, images, boxes = np.random.default_rng(0), [], []
+    for k in range(120):
+        colour = (BLUE, GREEN)[k % 2]
+        squares = {(0, int(rng.integers(0, 4))): colour}
+        if k % 3:
+            squares[2, int(rng.integers(0, 4))] = WEAK
+        cv2.imwrite(str(place / f"{k}.png"), picture(squares) + rng.integers(0, 3, (256, 256, 3), np.uint8))
+        images.append({"id": k, "file_name": f"{k}.png"})
+        for (column, row), painted in squares.items():
+            category = {BLUE: 1, GREEN: 2}.get(painted, 2)
+            boxes.append({"image_id": k, "category_id": category, "bbox": [column * 64, row * 64, 64, 64]})
+        if k % 10 == 0:  # an object that no detector sees
+            boxes.append({"image_id": k, "category_id": 1, "bbox": [70, 70, 30, 30]})
+    names = [{"id": 1, "name": "sky"}, {"id": 2, "name": "meadow"}]
+    record = {"images": images, "annotations": boxes, "categories": names}
+    (place / "coco.json").write_text(json.dumps(record))
+    return place
+
+
+def test_a_detector_is_calibrated_on_labelled_boxes_and_then_holds_doubtful_ones_back(
+    folder, labelled, tiny_bundle, capsys
+):
+    assert main(words(folder, out="proved.bundle")) == 0
+    given = ["calibrate", str(folder / "proved.bundle"), "--unseen", str(labelled)]
+    assert main([*given, "--boxes", str(labelled / "coco.json")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at most 5.00% of accepted boxes are wrong, for a random box of a random new image" in said
+    assert "missed 12 of 212 labelled objects, which no promise covers" in said
+    bundle = Bundle.open(folder / "proved.bundle")
+    for record in bundle.calibrations.values():
+        assert record.unit == "image"
+        assert record.counts[0] == 0
+        assert record.risk_bound <= record.target_risk
+    assert main(["info", str(bundle.path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "missed 12 of 212 labelled objects" in said
+    assert "rejects every frame" not in said
+    # On a frame: both are found and followed, one of them cannot be used.
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1, camera=False)
+    objects = Objects(DetectorRegions(bundle))
+    judge = session.object_judge(objects, TrackMemory(session.stream_policy, objects.rule))
+    frame = Frame(0, time.monotonic_ns(), picture({(1, 2): (255, 0, 0), (3, 0): WEAK}))
+    sure, doubtful = judge.judge(frame, session.camera_health(fixed_size=False)).predictions
+    assert sure.accepted
+    assert Reason.HIGH_SCORE in doubtful.reasons
+    assert "calibrated at most" in doubtful.detail
+    record = doubtful.to_json()
+    name = next(iter(bundle.calibrations.values())).score
+    assert record[name] > next(iter(bundle.calibrations.values())).threshold >= sure.to_json()[name]
+    # The threshold belongs to this head: an edited one is refused.
+    manifest = json.loads((bundle.path / MANIFEST).read_text())
+    manifest["detector"]["score"] = 0.1
+    manifest["digest"] = manifest_digest(manifest)
+    (bundle.path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="belongs to other labels"):
+        Bundle.open(bundle.path)
+
+
+def test_what_cannot_calibrate_a_detector_is_one_sentence(folder, labelled, capsys, tmp_path):
+    bundle = str(folder / "found.bundle")
+    boxes, unseen = ["--boxes", str(labelled / "coco.json")], ["--unseen", str(labelled)]
+    record = json.loads((labelled / "coco.json").read_text())
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps({**record, "images": record["images"][:20], "annotations": record["annotations"][:20]}))
+    wrong = [{**each, "category_id": 3 - each["category_id"]} for each in record["annotations"]]
+    (tmp_path / "wrong.json").write_text(json.dumps({**record, "annotations": wrong}))
+    for more, expected in [
+        (unseen, "--boxes FILE.json is missing"),
+        (boxes, "--unseen DIR is missing"),
+        ([*unseen, "--boxes", str(few)], "no threshold keeps"),
+        ([*unseen, "--boxes", str(tmp_path / "wrong.json")], "no threshold keeps"),
+        ([*boxes, "--unseen", str(tmp_path)], "0.png: cannot be read"),
+        ([*boxes, *unseen, "--backend", "tensorrt"], "a detector runs on"),
+        ([*boxes, *unseen, "--score", "shift"], "a detector's boxes have entropy"),
+    ]:
+        assert main(["calibrate", bundle, *more]) != 0
+        error = " ".join(capsys.readouterr().err.split())
+        assert expected in error, (more, error)
+        assert "Traceback" not in error
+    assert not Bundle.open(bundle).calibrations

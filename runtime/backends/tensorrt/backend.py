@@ -4,7 +4,8 @@
                                                                                               -> 32-byte record
 
 An engine that outputs the scores itself (``framegate engine --scores ...``) is recognised from its tensors, and the
-kernel stays away. Only camera frames (`bind_frames`) take their scores from the GPU, too; arrays give logits.
+kernel stays away. Only camera frames (`bind_frames`) and dense networks (`bind_dense`) take their scores from the GPU,
+too; arrays give logits, also of several images at once, up to the largest batch of the engine's profile.
 
 After a GPU fault nothing that comes from the GPU is used: the frame in flight and every later one fail until
 `TensorRtBackend.reinitialise`, which opens the GPU anew. A fault such as an illegal address ends the process's CUDA
@@ -33,12 +34,20 @@ import numpy as np
 from framegate.cuda_kernels.compile.compiler import CompilerError
 from framegate.cuda_kernels.driver.checks import TIMEOUT
 from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
-from framegate.cuda_kernels.softmax_entropy.launch import Record
+from framegate.cuda_kernels.softmax_entropy.launch import LARGEST_CHANNELS, Record
+from framegate.runtime.backends.base import PixelMaps
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.feed import frame_feed, plan_frame, tensor_feed
 from framegate.runtime.backends.tensorrt.graph import WAIT_LIMIT_S, FrameGraph, SideOutput, Slot, allocate_outputs
 from framegate.runtime.backends.tensorrt.library import load_tensorrt
-from framegate.runtime.backends.tensorrt.scores import TEMPERATURE, EngineOutputs, KernelRecord, ScoreSource
+from framegate.runtime.backends.tensorrt.scores import (
+    TEMPERATURE,
+    DenseKernel,
+    EngineOutputs,
+    KernelRecord,
+    PlainLogits,
+    ScoreSource,
+)
 from framegate.runtime.backends.tensorrt.store import engine_folder, find_engine
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.monitor import POOLED
@@ -69,6 +78,7 @@ class TensorRtBackend:
         self.engine = self._trt.engine
         self.fault = ""
         self.scores: FrameScores | None = None
+        self.maps: PixelMaps | None = None
         self.graph: FrameGraph | None = None
         self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
@@ -76,6 +86,7 @@ class TensorRtBackend:
         self._flying: Slot | None = None
         self._tensor: Tensor | None = None
         self._frame_shape: tuple[int, ...] | None = None
+        self._dense: DenseKernel | None = None
         self._gpu: Driver | None = None
         try:
             self._open()
@@ -118,6 +129,16 @@ class TensorRtBackend:
 
         def build() -> None:
             self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, temperature=1.0)
+
+        self._start(build)
+        self._tensor, self._frame_shape = tensor, None
+
+    def bind_dense(self, tensor: Tensor, temperature: float) -> None:
+        """See `Backend.bind_dense`: up to 32 labels our kernel scores every pixel; of more there are logits only."""
+        self._check_environment()
+
+        def build() -> None:
+            self._build(tensor.shape, tensor.nbytes, slots=1, frame=None, temperature=temperature)
 
         self._start(build)
         self._tensor, self._frame_shape = tensor, None
@@ -168,7 +189,7 @@ class TensorRtBackend:
         Raises:
             BackendError: The GPU failed on it, or nothing was started.
         """
-        self.scores = None
+        self.scores = self.maps = None
         graph, slot = self._ready(), self._flying
         if slot is None:
             raise BackendError(f"{self.name}: start a frame before finishing it")
@@ -176,7 +197,10 @@ class TensorRtBackend:
         record = self._guarded(lambda: self._wait(graph, slot))
         if self._frame_shape is not None:
             self.scores = _scores(record, slot)
-        return slot.logits.reshape(1, -1)
+        if self._dense is not None:
+            labels, maps = self._dense.maps_of(slot.result)
+            self.maps = PixelMaps(labels, **maps)
+        return slot.logits.reshape(self._logits_shape)
 
     def share(self) -> TensorRtBackend:
         """See `Backend.share`: the engine is loaded again, its weights are not shared."""
@@ -227,10 +251,13 @@ class TensorRtBackend:
     def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, temperature: float) -> None:
         gpu = self._current_gpu()
         shapes = self._engine.shape_for(tuple(shape))
-        if shapes[self._engine.logits] != (1, self.classes):
-            raise BackendError(f"{self.name} judges one image at a time, asked for {tuple(shape)}")
+        self._logits_shape = given = shapes[self._engine.logits]
+        if given[:2] != (shape[0], self.classes) or len(given) not in (2, 4) or (len(given) == 4 and shape[0] != 1):
+            raise BackendError(f"{self.name}: the engine gives {self._engine.logits} {given} for {tuple(shape)}")
+        if frame is not None and given != (1, self.classes):
+            raise BackendError(f"{self.name}: whole frames go to a classifier, one at a time; the engine gives {given}")
         scores, outputs = self._score_source(gpu, shapes, temperature)
-        side = SideOutput(outputs[POOLED], math.prod(shapes[POOLED])) if POOLED in outputs else None
+        side = SideOutput(outputs[POOLED], shapes[POOLED]) if POOLED in outputs else None
         if frame is None:
             feed = tensor_feed(gpu, self._engine, self._stream, nbytes)
         else:
@@ -262,19 +289,34 @@ class TensorRtBackend:
             What computes the scores, and output -> device address.
         """
         engine = self._engine
+        self._dense = None
         if not engine.own_scores:
             outputs = allocate_outputs(gpu, engine, shapes)
-            return KernelRecord(gpu, outputs[engine.logits], self.classes, temperature), outputs
-        source = EngineOutputs(gpu, engine.logits, self.classes)
-        for name, address in source.addresses.items():
-            engine.place(name, address)
-        others = {name: shape for name, shape in shapes.items() if name not in source.addresses}
-        outputs = {**source.addresses, **allocate_outputs(gpu, engine, others)}
+            return self._behind(gpu, outputs[engine.logits], shapes[engine.logits], temperature), outputs
+        source: ScoreSource
+        if shapes[engine.logits][0] > 1:
+            outputs = allocate_outputs(gpu, engine, shapes)
+            source = PlainLogits(gpu, outputs[engine.logits], math.prod(shapes[engine.logits]))
+        else:
+            source = EngineOutputs(gpu, engine.logits, self.classes)
+            for name, address in source.addresses.items():
+                engine.place(name, address)
+            others = {name: shape for name, shape in shapes.items() if name not in source.addresses}
+            outputs = {**source.addresses, **allocate_outputs(gpu, engine, others)}
         address = gpu.allocate(256)
         gpu.copy_to_device(address, np.array([temperature], np.float32), self._stream)
         gpu.synchronize(self._stream)
         engine.place(TEMPERATURE, address)
         return source, outputs
+
+    def _behind(self, gpu: Driver, logits: int, shape: Sequence[int], temperature: float) -> ScoreSource:
+        """What runs behind an engine that gives nothing but logits of this shape, at this address."""
+        if len(shape) == 4 and shape[1] <= LARGEST_CHANNELS:
+            self._dense = DenseKernel(gpu, logits, (shape[1], shape[2], shape[3]), temperature)
+            return self._dense
+        if len(shape) == 4 or shape[0] > 1:
+            return PlainLogits(gpu, logits, math.prod(shape))
+        return KernelRecord(gpu, logits, self.classes, temperature)
 
     def _check_environment(self) -> None:
         for name, known in (("FRAMEGATE_CUDA_GRAPH", ("0", "1")), ("FRAMEGATE_GPU_WAIT", ("spin", "block"))):

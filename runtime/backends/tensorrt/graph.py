@@ -14,6 +14,7 @@ other; each has its own host memory, so the host can fill one while the GPU work
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Slot:
     Attributes:
         input: What the GPU reads: a frame, or a preprocessed tensor.
         result: What the score source leaves, the logits among it.
-        logits: (classes,) float32 view of the result memory.
+        logits: Float32 view of the result memory, one logit behind the other.
         event: Recorded behind each submission.
         graph: The captured graph; 0 where launches go to the stream one by one.
         number: Sequence number of the latest submission.
@@ -60,11 +61,16 @@ class SideOutput:
 
     Attributes:
         address: Device address.
-        count: How many float32 values.
+        shape: Of its float32 values, the images first.
     """
 
     address: int
-    count: int
+    shape: Sequence[int]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return 4 * math.prod(self.shape)
 
 
 Feed = Callable[[Slot], None]
@@ -141,7 +147,7 @@ class FrameGraph:
         result.array[:] = 0
         memory = self._gpu.allocate_host(input_bytes)
         memory.array[:] = 0
-        side = self._gpu.allocate_host(4 * self._side.count) if self._side is not None else None
+        side = self._gpu.allocate_host(self._side.nbytes) if self._side is not None else None
         logits = self._scores.logits_of(result)
         return Slot(memory, result, logits, self._gpu.create_event(blocking), side=side)
 
@@ -194,8 +200,10 @@ class FrameGraph:
         return record
 
     def side_of(self, slot: Slot) -> npt.NDArray[np.float32] | None:
-        """(1, count) values of the side output of a slot's frame, valid until its next one; None without."""
-        return None if slot.side is None else slot.side.array.view(np.float32).reshape(1, -1)
+        """(images, count) values of the side output of a slot's frame, valid until its next one; None without."""
+        if slot.side is None or self._side is None:
+            return None
+        return slot.side.array.view(np.float32).reshape(self._side.shape[0], -1)
 
 
 def allocate_outputs(gpu: Driver, engine: OpenedEngine, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

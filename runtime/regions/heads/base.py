@@ -22,10 +22,12 @@ class Decoded(NamedTuple):
     Attributes:
         corners: (N, 4) float32 left, top, right, bottom in pixels of the network's input.
         scores: (N, C) float32 of each class, in [0, 1].
+        exclusive: A box is of one class at most (a softmax); otherwise each class is a question of its own.
     """
 
     corners: Array
     scores: Array
+    exclusive: bool = False
 
 
 @dataclass(frozen=True)

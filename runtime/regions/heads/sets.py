@@ -46,9 +46,10 @@ def _fits_detr(shapes: Shapes, classes: int, width: int, height: int) -> bool:
 
 def _decode_detr(outputs: Outputs, classes: int, width: int, height: int) -> Decoded:
     logits, boxes = _named(outputs, _LOGITS), _named(outputs, _BOXES)
-    scores = sigmoid(logits) if logits.shape[1] == classes else softmax(logits)[:, :-1]
+    exclusive = logits.shape[1] > classes
+    scores = softmax(logits)[:, :-1] if exclusive else sigmoid(logits)
     x, y, w, h = (boxes * np.array([width, height, width, height], np.float32)).T
-    return Decoded(from_centres(x, y, w, h), scores)
+    return Decoded(from_centres(x, y, w, h), scores, exclusive)
 
 
 def _fits_ssd(shapes: Shapes, classes: int, width: int, height: int) -> bool:
@@ -58,7 +59,7 @@ def _fits_ssd(shapes: Shapes, classes: int, width: int, height: int) -> bool:
 def _decode_ssd(outputs: Outputs, classes: int, width: int, height: int) -> Decoded:
     scores, boxes = _named(outputs, _SCORES), _named(outputs, _BOXES)
     shares = np.array([width, height, width, height], np.float32)
-    return Decoded((boxes * shares).astype(np.float32), scores[:, scores.shape[1] - classes :])
+    return Decoded((boxes * shares).astype(np.float32), scores[:, scores.shape[1] - classes :], exclusive=True)
 
 
 DETR = Head(

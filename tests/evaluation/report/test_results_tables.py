@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from report_fixture import without_figures
-from repository import ROOT
+from repository import CLASSIFIERS, ROOT
 
 from framegate.evaluation.gate import names as gate_names
 from framegate.evaluation.measured import manifest_sha256
@@ -66,7 +66,7 @@ def test_engines_without_figures_have_none(record):
 
 
 def test_the_committed_records_belong_to_the_shipped_bundles():
-    shipped = {path.stem: manifest_sha256(path) for path in (ROOT / "models" / "bundles").glob("*.bundle")}
+    shipped = {path.stem: manifest_sha256(path) for path in CLASSIFIERS}
     evaluated = load_records(RESULTS / "evaluation", FORMAT, "framegate evaluate")
     assert {each["bundle"]["name"]: each["bundle"]["manifest_sha256"] for each in evaluated} == shipped
     assert all(each["health"] for each in evaluated)

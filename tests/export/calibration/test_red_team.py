@@ -113,7 +113,7 @@ def test_the_red_team_finds_no_population_that_breaks_the_promise(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("calibrates", "fresh"), [(peeking, 300), (best_of_ten, 150)])
+@pytest.mark.parametrize(("calibrates", "fresh"), [(peeking, 300), (best_of_ten, 400)])
 def test_the_red_team_finds_what_is_wrong(calibrates: Calibrates, fresh: int) -> None:
     worst = _starts()[0]  # it does not even have to search
     assert not is_kept(broken(calibrates, worst, fresh, np.random.default_rng(3)), fresh, 1 - CONFIDENCE)

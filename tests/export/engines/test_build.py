@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from repository import ROOT
+from repository import CLASSIFIERS
 
 from framegate.export.bundle_half import add_half
 from framegate.export.bundle_writer import update_manifest
@@ -30,11 +30,10 @@ from framegate.runtime.errors import BackendError, BundleError, ExportRefusedErr
 
 pytestmark = pytest.mark.tensorrt
 
-BUNDLES = sorted((ROOT / "models" / "bundles").glob("*.bundle"))
-MOBILENET = next(path for path in BUNDLES if path.stem == "mobilenet-cifar10")
+MOBILENET = next(path for path in CLASSIFIERS if path.stem == "mobilenet-cifar10")
 MODELS = [
     (bundle, precision)
-    for bundle in BUNDLES
+    for bundle in CLASSIFIERS
     for precision in sorted({"fp16", *json.loads((bundle / "manifest.json").read_text())["models"]})
 ]
 

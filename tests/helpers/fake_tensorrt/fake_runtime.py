@@ -3,7 +3,8 @@
 It runs one network, "colour_network" of tests/helpers/stub_libcuda.c, on whatever stream it is given, so that a
 captured inference is really captured. Two more plans give the scores, too, and take the temperature: in one of them
 the kernel is the plan's own, as with a plugin that was compiled ahead of time; the other one needs a registered plugin,
-asks its creator for it, and calls it where TensorRT would. It has the names of
+asks its creator for it, and calls it where TensorRT would. A fourth one is dense: its logits are eight times its input.
+It takes up to 16 images at once. It has the names of
 `framegate.runtime.backends.tensorrt.names`, which other tests hold against the real bindings, and no others.
 
 FAKE_TENSORRT=word,word: ``execute`` fails every inference, ``capturable`` denies that it can be captured, ``hostcode``
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import math
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,7 @@ from framegate.runtime.backends.tensorrt.names import COMMON
 CUDA = ctypes.CDLL("libcuda.so.1")
 PLAN = b"PLAN of the colour network"
 SCORED, PLUGGED = PLAN + b" with scores", PLAN + b" with a plugin"
+DENSE = b"PLAN of the dense network"
 IMAGE, LOGITS = {"image": (-1, 3, 32, 32)}, {"logits": (-1, 3)}
 SCORES = {"probabilities": (-1, 3), "entropy": (-1, 1), "margin": (-1, 1), "energy": (-1, 1)}
 
@@ -100,7 +103,8 @@ class IExecutionContext:
         self._shapes[name] = tuple(shape)
         if name == "temperature":
             return self._engine.scored and tuple(shape) == (1,)
-        return name == "image" and tuple(shape)[1:] == (3, 32, 32) and 1 <= shape[0] <= 8
+        most = 1 if self._engine.dense else 16
+        return name == "image" and tuple(shape)[1:] == (3, 32, 32) and 1 <= shape[0] <= most
 
     def infer_shapes(self) -> list[str]:
         return []
@@ -125,9 +129,16 @@ class IExecutionContext:
         if wanted("execute"):
             self._engine.logger.log(ILogger.ERROR, "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime")
             return False
-        pixels = 0 if wanted("nan") else 32 * 32
-        values = [ctypes.c_void_p(self._addresses["image"]), ctypes.c_void_p(self._addresses["logits"])]
-        done = launch(self._function, stream_handle, 1, 32, [*values, ctypes.c_int(pixels)])
+        pixels, image, logits = 32 * 32, self._addresses["image"], self._addresses["logits"]
+        if self._engine.dense:
+            factor = ctypes.c_float(math.nan if wanted("nan") else 8)
+            values = [ctypes.c_void_p(image), ctypes.c_void_p(logits), factor, ctypes.c_int(3 * pixels)]
+            return launch(function_of(b"scale"), stream_handle, 1, 32, values)
+        done = True
+        for row in range(self._shapes["image"][0]):
+            values = [ctypes.c_void_p(image + 12 * pixels * row), ctypes.c_void_p(logits + 12 * row)]
+            count = ctypes.c_int(0 if wanted("nan") else pixels)
+            done &= launch(self._function, stream_handle, 1, 32, [*values, count])
         return done and (not self._engine.scored or self._score(stream_handle))
 
     def _score(self, stream: int) -> bool:
@@ -144,11 +155,13 @@ class IExecutionContext:
 class ICudaEngine:
     num_layers, device_memory_size_v2 = 1, 1000
 
-    def __init__(self, logger: Any, scored: bool = False, plugin: Any = None) -> None:
-        self.logger, self.scored, self.plugin = logger, scored, plugin
+    def __init__(self, logger: Any, scored: bool = False, plugin: Any = None, dense: bool = False) -> None:
+        self.logger, self.scored, self.plugin, self.dense = logger, scored, plugin, dense
         self.tensors: dict[str, tuple[int, ...]] = {**IMAGE, **LOGITS}
         if scored:
             self.tensors = {**IMAGE, "temperature": (1,), **LOGITS, **SCORES}
+        if dense:
+            self.tensors = {**IMAGE, "logits": (-1, 3, 32, 32)}
 
     num_io_tensors = property(lambda self: len(self.tensors))
 
@@ -165,7 +178,7 @@ class ICudaEngine:
         return self.tensors[name]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [(1, 3, 32, 32), (1, 3, 32, 32), (8, 3, 32, 32)]
+        return [(1, 3, 32, 32), (1, 3, 32, 32), (16, 3, 32, 32)]
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext:
         assert strategy == "user managed"
@@ -190,10 +203,10 @@ class Runtime:
                 self._logger.log(ILogger.ERROR, "IRuntime::deserializeCudaEngine: no plugin creator SoftmaxEntropy")
                 return None
             plugin = creator.create_plugin("scores", PluginFieldCollection([]), "runtime")
-        elif plan not in (PLAN, SCORED):
+        elif plan not in (PLAN, SCORED, DENSE):
             self._logger.log(ILogger.ERROR, "IRuntime::deserializeCudaEngine: Error Code 1: Serialization")
             return None
-        return ICudaEngine(self._logger, plan != PLAN, plugin)
+        return ICudaEngine(self._logger, plan in (SCORED, PLUGGED), plugin, plan == DENSE)
 
 
 def module_names() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from repository import BUNDLES
+from repository import BUNDLES, CLASSIFIERS
 
 from framegate.benchmarks.cost.broken_parts import BrokenEngine
 from framegate.runtime import Bundle, BundleError, Pipeline, Reason, Session, open_source
@@ -30,7 +30,7 @@ def changed(change):
     return Session(bundle, engine, "fp32", bundle.calibration("onnxruntime", "fp32"), camera=False), engine
 
 
-@pytest.mark.parametrize("path", sorted(BUNDLES.glob("*.bundle")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_shipped_bundle_is_answered_by_every_engine(path, backend, precision):
