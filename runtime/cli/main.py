@@ -61,7 +61,7 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_commands(commands: argparse._SubParsersAction[_Parser], wanted: str | None) -> None:
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str | None) -> None:
     if wanted in SUMMARIES:
         importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
         return
