@@ -15,7 +15,7 @@ WHERE := $(OBJECTS)
 SUITE ?= quick
 FOREIGN = $(foreach path,$(GTSRB) $(PHOTOS),--ood $(path))
 
-.PHONY: help demo demo-faults demo-regions demo-page test test-fast test-all check lint types docs wheel bench results tables evaluation attacks dense-signs faults drift kernels pycuda gpu clean
+.PHONY: help demo demo-faults demo-regions demo-page test test-fast test-all check lint types docs wheel bench results tables evaluation attacks dense-signs faults drift kernels pycuda gpu gpu-pack kernel-model clean
 
 help:
 	@echo "make demo         follow the cars of a dash-camera clip, a verdict for each (sets everything up itself, no torch)"
@@ -24,7 +24,7 @@ help:
 	@echo "make demo-page    the same live in a browser, with faults on buttons (docs/demo.md)"
 	@echo "make test         run the tests (sets everything up itself)"
 	@echo "make test-fast    of every folder what is quick, and three cases of a test that has many"
-	@echo "make test-all     also sanitizers, fuzzing, several processes and machines; before a release"
+	@echo "make test-all     also sanitizers, fuzzing, several processes and machines, more repetitions; before a release"
 	@echo "make check        what CI runs: lint, types, the site, tests"
 	@echo "make docs         build the site from docs/ and the docstrings"
 	@echo "make wheel        build sdist and wheel, install the wheel outside the checkout and run the main job there"
@@ -37,14 +37,16 @@ help:
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
 	@echo "make gpu          on a machine with an NVIDIA GPU: tests, memory checks and measurements"
-	@echo "make pycuda       build a PyCUDA wheel; needs a CUDA toolkit, no driver"
+	@echo "make gpu-pack     a folder with all of that, for a machine with a GPU and no network; needs nvcc, no GPU"
+	@echo "make kernel-model what the kernels' machine code lets expect of GPUs; needs nvcc and cuobjdump, no GPU"
+	@echo "make pycuda       build a PyCUDA wheel and try it over a stub of the driver; needs a CUDA toolkit, no driver"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "framegate needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
 # What the vehicle needs, and no more.
-$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*.c runtime/*/*.c runtime/*.h runtime/handover/c/*) | $(VENV)/bin/python
+$(VENV)/.runtime: pyproject.toml setup.py constraints.txt $(wildcard runtime/*/*.c runtime/*/*.h runtime/handover/c/*) | $(VENV)/bin/python
 	@command -v cc gcc clang >/dev/null || echo "no C compiler: the camera check runs in NumPy, which takes longer"
 	@echo "installing the runtime (about 150 MB) ..."
 	$(PIP) install -c constraints.txt -e .
@@ -87,13 +89,19 @@ demo-page: $(VENV)/.page
 # tests/helpers/parallel_run.py says how many workers; eight at most, because each holds torch and OpenVINO in memory.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.dev
+# What the tests of the page look for faults of accessibility with; without npm they leave that out, and say so.
+AXE := axe-core@4.14.1
+
+$(VENV)/.axe: | $(VENV)/.dev
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/axe $(AXE) && touch $@ || echo "axe-core could not be had: its tests are left out"; else echo "no npm: axe-core is left out"; fi
+
+test: $(VENV)/.dev $(VENV)/.axe
 	$(PYTEST) -m "not long"
 
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not long"
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev $(VENV)/.axe
 	$(PYTEST)
 
 # The last one: who may import whom (pyproject.toml).
@@ -229,9 +237,18 @@ kernels: $(VENV)/.runtime
 gpu: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.gpu.suite
 
-# Two to three minutes. Install what it prints with pip; importing it needs the NVIDIA driver.
-pycuda: $(VENV)/.runtime
+# To be carried to a machine with a GPU; docs/gpu.md.
+gpu-pack: $(VENV)/.runtime
+	$(BIN)/python -m framegate.benchmarks.gpu.pack $(if $(PACK),--out $(PACK)) $(if $(WHEELS),--wheels $(WHEELS))
+
+kernel-model: $(VENV)/.dev
+	$(BIN)/python -m framegate.benchmarks.gpu.model --out benchmarks/results/kernel-model.json
+	$(BIN)/python -m framegate.benchmarks.tables docs/kernels.md
+
+# Two to three minutes. Install what it prints with pip; importing it needs the NVIDIA driver, or the tests' stub of it.
+pycuda: $(VENV)/.dev
 	$(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist
+	FRAMEGATE_PYCUDA=real $(BIN)/python -m pytest -q -n 0 tests/cuda_kernels/driver/test_driver.py -k pycuda
 
 clean:
 	rm -rf build dist site src/*.egg-info cuda_kernels/*/*.fatbin cuda_kernels/*/*.fatbin.json $(OUT)

@@ -26,17 +26,18 @@ setup(
     ext_modules=[
         # A plain library for ctypes, not a Python module. Without a C compiler it is left out, and NumPy does the same.
         Extension(
-            "framegate.runtime._native",
+            "framegate.runtime.native._native",
             sources=[
                 "src/framegate/runtime/health/rows.c",
                 "src/framegate/runtime/health/content.c",
                 "src/framegate/runtime/health/beside.c",
-                "src/framegate/runtime/frame_scores.c",
-                "src/framegate/runtime/preprocess.c",
+                "src/framegate/runtime/native/frame_scores.c",
+                "src/framegate/runtime/native/preprocess.c",
+                "src/framegate/runtime/replay/verdicts.c",
                 "src/framegate/runtime/handover/c/native.c",
             ],
             depends=[
-                "src/framegate/runtime/native.h",
+                "src/framegate/runtime/native/native.h",
                 "src/framegate/runtime/health/rows.h",
                 "src/framegate/runtime/handover/c/framegate_verdict.h",
             ],

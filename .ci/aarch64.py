@@ -6,6 +6,7 @@
     python .ci/aarch64.py run SOURCE WORK          # WORK/runs/aarch64-BACKEND-PRECISION.jsonl
     python .ci/aarch64.py run SOURCE WORK --native .venv/bin/python   # the same on this machine's processor
     python .ci/aarch64.py compare SOURCE WORK --out benchmarks/results/aarch64.json
+    python .ci/aarch64.py since SOURCE WORK --recorded OTHER   # native runs of two commits: did a verdict change?
 
 ``all`` does the first three; ``--backends`` and ``--precisions`` take a part of the runs. Needs Debian 12 on x86-64
 and its Python 3.11; no root once the packages above are there, no container, no binfmt_misc, and nothing of the
@@ -229,7 +230,8 @@ def run_all(source: Path, work: Path, emulator: Sequence[str], native: Path | No
     runs.mkdir(parents=True, exist_ok=True)
     machine = "native" if native else "aarch64"
     python = [os.path.abspath(native)] if native else list(emulator)
-    variables = dict(os.environ) if native else emulated_variables(work)
+    # The code of this checkout, whichever one is installed.
+    variables = {**os.environ, "PYTHONPATH": str(source / "src")} if native else emulated_variables(work)
     for backend, precision in wanted:
         out = runs / f"{machine}-{backend}-{precision}.jsonl"
         seconds = run_job(python, variables, source, out, ["--backend", backend, "--precision", precision])
@@ -268,6 +270,18 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "largest_confidence_difference": max(abs(a["confidence"] - b["confidence"]) for a, b in pairs),
         "accepted": [sum(line["verdict"] == "ACCEPT" for line in lines) for lines in zip(*pairs, strict=True)],
     }
+
+
+def since(recorded: Path, work: Path, wanted: Runs) -> bool:
+    """Say whether the native runs of another commit have the same verdicts, scores and confidences, to the last bit."""
+    same = True
+    for backend, precision in wanted:
+        found = compare(*(folder / "runs" / f"native-{backend}-{precision}.jsonl" for folder in (recorded, work)))
+        differ = found["largest_score_difference"] > 0 or found["largest_confidence_difference"] > 0
+        equal = all(found[f"equal_{name}"] == found["verdicts"] for name in ("verdicts", "labels", "reasons"))
+        same &= equal and not differ
+        announce(json.dumps({"backend": backend, "precision": precision, **found}))
+    return same
 
 
 def installed_wheels(site: Path) -> list[dict[str, str]]:
@@ -310,7 +324,7 @@ def record(source: Path, work: Path, emulator: Sequence[str], wanted: Runs) -> d
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["wheel", "environment", "run", "compare", "all"])
+    parser.add_argument("step", choices=["wheel", "environment", "run", "compare", "since", "all"])
     parser.add_argument("source", type=Path, help="checkout of framegate")
     parser.add_argument("work", type=Path, help="folder for everything that is made")
     parser.add_argument("--cpu", default="cortex-a76", help="processor for QEMU (default: %(default)s)")
@@ -318,6 +332,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: both")
     parser.add_argument("--native", type=Path, help="run: with this Python instead of the emulated one")
     parser.add_argument("--out", type=Path, help="compare: write the record here")
+    parser.add_argument("--recorded", type=Path, help="since: the folder WORK of the other commit")
     parser.add_argument(
         "--apt-sources",
         type=Path,
@@ -338,6 +353,11 @@ def main() -> None:
         found = json.dumps(record(source, work, emulator, wanted), indent=2) + "\n"
         if arguments.out:
             arguments.out.write_text(found)
+    if arguments.step == "since":
+        if arguments.recorded is None:
+            parser.error("since needs --recorded, the folder with the native runs of the other commit")
+        if not since(arguments.recorded.resolve(), work, wanted):
+            raise SystemExit("verdicts have changed since then")
 
 
 if __name__ == "__main__":

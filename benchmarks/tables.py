@@ -20,7 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks import camera_tables, certificate_tables, fault_tables, network_tables, speed_tables
+from framegate.benchmarks import (
+    camera_tables,
+    certificate_tables,
+    fault_tables,
+    gpu_tables,
+    network_tables,
+    speed_tables,
+)
 from framegate.benchmarks.checkout import RESULTS, ROOT
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
@@ -92,9 +99,15 @@ _HANDOVER_ELSEWHERE = tuple(
 )
 _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make bench"))
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
+_HANDOVER_FLOOR = Source("handover-floor.json", partial(read_json, advice="benchmarks.handover.floor, see docs"))
 _GATE_COST = Source("gate-cost.json", lambda path: read_json(path, "make bench") if path.is_file() else None)
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
+_KERNEL_MODEL = Source("kernel-model.json", partial(read_json, advice="make kernel-model"))
+_KERNELS, _GPU_LATENCY = (
+    Source(name, lambda path: read_json(path, "make gpu") if path.is_file() else None)
+    for name in ("kernels.json", "gpu-latency.json")
+)
 _EVALUATION = Source("evaluation", _evaluations)
 _GATE = Source("gate", _gates)
 _ATTACKS = Source(
@@ -123,6 +136,7 @@ BLOCKS: dict[str, Block] = {
     "handover-faults": Block((_HANDOVER,), fault_tables.handover_faults),
     "handover-faults-elsewhere": Block((_HANDOVER, *_HANDOVER_ELSEWHERE), fault_tables.handover_faults_elsewhere),
     "handover-speed": Block((_HANDOVER_SPEED,), fault_tables.handover_speed),
+    "handover-floor": Block((_HANDOVER_FLOOR,), fault_tables.handover_floor),
     "fail-closed-time": Block((_FAULTS_TIME,), fault_tables.fail_closed_time),
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
@@ -143,6 +157,7 @@ BLOCKS: dict[str, Block] = {
     "attacks": Block((_ATTACKS,), certificate_tables.attacks),
     "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
+    "kernel-model": Block((_KERNEL_MODEL, _KERNELS, _GPU_LATENCY), gpu_tables.kernel_model),
     "demo-objects": Block((_DEMO_OBJECTS,), speed_tables.demo),
 }
 """Name of a block -> its records and its table."""

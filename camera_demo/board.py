@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from framegate.camera_demo.fault_panel import FaultPanel
+from framegate.camera_demo.own_file import CLIP_S, MOST_FILE_BYTES
 from framegate.camera_demo.picture import thumbnail
 from framegate.camera_demo.region_slots import RegionSlots
+from framegate.camera_demo.timeline import REASONS, SECONDS, Timeline
 from framegate.runtime.cli.options import source_record
 from framegate.runtime.console import plain
 from framegate.runtime.dense.spec import promise_of
@@ -30,6 +32,7 @@ from framegate.runtime.session import Session
 from framegate.runtime.sinks.picture import number
 from framegate.runtime.sources.base import Source
 from framegate.runtime.verdict import Prediction
+from framegate.runtime.words import WORDS
 
 REMEMBERED = 500
 """Frames in the charts and the histogram: 20 s at 25 frames per second."""
@@ -43,6 +46,24 @@ _CHARTS = 3
 """Beside that of the score."""
 _ENERGY = "energy"
 _TITLES = {SHIFT: "Activation shift (log odds)", _ENERGY: "Energy of the logits"}
+_SHOWS = {
+    "entropy": "How unsure the network is.",
+    SHIFT: "How unusual it looks inside the network.",
+    _ENERGY: "How unfamiliar the picture looks.",
+}
+"""Signal -> what it shows; see `_caption` for what that means."""
+
+
+def _caption(signal: str, low: float | None, high: float | None) -> str:
+    shows = _SHOWS.get(
+        signal,
+        "How evenly the network's features are used." if signal.startswith(ENTROPY) else "How unsure the network is.",
+    )
+    if low is not None and high is not None:
+        return f"{shows} Outside the lines: not used."
+    if high is not None:
+        return f"{shows} Above the line: not used."
+    return f"{shows} Below the line: not used." if low is not None else f"{shows} It decides nothing here."
 
 
 @dataclass(frozen=True)
@@ -54,12 +75,14 @@ class Chart:
         title: What people read.
         low: Accepted from here on; None if there is no such limit.
         high: Accepted up to here; see ``low``.
+        caption: What it shows and what it means, one sentence or two short ones.
     """
 
     signal: str
     title: str
     low: float | None
     high: float | None
+    caption: str = ""
 
 
 def _as_text(value: Any) -> Any:
@@ -75,11 +98,10 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
     """The calibrated score with its threshold; then what the bundle's monitor says, limited signals first."""
     calibration = session.calibration
     score = calibration.score if calibration else "entropy"
+    threshold = calibration.threshold if calibration else None
     unit = " (nats)" if score == "entropy" else ""
     charts = [
-        Chart(
-            score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, calibration.threshold if calibration else None
-        )
+        Chart(score, f"{score.replace('_', ' ')}{unit}".capitalize(), None, threshold, _caption(score, None, threshold))
     ]
     limits = {limit.signal: limit for limit in reversed(calibration.limits if calibration else ()) if limit.frames == 1}
     signals = session.bundle.monitor.signals if session.bundle.monitor else ()
@@ -89,7 +111,8 @@ def charts_of(session: Session) -> tuple[Chart, ...]:
     for name in itertools.islice(dict.fromkeys(shown), _CHARTS):
         limit = limits.get(name)
         title = _TITLES.get(name, f"Activation entropy, {name.removeprefix(ENTROPY)}")
-        charts.append(Chart(name, title, limit.low if limit else None, limit.high if limit else None))
+        low, high = (limit.low, limit.high) if limit else (None, None)
+        charts.append(Chart(name, title, low, high, _caption(name, low, high)))
     return tuple(charts)
 
 
@@ -106,9 +129,11 @@ class Board:
         stale_ms: Without a verdict for so long the page says DO NOT USE by itself.
         notice: Asked for a line about the pressed faults.
         moving: Whether there are objects that move, too.
+        own_files: Whether people may have files of their own judged, see `framegate.camera_demo.own_file`.
 
     Attributes:
         slots: Which region is on which line of the charts.
+        timeline: The last two minutes.
     """
 
     def __init__(
@@ -122,6 +147,7 @@ class Board:
         stale_ms: float,
         notice: Callable[[], str],
         moving: bool = False,
+        own_files: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._source = source
@@ -131,6 +157,7 @@ class Board:
         self._charts = charts_of(session)
         self._nothing = [None] * len(self._charts)
         self.slots = RegionSlots([roi.name for roi in rois], moving)
+        self.timeline = Timeline(rois, self.slots.title)
         self._samples: deque[list[Any]] = deque(maxlen=REMEMBERED)
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._seen = 0
@@ -158,6 +185,13 @@ class Board:
                 "charts": [vars(chart) for chart in self._charts],
                 "has_monitor": session.bundle.monitor is not None,
                 "buttons": [vars(button) for button in panel.buttons],
+                "coverage": number(calibration.coverage) if calibration else None,
+                "words": {reason.value: list(words) for reason, words in WORDS.items()},
+                "reasons": [reason.value for reason in REASONS],
+                "run": self.timeline.run,
+                "kept_s": SECONDS,
+                "never": sorted(session.policy.counter_examples),
+                "own_files": {"clip_s": CLIP_S, "most_bytes": MOST_FILE_BYTES} if own_files else None,
             }
         )
 
@@ -173,6 +207,7 @@ class Board:
                 sample[lines[each.stream]] = self._values(each)
         with self._lock:  # together: a viewer is given the samples after the last one that it has
             self._samples.append(sample)
+            self.timeline.saw(result)
             self._seen += 1
         for prediction, roi in zip(predictions, result.rois(self._rois), strict=True):
             self._keep_rejected(prediction, roi, result)
@@ -189,6 +224,7 @@ class Board:
         stats, status = self._pipeline.stats, self._source.status
         with self._lock:
             total, samples = self._seen, list(self._samples)
+            notes = self.timeline.notes(total - seen)
         since = self._started_ns if self._last_ns is None else self._last_ns
         objects = stats.objects
         return {
@@ -196,6 +232,9 @@ class Board:
             "objects": [plain(line) for line in objects.lines()] if objects.scene.evaluated else [],
             "samples_seen": total,
             "samples": samples[max(0, len(samples) - (total - seen)) :],
+            "notes": notes,
+            "now_ms": self.timeline.now_ms,
+            "kept": {"pictures": self.timeline.pictures, "bytes": self.timeline.held_bytes},
             "silent_ms": (time.monotonic_ns() - since) // 1_000_000,
             "source": _as_text(source_record(self._source) | {"state": status.state}),
             "counters": {

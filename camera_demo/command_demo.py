@@ -10,8 +10,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from framegate.camera_demo.addresses import is_loopback
 from framegate.camera_demo.looped_clip import LoopedClip
+from framegate.camera_demo.own_file import Judge
 from framegate.camera_demo.shipped import AGREEING, AGREEMENT, BUNDLE, CLIP, COUNTER_EXAMPLES, REGIONS, shipped_giver
 from framegate.camera_demo.summaries import SUMMARIES
 from framegate.camera_demo.window import Window
@@ -89,6 +93,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0 opens the page to other machines, with a token (default: %(default)s)",
     )
+    page.add_argument(
+        "--own-files",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether people may drop a picture or clip of their own onto the page and have it judged; auto: only "
+        "where the page is for this machine alone (default: %(default)s)",
+    )
     page.add_argument("--show", action="store_true", help="a window on this machine, too")
     add_recording_options(parser)
     parser.set_defaults(run=run)
@@ -119,13 +130,25 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.backend != "auto":
             to_stderr(f"framegate: {session.describe()}")
         shipped, rois = _shipped(arguments, session)
+        if shipped or rois is REGIONS:
+            session.policy = replace(session.policy, counter_examples=frozenset(roi.name for roi in COUNTER_EXAMPLES))
         objects = _objects(arguments, session, shipped)
         if objects is not None:
             stack.callback(objects.giver.close)
             rois = rois if shipped else ()
         attacked = REGIONS if shipped else rois or (Roi.whole(),)
         demo = stack.enter_context(
-            LiveDemo(opened, session, rois, arguments.deadline_ms, arguments.host, listener, objects, attacked)
+            LiveDemo(
+                opened,
+                session,
+                rois,
+                arguments.deadline_ms,
+                arguments.host,
+                listener,
+                objects,
+                attacked,
+                _own_files(arguments, session),
+            )
         )
         window = Window(rois, demo.stale_ms) if arguments.show else None
         recorder = stack.enter_context(
@@ -162,6 +185,24 @@ def _shipped(arguments: argparse.Namespace, session: Session) -> tuple[bool, tup
         return False, REGIONS
     shipped = own and arguments.objects in (None, OWN_BOXES)
     return shipped, COUNTER_EXAMPLES if shipped else session.regions_of(parse_rois(arguments.roi))
+
+
+def _own_files(arguments: argparse.Namespace, session: Session) -> Judge | None:
+    """What judges the files that people drop onto the page; None where they may not."""
+    wanted = is_loopback(arguments.host) if arguments.own_files == "auto" else arguments.own_files == "on"
+    if not wanted:
+        return None
+    detects = arguments.objects is not None and arguments.objects != OWN_BOXES and not Path(arguments.objects).is_file()
+    detects = detects and not Path(arguments.objects).is_fifo()
+    return Judge(
+        str(session.bundle.path),
+        session.scorer.backend.name,
+        session.precision,
+        None if arguments.trust is None else str(arguments.trust),
+        arguments.objects if detects else None,
+        str(arguments.label_map) if detects and arguments.label_map is not None else None,
+        arguments.track_rule if detects else None,
+    )
 
 
 def _objects(arguments: argparse.Namespace, session: Session, shipped: bool) -> Objects | None:

@@ -23,10 +23,38 @@ _SHOWN = {
 }
 """The buttons in the first row, in this order, as far as these faults exist; all others follow by name."""
 _HINTS = {
+    "black": "No light reaches the camera",
+    "freeze": "The camera repeats one picture while its clock goes on",
+    "fog": "Fog between the camera and the road",
+    "glare": "The sun shines into the lens",
+    "noise": "Noise, as at night or from a bad cable",
+    "blur": "The lens is out of focus",
+    "pgd": "An attacker changes the pixels, step by step, so that the network names the wrong thing",
+    "fgsm": "The same attack in one step: faster and weaker",
+    "channel": "One colour of the camera is missing",
+    "compression": "The picture is compressed far too much",
+    "contrast": "Light and dark hardly differ",
+    "covered": "Something covers a part of the lens",
+    "grey16": "The camera suddenly sends 16-bit grey pictures",
+    "half": "The lower part of the picture never arrived",
+    "rain": "Rain in front of the camera",
+    "saturated": "The exposure is far too long",
+    "size": "The camera changes the size of its pictures",
+    "stuck": "The camera repeats one picture, encoded anew each time",
+    "torn": "Parts of the picture come from an earlier one",
     KILL: "Closes the camera or clip for real; press again to plug it in",
     SLOW: "Every call of the engine takes longer than the deadline",
     NONE: "Ends all faults",
 }
+"""What a button stands for in the world. A fault of another package has the name of its function."""
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _hint(name: str) -> str:
+    return _HINTS.get(name, f"The fault {_label(name)!r} of a package that is installed beside framegate")
 
 
 @dataclass(frozen=True)
@@ -36,7 +64,7 @@ class Button:
     Attributes:
         name: What the page sends.
         label: What is on it.
-        hint: What it does, if that needs words.
+        hint: What it stands for, in one sentence.
         first: Whether it is in the first row.
         severity: Whether the severity changes what it does.
     """
@@ -65,10 +93,12 @@ class FaultPanel:
     def __init__(self, kinds: Iterable[str]) -> None:
         known = set(kinds)
         first = [
-            Button(name, label, severity=name not in ONE_SEVERITY) for name, label in _SHOWN.items() if name in known
+            Button(name, label, _hint(name), severity=name not in ONE_SEVERITY)
+            for name, label in _SHOWN.items()
+            if name in known
         ]
         more = [
-            Button(name, name.replace("_", " ").capitalize(), first=False, severity=name not in ONE_SEVERITY)
+            Button(name, _label(name), _hint(name), first=False, severity=name not in ONE_SEVERITY)
             for name in sorted(known - set(_SHOWN))
         ]
         self.buttons = (

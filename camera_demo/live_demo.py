@@ -9,14 +9,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
+from framegate.camera_demo.addresses import is_loopback
 from framegate.camera_demo.board import Board
 from framegate.camera_demo.delayed_backend import DelayedBackend
 from framegate.camera_demo.fault_panel import FaultPanel
 from framegate.camera_demo.live_attacks import LiveAttacks
+from framegate.camera_demo.own_file import Judge, OwnFiles
 from framegate.camera_demo.picture import is_fresh, message
 from framegate.camera_demo.switched_source import SwitchedSource
 from framegate.camera_demo.viewers import Viewers
-from framegate.camera_demo.web_app import is_loopback, make_app
+from framegate.camera_demo.web_app import make_app
 from framegate.camera_demo.web_server import WebServer
 from framegate.runtime.faults.inject import fault_kinds
 from framegate.runtime.frame_result import FrameResult
@@ -44,12 +46,14 @@ class LiveDemo:
         listener: Taken there (`framegate.camera_demo.web_server.listen`); closed at the end.
         objects: What moves, see `framegate.runtime.pipeline.Pipeline`; None judges ``rois`` alone.
         attacked: The part of the picture that attacks are aimed at; None takes ``rois``.
+        own_files: Judges pictures and clips that people bring; None takes none.
 
     Attributes:
         source: With the faults of the page.
         pipeline: Not running yet.
         is_private: Whether the page is for this machine only.
         viewers: The open pages.
+        timeline: The last two minutes.
         stale_ms: A picture without a new verdict for so long, in milliseconds, must no longer be shown as live.
 
     Raises:
@@ -67,6 +71,7 @@ class LiveDemo:
         listener: socket.socket,
         objects: Objects | None = None,
         attacked: tuple[Roi, ...] | None = None,
+        own_files: Judge | None = None,
     ) -> None:
         self._rois = rois
         self._host = host
@@ -102,9 +107,20 @@ class LiveDemo:
                 self.stale_ms,
                 lambda: attacks.status,
                 moving=objects is not None,
+                own_files=own_files is not None,
             )
+            self.timeline = self._board.timeline
+            stack.callback(self.timeline.close)
             self.viewers = Viewers()
-            self._server = WebServer(make_app(self.viewers, self._board.record, panel.press, self._token), listener)
+            app = make_app(
+                self.viewers,
+                self._board.record,
+                panel.press,
+                self._token,
+                self.timeline.moment,
+                None if own_files is None else OwnFiles(own_files),
+            )
+            self._server = WebServer(app, listener)
             stack.callback(self._server.stop)
             self._stack = stack.pop_all()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,21 @@ def _scene(scene: Prediction) -> dict[str, Any]:
     }
 
 
-def message(result: FrameResult, rois: tuple[Roi, ...], title: Callable[[str], str] = str) -> bytes:
+def message(
+    result: FrameResult,
+    rois: tuple[Roi, ...],
+    title: Callable[[str], str] = str,
+    across: int = WIDTH,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
     """What is sent to the page for one frame.
 
     Args:
         result: Its verdicts.
         rois: The pipeline's fixed regions.
         title: What a stream is called on the page.
+        across: Pixels across of the picture, at most.
+        more: What else the record says.
     """
     image = shown(result.image)
     height, width = image.shape[:2]
@@ -80,7 +89,17 @@ def message(result: FrameResult, rois: tuple[Roi, ...], title: Callable[[str], s
     for region, each in zip(regions, result.predictions, strict=True):
         region["name"] = plain(title(each.stream))
     scene = {} if result.scene is None else {"scene": _scene(result.scene)}
-    record = {"frame": result.first.frame_id, "regions": regions, **scene}
+    record = {"frame": result.first.frame_id, "regions": regions, **scene, **more}
     head = json.dumps(record, separators=(",", ":")).encode()
     image = shaded(image, result.predictions, result.rois(rois))
-    return struct.pack(">I", len(head)) + head + jpeg(image, WIDTH)
+    return struct.pack(">I", len(head)) + head + jpeg(image, across)
+
+
+def gone(frame: int) -> bytes:
+    """The message about a frame of which no picture is kept (any more).
+
+    Args:
+        frame: Its number.
+    """
+    head = json.dumps({"frame": frame, "moment": True, "gone": True}).encode()
+    return struct.pack(">I", len(head)) + head

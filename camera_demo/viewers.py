@@ -19,6 +19,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from framegate.camera_demo.allowance import Allowance
+from framegate.camera_demo.picture import gone
 from framegate.runtime.errors import UsageError
 
 IN_FLIGHT = 2
@@ -41,12 +42,21 @@ class Viewer:
         websocket: Accepted.
         state: Makes the record that is sent five times a second; its argument is how many samples the viewer has.
         press: Called with what the viewer sends: the name of a button and a severity.
+        moment: Gives the message of a frame that the viewer asks for, at once.
     """
 
-    def __init__(self, websocket: WebSocket, state: Callable[[int], State], press: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        state: Callable[[int], State],
+        press: Callable[[str, int], None],
+        moment: Callable[[int], bytes] = gone,
+    ) -> None:
         self._websocket = websocket
         self._state = state
         self._press = press
+        self._moment = moment
+        self._asked: int | None = None
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._slot: bytes | None = None
@@ -109,6 +119,9 @@ class Viewer:
                     record = self._state(self._seen)
                     self._seen = record["samples_seen"]
                     await self._sent(self._websocket.send_text(json.dumps(record, separators=(",", ":"))))
+            if self._asked is not None and self._unconfirmed < IN_FLIGHT:
+                asked, self._asked = self._asked, None
+                await self._sent(self._websocket.send_bytes(self._moment(asked)))
             if self._slot is not None and self._unconfirmed < IN_FLIGHT:
                 picture, self._slot = self._slot, None
                 self.pictures += 1
@@ -133,6 +146,9 @@ class Viewer:
                 elif not self._may_say.take():
                     await self._websocket.close(REFUSED, f"this page says more than {SAID_PER_S:.0f} things a second")
                     return
+                elif message != "shown" and "moment" in message:
+                    self._asked = int(message["moment"])
+                    self._wake.set()
                 elif message != "shown":
                     # In a thread: closing a camera that hangs must not keep the other pages waiting.
                     await asyncio.to_thread(self._press, str(message["press"]), int(message["severity"]))

@@ -8,18 +8,20 @@ name it was asked for (another name that was pointed here, DNS rebinding, is ref
 from __future__ import annotations
 
 import hmac
-import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from framegate.camera_demo.addresses import is_loopback
 from framegate.camera_demo.allowance import Allowance
+from framegate.camera_demo.own_file import MOST_FILE_BYTES, OwnFiles, Received
+from framegate.camera_demo.picture import gone
 from framegate.camera_demo.viewers import MOST_VIEWERS, REFUSED, TRY_LATER, State, Viewer, Viewers
 from framegate.camera_demo.web_connections import Connection
 from framegate.runtime.console import plain
@@ -28,25 +30,22 @@ _PAGE = Path(__file__).parent / "page"
 _FILES = {"index.html": "text/html", "demo.css": "text/css", "demo.js": "text/javascript"}
 _MOST_QUERY = 256
 """Bytes of an address behind the ``?`` that are looked at; a token has 22."""
+_SCRIPTS = ("basics.js", "charts.js", "picture.js", "moments.js", "own_file.js", "live.js")
+"""They are served as one file, in this order: a page takes no more connections for them."""
+_OWN_PER_S, _OWN_AT_ONCE = 0.5, 4.0
+"""Files of people that are looked at."""
+_OWN_S = 150.0
+"""For receiving and judging one."""
 _OPENED_PER_S, _OPENED_AT_ONCE = 1.0, 32.0
 """Pages opened; the first record of a page is the largest one."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def refusal(connection: HTTPConnection, token: str | None) -> str:
@@ -82,8 +81,48 @@ def refusal(connection: HTTPConnection, token: str | None) -> str:
     return f"{found}; open the whole address that framegate demo printed when it started"
 
 
+def _promised(request: Request) -> float:
+    """Bytes of the file that a request says it brings; infinity if it does not say a number."""
+    said = request.headers.get("content-length", "")
+    return int(said) if said.isdecimal() and len(said) < 16 else float("inf")
+
+
+def _file(name: str) -> bytes:
+    names = _SCRIPTS if name == "demo.js" else (name,)
+    return b"\n".join((_PAGE / each).read_bytes() for each in names)
+
+
+def _own_route(token: str | None, own_files: OwnFiles | None) -> Callable[[Request], Awaitable[Response]]:
+    """Takes a file of somebody and answers with what is found, see `OwnFiles.judged`."""
+    brought = Allowance(_OWN_PER_S, _OWN_AT_ONCE)
+
+    async def own(request: Request) -> Response:
+        why = refusal(request, token)
+        if why:
+            return PlainTextResponse(f"framegate demo: {why}\n", 403, _HEADERS)
+        if own_files is None:
+            return PlainTextResponse("files are judged only where the demo was started with --own-files", 403, _HEADERS)
+        if not brought.take():
+            return PlainTextResponse("too many files in a short time; try again in some seconds", 429, _HEADERS)
+        if not _promised(request) <= MOST_FILE_BYTES:
+            words = f"this file is larger than {MOST_FILE_BYTES >> 20} MiB; take a shorter or smaller one"
+            return PlainTextResponse(words, 413, _HEADERS)
+        request.state.connection.take_file(MOST_FILE_BYTES, _OWN_S)
+        received = Received()
+        await received.receive(request.stream())  # all of it first: the answer listens for a disconnection in its place
+        found = own_files.judged(received)
+        return StreamingResponse(found, headers=_HEADERS, media_type="application/octet-stream")
+
+    return own
+
+
 def make_app(
-    viewers: Viewers, state: Callable[[int], State], press: Callable[[str, int], None], token: str | None
+    viewers: Viewers,
+    state: Callable[[int], State],
+    press: Callable[[str, int], None],
+    token: str | None,
+    moment: Callable[[int], bytes] = gone,
+    own_files: OwnFiles | None = None,
 ) -> Starlette:
     """The application.
 
@@ -92,8 +131,10 @@ def make_app(
         state: See `Viewer`.
         press: See `Viewer`.
         token: See `refusal`.
+        moment: See `Viewer`.
+        own_files: Judges files of people; None takes none.
     """
-    files = {name: (_PAGE / name).read_bytes() for name in _FILES}  # in memory: no request touches the disk
+    files = {name: _file(name) for name in _FILES}  # in memory: no request touches the disk
     opened = Allowance(_OPENED_PER_S, _OPENED_AT_ONCE)
 
     async def page(request: Request) -> Response:
@@ -123,7 +164,7 @@ def make_app(
             connection: Connection = websocket.state.connection
             connection.stay()
             try:
-                await viewers.serve(Viewer(websocket, state, press))
+                await viewers.serve(Viewer(websocket, state, press, moment))
             finally:
                 connection.leave()
 
@@ -132,6 +173,7 @@ def make_app(
             Route("/", page),
             Route("/page/{name}", file),
             Route("/why", why, methods=["POST"]),
+            Route("/own", _own_route(token, own_files), methods=["POST"]),
             WebSocketRoute("/stream", stream),
         ],
     )

@@ -37,6 +37,10 @@ SERVED_FROM_ONE_PER_S, SERVED_FROM_ONE_AT_ONCE = 10.0, 64.0
 """Of them, those from one address."""
 REQUEST_READS, REQUEST_BYTES = 16, 20 * 1024
 """Pieces and bytes in which a request may arrive."""
+UPLOAD = b"POST /own"
+"""How the one request begins that may bring a file."""
+UPLOAD_READS, UPLOAD_BYTES = 64, 512 * 1024
+"""Of such a request, what may arrive until the application says that it takes the file (`Connection.take_file`)."""
 STREAM_BYTES_PER_S, STREAM_BYTES_AT_ONCE = 4096.0, 512.0
 """What an open page may send; confirming 120 messages a second takes 1,600 bytes."""
 
@@ -87,12 +91,25 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._answered = self._over = False
         self._reads = self._bytes = 0
+        self._most_reads, self._most_bytes = REQUEST_READS, REQUEST_BYTES
+        self._takes_file = False
         self._stream = Allowance(STREAM_BYTES_PER_S, STREAM_BYTES_AT_ONCE)
 
     def stay(self) -> None:
         """From now on it is an open page: no time limit, but another one for what comes in."""
         self.stays = True
         self._set_timer(None)
+
+    def take_file(self, most_bytes: int, seconds: float) -> None:
+        """Its request brings a file that is wanted: more bytes, and another time for request and answer together.
+
+        Args:
+            most_bytes: Of the file.
+            seconds: For all.
+        """
+        self._takes_file = True
+        self._most_reads, self._most_bytes = most_bytes, most_bytes + UPLOAD_BYTES
+        self._set_timer(seconds)
 
     def leave(self) -> None:
         """The page is being closed: it has `CLOSE_S` for that."""
@@ -136,10 +153,12 @@ class Connection(asyncio.Protocol):
                 self.cut()  # before anything of it is parsed
                 return
         else:
+            if not self._reads and data.startswith(UPLOAD):
+                self._most_reads, self._most_bytes = UPLOAD_READS, UPLOAD_BYTES
             self._reads += 1
             self._bytes += len(data)
-            if self._reads > REQUEST_READS or self._bytes > REQUEST_BYTES:
-                self.end("413 Content Too Large", f"a request of this page has less than {REQUEST_BYTES} bytes")
+            if self._reads > self._most_reads or self._bytes > self._most_bytes:
+                self.end("413 Content Too Large", f"a request of this page has less than {self._most_bytes} bytes")
                 return
         self.protocol.data_received(data)
 
@@ -168,7 +187,7 @@ class Connection(asyncio.Protocol):
         """Something was written: the request was complete."""
         if not self._answered:
             self._answered = True
-            if not self.stays:
+            if not (self.stays or self._takes_file):
                 self._set_timer(ANSWER_S)
 
     def closed(self) -> None:

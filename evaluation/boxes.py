@@ -29,7 +29,7 @@ from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.bundle.object_promises import BOXES, ObjectPromise
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.regions.judge import Objects
 from framegate.runtime.regions.label_map import LabelMap
@@ -157,12 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
         "machine": circumstances(),
         **figures(counts, arguments.target_risk, arguments.confidence_level),
     }
-    for line in sentences(record):
-        to_stdout(line)
     out = (arguments.out or Path(f"runs/boxes-{session.bundle.name}")) / "boxes.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, rounded(record))
-    to_stdout(f"figures: {out}")
+    if arguments.json:
+        json_to_stdout(rounded(record))
+    else:
+        for line in sentences(record):
+            to_stdout(line)
+        to_stdout(f"figures: {out}")
     if arguments.store:
         _store(session, record, objects.giver.name, sha256_file(arguments.boxes))
     return 0
@@ -187,7 +190,7 @@ def _store(session: Session, record: dict[str, Any], giver: str, data: str) -> N
     )  # fmt: skip
     key = record_key(session.scorer.backend.name, session.precision)
     store_promise(session.bundle.path, key, promise)
-    to_stdout(f"stored in {session.bundle.path} for {key}")
+    note(f"stored in {session.bundle.path} for {key}")
 
 
 def judge_images(

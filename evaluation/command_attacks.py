@@ -16,19 +16,19 @@ from framegate.evaluation.attack_table import Attacked, attack_table, markdown
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.frames.own_data import data_for
 from framegate.evaluation.gate.names import ATTACKS_FORMAT
 from framegate.evaluation.gate.rules import BATCH, observe
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
-from framegate.models import datasets
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 _HEALTH = 48
@@ -69,7 +69,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``attacks`` to the command line."""
     parser = commands.add_parser("attacks", help=SUMMARIES["attacks"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
-    parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="the data set it was trained on, or your own pictures in one folder per label",
+    )
     parser.add_argument("--frames", type=int, default=500, metavar="N", help="test frames (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="gradient steps (default: %(default)s)")
     parser.add_argument(
@@ -83,6 +88,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--require-certificate", metavar="BUDGET", help="patch:5 or linf:2/255 (default: none)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -91,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.frames < 1 or arguments.steps < 1 or arguments.adaptive < 0:
         raise UsageError("frames and steps: expected at least 1; adaptive: 0 or more")
     bundle = Bundle.open(arguments.bundle).for_classifiers("attacks")
-    data = datasets.detect(arguments.data)
+    data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth > 1:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on, or holds volumes")
     foreign = None if arguments.transfer is None else Bundle.open(arguments.transfer)
@@ -150,6 +156,9 @@ def run(arguments: argparse.Namespace) -> int:
     }
     write_json(arguments.out, rounded(record))
     saved.path.unlink(missing_ok=True)
+    if arguments.json:
+        json_to_stdout(rounded(record))
+        return 0 if health.passed else 1
     to_stdout(markdown(rows))
     for name in health.failed:
         to_stdout(f"health check failed, do not quote these figures: {name}")

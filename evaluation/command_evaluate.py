@@ -16,10 +16,12 @@ from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
+from framegate.evaluation.frames.own_data import data_for
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.report.html import write_report
+from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.tables import write_tables
 from framegate.evaluation.report.values import FORMAT
 from framegate.evaluation.suite.plan import PLANS, Plan
@@ -35,7 +37,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.sources.images import ImageSource
 
@@ -46,7 +48,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser("evaluate", help=SUMMARIES["evaluate"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
-    parser.add_argument("--data", required=True, type=Path, help="folder or file with the data set it was trained on")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="the data set it was trained on, or your own pictures in one folder per label",
+    )
     parser.add_argument(
         "--dataset", choices=datasets.NAMES, help="which data set it is (default: found out from the folder)"
     )
@@ -128,6 +135,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -224,11 +232,11 @@ def run(arguments: argparse.Namespace) -> int:
         return tracks.run(arguments)
     plan = replace(PLANS[arguments.suite], epsilon=parse_epsilon(arguments.epsilon)).limited(arguments.limit)
     bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate")
-    data = datasets.dataset(arguments.dataset) if arguments.dataset else datasets.detect(arguments.data)
+    data = data_for(arguments.data, bundle, arguments.dataset)
     _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    to_stderr(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
+    note(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
     network = Network.from_bundle(bundle)
     frames = _frames(data, arguments, plan)
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
@@ -272,8 +280,11 @@ def run(arguments: argparse.Namespace) -> int:
         to_stderr(f"the finished parts are kept in {out}: the same command goes on from there{report}")
         raise
     write_everything(record, out)
-    _print_summary(record)
-    to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
+    if arguments.json:
+        json_to_stdout(record)
+    else:
+        _print_summary(record)
+        to_stdout(f"report: {out / 'report.html'}   figures: {out / 'results.json'}, {out / 'tables.md'}")
     return 0 if all(check["passed"] for check in record["health"]) else 1
 
 
@@ -343,7 +354,8 @@ def _print_summary(record: dict[str, Any]) -> None:
                 f"gate {attack['false_accept_rate']['value']:.1%} of {attack['n']} frames"
             )
     for purpose in ("failure", "ood", "overall"):
-        to_stdout(f"best score, {purpose}: {record['best'][purpose] or 'not measured'}")
+        to_stdout(f"best score, {purpose}: {record['best'][purpose] or 'none'}")
     for check in record["health"]:
         if not check["passed"]:
             to_stdout(f"attack health check FAILED: {check['name']}: {check['detail']}")
+    to_stdout(summary(record)[0])  # what to do

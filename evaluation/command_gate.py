@@ -13,6 +13,7 @@ import torch
 from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
+from framegate.evaluation.frames.own_data import data_for
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
@@ -25,14 +26,13 @@ from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.decisions import Outputs
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.outputs import backend_outputs
-from framegate.models import datasets
 from framegate.models.training.batches import Progress
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
 _FOREIGN = 1_000
@@ -42,7 +42,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``gate`` to the command line."""
     parser = commands.add_parser("gate", help=SUMMARIES["gate"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
-    parser.add_argument("--data", required=True, type=Path, help="the data set it was trained on")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="the data set it was trained on, or your own pictures in one folder per label",
+    )
     parser.add_argument(
         "--ood",
         action="append",
@@ -72,6 +77,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="which frames are attacked, and everything random (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -80,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 20:
         raise UsageError(f"limit: {arguments.limit} given, expected at least 20 frames")
     bundle = Bundle.open(arguments.bundle).for_classifiers("gate")
-    data = datasets.detect(arguments.data)
+    data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
     for path in arguments.ood:
@@ -94,28 +100,41 @@ def run(arguments: argparse.Namespace) -> int:
     count = min(_FOREIGN, arguments.limit or _FOREIGN)
     foreign = [foreign_set(path, data, size, count, arguments.seed) for path in arguments.ood]
     foreign += [noise_set(kind, min(count, 500), size, arguments.seed, data.depth) for kind in NOISE_SETS]
-    with progress_bar() as progress:
-        frames = Frames(calibration, test, data.depth, tuple(foreign))
-        gate = GateRun(bundle, network, frames, train, sizes, arguments.seed, progress)
-        found = gate.results()
-        promise = _promise(bundle, frames, arguments.trials, arguments.seed, progress) if arguments.trials else {}
-    record: dict[str, Any] = {
+    head: dict[str, Any] = {
         "format": FORMAT,
         "bundle": bundle.name,
         "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,
         "limit": arguments.limit,
         "seed": arguments.seed,
-        "seconds": 0.0,
         "machine": {**circumstances(), "torch": torch.__version__},
         "monitor": None if bundle.monitor is None else dict(bundle.monitor.fitted),
-        **found,
-        "promise": promise,
     }
-    record["seconds"] = round(time.monotonic() - started, 1)
-    write_json(arguments.out, rounded(honest(record, calibration, gate.calibration.wrong, len(test))))
-    _print_summary(record)
-    to_stdout(f"figures: {arguments.out}")
+    partial = arguments.out.with_name(f"{arguments.out.stem}.partial.json")
+
+    def finished(found: dict[str, Any]) -> dict[str, Any]:
+        record = {**head, "seconds": round(time.monotonic() - started, 1), **found}
+        full: dict[str, Any] = rounded(honest(record, calibration, gate.calibration.wrong, len(test)))
+        return full
+
+    try:
+        with progress_bar() as progress:
+            frames = Frames(calibration, test, data.depth, tuple(foreign))
+            gate = GateRun(bundle, network, frames, train, sizes, arguments.seed, progress)
+            found = gate.results(lambda found: write_json(partial, finished({**found, "partial": True})))
+            promise = _promise(bundle, frames, arguments.trials, arguments.seed, progress) if arguments.trials else {}
+    except KeyboardInterrupt:
+        if partial.exists():
+            to_stderr(f"framegate: what was measured so far is in {partial}; the same command begins anew")
+        raise
+    record = finished({**found, "promise": promise})
+    write_json(arguments.out, record)
+    partial.unlink(missing_ok=True)
+    if arguments.json:
+        json_to_stdout(record)
+    else:
+        _print_summary(record)
+        to_stdout(f"figures: {arguments.out}")
     healthy = all(check["passed"] for check in record["health"])
     return 0 if healthy and all(each["kept"] for each in promise.values()) else 1
 

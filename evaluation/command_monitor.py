@@ -24,22 +24,25 @@ from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.tables import calibration_table
 from framegate.export.data.labelled import load_splits
-from framegate.export.data.outputs import backend_outputs
+from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.splits import Splits
 from framegate.export.graph import graph as onnx_graph
 from framegate.export.graph.half import HALF, half_file
 from framegate.export.graph.pooled import with_pooled
+from framegate.export.progress import Stages
 from framegate.models.pixels import to_pixels
 from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.search import bundle_to_change
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor
 
 _TRIED = 6
 """Layers of a network that names none which are tried."""
+_JUDGED_BY_ATTACKS = 200
+"""Of these so many are attacked unless told otherwise; for the estimate."""
 _JUDGED = 1_000
 """Images among which those are looked for that are attacked to judge the monitor."""
 
@@ -81,6 +84,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="calibration images that are attacked to see whether the monitor is worth its place (default: 200)",
     )
     add_promise_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -95,10 +99,19 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     bundle = Bundle.open(bundle_to_change(arguments.bundle)).for_classifiers("monitor")
-    with progress_bar() as progress:
-        splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
-        require_unseen(promise, splits.unseen)
-        monitor, calibrations = add_monitor(bundle, splits, recipe, promise, progress)
+    try:
+        with progress_bar() as progress:
+            splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+            require_unseen(promise, splits.unseen)
+            whole = whole_monitor(progress, bundle, splits, recipe)
+            monitor, calibrations = add_monitor(bundle, splits, recipe, promise, whole)
+    except KeyboardInterrupt:
+        to_stderr(f"framegate: bundle {bundle.path} is unchanged")
+        raise
+    if arguments.json:
+        made = {key: each.to_json() for key, each in calibrations.items()}
+        json_to_stdout({"bundle": str(bundle.path), "monitor": dict(monitor.fitted), "calibrations": made})
+        return 0
     OUT.print(calibration_table(calibrations))
     to_stdout(f"monitor: reads {', '.join(f'{tap.name} ({tap.channels})' for tap in monitor.taps)}")
     to_stdout("AUROC on attacked training images that the fit did not see (other attacks: framegate evaluate):")
@@ -113,6 +126,33 @@ def run(arguments: argparse.Namespace) -> int:
     to_stdout(f"AUROC on {unseen['frames']} calibration images under attacks that it was not fitted on: {figures}")
     to_stdout(f"bundle: {bundle.path}")
     return 0
+
+
+def whole_monitor(progress: Progress, bundle: Bundle, splits: Splits, recipe: Recipe) -> Progress:
+    """The progress of `add_monitor` as one bar, in images that a network looks at; a gradient counts as three.
+
+    Args:
+        progress: Called with the whole.
+        bundle: Whose engines are calibrated and compared.
+        splits: On these images.
+        recipe: What the monitor is fitted with.
+    """
+    steps = len(recipe.fgsm) + len(recipe.pgd) * recipe.pgd_steps
+    judged = recipe.judged if recipe.judged is not None else _JUDGED_BY_ATTACKS
+    fitting = 2 * recipe.images + 3 * steps * recipe.attacked
+    engines = [f"{backend}.*{precision}" for precision in bundle.models for backend in CPU_BACKENDS]
+    test, calibration = len(splits.test), len(splits.calibration)
+    return Stages(
+        progress,
+        [
+            (r"monitor: (a substitute|clean images|FGSM|PGD|\w+ \d|attacks$)", fitting),
+            ("monitor: choosing layers", recipe.images / 10),
+            ("monitor: attacks that it was not fitted on", 3 * 50 * judged),
+            *((engine, calibration) for engine in engines),
+            ("monitor: PyTorch", test + calibration),
+            *((engine, test) for engine in engines),
+        ],
+    )
 
 
 def add_monitor(

@@ -35,7 +35,7 @@ from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.object_promises import TRACKS, ObjectPromise
 from framegate.runtime.circumstances import circumstances
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.policy.track import TrackGate, TrackRule
 from framegate.runtime.regions.judge import DEFAULT_RULE
@@ -173,12 +173,15 @@ def run(arguments: argparse.Namespace) -> int:
     out = (arguments.out or Path(f"runs/tracks-{bundle.name}")) / "tracks.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, record)
-    for line in markdown(table([record])).splitlines():
-        to_stdout(line)
-    to_stdout(promise.describe())
-    if not record["unseen"]:
-        to_stdout("NO promise: the thresholds of this bundle were set on these tracks; give --data with others")
-    to_stdout(f"figures: {out}")
+    if arguments.json:
+        json_to_stdout(record)
+    else:
+        for line in markdown(table([record])).splitlines():
+            to_stdout(line)
+        to_stdout(promise.describe())
+        if not record["unseen"]:
+            to_stdout("NO promise: the thresholds of this bundle were set on these tracks; give --data with others")
+        to_stdout(f"figures: {out}")
     if arguments.store:
         _store(bundle, record, promise, fingerprint(split))
     return 0
@@ -198,7 +201,7 @@ def _store(bundle: Bundle, record: dict[str, Any], promise: TrackPromise, data: 
         bundle.calibrations[record["key"]].threshold, rule=str(promise.rule), data=data,
     )  # fmt: skip
     store_promise(bundle.path, record["key"], stored)
-    to_stdout(f"stored in {bundle.path} for {record['key']}")
+    note(f"stored in {bundle.path} for {record['key']}")
 
 
 def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precision: str) -> dict[str, Any]:

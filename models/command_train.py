@@ -31,7 +31,7 @@ from framegate.models.training.masked_views import masked
 from framegate.models.training.report import epoch_line, open_tensorboard, plot_curves
 from framegate.models.training.settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
-from framegate.runtime.console import progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 WATCHED_SHARE = 0.02
@@ -143,6 +143,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             metavar=unit,
             help=f"{text} (default: {_defaults(field.name, field.default)})",
         )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -261,7 +262,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings, options = _settings(chosen, arguments), _options(chosen, arguments)
     device = choose_device(arguments.device)
     data = _open_data(arguments)
-    to_stderr(f"reading {arguments.data} ({data.name})")
+    note(f"reading {arguments.data} ({data.name})")
     if (data.depth > 1) != (chosen.preprocess.depth > 1):
         kind = "volumes" if data.depth > 1 else "images"
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
@@ -290,7 +291,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, chosen.preprocess, train, watched, _augmentation(data, settings), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
-    to_stderr(_beginning(task, settings, device, f"{chosen.name} on {data.name}"))
+    note(_beginning(task, settings, device, f"{chosen.name} on {data.name}"))
     curves = out.with_suffix(".curves.png")
     trainer = _train(task, settings, state_file, curves, arguments)
     if trainer.stop_reason:
@@ -312,14 +313,18 @@ def run(arguments: argparse.Namespace) -> int:
     save_checkpoint(out, model, record, data.labels, notes)
     logits = predict(model, watched.images, chosen.preprocess)
     accuracy = {watched.name: float(np.mean(logits.argmax(1) == watched.labels))}
-    to_stdout(f"{watched.name}: accuracy {accuracy[watched.name]:.4f} on {len(watched)} images")
+    said = [f"{watched.name}: accuracy {accuracy[watched.name]:.4f} on {len(watched)} images"]
     if isinstance(model, PlainCNN) and settings.interval_bounds:
         accuracy["certified"] = _certified(model, watched, chosen, settings.interval_bounds)
         radius = settings.interval_bounds * 255
-        to_stdout(f"{watched.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
+        said.append(f"{watched.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
-    to_stdout(f"trained in {minutes:.1f} min; checkpoint: {out}; curves: {curves}")
+    if arguments.json:
+        json_to_stdout({"checkpoint": str(out), "curves": str(curves), "accuracy": accuracy, **notes})
+        return 0
+    for line in (*said, f"trained in {minutes:.1f} min; checkpoint: {out}; curves: {curves}"):
+        to_stdout(line)
     return 0
 
 
@@ -346,7 +351,7 @@ def _train(
         progress = closing.enter_context(progress_bar())
 
         def report(history: list[dict[str, float]]) -> None:
-            to_stderr(epoch_line(history, settings.epochs))
+            note(epoch_line(history, settings.epochs))
             plot_curves(history, curves, curves.name.removesuffix(".curves.png"))
             if log is not None:
                 log(history)

@@ -5,7 +5,7 @@ source rear  -> Pipeline (session.another()) -> results ---> one consumer, which
 source left  -> Pipeline (session.another()) -> results --'
 
 No camera waits for another one: each has threads, a session, an input and a memory of its own. A camera that cannot be
-opened, breaks off or hangs is silent, and its silence is said (NO_FRAME) as often as its deadline.
+opened, breaks off or hangs gives no frames, and once per deadline a REJECT with NO_FRAME says so.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Cameras:
         deadline_ms: Of every camera; None takes the default of its source.
         keep_frames: Hand the pixels on, see `Pipeline`.
         again: Open a source again that could not be opened or broke off; False ends that camera.
+        told: Told every result before `take`, by the thread that made it, see `Pipeline.tell`: a sender.
 
     Attributes:
         failures: Camera -> why it ended early.
@@ -82,13 +83,14 @@ class Cameras:
         deadline_ms: float | None = None,
         keep_frames: bool = False,
         again: bool = True,
+        told: Callable[[FrameResult], None] | None = None,
     ) -> None:
         names = [camera.name for camera in cameras]
         if not cameras or len(set(names)) != len(names):
             raise UsageError(f"cameras {', '.join(names) or '(none)'}: each needs a name of its own")
         self.failures: dict[str, FramegateError] = {}
         self._tracks = tuple(
-            _Track(camera, session if index == 0 else session.another(), take, deadline_ms, keep_frames, again)
+            _Track(camera, session if index == 0 else session.another(), take, deadline_ms, keep_frames, again, told)
             for index, camera in enumerate(cameras)
         )
 
@@ -158,6 +160,7 @@ class _Track:
         deadline_ms: float | None,
         keep_frames: bool,
         again: bool,
+        told: Callable[[FrameResult], None] | None,
     ) -> None:
         self.camera = camera
         self.pipeline: Pipeline | None = None
@@ -165,12 +168,13 @@ class _Track:
         self.failure: FramegateError | None = None
         self._session, self._take = session, take
         self._deadline_ms, self._keep, self._again = deadline_ms, keep_frames, again
+        self._told = told
         self._stopped = threading.Event()
         self._why = "the camera has not been opened yet"
         self._opening = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name=f"framegate-camera-{camera.name}", daemon=True),
-            threading.Thread(target=self._speak, name=f"framegate-silence-{camera.name}", daemon=True),
+            threading.Thread(target=self._report_no_source, name=f"framegate-silence-{camera.name}", daemon=True),
         )
 
     @property
@@ -215,7 +219,7 @@ class _Track:
                     break
             except FramegateError as error:
                 known, self._why = self._why, str(error)
-                # A wrong region or option stays wrong.
+                # To open it again would not correct a wrong region or option.
                 if not self._again or isinstance(error, UsageError):
                     self.failure = error
                     break
@@ -230,7 +234,7 @@ class _Track:
                 self.pipeline = None
                 self._opening.set()
             self._stopped.wait(delay_s)
-        if self.failure is None:  # one that failed for good says so until somebody stops it
+        if self.failure is None:  # a camera that failed for good reports NO_FRAME until somebody stops it
             self._stopped.set()
         self._opening.set()
 
@@ -260,6 +264,8 @@ class _Track:
         except BaseException:
             source.close()
             raise
+        if self._told is not None:
+            pipeline.tell(self._told)
         with pipeline:
             self.last = self.pipeline = pipeline
             self._opening.clear()
@@ -269,8 +275,8 @@ class _Track:
                 self._take(self.camera, result)
         return pipeline.stats.frames
 
-    def _speak(self) -> None:
-        """While the source is not open: REJECT, NO_FRAME, once a deadline; then its pipeline does it."""
+    def _report_no_source(self) -> None:
+        """Give REJECT with NO_FRAME once per deadline while the source is not open; later its pipeline does so."""
         pause_s = (self._deadline_ms or default_deadline_ms(None)) / 1e3
         while True:
             self._opening.wait()
@@ -280,4 +286,7 @@ class _Track:
                 continue
             now = time.monotonic_ns()
             said = (Prediction.without_frame(roi.name, Reason.NO_FRAME, self._why, now) for roi in self.camera.regions)
-            self._take(self.camera, FrameResult(tuple(said), None, ""))
+            result = FrameResult(tuple(said), None, "")
+            if self._told is not None:
+                self._told(result)
+            self._take(self.camera, result)

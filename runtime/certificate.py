@@ -30,8 +30,8 @@ from framegate.runtime.bundle.certificates import (
     Demand,
     budget_text,
 )
+from framegate.runtime.bundle.masks import touched
 from framegate.runtime.errors import BundleError, UsageError
-from framegate.runtime.masks import touched
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.verdict import NO_FINDINGS, Certificate, Findings, Image, Reason
 

@@ -32,8 +32,8 @@ class Channel(Generic[T]):
         self._closed = False
         self._spin_ns = round(spin_us * 1000)
         self._guard = threading.Lock()
-        # Whoever waits, waits to get one of these. A condition variable would do the same with a lock made for every
-        # wait and some twenty calls between the two threads, all of them while somebody waits for a verdict.
+        # A thread waits by acquiring one of these. A condition variable would do the same, but makes a lock for every
+        # wait and takes some twenty calls between the two threads, all of them while somebody waits for a verdict.
         self._filled, self._room = threading.Lock(), threading.Lock()
         self._filled.acquire()
         self._room.acquire()
@@ -46,7 +46,7 @@ class Channel(Generic[T]):
         while True:
             with self._guard:
                 if self._closed:
-                    _release(self._room)  # for the next one that waits
+                    _release(self._room)  # wakes the next thread that waits
                     return False
                 full = len(self._items) >= self._capacity
                 if self._overwrite or not full:
@@ -60,7 +60,7 @@ class Channel(Generic[T]):
                     return True
             if too_late:
                 return False
-            too_late = not _acquire(self._room, end)  # and one last look
+            too_late = not _acquire(self._room, end)  # after the timeout look once more
 
     def take(self, timeout: float | None = None) -> T | None:
         """The oldest item; None when the channel is closed and empty, or after ``timeout`` seconds."""
@@ -72,7 +72,7 @@ class Channel(Generic[T]):
                 if self._items:
                     item = self._items.popleft()
                     if self._items:
-                        _release(self._filled)  # for the next one that waits
+                        _release(self._filled)  # wakes the next thread that waits
                     _release(self._room)
                     return item
                 if self._closed:
@@ -80,7 +80,7 @@ class Channel(Generic[T]):
                     return None
             if too_late:
                 return None
-            too_late = not _acquire(self._filled, end)  # and one last look
+            too_late = not _acquire(self._filled, end)  # after the timeout look once more
 
     def _spin(self) -> None:
         end = time.monotonic_ns() + self._spin_ns

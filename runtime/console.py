@@ -30,14 +30,14 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 """Bytes of a file's name that are not of the system's encoding, as Python holds them."""
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029"
-    "\u202a-\u202e\u2066-\u2069"  # turn the direction of writing, so that what is read is not what is there
+    "\u202a-\u202e\u2066-\u2069"  # change the direction of writing: what a person reads is not the text that is there
     "\ud800-\udfff"
-    "\U000e0000-\U000e007f]"  # letters that are not seen
+    "\U000e0000-\U000e007f]"  # characters that no terminal shows
 )
 
 
 def plain(text: str) -> str:
-    r"""Text that does nothing to whoever shows it: control characters become ``\x1b``, a line break ``\n``.
+    r"""Text that a terminal shows and does not obey: control characters become ``\x1b``, a line break ``\n``.
 
     So do half characters (surrogates), which no encoder takes. Everything else stays, in whatever script.
     """
@@ -113,6 +113,38 @@ def to_stderr(line: str) -> None:
         _consoles()["ERR"].print(hide_in_text(line))
 
 
+_QUIET, _USUAL, _VERBOSE = -1, 0, 1
+_level = _USUAL
+
+
+def speak(quiet: bool, verbose: bool) -> None:
+    """How much this process says about its work on standard error; results, warnings and errors are always said.
+
+    Args:
+        quiet: No progress and no `note`.
+        verbose: Also every `detail`, and progress as often as there is news.
+    """
+    global _level
+    _level = _QUIET if quiet else _VERBOSE if verbose else _USUAL
+
+
+def is_verbose() -> bool:
+    """Whether details were asked for."""
+    return _level >= _VERBOSE
+
+
+def note(line: str) -> None:
+    """Print one line about work that goes as it should (standard error); nobody misses it under ``--quiet``."""
+    if _level > _QUIET:
+        to_stderr(line)
+
+
+def detail(line: str) -> None:
+    """Print one line that helps to find out why something goes wrong (standard error), only under ``--verbose``."""
+    if is_verbose():
+        to_stderr(line)
+
+
 def open_missing_streams() -> None:
     """Give a process that was started without standard streams (``>&-``) ones that lead nowhere.
 
@@ -144,11 +176,12 @@ def _progress_lines() -> Callable[[str, int, int], None]:
         if total != known:
             since, known = called, total  # the work that this total counts began when the one before ended
         called = now
-        if now - last >= min(_LINE_INTERVAL_S, max(_FIRST_LINE_S, now - begun - _FIRST_LINE_S)):
+        usual = min(_LINE_INTERVAL_S, max(_FIRST_LINE_S, now - begun - _FIRST_LINE_S))
+        if now - last >= (_FIRST_LINE_S if is_verbose() else usual):
             last = now
             told = _TOLD_FROM * total <= done < total and now - since >= 1
             left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
-            to_stderr(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
+            note(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 
     return update
 
@@ -157,8 +190,12 @@ def _progress_lines() -> Callable[[str, int, int], None]:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Progress driven by calls of (description, done, total); a changed total starts the bar again.
 
-    On a terminal a bar, in a log file a line after three seconds, later one every half minute.
+    On a terminal a bar, in a log file a line after three seconds, later one every half minute; under ``--quiet``
+    nothing, under ``--verbose`` a line every three seconds.
     """
+    if _level <= _QUIET:
+        yield lambda description, done, total: None
+        return
     console = _consoles()["ERR"]
     if not console.is_terminal:
         yield _progress_lines()
@@ -194,7 +231,7 @@ class StatusLine:
         self._interval = interval_s
         self._next = 0.0
         self._shown = False
-        self._live = _is_terminal(sys.stderr)
+        self._live = _is_terminal(sys.stderr) and _level > _QUIET
 
     def update(self, make_text: Callable[[], str]) -> None:
         """Show ``make_text()`` if the last update is long enough ago."""

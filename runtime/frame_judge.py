@@ -45,8 +45,8 @@ from framegate.runtime.verdict import (
 )
 
 _WITNESSES, _GRID = 211, 8
-"""Numbers of an array by which a frame is known again (a prime, so that they do not lie in one column), and pixels
-along the shorter side of one that does not lie in one piece."""
+"""How many numbers of an array `witness` takes (a prime, so that they do not lie in one column); and, of an array that
+is not contiguous, how many pixels along its shorter side."""
 OVERWRITTEN = "somebody wrote into the frame while it was judged"
 """Of a frame that is not what was handed over any more."""
 _NO_VALUES: Mapping[str, float] = {}
@@ -98,7 +98,7 @@ class FrameJudge:
         bundle: The model, for its labels and what it takes.
         scorer: Runs it.
         calibration: Its threshold and limits; None rejects every frame with NOT_CALIBRATED.
-        certifier: Certifies every label that nothing else speaks against; None: no certificate is required.
+        certifier: Certifies every label that has no other reason against it; None: no certificate is required.
 
     Attributes:
         stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
@@ -159,8 +159,8 @@ class FrameJudge:
         if shown is not None and self.together is not None and len(rois) == self.together.most:
             judged = self._judge_together(self.together, frame, shown, rois, health, shown_first, streams)
             return self._stamp(frame, rois, judged, deadline_ns)
-        inspected = shown is None  # a frame that no network is shown is not looked at either
-        # Another core may look at the frame meanwhile; what it saw is asked for when the network has computed.
+        inspected = shown is None  # the camera check skips a frame that no network is shown
+        # Another core may check the frame meanwhile; its result is fetched when the network has computed.
         late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
         judged = []
         for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
@@ -384,7 +384,7 @@ def whole_numbers(frame: Frame) -> tuple[Frame, Findings]:
 
 
 def witness(image: Image) -> bytes:
-    """Some hundred numbers, spread over the image, by which it is known again; empty for what is no array."""
+    """Some hundred numbers of the image: if they have changed, somebody wrote into it. Empty if it is no array."""
     if not isinstance(image, np.ndarray) or not image.size:
         return b""
     if image.flags.c_contiguous:

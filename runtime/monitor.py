@@ -54,7 +54,7 @@ class Signals(Mapping[str, float]):
         self._known, self._parts, self._pooled = known, parts, pooled
 
     def beside(self, others: Mapping[str, float]) -> Signals:
-        """These signals and other values in one mapping; the others win where names meet."""
+        """These signals and other values in one mapping; where a name is in both, the other value counts."""
         return Signals({**self._known, **others}, self._parts, self._pooled)
 
     def __getitem__(self, name: str) -> float:

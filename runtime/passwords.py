@@ -83,7 +83,7 @@ def hide_parameters(typed: str) -> str:
 def hide_in_text(text: str) -> str:
     """A message without the passwords of addresses that others wrote into it, a library, say.
 
-    An address is taken to end at a space or quotation mark. Where the address itself is known, `hide_passwords` it.
+    An address is taken to end at a space or quotation mark. Where the address itself is known, use `hide_passwords`.
     """
     text = _PROPERTY_IN_TEXT.sub(rf"\1={HIDDEN}", text)
     text = _ADDRESS.sub(_address_in_text, text)

@@ -17,7 +17,7 @@ import gc
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
@@ -128,10 +128,18 @@ class Pipeline:
         self._health = session.camera_health(source.frame_size, source.fixed_size)
         # A folder of photographs is no sequence: what one shows says nothing about the next.
         self._streams = tuple(session.stream_policy(policy, sequence=source.fixed_size) for _ in self._rois)
+        known_unlike = (policy or session.policy).counter_examples
+        for roi, stream in zip(self._rois, self._streams, strict=True):
+            if roi.name in known_unlike:
+                stream.ignore_drift()
         self._objects = objects
         self._object_judge: ObjectJudge | None = None
         if objects is not None:
-            memory = TrackMemory(lambda: session.stream_policy(policy, sequence=source.fixed_size), objects.rule)
+            memory = TrackMemory(
+                lambda: session.stream_policy(policy, sequence=source.fixed_size),
+                objects.rule,
+                counter_examples=known_unlike,
+            )
             self._object_judge = session.object_judge(objects, memory)
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
@@ -140,6 +148,7 @@ class Pipeline:
         self._publishing = threading.Lock()
         self._published_ns = 0
         self._judging: tuple[int, int] | None = None
+        self._told: Callable[[FrameResult], None] | None = None
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline has not started; it runs inside its with block")
         self._watchdog: Watchdog | None = None
         coverage = session.calibration.coverage if session.calibration else math.nan
@@ -209,6 +218,18 @@ class Pipeline:
                 self._session.release(self)
         self._threads.clear()
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline was stopped")
+
+    def tell(self, told: Callable[[FrameResult], None]) -> None:
+        """Have every result told at once, by the thread that made it, before anybody who iterates gets it.
+
+        For whom every microsecond counts (`framegate.runtime.handover.Sender`): no other thread has to wake up first,
+        and a consumer that is slow or asleep delays nothing. Call it before the pipeline is entered.
+
+        Args:
+            told: Called by the worker, and by the watchdog for silence; it must not wait. What it raises ends the
+                pipeline and comes out of `results`.
+        """
+        self._told = told
 
     def __iter__(self) -> Iterator[Prediction]:
         for result in self.results():
@@ -326,6 +347,8 @@ class Pipeline:
                 if self._keep and not self._session.scorer.takes_nv12:
                     frame = _viewable(frame)  # converted here, once, for the network and for people
                 result = self._judge(frame)
+                if self._told is not None:  # first: somebody waits for it
+                    self._told(result)
                 if self._keep:
                     result = replace(result, image=_viewable(frame).image)
                 self._judging = None
@@ -374,10 +397,17 @@ class Pipeline:
         with self._publishing:
             self._published_ns = predictions[0].decided_ns
             self._latest = predictions
+        result = FrameResult(predictions, None, "")
+        if self._told is not None:
+            try:
+                self._told(result)
+            except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
+                self._fail(error)
+                self._mailbox.close()
         self.stats.silences[reason.value] += 1
         if stopped:  # the next frame may come before anybody reads this result
             to_stderr(f"framegate: {detail}")
-        self._results.put(FrameResult(predictions, None, ""))
+        self._results.put(result)
 
     def _silence(self, reason: Reason, detail: str) -> tuple[Prediction, ...]:
         now = time.monotonic_ns()

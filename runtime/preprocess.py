@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError, DataError
-from framegate.runtime.preprocess_native import Resize, bilinear
+from framegate.runtime.native.preprocess import Resize, bilinear
 
 # area falls back to bilinear when it enlarges: cv2 defines INTER_AREA for shrinking only.
 INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
@@ -170,7 +170,7 @@ class Preprocessor:
         return self.tensor
 
     def _resize_slices(self, crop: npt.NDArray[np.uint8]) -> None:
-        """Fill `small` slice by slice, so that no slice bleeds into its neighbours."""
+        """Fill `small` slice by slice, so that the resize mixes no pixels of two slices."""
         if crop.shape == self.small.shape:
             np.copyto(self.small, crop)
             return

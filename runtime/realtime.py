@@ -1,16 +1,17 @@
-"""Real-time tuning of a running pipeline in one call: what may hold a frame up is moved out of its way.
+"""Real-time tuning of a running pipeline in one call: it removes what can delay a frame.
 
     with Pipeline(source, session) as pipeline, realtime(pipeline) as tuned:
         print(tuned)
         for prediction in pipeline: ...
 
-Four things are done, each for itself: one that the system does not allow is said and left out, the others stay.
+Four things are done, each for itself: one that the system does not allow is reported and left out, the others are done.
 
 1. The garbage collector is frozen and switched off; the hot loop makes no cycles.
 2. Every worker gets a core of its own as far as they go round, from the last one down; the other threads of the
    process share the remaining cores (all of them if none remains).
-3. Capture, workers, the threads of the engines and the consumers run under SCHED_FIFO, capture first, so that no
-   ordinary process delays them. The process's other threads (a web page, a log) stay ordinary.
+3. Capture, workers, the threads of the engines, the consumers, the watchdog and the heartbeats of a hand-over run
+   under SCHED_FIFO, capture first, so that no ordinary process delays them. The process's other threads (a web page, a
+   log) stay ordinary.
 4. ``spin_us`` of the pipeline, beside this call, replaces the waking of the worker by looking for the frame. It takes
    a core away from everybody else, so there must be more cores than pipelines.
 
@@ -31,13 +32,15 @@ from typing import TypeVar
 from framegate.runtime.errors import UsageError
 from framegate.runtime.health.beside import NAME as CHECK
 from framegate.runtime.pipeline import Pipeline
+from framegate.runtime.watchdog import HEARTBEAT, WATCHDOG
 
 PRIORITY = 50
 """Of SCHED_FIFO, 1 to 98: above ordinary processes, with room for what the system's own threads need."""
 WAITING = ("block", "spin")
 """How a worker may wait for the next frame: asleep, or looking for it."""
-_LOOKED = 1.2  # periods of the camera: a frame that comes a little late is still met awake
+_LOOKED = 1.2  # periods of the camera, so that the worker is still awake when a frame comes a little late
 _USUAL_FPS = 30.0
+_HASTY = (CHECK, HEARTBEAT, WATCHDOG)
 _T = TypeVar("_T")
 
 
@@ -124,7 +127,7 @@ def realtime(
 
 def _hold_collector(stack: ExitStack) -> None:
     gc.collect()
-    gc.freeze()  # undone by the pipeline's end or by this one's, whichever comes first; twice is harmless
+    gc.freeze()  # undone by the pipeline's end or by this one's, whichever comes first; to do it twice does no harm
     if gc.isenabled():
         gc.disable()
         stack.callback(gc.enable)
@@ -149,7 +152,8 @@ def _pin(stack: ExitStack, tuning: Tuning, workers: list[int], cores: tuple[int,
 
 def _prioritise(stack: ExitStack, tuning: Tuning, wanted: dict[int | None, int], priority: int) -> None:
     # What is left are the engines' threads, and those that the workers wait for.
-    ordinary = {thread.native_id for thread in threading.enumerate() if thread.name != CHECK} - set(wanted)
+    # Heartbeats are among these: the worker may wait for the one that is just being sent.
+    ordinary = {thread.native_id for thread in threading.enumerate() if thread.name not in _HASTY} - set(wanted)
     try:
         for task in _tasks():
             if task not in ordinary:

@@ -148,7 +148,7 @@ class Scorer(EngineCheck):
         """Wait for the engine, and score what it says.
 
         Args:
-            stages: Learns how long the wait and the scores took.
+            stages: Records how long the wait and the scores took.
 
         Raises:
             BackendError: The engine failed. It may raise anything else, too.

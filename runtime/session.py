@@ -15,7 +15,7 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note, to_stderr
 from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError, BundleError, UsageError
@@ -165,7 +165,7 @@ class Session:
             probabilities=probabilities,
         )
         if backend == "auto":
-            to_stderr(f"framegate: {session.describe()}")
+            note(f"framegate: {session.describe()}")
         return session
 
     @property
@@ -203,7 +203,7 @@ class Session:
             self._holder, self._thread = holder, None
 
     def release(self, holder: object) -> None:
-        """Give it back; whoever does not have it changes nothing."""
+        """Give the session back; the call of a pipeline that does not have it changes nothing."""
         with self._claiming:
             if self._holder is holder:
                 self._holder, self._asked = None, self.scorer

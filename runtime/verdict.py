@@ -93,7 +93,7 @@ class Reason(str, enum.Enum):
 
 Findings = Mapping[Reason, str]
 """Reasons to reject, in the order in which they were found, each with a sentence for people (which may be empty). Empty
-exactly when nothing speaks against the frame."""
+exactly when there is no reason against the frame."""
 NO_FINDINGS: Findings = {}
 
 

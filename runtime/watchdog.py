@@ -1,8 +1,8 @@
-"""Silence speaks: REJECT when frames or verdicts stop, from a thread that neither camera nor engine can hold up.
+"""Reports REJECT when frames or verdicts stop, from a thread that neither the camera nor the engine can block.
 
-A source that hangs, an engine that never answers and a process that was stopped have one thing in common: the last word
-that a consumer heard may have been ACCEPT. The watchdog looks several times a deadline at when the last verdict was
-published, and says so when it was too long ago, once a deadline as long as it lasts.
+A source that hangs, an engine that never answers and a process that was stopped have one thing in common: the last
+verdict that a consumer got may have been ACCEPT. Several times per deadline the watchdog looks when the last verdict
+was published. If that was too long ago, it reports so, and again after every further deadline.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from framegate.runtime.verdict import Reason
 
+WATCHDOG, HEARTBEAT = "framegate-watchdog", "framegate-heartbeat"
+"""Names of the threads that speak while no verdict comes: this one, and that of a hand-over."""
 LOOKS = 10
 """A deadline: so often the watchdog looks, so that silence is reported at most a tenth of a deadline later."""
 Silence = Callable[[Reason, str, bool], None]
@@ -41,10 +43,10 @@ class Watchdog:
         self._judging = judging
         self._report = report
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="framegate-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=WATCHDOG, daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -58,13 +60,14 @@ class Watchdog:
             now = time.monotonic_ns()
             away_ns, looked_ns = now - looked_ns - pause_ns, now
             if away_ns > self._limit_ns:
-                # Stopped (SIGSTOP), suspended, or starved of processor time: nothing of what was said holds.
+                # Stopped (SIGSTOP), suspended, or starved of processor time: no earlier verdict holds any more.
                 self._report(Reason.NO_FRAME, f"this process did not run for {away_ns / 1e6:.0f} ms", True)
                 continue
             judging, silent_ns = self._judging(), now - self._last_ns()
             if silent_ns < self._limit_ns:
                 continue
-            if judging is not None and 2 * (now - judging[1]) >= self._limit_ns:  # that is what is waited for
+            # Half of the time passed while this frame was judged: what is late is the engine, not the camera.
+            if judging is not None and 2 * (now - judging[1]) >= self._limit_ns:
                 frame_id, since = judging
                 self._report(Reason.LATE, f"frame {frame_id} has been judged for {(now - since) / 1e6:.0f} ms", False)
             else:

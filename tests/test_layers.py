@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
+from framegate.runtime.cli.summaries import SUMMARIES
+
 ROOMS = ("cuda_kernels", "runtime", "models", "export", "evaluation", "camera_demo", "benchmarks")
 LIBRARIES = {"torch", "onnx", "onnxscript", "matplotlib", "scipy", "openvino", "onnxruntime"}
 
@@ -23,8 +25,9 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_importing_the_runtime_loads_no_engine_no_other_room_and_no_faults():
-    loaded = loaded_after("import framegate.runtime, framegate.runtime.cli.main")
-    assert "framegate.runtime.pipeline" in loaded
+    commands = ", ".join(f"framegate.runtime.cli.{name}" for name in ("main", *SUMMARIES))
+    loaded = loaded_after(f"import {commands}; from framegate.runtime import *")
+    assert {"framegate.runtime.pipeline", "framegate.runtime.cli.doctor"} <= loaded
     others = {f"framegate.{room}" for room in ROOMS if room not in ("runtime", "cuda_kernels")}
     assert loaded & (LIBRARIES | others | {"framegate.runtime.faults"}) == set()
 

@@ -50,29 +50,70 @@ def test_every_command_of_readme_and_command_line_page_is_tested_here():
     assert [c for c in typed if not c.startswith(known)] == []
 
 
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """A folder with what a newcomer has, a classifier, its labels, photographs and a clip; and what was typed there."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "labels.txt").write_text("\n".join(foreign_onnx.LABELS), encoding="utf-8")
+    (folder / "mine.onnx").write_bytes(foreign_onnx.foreign_model(scaling="imagenet").SerializeToString())
+    foreign_onnx.write_photographs(folder / "photos", 600)
+    (folder / "drive.mp4").symlink_to(ROOT / "camera_demo" / "clips" / "highway_1280x720_25fps.mp4")
+    return folder, {}
+
+
+def type_once(newcomer, command):
+    """Run a command in the newcomer's folder, or give what it printed when it was typed there before."""
+    folder, typed = newcomer
+    if command not in typed:
+        typed[command] = run(command, folder)
+    return typed[command]
+
+
 @pytest.mark.slow
-def test_the_readme_from_a_camera_and_a_network_to_verdicts(tmp_path):
-    # A newcomer has a camera, a classifier and photographs. The camera is a test pattern here, because it has to end.
-    (tmp_path / "labels.txt").write_text("\n".join(foreign_onnx.LABELS), encoding="utf-8")
-    (tmp_path / "mine.onnx").write_bytes(foreign_onnx.foreign_model(scaling="imagenet").SerializeToString())
-    foreign_onnx.write_photographs(tmp_path / "photos", 600)
+def test_the_readme_from_a_camera_and_a_network_to_verdicts(newcomer):
+    # The camera is a test pattern here, because it has to end.
     typed = [c for c in commands("README.md") if c.startswith("framegate ")]
     assert [c.split()[1] for c in typed] == ["doctor", "run", "health", "export", "run"]
     for command in typed:
-        done = run(command.replace(CAMERA, A_CAMERA_THAT_ENDS), tmp_path)
-        assert done.stdout.strip()
-    lines = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+        assert type_once(newcomer, command.replace(CAMERA, A_CAMERA_THAT_ENDS)).stdout.strip()
+    lines = (newcomer[0] / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     assert 0 < len(lines) <= 80
 
 
+def _documented() -> list[object]:
+    """A benchmark takes as long as all others together; tests/runtime/cli/test_cli.py runs one of a small network."""
+    found = [c for c in commands("docs/commands.md") if c.startswith("framegate ")]
+    return [pytest.param(c, marks=pytest.mark.long) if c.startswith("framegate bench ") else c for c in found]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in commands("docs/commands.md") if c.startswith("framegate ")])
+def test_ten_minutes_from_a_clip_and_a_network_to_ones_own_program_and_report(newcomer):
+    folder, _ = newcomer
+    (program,) = blocks("docs/ten-minutes.md", "python")
+    (folder / "drive.py").write_text(program, encoding="utf-8")
+    typed = commands("docs/ten-minutes.md")
+    assert [c.split()[1] for c in typed] == ["doctor", "run", "export", "info", "health", "run", "drive.py", "evaluate"]
+    for command in typed:
+        few = " --limit 20" if command.startswith("framegate evaluate") else ""
+        done = type_once(newcomer, command + few)
+        assert done.stdout.strip(), command
+        if command.startswith("python"):
+            assert re.search(r"^\d+ verdicts could be used$", done.stdout, re.MULTILINE)
+            assert "captured" in done.stdout.splitlines()[-1]
+    assert (folder / "drive.jsonl").read_text(encoding="utf-8").count("\n") == 38
+    report = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "What to do: " in report
+    assert 'id="slider-data"' in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", _documented())
 def test_the_commands_of_the_command_line_s_page(command):
     assert run(command, ROOT).stdout.strip()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["make demo", "make demo-faults"])
+@pytest.mark.parametrize("command", ["make demo", pytest.param("make demo-faults", marks=pytest.mark.long)])
 def test_make_demo(command, tmp_path):
     # The environment is the one that runs the tests; -o takes its installation step as done.
     venv = Path(sys.executable).parents[1]
@@ -99,11 +140,9 @@ def described() -> list[str]:
 @pytest.mark.parametrize("command", [c for c in described() if c.startswith("framegate ")])
 def test_what_the_documents_describe_is_understood_by_the_command_line(command):
     words = shlex.split(command.replace("...", "SOMETHING"))[1:]
-    parser = command_line.build_parser()
     if words[0] in {entry.name for entry in metadata.entry_points(group="framegate.commands")}:
         pytest.importorskip("torch", reason="the commands of the other rooms need torch")
-        command_line._add_offline_commands(parser, words[0])
-    parsed = parser.parse_args(words)  # a wrong option ends the process
+    parsed = command_line.build_parser(words[0]).parse_args(words)  # a wrong option ends the process
     assert callable(parsed.run)
 
 

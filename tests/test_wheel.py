@@ -149,9 +149,9 @@ def test_the_wheel_is_for_every_python_of_this_platform(wheel, inside):
     assert wheel.name.split("-")[2:4] == ["py3", "none"]
     assert wheel.stem.endswith(sysconfig.get_platform().replace("-", "_"))
     libraries = {name for name in inside if name.endswith((".so", ".pyd", ".dylib"))}
-    assert libraries <= {"framegate/runtime/_native.so"}
+    assert libraries <= {"framegate/runtime/native/_native.so"}
     if shutil.which("cc") or shutil.which("gcc"):
-        assert libraries == {"framegate/runtime/_native.so"}
+        assert libraries == {"framegate/runtime/native/_native.so"}
 
 
 def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
@@ -159,8 +159,8 @@ def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
         names = {name.partition("/")[2] for name in archive.getnames()}
         links = [member.name for member in archive.getmembers() if member.issym() or member.islnk()]
     sources = {f"src/framegate/{name}" for name in tracked() if name.startswith("runtime/") and name.endswith(".c")}
-    assert len(sources) == 6
-    assert sources | {"src/framegate/runtime/native.h", "setup.py", "pyproject.toml", "LICENSE"} <= names
+    assert len(sources) == 7
+    assert sources | {"src/framegate/runtime/native/native.h", "setup.py", "pyproject.toml", "LICENSE"} <= names
     assert links == []
     assert [name for name in names if name.startswith("tests/test_")] == []
 
@@ -185,6 +185,7 @@ def test_the_wheel_does_the_main_job_from_another_folder(environment, tmp_path):
     assert len(accepted) == 2 * summary["frames"] == 76
 
 
+@pytest.mark.long  # tests/runtime/cli/test_help.py asks this installation; the wheel holds the same files
 def test_every_command_of_the_wheel_explains_itself(environment, tmp_path):
     pytest.importorskip("torch")  # of the rooms that train and evaluate
     pytest.importorskip("onnx")

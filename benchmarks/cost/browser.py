@@ -16,6 +16,10 @@ from websockets.sync.client import connect
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
+_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
+"""Keys that are no characters, by their numbers."""
+
+
 def find_chromium() -> str | None:
     """Path of an installed Chromium, None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -107,7 +111,10 @@ class Browser:
     def key(self, key: str) -> None:
         """Press a key and let it go."""
         for kind in ("keyDown", "keyUp"):
-            code = {"windowsVirtualKeyCode": 9} if key == "Tab" else {"text": key if kind == "keyDown" else ""}
+            text = {"Enter": "\r"}.get(key, key)
+            code = {"windowsVirtualKeyCode": _KEYS[key]} if key in _KEYS else {}
+            if key not in _KEYS or key == "Enter":
+                code["text"] = text if kind == "keyDown" else ""
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **code)
 
     def screenshot(self, path: Path, *, full: bool = False, quality: int = 80) -> None:

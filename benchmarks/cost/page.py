@@ -47,6 +47,7 @@ from framegate.runtime.sources.open import open_source
 OUT = RESULTS / "page-latency.json"
 WHAT = "capture to the last verdict of a frame in the running demo; nobody looks, or a page is open; blocks in turns"
 NOBODY, VIEWER, CHROMIUM = "nobody looks", "one viewer", "Chromium beside it"
+BARE = "nobody looks, no pictures kept"
 _HOST, _DEADLINE_MS = "127.0.0.1", 150.0
 BLOCK, SETTLE = 50, 10
 _OPEN_S = 60.0
@@ -59,6 +60,7 @@ class Case:
 
     Attributes:
         looking: Opens and closes the page; None: nobody looks.
+        keeps: Whether pictures of the last two minutes are kept, as the demo does.
         verdict_ns: Of every counted frame.
         fed: Frames captured meanwhile.
         pictures: Pictures sent meanwhile.
@@ -71,6 +73,7 @@ class Case:
     """
 
     looking: RemoteViewer | PageInChromium | None
+    keeps: bool = True
     verdict_ns: list[int] = field(default_factory=list)
     fed: int = 0
     pictures: int = 0
@@ -118,6 +121,7 @@ class Race:
 
     def _turn(self, case: Case) -> bool:
         viewers, stats = self._demo.viewers, self._demo.pipeline.stats
+        self._demo.timeline.keeps = case.keeps
         if case.looking is not None:
             case.looking.turn()
             self._wait(lambda: viewers.pictures > 0)
@@ -206,7 +210,11 @@ def measure(turns: int, source: str | None, bundle: str) -> tuple[Session, dict[
         progress = stack.enter_context(progress_bar())
         demo = stack.enter_context(LiveDemo(opened, session, REGIONS, _DEADLINE_MS, _HOST, listen(_HOST, 0)))
         address = demo.start()
-        cases = {NOBODY: Case(None), VIEWER: Case(stack.enter_context(RemoteViewer(address)))}
+        cases = {
+            BARE: Case(None, keeps=False),
+            NOBODY: Case(None),
+            VIEWER: Case(stack.enter_context(RemoteViewer(address))),
+        }
         if find_chromium() is not None:
             cases[CHROMIUM] = Case(stack.enter_context(PageInChromium(address)))
         stack.enter_context(demo.pipeline)

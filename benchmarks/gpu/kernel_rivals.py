@@ -112,6 +112,8 @@ def rivals(kind: str) -> dict[str, Callable[[Any], Any]]:
     if torch is None or not torch.cuda.is_available():
         return {}
     eager = _rows_eager if kind == "rows" else _dense_eager
+    # After eight shapes of one function torch.compile gives up and runs it eagerly, without a word.
+    torch._dynamo.reset()
     # Static shapes: the fairest for torch.compile, which then specialises for each.
     found: dict[str, Callable[[Any], Any]] = {
         "torch eager": eager,

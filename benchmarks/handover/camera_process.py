@@ -2,7 +2,8 @@
 
     python -m framegate.benchmarks.handover.camera_process udp://127.0.0.1:47800 --data-id 257
 
-Lines on standard input: ``hang`` and ``go`` (the engine), ``unplug`` and ``plug`` (the camera), ``end``. The first line
+Lines on standard input: ``hang`` and ``go`` (the engine), ``unplug`` and ``plug`` (the camera), ``vanish``
+and ``appear`` (an object), ``end``. The first line
 on standard output says ``ready``.
 """
 
@@ -20,7 +21,11 @@ from framegate.benchmarks.cost.broken_parts import BrokenEngine, PictureCamera
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.handover import Identity, Sender, open_outgoing, read_key
+from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
+from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.regions.function import FunctionRegions
+from framegate.runtime.regions.judge import Objects
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sources.open import open_source
@@ -55,6 +60,23 @@ class NoisyCamera(PictureCamera):
         return frame
 
 
+class World:
+    """What is where: two cars, of which one can vanish; both boxes show the whole picture.
+
+    Attributes:
+        one_alone: The second car is not there.
+    """
+
+    def __init__(self) -> None:
+        self.one_alone = False
+
+    def boxes(self, image: Image) -> list[tuple[float | str, ...]]:
+        """Where they are, each with its track."""
+        height, width = image.shape[:2]
+        first, second = (0, 0, width, height, "", 1.0, 1), (2, 2, width - 2, height - 2, "", 0.9, 2)
+        return [first] if self.one_alone else [first, second]
+
+
 def main(words: list[str] | None = None) -> int:
     """Run until standard input ends."""
     parser = argparse.ArgumentParser(description="A camera process that misbehaves when it is told to.")
@@ -64,6 +86,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--deadline-ms", type=float, default=200.0)
     parser.add_argument("--key", type=Path)
+    parser.add_argument("--objects", type=int, default=0, metavar="SLOTS", help="two objects, in so many slots")
     parser.add_argument("--held", action="store_true", help="be ready, and send nothing before the line 'begin'")
     arguments = parser.parse_args(words)
     bundle = Bundle.open(BUNDLES / f"{arguments.bundle}.bundle")
@@ -74,23 +97,37 @@ def main(words: list[str] | None = None) -> int:
         print("ready", flush=True)
         sys.stdin.readline()
     key = None if arguments.key is None else read_key(arguments.key)
-    sender = Sender(
-        [open_outgoing(arguments.to)], [("frame", arguments.data_id)], Identity.of(bundle, session.calibration), key=key
+    outgoing, identity = [open_outgoing(arguments.to)], Identity.of(bundle, session.calibration)
+    world = World() if arguments.objects else None
+    sender = (
+        Sender(outgoing, [("frame", arguments.data_id)], identity, key=key)
+        if world is None
+        else ObjectSender(outgoing, arguments.data_id, arguments.objects, identity, key=key)
     )
-    with sender, Pipeline(camera, session, deadline_ms=arguments.deadline_ms, results_held=RESULTS_HELD) as pipeline:
-        threading.Thread(target=_obey, args=(camera, engine, pipeline), daemon=True).start()
+    pipeline = Pipeline(
+        camera,
+        session,
+        deadline_ms=arguments.deadline_ms,
+        results_held=RESULTS_HELD,
+        objects=None if world is None else Objects(FunctionRegions(world.boxes), rule=TrackRule(1, 1, 1)),
+    )
+    pipeline.tell(sender.send_result)
+    with sender, pipeline:
+        threading.Thread(target=_obey, args=(camera, engine, pipeline, world or World()), daemon=True).start()
         if not arguments.held:
             print("ready", flush=True)
-        for result in pipeline.results():
-            sender.send_all(result.predictions)
+        for _ in pipeline.results():
+            pass
     return 0
 
 
-def _obey(camera: PictureCamera, engine: BrokenEngine, pipeline: Pipeline) -> None:
+def _obey(camera: PictureCamera, engine: BrokenEngine, pipeline: Pipeline, world: World) -> None:
     for line in sys.stdin:
         word = line.strip()
         part = engine if word in ("hang", "go") else camera
-        if word in ("hang", "unplug"):
+        if word in ("vanish", "appear"):
+            world.one_alone = word == "vanish"
+        elif word in ("hang", "unplug"):
             part.goes_on.clear()
             part.hangs.set()
         elif word in ("go", "plug"):

@@ -3,9 +3,10 @@
     python -m framegate.benchmarks.handover.campaign --out benchmarks/results/handover-faults.json
 
 Every fault is injected into real processes: a camera process judges pictures of the shipped clip and sends over UDP
-(or ``--transport zenoh``, ``ros2``), a link does the damage, a receiver is asked every millisecond. The exit code is 1
-if a single reading was usable that must not have been, or if the receiver did not recover. Under two minutes on a quiet
-machine.
+(or ``--transport zenoh``, ``ros2``), a link does the damage, a receiver is asked every millisecond; then
+the same for a stream with objects that move, its slots and its scene. The exit code is 1
+if a single reading was usable that must not have been, or if the receiver did not recover. Under three minutes on a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any
 
 from framegate.benchmarks.checkout import RESULTS
 from framegate.benchmarks.handover.cases import CASES, ENDS_CAMERA, KEYED, STAYS_OPEN, Bench
+from framegate.benchmarks.handover.object_cases import OBJECT_CASES, OBJECTS, ObjectsBench
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stderr, to_stdout
 
 RECOVERY_S = 30.0
 _ATTEMPTS = 5
+ALL_CASES = CASES | OBJECT_CASES
 
 
 class Benches:
@@ -39,7 +42,7 @@ class Benches:
     def __init__(self, transport: str) -> None:
         self._transport = transport
         self._bench: Bench | None = None
-        self._keyed = False
+        self._kind: tuple[type[Bench], bool] = Bench, False
 
     def lend(self, name: str) -> Bench:
         """A bench whose receiver says that a verdict is usable.
@@ -47,12 +50,12 @@ class Benches:
         Raises:
             RuntimeError: Nothing becomes usable on this machine.
         """
-        keyed = name in KEYED
-        if self._bench is not None and keyed != self._keyed:
+        kind, keyed = ObjectsBench if name in OBJECT_CASES else Bench, name in KEYED
+        if self._bench is not None and (kind, keyed) != self._kind:
             self.close()
         for _ in range(_ATTEMPTS):
             if self._bench is None:
-                self._bench, self._keyed = Bench(keyed, self._transport), keyed
+                self._bench, self._kind = kind(keyed, self._transport), (kind, keyed)
             self._bench.reset()
             if math.isfinite(self._bench.consumer.wait_until_usable()):
                 return self._bench
@@ -70,7 +73,7 @@ def measured(name: str, benches: Benches) -> dict[str, Any]:
     """Inject one fault and say what came of it."""
     bench = benches.lend(name)
     before = bench.consumer.receiver.counts()
-    CASES[name](bench)
+    ALL_CASES[name](bench)
     watched = bench.consumer.watched
     during = watched.usable / max(watched.read, 1)
     recovery = _recovery_ms(bench)
@@ -78,11 +81,11 @@ def measured(name: str, benches: Benches) -> dict[str, Any]:
     closed = watched.first_closed_ns
     after = bench.consumer.receiver.counts()
     found = {each: after[each] - before[each] for each in after if after[each] > before[each]}
-    if name in ENDS_CAMERA:
+    if name.removeprefix(OBJECTS) in ENDS_CAMERA:
         benches.close()
     return {
         "fault": name,
-        "what": " ".join((CASES[name].__doc__ or "").split()).rstrip("."),
+        "what": " ".join((ALL_CASES[name].__doc__ or "").split()).rstrip("."),
         "found": {each: count for each, count in found.items() if each not in ("received", "good")},
         "usable_share": round(during, 3),
         "reaction_ms": round((closed - bench.began_ns) / 1e6, 1) if closed else None,
@@ -95,10 +98,10 @@ def measured(name: str, benches: Benches) -> dict[str, Any]:
 
 def _recovery_ms(bench: Bench) -> float:
     """From the fault's end until something is usable again; a latched receiver is released as soon as it may be."""
-    receiver, until = bench.consumer.receiver, time.monotonic() + RECOVERY_S
+    consumer, until = bench.consumer, time.monotonic() + RECOVERY_S
     while time.monotonic() < until:
-        receiver.release()
-        if receiver.verdict().usable:
+        consumer.receiver.release()
+        if consumer.ready():
             return (time.monotonic_ns() - bench.ended_ns) / 1e6
         time.sleep(0.001)
     return math.inf
@@ -117,12 +120,12 @@ def main(words: list[str] | None = None) -> int:
         help="carries the messages (default: %(default)s)",
     )
     parser.add_argument(
-        "--only", choices=CASES, action="append", help="this fault alone; can be repeated (default: all)"
+        "--only", choices=ALL_CASES, action="append", help="this fault alone; can be repeated (default: all)"
     )
     arguments = parser.parse_args(words)
     rows = []
     benches, load = Benches(arguments.transport), os.getloadavg()[0]
-    for name in arguments.only or CASES:
+    for name in arguments.only or ALL_CASES:
         row = measured(name, benches)
         rows.append(row)
         found = ", ".join(f"{each} {count}" for each, count in row["found"].items()) or "-"
@@ -148,7 +151,11 @@ def main(words: list[str] | None = None) -> int:
         to_stderr(f"campaign: {arguments.out} cannot be written ({error.strerror})")
         return 1
     bad = [row["fault"] for row in rows if row["unsafe"] or row["recovery_ms"] is None]
-    bad += [row["fault"] for row in rows if row["reaction_ms"] is None and row["fault"] not in STAYS_OPEN]
+    bad += [
+        row["fault"]
+        for row in rows
+        if row["reaction_ms"] is None and row["fault"].removeprefix(OBJECTS) not in STAYS_OPEN
+    ]
     for name in bad:
         to_stderr(f"campaign: {name}: not as it must be")
     return 1 if bad else 0

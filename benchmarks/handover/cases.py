@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from framegate.benchmarks.handover.rig import MS, Camera, Consumer, Damage, Link, config_for, listening, untouched
@@ -29,9 +28,12 @@ class Bench:
         transport: Carries them: ``udp``, ``zenoh`` or ``ros2``.
     """
 
+    consumer_of: type[Consumer] = Consumer
+    camera_options: tuple[str, ...] = ()
+
     def __init__(self, keyed: bool = False, transport: str = "udp") -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300")
+        self._options: tuple[str, ...] = ("--fps", "20", "--deadline-ms", "300", *self.camera_options)
         key = b""
         if keyed:
             path, key = Path(self._folder.name) / "key", bytes(range(32))
@@ -40,7 +42,7 @@ class Bench:
             self._options += ("--key", str(path))
         incoming, address = listening(transport, "consumer")
         self.link = Link(address, transport)
-        self.consumer = Consumer(incoming, config_for(DATA_ID, key=key), self.link.genuine)
+        self.consumer = self.consumer_of(incoming, config_for(DATA_ID, key=key), self.link.genuine)
         self.random = random.Random(1)
         self.cameras: list[Camera] = []
         self.began_ns = self.ended_ns = 0
@@ -152,7 +154,7 @@ def clock_back(bench: Bench) -> None:
 def _shifted(by: int) -> Changed:
     def change(said: VerdictMessage) -> VerdictMessage:
         times = ("captured_ns", "decided_ns", "valid_until_ns", "sent_ns")
-        return replace(said, **{name: max(getattr(said, name) + by, 0) for name in times})
+        return said._replace(**{name: max(getattr(said, name) + by, 0) for name in times})
 
     return change
 
@@ -223,7 +225,7 @@ def replay_beside(bench: Bench) -> None:
 
 def two_senders(bench: Bench) -> None:
     """A second camera process sends under the same data id; the consumer is then told to start anew."""
-    first = {epoch for epoch, _ in list(bench.link.genuine)}
+    first = {epoch for _, epoch, _ in list(bench.link.genuine)}
     bench.consumer.allowed = lambda message: message.epoch in first
     second = bench.start("--held")
     bench.fault()
@@ -251,7 +253,7 @@ def foreign_bundle(bench: Bench) -> None:
 
 def forged(bench: Bench) -> None:
     """Somebody without the key turns verdicts into another class and makes the CRC anew."""
-    bench.damage(bench.rewrite(lambda said: replace(said, class_id=(said.class_id + 1) % 10)))
+    bench.damage(bench.rewrite(lambda said: said._replace(class_id=(said.class_id + 1) % 10)))
 
 
 def forged_with_code(bench: Bench) -> None:
@@ -259,7 +261,7 @@ def forged_with_code(bench: Bench) -> None:
 
     def damage(data: bytes) -> Iterable[tuple[float, bytes]]:
         envelope, said = decode(data)
-        other = encode(replace(said, class_id=0), envelope.counter, envelope.data_id, b"another key, 16 bytes or more")
+        other = encode(said._replace(class_id=0), envelope.counter, envelope.data_id, b"another key, 16 bytes or more")
         return ((0.0, other),)
 
     bench.damage(damage)
@@ -273,7 +275,7 @@ def flood(bench: Bench) -> None:
         noise = bytearray(144)
         noise[1] = len(noise)  # the right length, so that the CRC must find it
         _, said = decode(bench.link.passed[-1])
-        alien = encode(replace(said, accepted=True), 1, DATA_ID + 1)
+        alien = encode(said._replace(accepted=True), 1, DATA_ID + 1)
         assert alien[18] == ACCEPT
         while not stop.is_set():
             for _ in range(100):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framegate.runtime.handover import (
+    ObjectsReceiver,
     Receiver,
     ReceiverConfig,
     VerdictMessage,
@@ -34,6 +35,10 @@ PATIENCE_S = 60.0
 _NUMBERS = itertools.count()
 Damage = Callable[[bytes], Iterable[tuple[float, bytes]]]
 """Takes a message and gives what arrives in its place: (delay in seconds, bytes), none, one or many."""
+
+
+Genuine = dict[tuple[int, int, int], VerdictMessage]
+"""(data id, epoch, frame id) -> what a sender really said."""
 
 
 def untouched(data: bytes) -> Iterable[tuple[float, bytes]]:
@@ -66,7 +71,7 @@ class Link:
     Attributes:
         address: Where it listens.
         damage: What is done now.
-        genuine: (epoch, frame id) -> what the senders really said.
+        genuine: (data id, epoch, frame id) -> what the senders really said.
         passed: Every message that came in, in order.
     """
 
@@ -74,7 +79,7 @@ class Link:
         self._incoming, self.address = listening(transport, "link")
         self._outgoing = open_outgoing(target)
         self.damage: Damage = untouched
-        self.genuine: dict[tuple[int, int], VerdictMessage] = {}
+        self.genuine: Genuine = {}
         self.passed: list[bytes] = []
         self._stopped = threading.Event()
         self._late: list[tuple[float, int, bytes]] = []
@@ -102,8 +107,8 @@ class Link:
             if received is None:
                 continue
             data = received[0]
-            said = decode(data)[1]
-            self.genuine[said.epoch, said.frame_id] = said
+            envelope, said = decode(data)
+            self.genuine[envelope.data_id, said.epoch, said.frame_id] = said
             self.passed.append(data)
             for delay, changed in self.damage(data):
                 if delay > 0:
@@ -175,8 +180,9 @@ class Consumer:
         pause_s: How long the feeding thread sleeps before every look: a slow consumer.
     """
 
-    def __init__(self, incoming: Incoming, config: ReceiverConfig, genuine: dict[Any, VerdictMessage] | None) -> None:
-        self.receiver = Receiver(config)
+    def __init__(self, incoming: Incoming, config: ReceiverConfig, genuine: Genuine | None) -> None:
+        self.receiver: Receiver | ObjectsReceiver = self._receiver(config)
+        self._data_id = config.data_id
         self.allowed: Callable[[VerdictMessage], bool] = lambda _: True
         self.pause_s = 0.0
         self.watched = Watched()
@@ -187,6 +193,13 @@ class Consumer:
         for thread in self._threads:
             thread.start()
 
+    def _receiver(self, config: ReceiverConfig) -> Receiver | ObjectsReceiver:
+        return Receiver(config)
+
+    def ready(self) -> bool:
+        """Whether everything that a reading can say may be used now."""
+        return bool(self.receiver.verdict())
+
     def begin(self) -> None:
         """Count anew."""
         self.watched = Watched()
@@ -194,7 +207,7 @@ class Consumer:
     def wait_until_usable(self, within_s: float = PATIENCE_S) -> float:
         """Seconds until a reading is usable; infinite if none is in time."""
         begun = time.monotonic()
-        while not self.receiver.verdict().usable:
+        while not self.ready():
             if time.monotonic() - begun > within_s:
                 return float("inf")
             time.sleep(0.001)
@@ -220,19 +233,23 @@ class Consumer:
             reading, now = self.receiver.verdict(), time.monotonic_ns()
             watched = self.watched
             watched.read += 1
-            if reading.usable and reading.message is not None:
+            if reading:
                 watched.usable += 1
-                problem = self._problem(reading.message, now)
-                if problem:
-                    watched.unsafe += 1
-                    watched.examples.append(problem)
             elif not watched.first_closed_ns:
                 watched.first_closed_ns = now
+            problem = self._look(reading, now)
+            if problem:
+                watched.unsafe += 1
+                watched.examples.append(problem)
             time.sleep(0.001)
 
-    def _problem(self, message: VerdictMessage, now: int) -> str:
-        """Why a usable reading must not have been; empty if it may."""
-        said = message if self._genuine is None else self._genuine.get((message.epoch, message.frame_id))
+    def _look(self, reading: Any, now: int) -> str:
+        """Why what a reading lets one use must not have been; empty if it may."""
+        return self._problem(self._data_id, reading.message, now) if reading.usable else ""
+
+    def _problem(self, data_id: int, message: VerdictMessage, now: int) -> str:
+        """Why a usable message must not have been; empty if it may."""
+        said = message if self._genuine is None else self._genuine.get((data_id, message.epoch, message.frame_id))
         if said is None or repr(said) != repr(message):
             return f"nobody said {message}"
         # The clock is read after the verdict: a millisecond between the two is the watcher's own.

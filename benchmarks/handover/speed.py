@@ -3,7 +3,8 @@
     python -m framegate.benchmarks.handover.speed --out benchmarks/results/handover-speed.json
 
 Verdicts and bare messages of the same size take turns between two processes of this machine, so that what the machine
-does meanwhile happens to both. Zenoh and ROS 2 are measured where they are installed. ``--busy 2`` keeps two cores busy
+does meanwhile happens to both. Zenoh and ROS 2 are measured where they are installed, UDP
+also with both ends in real time, and from a pipeline that judges frames. ``--busy 2`` keeps two cores busy
 with other work meanwhile. A record is sound only from a machine on which nothing else runs.
 """
 
@@ -25,6 +26,9 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from framegate.benchmarks.checkout import BUNDLES
+from framegate.benchmarks.handover.camera_process import NoisyCamera, accepted_pictures
+from framegate.benchmarks.handover.scheduling import ORDINARY, REAL_TIME, SCHEDULING, allowed, this_process
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stdout
 from framegate.runtime.handover import (
@@ -37,15 +41,19 @@ from framegate.runtime.handover import (
     open_outgoing,
     this_clock,
 )
-from framegate.runtime.handover.base import Incoming
+from framegate.runtime.handover.base import Incoming, Outgoing
 from framegate.runtime.handover.message import PLAIN_BYTES, encode
 from framegate.runtime.handover.reading import MS
+from framegate.runtime.pipeline import RESULTS_HELD, Pipeline
+from framegate.runtime.roi import Roi
+from framegate.runtime.session import Session
 from framegate.runtime.verdict import Prediction
 
 HEADERS = Path(__file__).resolve().parents[2] / "runtime" / "handover" / "c"
 ID = 0x101
 FRAME = 33 * MS
 LABELS = ("cat", "dog")
+IDENTITY = Identity(LABELS, b"bundle-1", b"calibr-1")
 STREAMS, STREAM_HZ = 100, 30
 _ROUNDS, _CALLS = 7, 2000
 IN_C = "a receiver in C"
@@ -53,6 +61,9 @@ BARE = b"\xff\xff"
 """Begins what is no message of the hand-over: no message is so long."""
 PAUSE_S, PATIENCE_S, DISCOVERY_S = 0.004, 10.0, 1.5
 WARM_UP = 20
+JUDGED_PAUSE_S = 0.01
+"""From a verdict to the bare message behind it."""
+BUNDLE, ENGINE = "hybrid-cifar10.bundle", ("onnxruntime", "fp32")
 
 
 def message(number: int) -> VerdictMessage:
@@ -186,7 +197,9 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"p50": round(cuts[499], 4), "p99": round(cuts[989], 4), "max": round(max(times), 4), "count": len(times)}
 
 
-def over(url: str, count: int, pause_s: float, folder: str) -> dict[str, Any]:
+def over(
+    url: str, count: int, pause_s: float, folder: str, scheduled: str = ORDINARY, judged: bool = False
+) -> dict[str, Any]:
     """From decided to the receiver's decision, and a bare message's way beside it, in milliseconds.
 
     Args:
@@ -194,26 +207,58 @@ def over(url: str, count: int, pause_s: float, folder: str) -> dict[str, Any]:
         count: Verdicts, and bare messages.
         pause_s: Between two messages.
         folder: For compiled programs.
+        scheduled: How both ends are scheduled, a name of `scheduling.SCHEDULING`.
+        judged: The verdicts come from a pipeline that judges 30 frames a second, in place of being made up.
     """
     command = [sys.executable, "-m", "framegate.benchmarks.handover.speed", "--receive", url, "--count", str(count)]
     if url == IN_C:
         command = [str(compiled("receive_speed.c", Path(folder))), str(count)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=SCHEDULING[scheduled]) as other:
         assert other.stdout is not None
         where = other.stdout.readline().strip()
         out = open_outgoing(where)
         time.sleep(DISCOVERY_S)
-        with Sender([out], [("road", ID)], Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
-            for number in range(count + WARM_UP):
-                sender.send(prediction(number))
-                time.sleep(pause_s)
-                out.send(BARE + time.monotonic_ns().to_bytes(8, "big") + bytes(PLAIN_BYTES - 8 - len(BARE)))
-                time.sleep(pause_s)
+        session = Session.open(BUNDLES / BUNDLE, *ENGINE, 1, camera=False) if judged else None
+        identity = IDENTITY if session is None else Identity.of(session.bundle, session.calibration)
+        with Sender([out], [("road", ID)], identity, heartbeat_s=None) as sender:
+            with this_process(scheduled):
+                if session is not None:
+                    _judge_and_send(session, sender, out, count)
+                else:
+                    _send(sender, out, count, pause_s)
             found = _from_c(other.stdout) if url == IN_C else json.loads(other.stdout.readline())
     if len(found["verdicts"]) <= WARM_UP:
         raise RuntimeError(f"{url}: {len(found['verdicts'])} verdicts came; is the transport working?")
     names = [name for name in found if name != "usable"]
     return {name: summary(found[name][WARM_UP:]) for name in names} | {"usable": found["usable"]}
+
+
+def _bare() -> bytes:
+    return BARE + time.monotonic_ns().to_bytes(8, "big") + bytes(PLAIN_BYTES - 8 - len(BARE))
+
+
+def _send(sender: Sender, out: Outgoing, count: int, pause_s: float) -> None:
+    """Verdicts that were made up and bare messages, in turns."""
+    for number in range(count + WARM_UP):
+        sender.send(prediction(number))
+        time.sleep(pause_s)
+        out.send(_bare())
+        time.sleep(pause_s)
+
+
+def _judge_and_send(session: Session, sender: Sender, out: Outgoing, count: int) -> None:
+    """A pipeline judges frames and hands its verdicts over, as `framegate run` does; a bare message after each."""
+    camera = NoisyCamera(accepted_pictures(session), STREAM_HZ)
+    pipeline = Pipeline(
+        camera, session, rois=(Roi("road", 0.0, 0.0, 1.0, 1.0, fractions=True),), results_held=RESULTS_HELD
+    )
+    pipeline.tell(sender.send_result)
+    with pipeline:
+        for number, _ in enumerate(pipeline.results()):
+            time.sleep(JUDGED_PAUSE_S)
+            out.send(_bare())
+            if number >= count + WARM_UP:
+                break
 
 
 def _from_c(lines: Iterable[str]) -> dict[str, Any]:
@@ -252,7 +297,7 @@ def many_streams(seconds: float) -> dict[str, float]:
     streams = [(name, ID + number) for number, name in enumerate(names)]
     receivers = {data_id: Receiver(ReceiverConfig(data_id, clock_domain=this_clock())) for _, data_id in streams}
     spent = {"sender": 0, "receiver": 0}
-    with Sender([out], streams, Identity(LABELS, b"bundle-1", b"calibr-1"), heartbeat_s=None) as sender:
+    with Sender([out], streams, IDENTITY, heartbeat_s=None) as sender:
         rounds = max(int(seconds * STREAM_HZ), 1)
         for number in range(rounds):
             predictions = [prediction(number, name) for name in names]
@@ -272,7 +317,17 @@ def many_streams(seconds: float) -> dict[str, float]:
 
 def _over_all(count: int) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        return {name: over(url, count, PAUSE_S, folder) for name, url in transports().items()}
+        found = {name: over(url, count, PAUSE_S, folder) for name, url in transports().items()}
+        real_time, judged = allowed(REAL_TIME), max(count // 4, 2 * WARM_UP)
+        for name in ("udp to C", "udp"):
+            if name in found:
+                url = transports()[name]
+                if real_time:
+                    found[f"{name}, real time"] = over(url, count, PAUSE_S, folder, REAL_TIME)
+                found[f"{name}, pipeline"] = over(url, judged, PAUSE_S, folder, judged=True)
+                if real_time:
+                    found[f"{name}, pipeline, real time"] = over(url, judged, PAUSE_S, folder, REAL_TIME, judged=True)
+        return found
 
 
 def main(words: list[str] | None = None) -> int:

@@ -46,6 +46,9 @@ from framegate.runtime.session import Session
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.verdict import Image
 
+STARTS = 5
+"""New processes whose start-up is measured."""
+
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``bench`` to the command line."""
@@ -166,7 +169,7 @@ def _latency(
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
-    startup = bench.measure_startup(bundle.path, default, precision, size, 5, progress)
+    startup = bench.measure_startup(bundle.path, default, precision, size, STARTS, progress)
     memory = (
         bench.measure_memory(bundle, default, precision, arguments.memory_frames, size, progress)
         if arguments.memory_frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from framegate.cuda_kernels.compile.build import NO_COMPILER, build, find_source, target_path
@@ -49,13 +50,20 @@ def _shipped(
     record = json.loads(record_path.read_text(encoding="utf-8"))
     if record["source_hash"] != source_hash(source):
         refused.append(f"{name}: stale, {source.name} or a header that it includes has changed since")
-    elif architecture < min(record["architectures"]):
-        refused.append(f"{name}: holds sm_{record['architectures']}, nothing for an older sm_{architecture}")
+    elif not _runs_on(record["architectures"], architecture):
+        held = f"holds sm_{record['architectures']} and PTX of the last"
+        refused.append(f"{name}: {held}, nothing for sm_{architecture}")
     elif not _loadable(record["release"], driver_version):
         refused.append(_too_new(name, record["release"], driver_version))
     else:
         return image.read_bytes()
     return None
+
+
+def _runs_on(architectures: Sequence[int], architecture: int) -> bool:
+    """Whether a GPU has something to run: machine code of its major version, not newer than itself, or older PTX."""
+    machine_code = any(a // 10 == architecture // 10 and a <= architecture for a in architectures)
+    return machine_code or max(architectures) <= architecture
 
 
 def _by_nvcc(

@@ -33,7 +33,10 @@ __device__ __forceinline__ float exp2_flushed(float x) {
 #endif
 }
 
-/// Element: what a 32-bit word of a type holds. `fill` is -inf: a class that is not there weighs nothing in a softmax.
+/// Element: what a 32-bit word of a type holds. `fill` is -inf: a class that is not there weighs nothing in a softmax. `pad` is a
+/// finite number far below every ordinary logit, for sums that -inf would spoil.
+///
+/// `larger` compares two words element by element and `largest` the elements of one; a NaN loses against a number in both.
 template <class T>
 struct Element;
 
@@ -45,6 +48,17 @@ struct Element<float> {
     static __device__ __forceinline__ unsigned pack(const float* in) { return __float_as_uint(in[0]); }
     static __device__ __forceinline__ unsigned raw(float x) { return __float_as_uint(x); }
     static __device__ __forceinline__ float make(float x) { return x; }
+    static constexpr unsigned kPad = 0xF149F2CAu;
+    static __device__ __forceinline__ float pad() { return -1e30f; }
+    static __device__ __forceinline__ float value(float x) { return x; }
+    static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
+        return __float_as_uint(fmaxf(__uint_as_float(a), __uint_as_float(b)));
+    }
+    static __device__ __forceinline__ float largest(unsigned word) { return __uint_as_float(word); }
+    /// All bits of an element set where two words agree.
+    static __device__ __forceinline__ unsigned equal(unsigned a, unsigned b) {
+        return __uint_as_float(a) == __uint_as_float(b) ? 0xFFFFFFFFu : 0u;
+    }
 };
 
 template <>
@@ -61,6 +75,21 @@ struct Element<__half> {
     }
     static __device__ __forceinline__ unsigned raw(__half x) { return __half_as_ushort(x); }
     static __device__ __forceinline__ __half make(float x) { return __float2half_rn(x); }
+    static constexpr unsigned kPad = 0xFBFFFBFFu;
+    static __device__ __forceinline__ float pad() { return -65504.0f; }
+    static __device__ __forceinline__ float value(__half x) { return __half2float(x); }
+    static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
+        const __half2 c = __hmax2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+        return *reinterpret_cast<const unsigned*>(&c);
+    }
+    static __device__ __forceinline__ float largest(unsigned word) {
+        float x[2];
+        unpack(word, x);
+        return fmaxf(x[0], x[1]);
+    }
+    static __device__ __forceinline__ unsigned equal(unsigned a, unsigned b) {
+        return __heq2_mask(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+    }
 };
 
 template <>
@@ -76,6 +105,21 @@ struct Element<__nv_bfloat16> {
     }
     static __device__ __forceinline__ unsigned raw(__nv_bfloat16 x) { return __bfloat16_as_ushort(x); }
     static __device__ __forceinline__ __nv_bfloat16 make(float x) { return __float2bfloat16_rn(x); }
+    static constexpr unsigned kPad = 0xF14AF14Au;
+    static __device__ __forceinline__ float pad() { return -1.0002694e30f; }
+    static __device__ __forceinline__ float value(__nv_bfloat16 x) { return __bfloat162float(x); }
+    static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
+        const __nv_bfloat162 c = __hmax2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
+        return *reinterpret_cast<const unsigned*>(&c);
+    }
+    static __device__ __forceinline__ float largest(unsigned word) {
+        float x[2];
+        unpack(word, x);
+        return fmaxf(x[0], x[1]);
+    }
+    static __device__ __forceinline__ unsigned equal(unsigned a, unsigned b) {
+        return __heq2_mask(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
+    }
 };
 
 /// Four words, so that a template can index them with a constant and they stay in registers.

@@ -30,7 +30,9 @@ __all__ = [
 
 ELEMENT_SIZES = {"f16": 2, "bf16": 2, "f32": 4}
 LARGEST_CLASSES = 65_536
+LARGEST_THREAD_CLASSES = 32
 LARGEST_LANES8_CLASSES = 120
+LARGEST_LANES16_CLASSES = 504
 LARGEST_WARP_CLASSES = 1016
 DENSE_BOUNDS = (4, 8, 12, 16, 20, 24, 32)
 LARGEST_CHANNELS = DENSE_BOUNDS[-1]
@@ -89,6 +91,9 @@ class RowsParameters(ctypes.Structure):
         ("rows", ctypes.c_uint32),
         ("classes", ctypes.c_uint32),
         ("temperature", ctypes.c_float),
+        ("inverse_temperature", ctypes.c_float),
+        ("log_classes", ctypes.c_float),
+        ("copy", ctypes.c_void_p),
     )
 
 
@@ -107,6 +112,8 @@ class DenseParameters(ctypes.Structure):
         ("channels", ctypes.c_uint32),
         ("pixels", ctypes.c_uint32),
         ("temperature", ctypes.c_float),
+        ("inverse_temperature", ctypes.c_float),
+        ("log_channels", ctypes.c_float),
         ("limits", Limits),
     )
 
@@ -165,6 +172,12 @@ def _checked_temperature(temperature: float) -> float:
     return temperature
 
 
+def _factors(temperature: float) -> dict[str, float]:
+    """T and 1 / T as the kernels get them; 1 / T of the float32 that T becomes."""
+    inverse = 1 / ctypes.c_float(_checked_temperature(temperature)).value
+    return {"temperature": temperature, "inverse_temperature": inverse}
+
+
 def _pointers(addresses: Mapping[str, int], known: tuple[str, ...], sizes: Mapping[str, int]) -> dict[str, int]:
     for name, address in addresses.items():
         if name not in known:
@@ -178,6 +191,35 @@ def _element_size(dtype: str) -> int:
     if dtype not in ELEMENT_SIZES:
         raise ValueError(f"dtype: asked for one of {', '.join(ELEMENT_SIZES)}, found {dtype!r}")
     return ELEMENT_SIZES[dtype]
+
+
+def _rows_output(names: set[str]) -> str:
+    if names & {"records", "sequence", "copy"}:
+        if names - {"copy"} != {"records", "sequence"}:
+            raise ValueError(f"outputs: records and sequence go together and alone, found {', '.join(sorted(names))}")
+        return "record"
+    if "probabilities" in names:
+        return "probabilities"
+    if not names:
+        raise ValueError("outputs: asked for at least one, found none")
+    return "entropy" if names == {"entropy"} else "scores"
+
+
+def _rows_layout(output: str, rows: int, classes: int, size: int, *, gapless: bool) -> tuple[str, int, int]:
+    """Who computes a row, how many blocks that takes, and threads a block; the bounds are those of kernel.cu."""
+    alone = output == "entropy"
+    if alone and gapless and classes <= LARGEST_THREAD_CLASSES:
+        return "thread", -(-rows // 128), 128
+    if classes <= LARGEST_LANES8_CLASSES:
+        return "lanes8", -(-rows // 16), 128
+    if alone and classes <= LARGEST_LANES16_CLASSES:
+        return "lanes16", -(-rows // 8), 128
+    if classes <= LARGEST_WARP_CLASSES:
+        # One frame alone needs one warp; three idle ones beside it would only take part in the launch.
+        return "warp", -(-rows // 4), 128 if rows > 1 else 32
+    # Four 16-byte windows a thread are under way at once: threads enough to take the row in one go, if possible.
+    windows = -(-classes * size // 64)
+    return "block", rows, min(512, max(64, 1 << (windows - 1).bit_length()))
 
 
 def plan_rows(
@@ -198,7 +240,8 @@ def plan_rows(
         classes: C in [1, 65536].
         outputs: device addresses by name: entropy, max_probability, margin, energy (fp32 [N]), argmax (int32 [N]),
             probabilities ([N, C] of the logits' type); or records (32 bytes a row, aligned to 32) with sequence (a
-            uint32), both in mapped host memory, and nothing else.
+            uint32), both in mapped host memory, and nothing else but, if wanted, copy ([N, C] of the logits' type),
+            where the logits are written as they were read.
         temperature: T in softmax(x / T), in [1e-30, 1e30].
         row_stride: elements from row to row, >= C; None for contiguous rows.
 
@@ -215,40 +258,21 @@ def plan_rows(
         raise ValueError(f"row_stride: asked for at least C = {classes} elements, found {stride}")
     if logits == 0 or logits % size != 0:
         raise ValueError(f"logits: asked for an address aligned to {size} bytes, found {logits:#x}")
-    sizes = {"probabilities": size, "records": RECORD_BYTES} | dict.fromkeys(
+    sizes = {"probabilities": size, "copy": size, "records": RECORD_BYTES} | dict.fromkeys(
         ("entropy", "max_probability", "margin", "energy", "argmax", "sequence"), 4
     )
     pointers = _pointers(outputs, tuple(sizes), sizes)
-    names = set(pointers)
-    if names & {"records", "sequence"}:
-        if names != {"records", "sequence"}:
-            raise ValueError(f"outputs: records and sequence go together and alone, found {', '.join(sorted(names))}")
-        output = "record"
-    elif "probabilities" in names:
-        output = "probabilities"
-    elif names == {"entropy"}:
-        output = "entropy"
-    elif names:
-        output = "scores"
-    else:
-        raise ValueError("outputs: asked for at least one, found none")
+    output = _rows_output(set(pointers))
     parameters = RowsParameters(
         logits=logits,
         row_stride=stride,
         rows=rows,
         classes=classes,
-        temperature=_checked_temperature(temperature),
+        log_classes=math.log(classes),
+        **_factors(temperature),
         **pointers,
     )
-    if classes <= LARGEST_LANES8_CLASSES:
-        layout, blocks, threads = "lanes8", -(-rows // 16), 128
-    elif classes <= LARGEST_WARP_CLASSES:
-        # One frame alone needs one warp; three idle ones beside it would only take part in the launch.
-        layout, blocks, threads = "warp", -(-rows // 4), 128 if rows > 1 else 32
-    else:
-        # Four 16-byte windows a thread are under way at once: threads enough to take the row in one go, if possible.
-        windows = -(-classes * size // 64)
-        layout, blocks, threads = "block", rows, min(1024, max(64, 1 << (windows - 1).bit_length()))
+    layout, blocks, threads = _rows_layout(output, rows, classes, size, gapless=stride == classes)
     return Launch(f"softmax_entropy_{layout}_{dtype}_{output}", (blocks, 1, 1), (threads, 1, 1), parameters)
 
 
@@ -302,8 +326,9 @@ def plan_dense(
         logits=logits,
         channels=channels,
         pixels=pixels,
-        temperature=_checked_temperature(temperature),
+        log_channels=math.log(channels),
         limits=limits or Limits(),
+        **_factors(temperature),
         **pointers,
     )
     kernel = f"softmax_entropy_dense_{dtype}_{bound}_{'labels' if labels else 'scores'}"

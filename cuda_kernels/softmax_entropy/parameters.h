@@ -3,8 +3,8 @@
 
 #include "fixed_size_integers.h"
 
-// The scores of one row in mapped host memory, padded to 32 bytes. `sequence` is written last, behind a system-wide fence: a
-// host that sees the number of its frame sees that frame's scores. `check` shows a record that is being written at that moment.
+// The scores of one row in mapped host memory, padded to 32 bytes, in two stores of 16 bytes whose order is left open: a fence
+// between them would wait for a way to the host and back. `check` shows a record of which only one half has arrived.
 struct __attribute__((aligned(32))) SoftmaxEntropyRecord {
     uint32_t sequence;      // copied from *sequence at launch
     int32_t argmax;         // lowest index among equal maxima; -1 for a row without a distribution, whose scores are NaN
@@ -33,6 +33,9 @@ struct SoftmaxEntropyRows {
     uint32_t rows;
     uint32_t classes;
     float temperature;
+    float inverse_temperature;      // 1 / temperature and log(classes), computed once by the host
+    float log_classes;
+    void* copy;                     // [N, C] contiguous, of the logits' type: what was read; only ..._record kernels
 };
 
 // What is said of each pixel of a dense output. kPixelUsable is set only if no other bit is. A pixel without a distribution has
@@ -68,5 +71,7 @@ struct SoftmaxEntropyDense {
     uint32_t channels;
     uint32_t pixels;
     float temperature;
+    float inverse_temperature;
+    float log_channels;
     SoftmaxEntropyLimits limits;
 };

@@ -23,6 +23,8 @@ __device__ __forceinline__ SoftmaxEntropyRows plugin_rows(const float* logits, c
     p.rows = uint32_t(rows);
     p.classes = uint32_t(classes);
     p.temperature = __ldg(temperature);
+    p.inverse_temperature = 1.0f / p.temperature;
+    p.log_classes = logf(float(classes));
     return p;
 }
 

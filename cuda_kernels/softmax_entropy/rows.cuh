@@ -5,7 +5,7 @@
 
 namespace framegate {
 
-enum class Output { entropy, scores, probabilities, record };
+enum class Output { scores, probabilities, record };
 
 /// Write one window of probabilities: in one store where input and output have the same alignment, else element by element.
 template <class T>
@@ -33,25 +33,39 @@ __device__ __forceinline__ void write_probabilities(const Windows<T>& windows, u
     store_probabilities(windows, window, row, x);
 }
 
+/// The number of the frame where a record is asked for; read before anything else is waited for.
 template <Output kOutput>
-__device__ __forceinline__ void finish(const SoftmaxEntropyRows& p, unsigned row, const Top& top, float z, float s) {
-    if (kOutput == Output::entropy) {
-        p.entropy[row] = entropy_of(z, s, p.classes, has_distribution(top.best, z, p.temperature));
-        return;
-    }
-    const Scores scores = scores_of(top, z, s, p.classes, p.temperature);
+__device__ __forceinline__ uint32_t sequence_if_recorded(const SoftmaxEntropyRows& p) {
+    return kOutput == Output::record ? sequence_of(p) : 0u;
+}
+
+template <Output kOutput>
+__device__ __forceinline__ void finish(const SoftmaxEntropyRows& p, unsigned row, const Top& top, float z, float s,
+                                       uint32_t sequence) {
+    const Scores scores = scores_of(top, z, s, p.log_classes, p.temperature, p.inverse_temperature);
     if (kOutput == Output::record) {
-        write_record(p, row, scores);
+        write_record(p, row, scores, sequence);
     } else {
         write_scores(p, row, scores);
     }
+}
+
+/// Write a row to the host beside its record, for which the graph would need a copy node. It comes last: out of a cache, while the
+/// record is on its way.
+template <class T>
+__device__ __forceinline__ void copy_row(const SoftmaxEntropyRows& p, unsigned row, unsigned first, unsigned step) {
+    if (p.copy == nullptr) return;
+    const T* const from = static_cast<const T*>(p.logits) + row * p.row_stride;
+    T* const to = static_cast<T*>(p.copy) + uint64_t(row) * p.classes;
+#pragma unroll 4
+    for (unsigned i = first; i < p.classes; i += step) to[i] = from[i];
 }
 
 /// kLanes lanes hold a row in registers: maximum first, then one exponential an element. Memory is read once.
 template <class T, int kLanes, int kVectors, Output kOutput>
 __device__ __forceinline__ void row_in_registers(const SoftmaxEntropyRows& p) {
     constexpr int kPerWindow = Windows<T>::kPerWindow;
-    constexpr bool kTop = kOutput != Output::entropy;
+    const uint32_t sequence = sequence_if_recorded<kOutput>(p);
     const unsigned lane = threadIdx.x % kLanes;
     const uint64_t group = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes;
     // Lanes without a row go along with an empty one: the shuffles need them.
@@ -71,21 +85,11 @@ __device__ __forceinline__ void row_in_registers(const SoftmaxEntropyRows& p) {
         unpack<T>(words[v], x);
         const unsigned first = unsigned(windows.begin(unsigned(v) * kLanes + lane));
 #pragma unroll
-        for (int i = 0; i < kPerWindow; ++i) {
-            if (kTop) {
-                push<true>(top, x[i], first + unsigned(i));
-            } else {
-                top.best = fmaxf(top.best, x[i]);
-            }
-        }
+        for (int i = 0; i < kPerWindow; ++i) push<true>(top, x[i], first + unsigned(i));
     }
-    if (kTop) {
-        top = merge_over_lanes<kLanes>(top);
-    } else {
-        top.best = max_over_lanes<kLanes>(top.best);
-    }
+    top = merge_over_lanes<kLanes>(top);
 
-    const float scale = exponent_scale(p.temperature);
+    const float scale = kLog2E * p.inverse_temperature;
     float z = 0.0f, s = 0.0f;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -98,7 +102,8 @@ __device__ __forceinline__ void row_in_registers(const SoftmaxEntropyRows& p) {
     z = sum_over_lanes<kLanes>(z), s = sum_over_lanes<kLanes>(s);
 
     if (!active) return;
-    if (lane == 0) finish<kOutput>(p, row, top, z, s);
+    if (lane == 0) finish<kOutput>(p, row, top, z, s, sequence);
+    if (kOutput == Output::record) copy_row<T>(p, row, lane, kLanes);
     if (kOutput == Output::probabilities) {
         T* const out = static_cast<T*>(p.probabilities) + uint64_t(row) * p.classes;
         const float factor = has_distribution(top.best, z, p.temperature) ? reciprocal(z) : not_a_number();
@@ -150,7 +155,7 @@ __device__ __forceinline__ Partial merge_over_warp(Partial part, float scale) {
 }
 
 /// Four windows of a row: their loads are under way together, and the maximum moves at most once for all of them.
-template <class T, bool kTop>
+template <class T>
 __device__ __forceinline__ void push_windows(Partial& part, const Words4 (&words)[4], const Windows<T>& windows,
                                              unsigned window, unsigned stride, float scale) {
     constexpr int kPerWindow = Windows<T>::kPerWindow;
@@ -161,13 +166,7 @@ __device__ __forceinline__ void push_windows(Partial& part, const Words4 (&words
         unpack<T>(words[v], x);
         const unsigned first = unsigned(windows.begin(window + unsigned(v) * stride));
 #pragma unroll
-        for (int i = 0; i < kPerWindow; ++i) {
-            if (kTop) {
-                push<true>(part.top, x[i], first + unsigned(i));
-            } else {
-                part.top.best = fmaxf(part.top.best, x[i]);
-            }
-        }
+        for (int i = 0; i < kPerWindow; ++i) push<true>(part.top, x[i], first + unsigned(i));
     }
     if (part.top.best > before) rescale(part.z, part.s, before, part.top.best, scale);
     const float m = anchor(part.top.best);
@@ -187,14 +186,15 @@ __device__ __forceinline__ void row_in_block(const SoftmaxEntropyRows& p) {
     __shared__ Partial whole;
     const unsigned row = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const Windows<T> windows(static_cast<const T*>(p.logits) + row * p.row_stride, p.classes);
-    const float scale = exponent_scale(p.temperature);
+    const float scale = kLog2E * p.inverse_temperature;
+    const uint32_t sequence = sequence_if_recorded<kOutput>(p);
 
     Partial part = {no_top(), 0.0f, 0.0f};
     for (unsigned window = threadIdx.x; window < windows.count; window += 4 * blockDim.x) {
         Words4 words[4];
 #pragma unroll
         for (int v = 0; v < 4; ++v) words[v] = windows.load(window + unsigned(v) * blockDim.x, Element<T>::kFill);
-        push_windows<T, kOutput != Output::entropy>(part, words, windows, window, blockDim.x, scale);
+        push_windows<T>(part, words, windows, window, blockDim.x, scale);
     }
     part = merge_over_warp(part, scale);
     if (lane == 0) partials[warp] = part;
@@ -205,9 +205,10 @@ __device__ __forceinline__ void row_in_block(const SoftmaxEntropyRows& p) {
         part = merge_over_warp(part, scale);
         if (lane == 0) {
             whole = part;
-            finish<kOutput>(p, row, part.top, part.z, part.s);
+            finish<kOutput>(p, row, part.top, part.z, part.s, sequence);
         }
     }
+    if (kOutput == Output::record) copy_row<T>(p, row, threadIdx.x, blockDim.x);
     if (kOutput == Output::probabilities) {
         // The row a second time, out of L2 where it has just been: 256 KiB of fp32 fits no register file.
         __syncthreads();

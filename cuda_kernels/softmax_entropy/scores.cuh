@@ -38,9 +38,6 @@ __device__ __forceinline__ Top merge_over_lanes(Top top) {
     return top;
 }
 
-/// The factor that turns a difference of logits into a power of two.
-__device__ __forceinline__ float exponent_scale(float temperature) { return kLog2E * (1.0f / temperature); }
-
 /// Add a logit: t = (x - m) log2(e) / T, Z += 2^t, S += t 2^t.
 ///
 /// The subtraction comes first: folding it into one fma of pre-scaled numbers would lose every digit at logits of 1e10. A NaN
@@ -68,19 +65,19 @@ __device__ __forceinline__ bool has_distribution(float best, float z, float temp
 __device__ __forceinline__ float reciprocal(float z) { return __fdividef(1.0f, z); }
 
 /// H = ln Z - S / Z, S in units of t: times ln 2. Clamped to what an entropy can be.
-__device__ __forceinline__ float entropy_of(float z, float s, unsigned classes, bool valid) {
+__device__ __forceinline__ float entropy_of(float z, float s, float log_classes, bool valid) {
     const float h = fmaf(-kLn2, s * reciprocal(z), logf(z));
-    return valid ? fminf(fmaxf(h, 0.0f), logf(float(classes))) : not_a_number();
+    return valid ? fminf(fmaxf(h, 0.0f), log_classes) : not_a_number();
 }
 
-__device__ __forceinline__ Scores scores_of(const Top& top, float z, float s, unsigned classes,
-                                            float temperature) {
+__device__ __forceinline__ Scores scores_of(const Top& top, float z, float s, float log_classes, float temperature,
+                                            float inverse_temperature) {
     const bool valid = has_distribution(top.best, z, temperature);
     Scores out;
-    out.entropy = entropy_of(z, s, classes, valid);
+    out.entropy = entropy_of(z, s, log_classes, valid);
     out.max_probability = valid ? reciprocal(z) : not_a_number();
     // -expm1(d) is 1 - exp(d) without its cancellation; 0 - y, not -y: a score is never -0.
-    const float runner_up = (top.second - top.best) * (1.0f / temperature);
+    const float runner_up = (top.second - top.best) * inverse_temperature;
     out.margin = valid ? (0.0f - expm1f(runner_up)) * reciprocal(z) : not_a_number();
     out.energy = valid ? 0.0f - fmaf(temperature, logf(z), top.best) : not_a_number();
     out.argmax = valid ? int32_t(top.index) : -1;
@@ -95,21 +92,21 @@ __device__ __forceinline__ void write_scores(const SoftmaxEntropyRows& p, unsign
     if (p.argmax) p.argmax[row] = scores.argmax;
 }
 
-/// Writes to mapped host memory, so that the graph needs no copy node. The sequence number is read from memory, not passed by value: the
-/// arguments of a captured launch are frozen.
-__device__ __forceinline__ void write_record(const SoftmaxEntropyRows& p, unsigned row, const Scores& scores) {
-    const uint32_t sequence = *static_cast<const volatile uint32_t*>(p.sequence);
-    SoftmaxEntropyRecord* const record = p.records + row;
+/// The number of the frame, in mapped host memory: the arguments of a captured launch are frozen. Read at the kernel's start, so
+/// that its way over the bus and back is over when the scores are there.
+__device__ __forceinline__ uint32_t sequence_of(const SoftmaxEntropyRows& p) {
+    return *static_cast<const volatile uint32_t*>(p.sequence);
+}
+
+/// Writes to mapped host memory, so that the graph needs no copy node.
+__device__ __forceinline__ void write_record(const SoftmaxEntropyRows& p, unsigned row, const Scores& scores, uint32_t sequence) {
+    uint4* const record = reinterpret_cast<uint4*>(p.records + row);
     const uint32_t entropy = __float_as_uint(scores.entropy), probability = __float_as_uint(scores.max_probability);
     const uint32_t margin = __float_as_uint(scores.margin), energy = __float_as_uint(scores.energy);
     const uint32_t check =
         sequence ^ uint32_t(scores.argmax) ^ entropy ^ probability ^ margin ^ energy ^ uint32_t(kRecordCheck);
-    record->argmax = scores.argmax;
-    record->entropy = scores.entropy;
-    record->max_probability = scores.max_probability;
-    *reinterpret_cast<uint4*>(&record->margin) = make_uint4(margin, energy, check, 0u);
-    __threadfence_system();
-    *static_cast<volatile uint32_t*>(&record->sequence) = sequence;
+    record[0] = make_uint4(sequence, uint32_t(scores.argmax), entropy, probability);
+    record[1] = make_uint4(margin, energy, check, 0u);
 }
 
 }  // namespace framegate

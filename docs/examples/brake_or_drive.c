@@ -5,10 +5,11 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "framegate_posix.h"
 #include "framegate_verdict.h"
@@ -41,6 +42,8 @@ int main(int count, char **words)
 {
     framegate_receiver receiver;
     framegate_config config;
+    uint32_t data_id;
+    uint16_t port;
     int handle;
     uint32_t last_why = 0xFFFFFFFFu;
     uint32_t last_class = FRAMEGATE_NO_CLASS;
@@ -48,7 +51,11 @@ int main(int count, char **words)
         (void)fprintf(stderr, "usage: %s PORT DATA-ID [KEY-FILE]\n", words[0]);
         return 2;
     }
-    config = framegate_config_default((uint32_t)strtoul(words[2], NULL, 0));
+    if (!framegate_read_port(words[1], &port) || !framegate_read_data_id(words[2], &data_id)) {
+        (void)fprintf(stderr, "%s %s: expected a port, 1 to 65535, and a data id, 0x0 to 0xffffffff\n", words[1], words[2]);
+        return 2;
+    }
+    config = framegate_config_default(data_id);
     config.clock_domain = framegate_this_clock(); /* the sender's, if it runs on this machine */
     if (count > 3) {
         const char *problem = framegate_read_key(words[3], &config);
@@ -61,9 +68,9 @@ int main(int count, char **words)
         (void)fprintf(stderr, "the configuration is out of range\n");
         return 2;
     }
-    handle = framegate_udp_listen("127.0.0.1", (uint16_t)strtoul(words[1], NULL, 10));
+    handle = framegate_udp_listen("127.0.0.1", port);
     if (handle < 0) {
-        perror("cannot listen there");
+        (void)fprintf(stderr, "port %s: cannot listen there (%s); is another receiver running?\n", words[1], strerror(errno));
         return 1;
     }
     (void)signal(SIGINT, stop);

@@ -3,8 +3,9 @@
 //     c++ -std=c++17 -I "$(framegate handover include)" brake_or_drive.cpp -o brake_or_drive_cpp
 //     ./brake_or_drive_cpp 47800 0x101
 #include <chrono>
+#include <cerrno>
 #include <csignal>
-#include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <thread>
 
@@ -38,12 +39,19 @@ int main(int count, char **words)
         std::cerr << "usage: " << words[0] << " PORT DATA-ID\n";
         return 2;
     }
-    auto config = framegate::default_config(static_cast<std::uint32_t>(std::strtoul(words[2], nullptr, 0)));
+    std::uint16_t port = 0;
+    std::uint32_t data_id = 0;
+    if (!framegate_read_port(words[1], &port) || !framegate_read_data_id(words[2], &data_id)) {
+        std::cerr << words[1] << ' ' << words[2] << ": expected a port, 1 to 65535, and a data id, 0x0 to 0xffffffff\n";
+        return 2;
+    }
+    auto config = framegate::default_config(data_id);
     config.clock_domain = framegate_this_clock();
     framegate::Receiver receiver{config};
-    const int handle = framegate_udp_listen("127.0.0.1", static_cast<std::uint16_t>(std::strtoul(words[1], nullptr, 10)));
+    const int handle = framegate_udp_listen("127.0.0.1", port);
     if (!receiver.configured() || handle < 0) {
-        std::cerr << "cannot listen there\n";
+        std::cerr << "port " << words[1] << ": cannot listen there (" << std::strerror(errno)
+                  << "); is another receiver running?\n";
         return 1;
     }
     std::signal(SIGINT, [](int) { stopped = 1; });

@@ -10,7 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-from framegate.runtime.handover import Reading, Receiver, ReceiverConfig, open_incoming, read_key, this_clock
+from framegate.runtime import FramegateError
+from framegate.runtime.handover import (
+    Reading,
+    Receiver,
+    ReceiverConfig,
+    open_incoming,
+    read_data_id,
+    read_key,
+    this_clock,
+)
 
 CYCLE_S = 0.01
 """100 Hz: the loop must run at least ten times a second."""
@@ -29,7 +38,7 @@ def brake(reading: Reading) -> None:
 def main(port: str, data_id: str, key_file: str = "") -> None:
     """Run until SIGTERM or Ctrl-C."""
     key = read_key(Path(key_file)) if key_file else b""
-    receiver = Receiver(ReceiverConfig(int(data_id, 0), clock_domain=this_clock(), key=key))
+    receiver = Receiver(ReceiverConfig(read_data_id(data_id), clock_domain=this_clock(), key=key))
     incoming = open_incoming(f"udp://127.0.0.1:{port}")
     running = [True]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,4 +59,7 @@ def main(port: str, data_id: str, key_file: str = "") -> None:
 if __name__ == "__main__":
     if not 3 <= len(sys.argv) <= 4:
         sys.exit(f"usage: {sys.argv[0]} PORT DATA-ID [KEY-FILE]")
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except FramegateError as error:  # what was asked, what was found, what to do
+        sys.exit(f"{sys.argv[0]}: {error}")

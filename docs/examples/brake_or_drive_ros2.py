@@ -9,11 +9,13 @@ import contextlib
 import sys
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from std_msgs.msg import Bool, UInt8MultiArray
 
-from framegate.runtime.handover import Reading, Receiver, ReceiverConfig, this_clock
+from framegate.runtime import FramegateError
+from framegate.runtime.handover import Reading, Receiver, ReceiverConfig, read_data_id, this_clock
 from framegate.runtime.handover.ros2_topic import quality
 
 CYCLE_S = 0.01
@@ -60,8 +62,12 @@ class BrakeOrDrive(Node):
 
 def main(topic: str, data_id: str) -> None:
     """Run until SIGTERM or Ctrl-C."""
+    number = read_data_id(data_id)
     rclpy.init()
-    node = BrakeOrDrive(topic, int(data_id, 0))
+    try:
+        node = BrakeOrDrive(topic, number)
+    except InvalidTopicNameException as error:
+        raise FramegateError(f"{topic!r}: {' '.join(str(error).split())}") from None
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
     rclpy.try_shutdown()
@@ -70,4 +76,7 @@ def main(topic: str, data_id: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(f"usage: {sys.argv[0]} TOPIC DATA-ID [--ros-args ...]")
-    main(*sys.argv[1:3])
+    try:
+        main(*sys.argv[1:3])
+    except FramegateError as error:  # what was asked, what was found, what to do
+        sys.exit(f"{sys.argv[0]}: {error}")

@@ -5,17 +5,16 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "framegate_objects.h"
 #include "framegate_posix.h"
 
 #define CYCLE_NS 10000000 /* 100 Hz: the loop must run at least ten times a second */
-#define MOST 4096         /* messages a cycle */
 
 static volatile sig_atomic_t stopped = 0;
 
@@ -44,20 +43,28 @@ int main(int count, char **words)
     static framegate_objects objects;
     framegate_config config;
     char last[512] = "";
+    uint32_t slots;
+    uint32_t data_id;
+    uint16_t port;
     int handle;
     if (count < 4) {
         (void)fprintf(stderr, "usage: %s PORT DATA-ID-OF-THE-SCENE SLOTS\n", words[0]);
         return 2;
     }
-    config = framegate_config_default((uint32_t)strtoul(words[2], NULL, 0));
-    config.clock_domain = framegate_this_clock();
-    if (!framegate_objects_init(&objects, &config, (uint32_t)strtoul(words[3], NULL, 10))) {
-        (void)fprintf(stderr, "SLOTS must be 1 to %u, as many as the sender has\n", FRAMEGATE_MAX_SLOTS);
+    if (!framegate_read_port(words[1], &port) || !framegate_read_data_id(words[2], &data_id)) {
+        (void)fprintf(stderr, "%s %s: expected a port, 1 to 65535, and a data id, 0x0 to 0xffffffff\n", words[1], words[2]);
         return 2;
     }
-    handle = framegate_udp_listen("127.0.0.1", (uint16_t)strtoul(words[1], NULL, 10));
+    config = framegate_config_default(data_id);
+    config.clock_domain = framegate_this_clock();
+    if (!framegate_read_number(words[3], 1u, FRAMEGATE_MAX_SLOTS, &slots) ||
+        !framegate_objects_init(&objects, &config, slots)) {
+        (void)fprintf(stderr, "%s slots: expected 1 to %u, as many as the sender has\n", words[3], FRAMEGATE_MAX_SLOTS);
+        return 2;
+    }
+    handle = framegate_udp_listen("127.0.0.1", port);
     if (handle < 0) {
-        perror("cannot listen there");
+        (void)fprintf(stderr, "port %s: cannot listen there (%s); is another receiver running?\n", words[1], strerror(errno));
         return 1;
     }
     (void)signal(SIGINT, stop);
@@ -67,12 +74,7 @@ int main(int count, char **words)
         const struct timespec cycle = {0, CYCLE_NS};
         framegate_objects_reading seen;
         char said[512];
-        uint8_t bytes[2048];
-        for (int i = 0; i < MOST; ++i) { /* all that waits, every cycle */
-            const ssize_t size = recv(handle, bytes, sizeof bytes, 0);
-            if (size < 0) { break; }
-            (void)framegate_objects_feed(&objects, bytes, (size_t)size, framegate_now_ns());
-        }
+        (void)framegate_udp_feed_objects(handle, &objects);             /* all that waits, every cycle */
         framegate_objects_verdict(&objects, framegate_now_ns(), &seen); /* and only then ask */
         plan(&seen, said, sizeof said);
         if (strcmp(said, last) != 0) {

@@ -27,9 +27,9 @@ from framegate.evaluation.attacks.patch import patch
 from framegate.models.pixels import PixelInput, to_images
 from framegate.models.training.interval_bounds import carry
 from framegate.runtime.bundle.certificates import LINF, CertificateRecord
+from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork
 from framegate.runtime.errors import BundleError
-from framegate.runtime.masks import MaskGrid
 
 Values = npt.NDArray[np.float64]
 

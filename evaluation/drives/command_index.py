@@ -18,7 +18,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="folders with recordings (.mcap), or files"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.parquet", help="the table, docs/drives.md")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="TABLE",
+        help="the table, docs/drives.md: FILE.parquet, or a new folder, with a file for each recording",
+    )
     add_worker_options(parser)
     parser.set_defaults(run=run_index)
     parser = commands.add_parser("report", help="coverage, risk, reasons and drift of the drives, as one HTML page")
@@ -36,8 +42,10 @@ def run_index(arguments: argparse.Namespace) -> int:
         1 if there is nothing of a file in the table.
     """
     out: Path = arguments.out
-    if out.suffix != ".parquet":
-        raise UsageError(f"--out {out}: expected a file that ends in .parquet")
+    if out.suffix not in (".parquet", ""):
+        raise UsageError(f"--out {out}: expected a file that ends in .parquet, or a folder")
+    if not out.suffix and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise UsageError(f"--out {out}: it is there already; choose another folder")
     with progress_bar() as progress:
         return index(arguments, out, progress)
 
@@ -49,7 +57,7 @@ def index(arguments: argparse.Namespace, out: Path, progress: Progress) -> int:
         DataError: No file can be read.
     """
     from framegate.evaluation.drives.index import IndexTask, find_files, plan
-    from framegate.evaluation.drives.merge import merge
+    from framegate.evaluation.drives.merge import gather, merge
     from framegate.evaluation.drives.work import run_units
 
     planned = plan(find_files(arguments.folders))
@@ -62,7 +70,7 @@ def index(arguments: argparse.Namespace, out: Path, progress: Progress) -> int:
     if not outcome.parts:
         say_outcome(outcome, missing)
         raise DataError("none of the recordings can be read; nothing was written")
-    rows, about = merge(outcome.parts, out, missing)
+    rows, about = (merge if out.suffix else gather)(outcome.parts, out, missing)
     shutil.rmtree(store, ignore_errors=True)
     say_outcome(outcome, about.broken)
     to_stdout(f"{rows} verdicts of {len(outcome.parts)} recordings: {out}")

@@ -6,17 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from framegate.evaluation.drives.table import (
     SIGNAL,
-    VALUES,
     About,
     conform,
     full_schema,
@@ -25,29 +21,11 @@ from framegate.evaluation.drives.table import (
     words,
     write_table,
 )
+from framegate.evaluation.drives.verdicts import Batch, Verdicts, read_verdicts
 from framegate.evaluation.drives.work import Unit
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.replay.messages import Contents, Message
-from framegate.runtime.replay.recording import DRIVE_METADATA, EVENT, METADATA, Recording
-from framegate.runtime.replay.replay import TOPIC
-from framegate.runtime.sinks.mcap_file import CAMERA
-
-_FIELDS = {
-    "frame_id": "BIGINT",
-    "stream": "VARCHAR",
-    "reasons": ["VARCHAR"],
-    "candidate": "VARCHAR",
-    "captured_ns": "BIGINT",
-    "decided_ns": "BIGINT",
-    "engine_ms": "DOUBLE",
-    "score": "DOUBLE",
-    "threshold": "DOUBLE",
-    "box": ["BIGINT"],
-    "detected": "VARCHAR",
-    "track": "BIGINT",
-}
-_EVIDENCE = {"found": ["VARCHAR"], "score": "DOUBLE", "threshold": "DOUBLE"}
-_BATCH = 100_000
+from framegate.runtime.replay.messages import Contents
+from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recording
 
 
 @dataclass(frozen=True)
@@ -150,114 +128,38 @@ def read_file(unit: Unit) -> tuple[pa.Table, tuple[str, ...], About]:
         DataError: It cannot be read, or a verdict in it is garbled.
     """
     path = Path(unit.path)
-    contents = Contents(path)
-    verdicts: list[Message] = []
-    pictures: set[int] = set()
-    events: dict[int, str] = {}
-    for message in contents.messages(lambda topic: topic.startswith(TOPIC) or topic in (CAMERA, EVENT)):
-        if message.topic == CAMERA:
-            pictures.add(message.sequence)
-        elif message.topic == EVENT:
-            record = json.loads(message.data)
-            events[record["frame_id"]] = " ".join(record["kinds"])
-        else:
-            verdicts.append(message)
+    verdicts = read_verdicts(path)
+    contents = verdicts.contents
     if METADATA not in contents.metadata:
         raise DataError(f"{path}: it does not say under which bundle it was made")
     recording = Recording.from_metadata(contents.metadata[METADATA])
-    signals = _signals(path, verdicts)
     about = About()
     texts = {**contents.metadata[METADATA], "source": ""}  # the same for all drives of a bundle
     key = hashlib.sha256(record_json(texts).encode()).hexdigest()[:16]
     about.recordings[key] = texts
     if contents.broken_off:
-        about.broken[str(path)] = f"breaks off ({contents.broken_off}); the {len(verdicts)} verdicts before are there"
-    schema = full_schema([SIGNAL + name for name in signals])
+        about.broken[str(path)] = f"breaks off ({contents.broken_off}); the {verdicts.count} verdicts before are there"
+    signals = tuple(SIGNAL + name for name in verdicts.signals)
+    schema = full_schema(signals)
     parts = [schema.empty_table()]
-    for first in range(0, len(verdicts), _BATCH):
-        part = _rows(path, verdicts[first : first + _BATCH], signals, pictures, events)
-        parts.append(conform(_with_drive(part, unit, key, recording), schema))
-    return pa.concat_tables(parts).unify_dictionaries(), tuple(SIGNAL + name for name in signals), about
+    for batch in verdicts.batches:
+        _add_pictures(batch, verdicts)
+        parts.append(conform(_with_drive(batch, unit, key, recording), schema))
+    return pa.concat_tables(parts).unify_dictionaries(), signals, about
 
 
-def _signals(path: Path, verdicts: Sequence[Message]) -> tuple[str, ...]:
-    """The monitor's signals: a recording has the same ones in every verdict that has any."""
-    for message in verdicts:
-        try:
-            values = json.loads(message.data).get("evidence", {}).get("values", {})
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{path}: a verdict is garbled ({error})") from error
-        if values:
-            return tuple(sorted(set(values) - set(VALUES)))
-    return ()
-
-
-@lru_cache(maxsize=1)
-def _connection() -> duckdb.DuckDBPyConnection:
-    """One for all files of a process: opening it takes as long as reading ten thousand verdicts."""
-    return duckdb.connect(config={"threads": 1})
-
-
-def _rows(
-    path: Path,
-    verdicts: Sequence[Message],
-    signals: Sequence[str],
-    pictures: set[int],
-    events: Mapping[int, str],
-) -> dict[str, pa.Array]:
-    """Columns of some verdicts, all but those that are the same for the whole file."""
-    values = dict.fromkeys((*VALUES, *signals), "DOUBLE")
-    structure = json.dumps({**_FIELDS, "evidence": {**_EVIDENCE, "values": values}})
-    messages = pa.table({"data": pa.array([message[3] for message in verdicts], pa.string())})
-    connection = _connection()
-    connection.register("messages", messages)
-    query = f"""
-            select * exclude (evidence, reasons), array_to_string(reasons, ' ') as reasons,
-                array_to_string(evidence.found, ' ') as found, evidence.score as exact, evidence.threshold as compared,
-                evidence.values as values, evidence is null as scene
-            from (select unnest(json_transform(data, '{structure.replace("'", "''")}')) from messages)"""
-    try:
-        table = connection.sql(query).to_arrow_table()
-    except duckdb.Error as error:
-        raise DataError(f"{path}: a verdict is garbled ({str(error).splitlines()[0]})") from error
-    finally:
-        connection.unregister("messages")
-    if table["captured_ns"].null_count or table["decided_ns"].null_count or table["reasons"].null_count:
-        raise DataError(f"{path}: a verdict lacks captured_ns, decided_ns or reasons")
-    reasons = table["reasons"].combine_chunks()
-    found = pc.coalesce(table["found"].combine_chunks(), reasons)  # a scene is not judged by scores
-    frames = table["frame_id"].combine_chunks()
+def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:
+    """The columns that follow from what else is in the file, and the time."""
+    frames, events = batch["frame_id"], verdicts.events
+    if isinstance(frames, pa.ChunkedArray):
+        frames = frames.combine_chunks()
     event = pc.index_in(frames, value_set=pa.array(list(events), pa.int64()))
-    columns: dict[str, Any] = {
-        name: table[name] for name in ("frame_id", "captured_ns", "decided_ns", "engine_ms", "track", "scene")
-    }
-    columns |= {
-        "region": table["stream"].combine_chunks().dictionary_encode(),
-        "recorded_at": pa.array([message[2] // 1000 for message in verdicts], pa.timestamp("us", tz="UTC")),
-        "accepted": pc.equal(reasons, ""),
-        "reasons": reasons.dictionary_encode(),
-        "found": found.dictionary_encode(),
-        "events": words(["", *events.values()]).take(pc.add(pc.fill_null(event, -1), 1)),
-        "candidate": table["candidate"].combine_chunks().dictionary_encode(),
-        "detected": table["detected"].combine_chunks().dictionary_encode(),
-        "picture": pc.is_in(frames, value_set=pa.array(sorted(pictures), pa.int64())),
-        "score": pc.coalesce(table["exact"], table["score"]),  # what is beside the evidence has float32's digits
-        "threshold": pc.coalesce(table["compared"], table["threshold"]),
-    }
-    boxes = table["box"].combine_chunks()  # of objects alone
-    if boxes.null_count < len(boxes):
-        lists = boxes.to_pylist()
-        for k, name in enumerate(("x", "y", "width", "height")):
-            columns[name] = pa.array([None if each is None else each[k] for each in lists], pa.int32())
-    structs = table["values"].combine_chunks()
-    for name in VALUES:
-        columns[name] = pc.struct_field(structs, [name])
-    for name in signals:
-        columns[SIGNAL + name] = pc.struct_field(structs, [list(values).index(name)])
-    return columns
+    batch["events"] = words(["", *events.values()]).take(pc.add(pc.fill_null(event, -1), 1))
+    batch["picture"] = pc.is_in(frames, value_set=pa.array(verdicts.pictures, pa.int64()))
+    batch["recorded_at"] = pa.array(batch.pop("logged_ns") // 1000, pa.timestamp("us", tz="UTC"))
 
 
-def _with_drive(columns: dict[str, pa.Array], unit: Unit, key: str, recording: Recording) -> pa.Table:
+def _with_drive(columns: Batch, unit: Unit, key: str, recording: Recording) -> pa.Table:
     """The same rows with the columns that are the same for the whole file."""
     rows = len(columns["frame_id"])
     about = json.loads(unit.about)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from framegate.evaluation.drives.work import Hands, Outcome, Task
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note, to_stderr
 from framegate.runtime.errors import UsageError
 
 _SHOWN = 10
@@ -51,7 +51,7 @@ def hands_of(arguments: argparse.Namespace, task: Task, units: int) -> Callable[
 def say_outcome(outcome: Outcome, broken: Mapping[str, str]) -> None:
     """Tell people about files that cost something."""
     if outcome.found:
-        to_stderr(f"framegate: {outcome.found} files were done in an earlier run")
+        note(f"framegate: {outcome.found} files were done in an earlier run")
     if outcome.retried:
         to_stderr(f"framegate: {outcome.retried} times a file was given to a worker again")
     for number, (path, why) in enumerate(sorted(broken.items())):

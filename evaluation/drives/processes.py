@@ -54,6 +54,10 @@ class Processes:
         """
         return [_hello(each) for each in self._workers]
 
+    def free(self) -> list[int]:
+        """See `framegate.evaluation.drives.work.Hands`."""
+        return [number for number, each in enumerate(self._workers) if not each.busy]
+
     def give(self, worker: int, unit: Unit, part: Path) -> None:
         """See `framegate.evaluation.drives.work.Hands`."""
         each = self._workers[worker]

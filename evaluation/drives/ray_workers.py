@@ -7,15 +7,18 @@ storage that all machines share. Ray Data would bring pandas and a second plan o
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
-from framegate.evaluation.drives.work import Answer, Task, Unit, attempt, said_by
+from framegate.evaluation.drives.work import HOST, Answer, Task, Unit, attempt, require_alike, said_by
 from framegate.runtime.errors import FramegateError, UsageError
 
 START_S = 300.0
 """How long a cluster may take to start the workers."""
+RESTARTS = 20
+"""So many may die while they start in place of others."""
 
 
 def connect(address: str) -> Any:
@@ -46,10 +49,24 @@ def connect(address: str) -> Any:
         )
     except Exception as error:  # ray raises whatever its parts raise
         why = " ".join(str(error).split())[:200]
+        if _asks_for_token(address):
+            raise UsageError(
+                f"--ray {address}: the cluster cannot be joined ({why}); if it asks for Ray's token, set "
+                "RAY_AUTH_MODE=token here, too, and have the cluster's token in ~/.ray/auth_token (ray get-auth-token)"
+            ) from error
         raise UsageError(
             f"--ray {address}: the cluster cannot be reached ({why}); is `ray start` done there?"
         ) from error
     return ray
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a missing token can be the reason: something answers, and no token is given to a named address.
+
+    Since Ray 2.59 ``ray start --head`` asks for the token as soon as one was ever made on its machine, which
+    ``--ray local`` does; who joins by an address gives it only where RAY_AUTH_MODE says so.
+    """
+    return ":" in address and os.environ.get("RAY_AUTH_MODE") != "token"
 
 
 def _require_answer(address: str) -> None:
@@ -79,7 +96,7 @@ class _Worker:
 
     def hello(self) -> dict[str, str]:
         """What this worker says of itself."""
-        return {**said_by(self._task), "host": socket.gethostname()}
+        return {**said_by(self._task), HOST: socket.gethostname()}
 
     def do(self, unit: Unit, part: str) -> Answer:
         """Do one unit."""
@@ -108,6 +125,10 @@ class RayWorkers:
         self._task = task
         self._actors = [self._class.remote(task) for _ in range(self.count)]
         self._running: dict[Any, int] = {}
+        self._starting: dict[Any, int] = {}
+        self._free = set(range(self.count))
+        self._said: dict[str, str] = {}
+        self._restarts = 0
 
     def hello(self) -> list[dict[str, str]]:
         """See `framegate.evaluation.drives.work.Hands`.
@@ -116,27 +137,70 @@ class RayWorkers:
             FramegateError: A worker could not start.
         """
         try:
-            return list(self._ray.get([each.hello.remote() for each in self._actors], timeout=START_S))
+            found = list(self._ray.get([each.hello.remote() for each in self._actors], timeout=START_S))
         except Exception as error:  # ray raises whatever its parts raise
             raise FramegateError(f"the workers on the cluster could not start ({_short(error)})") from error
+        self._said = {name: value for name, value in found[0].items() if name != HOST}
+        return found
+
+    def free(self) -> list[int]:
+        """See `framegate.evaluation.drives.work.Hands`."""
+        return sorted(self._free)
 
     def give(self, worker: int, unit: Unit, part: Path) -> None:
         """See `framegate.evaluation.drives.work.Hands`."""
+        self._free.discard(worker)
         self._running[self._actors[worker].do.remote(unit, str(part))] = worker
 
     def wait(self) -> list[tuple[int, Answer]]:
-        """See `framegate.evaluation.drives.work.Hands`."""
-        ready, _ = self._ray.wait(list(self._running), num_returns=1)
+        """See `framegate.evaluation.drives.work.Hands`.
+
+        A worker whose machine is gone waits for another one that has room; the others go on meanwhile.
+
+        Raises:
+            FramegateError: No worker is left, and none starts within `START_S`.
+            UsageError: One that was started has another version or bundle.
+        """
+        timeout = None if self._running else START_S
+        ready, _ = self._ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
+        if not ready:
+            raise FramegateError(
+                f"the cluster has no worker left, and none could be started within {START_S:g} s; what was done is "
+                "kept, and the same command goes on there"
+            )
         found = []
         for each in ready:
+            if each in self._starting:
+                self._started(each)
+                continue
             number = self._running.pop(each)
             try:
                 answer = self._ray.get(each)
+                self._free.add(number)
             except Exception as error:  # noqa: BLE001 - the actor died, or its machine did
                 answer = Answer(f"the worker died ({_short(error)})", died=True)
-                self._actors[number] = self._class.remote(self._task)
+                self._replace(number)
             found.append((number, answer))
         return found
+
+    def _replace(self, number: int) -> None:
+        """Start another worker in place of one that died."""
+        self._actors[number] = self._class.remote(self._task)
+        self._starting[self._actors[number].hello.remote()] = number
+
+    def _started(self, answer: Any) -> None:
+        """Take a worker that was started in place of another, if it is alike."""
+        number = self._starting.pop(answer)
+        try:
+            said = self._ray.get(answer)
+        except Exception as error:  # it died while it started
+            self._restarts += 1
+            if self._restarts > RESTARTS:
+                raise FramegateError(f"the workers on the cluster die while they start ({_short(error)})") from error
+            self._replace(number)
+            return
+        require_alike(self._said, said)
+        self._free.add(number)
 
     def close(self) -> None:
         """See `framegate.evaluation.drives.work.Hands`."""

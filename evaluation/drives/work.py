@@ -25,6 +25,8 @@ from framegate.export.progress import Progress
 from framegate.runtime.errors import DataError, SinkError, UsageError
 
 TRIES = 3
+HOST = "host"
+"""What a worker says of itself that may differ: its machine."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,18 @@ class Hands(Protocol):
     def hello(self) -> list[dict[str, str]]:
         """What each worker says of itself, when all are ready."""
 
+    def free(self) -> list[int]:
+        """Workers that can be given a unit now: neither at work nor still starting in place of one that died."""
+
     def give(self, worker: int, unit: Unit, part: Path) -> None:
         """Give a free worker a unit."""
 
     def wait(self) -> list[tuple[int, Answer]]:
-        """Wait for at least one answer. A worker that died is replaced before this returns."""
+        """Wait for an answer, or for a worker that is free again; its list is empty then.
+
+        Raises:
+            FramegateError: No worker is left, and none can be started.
+        """
 
     def close(self) -> None:
         """End the workers."""
@@ -158,6 +167,7 @@ def run_units(
         UsageError: A worker has another version of framegate, or another bundle.
         SinkError: The folder cannot be written.
     """
+    store = store.resolve()  # a worker of a cluster has another current folder
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -197,21 +207,23 @@ def _shared(
 ) -> None:
     task.prepare()
     mine = said_by(task)
+    # The largest first: whoever is given the last one must not keep all others waiting. What comes out is the same.
+    waiting = deque(sorted(waiting, key=_size, reverse=True))
     workers = start()
     try:
         for theirs in workers.hello():
             require_alike(mine, theirs)
         busy: dict[int, Unit] = {}
         tries: dict[Unit, int] = {}
-        free = list(range(workers.count))
         while waiting or busy:
-            while waiting and free:
-                number, unit = free.pop(), waiting.popleft()
+            for number in workers.free():
+                if not waiting:
+                    break
+                unit = waiting.popleft()
                 tries[unit] = tries.get(unit, 0) + 1
                 busy[number] = unit
                 workers.give(number, unit, parts[unit])
             for number, answer in workers.wait():
-                free.append(number)
                 unit = busy.pop(number)
                 if not answer.error and not parts[unit].exists():
                     answer = Answer(
@@ -230,6 +242,13 @@ def _shared(
         workers.close()
 
 
+def _size(unit: Unit) -> int:
+    try:
+        return Path(unit.path).stat().st_size
+    except OSError:
+        return 0
+
+
 def require_alike(mine: dict[str, str], theirs: dict[str, str]) -> None:
     """Refuse a worker that would compute something else.
 
@@ -240,6 +259,6 @@ def require_alike(mine: dict[str, str], theirs: dict[str, str]) -> None:
         other = theirs.get(name, "nothing")
         if other != value:
             raise UsageError(
-                f"a worker on {theirs.get('host', 'another machine')} has {name} {other}, this command has {value}; "
+                f"a worker on {theirs.get(HOST, 'another machine')} has {name} {other}, this command has {value}; "
                 "give all workers the same"
             )

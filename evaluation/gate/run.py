@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from framegate.evaluation.gate.rules import (
 )
 from framegate.evaluation.metrics.intervals import share
 from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor, head_score, layer_means, separation
+from framegate.evaluation.suite.estimate import Estimate
 from framegate.evaluation.suite.run import Frames
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
@@ -101,13 +102,15 @@ class GateRun:
         progress: Progress,
     ) -> None:
         self.bundle, self.network, self.frames, self.train = bundle, network, frames, train
-        self.sizes, self.seed, self.progress = sizes, seed, progress
+        self.sizes, self.seed = sizes, seed
+        parts = part_sizes(sizes, frames, bundle.monitor is not None, len(bundle.labels) > 2)
+        self.progress = Estimate(parts, progress)
         self.order = np.random.default_rng(seed).permutation(len(frames.test))
-        progress("gate: calibration frames", 0, 1)
+        self.progress("gate: calibration frames", 0, 1)
         self.calibration = self._seen(frames.calibration.images, frames.calibration.labels)
         self.clean = self._seen(*self._test(sizes.test))
         self.rules = rules(fp32_calibration(bundle), self.calibration)
-        progress("gate: calibration frames", 1, 1)
+        self.progress("gate: calibration frames", 1, 1)
 
     def _test(self, count: int) -> tuple[Any, Any]:
         index = self.order[:count]
@@ -126,33 +129,46 @@ class GateRun:
 
         The first two families are those that a monitor is fitted on, here on other frames and with more steps.
         """
-        sizes, network, found = self.sizes, self.network, {}
-        jobs = 11
-
-        def add(name: str, result: AttackResult, labels: Tensor) -> None:
-            found[name] = observe(network, self.bundle.monitor, result.pixels, labels)
-            self.progress(f"gate: {name}", len(found), jobs)
-
-        pixels, labels = self._attacked(sizes.fgsm)
-        for level in (2, 4, 8):
-            add(f"FGSM {level}/255", fgsm(network, pixels, labels, level / 255, batch=BATCH), labels)
-        pixels, labels = self._attacked(sizes.pgd)
-        for level in (2, 4, 8):
-            result = pgd(network, pixels, labels, level / 255, 20, batch=BATCH, seed=self.seed)
-            add(f"PGD-20 {level}/255", result, labels)
-        few, known = self._attacked(sizes.other)
-        result = pgd(network, few, known, EPSILON, 20, loss="margin", batch=BATCH, seed=self.seed)
-        add("PGD-20 on the margin 8/255", result, known)
-        # The difference-of-logits ratio compares with the third best class.
-        loss, name = (
-            ("dlr", "APGD-DLR 8/255") if len(self.bundle.labels) > 2 else ("margin", "APGD on the margin 8/255")
-        )
-        add(name, apgd(network, few, known, EPSILON, loss=loss, steps=30, batch=BATCH, seed=self.seed), known)
-        result = square(network, few, known, EPSILON, queries=sizes.queries, batch=BATCH, seed=self.seed)
-        add(f"Square ({sizes.queries} queries) 8/255", result, known)
-        add("uniform noise 8/255", uniform_noise(network, pixels, labels, EPSILON, seed=self.seed), labels)
-        add("uniform noise 16/255", uniform_noise(network, pixels, labels, 2 * EPSILON, seed=self.seed), labels)
+        found = {}
+        for name, (count, attack) in self._jobs().items():
+            with self.progress.part(name):
+                pixels, labels = self._attacked(count)
+                found[name] = observe(self.network, self.bundle.monitor, attack(pixels, labels).pixels, labels)
+            self.progress(f"gate: {name}", len(found), len(self._jobs()))
         return found
+
+    def _jobs(self) -> Mapping[str, tuple[int, Callable[[Tensor, Tensor], AttackResult]]]:
+        """Name of each attack -> on how many frames, and what makes them of pixels and labels."""
+        sizes, network, seed, told = self.sizes, self.network, self.seed, self.progress
+        # The difference-of-logits ratio compares with the third best class.
+        many = len(self.bundle.labels) > 2
+        loss, other = ("dlr", "APGD-DLR 8/255") if many else ("margin", "APGD on the margin 8/255")
+
+        def one_step(level: int) -> Callable[[Tensor, Tensor], AttackResult]:
+            return lambda x, y: fgsm(network, x, y, level / 255, batch=BATCH, progress=told)
+
+        def many_steps(level: int, loss: str = "cross_entropy") -> Callable[[Tensor, Tensor], AttackResult]:
+            return lambda x, y: pgd(
+                network, x, y, level / 255, 20, loss=loss, batch=BATCH, seed=seed, progress=told
+            )  # fmt: skip
+
+        return {
+            **{f"FGSM {level}/255": (sizes.fgsm, one_step(level)) for level in (2, 4, 8)},
+            **{f"PGD-20 {level}/255": (sizes.pgd, many_steps(level)) for level in (2, 4, 8)},
+            "PGD-20 on the margin 8/255": (sizes.other, many_steps(8, "margin")),
+            other: (
+                sizes.other,
+                lambda x, y: apgd(network, x, y, EPSILON, loss=loss, steps=30, batch=BATCH, seed=seed, progress=told),
+            ),
+            f"Square ({sizes.queries} queries) 8/255": (
+                sizes.other,
+                lambda x, y: square(
+                    network, x, y, EPSILON, queries=sizes.queries, batch=BATCH, seed=seed, progress=told
+                ),
+            ),
+            "uniform noise 8/255": (sizes.pgd, lambda x, y: uniform_noise(network, x, y, EPSILON, seed=seed)),
+            "uniform noise 16/255": (sizes.pgd, lambda x, y: uniform_noise(network, x, y, 2 * EPSILON, seed=seed)),
+        }
 
     def health(self) -> list[dict[str, Any]]:
         """The health checks of PGD, the attack that stands in the headline."""
@@ -232,25 +248,64 @@ class GateRun:
             }
         return record
 
-    def results(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        attacked = self.attacks()
-        temperature = self.rules["gate"].temperature
-        return {
+    def results(self, publish: Callable[[dict[str, Any]], None] = lambda found: None) -> dict[str, Any]:
+        """Everything, as plain values.
+
+        Args:
+            publish: Called after every part with the sections so far.
+        """
+        found: dict[str, Any] = {
             "calibration": self.rules["promised"].to_json(),
             "thresholds": {name: rule.threshold for name, rule in self.rules.items()},
             "clean": judge(self.clean, self.rules),
-            "attacks": {name: judge(seen, self.rules) for name, seen in attacked.items()},
-            "detection": {
-                name: detection(self.clean, seen, self.calibration, temperature) for name, seen in attacked.items()
-            },
-            "windows": {
-                name: windows(self.clean, attacked[name], self.calibration, self.seed)
-                for name in ("FGSM 2/255", "PGD-20 2/255", "uniform noise 8/255")
-            },
-            "corruptions": self.corrupted(),
-            "foreign": self.foreign(),
-            "transfer": self.transfer(),
-            "adaptive": self.adaptive(),
-            "health": self.health(),
         }
+        publish(found)
+        attacked = self.attacks()
+        temperature = self.rules["gate"].temperature
+        found["attacks"] = {name: judge(seen, self.rules) for name, seen in attacked.items()}
+        found["detection"] = {
+            name: detection(self.clean, seen, self.calibration, temperature) for name, seen in attacked.items()
+        }
+        found["windows"] = {
+            name: windows(self.clean, attacked[name], self.calibration, self.seed)
+            for name in ("FGSM 2/255", "PGD-20 2/255", "uniform noise 8/255")
+        }
+        publish(found)
+        later = {
+            "corruptions": self.corrupted,
+            "foreign": self.foreign,
+            "transfer": self.transfer,
+            "adaptive": self.adaptive,
+            "health": self.health,
+        }
+        for name, make in later.items():
+            with self.progress.part(name):
+                found[name] = make()
+            publish(found)
+        return found
+
+
+_GRADIENT = 3.0
+"""A gradient costs about so many passes without one."""
+
+
+def part_sizes(sizes: Sizes, frames: Frames, monitored: bool, many: bool) -> dict[str, float]:
+    """How large the parts of a run are, in passes of one frame; only their proportions matter: the pace is measured."""
+    count = len(frames.test)
+    pgd_20 = _GRADIENT * 20 + 1
+    own = {
+        **{f"FGSM {level}/255": min(sizes.fgsm, count) * (_GRADIENT + 1) for level in (2, 4, 8)},
+        **{f"PGD-20 {level}/255": min(sizes.pgd, count) * pgd_20 for level in (2, 4, 8)},
+        "PGD-20 on the margin 8/255": min(sizes.other, count) * pgd_20,
+        "APGD-DLR 8/255" if many else "APGD on the margin 8/255": min(sizes.other, count) * (_GRADIENT * 30 + 1),
+        f"Square ({sizes.queries} queries) 8/255": float(min(sizes.other, count) * sizes.queries),
+        **{f"uniform noise {level}/255": 3.0 * min(sizes.pgd, count) for level in (8, 16)},
+        "corruptions": 1.5 * min(sizes.corruption, count) * len(SEVERITIES) * len(CORRUPTIONS),
+        "foreign": float(sum(len(each) for each in frames.foreign)),
+        "adaptive": min(sizes.adaptive, count) * 3 * len(AdaptiveSettings(EPSILON).names)
+        * 2 * _GRADIENT * (sizes.adaptive_steps + 1),
+        "health": min(sizes.health, count) * (6 * pgd_20 + 150),
+    }  # fmt: skip
+    # Four views of clean images, and attacks of the recipe on a part of them.
+    transfer = {"transfer": sizes.transfer * 2 + min(200, sizes.transfer) * 120.0 + min(sizes.other, count) * pgd_20}
+    return {**own, **(transfer if monitored else {})}

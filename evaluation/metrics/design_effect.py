@@ -115,13 +115,24 @@ def _wider(figure: dict[str, Any], effect: float, frames: int) -> dict[str, Any]
     here = 1.0 + (effect - 1.0) * min(n, frames) / frames
     count = value * n
     if 0 <= value <= 1 and abs(count - round(count)) < 0.02 + 1e-5 * n:
-        found = _of_count(value, n / here)
+        found = of_count(value, independent(n, effect, frames))
     else:
         found = value - (value - low) * math.sqrt(here), value + (high - value) * math.sqrt(here)
     return {**figure, "low": min(low, found[0]), "high": max(high, found[1])}
 
 
-def _of_count(share: float, n: float) -> tuple[float, float]:
+def independent(n: float, effect: float, frames: int) -> float:
+    """What n frames drawn from a test split are worth in independent ones.
+
+    Args:
+        n: At least 0.
+        effect: Design effect of all ``frames`` of the split, at least 1.
+        frames: At least 1.
+    """
+    return n / (1.0 + (effect - 1.0) * min(n, frames) / frames)
+
+
+def of_count(share: float, n: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share of n independent frames, n not always whole."""
     trials = max(1, math.floor(n))
     one_sided = (1.0 + CONFIDENCE) / 2.0

@@ -75,13 +75,19 @@ def areas(positives: Counts, negatives: Counts) -> tuple[float, float, float]:
     return aurc, aurc - oracle, augrc
 
 
-def curve(scores: Floats, wrong: Flags, points: int = 200) -> dict[str, list[float]]:
-    """The risk-coverage curve of (N,) frames at up to ``points`` coverages, for plots: ``coverage`` and ``risk``."""
+def curve(scores: Floats, wrong: Flags, points: int = 200) -> dict[str, list[float | None]]:
+    """The risk-coverage curve of (N,) frames at up to ``points`` coverages, for plots.
+
+    Returns:
+        ``coverage``, ``risk`` and ``threshold``, the score up to which so many frames are accepted; None where none
+        accepts so many, because scores are not finite.
+    """
     n = len(scores)
     errors, right = Ranking(scores, wrong).below(np.ones(n, dtype=np.int64))
     k = np.unique(np.linspace(1, n, min(points, n)).round().astype(np.int64))
     risk = np.interp(k, errors + right, errors) / k
-    return {"coverage": (k / n).tolist(), "risk": risk.tolist()}
+    thresholds = [float(score) if np.isfinite(score) else None for score in np.sort(scores)[k - 1]]
+    return {"coverage": (k / n).tolist(), "risk": risk.tolist(), "threshold": thresholds}
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from framegate.evaluation.attacks.radius import epsilon_text
@@ -18,7 +18,6 @@ from framegate.evaluation.report.values import (
 
 ENTROPY = "entropy"
 CONTROL_FAMILY = "input"  # computed from the pixels alone: a score that uses the network must beat these
-TWO_SIDED = "↕: two-sided, rejects what is too high and what is too low."
 PURPOSES = (
     ("overall", "overall"),
     ("failure", "own errors"),
@@ -78,24 +77,6 @@ def shown(results: object, most: int = 16) -> list[Mapping[str, Any]]:
     }
     wanted = mentioned | plain_controls
     return [score for place, score in enumerate(ranked) if place < most or text(score, "name") in wanted]
-
-
-def short_names(names: Sequence[str], length: int = 34) -> list[str]:
-    """Names for the edge of a figure: ``two_sided(X)`` and ``X (two-sided)`` as ``X ↕``, long ones without their start.
-
-    Names that would become alike stay as they are.
-    """
-    short = [_shortened(name, length) for name in names]
-    return [brief if short.count(brief) == 1 else name for brief, name in zip(short, names, strict=True)]
-
-
-def _shortened(name: str, length: int) -> str:
-    tail = ""
-    if name.startswith("two_sided(") and name.endswith(")"):
-        name, tail = name[len("two_sided(") : -1], " ↕"
-    elif name.endswith(" (two-sided)"):
-        name, tail = name.removesuffix(" (two-sided)"), " ↕"
-    return (name if len(name) <= length else "…" + name[-length + 1 :]) + tail
 
 
 def adaptive_by_score(results: object) -> dict[str, Mapping[str, Any]]:

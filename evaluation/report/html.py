@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import failed_checks
+from framegate.evaluation.report.slider import as_json, slider
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.table import Section, Table
 from framegate.evaluation.report.tables import BANNER, sections, title
@@ -74,11 +75,14 @@ class Part:
 
 def page(results: Mapping[str, Any], drawn: Mapping[str, Sequence[Picture]]) -> str:
     """The whole page as text, from the record and the figures of each section."""
+    costs = slider(results)
     return template("framegate.evaluation.report", "report.html.j2").render(
         title=title(results),
         scope=_scope(results),
         banner=BANNER if failed_checks(results) else "",
         summary=summary(results),
+        slider=costs,
+        slider_data=as_json(costs) if costs else "",
         not_measured=NOT_MEASURED,
         parts=[Part(section, drawn.get(section.key, ())) for section in sections(results)],
     )

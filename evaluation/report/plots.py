@@ -146,8 +146,8 @@ def entropy_histograms(results: object) -> Picture | None:
     return Picture(
         "entropy",
         "Entropy of right, wrong and attacked frames",
-        "Softmax entropy per frame; each curve sums to 1, the vertical scale is logarithmic. Accepted is what lies "
-        "left of the threshold: attacked frames that lie there are false accepts. "
+        "To the right the network is less sure; each curve sums to 1, the vertical scale is logarithmic. What lies "
+        "left of the threshold is accepted, also the wrong and the attacked frames that lie there. "
         f"Frames: {', '.join(f'{label} {count(float(counts.sum()))}' for label, counts in found)}.",
         f"Histograms of softmax entropy. {accepted}.",
         figure,
@@ -199,12 +199,13 @@ def _confusion(name: str, what: str, matrix: NDArray[np.float64], labels: list[s
     numbers = "; the numbers are percent of a row" if classes <= _NUMBERS_UP_TO else ""
     worst = matrix - np.diag(np.diag(matrix))
     true, predicted = divmod(int(worst.argmax()), classes)
+    worst_words = f", most often {names[true]} for {names[predicted]}" if worst.max() > 0 else ""
     often = f" Most frequent error: {names[true]} taken for {names[predicted]}, {worst.max():.0f} frames."
     return Picture(
         name,
         f"Confusion, {what}",
         f"Rows are true classes, columns what the network says{numbers}. {count(frames)} frames, "
-        f"{right * 100:.1f} % right.",
+        f"{right * 100:.1f} % right. Off the diagonal is what it takes for something else{worst_words}.",
         f"Confusion matrix of {classes} classes, {what}: {right:.1%} of {count(frames)} frames lie on the diagonal."
         + (often if worst.max() > 0 else ""),
         figure,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from framegate.evaluation.report.findings import TWO_SIDED, name_of, short_names
+from framegate.evaluation.report.findings import name_of
+from framegate.evaluation.report.score_words import about_both_sides, in_words, short_names
 from framegate.evaluation.report.style import (
     BLUE,
     RED,
@@ -56,8 +57,8 @@ def outcomes(results: object) -> Picture | None:
     return Picture(
         "attack-outcomes",
         "What the entropy gate lets through under attack",
-        f"Outcome of {span} frames per attack, at the entropy threshold for 95 % clean coverage. Hatched is what this "
-        "gate exists to stop.",
+        f"One bar an attack, {span} frames each, at the entropy threshold for 95 % clean coverage. The hatched red "
+        "part is used although it is wrong; where it fills the bar, entropy does not protect from this attack.",
         f"Stacked bars. {alt}.",
         figure,
     )
@@ -93,16 +94,16 @@ def adaptive(results: object) -> Picture | None:
     percent_axis(axes, "x")
     axes.set_xlabel("wrong and accepted")
     legend_below(axes, 2)
-    alt = "; ".join(f"{text(row, 'score')} {number(row, 'evaded', 'value') or 0:.1%}" for row in rows)
+    alt = "; ".join(f"{in_words(text(row, 'score'))} {number(row, 'evaded', 'value') or 0:.1%}" for row in rows)
     frames = sorted({int(n) for row in rows if (n := number(row, "n")) is not None})
     seen = " / ".join(count(n) for n in frames)
     return Picture(
         "adaptive",
         "When the attacker knows of the score",
-        "Share of the frames under attack that are wrong and accepted at the score's threshold for 95 % clean "
-        f"coverage, with 95 % intervals; {seen or 'unrecorded number of'} frames. A score that stops plain "
-        "PGD but not the adaptive attack only stops attackers who do not know of it. "
-        f"{TWO_SIDED}",
+        "Left is better: the share of attacked frames that are wrong and accepted at the score's threshold for 95 % "
+        f"clean coverage, with 95 % intervals; {seen or 'unrecorded number of'} frames. Where the square lies far to "
+        f"the right of the circle, the score only stops attackers who do not know of it."
+        + about_both_sides(_rule_names(rows)),
         f"Wrong and accepted under the adaptive attack: {alt}.",
         figure,
     )
@@ -149,11 +150,17 @@ def epsilon(results: object, what: str) -> Picture | None:
     frames = sorted({found.n for points in series.values() for _, found in points if found.n})
     alt = "; ".join(f"{name} {points[-1][1].value:.1%} at {points[-1][0]:.3g}/255" for name, points in series.items())
     gate = "" if what == "accuracy" else ", at the entropy threshold for 95 % clean coverage"
+    lesson = (
+        "The radius at which a curve reaches the bottom is enough to make every frame wrong."
+        if what == "accuracy"
+        else "A curve that rises shows attacks that make the network wrong and sure of it."
+    )
     return Picture(
         "epsilon-accuracy" if what == "accuracy" else "epsilon-false-accepts",
         title,
-        f"Each point: {' / '.join(count(n) for n in frames) or 'unrecorded number of'} frames{gate}, with 95 % "
-        "intervals.",
+        f"To the right the attack may change each pixel by more{gate}; "
+        f"{' / '.join(count(n) for n in frames) or 'unrecorded number of'} frames a point, with 95 % intervals. "
+        f"{lesson}",
         f"{title}: {alt}.",
         figure,
     )

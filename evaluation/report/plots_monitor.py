@@ -81,8 +81,9 @@ def _layers(results: object, statistic: str, rows: list[Mapping[str, Any]]) -> P
         f"layers-{''.join(c if c.isalnum() else '-' for c in statistic)}",
         f"Layer by layer: {statistic.replace('_', ' ')}",
         "Per frame, one block per tapped layer: median (mark), middle half (thick) and 5 to 95 % (thin), as a shift "
-        "from that layer's clean median. Where attacked bars lie on the clean ones, the layer sees nothing in a single "
-        f"frame. {' / '.join(count(n) for n in frames) or 'Unrecorded number of'} frames (clean and attacked).",
+        "from that layer's clean median, to either side. Where attacked bars lie on the clean ones, the layer sees "
+        f"nothing in a single frame. {' / '.join(count(n) for n in frames) or 'Unrecorded number of'} frames (clean "
+        "and attacked).",
         f"Quantile bars of {statistic} at {len(rows)} layers. Median shift under "
         f"{name_of(results, keys[0]) if keys else 'attack'}: {'; '.join(medians) or 'not measured'}.",
         figure,

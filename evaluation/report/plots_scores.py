@@ -11,15 +11,15 @@ from matplotlib.lines import Line2D
 
 from framegate.evaluation.report.findings import (
     CONTROL_FAMILY,
-    TWO_SIDED,
     adaptive_by_score,
     is_control,
     name_of,
     notable,
     score_named,
-    short_names,
     shown,
 )
+from framegate.evaluation.report.score_choice import NOISE
+from framegate.evaluation.report.score_words import about_both_sides, in_words, short_names
 from framegate.evaluation.report.style import (
     BLUE,
     GREEN,
@@ -48,6 +48,10 @@ _FAMILIES = {
 }
 
 
+_SETTLED = 0.05
+"""Coverage from which on a curve of risk sets the scale of its figure."""
+
+
 def ranking(results: object) -> Picture | None:
     """Every score's AUROC for finding the classifier's own errors, best on top."""
     chosen = [(score, estimate(score, "failure", "auroc")) for score in shown(results)]
@@ -71,7 +75,8 @@ def ranking(results: object) -> Picture | None:
             capsize=2,
         )
         handles.setdefault(f"{family} (control, no network)" if is_control(score) else family, drawn.lines[0])
-    axes.set_yticks(range(len(rows)), _row_names([score for score, _ in rows]), fontsize=8.5)
+    names = _row_names([score for score, _ in rows])
+    axes.set_yticks(range(len(rows)), names, fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
     axes.set_xlabel("AUROC for finding wrong frames")
@@ -82,11 +87,11 @@ def ranking(results: object) -> Picture | None:
     return Picture(
         "ranking",
         "Which score finds the network's errors",
-        "Area under the ROC curve for telling wrong from right clean frames, with 95 % intervals; "
-        f"{_frames(best[1].n)}. 0.5 is a coin toss. Hollow crosses are controls: they look at the pixels only, and a "
-        f"score that uses the network must beat them. {TWO_SIDED}{left_out}",
-        f"Dot plot of {len(rows)} scores. Best: {text(best[0], 'name')} with AUROC {best[1].value:.3f}; "
-        f"last shown: {text(last[0], 'name')} with {last[1].value:.3f}.",
+        "Right is better: how well a score tells wrong from right clean frames (area under the ROC curve), with 95 % "
+        f"intervals; {_frames(best[1].n)}. A score whose interval reaches 0.5, a coin toss, is no gate. Hollow crosses "
+        f"are controls, which look at the pixels only.{about_both_sides(names)}{left_out}",
+        f"Dot plot of {len(rows)} scores. Best: {in_words(text(best[0], 'name'))} with AUROC {best[1].value:.3f}; "
+        f"last shown: {in_words(text(last[0], 'name'))} with {last[1].value:.3f}.",
         figure,
     )
 
@@ -97,7 +102,7 @@ def risk_coverage(results: object) -> Picture | None:
     if not curves:
         return None
     figure, axes = new_figure(4.1)
-    labels = short_names([name for name, _, _ in curves], 26)
+    labels = short_names([name for name, _, _ in curves], 32)
     for (_, coverage, risk), label, (colour, _, line) in zip(curves, labels, looks(len(curves)), strict=True):
         axes.plot(coverage, risk, color=colour, linestyle=line, label=label)
     accuracy = estimate(results, "clean", "accuracy")
@@ -111,15 +116,20 @@ def risk_coverage(results: object) -> Picture | None:
     axes.set_xlim(0, 1)
     percent_axis(axes, "x")
     percent_axis(axes)
-    axes.set_ylim(bottom=0)
+    # Of the first few frames one error is a risk of 100 %, which would flatten everything else.
+    settled = [float(risk[coverage >= _SETTLED].max(initial=0.0)) for _, coverage, risk in curves]
+    axes.set_ylim(0, max(1.15 * max(settled), 0.001))
     legend_below(axes)
-    ends = "; ".join(f"{name}: {np.interp(0.8, c[np.argsort(c)], r[np.argsort(c)]):.2%}" for name, c, r in curves)
+    ends = "; ".join(
+        f"{in_words(name)}: {np.interp(0.8, c[np.argsort(c)], r[np.argsort(c)]):.2%}" for name, c, r in curves
+    )
     return Picture(
         "risk-coverage",
         "Risk against coverage",
-        "Errors among the accepted clean frames when the threshold accepts a given share of them; lower is better. "
-        "The oracle rejects exactly the wrong frames first, random rejection gains nothing. "
-        f"{_frames(accuracy.n if accuracy else None)}. {TWO_SIDED}",
+        "Lower is better: errors among the accepted clean frames, when the threshold accepts the share below. The "
+        "further a curve falls to the left, the more each rejected frame buys; the oracle rejects exactly the wrong "
+        f"frames first, random rejection gains nothing. {_frames(accuracy.n if accuracy else None)}."
+        + about_both_sides(labels),
         f"Risk-coverage curves. Selective risk at 80 % coverage: {ends}.",
         figure,
     )
@@ -132,7 +142,7 @@ def selective(results: object, what: str) -> Picture | None:
     if not found:
         return None
     figure, axes = new_figure(3.9)
-    labels = short_names([name for name, _ in found], 26)
+    labels = short_names([name for name, _ in found], 32)
     for (_, points), label, (colour, marker, line) in zip(found, labels, looks(len(found)), strict=True):
         values, spread = error_bars([point for _, point in points])
         coverages = [coverage for coverage, _ in points]
@@ -151,13 +161,15 @@ def selective(results: object, what: str) -> Picture | None:
     legend_below(axes)
     frames = max((coverage_n for name, _ in found for coverage_n in _frame_counts(results, name)), default=None)
     title = "Accuracy of what is accepted" if what == "accuracy" else "False accepts (wrong and accepted)"
-    alt = "; ".join(f"{name} {points[-1][1].value:.2%} at {points[-1][0]:.0%} coverage" for name, points in found)
+    alt = "; ".join(
+        f"{in_words(name)} {points[-1][1].value:.2%} at {points[-1][0]:.0%} coverage" for name, points in found
+    )
     return Picture(
         "selective-accuracy" if what == "accuracy" else "selective-false-accepts",
         title,
-        "Each threshold comes from the calibration frames for a target coverage; the points are what it does on the "
-        f"test frames, with 95 % intervals. {_frames(frames)}. Holds for frames like the calibration frames. "
-        f"{TWO_SIDED}",
+        "Each point is a threshold set on the calibration frames, at the coverage that it has on the test frames, with "
+        f"95 % intervals; {_frames(frames)}. To the right more frames are rejected: what a curve gains there is what "
+        f"these rejections buy, for frames like the calibration frames.{about_both_sides(labels)}",
         f"{title} against coverage: {alt}.",
         figure,
     )
@@ -170,7 +182,7 @@ def detection_map(results: object) -> Picture | None:
     attacks = dict.fromkeys(key for score in ranked for key in mapping(score, "attacks"))
     columns += [(name_of(results, key), ("attacks", key, "auroc")) for key in attacks]
     sets = dict.fromkeys(key for score in ranked for key in mapping(score, "ood"))
-    columns += [(f"OOD: {key}", ("ood", key, "auroc")) for key in sets]
+    columns += [(_set_name(key), ("ood", key, "auroc")) for key in sets]
     columns.append(("corruptions", ("corruptions", "auroc")))
     adaptive = adaptive_by_score(results)
     rows = [
@@ -201,14 +213,18 @@ def detection_map(results: object) -> Picture | None:
     return Picture(
         "detection-map",
         "Which score sees what",
-        "AUROC of each score at telling wrong, attacked, out-of-distribution or corrupted frames from right or clean "
-        "ones; frames per figure are in the tables. 0.5 is a coin toss; below it the score points the wrong way. Empty "
-        "cells were not measured. The last column is the same score under the attack that knows "
-        f"of it. {TWO_SIDED}",
+        "One row a score, one column a task: AUROC at telling wrong, attacked, foreign or corrupted frames from right "
+        "or clean ones (frames per figure are in the tables). 0.5 is a coin toss, below it the score points the wrong "
+        "way, empty cells were not measured. No row is good everywhere; the last column is the same score under the "
+        f"attack that knows of it.{about_both_sides(_row_names(ranked))}",
         f"Heat map of AUROC for {len(ranked)} scores and {len(used)} tasks; the values are in the tables.",
         figure,
         wide=True,
     )
+
+
+def _set_name(key: str) -> str:
+    return f"made up: {key.removeprefix(NOISE)}" if key.startswith(NOISE) else f"foreign: {key}"
 
 
 def _row_names(scores: Sequence[Mapping[str, Any]]) -> list[str]:

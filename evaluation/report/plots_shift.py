@@ -53,10 +53,16 @@ def corruption_map(results: object, what: str) -> Picture | None:
     title = "Accuracy on corrupted frames" if what == "accuracy" else "False accepts on corrupted frames"
     seen = " / ".join(count(n) for n in sorted(frames) if n) or "unrecorded number of"
     gate = "" if what == "accuracy" else ", at the entropy threshold for 95 % clean coverage"
+    lesson = (
+        "A row that gets worse to the right names what this network can't stand."
+        if what == "accuracy"
+        else "A dark cell is damage that makes the network wrong but not unsure: leave it to the camera check."
+    )
     return Picture(
         f"corruption-{'accuracy' if what == 'accuracy' else 'false-accepts'}",
         title,
-        f"Percent, by kind and severity; {seen} frames per cell{gate}.",
+        f"One row a kind of damage, stronger to the right; the numbers are percent, {seen} frames a cell{gate}. "
+        f"{lesson}",
         f"Heat map of {len(names)} corruptions at {len(severities)} severities. Worst: {worst[0]} at severity "
         f"{worst[1]} with {cells[worst]:.1%}.",
         figure,
@@ -88,8 +94,9 @@ def ood(results: object) -> Picture | None:
     return Picture(
         "ood-accepted",
         "Frames that show none of the classes",
-        "Share accepted at the entropy threshold for 95 % clean coverage, with 95 % intervals; every one of them is a "
-        f"false accept. Frames: {', '.join(f'{name} {count(item.n)}' for name, item in found)}.",
+        "Left is better: the share accepted at the entropy threshold for 95 % clean coverage, with 95 % intervals. "
+        "Every accepted one gets a label that it can't have; sets called noise are made up, no camera delivers them. "
+        f"Frames: {', '.join(f'{name} {count(item.n)}' for name, item in found)}.",
         f"Accepted: {'; '.join(f'{name} {item.value:.1%}' for name, item in found)}.",
         figure,
     )

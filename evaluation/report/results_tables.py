@@ -17,7 +17,8 @@ from framegate.evaluation.report.findings import (
     score_named,
     target_row,
 )
-from framegate.evaluation.report.score_choice import compared, foreign_auroc, of_the_best, share_let_through
+from framegate.evaluation.report.score_choice import compared, foreign_auroc, let_through, of_the_best
+from framegate.evaluation.report.score_words import in_words, named
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
     Cell,
@@ -141,30 +142,37 @@ def best(found: Sequence[Record]) -> Table:
                 among = compared(records(record, "scores"), purpose, text(record, "main_attack"))
                 own = _figure(record, purpose, score_named(record, name), among)
                 others = (_figure(record, purpose, each) for each in (score_named(record, ENTROPY), control))
-                rows.append(Row((_name(record), label, f"{name} (of {among})", own, *others)))
+                rows.append(Row((_name(record), label, f"{named(name)} (of {among})", own, *others)))
     columns = ("bundle", "purpose", "best score", "its figure", "entropy", "best control without a network")
     note = (
         "Overall: what is let through without a warning at 95 % clean coverage, the mean of wrong and accepted clean "
-        "frames, wrong and accepted corrupted frames, and accepted foreign frames; lower is better. Own errors: AUROC "
+        "frames, wrong and accepted corrupted frames, and accepted foreign frames (made-up noise left out); lower is "
+        "better; scores that find the network's own errors clearly worse than entropy are left out. Own errors: AUROC "
         "for finding the network's errors on clean frames (the choice goes by AUGRC). Corrupted frames: wrong and "
         "accepted, of all corrupted frames; lower is better. Frames of other things: mean AUROC over the foreign "
-        "sets, all noise as one. Attacks that do not adapt: AUROC against PGD-20 at 8/255, see the adaptive attack. "
+        "sets without noise. Attacks that do not adapt: AUROC against PGD-20 at 8/255, see the adaptive attack. "
         "Chosen and reported on the same test frames: the interval of the best is widened until those of all scores it "
-        "was chosen from hold at once (union bound); figures without an interval are optimistic."
+        "was chosen from hold at once (union bound); figures without an interval are optimistic. Never chosen: a "
+        "control, and a score that does not beat a coin at its task with that interval."
     )
     return of_columns("The best score to gate on", columns, rows, note)
+
+
+def _bare(figure: Estimate | None) -> Cell:
+    """A share without its interval."""
+    return share(None if figure is None else figure.value)
 
 
 def _figure(record: Record, purpose: str, score: Mapping[str, Any], among: int = 1) -> Cell:
     """A score's figure for a purpose; ``among``: how many scores it was chosen from."""
     if purpose == "overall":
-        return share(share_let_through(score) if score else None)
+        return _bare(let_through(score) if score else None)
     if purpose == "corruption":
         return share(number(score, "corruptions", "far", "value"))
     if purpose == "attack":
         return decimal(of_the_best(estimate(score, "attacks", text(record, "main_attack"), "auroc"), among))
     if purpose == "ood":
-        return decimal(Estimate(found) if score and (found := foreign_auroc(score)) is not None else None)
+        return decimal(of_the_best(foreign_auroc(score), among) if score else None)
     return decimal(of_the_best(estimate(score, "failure", "auroc"), among))
 
 
@@ -209,7 +217,7 @@ def adaptive(found: Sequence[Record]) -> Table:
         Row(
             (
                 _name(record),
-                text(row, "score"),
+                in_words(text(row, "score")),
                 percent(estimate(row, "plain_pgd_accepted")),
                 percent(estimate(row, "evaded")),
                 decimal(estimate(row, "auroc")),
@@ -260,7 +268,7 @@ def foreign(found: Sequence[Record]) -> Table:
                         name,
                         decimal(estimate(score_named(record, ENTROPY), "ood", name, "auroc")),
                         percent(estimate(row, "accepted")),
-                        text(top, "name"),
+                        in_words(text(top, "name")),
                         decimal(estimate(top, "ood", name, "auroc")),
                         Cell(count(number(row, "n"))),
                     )

@@ -14,7 +14,8 @@ from framegate.evaluation.report.findings import (
     target_row,
     wrong_frames,
 )
-from framegate.evaluation.report.score_choice import compared, of_the_best
+from framegate.evaluation.report.score_choice import advise, compared, of_the_best
+from framegate.evaluation.report.score_words import in_words, named
 from framegate.evaluation.report.values import (
     Cell,
     Estimate,
@@ -31,6 +32,7 @@ from framegate.evaluation.report.values import (
 def summary(results: object) -> list[str]:
     """The report's opening: a few sentences, each only if its figures were measured."""
     sentences = [
+        _advice_sentence(results),
         _clean_sentence(results),
         _coverage_sentence(results),
         _attack_sentence(results),
@@ -109,29 +111,61 @@ def _adaptive_sentence(results: object) -> str:
         sentence += f"{_share(found)} of frames wrong and past the entropy gate; " if found else ""
     found = estimate(least, "evaded")
     assert found is not None
-    return f"{sentence}the hardest score to get past was {text(least, 'score')} ({_share(found)} wrong and accepted)."
+    hardest = in_words(text(least, "score"))
+    return f"{sentence}the hardest score to get past was {hardest} ({_share(found)} wrong and accepted)."
+
+
+def _advice_sentence(results: object) -> str:
+    """What somebody who has to choose a score should do."""
+    advice = advise(results)
+    if advice is None:
+        return ""
+    unsure = "it refuses where nothing can be proved"
+    if advice.answer == "collect":
+        seen = "" if advice.errors is None else f" ({count(advice.errors)} wrong frames were seen)"
+        return (
+            "What to do: collect more labelled test frames before choosing a score. With what was measured here "
+            f"no score can be told from a coin at finding the network's own errors{seen}. Until then keep the bundle's "
+            f"own calibration: {unsure}."
+        )
+    if advice.answer == "none":
+        return (
+            f"What to do: do not gate on this network. None of the {advice.among} scores compared beats a coin at "
+            "finding its errors; train it longer, on more data, or another one."
+        )
+    through = f" {_share(advice.entropy)}" if advice.entropy else ""
+    if advice.answer == "keep":
+        return (
+            f"What to do: keep gating on entropy. Of the {advice.among} scores compared none that the runtime can "
+            "threshold finds the network's own errors as well and lets clearly less through without a warning."
+            + _promising(advice.promising)
+        )
+    assert advice.instead is not None
+    return (
+        f"What to do: calibrate with {named(advice.score)} in place of entropy (framegate calibrate BUNDLE --score "
+        f"{advice.score}, which proves its threshold anew). It finds the network's own errors about as well, and lets "
+        f"{_share(advice.instead)} of wrong, corrupted and foreign frames through without a warning; entropy"
+        f"{through}." + _promising(advice.promising)
+    )
+
+
+def _promising(name: str) -> str:
+    return f" Better here, but not in the runtime: {named(name)}." if name else ""
 
 
 def _best_sentence(results: object) -> str:
-    name = text(results, "best", "overall") or text(results, "best", "failure")
-    if not name:
+    names = {key: text(results, "best", key) for key, _ in PURPOSES}
+    if not any(names.values()):
         return ""
-    purpose = "overall" if text(results, "best", "overall") else "failure"
+    purpose = "overall" if names["overall"] else "failure"
     among = compared(records(results, "scores"), purpose, text(results, "main_attack"))
-    failure = of_the_best(estimate(score_named(results, name), "failure", "auroc"), among)
-    chosen = (
-        f"; chosen among {among} scores on the same test frames, the interval is widened so that all of theirs hold at "
-        "once"
-    )
-    tail = (
-        f" (AUROC {_with_interval(decimal(failure))} for finding the network's errors{chosen if among > 1 else ''})"
-        if failure
-        else ""
-    )
-    others = [f"{label} {text(results, 'best', key)}" for key, label in PURPOSES[1:] if text(results, "best", key)]
-    purposes = f" Best by purpose: {', '.join(others)}." if others else ""
-    why = text(results, "best", "why").rstrip(".")
-    return f"The best score to gate on was {name}{tail}.{purposes}{' Rules: ' + why + '.' if why else ''}"
+    failure = of_the_best(estimate(score_named(results, names[purpose]), "failure", "auroc"), among)
+    tail = f" (AUROC for its own errors {_with_interval(decimal(failure))})" if failure and names[purpose] else ""
+    each = [f"{label}: {named(names[key])}{tail * (key == purpose)}" for key, label in PURPOSES if names[key]]
+    lacking = [label for key, label in PURPOSES if not names[key]]
+    nothing = f" None for: {', '.join(lacking)} (not measured, or no better than a coin)." if lacking else ""
+    chosen = f" Chosen among up to {among} scores on these test frames; the interval allows for that." if tail else ""
+    return f"Best score by purpose: {'; '.join(each)}.{nothing}{chosen}"
 
 
 def _control_sentence(results: object) -> str:
@@ -151,8 +185,8 @@ def _control_sentence(results: object) -> str:
     )
     return (
         f"At telling {name_of(results, attack)} frames from clean ones, the best control that needs no network "
-        f"({text(control[1], 'name')}, AUROC {control[0].value:.3f}) {verdict} {text(best[1], 'name')} "
-        f"({best[0].value:.3f}), before any adaptive attack."
+        f"({in_words(text(control[1], 'name'))}, AUROC {control[0].value:.3f}) {verdict} "
+        f"{in_words(text(best[1], 'name'))} ({best[0].value:.3f}), before any adaptive attack."
     )
 
 

@@ -13,6 +13,7 @@ from framegate.evaluation.report import tables_scores as report_tables_scores
 from framegate.evaluation.report.comparison import comparison_rows, comparison_table
 from framegate.evaluation.report.files import write_text
 from framegate.evaluation.report.findings import BESIDE, PROMISE, PUBLISHED_ONLY, failed_checks
+from framegate.evaluation.report.score_words import named
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.table import Row, Section, Table, markdown, of_columns
 from framegate.evaluation.report.values import (
@@ -54,7 +55,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     """
     built: list[tuple[str, str, str, tuple[Callable[[Mapping[str, Any]], list[Table]], ...]]] = [
         ("clean", "Clean frames", PROMISE, (_clean, _backends, _top_confusions)),
-        ("scores", "Which score knows when the network is wrong", "", (report_tables_scores.ranking,)),
+        ("scores", "Which score knows when the network is wrong", _rules(results), (report_tables_scores.ranking,)),
         ("selective", "What rejecting buys on clean frames", PROMISE, (report_tables_scores.selective,)),
         ("attacks", "Under attack", "", (report_tables_attacks.health, report_tables_attacks.attacks)),
         ("adaptive", "An attacker who knows of the score", "", (report_tables_attacks.adaptive,)),
@@ -72,6 +73,12 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         tables = [table for build in builders for table in build(results) if table.rows]
         made.append(Section(key, heading, about, tuple(tables), *([_NO_RESEARCH] if key == "research" else [])))
     return made
+
+
+def _rules(results: object) -> str:
+    """By which rules the best scores were chosen."""
+    why = text(results, "best", "why").rstrip(".")
+    return f"How the best score is chosen. {why[:1].upper()}{why[1:]}." if why else ""
 
 
 def write_tables(results: Mapping[str, Any], path: str | Path) -> None:
@@ -160,6 +167,7 @@ def _protocol(results: object) -> list[Table]:
         ("model", " ".join((text(results, "bundle", "model_file"), text(results, "bundle", "precision"))).strip()),
         ("data", text(results, "bundle", "data")),
         *((f"{name} frames", count(number(results, "sizes", name))) for name in mapping(results, "sizes")),
+        ("scores that could not be fitted", ", ".join(map(named, mapping(results, "scores_left_out")))),
         ("suite", text(results, "suite")),
         ("limit", text(results, "limit")),
         ("seed", text(results, "seed")),

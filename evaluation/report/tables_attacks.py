@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from framegate.evaluation.attacks.radius import levels_text
 from framegate.evaluation.report.findings import accepted_of_wrong, attack_name, name_of
+from framegate.evaluation.report.score_words import named
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
     NOT_MEASURED,
@@ -82,7 +83,7 @@ def adaptive(results: object) -> list[Table]:
     for row in records(results, "adaptive"):
         weightings = mapping(row, "weightings")
         cells = (
-            text(row, "score"),
+            named(text(row, "score")),
             radius(number(row, "epsilon")),
             Cell(count(number(row, "steps"))),
             percent(estimate(row, "plain_pgd_accepted")),

@@ -14,6 +14,7 @@ from framegate.evaluation.report.findings import (
     shown,
     target_row,
 )
+from framegate.evaluation.report.score_words import named
 from framegate.evaluation.report.table import Row, Table, of_columns
 from framegate.evaluation.report.values import (
     Cell,
@@ -204,7 +205,7 @@ def _split(results: object, title: str, columns: Sequence[str], rows: Sequence[R
 
 
 def _name(score: Mapping[str, Any]) -> str:
-    return text(score, "name") or "?"
+    return named(text(score, "name")) or "?"
 
 
 def _family(score: Mapping[str, Any]) -> str:

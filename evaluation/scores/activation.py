@@ -78,7 +78,7 @@ def histogram_entropy(activations: Tensor, edges: Tensor | ArrayLike) -> Tensor:
     counts = torch.bincount(indices.flatten(), minlength=len(frames) * bins).view(len(frames), bins)
     shares = counts.double() / frames.shape[1]
     entropy: Tensor = torch.special.entr(shares).sum(1)
-    return entropy.masked_fill(~torch.isfinite(frames).all(1), torch.nan)
+    return entropy.masked_fill(~_all_finite(frames), torch.nan)
 
 
 def mass_entropy(activations: Tensor) -> Tensor:
@@ -178,7 +178,13 @@ def _entropy_of_mass(mass: Tensor) -> Tensor:
 
 
 def _finite_only(values: Tensor, activations: Tensor) -> Tensor:
-    return values.masked_fill(~torch.isfinite(activations).flatten(1).all(1), torch.nan)
+    return values.masked_fill(~_all_finite(activations.detach().flatten(1)), torch.nan)
+
+
+def _all_finite(frames: Tensor) -> Tensor:
+    """(N,) whether every element of (N, n) is finite: in one pass over them, because extremes carry NaN along."""
+    least, most = torch.aminmax(frames, dim=1)
+    return torch.isfinite(least) & torch.isfinite(most)
 
 
 def _frames(activations: Tensor, least: int = 2) -> Tensor:

@@ -21,7 +21,7 @@ from framegate.evaluation.scores.feature import LinearHead, feature_scores
 from framegate.evaluation.scores.input import control_score
 from framegate.evaluation.scores.output import output_scores
 from framegate.evaluation.scores.protocol import FittedScore, Floats, Score
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import CalibrationError, UsageError
 
 COMBINED_OUTPUTS = ("entropy", "energy")
 COMBINED_FEATURES = ("mahalanobis", "knn")
@@ -88,14 +88,29 @@ def select(scores: Sequence[Score], names: Sequence[str]) -> list[Score]:
     return [by_name[name] for name in names]
 
 
-def fit_scores(scores: Sequence[Score], calibration: Observations) -> dict[str, FittedScore]:
+def fit_scores(
+    scores: Sequence[Score], calibration: Observations, left_out: dict[str, str] | None = None
+) -> dict[str, FittedScore]:
     """Fit all on the calibration split, by name.
 
+    Args:
+        scores: Which.
+        calibration: The split.
+        left_out: Gets the scores that the split cannot fit, name -> why; None raises for the first one.
+
     Raises:
-        CalibrationError: The split does not hold what a score needs.
+        CalibrationError: The split does not hold what a score needs, such as errors of the network.
     """
     known: dict[str, FittedScore] = {}
-    return {score.name: score.fit(calibration, known) for score in scores}
+    fitted: dict[str, FittedScore] = {}
+    for score in scores:
+        try:
+            fitted[score.name] = score.fit(calibration, known)
+        except CalibrationError as error:
+            if left_out is None:
+                raise
+            left_out[score.name] = str(error)
+    return fitted
 
 
 def score_frames(fitted: Mapping[str, FittedScore], observations: Observations) -> dict[str, Floats]:

@@ -51,7 +51,8 @@ class SuiteFigures:
         self.temperature = fit_temperature(self.calibration.logits, self.calibration.labels)
         weight, bias = suite.network.linear
         head = LinearHead(weight.astype(np.float64), bias.astype(np.float64))
-        self.fitted = fit_scores(all_scores(self.calibration, head), self.calibration)
+        self.left_out: dict[str, str] = {}
+        self.fitted = fit_scores(all_scores(self.calibration, head), self.calibration, self.left_out)
         self.thresholds = {n: threshold_at(f.calibration_scores, GATE_COVERAGE) for n, f in self.fitted.items()}
         self.clean_scores = score_frames(self.fitted, self.clean)
         self._resamples, self._seed = self.plan.bootstrap, suite.seed
@@ -67,6 +68,7 @@ class SuiteFigures:
         corrupted: list[Any] = []
         foreign: list[Any] = []
         found: dict[str, Any] = {"sizes": {"calibration": len(self.calibration), "test": len(self.clean)}}
+        found["scores_left_out"] = self.left_out
         found["clean"] = self._clean()
 
         def so_far() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
@@ -33,7 +34,7 @@ from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, record_key
 from framegate.runtime.bundle.search import bundle_to_change
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 
 
@@ -82,6 +83,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="compute nothing: say what these images can prove at best, and what the target risk needs",
     )
     add_promise_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -225,11 +227,18 @@ def run(arguments: argparse.Namespace) -> int:
         split, unseen = _split(arguments, bundle, progress)
         if arguments.plan:
             precisions = len(_precisions(bundle, arguments.backend, arguments.precision))
-            for line in plan(split, promise, precisions, bundle.labels).lines():
+            planned = plan(split, promise, precisions, bundle.labels)
+            if arguments.json:
+                json_to_stdout(asdict(planned))
+                return 0
+            for line in planned.lines():
                 to_stdout(line)
             return 0
         require_unseen(promise, unseen)
         found = calibrate_bundle(path, split, arguments.backend, arguments.precision, promise, progress, unseen)
+    if arguments.json:
+        json_to_stdout({"bundle": str(path), "calibrations": {key: each.to_json() for key, each in found.items()}})
+        return 0
     OUT.print(calibration_table(found))
     to_stdout(f"bundle: {path}")
     return 0

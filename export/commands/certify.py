@@ -49,11 +49,11 @@ from framegate.runtime.bundle.certificates import (
     budget_text,
     labels_sha256,
 )
+from framegate.runtime.bundle.masks import MaskGrid, touched
 from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.certificate import SLACK, CertificateNetwork
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.masks import MaskGrid, touched
 from framegate.runtime.preprocess import PreprocessSpec
 
 _MASK, _STRIDE = 5, 3
@@ -141,6 +141,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: by the input's size)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of frames (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -163,6 +164,10 @@ def run(arguments: argparse.Namespace) -> int:
                 "--unseen DIR if they did not"
             )
         record = certify(bundle, split, wanted, progress)
+    if arguments.json:
+        promises = {key: record.promise(key) for key in sorted(record.thresholds)}
+        json_to_stdout({"bundle": str(path), "certificate": record.to_json(), "promises": promises})
+        return 0
     for key in sorted(record.thresholds):
         found = record.thresholds[key]
         to_stdout(f"{budget_text(record.kind, record.budget)}, {key}: tau {found.tau:.4f}: {record.promise(key)}")

@@ -13,7 +13,7 @@ from framegate.export.data.labels_file import read_labels
 from framegate.export.dense import OnnxDense, export_dense, require_map
 from framegate.export.dense_promise import DensePromise, summary
 from framegate.export.graph.source import find_input, read_onnx
-from framegate.runtime.console import progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.dense.spec import DenseSpec
 from framegate.runtime.errors import UsageError
 from framegate.runtime.roi import Roi
@@ -79,6 +79,10 @@ def export_as_dense(arguments: argparse.Namespace) -> int:
             network, pictures, promise, unseen, arguments.out, arguments.origin, arguments.force, progress
         )
     assert bundle.dense is not None
+    if arguments.json:
+        calibrations = {key: each.to_json() for key, each in bundle.calibrations.items()}
+        json_to_stdout({"bundle": str(bundle.path), "dense": bundle.dense, "calibrations": calibrations})
+        return 0
     for line in summary(DenseSpec.from_json(bundle.dense), bundle.calibrations):
         to_stdout(line)
     to_stdout(f"bundle: {bundle.path}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import image_size, input_spec
 from framegate.export.data.labels_file import read_labels
 from framegate.export.detector import OnnxDetector, export_detector, find_head
 from framegate.export.graph.source import find_input, read_onnx
-from framegate.runtime.console import to_stdout
+from framegate.runtime.console import json_to_stdout, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.regions.detector import DetectorSpec
@@ -69,6 +69,9 @@ def export_as_detector(arguments: argparse.Namespace) -> int:
     detector = onnx_detector(arguments)
     bundle = export_detector(detector, arguments.out, arguments.origin, arguments.force)
     spec, size = detector.spec, detector.preprocess
+    if arguments.json:
+        json_to_stdout({"bundle": str(bundle.path), "detector": spec.to_json(), "preprocess": asdict(size)})
+        return 0
     to_stdout(f"head: {spec.head} ({detector.head.about})")
     to_stdout(
         f"input {size.width}x{size.height} {size.colour}, {spec.fit}, resized {size.resize}; boxes from a score of "

@@ -28,7 +28,7 @@ from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 
 
@@ -151,7 +151,7 @@ def _with_half(path: Path) -> Bundle:
             "installed: pip install onnx, or run this once where it is and copy the bundle"
         ) from error
     added = add_half(path)
-    to_stderr(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
+    note(f"framegate: {added.model_path('fp16')} was derived from the float32 network and added")
     return added
 
 

@@ -28,7 +28,7 @@ from framegate.export.data.labelled import load_splits
 from framegate.export.data.splits import Splits
 from framegate.export.export import Exportable, export_bundle
 from framegate.export.int8.choice import FAMILIES
-from framegate.runtime.console import OUT, progress_bar, to_stderr, to_stdout
+from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 
 _EXAMPLES = """examples:
   framegate export runs/hybrid.pt --data cifar-10-batches-bin --out hybrid.bundle
@@ -84,6 +84,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_onnx_options(parser)
     add_detector_options(parser)
     add_dense_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -115,16 +116,24 @@ def run(arguments: argparse.Namespace) -> int:
             int8_ranges=arguments.int8_ranges,
             with_int8=not arguments.no_int8,
         )
+    int8 = [report.int8.summary()] if report.int8 else []
+    notes = (*network.notes(), *report.missing, *_unseen_labels(splits), *int8)
+    minutes = (time.monotonic() - started) / 60
+    if not report.calibrations:
+        to_stderr(f"framegate: {_NOTHING}")
+    if arguments.json:
+        calibrations = {key: each.to_json() for key, each in report.calibrations.items()}
+        parity = [row.to_json() for row in report.parity]
+        made = {"bundle": str(report.bundle), "parity": parity, "calibrations": calibrations, "notes": notes}
+        json_to_stdout(made | {"bytes": dict(report.sizes), "minutes": round(minutes, 2)})
+        return 0
     OUT.print(parity_table(report.parity))
     if report.calibrations:
         OUT.print(calibration_table(report.calibrations))
-    else:
-        to_stderr(f"framegate: {_NOTHING}")
-    int8 = [report.int8.summary()] if report.int8 else []
-    for note in (*network.notes(), *report.missing, *_unseen_labels(splits), *int8):
+    for note in notes:
         to_stdout(note)
     sizes = ", ".join(f"{file} {size / 1e6:.2f} MB" for file, size in report.sizes.items() if file.endswith(".onnx"))
-    to_stdout(f"exported in {(time.monotonic() - started) / 60:.1f} min: {sizes}")
+    to_stdout(f"exported in {minutes:.1f} min: {sizes}")
     to_stdout(f"bundle: {report.bundle}")
     return 0
 

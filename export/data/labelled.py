@@ -110,7 +110,7 @@ def load_calibration(
         DataError: There are no such data, or they have other labels.
     """
     where = place.first
-    if _is_folder(where):
+    if is_label_folder(where):
         splits = load_splits(place, labels, spec, progress)
         return splits.calibration, splits.unseen
     data = _known(where, spec)
@@ -126,7 +126,7 @@ def _parts(
     place: Place, where: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress
 ) -> tuple[list[LabelledImages], str]:
     """Training, calibration and test of one place, and who says that the last two were never seen."""
-    if _is_folder(where):
+    if is_label_folder(where):
         named = read_image_folder(where, labels, spec, LARGEST, progress)
         images = _with_units(named.images, named.names, place)
         names = ("train", "calibration", "test")
@@ -151,7 +151,7 @@ def _with_units(images: LabelledImages, names: Sequence[str], place: Place) -> L
 def _training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
     """What may have trained the network: it sets INT8 ranges and nothing else."""
     assert place.data is not None
-    if _is_folder(place.data):
+    if is_label_folder(place.data):
         return replace(read_image_folder(place.data, labels, spec, LARGEST, progress).images, name="train")
     data = _known(place.data, spec)
     return _in_order(data.load_training(place.data)[0], data.labels, labels, place.data)
@@ -199,7 +199,7 @@ def load_comparison(
     Raises:
         DataError: There are no such data, or they have other labels.
     """
-    if _is_folder(place):
+    if is_label_folder(place):
         return read_image_folder(place, labels, spec, limit if limit is not None else LARGEST, progress)
     data = _known(place, spec)
     images = _in_order(data.load_test(place), data.labels, labels, place)
@@ -249,7 +249,7 @@ def _ungrouped(split: LabelledImages, group: str) -> LabelledImages:
     return replace(split, groups=None, unit="") if group == NONE else split
 
 
-def _is_folder(place: Path) -> bool:
+def is_label_folder(place: Path) -> bool:
     """True if this is a folder per label and none of the known data sets (GTSRB is one folder per label, too)."""
     try:
         return not any(data.find(place) for data in datasets.DATASETS.values()) and is_image_folder(place)

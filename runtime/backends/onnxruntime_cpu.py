@@ -10,28 +10,32 @@ import onnxruntime as ort
 
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.int8 import adds_int8_exactly
+from framegate.runtime.backends.thread_choice import SMALL_S, fastest_s
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
 
 
 class OnnxRuntimeBackend(CpuBackend):
-    """See `framegate.runtime.backends.base.Backend`."""
+    """See `framegate.runtime.backends.base.Backend`.
+
+    Args:
+        model: The ONNX file.
+        threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+    """
 
     name = "onnxruntime"
 
     def __init__(self, model: Path, threads: int | None) -> None:
         self.engine = f"onnxruntime {ort.__version__}"
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if not adds_int8_exactly():
-            options.add_session_config_entry("session.x64quantprecision", "1")  # sums in 32 bits: slower, and right
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        self._name = str(model)
         try:
-            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise BackendError(f"onnxruntime cannot load {model}: {_first_line(error)}") from error
+            content = model.read_bytes()
+        except OSError as error:
+            raise BackendError(f"onnxruntime cannot read {model}: {error}") from error
+        self._session = self._open(content, threads or 1)
+        # The file may be gone when an input is bound, and how many threads compute is found out then.
+        self._undecided = content if threads is None else None
         self._input = self._session.get_inputs()[0]
         first, *others = self._session.get_outputs()
         self._outputs = [first, *(output for output in others if output.name == POOLED)]
@@ -46,6 +50,34 @@ class OnnxRuntimeBackend(CpuBackend):
             isinstance(e, int) and e != t for e, t in zip(expected, tensor.shape, strict=True)
         ):
             raise BackendError(f"onnxruntime: the model takes {expected}, the input is {tensor.shape}")
+        self._bind(tensor)
+        content, self._undecided = self._undecided, None
+        if content is not None and fastest_s(self.finish) > SMALL_S:
+            self._session = self._open(content, None)
+            self._bind(tensor)
+
+    def _open(self, content: bytes, threads: int | None) -> ort.InferenceSession:
+        """The network on so many threads; with None all processors compute.
+
+        Raises:
+            BackendError: It cannot be loaded.
+        """
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Threads that wait for the next frame would turn in a loop, for most of the processor's time, and take it from
+        # whoever else computes; at a camera's pace they win nothing by it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not adds_int8_exactly():
+            options.add_session_config_entry("session.x64quantprecision", "1")  # sums in 32 bits: slower, and right
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BackendError(f"onnxruntime cannot load {self._name}: {_first_line(error)}") from error
+
+    def _bind(self, tensor: Tensor) -> None:
+        """Let the session read this array, and write arrays of ours."""
         self._tensor = tensor
         # Classifiers give (N, C), dense networks (N, C, rows, columns).
         found = [np.zeros((len(tensor), *map(int, output.shape[1:])), np.float32) for output in self._outputs]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
+from framegate.runtime.backends.thread_choice import SMALL_S, fastest_s
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
@@ -18,12 +20,9 @@ from framegate.runtime.scores import Tensor
 with no_telemetry():
     import openvino as ov
 
-_SMALL_S = 0.001
-"""A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
-idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
-has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
-0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
-_TRIALS = 5
+_MANY = 20_000_000
+"""Multiplications of a network that is tried on all processors first: seen are 0.6 ms on one thread for 12 million, and
+2.4 ms for 56 million. It decides which trial comes first, and not what is chosen."""
 _CORES: dict[int, ov.Core] = {}
 """By process; see `core`."""
 
@@ -55,6 +54,9 @@ class OpenVinoBackend(CpuBackend):
             self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
+        self._too_much = [sys.maxsize]
+        """So many numbers of input took one thread too long: a larger batch is not tried on one, and compiled once
+        instead of twice. A list, so that backends that share the network know it of one another."""
         self._compiled: ov.CompiledModel | None = None
         self._request: ov.InferRequest | None = None
         self.pooled: Tensor | None = None
@@ -66,10 +68,8 @@ class OpenVinoBackend(CpuBackend):
                 shape = self._model.input(0).get_partial_shape()
                 if not shape.is_static or tuple(shape.to_shape()) != tensor.shape:
                     self._model.reshape(list(tensor.shape))
-                self._compiled = self._compile(self._threads or 1)
-                if self._threads is None and _fastest_s(self._request_on(tensor)) > _SMALL_S:
-                    self._compiled = self._compile(None)
-            self._request = self._request_on(tensor)
+                self._compiled = self._compile(self._threads) if self._threads else self._compile_for(tensor)
+            self._request = self._request_on(tensor, self._compiled)
             self._infer = _plain_call(self._request)
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
@@ -78,15 +78,34 @@ class OpenVinoBackend(CpuBackend):
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 
+    def _compile_for(self, tensor: Tensor) -> ov.CompiledModel:
+        """The network on one thread if that takes at most `SMALL_S`, else on all processors.
+
+        Compiling takes most of the start-up, so the likelier of the two comes first. One thread is not faster than
+        all on a large network, so one that takes all of them longer than `SMALL_S` needs no second trial.
+        """
+        if tensor.size >= self._too_much[0]:
+            return self._compile(None)
+        everywhere = None
+        if _products(self._model) > _MANY:
+            everywhere = self._compile(None)
+            if fastest_s(self._request_on(tensor, everywhere).infer) > SMALL_S:
+                self._too_much[0] = tensor.size
+                return everywhere
+        alone = self._compile(1)
+        if fastest_s(self._request_on(tensor, alone).infer) <= SMALL_S:
+            return alone
+        self._too_much[0] = tensor.size
+        return everywhere or self._compile(None)
+
     def _compile(self, threads: int | None) -> ov.CompiledModel:
         """The network for the present shape; with None all processors compute."""
         config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
         return core().compile_model(self._model, "CPU", config)
 
-    def _request_on(self, tensor: Tensor) -> ov.InferRequest:
+    def _request_on(self, tensor: Tensor, compiled: ov.CompiledModel) -> ov.InferRequest:
         """A request whose input is this array."""
-        assert self._compiled is not None
-        request = self._compiled.create_infer_request()
+        request = compiled.create_infer_request()
         request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
         return request
 
@@ -140,14 +159,20 @@ def _plain_call(request: ov.InferRequest) -> Callable[[], object]:
     return call
 
 
-def _fastest_s(request: ov.InferRequest) -> float:
-    """Seconds of the fastest of a few calls: what a call costs when nothing disturbs it."""
-    seconds = []
-    for _ in range(_TRIALS):
-        started = time.perf_counter()
-        request.infer()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+def _products(model: ov.Model) -> int:
+    """About how many multiplications the network makes: those of its convolutions and matrix products."""
+    total = 0
+    for operation in model.get_ops():
+        kind = operation.get_type_name()
+        if kind != "MatMul" and "Convolution" not in kind:
+            continue
+        weights, found = operation.input(1).get_partial_shape(), operation.output(0).get_partial_shape()
+        if weights.is_dynamic or found.is_dynamic:
+            continue
+        made, filters = math.prod(found.to_shape()), math.prod(weights.to_shape())
+        # Every output is as many products as a filter has weights; a matrix product meets each weight once.
+        total += filters if kind == "MatMul" else made * filters // max(1, found.to_shape()[1])
+    return total
 
 
 def _first_line(error: Exception) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.errors import BundleError, UsageError
-from framegate.runtime.masks import MaskGrid
 from framegate.runtime.preprocess import PreprocessSpec
 
 FILE = "certificates.json"

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.search import NamedBundle, named_bundles, problems
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.dense.spec import promise_of
 from framegate.runtime.errors import BundleError
@@ -18,7 +19,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``bundles`` to the command line."""
     parser = commands.add_parser(
         "bundles",
-        help="list the bundles that can be given by name",
+        help=SUMMARIES["bundles"],
         description="Lists the bundles in the current folder, in the package and in the folders of "
         "$FRAMEGATE_BUNDLES, in this order: of two with the same name, the first one is taken.",
     )

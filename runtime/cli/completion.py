@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from framegate.runtime.bundle.search import named_bundles
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import to_stdout
 from framegate.runtime.errors import UsageError
 
@@ -24,7 +24,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``completion`` to the command line."""
     parser = commands.add_parser(
         "completion",
-        help='print what makes a shell complete framegate\'s commands: eval "$(framegate completion bash)"',
+        help=SUMMARIES["completion"],
     )
     parser.add_argument("shell", choices=SHELLS, help="for which shell")
     parser.set_defaults(run=run)
@@ -42,13 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def answer_shell(parser: argparse.ArgumentParser, add_command: Callable[[str | None], None]) -> None:
+def answer_shell(build_parser: Callable[[str | None], argparse.ArgumentParser]) -> None:
     """If a shell asks for completions, give them and end the process; otherwise do nothing.
 
     Args:
-        parser: The command line.
-        add_command: Adds the command of this name to it, all of them by name for None. A command of the rooms with
-            torch is loaded only if it is the one that was typed.
+        build_parser: Makes the command line with the command of this name, with the names of all for None.
     """
     if _ASKED not in os.environ:
         return
@@ -56,7 +54,7 @@ def answer_shell(parser: argparse.ArgumentParser, add_command: Callable[[str | N
         import argcomplete
     except ImportError:
         return
-    add_command(_typed_command(os.environ.get(_LINE, ""), os.environ.get(_POINT, "")))
+    parser = build_parser(_typed_command(os.environ.get(_LINE, ""), os.environ.get(_POINT, "")))
     _complete_bundles(parser)
     argcomplete.autocomplete(parser)
 
@@ -85,6 +83,8 @@ def _complete_bundles(parser: argparse.ArgumentParser) -> None:
 def _bundle_names(prefix: str, **asked: Any) -> list[str]:
     """Names and folders that go on like the text."""
     from argcomplete.completers import FilesCompleter
+
+    from framegate.runtime.bundle.search import named_bundles
 
     names = [each.name for each in named_bundles() if each.name.startswith(prefix)]
     return names + list(FilesCompleter()(prefix))

@@ -18,6 +18,7 @@ from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.cli.doctor_bundles import bundle_findings
 from framegate.runtime.cli.doctor_gpu import gpu_findings
 from framegate.runtime.cli.options import add_trust_option
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import OUT, json_to_stdout
 from framegate.runtime.native import library
 
@@ -27,7 +28,7 @@ Finding = tuple[str, bool, str]
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``doctor`` to the command line."""
-    parser = commands.add_parser("doctor", help="say what this machine can run, and why not")
+    parser = commands.add_parser("doctor", help=SUMMARIES["doctor"])
     parser.add_argument(
         "bundle",
         nargs="*",

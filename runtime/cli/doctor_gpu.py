@@ -64,7 +64,8 @@ def _cuda_package(info: DeviceInfo | None) -> Finding:
         return what, info is not None, "cuda-bindings is installed" + ("" if info else ", and finds no GPU")
     if importlib.util.find_spec("pycuda") is not None:
         return what, info is not None, "PyCUDA is installed" + ("" if info else ", and finds no GPU")
-    return what, False, "neither cuda-bindings nor PyCUDA is installed; pip install " + _bindings()
+    text = f"neither cuda-bindings nor PyCUDA is installed; pip install {_bindings()}"
+    return what, False, f"{text}, or pip install 'framegate[pycuda]' with the wheel of `make pycuda`"
 
 
 def _bindings() -> str:
@@ -72,8 +73,8 @@ def _bindings() -> str:
     try:
         version = DriverLibrary().number("reading the driver's version", "cuDriverGetVersion")
     except CudaError:
-        return "cuda-bindings"
-    return f"'cuda-bindings=={version // 1000}.*'"
+        return "'framegate[cuda]'"
+    return f"'framegate[cuda]' 'cuda-bindings=={version // 1000}.*'"
 
 
 def _kernels(info: DeviceInfo | None) -> Finding:

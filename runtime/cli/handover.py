@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals
-from framegate.runtime.console import to_stderr, to_stdout
+from framegate.runtime.cli.summaries import SUMMARIES
+from framegate.runtime.console import note, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
-from framegate.runtime.handover.base import Incoming, Outgoing, open_incoming, open_outgoing
+from framegate.runtime.handover.base import Address, Incoming, Outgoing, open_incoming, open_outgoing, parse_address
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.objects import MAX_SLOTS, ObjectsReceiver, ids_of
-from framegate.runtime.handover.protection import read_key, stream_id
-from framegate.runtime.handover.reading import MS
+from framegate.runtime.handover.protection import read_data_id, read_key, stream_id
+from framegate.runtime.handover.reading import MS, Reading
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
 from framegate.runtime.passwords import hide_passwords
@@ -31,14 +32,16 @@ _LOOK_S = 0.01
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``handover`` to the command line."""
-    parser = commands.add_parser("handover", help="receive verdicts from another process; the header for C and C++")
+    parser = commands.add_parser("handover", help=SUMMARIES["handover"])
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, help="what to do")
     include = actions.add_parser("include", help="print the folder of framegate_verdict.h, for a compiler's -I")
     include.set_defaults(run=_include)
     listen = actions.add_parser("listen", help="show what a receiver says about the verdicts of a stream")
     listen.add_argument("url", help="where verdicts arrive, e.g. udp://127.0.0.1:47800")
     listen.add_argument("--id", type=parse_id, required=True, metavar="N", help="data id of the stream, e.g. 0x101")
-    listen.add_argument("--key", type=Path, metavar="FILE", help="shared key; others' messages are refused")
+    listen.add_argument(
+        "--key", type=Path, metavar="FILE", help="shared key; others' messages are refused (default: none)"
+    )
     listen.add_argument(
         "--max-age-ms",
         type=float,
@@ -62,12 +65,9 @@ def parse_id(text: str) -> int:
         argparse.ArgumentTypeError: It is none.
     """
     try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
-    return value
+        return read_data_id(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_handover_options(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +100,10 @@ def check_handover(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: A key or an id is given, and nowhere to send; or objects that nobody follows.
     """
+    for url in arguments.handover:
+        if arguments.handover.count(url) > 1:  # a receiver would find every message REPEATED, and use none
+            raise UsageError(f"--handover {url} is given twice; give each address once")
+        _require_other_process(url)
     if arguments.handover and getattr(arguments, "track_rule", None) == "none":
         raise UsageError(
             "--handover needs to know which object is which, and --track-rule none follows none: leave it out, or "
@@ -164,7 +168,7 @@ def _object_sender_of(
         raise
     ids = ids_of(data_id, slots, len(regions))
     beside = "".join(f", region {name} is 0x{each:x}" for name, each in zip(regions, ids[1 + slots :], strict=True))
-    to_stderr(
+    note(
         f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
         f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
         f"calibration {identity.calibration.hex()}"
@@ -204,11 +208,23 @@ def sender_of(
             each.close()
         raise
     for name, data_id in zip(names, ids, strict=True):
-        to_stderr(
+        note(
             f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: region {name} is data id "
             f"0x{data_id:x}, bundle {identity.bundle.hex()}, calibration {identity.calibration.hex()}"
         )
     return sender
+
+
+def _require_other_process(url: str) -> Address:
+    """The address, which must lead out of this process.
+
+    Raises:
+        UsageError: It does not, or it is none.
+    """
+    address = parse_address(url)
+    if address.scheme == "local":
+        raise UsageError(f"{url} stays within one process; take udp://127.0.0.1:47800 to reach another one")
+    return address
 
 
 def _include(_: argparse.Namespace) -> int:
@@ -219,6 +235,8 @@ def _include(_: argparse.Namespace) -> int:
 def _listen(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.max_age_ms <= 3_600_000:
         raise UsageError(f"--max-age-ms {arguments.max_age_ms:g}: expected 1 to 3600000")
+    if _require_other_process(arguments.url).port == 0:
+        raise UsageError(f"{arguments.url}: nobody knows where to send to port 0; give one, e.g. udp://127.0.0.1:47800")
     key = read_key(arguments.key) if arguments.key else b""
     config = ReceiverConfig(arguments.id, max_age_ns=int(arguments.max_age_ms * MS), clock_domain=this_clock(), key=key)
     receiver = Receiver(config) if arguments.slots is None else ObjectsReceiver(config, arguments.slots)
@@ -253,13 +271,19 @@ def _show(incoming: Incoming, receiver: Receiver | ObjectsReceiver, stopped: lis
 
 def _answer(receiver: Receiver) -> str:
     reading = receiver.verdict()
-    return f"USABLE: class {reading.class_id}" if reading.usable else reading.describe()
+    return f"USABLE: {_label(reading)}" if reading.usable else reading.describe()
+
+
+def _label(reading: Reading) -> str:
+    """Of a usable reading: the class, and what was certified about it."""
+    certified = reading.certificate
+    return f"class {reading.class_id}" + ("" if certified is None else f" certified {certified[0]}:{certified[1]:g}")
 
 
 def _answer_of_objects(receiver: ObjectsReceiver) -> str:
     reading = receiver.verdict()
     objects = [
-        f"track {each.track} class {each.reading.class_id}" if each.reading.usable else f"track {each.track} DO NOT USE"
+        f"track {each.track} {_label(each.reading)}" if each.reading.usable else f"track {each.track} DO NOT USE"
         for each in reading.objects
     ]
     return f"{reading.describe()}: {', '.join(objects) or 'no object'}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framegate.runtime.console import to_stdout
+from framegate.runtime.cli.summaries import SUMMARIES
+from framegate.runtime.console import json_to_stdout, to_stdout
 from framegate.runtime.errors import CalibrationError, SinkError, UsageError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.health.content import Content
@@ -19,12 +20,13 @@ SHOWN = ("saturated_share", "contrast", "detail", "sharpness", "noise", "blockin
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``health`` to the command line."""
-    parser = commands.add_parser("health", help="learn what a healthy camera looks like, for run --health")
+    parser = commands.add_parser("health", help=SUMMARIES["health"])
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="clips, folders or a camera: only good frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="write the limits to this JSON file")
     parser.add_argument(
         "--frames", type=int, default=10_000, metavar="N", help="frames to take at most (default: %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
@@ -56,6 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         {"sources": [hide_passwords(uri) for uri in arguments.sources], "frames": len(frames), "size": size},
     )
+    if arguments.json:
+        shown = {name: getattr(limits, name) for name in SHOWN}
+        json_to_stdout({"out": str(arguments.out), "frames": len(frames), "size": size, "limits": shown})
+        return 0
     for name in SHOWN:
         value = getattr(limits, name)
         to_stdout(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")

@@ -15,6 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration, Limit, record_key
 from framegate.runtime.bundle.certificates import budget_text
 from framegate.runtime.cli.doctor_bundles import signed_by
 from framegate.runtime.cli.options import BUNDLE_HELP, add_policy_options, policy_of
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import OUT, json_to_stdout, to_stdout
 from framegate.runtime.dense.spec import DenseSpec, promise_of
 from framegate.runtime.errors import UsageError
@@ -29,7 +30,7 @@ _SHOWN = 50
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``info`` to the command line."""
-    parser = commands.add_parser("info", help="show what a bundle holds and what its thresholds promise")
+    parser = commands.add_parser("info", help=SUMMARIES["info"])
     parser.add_argument("bundle", help=BUNDLE_HELP)
     add_policy_options(parser)
     parser.add_argument(
@@ -107,7 +108,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
     ]
     if missing and bundle.detector is None:
         to_stdout(f"not calibrated, rejects every frame: {', '.join(missing)}")
-    _say_promises(bundle)
+    _promises_to_stdout(bundle)
     for lines, keys in _policies(bundle, policy, fps).items():
         to_stdout(f"delays, {', '.join(keys)}:" if keys else "delays:")
         for line in lines:
@@ -117,7 +118,7 @@ def _describe(bundle: Bundle, policy: Policy, fps: float | None) -> None:
             to_stdout(f"{name}: {text}")
 
 
-def _say_promises(bundle: Bundle) -> None:
+def _promises_to_stdout(bundle: Bundle) -> None:
     """About frames or regions, then about tracks and boxes."""
     for sentences, keys in _promises(bundle).items():
         to_stdout(f"promise, {', '.join(keys)}:")

@@ -13,17 +13,23 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 from framegate import __version__
-from framegate.runtime.cli import bundles, completion, doctor, handover, health, info, replay, ros2, run
+from framegate.runtime.cli import completion
 from framegate.runtime.cli.signals import EndedBySignal, ended_by_signals, exit_code, received, why_ended
+from framegate.runtime.cli.summaries import SUMMARIES
+from framegate.runtime.cli.talk import add_talk_options, begin, show_traceback
 from framegate.runtime.console import open_missing_streams, to_stderr
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
+_NEEDED_BY_ALL = ("numpy", "cv2", "rich")
+"""Packages about which `framegate.__main__` says what to do."""
 
 
 class _Misuse(Exception):  # noqa: N818 - no error of the program
@@ -37,36 +43,45 @@ class _Parser(argparse.ArgumentParser):
         raise _Misuse(self.format_usage(), f"{self.prog}: error: {message}")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line with every command that is installed; commands that need torch are only listed by name."""
+def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """The command line with the command ``wanted``; with all commands, only by name, if there is none of this name.
+
+    A command is loaded only when it is the one that runs: help or a typing mistake is answered at once, and what needs
+    torch does not exist in the vehicle.
+
+    Raises:
+        FramegateError: a package that the command needs is not installed.
+    """
     parser = _Parser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, replay, ros2, bundles, info, doctor, health, handover, completion):
-        module.register(commands)
+    _add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True), wanted)
+    add_talk_options(parser)
     return parser
 
 
-def _add_offline_commands(parser: argparse.ArgumentParser, wanted: str | None) -> None:
-    """Register the command ``wanted`` from the rooms with torch; all their names if help is asked for.
+def _add_commands(commands: argparse._SubParsersAction[_Parser], wanted: str | None) -> None:
+    if wanted in SUMMARIES:
+        importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
+        return
+    from importlib import metadata  # loading it takes half as long as NumPy: not for the vehicle's own commands
 
-    Loading them imports torch, which takes seconds and does not exist in the vehicle, so a command is loaded only
-    when it is the one that runs.
-    """
-    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     offline = {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
     if wanted in offline:
         try:
-            offline[wanted].load()(actions[0])
+            offline[wanted].load()(commands)
         except ModuleNotFoundError as error:
+            if error.name in _NEEDED_BY_ALL:
+                raise
             raise FramegateError(
                 f"framegate {wanted}: the package {error.name!r} is not installed; pip install 'framegate[train]'"
             ) from error
-    elif wanted not in actions[0].choices:  # help is asked for, or a typing mistake: name all commands
-        for name in sorted(offline):
-            actions[0].add_parser(name, help=_summary(offline[name]).replace("%", "%%"))
+        return
+    for name, summary in SUMMARIES.items():
+        commands.add_parser(name, help=summary)
+    for name in sorted(offline):
+        commands.add_parser(name, help=_summary(offline[name]).replace("%", "%%"))
 
 
 def _summary(entry: metadata.EntryPoint) -> str:
@@ -95,17 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale can write every label
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = build_parser()
-    completion.answer_shell(parser, lambda command: _add_offline_commands(parser, command))
+    completion.answer_shell(build_parser)
     try:
-        first = next((a for a in arguments if not a.startswith("-")), None)
-        _add_offline_commands(parser, first)
+        parser = build_parser(next((a for a in arguments if not a.startswith("-")), None))
         parsed = _parse(parser, arguments)
+        begin(parsed, arguments)
         with ended_by_signals():
             code = int(parsed.run(parsed))
-        sys.stdout.flush()  # a full disk is found out here, not in the interpreter's last moment
+        sys.stdout.flush()  # a full disk is noticed here, and not only while the interpreter ends
         return code
     except FramegateError as error:
+        show_traceback(error)
         to_stderr(f"framegate: {error}")
         return error.exit_code
     except _Misuse as misuse:

@@ -10,9 +10,8 @@ import argparse
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note
 from framegate.runtime.errors import UsageError
 from framegate.runtime.stats import PipelineStats
 
@@ -132,6 +131,9 @@ class MetricsServer:
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
             raise UsageError(f"--metrics {address}: expected HOST:PORT, e.g. {DEFAULT}")
 
+        # Loaded only here, because most runs serve no metrics and would start later.
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
         class Handler(BaseHTTPRequestHandler):
             timeout = 5
 
@@ -156,7 +158,7 @@ class MetricsServer:
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="framegate-metrics", daemon=True).start()
-        to_stderr(f"framegate: metrics at http://{host}:{self.port}/metrics")
+        note(f"framegate: metrics at http://{host}:{self.port}/metrics")
 
     def __enter__(self) -> MetricsServer:
         return self

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from framegate.runtime.bundle.calibration import READ_FORMATS, Calibration
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.cli.tables import counts
 from framegate.runtime.console import OUT, json_to_stdout, to_stderr, to_stdout
 from framegate.runtime.errors import CalibrationError, UsageError
@@ -24,7 +25,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``replay`` to the command line."""
     parser = commands.add_parser(
         "replay",
-        help="decide a recorded drive again, with another threshold or calibration",
+        help=SUMMARIES["replay"],
         description="Decides a recording of framegate run --record FILE.mcap again from its scores. Without another "
         "threshold or calibration every verdict must be the recorded one; otherwise the exit code is 1.",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.cli.signals import exit_code, received, stopped_by_signals, why_ended
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import to_stderr, to_stdout
 from framegate.runtime.errors import BackendError
 from framegate.runtime.handover.ros2_topic import INSTALL, require_ros2
@@ -16,7 +17,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add ``ros2`` to the command line."""
     parser = commands.add_parser(
         "ros2",
-        help="a ROS 2 node: pictures of a topic in, protected verdicts and diagnostics out",
+        help=SUMMARIES["ros2"],
         description="Every option is a parameter of the node, too, by which ROS can set it: --ros-args -p bundle:=NAME",
     )
     parser.add_argument("--bundle", default="", help=f"{BUNDLE_HELP} (default: the node's parameter of this name)")

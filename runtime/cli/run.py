@@ -37,8 +37,9 @@ from framegate.runtime.cli.options import (
     wants_pictures,
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
+from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, note, to_stderr, to_stdout
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.handover.sender import Sender
 from framegate.runtime.health.thresholds import HealthThresholds
@@ -62,7 +63,7 @@ _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the command line."""
-    parser = commands.add_parser("run", help="judge the frames of a camera, clip or folder", add_help=False)
+    parser = commands.add_parser("run", help=SUMMARIES["run"], add_help=False)
     parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this help message and exit")
     parser.add_argument(
         "source", nargs="+", help=f"{SOURCE_HELP}; several, each as NAME=SOURCE, are judged side by side"
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
         certificate=demand_of(arguments),
     )
     if arguments.backend != "auto":
-        to_stderr(f"framegate: {session.describe()}")
+        note(f"framegate: {session.describe()}")
     rois = session.regions_of(rois)
     objects = objects_of(arguments, session.bundle.labels)
     with contextlib.ExitStack() as stack:
@@ -210,7 +211,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         sender = open_sender(arguments, rois, source, session, pipeline, objects.most if objects is not None else 0)
         if sender is not None:
-            stack.enter_context(sender)
+            pipeline.tell(stack.enter_context(sender).send_result)
         if arguments.metrics is not None:
             metrics = MetricsServer(arguments.metrics, lambda: {arguments.camera or source.name: pipeline.stats})
             stack.enter_context(metrics)
@@ -219,7 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
             open_recorder(arguments, rois, source, session, pipeline.deadline_ms, arguments.camera)
         )
         if arguments.deadline_ms is None and pipeline.deadline_ms is not None:
-            to_stderr(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
+            note(f"framegate: deadline {pipeline.deadline_ms:g} ms, from the source's rate (--deadline-ms)")
         code, ending, tuning = _consume(pipeline, source, recorder, sender, arguments.realtime is not None)
     _print_summary(arguments, pipeline, source, session, policy, recorder, tuning, objects)
     if ending:
@@ -324,8 +325,8 @@ def _consume(
     try:
         with pipeline, realtime(pipeline) if tuned else contextlib.nullcontext() as tuning:
             if tuning is not None:
-                _tell_tuning(tuning)
-            code, ending = _drain(pipeline, source, recorder, sender, unusable)
+                _tuning_to_stderr(tuning)
+            code, ending = _drain(pipeline, source, recorder, unusable)
             if sender is not None:
                 sender.close()  # before anything that takes time: receivers are told at once
             let_it_end()
@@ -344,30 +345,25 @@ def _consume(
     return code, ending, tuning
 
 
-def _tell_tuning(tuning: Tuning) -> None:
-    to_stderr(f"framegate: real time: {'; '.join(tuning.applied)}")
+def _tuning_to_stderr(tuning: Tuning) -> None:
+    note(f"framegate: real time: {'; '.join(tuning.applied)}")
     for problem in tuning.refused:
         to_stderr(f"framegate: real time, NOT allowed: {problem}")
 
 
-def _drain(
-    pipeline: Pipeline, source: Source, recorder: Recorder, sender: Sender | None, unusable: list[str]
-) -> tuple[int, str]:
+def _drain(pipeline: Pipeline, source: Source, recorder: Recorder, unusable: list[str]) -> tuple[int, str]:
     """Record all results. Returns the exit code and why it ended early, if it did.
 
     Args:
         pipeline: Running.
         source: Its source, for the length.
         recorder: Gets every result.
-        sender: Gets every result first, because somebody waits for it.
         unusable: Gets a line for each of the first frames that were no usable input.
     """
     status = StatusLine()
     try:
         with stopped_by_signals(pipeline.stop):
             for result in pipeline.results():
-                if sender is not None:
-                    sender.send_result(result)
                 recorder.put(result)
                 if recorder.failure_of(STDOUT) is not None:  # whoever listened has gone
                     return 1, "nobody reads the verdicts on the standard output any more"

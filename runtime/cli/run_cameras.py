@@ -24,7 +24,7 @@ from framegate.runtime.cli.options import (
 )
 from framegate.runtime.cli.signals import exit_code, let_it_end, received, stopped_by_signals, why_ended
 from framegate.runtime.cli.tables import stats_tables
-from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, to_stderr, to_stdout
+from framegate.runtime.console import ERR, OUT, StatusLine, json_to_stdout, note, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.sender import Identity
@@ -69,7 +69,7 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
         probabilities=arguments.probabilities,
     )
     if arguments.backend != "auto":
-        to_stderr(f"framegate: {session.describe()}")
+        note(f"framegate: {session.describe()}")
     if session.bundle.dense is not None:
         raise UsageError(f"bundle {session.bundle.name}: a dense bundle judges one camera; give one source")
 
@@ -99,8 +99,6 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
         lines, recorders = _recorders(arguments, cameras, session, stack, deadline_ms)
 
         def take(camera: Camera, result: FrameResult) -> None:
-            if sender is not None:  # first: the files can wait
-                sender.send_result(result)
             lines.put(result)
             recorders[camera.name].put(result)
 
@@ -111,6 +109,7 @@ def run_cameras(arguments: argparse.Namespace, named: Sequence[tuple[str, str]])
             deadline_ms=arguments.deadline_ms,
             keep_frames=wants_pictures(arguments),
             again=not arguments.no_reconnect,
+            told=None if sender is None else sender.send_result,
         )
         if arguments.metrics is not None:
             stack.enter_context(MetricsServer(arguments.metrics, side_by_side.stats))

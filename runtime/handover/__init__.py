@@ -7,7 +7,7 @@ from framegate.runtime.handover.base import open_incoming, open_outgoing
 from framegate.runtime.handover.clock import this_clock
 from framegate.runtime.handover.message import VerdictMessage
 from framegate.runtime.handover.objects import ObjectsReading, ObjectsReceiver, SeenObject
-from framegate.runtime.handover.protection import read_key, stream_id
+from framegate.runtime.handover.protection import read_data_id, read_key, stream_id
 from framegate.runtime.handover.reading import Fault, Reading, State, WhyNot
 from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
 from framegate.runtime.handover.sender import Identity, Sender
@@ -27,6 +27,7 @@ __all__ = [
     "WhyNot",
     "open_incoming",
     "open_outgoing",
+    "read_data_id",
     "read_key",
     "stream_id",
     "this_clock",

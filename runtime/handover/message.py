@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protect
+from framegate.runtime.handover.protection import HEADER, MAC_BYTES, protected
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
 
 MAGIC: Final = 0x46475644
@@ -29,11 +28,13 @@ LATEST_NS: Final = 2**61 - 1
 NO_CERTIFICATE, LINF, L2, PATCH = 0, 1, 2, 3
 """Kinds of certificate."""
 _CERTIFICATES = {"linf": LINF, "l2": L2, "patch": PATCH}
+CERTIFICATE_NAMES: Final = {kind: name for name, kind in _CERTIFICATES.items()}
 NOTHING = bytes(8)
 """As bundle: not known. As calibration: not calibrated."""
 
 BODY = struct.Struct(">IBBBBIQqqqqqQQIIfffIfI8s8sII")
 """What follows the 12 bytes of the header."""
+_WHOLE = struct.Struct(HEADER.format + BODY.format[1:])
 _LARGEST_FLOAT = 3.4028234663852886e38
 
 _WORDS: Final = {
@@ -77,9 +78,10 @@ OTHER_BIT: Final = 63
 _NAMES = {bit: word for word, bit in _WORDS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictMessage:
+class VerdictMessage(NamedTuple):
     """What one message says. Times are of the sender's monotonic clock, in nanoseconds.
+
+    A tuple, because one is made for each message at either end, and nothing is made as quickly.
 
     Attributes:
         epoch: Of the sender's start; larger at every start.
@@ -169,35 +171,81 @@ def encode(message: VerdictMessage, counter: int, data_id: int, key: bytes | Non
     Raises:
         struct.error: A number is out of its field's range.
     """
-    body = BODY.pack(
+    return pack(counter, data_id, key, *message)
+
+
+def pack(
+    counter: int,
+    data_id: int,
+    key: bytes | None,
+    epoch: int,
+    sent_ns: int,
+    accepted: bool,
+    kind: int,
+    region: int,
+    frame_id: int,
+    captured_ns: int,
+    decided_ns: int,
+    valid_until_ns: int,
+    clock_domain: int,
+    reasons: int,
+    class_id: int,
+    classes: int,
+    confidence: float,
+    score: float,
+    threshold: float,
+    certificate_kind: int,
+    certificate_radius: float,
+    drops: int,
+    bundle: bytes,
+    calibration: bytes,
+    track: int,
+    objects: int,
+) -> bytes:
+    """`encode` for the fields of a `VerdictMessage`, in their order, one by one: what a sender does for each verdict.
+
+    Raises:
+        struct.error: A number is out of its field's range.
+    """
+    # The sum is finite only if all of them are: then none needs a look of its own.
+    if not -_LARGEST_FLOAT <= abs(confidence) + abs(score) + abs(threshold) <= _LARGEST_FLOAT:
+        confidence, score, threshold = _float32(confidence), _float32(score), _float32(threshold)
+    if certificate_radius != 0:
+        certificate_radius = _float32(certificate_radius)
+    # All in one call, the header among it; the CRC's place is filled in when everything else is known.
+    whole = _WHOLE.pack(
+        AUTHENTICATED_BYTES if key else PLAIN_BYTES,
+        counter,
+        data_id,
+        0,
         MAGIC,
         VERSION,
-        message.kind,
-        ACCEPT if message.accepted else REJECT,
+        kind,
+        ACCEPT if accepted else REJECT,
         AUTHENTICATED if key else 0,
-        message.region,
-        message.epoch,
-        message.frame_id,
-        message.captured_ns,
-        message.decided_ns,
-        message.valid_until_ns,
-        message.sent_ns,
-        message.clock_domain,
-        message.reasons,
-        message.class_id,
-        message.classes,
-        _float32(message.confidence),
-        _float32(message.score),
-        _float32(message.threshold),
-        message.certificate_kind,
-        _float32(message.certificate_radius),
-        message.drops,
-        message.bundle,
-        message.calibration,
-        message.track,
-        message.objects,
+        region,
+        epoch,
+        frame_id,
+        captured_ns,
+        decided_ns,
+        valid_until_ns,
+        sent_ns,
+        clock_domain,
+        reasons,
+        class_id,
+        classes,
+        confidence,
+        score,
+        threshold,
+        certificate_kind,
+        certificate_radius,
+        drops,
+        bundle,
+        calibration,
+        track,
+        objects,
     )
-    return protect(body, counter, data_id, key)
+    return protected(whole, key)
 
 
 class Envelope(NamedTuple):
@@ -322,9 +370,12 @@ def _why_not_acceptable(m: VerdictMessage) -> str:
     return ""
 
 
-def message_of(
+Fields = tuple[Any, ...]
+"""Those of a `VerdictMessage`, in their order; a plain tuple is made more quickly."""
+
+
+def fields_of(
     prediction: Prediction,
-    *,
     epoch: int,
     sent_ns: int,
     clock_domain: int,
@@ -336,8 +387,8 @@ def message_of(
     calibration: bytes = NOTHING,
     more: int = 0,
     objects: int = 0,
-) -> VerdictMessage:
-    """The message about a prediction, as it stands at the time of sending: one that has ended is EXPIRED.
+) -> Fields:
+    """What a message says about a prediction, as it stands at the time of sending: one that has ended is EXPIRED.
 
     Args:
         prediction: The verdict.
@@ -353,15 +404,16 @@ def message_of(
         more: Bits of further reasons to reject, which no `Reason` stands for.
         objects: Of a scene: how many slots hold one.
     """
-    reasons = prediction.decided_reasons
-    if not reasons and sent_ns > prediction.valid_until_ns:
+    reasons, ends_ns = prediction.decided_reasons, prediction.valid_until_ns
+    if not reasons and sent_ns > ends_ns:
         reasons = (Reason.EXPIRED,)
     class_id = class_ids.get(prediction.candidate, NO_CLASS)
-    if not (reasons or more or kind == SCENE) and class_id == NO_CLASS:
+    if class_id == NO_CLASS and not (reasons or more or kind == SCENE):
         reasons = (Reason.BAD_INPUT,)  # a label that the bundle does not have cannot be handed over
-    bits = reason_bits(reasons) | more
-    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if bits else _certificate(prediction)
-    return VerdictMessage(
+    bits = (reason_bits(reasons) if reasons else 0) | more
+    plain = bits != 0 or prediction.certificate is None
+    certificate_kind, certificate_radius = (NO_CERTIFICATE, 0.0) if plain else certificate_of(prediction)
+    return (
         epoch,
         sent_ns,
         not bits,
@@ -370,7 +422,7 @@ def message_of(
         prediction.frame_id,
         prediction.captured_ns,
         prediction.decided_ns,
-        min(prediction.valid_until_ns, LATEST_NS),
+        ends_ns if ends_ns <= LATEST_NS else LATEST_NS,
         clock_domain,
         bits,
         class_id,
@@ -380,17 +432,17 @@ def message_of(
         prediction.threshold,
         certificate_kind,
         certificate_radius,
-        min(drops, 0xFFFFFFFF),
+        drops if drops <= 0xFFFFFFFF else 0xFFFFFFFF,
         bundle,
         calibration,
-        track_of(prediction),
+        NO_TRACK if prediction.found is None else track_of(prediction),
         objects,
     )
 
 
-def _certificate(prediction: Prediction) -> tuple[int, float]:
-    """Kind and radius of what was certified; none unless the prediction carries one that holds."""
-    found = getattr(prediction, "certificate", None)  # not every prediction can have one
+def certificate_of(prediction: Prediction) -> tuple[int, float]:
+    """Kind and radius of what was certified; `NO_CERTIFICATE` unless the prediction carries one that holds."""
+    found = prediction.certificate
     if found is None or not found.margin >= found.tau or found.kind not in _CERTIFICATES:
         return NO_CERTIFICATE, 0.0
     return _CERTIFICATES[found.kind], float(found.budget)

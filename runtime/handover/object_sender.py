@@ -9,12 +9,22 @@ from typing import Final
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.base import Outgoing
-from framegate.runtime.handover.message import LEFT_OUT, NO_OBJECT, NO_TRACK, SCENE, track_of
+from framegate.runtime.handover.message import (
+    LEFT_OUT,
+    NO_CERTIFICATE,
+    NO_OBJECT,
+    NO_TRACK,
+    SCENE,
+    certificate_of,
+    track_of,
+)
 from framegate.runtime.handover.objects import SCENE_NAME, ids_of, slot_name
 from framegate.runtime.handover.sender import HEARTBEAT_S, Identity, Sender
 from framegate.runtime.regions.intake import OUTSIDE
-from framegate.runtime.verdict import Prediction
+from framegate.runtime.verdict import Certificate, Prediction
 
+_CERTIFIED: Final = 256
+"""Tracks at most whose certificate is remembered."""
 _NO_OBJECT_AT_ALL: Final = frozenset((OUTSIDE,))
 """Why a box has no verdict, where that leaves no object out."""
 
@@ -63,6 +73,7 @@ class ObjectSender(Sender):
         self._slots = slots
         self._regions = tuple(regions)
         self._held: dict[int, int] = {}  # track -> slot
+        self._certified: dict[int, tuple[str, Certificate]] = {}  # track -> label, what was certified about it
         super().__init__(outgoing, list(zip(names, ids, strict=True)), identity, key=key, heartbeat_s=None)
         scene = self._streams[SCENE_NAME]
         scene.kind, scene.region = SCENE, slots
@@ -81,14 +92,14 @@ class ObjectSender(Sender):
             missing = len(result.predictions) - len(fixed) - len(self._held)
             self.left_out += missing + _left_out(result.left_out)
             empty = replace(scene, candidate="", found=None)
-            held = {slot: tracks[track] for track, slot in self._held.items()}
+            held = {slot: self._with_certificate(track, tracks[track]) for track, slot in self._held.items()}
             for slot in range(1, self._slots + 1):
                 self._send_one(slot_name(slot), held.get(slot), empty)
             for name in self._regions:
                 self._send_one(name, fixed.get(name), empty)
             incomplete = missing or _left_out(result.left_out)
             stream = self._streams[SCENE_NAME]
-            self._put(stream, self._message(stream, scene, LEFT_OUT if incomplete else 0, len(held)))
+            self._say(stream, scene, LEFT_OUT if incomplete else 0, len(held))
 
     def _give_slots(self, tracks: Mapping[int, Prediction]) -> None:
         """Free the slots of tracks that are not seen any more, and give slots to new ones, the surest first."""
@@ -99,11 +110,26 @@ class ObjectSender(Sender):
             if track not in self._held and free:
                 self._held[track] = free.pop(0)
 
+    def _with_certificate(self, track: int, prediction: Prediction) -> Prediction:
+        """The prediction, with what was certified about this track's label on an earlier frame (``--certify-once``)."""
+        if certificate_of(prediction)[0] != NO_CERTIFICATE and prediction.certificate is not None:
+            self._certified.pop(track, None)
+            self._certified[track] = prediction.candidate, prediction.certificate
+            if len(self._certified) > _CERTIFIED:
+                del self._certified[next(iter(self._certified))]
+            return prediction
+        label, known = self._certified.get(track, ("", None))
+        if known is None or prediction.certificate is not None or prediction.candidate != label:
+            return prediction
+        return replace(prediction, certificate=known)
+
     def _send_one(self, name: str, prediction: Prediction | None, empty: Prediction) -> None:
         """One slot, or one fixed region."""
         stream = self._streams[name]
-        message = self._message(stream, empty, NO_OBJECT) if prediction is None else self._message(stream, prediction)
-        self._put(stream, message)
+        if prediction is None:
+            self._say(stream, empty, NO_OBJECT)
+        else:
+            self._say(stream, prediction)
 
 
 def _left_out(counts: Mapping[str, int]) -> int:

@@ -106,15 +106,25 @@ class ObjectsReceiver:
         config: What the scene's receiver expects, with the data id of the scene; the slots' receivers expect the same.
         slots: As many as the sender has, 1 to `MAX_SLOTS`.
         labels: Of the classes, for `Reading.label`; empty if they are not needed.
+        compiled: See `Receiver`.
 
     Raises:
         UsageError: The number of slots is out of range.
     """
 
-    def __init__(self, config: ReceiverConfig, slots: int = MAX_SLOTS, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        config: ReceiverConfig,
+        slots: int = MAX_SLOTS,
+        labels: tuple[str, ...] = (),
+        *,
+        compiled: bool = True,
+    ) -> None:
         ids = ids_of(config.data_id, slots)
-        self._scene = Receiver(replace(config, scene=True))
-        self._slots = [Receiver(replace(config, data_id=each, scene=False), labels) for each in ids[1:]]
+        self._scene = Receiver(replace(config, scene=True), compiled=compiled)
+        self._slots = [
+            Receiver(replace(config, data_id=each, scene=False), labels, compiled=compiled) for each in ids[1:]
+        ]
         self._by_id = dict(zip(ids, (self._scene, *self._slots), strict=True))
         self._said = _NOTHING, _NOTHING
 

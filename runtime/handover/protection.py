@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import stat
 import struct
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from framegate.runtime.errors import UsageError
-from framegate.runtime.native import library
+from framegate.runtime.native import short_calls
 
 HEADER = struct.Struct(">HHII")
 """Length, counter, data id, CRC."""
@@ -24,6 +27,7 @@ MAC_BYTES = 16
 """HMAC-SHA-256, cut off after 128 bits."""
 _CRC_AT, _AFTER_CRC = 8, 12
 _POLYNOMIAL = 0xC8DF352F  # 0xF4ACFB13 with its bits in reverse order
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 _SHORTEST_KEY, _LONGEST_KEY = 16, 64  # bytes; the longest is HMAC's block
 
 
@@ -46,7 +50,7 @@ def _crc32_in_python(data: bytes) -> int:
 
 def crc32_p4(data: bytes) -> int:
     """CRC-32/AUTOSAR, the polynomial 0xF4ACFB13, of some bytes; 0x1697D06A of ``b"123456789"``."""
-    compiled, _ = library()
+    compiled = short_calls()
     if compiled is None:
         return _crc32_in_python(data)
     return int(compiled.framegate_crc32_autosar(data, len(data)))
@@ -65,20 +69,38 @@ def protect(body: bytes, counter: int, data_id: int, key: bytes | None = None) -
         struct.error: A number does not fit.
     """
     length = HEADER.size + len(body) + (MAC_BYTES if key else 0)
-    head = HEADER.pack(length, counter, data_id, 0)[:_CRC_AT]
+    return protected(HEADER.pack(length, counter, data_id, 0) + body, key)
+
+
+def protected(whole: bytes, key: bytes | None = None) -> bytes:
+    """A message with its CRC, and with a key the code behind it.
+
+    Args:
+        whole: Header and body; the place of the CRC may hold anything, and the code is missing.
+        key: Of the authentication; None for none.
+    """
     if key:
-        body += hmac.digest(key, head + body, "sha256")[:MAC_BYTES]
-    covered = head + body
-    return b"".join((head, crc32_p4(covered).to_bytes(4, "big"), body))
+        signed = whole[:_CRC_AT] + whole[_AFTER_CRC:]
+        whole += hmac.digest(key, signed, "sha256")[:MAC_BYTES]
+    return b"".join((whole[:_CRC_AT], _crc_of(whole, len(whole)).to_bytes(4, "big"), whole[_AFTER_CRC:]))
+
+
+def _crc_of_in_python(message: bytes, size: int) -> int:
+    return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:])
+
+
+def _quickest_crc() -> Callable[[bytes, int], int]:
+    compiled = short_calls()
+    return _crc_of_in_python if compiled is None else compiled.framegate_crc32_of_message
+
+
+_crc_of: Final = _quickest_crc()
+"""CRC of a message of at least 12 bytes, and how many: over everything but the CRC itself."""
 
 
 def crc_holds(message: bytes) -> bool:
     """Whether a message of at least 12 bytes has the CRC that it should have."""
-    stored = int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
-    compiled, _ = library()
-    if compiled is not None:
-        return bool(compiled.framegate_crc32_of_message(message, len(message)) == stored)
-    return _crc32_in_python(message[:_CRC_AT] + message[_AFTER_CRC:]) == stored
+    return _crc_of(message, len(message)) == int.from_bytes(message[_CRC_AT:_AFTER_CRC], "big")
 
 
 def mac_holds(message: bytes, key: bytes) -> bool:
@@ -97,6 +119,21 @@ def stream_id(source: str, region: str) -> int:
     return int.from_bytes(hashlib.sha256(f"framegate/{source}/{region}".encode()).digest()[:4], "big")
 
 
+def read_data_id(text: str) -> int:
+    """A data id that somebody wrote, decimal or with 0x.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise UsageError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
+    return value
+
+
 def read_key(path: Path) -> bytes:
     """The shared key of a file: 32 to 128 hexadecimal digits, as ``openssl rand -hex 32`` writes them.
 
@@ -104,11 +141,15 @@ def read_key(path: Path) -> bytes:
         UsageError: It cannot be read, holds something else, or others than its owner may read or write it.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
+        # Without waiting: opening a pipe would take until somebody writes into it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+            about = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(about):
+                raise UsageError(f"key file {path} is no plain file; expected one with the key in it")
             text = file.read(1024)
     except OSError as error:
         raise UsageError(f"key file {path}: {error.strerror}") from None
+    mode = about & 0o777
     if mode & 0o077:
         raise UsageError(f"key file {path} has mode {mode:03o}, so others can use it; do: chmod 600 {path}")
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from framegate.runtime.errors import RejectedFrame, UsageError
-from framegate.runtime.handover.message import SCENE, VerdictMessage, reason_names
+from framegate.runtime.handover.message import CERTIFICATE_NAMES, SCENE, VerdictMessage, reason_names
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -60,8 +60,7 @@ class WhyNot(enum.IntFlag):
     CLOCK_WENT_BACK = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a receiver says at one time.
 
     Attributes:
@@ -94,10 +93,8 @@ class Reading:
         Raises:
             RejectedFrame: It must not be used.
         """
-        if self.message is None or self.why != 0:
-            raise RejectedFrame(f"nothing may be used now: {self.describe()}; check .usable before using .class_id")
-        if self.message.kind == SCENE:
-            raise RejectedFrame("a scene has no class; ask its objects")
+        self._require_class("class_id")
+        assert self.message is not None
         return self.message.class_id
 
     @property
@@ -112,6 +109,28 @@ class Reading:
         if class_id >= len(self.labels):
             raise UsageError(f"class {class_id} has no label here; give the receiver the bundle's labels")
         return self.labels[class_id]
+
+    @property
+    def certificate(self) -> tuple[str, float] | None:
+        """What was certified about the class on this frame; None if nothing was.
+
+        Returns:
+            ``linf`` or ``l2`` and the radius in 255ths of the pixel range, or ``patch`` and its side in pixels of the
+            region.
+
+        Raises:
+            RejectedFrame: The class must not be used.
+        """
+        self._require_class("certificate")
+        assert self.message is not None
+        kind = CERTIFICATE_NAMES.get(self.message.certificate_kind)
+        return None if kind is None else (kind, self.message.certificate_radius)
+
+    def _require_class(self, wanted: str) -> None:
+        if self.message is None or self.why != 0:
+            raise RejectedFrame(f"nothing may be used now: {self.describe()}; check .usable before using .{wanted}")
+        if self.message.kind == SCENE:
+            raise RejectedFrame("a scene has no class; ask its objects")
 
     def describe(self) -> str:
         """In words: USABLE, or why not."""

@@ -1,130 +1,20 @@
-"""The receiver of one stream: bytes in, and whether the newest verdict may be used now.
-
-The state machine is drawn in docs/handover.md; framegate_verdict.h is the same in C, and one file of scenarios tests
-both.
-"""
+"""The receiver of one stream: bytes in, and whether the newest verdict may be used now."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from framegate.runtime.errors import UsageError
-from framegate.runtime.handover.message import (
-    AUTHENTICATED_BYTES,
-    HEARTBEAT,
-    LATEST_NS,
-    NOTHING,
-    PLAIN_BYTES,
-    SCENE,
-    VERDICT,
-    Envelope,
-    VerdictMessage,
-    contradiction,
-    decode,
-)
-from framegate.runtime.handover.protection import COUNTERS, crc_holds, mac_holds
-from framegate.runtime.handover.reading import GRAVE, MS, Fault, Reading, State, WhyNot
-from framegate.runtime.verdict import NO_FRAME_ID
+from framegate.runtime.handover.config import ReceiverConfig
+from framegate.runtime.handover.machine_native import machine_for
+from framegate.runtime.handover.reading import Fault, Reading, WhyNot
 
-WINDOW = 8
-"""Verdicts on frames over which the rate is averaged."""
-DRIFT = 5_000
-"""The offset by arrival may grow by one nanosecond in so many: 200 millionths."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverConfig:
-    """What a receiver expects. Times are in nanoseconds.
-
-    Attributes:
-        data_id: Of the stream.
-        bundle: First 8 bytes of the expected bundle's digest; `NOTHING` takes that of the first good message.
-        calibration: The same of the calibration.
-        classes: Number of labels; 0 takes that of the first good message.
-        good_to_start: Good verdicts in a row until anything is usable, 1 to 1000.
-        alive_ns: Longest time between two good messages.
-        max_age_ns: Longest time from capture to reading.
-        period_ns: Longest time between two verdicts on frames, on average.
-        shortest_period_ns: Shortest such time.
-        transit_ns: Longest way of a message.
-        future_ns: How much earlier than its sending a message may seem to arrive.
-        max_lost: Messages that may be missing at once.
-        quiet_ns: Time without a grave fault before a release.
-        min_epoch: Smallest epoch that is accepted: the last one that an earlier run of the consumer has seen.
-        clock_domain: Of the receiver's clock; 0 if it is not known.
-        offset_domain: Clock domain for which an offset was measured; 0 for none.
-        offset_ns: The receiver's clock minus that domain's.
-        offset_uncertainty_ns: How far that may be off.
-        grave: Faults that latch.
-        key: Of the authentication; empty: messages must have no code.
-        scene: Expects what is said about whole frames with moving objects, in place of verdicts.
-    """
-
-    data_id: int
-    bundle: bytes = NOTHING
-    calibration: bytes = NOTHING
-    classes: int = 0
-    good_to_start: int = 3
-    alive_ns: int = 150 * MS
-    max_age_ns: int = 500 * MS
-    period_ns: int = 200 * MS
-    shortest_period_ns: int = 1 * MS
-    transit_ns: int = 150 * MS
-    future_ns: int = 1 * MS
-    max_lost: int = 3
-    quiet_ns: int = 1000 * MS
-    min_epoch: int = 0
-    clock_domain: int = 0
-    offset_domain: int = 0
-    offset_ns: int = 0
-    offset_uncertainty_ns: int = 0
-    grave: frozenset[Fault] = GRAVE
-    key: bytes = field(default=b"", repr=False)
-    scene: bool = False
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("data_id", 0, 2**32 - 1),
-            ("classes", 0, 2**32 - 1),
-            ("good_to_start", 1, 1000),
-            ("max_lost", 0, 1000),
-            ("min_epoch", 0, 2**64 - 1),
-            ("clock_domain", 0, 2**64 - 1),
-            ("offset_domain", 0, 2**64 - 1),
-            ("offset_ns", -LATEST_NS, LATEST_NS),
-        ):
-            self._require(name, low, high)
-        for name in ("alive_ns", "max_age_ns", "period_ns"):
-            self._require(name, 1, 3_600_000 * MS)
-        for name in ("shortest_period_ns", "transit_ns", "future_ns", "quiet_ns", "offset_uncertainty_ns"):
-            self._require(name, 0, 3_600_000 * MS)
-        for name in ("bundle", "calibration"):
-            if len(getattr(self, name)) != len(NOTHING):
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected {len(NOTHING)} bytes")
-        if self.key and not 16 <= len(self.key) <= 64:
-            raise UsageError(f"the key has {len(self.key)} bytes; expected 16 to 64")
-
-    def _require(self, name: str, low: int, high: int) -> None:
-        value = getattr(self, name)
-        if not low <= value <= high:
-            raise UsageError(f"{name} is {value}; expected {low} to {high}")
-
-
-_Snapshot = tuple[int, State, VerdictMessage | None, int, int, int]
-"""Everything that a reading needs: why not as far as it is known, state, newest verdict, its end, last arrival, last
-good arrival. Replaced as a whole, so that a reader in another thread never waits and never sees a half of it."""
+__all__ = ["Receiver", "ReceiverConfig"]
 # Plain numbers: each operation on the flags themselves takes a microsecond.
-_NOT_ALIVE, _NOT_IN_RATE, _NOT_IN_SEQUENCE = (
-    int(WhyNot.NOT_ALIVE),
-    int(WhyNot.NOT_IN_RATE),
-    int(WhyNot.NOT_IN_SEQUENCE),
-)
-_NOT_FRESH, _NOT_VALID, _NOT_PROVEN = int(WhyNot.NOT_FRESH), int(WhyNot.NOT_VALID), int(WhyNot.NOT_PROVEN)
-_LATCHED, _REJECTED, _CLOCK_WENT_BACK = int(WhyNot.LATCHED), int(WhyNot.REJECTED), int(WhyNot.CLOCK_WENT_BACK)
+_NOT_ALIVE, _NOT_FRESH = int(WhyNot.NOT_ALIVE), int(WhyNot.NOT_FRESH)
+_CLOCK_WENT_BACK = int(WhyNot.CLOCK_WENT_BACK)
 
 
 class Receiver:
@@ -133,43 +23,38 @@ class Receiver:
     Args:
         config: What it expects.
         labels: Of the classes, for `Reading.label`; empty if they are not needed.
+        compiled: Use the state machine in C where it was compiled, which takes a fraction of the time; False takes the
+            one in Python. They do the same.
 
     Attributes:
         config: What it expects.
-        faults: How often each fault was found since the start.
-        received: Messages fed.
-        good: Messages without a fault.
-        lost_messages: Messages that the counters show to be missing, within one epoch.
     """
 
-    def __init__(self, config: ReceiverConfig, labels: tuple[str, ...] = ()) -> None:
+    def __init__(self, config: ReceiverConfig, labels: tuple[str, ...] = (), *, compiled: bool = True) -> None:
         self.config = config
-        self.faults: Counter[Fault] = Counter()
-        self.received = self.good = self.lost_messages = 0
         self._labels = labels
         self._writing = threading.Lock()
-        self._forget()
+        self._machine = machine_for(config, compiled)
 
-    def _forget(self) -> None:
-        self._arrival_ns = 0
-        self._epoch: int | None = None
-        self._clock_domain = 0
-        self._bundle, self._calibration = self.config.bundle, self.config.calibration
-        self._classes = self.config.classes
-        self._counter = self._sent_ns = 0
-        self._frame_id = NO_FRAME_ID
-        self._good_ns: int | None = None
-        self._in_a_row = 0
-        self._in_sequence = self._valid = False
-        self._state = State.DO_NOT_USE
-        self._grave_ns = 0
-        self._held: VerdictMessage | None = None
-        self._ends_ns = 0
-        self._frames: deque[int] = deque(maxlen=WINDOW)
-        self._in_rate = False
-        self._offset_domain: int | None = None
-        self._offset_ns = self._offset_at_ns = 0
-        self._publish()
+    @property
+    def faults(self) -> Counter[Fault]:
+        """How often each fault was found since the start."""
+        return self._machine.faults
+
+    @property
+    def received(self) -> int:
+        """Messages fed."""
+        return self._machine.received
+
+    @property
+    def good(self) -> int:
+        """Messages without a fault."""
+        return self._machine.good
+
+    @property
+    def lost_messages(self) -> int:
+        """Messages that the counters show to be missing, within one epoch."""
+        return self._machine.lost_messages
 
     def feed(self, data: bytes, arrival_ns: int | None = None) -> Fault:
         """Take one message.
@@ -184,13 +69,7 @@ class Receiver:
         """
         arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
         with self._writing:
-            self.received += 1
-            fault = self._judge(bytes(data), arrival)
-            if fault:
-                self.faults[fault] += 1
-            self._settle()
-            self._publish()
-            return fault
+            return self._machine.feed(bytes(data), arrival)
 
     def verdict(self, now_ns: int | None = None) -> Reading:
         """The newest verdict, and whether it may be used. Never waits, changes nothing, can be called from any thread.
@@ -199,7 +78,7 @@ class Receiver:
             now_ns: The receiver's monotonic clock; None is now.
         """
         # First the snapshot, then the clock: a message in between must not seem to come from the future.
-        why, state, message, ends_ns, arrival_ns, good_ns = self._snapshot
+        why, state, message, ends_ns, arrival_ns, good_ns = self._machine.standing
         now = time.monotonic_ns() if now_ns is None else now_ns
         if not now >= arrival_ns:
             why |= _CLOCK_WENT_BACK
@@ -221,233 +100,14 @@ class Receiver:
         """
         now = time.monotonic_ns() if now_ns is None else now_ns
         with self._writing:
-            if self._state is not State.LATCHED:
-                return True
-            proven = self._proven() and self._good_ns is not None and self._in_rate
-            alive = proven and 0 <= now - (self._good_ns or 0) <= self.config.alive_ns
-            if not (alive and now - self._grave_ns >= self.config.quiet_ns):
-                return False
-            self._state, self._in_a_row = State.DO_NOT_USE, 0
-            self._publish()
-            return True
+            return self._machine.release(now)
 
     def restart(self) -> None:
         """Forget epoch, bundle, latch and everything proven, as a new receiver would; the counts stay."""
         with self._writing:
-            self._forget()
+            self._machine.restart()
 
     def counts(self) -> Mapping[str, int]:
         """Counts of messages and of every kind of fault, by name."""
         numbers = {"received": self.received, "good": self.good, "lost_messages": self.lost_messages}
         return numbers | {fault.name.lower(): self.faults[fault] for fault in Fault if fault}
-
-    def _judge(self, data: bytes, arrival: int) -> Fault:
-        """Check one message and take it if it is good."""
-        if not self._arrival_ns <= arrival <= LATEST_NS:  # the receiver's own clock stands on its head
-            return self._bad(Fault.FUTURE, self._arrival_ns)
-        self._arrival_ns = arrival
-        fault, envelope, message = self._opened(data)
-        if fault or envelope is None or message is None:
-            return self._bad(fault, arrival)
-        fault = self._content_fault(envelope, message)
-        if fault:
-            return self._bad(fault, arrival)
-        offset, uncertainty = self._clock(message, arrival)
-        fault = self._time_fault(message, arrival, offset, uncertainty)
-        if fault:
-            return self._bad(fault, arrival)
-        before = self._missed(arrival)
-        if self._epoch is None or message.epoch > self._epoch:
-            if self._epoch is not None:
-                if before:
-                    self.faults[before] += 1
-                before = self._start_again(Fault.NEW_EPOCH)
-            self._begin(message)
-        elif fault := self._sequence_fault(envelope, message):
-            if before:
-                self.faults[before] += 1
-            return self._bad(fault, arrival)
-        if self._is_another(message):
-            if before:
-                self.faults[before] += 1
-            before = self._bad(Fault.NEW_TRACK, arrival)
-        self._take(envelope, message, arrival, offset - uncertainty)
-        return before
-
-    def _is_another(self, message: VerdictMessage) -> bool:
-        """Whether the held verdict speaks of another object: nothing that was proven holds for this one."""
-        return self._held is not None and message.kind != HEARTBEAT and message.track != self._held.track
-
-    def _missed(self, arrival: int) -> Fault:
-        """Whether no good message came for too long, or the held verdict ended before anything newer came."""
-        if self._good_ns is None:
-            return Fault.NONE
-        silent = arrival - self._good_ns > self.config.alive_ns
-        ended = self._held is not None and arrival > self._ends_ns
-        return self._start_again(Fault.MISSED) if silent or ended else Fault.NONE
-
-    def _opened(self, data: bytes) -> tuple[Fault, Envelope | None, VerdictMessage | None]:
-        """What protects a message, from the outside to the inside."""
-        if len(data) not in (PLAIN_BYTES, AUTHENTICATED_BYTES) or int.from_bytes(data[:2], "big") != len(data):
-            return Fault.TRUNCATED, None, None
-        if not crc_holds(data):
-            return Fault.CORRUPTED, None, None
-        envelope, message = decode(data)
-        if envelope.data_id != self.config.data_id:
-            return Fault.WRONG_ID, None, None
-        if not envelope.known or envelope.authenticated != (len(data) == AUTHENTICATED_BYTES):
-            return Fault.WRONG_VERSION, None, None
-        key = self.config.key
-        if envelope.authenticated != bool(key) or (key and not mac_holds(data, key)):
-            return Fault.FORGED, None, None
-        return Fault.NONE, envelope, message
-
-    def _content_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
-        if contradiction(envelope, message) or message.kind not in (HEARTBEAT, SCENE if self.config.scene else VERDICT):
-            return Fault.INVALID
-        known = (self._bundle, self._calibration, self._classes)
-        found = (message.bundle, message.calibration, message.classes)
-        epoch = self._epoch
-        if known != found:
-            # Before the first good message, what was not configured may be anything.
-            free = (NOTHING, NOTHING, 0) if epoch is None else (None, None, None)
-            if any(one not in (other, any_one) for one, other, any_one in zip(known, found, free, strict=True)):
-                return Fault.WRONG_BUNDLE
-        if message.epoch < self.config.min_epoch or (epoch is not None and message.epoch < epoch):
-            return Fault.WRONG_EPOCH
-        # One start has one clock; a second one would begin the offset by arrival anew with every message.
-        if message.epoch == epoch and message.clock_domain != self._clock_domain:
-            return Fault.INVALID
-        return Fault.NONE if message.captured_ns <= message.decided_ns <= message.sent_ns else Fault.FUTURE
-
-    def _clock(self, message: VerdictMessage, arrival: int) -> tuple[int, int]:
-        """The receiver's clock minus the sender's, as well as it is known, and how far that may be off."""
-        domain = message.clock_domain
-        if domain != 0 and domain == self.config.clock_domain:
-            return 0, 0
-        if domain != 0 and domain == self.config.offset_domain:
-            return self.config.offset_ns, self.config.offset_uncertainty_ns
-        return self._offset_by_arrival(message, arrival), 0
-
-    def _time_fault(self, message: VerdictMessage, arrival: int, offset: int, uncertainty: int) -> Fault:
-        way = arrival - message.sent_ns - offset
-        if not way >= -(self.config.future_ns + uncertainty):
-            if message.clock_domain == 0 or message.clock_domain not in (
-                self.config.clock_domain,
-                self.config.offset_domain,
-            ):  # by arrival: the clocks changed, or all messages before were held up: begin anew
-                self._offset_ns, self._offset_at_ns = arrival - message.sent_ns, arrival
-            return Fault.FUTURE
-        return Fault.NONE if way <= self.config.transit_ns + uncertainty else Fault.LATE
-
-    def _offset_by_arrival(self, message: VerdictMessage, arrival: int) -> int:
-        seen = arrival - message.sent_ns
-        if self._offset_domain != message.clock_domain:
-            self._offset_domain, self._offset_ns, self._offset_at_ns = message.clock_domain, seen, arrival
-        grown = self._offset_ns + (arrival - self._offset_at_ns) // DRIFT
-        lowest = grown - max(self.config.transit_ns, self.config.future_ns)
-        if lowest <= seen <= grown:
-            self._offset_ns, self._offset_at_ns = seen, arrival
-            return seen
-        return grown
-
-    def _sequence_fault(self, envelope: Envelope, message: VerdictMessage) -> Fault:
-        step = (envelope.counter - self._counter) % COUNTERS
-        if step == 0:
-            return Fault.REPEATED
-        if step > COUNTERS // 2 or message.sent_ns <= self._sent_ns:
-            return Fault.REORDERED
-        self.lost_messages += step - 1
-        if step - 1 > self.config.max_lost:
-            self._counter, self._sent_ns = envelope.counter, message.sent_ns
-            return Fault.LOST
-        if message.kind != HEARTBEAT and NO_FRAME_ID != message.frame_id <= self._frame_id:
-            self._counter, self._sent_ns = envelope.counter, message.sent_ns
-            return Fault.REPEATED
-        return Fault.NONE
-
-    def _bad(self, fault: Fault, arrival: int) -> Fault:
-        self._in_a_row = 0
-        self._valid = False
-        if fault in (Fault.REPEATED, Fault.REORDERED, Fault.LOST, Fault.WRONG_EPOCH):
-            self._in_sequence = False
-        if fault in self.config.grave:
-            self._state, self._grave_ns = State.LATCHED, arrival
-        elif self._state is State.USABLE:
-            self._state = State.DO_NOT_USE
-        return fault
-
-    def _start_again(self, fault: Fault) -> Fault:
-        self._held, self._ends_ns = None, 0
-        self._frames.clear()
-        self._in_rate = False
-        return self._bad(fault, self._arrival_ns)
-
-    def _begin(self, message: VerdictMessage) -> None:
-        """A new epoch."""
-        self._epoch, self._clock_domain = message.epoch, message.clock_domain
-        self._bundle, self._calibration, self._classes = message.bundle, message.calibration, message.classes
-        self._frame_id = NO_FRAME_ID
-
-    def _take(self, envelope: Envelope, message: VerdictMessage, arrival: int, later: int) -> None:
-        """A good message; so much later, by the receiver's clock, its times end."""
-        self.good += 1
-        self._counter, self._sent_ns = envelope.counter, message.sent_ns
-        self._good_ns = arrival
-        self._in_sequence = self._valid = True
-        if message.kind == HEARTBEAT:
-            return
-        self._in_a_row += 1
-        self._held = message
-        end, oldest = message.valid_until_ns, message.captured_ns + self.config.max_age_ns
-        self._ends_ns = (end if end <= oldest else oldest) + later
-        if message.frame_id != NO_FRAME_ID:
-            self._frame_id = message.frame_id
-            self._frames.append(arrival)
-            self._in_rate = self._rate_holds()
-
-    def _rate_holds(self) -> bool:
-        intervals = len(self._frames) - 1
-        if intervals < 1:
-            return False
-        took = self._frames[-1] - self._frames[0]
-        fast = intervals == WINDOW - 1 and took < intervals * self.config.shortest_period_ns
-        return took <= intervals * self.config.period_ns and not fast
-
-    def _proven(self) -> bool:
-        return self._in_a_row >= self.config.good_to_start and self._in_sequence and self._valid
-
-    def _settle(self) -> None:
-        """From the facts to the state."""
-        if self._state is State.LATCHED:
-            return
-        if self._state is State.USABLE and not self._in_rate:
-            self._in_a_row = 0
-        self._state = State.USABLE if self._proven() and self._in_rate else State.DO_NOT_USE
-
-    def _standing(self) -> int:
-        """Why nothing may be used, as far as it does not depend on the time of reading."""
-        why = 0 if self._in_rate else _NOT_IN_RATE
-        if self._good_ns is None:
-            why |= _NOT_ALIVE
-        if not self._in_sequence:
-            why |= _NOT_IN_SEQUENCE
-        if not self._valid:
-            why |= _NOT_VALID
-        if self._state is not State.USABLE:
-            why |= _NOT_PROVEN
-        if self._state is State.LATCHED:
-            why |= _LATCHED
-        if self._held is not None and not self._held.accepted:
-            why |= _REJECTED
-        return why
-
-    def _publish(self) -> None:
-        self._snapshot: _Snapshot = (
-            self._standing(),
-            self._state,
-            self._held,
-            self._ends_ns,
-            self._arrival_ns,
-            self._good_ns or 0,
-        )

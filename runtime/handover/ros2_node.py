@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from framegate.runtime.console import to_stderr
+from framegate.runtime.console import note
 from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.protection import stream_id
 from framegate.runtime.handover.ros2_camera import ARRIVAL, STAMP, Ros2Camera
@@ -139,7 +139,7 @@ class Ros2Node:
         settings.check()
         self._rois = parse_rois(list(settings.regions))
         self._session = Session.open(settings.bundle, settings.backend, settings.precision or None, trust=trust)
-        to_stderr(f"framegate: {self._session.describe()}")
+        note(f"framegate: {self._session.describe()}")
         self._camera = Ros2Camera(
             node,
             settings.image,
@@ -161,6 +161,7 @@ class Ros2Node:
             Identity.of(self._session.bundle, self._session.calibration),
             heartbeat_s=min(HEARTBEAT_S, deadline_s),
         )
+        self.pipeline.tell(self._sender.send_result)
         self._array = DiagnosticArray
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(1.0 / settings.diagnostics_hz, self._diagnose)
@@ -179,8 +180,8 @@ class Ros2Node:
         """
         self._spinning.start()
         with self.pipeline:
-            for result in self.pipeline.results():
-                self._sender.send_result(result)
+            for _ in self.pipeline.results():
+                pass
 
     def stop(self) -> None:
         """Let `run` return; can be called from any thread."""
@@ -198,7 +199,7 @@ class Ros2Node:
         for index, roi in enumerate(self._rois):
             first = self.settings.data_id
             data_id = stream_id(topic, roi.name) if first < 0 else (first + index) % 2**32
-            to_stderr(f"framegate: ros2: region {roi.name} is data id 0x{data_id:x} on ~/verdicts")
+            note(f"framegate: ros2: region {roi.name} is data id 0x{data_id:x} on ~/verdicts")
             yield roi.name, data_id
 
     def _diagnose(self) -> None:

@@ -16,9 +16,10 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover.base import Outgoing
 from framegate.runtime.handover.clock import new_epoch, this_clock
-from framegate.runtime.handover.message import HEARTBEAT, NOTHING, VERDICT, VerdictMessage, encode, message_of
+from framegate.runtime.handover.message import HEARTBEAT, NOTHING, VERDICT, Fields, fields_of, pack
 from framegate.runtime.handover.protection import COUNTERS
 from framegate.runtime.verdict import NO_FRAME_ID, Prediction, Reason
+from framegate.runtime.watchdog import HEARTBEAT as HEARTBEAT_THREAD
 
 HEARTBEAT_S = 0.05
 """Longest silence of a sender in seconds, also while there is no verdict."""
@@ -118,7 +119,7 @@ class Sender:
     def _start_beating(self, heartbeat_s: float | None) -> None:
         self._heartbeat_s = heartbeat_s
         if heartbeat_s is not None:
-            self._thread = threading.Thread(target=self._beat, name="framegate-heartbeat", daemon=True)
+            self._thread = threading.Thread(target=self._beat, name=HEARTBEAT_THREAD, daemon=True)
             self._thread.start()
 
     def __enter__(self) -> Sender:
@@ -147,27 +148,33 @@ class Sender:
             raise UsageError(f"there is no stream {prediction.stream!r} here; there are {', '.join(self._streams)}")
         with self._sending:
             if not self._closed.is_set():
-                self._put(stream, self._message(stream, prediction))
+                self._say(stream, prediction)
 
-    def _message(self, stream: _Stream, prediction: Prediction, more: int = 0, objects: int = 0) -> VerdictMessage:
-        """What a prediction says in a stream; the last two arguments are those of `message_of`."""
-        has_frame = prediction.frame_id != NO_FRAME_ID
-        drops = max(prediction.frame_id - stream.frame_id - 1, 0) if has_frame else 0
-        if has_frame:
-            stream.frame_id = prediction.frame_id
-        return message_of(
-            prediction,
-            epoch=self.epoch,
-            sent_ns=self._now(stream),
-            clock_domain=self._domain,
-            class_ids=self._class_ids,
-            kind=stream.kind,
-            region=stream.region,
-            drops=drops,
-            bundle=self._identity.bundle,
-            calibration=self._identity.calibration,
-            more=more,
-            objects=objects,
+    def _say(self, stream: _Stream, prediction: Prediction, more: int = 0, objects: int = 0) -> None:
+        """Send what a prediction says in a stream; the last two arguments are those of `fields_of`."""
+        frame_id, drops = prediction.frame_id, 0
+        if frame_id != NO_FRAME_ID:
+            if frame_id > stream.frame_id:
+                drops = frame_id - stream.frame_id - 1
+            stream.frame_id = frame_id
+        identity, now = self._identity, self._now(stream)
+        self._put(
+            stream,
+            now,
+            fields_of(
+                prediction,
+                self.epoch,
+                now,
+                self._domain,
+                self._class_ids,
+                stream.kind,
+                stream.region,
+                drops,
+                identity.bundle,
+                identity.calibration,
+                more,
+                objects,
+            ),
         )
 
     def heartbeat(self) -> None:
@@ -178,7 +185,7 @@ class Sender:
             limit = 0 if self._heartbeat_s is None else int(self._heartbeat_s * 1e9)
             for stream in self._streams.values():
                 if time.monotonic_ns() - stream.sent_ns >= limit:
-                    self._put(stream, self._empty(stream, HEARTBEAT))
+                    self._say_nothing(stream, HEARTBEAT)
 
     def close(self) -> None:
         """Say that nothing more comes (REJECT, NO_FRAME), and close the transports; can be called twice."""
@@ -188,7 +195,7 @@ class Sender:
             self._closed.set()
             for _ in range(_GOODBYES):  # a datagram may get lost
                 for stream in self._streams.values():
-                    self._put(stream, self._empty(stream))
+                    self._say_nothing(stream, stream.kind)
             for each in self.outgoing:
                 each.close()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -198,26 +205,17 @@ class Sender:
         """The time of sending: later than the one before."""
         return max(time.monotonic_ns(), stream.sent_ns + 1)
 
-    def _empty(self, stream: _Stream, kind: int | None = None) -> VerdictMessage:
-        """A message without a frame."""
-        now = self._now(stream)
+    def _say_nothing(self, stream: _Stream, kind: int) -> None:
+        """Send a message without a frame."""
+        now, identity = self._now(stream), self._identity
         silence = Prediction.without_frame(stream.name, Reason.NO_FRAME, "", now)
-        return message_of(
-            silence,
-            epoch=self.epoch,
-            sent_ns=now,
-            clock_domain=self._domain,
-            class_ids=self._class_ids,
-            kind=stream.kind if kind is None else kind,
-            region=stream.region,
-            bundle=self._identity.bundle,
-            calibration=self._identity.calibration,
-        )
+        own = stream.region, 0, identity.bundle, identity.calibration
+        self._put(stream, now, fields_of(silence, self.epoch, now, self._domain, self._class_ids, kind, *own))
 
-    def _put(self, stream: _Stream, message: VerdictMessage) -> None:
-        stream.counter = (stream.counter + 1) % COUNTERS
-        stream.sent_ns = message.sent_ns
-        data = encode(message, stream.counter, stream.data_id, self._key)
+    def _put(self, stream: _Stream, now: int, fields: Fields) -> None:
+        stream.counter = counter = (stream.counter + 1) % COUNTERS
+        stream.sent_ns = now
+        data = pack(counter, stream.data_id, self._key, *fields)
         self.sent += 1
         for each in self.outgoing:
             each.send(data)

@@ -116,7 +116,7 @@ class CameraHealth:
         return self._learner.limits
 
     def check(self, image: Image, pixel_format: str = BGR) -> Findings:
-        """`admit`, and `inspect` where nothing speaks against it."""
+        """`admit`, and `inspect` where that finds nothing."""
         refused = self.admit(image, pixel_format)
         return refused or self.inspect(image, pixel_format)
 

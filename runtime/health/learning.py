@@ -48,7 +48,7 @@ class Learner:
         return self._missing > 0
 
     def learn(self, content: Content) -> None:
-        """Take one frame that no reason speaks against."""
+        """Take one frame in which nothing was found."""
         if self._missing <= 0 or not is_measured(content):
             return
         self._seen.append(content)

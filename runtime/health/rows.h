@@ -3,7 +3,7 @@
 #ifndef FRAMEGATE_ROWS_H
 #define FRAMEGATE_ROWS_H
 
-#include "../native.h"
+#include "../native/native.h"
 
 enum { BLOCK = 16, ZONES = 4 };
 

@@ -10,7 +10,7 @@ from framegate.runtime.verdict import NO_CLASS, NO_FINDINGS, Findings, Reason
 
 
 def judge_score(score: float, finite: bool, calibration: Calibration | None, class_id: int = NO_CLASS) -> Findings:
-    """What speaks against the network's output; empty exactly when it may be used.
+    """The reasons against the network's output; empty exactly when it may be used.
 
     Args:
         score: Higher is less trustworthy; may be NaN.

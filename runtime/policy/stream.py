@@ -30,12 +30,16 @@ class Policy:
         drift: Whether a stream that no longer looks like the calibration frames is rejected with DRIFT.
         scene_frames: About how many frames the scenes of the stream last, whose frames resemble each other; the drift
             alarm then takes `framegate.runtime.policy.drift.SCENE_BLOCKS` scenes as one piece of evidence. 0: not said.
+        counter_examples: Names of regions that are known to show nothing that the network was trained on, such as
+            the sky of a demonstration: that they are unlike the calibration is no news, so their drift is not watched.
+            Their frames are judged like any other.
     """
 
     debounce: Mapping[Reason, Debounce] = field(default_factory=dict)
     warm_up: int = 0
     drift: bool = True
     scene_frames: int = 0
+    counter_examples: frozenset[str] = frozenset()
 
     @property
     def drift_block(self) -> int:
@@ -114,6 +118,10 @@ class StreamPolicy:
         # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
         decided = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
         return {reason: findings.get(reason, "") for reason in decided}
+
+    def ignore_drift(self) -> None:
+        """Watch for drift no longer: the region is a counter-example."""
+        self.drift = None
 
     def reset(self) -> None:
         """End a drift alarm and forget its evidence, after the camera or its scene was changed on purpose."""

@@ -115,7 +115,7 @@ class TrackGate:
         """UNCONFIRMED, unless the track is confirmed with this frame.
 
         Args:
-            accepted: Nothing speaks against this frame.
+            accepted: There is no reason against this frame.
             label: The most probable label of this frame.
         """
         if accepted and label != self._label:

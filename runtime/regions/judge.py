@@ -230,8 +230,8 @@ class ObjectJudge:
                 numbers[k] = int(number) + _APART * self._has_numbers
         self.memory.end_unseen(frame.frame_id)
         seen = (
-            None if number is None else self.memory.see(number, pixels, frame.frame_id)
-            for number, pixels in zip(numbers, taken.pixels, strict=True)
+            None if number is None else self.memory.see(number, pixels, frame.frame_id, box.stream)
+            for number, pixels, box in zip(numbers, taken.pixels, taken.boxes, strict=True)
         )
         return list(seen)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from framegate.runtime.policy.stream import StreamPolicy
@@ -70,22 +70,33 @@ class TrackMemory:
         new_policy: Makes the policy of a new track.
         rule: When a track may be used.
         patience: A track that was not seen for more frames starts anew when it comes back.
+        counter_examples: Streams whose drift is not watched, see `Policy`.
     """
 
-    def __init__(self, new_policy: Callable[[], StreamPolicy], rule: TrackRule, patience: int = PATIENCE) -> None:
+    def __init__(
+        self,
+        new_policy: Callable[[], StreamPolicy],
+        rule: TrackRule,
+        patience: int = PATIENCE,
+        counter_examples: Collection[str] = (),
+    ) -> None:
         self.counts = TrackCounts()
+        self._counter_examples = counter_examples
         self._new_policy, self._rule, self._patience = new_policy, rule, patience
         self._tracks: dict[int, TrackState] = {}
 
-    def see(self, number: int, pixels: Pixels, frame_id: int) -> TrackState:
-        """The track with this number, on this frame."""
+    def see(self, number: int, pixels: Pixels, frame_id: int, stream: str = "") -> TrackState:
+        """The track with this number, on this frame; ``stream`` is the region's name, if it has one."""
         track = self._tracks.get(number)
         if track is not None and self._is_another(track, pixels, frame_id):
             self.counts.jumped += 1
             self.counts.ended += 1
             track = None
         if track is None:
-            track = TrackState(number, self._new_policy(), self._rule, pixels, frame_id)
+            policy = self._new_policy()
+            if stream in self._counter_examples:
+                policy.ignore_drift()
+            track = TrackState(number, policy, self._rule, pixels, frame_id)
             self._tracks.pop(number, None)
             self._tracks[number] = track
             self.counts.begun += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from framegate.runtime.errors import DataError, UsageError
 
 _RECORD = struct.Struct("<BQ")
 _HEAD = struct.Struct("<HIQQ")
+_CHUNK_HEAD = struct.Struct("<QQQII")
+_BUFFER = 2**18
 _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX, _METADATA, _DATA_END = 2, 4, 5, 6, 7, 12, 15
 """Opcodes."""
@@ -77,34 +80,48 @@ class Contents:
             topics[number] = topic
             known[number] = wanted(topic)
 
+        for data in self.chunks():
+            try:
+                found = _of_chunk(data, topics, known, meet)
+            except damage() as error:
+                self._ends(error)
+                return
+            yield from found
+
+    def chunks(self) -> Iterator[bytes]:
+        """The records that stand in chunks, unpacked and checked, up to the end, or to where the file breaks off.
+
+        A channel or a message that stands outside is given as a chunk of its own. Metadata are kept on the way.
+
+        Raises:
+            DataError: The file cannot be read, or is no MCAP file.
+        """
         try:
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=_BUFFER) as file:
                 if file.read(len(_MAGIC)) != _MAGIC:
                     raise DataError(f"{self.path}: it is no MCAP file")
+                unpack = _Unpacker()
                 while True:
                     try:
                         opcode, content = _next_record(file)
-                        found = self._of_record(opcode, content, topics, known, meet)
+                        found = self._of_record(opcode, content, unpack)
                     except damage() as error:
-                        self.broken_off = " ".join(str(error).split()) or type(error).__name__
+                        self._ends(error)
                         return
                     if opcode in (_DATA_END, _FOOTER):
                         return
-                    yield from found
+                    if found:
+                        yield found
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
 
-    def _of_record(
-        self,
-        opcode: int,
-        content: bytes,
-        topics: dict[int, str],
-        known: dict[int, bool],
-        meet: Callable[[int, str], None],
-    ) -> list[Message]:
-        """The messages in one record of the file, which is a chunk nearly always."""
+    def _ends(self, error: Exception) -> None:
+        self.broken_off = " ".join(str(error).split()) or type(error).__name__
+
+    def _of_record(self, opcode: int, content: bytes, unpack: _Unpacker) -> bytes:
+        """What may hold messages in one record of the file, which is a chunk nearly always."""
         if opcode == _CHUNK:
-            return _of_chunk(_unpacked(content), topics, known, meet)
+            return unpack(content)
         if opcode == _METADATA:
             from mcap.data_stream import ReadDataStream
             from mcap.records import Metadata
@@ -112,8 +129,8 @@ class Contents:
             record = Metadata.read(ReadDataStream(io.BytesIO(content)))
             self.metadata[record.name] = dict(record.metadata)
         elif opcode in (_CHANNEL, _MESSAGE):
-            return _of_chunk(_RECORD.pack(opcode, len(content)) + content, topics, known, meet)
-        return []
+            return _RECORD.pack(opcode, len(content)) + content
+        return b""
 
     def read_metadata(self) -> dict[str, dict[str, str]]:
         """The metadata records that stand before the first message.
@@ -146,8 +163,39 @@ def _exactly(file: IO[bytes], length: int) -> bytes:
     return data
 
 
+class _Unpacker:
+    """Unpacks the chunks of a file; what decompresses is made once, since a chunk is often as small as one second."""
+
+    def __init__(self) -> None:
+        try:
+            from zstandard import ZstdDecompressor
+        except ImportError:
+            self._zstd = None
+        else:
+            self._zstd = ZstdDecompressor()
+
+    def __call__(self, content: bytes) -> bytes:
+        """The records of a chunk, checked.
+
+        Raises:
+            One of `damage`: It is damaged.
+        """
+        _, _, size, crc, length = _CHUNK_HEAD.unpack_from(content)
+        at = _CHUNK_HEAD.size + length
+        if content[_CHUNK_HEAD.size : at] != b"zstd" or self._zstd is None:
+            return _unpacked(content)
+        (packed,) = struct.unpack_from("<Q", content, at)
+        at += 8
+        if at + packed > len(content):
+            raise EOFError("a chunk is shorter than it says")
+        data = self._zstd.decompress(memoryview(content)[at : at + packed], max_output_size=size)
+        if crc and zlib.crc32(data) != crc:
+            return _unpacked(content)  # which says so
+        return data
+
+
 def _unpacked(content: bytes) -> bytes:
-    """The records of a chunk, checked."""
+    """The records of a chunk, checked, whatever it is compressed with."""
     from mcap.data_stream import ReadDataStream
     from mcap.records import Chunk
     from mcap.stream_reader import get_chunk_data_stream

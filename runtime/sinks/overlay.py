@@ -13,6 +13,7 @@ from framegate.runtime.console import plain
 from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.shade import shaded
 from framegate.runtime.verdict import Image, Prediction
+from framegate.runtime.words import short
 
 _GREEN, _RED, _WHITE, _BLACK = (60, 160, 0), (40, 40, 220), (255, 255, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -67,7 +68,7 @@ def _lines(prediction: Prediction, named: bool) -> list[str]:
         sure = f"{prediction.confidence:.2f}" if dense is None else f"{dense.usable_share:.0%} of the pixels"
         return [f"{who}USE {prediction.candidate} {sure}"]
     lines = [f"{who}DO NOT USE"]
-    lines += [reason.value for reason in prediction.decided_reasons]
+    lines += [short(reason) for reason in prediction.decided_reasons]
     if dense is not None:
         lines.append(f"({dense.usable_share:.0%} of the pixels usable, {1 - prediction.threshold:.0%} needed)")
     elif prediction.candidate:
@@ -130,7 +131,7 @@ def _bar(predictions: tuple[Prediction, ...], scene: Prediction | None) -> tuple
     else:
         return "", False
     if shared:
-        bar += "   ALL REJECTED: " + ", ".join(sorted(shared))
+        bar += "   ALL REJECTED: " + ", ".join(sorted(map(short, shared)))
     elif scene is not None and scene.detail:
         bar += f"   {plain(scene.detail)}"
     return bar, bool(shared)

@@ -161,7 +161,7 @@ class BaseSource(Source):
         try:
             frame = self._produce(self._next_id)
         except SourceError as error:
-            if self._closed.is_set():  # the camera was taken from under the read: that is an end, not a fault
+            if self._closed.is_set():  # the camera was closed while the read waited: that is an end, not a fault
                 return None
             self._failure = error
             self.status.state, self.status.error = "failed", str(error)
@@ -173,7 +173,7 @@ class BaseSource(Source):
         return None if self._closed.is_set() else frame
 
     def _release_if_closed(self) -> None:
-        # Whoever does not get the lock may leave: its holder comes by here after letting go of it.
+        # A thread that does not get the lock may return: its holder does the same after releasing it.
         if self._closed.is_set() and self._reading.acquire(blocking=False):
             try:
                 self._release()

@@ -1,4 +1,4 @@
-"""Motion JPEG over HTTP, what most network cameras and web pages of cameras speak.
+"""Motion JPEG over HTTP, the protocol of most network cameras and of their web pages.
 
 Read here and not by FFmpeg, which completes half a JPEG with the remains of the picture before and scales a picture of
 another size to the old one, both without a word. Here a damaged picture becomes a frame without pixels, which is

@@ -1,4 +1,4 @@
-"""Signs that look like another one or like nothing: why a name that looks right names nothing."""
+"""Characters that look like another one or are invisible: why a name that looks right is not found."""
 
 from __future__ import annotations
 

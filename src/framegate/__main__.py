@@ -22,7 +22,9 @@ def main() -> int:
     """
     try:
         from framegate.runtime.cli.main import main as command
-    except Exception:
+
+        return command()
+    except Exception:  # a command loads what it needs when it is the one that runs
         missing = _missing()
         if not missing:
             raise
@@ -33,7 +35,6 @@ def main() -> int:
             for why in missing.values():
                 print(f"framegate: {why}", file=sys.stderr)
         return 1
-    return command()
 
 
 def _missing() -> dict[str, str]:

@@ -58,7 +58,13 @@ def test_a_picture_comes_with_the_verdicts_on_it(client):
     assert client.picture["regions"][1]["box"] == [0.5, 0.0, 0.5, 1.0]
     for region in client.picture["regions"]:
         assert region["accepted"] == (not region["reasons"])
-    assert client.about["charts"][0] == {"title": "Entropy (nats)", "low": None, "high": 0.5, "signal": "entropy"}
+    assert client.about["charts"][0] == {
+        "title": "Entropy (nats)",
+        "low": None,
+        "high": 0.5,
+        "signal": "entropy",
+        "caption": "How unsure the network is. Above the line: not used.",
+    }
     first = client.picture["frame"]
     client.until(lambda c: c.picture["frame"] > first + 5)
 

@@ -11,8 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from framegate.camera_demo import viewers as viewers_module
+from framegate.camera_demo.addresses import is_loopback
 from framegate.camera_demo.viewers import MOST_VIEWERS, Viewers
-from framegate.camera_demo.web_app import is_loopback, make_app
+from framegate.camera_demo.web_app import make_app
 from framegate.camera_demo.web_server import WebServer, listen
 from framegate.runtime.errors import FramegateError
 

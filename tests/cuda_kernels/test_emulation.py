@@ -214,6 +214,7 @@ LAUNCHES = {
 }
 
 
+@pytest.mark.long  # as the tests that rely on it are
 @pytest.mark.parametrize(("launch", "report"), LAUNCHES.values(), ids=LAUNCHES.keys())
 def test_sanitizers_see_what_they_are_for(emulate, launch, report):
     if emulate.SANITIZE:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +21,9 @@ from handover_tape import HEADERS, WARNINGS
 from repository import ROOT
 from transports import free_port
 
+from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_result import FrameResult
-from framegate.runtime.handover import Identity, Sender, open_outgoing, this_clock
+from framegate.runtime.handover import Identity, Sender, open_outgoing, read_data_id, this_clock
 from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.ros2_topic import INSTALL
 from framegate.runtime.verdict import FoundObject, Prediction, Reason
@@ -41,10 +43,14 @@ def program(request, tmp_path_factory) -> list[str]:
     source = EXAMPLES / f"brake_or_drive.{request.param}"
     if request.param == "py":
         return [sys.executable, str(source)]
-    compiler, standard = ("cc", "c11") if request.param == "c" else ("c++", "c++17")
+    return built(source, tmp_path_factory.mktemp("built") / request.param)
+
+
+def built(source: Path, to: Path) -> list[str]:
+    """An example in C or C++, compiled with every warning an error."""
+    compiler, standard = ("cc", "c11") if source.suffix == ".c" else ("c++", "c++17")
     if not shutil.which(compiler):
         pytest.skip(f"{compiler} is not installed")
-    to = tmp_path_factory.mktemp("built") / request.param
     command = [compiler, f"-std={standard}", *WARNINGS, f"-I{HEADERS}", str(source), "-o", str(to)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -191,14 +197,70 @@ def test_a_control_loop_refuses_a_key_that_others_can_read(program, tmp_path):
     assert "chmod 600" in done.stderr
 
 
+MISTAKES = [
+    ("x", "1"),
+    ("65536", "1"),
+    ("47800", "zz"),
+    ("47800", "-1"),
+    ("47800", "010"),
+    ("47800", "0x1ffffffff"),
+    ("47800", ""),
+    ("47800", "1", "/no/such/key"),
+]
+
+
+@pytest.mark.parametrize("program", CONSUMERS, indirect=True)
+def test_a_control_loop_says_a_users_mistake_in_one_sentence(program):
+    name = program[-1]
+    mistakes = [words for words in MISTAKES if len(words) == 2 or name.endswith(("py", "c"))]
+    if name.endswith("_ros2.py"):
+        mistakes = [("framegate/verdicts", "zz"), ("no topic", "1")]
+    elif name.endswith(".py"):  # each takes a second
+        mistakes = [("47800", "zz"), ("65536", "1")]
+    for words in mistakes:
+        done = subprocess.run([*program, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode in (1, 2), words
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert any(word and word in done.stderr for word in words)
+
+
+def test_a_data_id_is_one_number_and_nothing_else():
+    assert [read_data_id(text) for text in ("0", "257", "0x101", "0xFFFFFFFF")] == [0, 257, 257, 2**32 - 1]
+    for _, text, *_ in MISTAKES[2:-1]:
+        with pytest.raises(UsageError, match="no data id; expected 0 to 4294967295"):
+            read_data_id(text)
+
+
+@pytest.mark.parametrize("program", ["py", "c"], indirect=True)
+def test_a_control_loop_does_not_wait_for_a_key_that_is_a_pipe(program, tmp_path):
+    os.mkfifo(tmp_path / "key", 0o600)
+    command = [*program, "47800", "1", str(tmp_path / "key")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "plain file" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["py", "c", "cpp"], indirect=True)
+def test_a_second_control_loop_on_one_port_says_so(program):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*program, port, "1"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search("another receiver running", done.stderr)
+    assert port in done.stderr
+
+
 @pytest.mark.slow
-def test_the_control_loop_for_objects_says_what_is_there_and_brakes_when_it_does_not_know(tmp_path):
-    if not shutil.which("cc"):
-        pytest.skip("no C compiler is installed")
-    program = tmp_path / "objects"
-    command = ["cc", "-std=c11", *WARNINGS, f"-I{HEADERS}", str(EXAMPLES / "objects.c"), "-o", str(program)]
-    subprocess.run(command, check=True)
-    with Consumer([str(program)], "4") as consumer:
+@pytest.mark.parametrize("suffix", ["c", "cpp"])
+def test_the_control_loop_for_objects_says_what_is_there_and_brakes_when_it_does_not_know(tmp_path, suffix):
+    program = built(EXAMPLES / f"objects.{suffix}", tmp_path / "objects")
+    for words in (("47800", "zz", "4"), ("x", "1", "4"), ("47800", "1", "17"), ("47800", "1", "4x")):
+        done = subprocess.run([*program, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), words
+    with Consumer(program, "4") as consumer:
         out = open_outgoing(consumer.url)
         with ObjectSender([out], ID, 4, Identity(("cat", "dog"), b"bundle-1", b"calibr-1")) as sender:
             for frame_id in range(500):

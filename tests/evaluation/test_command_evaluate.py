@@ -49,8 +49,7 @@ def data(monkeypatch, colours):
 
 
 def evaluate(*words):
-    parser = cli.build_parser()
-    cli._add_offline_commands(parser, "evaluate")
+    parser = cli.build_parser("evaluate")
     parsed = parser.parse_args(["evaluate", *map(str, words)])
     return parsed.run(parsed)
 

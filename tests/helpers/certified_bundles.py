@@ -16,7 +16,7 @@ from framegate.runtime.bundle.certificates import (
     CertificateThreshold,
     labels_sha256,
 )
-from framegate.runtime.masks import MaskGrid
+from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.preprocess import PreprocessSpec
 
 SIDE = 8

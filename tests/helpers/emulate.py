@@ -92,7 +92,8 @@ def _version(gxx: str) -> str:
 def compile(source: str | Path, defines: Mapping[str, str | int] | None = None) -> Module:
     """Compile a .cu for the host, or take it from the cache, and load it.
 
-    The key of the cache holds the source, the headers it includes, the emulation's headers, the flags and the compiler.
+    The key of the cache holds the source, the headers it includes, the emulation's headers, the flags and the compiler,
+    but not where the repository lies.
 
     Args:
         source: path of the .cu; relative paths start at the repository root.
@@ -109,7 +110,9 @@ def compile(source: str | Path, defines: Mapping[str, str | int] | None = None) 
     flags += [f"-I{folder}" for folder in include_folders(path)]
     flags += [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
     files = sorted({path, *included_headers(path), *EMULATION.glob("*.h")})
-    key = hashlib.sha256("\0".join([_version(gxx), *flags, *(f"{f}\0{f.read_text()}" for f in files)]).encode())
+    parts = [_version(gxx), *flags, *(f"{f}\0{f.read_text()}" for f in files)]
+    # Another checkout of the same sources finds what this one compiled.
+    key = hashlib.sha256("\0".join(part.replace(f"{REPOSITORY}/", "") for part in parts).encode())
     library = _cache() / f"{kernel_name(path)}-{key.hexdigest()[:20]}.so"
     if not library.exists():
         _build(gxx, flags, path, library)

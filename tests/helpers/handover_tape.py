@@ -15,12 +15,13 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from repository import ROOT
 
 from framegate.runtime.handover.message import (
+    CERTIFICATE_NAMES,
     HEARTBEAT,
     NO_CLASS,
     REASON_BITS,
@@ -74,7 +75,8 @@ def config_line(**values) -> str:
     return " ".join(["C", *parts])
 
 
-def _config(line: str) -> ReceiverConfig:
+def config_of(line: str) -> ReceiverConfig:
+    """The configuration of a line."""
     values: dict[str, object] = {}
     for part in line.split()[1:]:
         key, _, text = part.partition("=")
@@ -87,18 +89,18 @@ def _config(line: str) -> ReceiverConfig:
     return ReceiverConfig(**values)
 
 
-def play_in_python(tape: list[str]) -> list[str]:
-    """The answers of the receiver in Python."""
-    receiver = Receiver(ReceiverConfig(0))
-    objects = ObjectsReceiver(ReceiverConfig(0))
+def play_in_python(tape: list[str], compiled: bool = False) -> list[str]:
+    """The answers of the receiver in Python, with the state machine in Python or with the compiled one."""
+    receiver = Receiver(ReceiverConfig(0), compiled=compiled)
+    objects = ObjectsReceiver(ReceiverConfig(0), compiled=compiled)
     answers = []
     for line in tape:
         kind, *rest = line.split()
         if kind == "C":
-            receiver = Receiver(_config(line))
+            receiver = Receiver(config_of(line), compiled=compiled)
             answers.append("C 1")
         elif kind == "O":
-            objects = ObjectsReceiver(_config(line.removeprefix("O ")), int(rest[0]))
+            objects = ObjectsReceiver(config_of(line.removeprefix("O ")), int(rest[0]), compiled=compiled)
             answers.append("O 1")
         elif kind in "frlx":
             answers.append(_of_objects(objects, kind, rest))
@@ -172,9 +174,12 @@ def _reading(receiver: Receiver, now: int) -> str:
     class_id = held.class_id if reading.usable and held else 0xFFFFFFFF
     frame, reasons = (held.frame_id, held.reasons) if held else (-1, 0)
     bits = _bits(confidence)
+    kind, radius = (reading.certificate if reading.usable and held.kind != SCENE else None) or ("", 0.0)
+    kinds = {name: number for number, name in CERTIFICATE_NAMES.items()}
+    certified = f"{kinds.get(kind, 0)}:{_bits(radius)}"
     return (
         f"R {int(reading.usable)} {int(reading.why)} {class_id} {int(reading.state)} {reasons} {frame} "
-        f"{reading.ends_ns} {bits}"
+        f"{reading.ends_ns} {bits} {certified}"
     )
 
 
@@ -207,7 +212,7 @@ class _Player:
         self.message = VerdictMessage(
             epoch=5, sent_ns=0, accepted=True, class_id=2, classes=10, confidence=0.75, score=0.25, threshold=0.5
         )
-        self.message = replace(self.message, bundle=b"bundle-1", calibration=b"calibr-1", clock_domain=9)
+        self.message = self.message._replace(bundle=b"bundle-1", calibration=b"calibr-1", clock_domain=9)
 
     def make(self, words: dict[str, str]) -> bytes:
         """The next message, changed as the words say."""
@@ -239,10 +244,10 @@ class _Player:
         once = {name: values.pop(name) for name in ("score",) if name in values}
         if kind == SCENE:
             once |= {"class_id": NO_CLASS, "objects": int(words.pop("objects", 0))}
-        self.message = replace(self.message, **values)
+        self.message = self.message._replace(**values)
         data_id = int(words.pop("id", self.data_id))
         key = bytes.fromhex(words.pop("key")) if "key" in words else self.key
-        return self._broken(encode(replace(self.message, **once), self.counter, data_id, key), words)
+        return self._broken(encode(self.message._replace(**once), self.counter, data_id, key), words)
 
     @staticmethod
     def _broken(data: bytes, words: dict[str, str]) -> bytes:

@@ -106,8 +106,9 @@ static void fields(const char *text)
 static void show(const framegate_receiver *receiver, int64_t now)
 {
     const framegate_reading r = framegate_receiver_verdict(receiver, now);
-    printf("R %d %" PRIu32 " %" PRIu32 " %d %" PRIu64 " %" PRId64 " %" PRId64 " %08" PRIx32 "\n", r.usable ? 1 : 0, r.why,
-           r.class_id, (int)r.state, r.reasons, r.frame_id, r.ends_ns, framegate_float_bits(r.confidence));
+    printf("R %d %" PRIu32 " %" PRIu32 " %d %" PRIu64 " %" PRId64 " %" PRId64 " %08" PRIx32 " %" PRIu32 ":%08" PRIx32 "\n",
+           r.usable ? 1 : 0, r.why, r.class_id, (int)r.state, r.reasons, r.frame_id, r.ends_ns,
+           framegate_float_bits(r.confidence), r.certificate_kind, framegate_float_bits(r.certificate_radius));
 }
 
 static void show_objects(const framegate_objects *objects, int64_t now)

@@ -12,9 +12,9 @@ from framegate.runtime import Reason, Session
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
+from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
 from framegate.runtime.errors import BundleError, UsageError
-from framegate.runtime.masks import MaskGrid
 from framegate.runtime.policy.debounce import Debounce, check_rule
 
 BACKENDS = ["openvino", "onnxruntime"]

@@ -209,3 +209,33 @@ def test_a_lossless_pipeline_nobody_reads_can_be_stopped(session, blue):
     with Pipeline(Numbered(blue), session, lossless=True) as pipeline:
         time.sleep(0.2)  # the worker now waits for room in the results
     assert pipeline.stats.frames < 200
+
+
+def test_who_is_told_at_once_gets_every_result_also_where_the_consumer_sleeps(session, blue):
+    told, threads = [], set()
+
+    def tell(result):
+        told.append(result.first.frame_id)
+        threads.add(threading.current_thread().name)
+
+    pipeline = Pipeline(Numbered(blue[:20], interval_s=0.002, live=True), session, deadline_ms=5000)
+    pipeline.tell(tell)
+    with pipeline:
+        first = pipeline.take(10)
+        time.sleep(0.1)
+        read = [first.first.frame_id, *(each.frame_id for each in pipeline)]
+    assert told == sorted(set(told))
+    assert len(told) == pipeline.stats.frames > len(read)
+    assert threads == {"framegate-worker"}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_error_of_who_is_told_ends_the_pipeline_and_comes_out(session, blue, silent):
+    def tell(result):
+        if silent == (result.first.frame_id < 0):
+            raise UsageError("there is no stream here")
+
+    pipeline = Pipeline(Numbered(blue[:4], interval_s=0.3 * silent, live=True), session, deadline_ms=60)
+    pipeline.tell(tell)
+    with pipeline, pytest.raises(UsageError, match="no stream here"):
+        list(pipeline)

@@ -16,7 +16,16 @@ _EMULATOR = "qemu-aarch64"
 def _hashes(compiler: str, folder: Path, *emulator: str) -> str:
     program = folder / compiler
     source = ROOT / "tests" / "helpers" / "preprocess_bits.c"
-    words = [compiler, "-O3", "-ffp-contract=off", "-Wall", "-Werror", "-static", "-I", str(ROOT / "runtime")]
+    words = [
+        compiler,
+        "-O3",
+        "-ffp-contract=off",
+        "-Wall",
+        "-Werror",
+        "-static",
+        "-I",
+        str(ROOT / "runtime" / "native"),
+    ]
     subprocess.run([*words, str(source), "-o", str(program), "-lm"], check=True, timeout=60)
     return subprocess.run([*emulator, str(program)], check=True, capture_output=True, text=True, timeout=60).stdout
 

@@ -177,7 +177,7 @@ def test_openvino_takes_one_thread_for_small_networks_and_all_for_large_ones(tin
 
     assert threads() == 1
     assert threads(2) == 2
-    monkeypatch.setattr(backend_openvino, "_SMALL_S", 0.0)  # no network is small
+    monkeypatch.setattr(backend_openvino, "SMALL_S", 0.0)  # no network is small
     assert threads() > 1 or os.cpu_count() == 1
     assert threads(1) == 1
 

@@ -42,7 +42,11 @@ def _clip(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
     x: Tensor = inputs[0]
     if low is None and high is None:
         return x
-    return x.clamp(None if low is None else low.item(), None if high is None else high.item())
+    least, most = (None if limit is None else limit.item() for limit in (low, high))
+    if x.is_floating_point() and least is not None and most is not None and least < most:
+        # One pass backwards in place of four: with clamp a third of a MobileNet's gradient was spent here.
+        return F.hardtanh(x, least, most)
+    return x.clamp(least, most)
 
 
 def _prelu(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:

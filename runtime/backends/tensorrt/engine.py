@@ -85,6 +85,11 @@ class OpenedEngine:
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(user_managed)
         config.cuda_graph_strategy = self._trt.module.CudaGraphStrategy.DISABLED  # the graph is ours
+        # Of an engine with a dynamic batch the kernels would be compiled in the background, and a graph that is
+        # captured before they are ready would keep the slow ones for good.
+        if self._trt.has("DynamicShapesKernelSpecializationStrategy", "EAGER"):
+            eager = self._trt.module.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
         self._cache = config.create_runtime_cache()
         with suppress(OSError):
             self._cache.deserialize(self._cache_path.read_bytes())  # False if it does not fit: then it stays empty

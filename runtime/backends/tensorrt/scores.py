@@ -77,7 +77,7 @@ class KernelRecord:
             classes: How many logits.
             temperature: Of the calibration.
         """
-        self._gpu, self._logits, self._classes, self._temperature = gpu, logits, classes, temperature
+        self._logits, self._classes, self._temperature = logits, classes, temperature
         self._kernels = Kernels(gpu, "softmax_entropy")
         self.result_bytes = _LOGITS + 4 * classes
 
@@ -92,11 +92,10 @@ class KernelRecord:
     def enqueue(self, result: HostMemory, stream: int) -> None:
         """See `ScoreSource.enqueue`."""
         where = result.device_pointer
-        outputs = {"records": where, "sequence": where + _SEQUENCE}
+        # The logits come along: the kernel takes -inf for a mask; from a network it is a fault, which only they show.
+        outputs = {"records": where, "sequence": where + _SEQUENCE, "copy": where + _LOGITS}
         plan = plan_rows(self._logits, "f32", 1, self._classes, outputs, self._temperature)
         self._kernels.run(plan, stream)
-        # The kernel takes -inf for a mask; from a network it is a fault, which only the logits show.
-        self._gpu.copy_to_host(self.logits_of(result), self._logits, stream)
 
     def read(self, result: HostMemory, number: int) -> Record | None:
         """See `ScoreSource.read`."""

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "framegate_objects.h"
 #include "framegate_verdict.h"
 
 /* The monotonic clock in nanoseconds; -1 if there is none, which makes nothing usable. */
@@ -55,6 +56,53 @@ static inline uint64_t framegate_this_clock(void)
     framegate_sha256_add(&sha, (const uint8_t *)space, (space_size > 0) ? (size_t)space_size : 0u);
     framegate_sha256_end(&sha, digest);
     return framegate_get(digest, 8u);
+}
+
+static inline int framegate_hex_digit(int letter)
+{
+    if ((letter >= '0') && (letter <= '9')) {
+        return letter - '0';
+    }
+    if ((letter >= 'a') && (letter <= 'f')) {
+        return letter - 'a' + 10;
+    }
+    return ((letter >= 'A') && (letter <= 'F')) ? (letter - 'A' + 10) : -1;
+}
+
+/* A number that somebody wrote, decimal or with 0x, lowest to highest. False if it is none of these: half a number, an
+ * octal one, a sign, and nothing at all are no numbers. */
+static inline bool framegate_read_number(const char *text, uint32_t lowest, uint32_t highest, uint32_t *number)
+{
+    const bool hex = (text[0] == '0') && ((text[1] == 'x') || (text[1] == 'X'));
+    const int base = hex ? 16 : 10;
+    const char *digit = hex ? &text[2] : text;
+    const bool octal = !hex && (text[0] == '0') && (text[1] != '\0');
+    uint64_t value = 0u;
+    bool good = (*digit != '\0') && !octal;
+    for (; good && (*digit != '\0'); ++digit) {
+        const int worth = framegate_hex_digit((unsigned char)*digit);
+        good = (worth >= 0) && (worth < base);
+        value = (value * (uint64_t)base) + (uint64_t)(good ? worth : 0);
+        good = good && (value <= (uint64_t)highest);
+    }
+    good = good && (value >= (uint64_t)lowest);
+    *number = good ? (uint32_t)value : 0u;
+    return good;
+}
+
+/* A data id, 0 to 4294967295 or 0x0 to 0xffffffff; false if the text is none. */
+static inline bool framegate_read_data_id(const char *text, uint32_t *data_id)
+{
+    return framegate_read_number(text, 0u, UINT32_MAX, data_id);
+}
+
+/* A port, 1 to 65535; false if the text is none. */
+static inline bool framegate_read_port(const char *text, uint16_t *port)
+{
+    uint32_t number;
+    const bool good = framegate_read_number(text, 1u, UINT16_MAX, &number);
+    *port = (uint16_t)number;
+    return good;
 }
 
 /* A socket that receives the datagrams for one address and port of this machine; -1 and errno if there is none. */
@@ -98,15 +146,20 @@ static inline int framegate_udp_feed(int handle, framegate_receiver *receiver)
     return count;
 }
 
-static inline int framegate_hex_digit(int letter)
+/* The same for a receiver of objects. */
+static inline int framegate_udp_feed_objects(int handle, framegate_objects *objects)
 {
-    if ((letter >= '0') && (letter <= '9')) {
-        return letter - '0';
+    uint8_t bytes[2048];
+    int count = 0;
+    while (count < 4096) {
+        const ssize_t size = recv(handle, bytes, sizeof bytes, 0);
+        if (size < 0) {
+            break;
+        }
+        (void)framegate_objects_feed(objects, bytes, (size_t)size, framegate_now_ns());
+        ++count;
     }
-    if ((letter >= 'a') && (letter <= 'f')) {
-        return letter - 'a' + 10;
-    }
-    return ((letter >= 'A') && (letter <= 'F')) ? (letter - 'A' + 10) : -1;
+    return count;
 }
 
 /* The shared key of a file, 32 to 128 hexadecimal digits in one line, into a configuration. Returns NULL, or in words
@@ -116,14 +169,23 @@ static inline const char *framegate_read_key(const char *path, framegate_config 
     struct stat about;
     uint32_t digits = 0u;
     int letter;
-    FILE *file = fopen(path, "r");
+    const int handle = open(path, O_RDONLY | O_NONBLOCK); /* opening a pipe would take until somebody writes into it */
+    FILE *file;
     config->key_size = 0u;
-    if (file == NULL) {
-        return "the key file cannot be opened";
+    if ((handle < 0) || (fstat(handle, &about) != 0) || !S_ISREG(about.st_mode)) {
+        if (handle >= 0) {
+            (void)close(handle);
+        }
+        return "the key file cannot be opened, or is no plain file";
     }
-    if ((fstat(fileno(file), &about) != 0) || ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0)) {
-        (void)fclose(file);
+    if ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        (void)close(handle);
         return "others can use the key file; do: chmod 600";
+    }
+    file = fdopen(handle, "r");
+    if (file == NULL) {
+        (void)close(handle);
+        return "the key file cannot be read";
     }
     (void)memset(config->key, 0, sizeof config->key);
     letter = fgetc(file);

@@ -37,7 +37,10 @@
 #define FRAMEGATE_NO_TRACK 0xFFFFFFFFu
 #define FRAMEGATE_NO_FRAME_ID ((int64_t)-1)
 #define FRAMEGATE_LATEST_NS ((int64_t)0x1FFFFFFFFFFFFFFF)
-#define FRAMEGATE_PATCH 3u /* the largest kind of certificate */
+#define FRAMEGATE_NO_CERTIFICATE 0u /* kinds of certificate */
+#define FRAMEGATE_LINF 1u
+#define FRAMEGATE_L2 2u
+#define FRAMEGATE_PATCH 3u /* the largest kind */
 #define FRAMEGATE_WINDOW 8u /* verdicts on frames over which the rate is averaged */
 #define FRAMEGATE_DRIFT ((int64_t)5000) /* the offset by arrival may grow by 1 ns in so many */
 #define FRAMEGATE_LONGEST_KEY 64u
@@ -156,6 +159,8 @@ typedef struct framegate_reading {
     uint32_t why;     /* 0 exactly if usable */
     uint32_t class_id;
     float confidence; /* of that class; 0 if not usable */
+    uint32_t certificate_kind; /* of that class, on this frame; FRAMEGATE_NO_CERTIFICATE if not usable, or without one */
+    float certificate_radius;  /* in 255ths of the pixel range; of a patch its side in pixels of the region */
     framegate_state state;
     uint64_t reasons; /* the sender's, of the newest verdict */
     int64_t frame_id; /* of the newest verdict; -1: none */
@@ -984,6 +989,11 @@ static inline framegate_reading framegate_receiver_verdict(const framegate_recei
     reading.usable = why == 0u;
     reading.class_id = reading.usable ? receiver->held.class_id : FRAMEGATE_NO_CLASS;
     reading.confidence = reading.usable ? receiver->held.confidence : 0.0f;
+    if (reading.usable && (receiver->held.kind == FRAMEGATE_VERDICT) &&
+        (receiver->held.certificate_kind != FRAMEGATE_NO_CERTIFICATE)) {
+        reading.certificate_kind = receiver->held.certificate_kind;
+        reading.certificate_radius = receiver->held.certificate_radius;
+    }
     reading.state = receiver->state;
     reading.reasons = receiver->has_held ? receiver->held.reasons : 0u;
     reading.frame_id = receiver->has_held ? receiver->held.frame_id : FRAMEGATE_NO_FRAME_ID;
@@ -1030,6 +1040,22 @@ static inline const char *framegate_why_name(unsigned bit)
     static const char *const names[9] = {"NOT_ALIVE",  "NOT_IN_RATE", "NOT_IN_SEQUENCE", "NOT_FRESH",      "NOT_VALID",
                                          "NOT_PROVEN", "LATCHED",     "REJECTED",        "CLOCK_WENT_BACK"};
     return (bit < 9u) ? names[bit] : "UNKNOWN";
+}
+
+/* The word of a kind of certificate. */
+static inline const char *framegate_certificate_name(uint32_t kind)
+{
+    const char *name = "none";
+    if (kind == FRAMEGATE_LINF) {
+        name = "linf";
+    } else if (kind == FRAMEGATE_L2) {
+        name = "l2";
+    } else if (kind == FRAMEGATE_PATCH) {
+        name = "patch";
+    } else {
+        /* none */
+    }
+    return name;
 }
 
 /* The word of one bit, 0 to 63, of the sender's reasons. */

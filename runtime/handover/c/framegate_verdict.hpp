@@ -21,6 +21,13 @@ using State = framegate_state;
 /// The configuration with every default, for the stream with this data id.
 inline Config default_config(std::uint32_t data_id) noexcept { return framegate_config_default(data_id); }
 
+/// What was certified about a label: FRAMEGATE_LINF, FRAMEGATE_L2 or FRAMEGATE_PATCH, and the radius in 255ths of the pixel
+/// range, or the side of the patch in pixels of the region.
+struct Certificate {
+    std::uint32_t kind;
+    float radius;
+};
+
 /// What a receiver says at one time. There is no way to the class but through `class_id`, which is empty if nothing may
 /// be used.
 class Reading {
@@ -33,12 +40,19 @@ public:
     /// The class, if it may be used now.
     [[nodiscard]] std::optional<std::uint32_t> class_id() const noexcept
     {
-        return raw_.usable ? std::optional<std::uint32_t>(raw_.class_id) : std::nullopt;
+        const bool has_class = raw_.usable && (raw_.class_id != FRAMEGATE_NO_CLASS);  // a scene has none
+        return has_class ? std::optional<std::uint32_t>(raw_.class_id) : std::nullopt;
     }
     /// Its calibrated probability, if it may be used now.
     [[nodiscard]] std::optional<float> confidence() const noexcept
     {
-        return raw_.usable ? std::optional<float>(raw_.confidence) : std::nullopt;
+        return class_id() ? std::optional<float>(raw_.confidence) : std::nullopt;
+    }
+    /// What was certified about the class on this frame, if it may be used now; empty if nothing was.
+    [[nodiscard]] std::optional<Certificate> certificate() const noexcept
+    {
+        const bool certified = class_id() && (raw_.certificate_kind != FRAMEGATE_NO_CERTIFICATE);
+        return certified ? std::optional<Certificate>({raw_.certificate_kind, raw_.certificate_radius}) : std::nullopt;
     }
     /// Why nothing may be used: bits FRAMEGATE_NOT_ALIVE and so on; 0 exactly if usable.
     [[nodiscard]] std::uint32_t why() const noexcept { return raw_.why; }
@@ -47,6 +61,8 @@ public:
     [[nodiscard]] std::uint64_t reasons() const noexcept { return raw_.reasons; }
     [[nodiscard]] std::int64_t frame_id() const noexcept { return raw_.frame_id; }
     [[nodiscard]] std::int64_t ends_ns() const noexcept { return raw_.ends_ns; }
+    /// Number of the object that the newest verdict speaks of; FRAMEGATE_NO_TRACK if it follows none.
+    [[nodiscard]] std::uint32_t track() const noexcept { return raw_.track; }
 
 private:
     framegate_reading raw_;

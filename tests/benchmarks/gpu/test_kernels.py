@@ -9,11 +9,12 @@ import ctypes
 import json
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from framegate.benchmarks.gpu import kernel_cases, kernels, small
+from framegate.benchmarks.gpu import device, frame, kernel_cases, kernel_rivals, kernels, small
 from framegate.benchmarks.gpu.device import percentiles
 from framegate.benchmarks.gpu.kernel_cases import Case
 from framegate.cuda_kernels.compile.build import find_source
@@ -29,6 +30,7 @@ class EmulatedGpu(Driver):
         super().__init__()
         self.info = DeviceInfo("emulated", 0, 1, 1 << 26, 1 << 10, False, (13, 0), 0)
         self.emulate, self.arrays, self.recording, self.graphs, self.times = emulate, {}, None, {}, {}
+        self.calls = []
 
     def do(self, call):
         if self.recording is None:
@@ -62,6 +64,7 @@ class EmulatedGpu(Driver):
         self.do(lambda: ctypes.memmove(destination.ctypes.data, source, destination.nbytes))
 
     def copy_on_device(self, destination, source, nbytes, stream):
+        self.calls.append("copy")
         self.do(lambda: ctypes.memmove(destination, source, nbytes))
 
     def create_stream(self, priority=0):
@@ -70,11 +73,12 @@ class EmulatedGpu(Driver):
     def synchronize(self, stream):
         pass
 
-    def create_event(self):
+    def create_event(self, blocking=False):
         self.times[len(self.times) + 1] = 0
         return len(self.times)
 
     def record_event(self, event, stream):
+        self.calls.append("stamp")
         self.times[event] = time.perf_counter_ns()
 
     def wait_event(self, event):
@@ -104,6 +108,7 @@ class EmulatedGpu(Driver):
         return self._own("graph", graph, lambda: self.graphs.pop(graph))
 
     def launch_graph(self, graph, stream):
+        self.calls.append(f"graph of {len(self.graphs[graph])}")
         for call in self.graphs[graph]:
             call()
 
@@ -180,3 +185,98 @@ def test_bfloat16_rounds_half_to_even():
 def test_a_tail_that_the_sample_is_too_small_for_is_its_maximum():
     assert percentiles(range(1, 101)) == {"p50": 50.0, "p99": 99.0, "p99.9": 100.0, "max": 100.0}
     assert percentiles([4.0]) == {"p50": 4.0, "p99": 4.0, "p99.9": 4.0, "max": 4.0}
+
+
+def test_the_first_stamp_waits_for_a_busy_gpu_so_that_the_hosts_launch_is_not_measured(emulate):
+    gpu = EmulatedGpu(emulate)
+    watch = device.Stopwatch(gpu)
+    gpu.calls.clear()
+    watch.microseconds([lambda stream: gpu.do(lambda: None)] * 64, repeats=2)
+    assert gpu.calls == ["copy", "stamp", "graph of 64", "stamp"] * 7
+
+
+def test_a_case_is_timed_as_one_graph_of_many_launches(bench, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        device.Stopwatch, "microseconds", lambda self, calls, repeats: sizes.append(len(calls)) or [1.0]
+    )
+    monkeypatch.setattr(kernels, "GRID", kernels.GRID[2:])
+    assert bench.main(["--only", "grid", "--rivals", "none", "--out", str(tmp_path / "out.json")]) == 0
+    assert min(sizes) >= kernels.LAUNCHES
+
+
+def test_a_case_that_fails_leaves_the_others_and_what_was_written(bench, tmp_path, monkeypatch):
+    out = tmp_path / "kernels.json"
+    at_each_case = []
+
+    def prepare(gpu, case, stream, seed, copies):
+        at_each_case.append(len(json.loads(out.read_text()).get("grid", [])))
+        if case.dtype == "bf16":
+            raise kernels.CudaError("CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "allocating")
+        return kernel_cases.prepare(gpu, case, stream, seed, copies)
+
+    monkeypatch.setattr(kernels, "prepare", prepare)
+    monkeypatch.setattr(kernels, "GRID", (kernels.GRID[1], *kernels.GRID[2:]))
+    assert bench.main(["--only", "grid", "--rivals", "none", "--repeats", "1", "--out", str(out)]) == 1
+    assert at_each_case == [0, 1, 2]
+    grid = json.loads(out.read_text())["grid"]
+    assert "OUT_OF_MEMORY" in grid[0]["failed"]
+    assert all("us" in one for one in grid[1:])
+
+
+def test_without_repeats_a_case_is_only_checked(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "GRID", kernels.GRID[2:])
+    out = tmp_path / "out.json"
+    assert bench.main(["--only", "grid", "--rivals", "none", "--repeats", "0", "--out", str(out)]) == 0
+    assert all(one["checked"] and "us" not in one for one in json.loads(out.read_text())["grid"])
+    assert "right" in capsys.readouterr().out
+
+
+def test_torch_compile_starts_afresh_with_every_case(monkeypatch):
+    """After eight shapes of one function it would run that function eagerly, and be timed as if it had compiled it."""
+    resets = []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True),
+        _dynamo=SimpleNamespace(reset=lambda: resets.append("reset")),
+        compile=lambda function, dynamic: function,
+    )
+    monkeypatch.setattr(kernel_rivals, "torch", torch)
+    for kind in ("rows", "dense", "rows"):
+        assert "torch.compile" in kernel_rivals.rivals(kind)
+    assert resets == ["reset"] * 3
+
+
+@pytest.fixture
+def frames(monkeypatch, emulate):
+    """The frame benchmark on the emulation, small."""
+    gpu = EmulatedGpu(emulate)
+    for module in ("feed", "scores"):
+        monkeypatch.setattr(f"framegate.runtime.backends.tensorrt.{module}.Kernels", EmulatedKernels)
+    monkeypatch.setattr(frame, "open_gpu", lambda: gpu)
+    monkeypatch.setattr(frame, "WARM_UP", 1)
+    monkeypatch.setattr(frame, "FRAMES", {"bgr": ("bgr", 64, 48), "nv12": ("nv12", 64, 48)})
+    monkeypatch.setattr(
+        frame, "SPEC", frame.PreprocessSpec(24, 20, "bilinear", "stretch", "rgb", (120.0,) * 3, (60.0,) * 3)
+    )
+    monkeypatch.setattr(frame, "fault_in_a_child", lambda: {"fault": "CUDA_ERROR_ILLEGAL_ADDRESS"})
+    return frame
+
+
+def test_a_frame_goes_the_whole_way_without_tensorrt(frames, tmp_path):
+    images, out = tmp_path / "images.npy", tmp_path / "frame.json"
+    np.save(images, np.random.default_rng(1).integers(0, 256, (3, 40, 40, 3), np.uint8))
+    assert frames.main(["--frames", "5", "--images", str(images), "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["numbers"] == report["numbers"] | {"images": 3, "captured": True, "same_class": 3, "right": True}
+    assert report["bgr"]["captured"]
+    assert not report["nv12, kernel by kernel"]["captured"]
+    assert report["nv12"]["frame_to_record_us"]["p50"] > 0
+
+
+def test_wrong_numbers_of_a_frame_are_a_failure(frames, tmp_path, monkeypatch):
+    reference = frame.softmax_scores
+    monkeypatch.setattr(frame, "softmax_scores", lambda logits, temperature: reference(logits, temperature * 1.01))
+    images, out = tmp_path / "images.npy", tmp_path / "frame.json"
+    np.save(images, np.zeros((1, 40, 40, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None])
+    assert frames.main(["--frames", "5", "--images", str(images), "--out", str(out)]) == 1
+    assert json.loads(out.read_text())["numbers"]["right"] is False

@@ -154,7 +154,7 @@ def test_the_shipped_fat_binary_serves_only_if_it_fits(source, tmp_path, monkeyp
     monkeypatch.setattr(Nvcc, "find", none_found)
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
     for architecture, driver, words in (
-        (75, release, "nothing for an older sm_75"),
+        (75, release, "nothing for sm_75"),
         (90, (release[0] - 1, 4), f"needs a driver for CUDA {release[0]}, this one is for CUDA {release[0] - 1}.4"),
     ):
         with pytest.raises(CompilerError, match=words):
@@ -252,3 +252,22 @@ def test_the_stub_for_pycudas_linker_exports_the_functions_of_the_driver(tmp_pat
     exec(site_configuration(Path("/opt/cuda"), tmp_path), settings)
     assert settings["CUDADRV_LIB_DIR"] == [str(tmp_path), "/opt/cuda/lib64"]
     assert settings["CUDA_ENABLE_CURAND"] is False
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runs"),
+    [
+        (80, False),
+        (87, True),
+        (89, True),
+        (90, True),
+        (100, False),
+        (110, False),
+        (120, True),
+        (121, True),
+        (130, True),
+    ],
+)
+def test_a_fat_binary_is_not_taken_for_a_gpu_that_it_has_nothing_for(architecture, runs):
+    """Of sm_87, sm_90, sm_120 and PTX of the last, nothing runs on sm_100: there the kernels must be compiled."""
+    assert images._runs_on((87, 90, 120), architecture) is runs

@@ -21,9 +21,9 @@ from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.certificates import CertificateRecord
+from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import CertificateNetwork
 from framegate.runtime.errors import BundleError
-from framegate.runtime.masks import MaskGrid
 
 LEVELS = 3
 PREPARE = PixelInput(SPEC)

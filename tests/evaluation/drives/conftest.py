@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from drive_files import record_drives
+from made_once import made_once
 
 from framegate.runtime.cli import main as cli
 
@@ -15,7 +16,7 @@ pytest.importorskip("mcap")
 @pytest.fixture(scope="session")
 def drives(tmp_path_factory, tiny_bundle):
     """A folder with six drives."""
-    return record_drives(tmp_path_factory.mktemp("drives"), tiny_bundle, 6)
+    return made_once(tmp_path_factory, "drives", lambda folder: record_drives(folder, tiny_bundle, 6))
 
 
 @pytest.fixture(scope="session")

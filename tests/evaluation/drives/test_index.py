@@ -99,6 +99,25 @@ def test_damaged_files_cost_themselves_alone(drives, tmp_path, capsys):
     assert 0 < counts["d00"] < FRAMES * 2 == counts["d03"]
 
 
+def test_a_folder_is_the_same_table(drives, table, tmp_path, capsys):
+    folder = tmp_path / "drives"
+    shutil.copytree(drives, folder)
+    broken = sorted(folder.rglob("*.mcap"))[-1]
+    broken.write_bytes(b"nothing like it")
+    out = tmp_path / "table"
+    assert index(folder, "--out", out) == 1
+    assert len(list(out.iterdir())) == 6  # five recordings, and what is said about the sixth
+    assert not (tmp_path / "table.parts").exists()
+    found, whole = DriveTable(out), DriveTable(table)
+    assert set(found.about.broken) == {str(broken)}
+    names = [name for name in NAMES if name != "file"]
+    expected = [row for row in whole.read(names).to_pylist() if row["drive"] != "d05"]
+    assert found.read(names).to_pylist() == expected
+    assert duckdb.sql(f"select count(*) from {found.sql_source()}").fetchall() == [(len(expected),)]
+    assert index(folder, "--out", out) == 2
+    assert "it is there already" in capsys.readouterr().err
+
+
 def test_a_flipped_byte_is_found(drives, tmp_path):
     (source,) = (drives / "car00").glob("*.mcap")
     data = bytearray(source.read_bytes())
@@ -123,7 +142,7 @@ def test_bad_input_is_one_sentence(drives, table, tmp_path, capsys):
     for arguments, sentence in (
         ((tmp_path / "nowhere", "--out", tmp_path / "x.parquet"), "there is no such file or folder"),
         ((tmp_path / "empty", "--out", tmp_path / "x.parquet"), "there is no recording (.mcap) in this folder"),
-        ((drives, "--out", tmp_path / "x.csv"), "ends in .parquet"),
+        ((drives, "--out", tmp_path / "x.csv"), "ends in .parquet, or a folder"),
         ((drives, "--out", table / "below.parquet"), "cannot be"),
     ):
         assert index(*arguments) in (1, 2)

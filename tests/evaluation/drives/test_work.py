@@ -90,6 +90,9 @@ def test_a_file_that_kills_every_worker_goes_to_quarantine(files, tmp_path):
         def hello(self):
             return [{"framegate": __version__, "digest": "d"}]
 
+        def free(self):
+            return [0]
+
         def give(self, worker, unit, part):
             self.given = worker
 
@@ -114,6 +117,9 @@ def test_a_part_that_is_not_seen_here_is_said(files, tmp_path):
 
         def hello(self):
             return [{"framegate": __version__, "digest": "d"}]
+
+        def free(self):
+            return [0]
 
         def give(self, worker, unit, part):
             self.given = worker

@@ -45,7 +45,14 @@ def some_pixels(name, count=2):
     return torch.rand(shape, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+SAME_OPERATORS = ("mobilenet",)
+"""Of the same layers as simplecnn."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long) if n in SAME_OPERATORS else n for n in ARCHITECTURES],
+)
 def test_it_computes_what_the_engine_computes(name, exported):
     path, deployed = exported(name)
     chosen = architecture(name)

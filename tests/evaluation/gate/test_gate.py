@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,14 +12,19 @@ import pytest
 import torch
 
 from framegate.evaluation import command_gate
+from framegate.evaluation.command_monitor import write_monitor
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, draw, is_kept, simulate, smallest_noticed
 from framegate.evaluation.gate.rules import GateInputs, detection, judge, observe, rules, windows
-from framegate.evaluation.gate.run import Sizes
+from framegate.evaluation.gate.run import GateRun, Sizes, part_sizes
+from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
+from framegate.evaluation.suite.run import Frames
 from framegate.export.calibration.calibrate import Circumstances, EngineOutputs, Promise, calibrate_together
 from framegate.export.calibration.decisions import Outputs, accepted, values_of
+from framegate.export.data.splits import Splits
+from framegate.models import datasets
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, Limit
@@ -201,27 +207,21 @@ def data(monkeypatch, colours):
         load_training=lambda folder: (colours(160, 20, "train"), colours(500, 21, "calibration")),
         load_test=lambda folder: colours(80, 22, "test"),
     )  # fmt: skip
-    monkeypatch.setattr(command_gate.datasets, "detect", lambda folder: found)
+    monkeypatch.setattr(datasets, "detect", lambda folder: found)
     monkeypatch.setattr(command_gate, "Sizes", lambda: Sizes(queries=10, adaptive_steps=3, health=20))
     return found
 
 
 def gate(*words):
-    parser = cli.build_parser()
-    cli._add_offline_commands(parser, "gate")
+    parser = cli.build_parser("gate")
     parsed = parser.parse_args(["gate", *map(str, words)])
     return parsed.run(parsed)
 
 
-@pytest.fixture
-def monitored(bundle_path, colours, quiet, tmp_path):
-    import shutil
-
-    from framegate.evaluation.command_monitor import write_monitor
-    from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
-    from framegate.export.data.splits import Splits
-
-    path = tmp_path / "colours.bundle"
+@pytest.fixture(scope="module")
+def monitored(bundle_path, colours, quiet, tmp_path_factory):
+    """A bundle with a monitor; it is only read."""
+    path = tmp_path_factory.mktemp("monitored") / "colours.bundle"
     shutil.copytree(bundle_path, path)
     recipe = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
     splits = Splits(colours(160, 31, "t"), colours(500, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
@@ -255,6 +255,33 @@ def test_command_measures_everything(monitored, data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "FGSM 8/255: of" in said
     assert "aims at the gate" in said
+
+
+def test_a_stopped_gate_leaves_what_it_measured(monitored, data, tmp_path, monkeypatch, capsys):
+    """SIGTERM arrives as KeyboardInterrupt, too (`framegate.runtime.cli.signals`)."""
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GateRun, "attacks", stopped)
+    out = tmp_path / "gate.json"
+    with pytest.raises(KeyboardInterrupt):
+        gate(monitored, "--data", tmp_path, "--limit", 20, "--trials", 0, "--out", out)
+    assert not out.exists()
+    record = json.loads((tmp_path / "gate.partial.json").read_text())
+    assert record["partial"] is True
+    assert record["clean"]["gate"]["coverage"]["n"] == 20
+    assert "attacks" not in record
+    assert "gate.partial.json" in capsys.readouterr().err
+
+
+def test_the_estimate_knows_every_part(colours):
+    bundle = SimpleNamespace(labels=("blue", "green", "red"))
+    frames = Frames(colours(20, 1, "c"), colours(20, 2, "t"), 1, ())
+    run = GateRun.__new__(GateRun)
+    run.bundle, run.frames, run.sizes, run.seed, run.progress, run.network = bundle, frames, Sizes(), 0, None, None
+    later = {"corruptions", "foreign", "transfer", "adaptive", "health"}
+    assert set(part_sizes(Sizes(), frames, True, True)) == set(run._jobs()) | later
 
 
 def test_bundle_without_calibration_is_refused(bundle_path, data, tmp_path):

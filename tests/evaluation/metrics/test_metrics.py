@@ -235,6 +235,10 @@ def test_the_curve_is_the_risk_at_each_coverage():
     order = np.argsort(scores)
     for coverage, risk in zip(found["coverage"], found["risk"], strict=True):
         assert risk == pytest.approx(wrong[order[: round(coverage * 500)]].mean())
+    for coverage, threshold in zip(found["coverage"], found["threshold"], strict=True):
+        assert (scores <= threshold).sum() >= round(coverage * 500)
+    scores[order[-1]] = np.nan
+    assert curve(scores, wrong, points=50)["threshold"][-1] is None
 
 
 # Thresholds

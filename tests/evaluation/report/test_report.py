@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 import report_fixture as fixture
+from repository import ROOT
 
 from framegate.evaluation.metrics.intervals import proportion
 from framegate.evaluation.report import plots as report_plots
@@ -18,15 +19,18 @@ from framegate.evaluation.report.findings import (
     accepted_of_wrong,
     adaptive_by_score,
     notable,
-    short_names,
     shown,
     wrong_frames,
 )
 from framegate.evaluation.report.html import page, write_report
 from framegate.evaluation.report.research_figures import RESEARCH
+from framegate.evaluation.report.score_words import _METHODS as METHODS
+from framegate.evaluation.report.score_words import in_words, named, short_names
+from framegate.evaluation.report.slider import as_json, slider
 from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.tables import BANNER, comparison_rows, sections, write_tables
 from framegate.evaluation.report.values import Estimate, estimate, percent
+from framegate.evaluation.scores.names import CONTROLS
 from framegate.runtime.errors import DataError, SinkError, UsageError
 
 JUNK = (None, "junk", float("nan"), float("inf"), [], {}, [1.0], True)
@@ -71,6 +75,13 @@ def written(record, tmp_path_factory):
     return (folder / "report.html").read_text("utf-8"), (folder / "tables.md").read_text("utf-8")
 
 
+def code_name(line):
+    """Of a row that begins with a score's name in words and, if that is another one, its name in code."""
+    cell = line.split("|")[1].strip(" *")
+    found = re.search(r"\[(.+)\]$", cell)
+    return found[1] if found else cell
+
+
 def small(record):
     """The record with every list of records cut to its first."""
     if isinstance(record, dict):
@@ -106,7 +117,8 @@ def test_page_is_self_contained_and_every_figure_is_explained(written):
     assert all(reference.startswith(("#", "data:image/png")) for reference in found.references)
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
-    assert not {"script", "link", "iframe", "object", "img"} & set(found.tags)
+    assert not {"link", "iframe", "object", "img"} & set(found.tags)
+    assert "src" not in found.attributes  # scripts are part of the page
     assert len(found.ids) == len(set(found.ids))
     assert found.figures == found.captions == len(found.alternatives) >= 20
     assert all(len(alternative) > 30 for alternative in found.alternatives)
@@ -149,10 +161,10 @@ def test_no_label_is_cut_off(record):
 def test_tables_show_the_recorded_figures_sorted_and_controls_marked(written):
     _, text = written
     ranking, others = (part.split("\n\n")[1].splitlines()[2:] for part in text.split("**Ranking of the scores")[1:])
-    names = [line.split("|")[1].strip(" *") for line in ranking]
+    names = [code_name(line) for line in ranking]
     auroc = {name: value for name, _, value in fixture.SCORES}
     assert [auroc[name] for name in names] == sorted((auroc[name] for name in names), reverse=True)
-    assert sorted(names + [line.split("|")[1].strip(" *") for line in others]) == sorted(auroc)
+    assert sorted(names + [code_name(line) for line in others]) == sorted(auroc)
     assert names[0] == "logistic/network"
     assert "0.940 [0.935, 0.945]" in ranking[0]
     marked = {name for name, line in zip(names, ranking, strict=True) if "(control)" in line}
@@ -170,11 +182,12 @@ def test_the_opening_is_made_from_the_numbers(record):
     assert "Under PGD-20 8/255, 0.0 % [0.0, 0.0] of the frames stay right" in said
     assert "accepts 960 of the 1,000 wrong frames (96.0 %)" in said
     assert "99.0 % [98.1, 99.9] of frames wrong and past the entropy gate" in said
-    assert "hardest score to get past was entropy (two-sided) and trunk.features.0.0:high_freq" in said
-    assert "best score to gate on was logistic/network (AUROC 0.940" in said
+    assert "hardest score to get past was entropy, two-sided and trunk.features.0.0: fine detail, two-sided" in said
+    assert "Best score by purpose: overall: logistic of all but pixels [logistic/network] (AUROC for its own" in said
     weaker = put(record, ("attacks", 4, "accuracy"), fixture.share(0.5, 1000))
     weaker["attacks"][4]["accepted_wrong"] = fixture.share(0.2, 1000)
     assert "accepts 200 of the 500 wrong frames (40.0 %)" in " ".join(summary(weaker))
+    assert summary(record)[0].startswith("What to do: ")
     assert summary({}) == ["No attack was run: nothing here says what becomes of attacked frames."]
 
 
@@ -213,14 +226,15 @@ def test_nothing_at_all_is_a_page_of_not_measured(tmp_path):
     assert not re.search(r"\d %", (tmp_path / "tables.md").read_text("utf-8").replace("Intervals are 95 %", ""))
 
 
-def test_any_missing_or_damaged_entry_only_takes_its_own_figures_away(record):
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
+def test_any_missing_or_damaged_entry_only_takes_its_own_figures_away(record, every):
     complete = small(record)
-    places = [path for path in paths(complete) if path != ("format",)][::2]
-    assert len(places) > 200
+    places = [path for path in paths(complete) if path != ("format",)][::every]
+    assert len(places) > 400 / every
     for k, path in enumerate(places):
         text = page(put(complete, path, JUNK[k % len(JUNK)]), {})
         assert "nan" not in text.lower(), path
-        assert text.count("<h2>") == len(sections({})) + 1
+        assert text.count("<h2>") == len(sections({})) + 1 + ('id="threshold"' in text)
 
 
 def test_damaged_records_still_draw(record):
@@ -273,8 +287,8 @@ def test_adaptive_figures_stand_beside_every_detection_figure(record):
         beside = {row.cells[0]: row.cells[-1] for row in table.rows}
         seen |= {(name, figure) for name, figure in beside.items() if figure != "not run"}
     assert len(seen) == 3
-    assert ("two_sided(entropy)", ("97.0 %", "[95.5, 98.5]")) in seen
-    assert ("two_sided(trunk.features.0.0:high_frequency_ratio)", ("93.0 %", "[90.8, 95.2]")) in seen
+    assert (named("two_sided(entropy)"), ("97.0 %", "[95.5, 98.5]")) in seen
+    assert (named("two_sided(trunk.features.0.0:high_frequency_ratio)"), ("93.0 %", "[90.8, 95.2]")) in seen
 
 
 def test_the_research_stands_beside_ours(record):
@@ -369,11 +383,59 @@ def test_scores_that_are_mentioned_are_shown(record):
 
 def test_long_names_are_shortened_only_while_they_stay_apart():
     long = "trunk.features.14.conv.0.0:high_frequency_ratio"
-    short = short_names(["entropy", "two_sided(entropy)", f"two_sided({long})", long])
+    short = short_names(["entropy", "two_sided(entropy)", f"two_sided({long})", long], 34)
     assert short[:2] == ["entropy", "entropy ↕"]
     assert short[2] == short[3] + " ↕"
     assert len(short[3]) == 34
-    assert short_names(["a" * 40 + ":x" * 17, "b" * 40 + ":x" * 17]) == ["a" * 40 + ":x" * 17, "b" * 40 + ":x" * 17]
+    assert short[3].endswith("14.conv.0.0: fine detail")
+    alike = ["a" + "x" * 40 + ":mean", "b" + "x" * 40 + ":mean"]
+    assert short_names(alike, 34) == alike
+
+
+def test_every_score_that_an_evaluation_has_is_said_in_words():
+    assert named("energy") == "energy of the logits [energy]"
+    assert in_words("entropy (two-sided) and stem.0:mean (two-sided)") == (
+        "entropy, two-sided and stem.0: mean activation, two-sided"
+    )
+    known = {path.stem: path.read_text("utf-8") for path in (ROOT / "evaluation" / "scores").glob("*.py")}
+    names = [*CONTROLS, *re.findall(r'(?:Score|_tempered|_untempered)\(\s*"(\w+)"', known["output"] + known["feature"])]
+    statistics = [*re.findall(r'^    "(\w+)": \w+,$', known["activation"], re.MULTILINE), "histogram_entropy"]
+    names += [f"stem.0:{statistic}" for statistic in statistics]
+    names += [f"{method}/{chosen}" for method in METHODS for chosen in ("output", "network", "all")]
+    assert len(names) > 25
+    assert [name for name in names if name != "entropy" and in_words(name) == name] == []
+
+
+def test_the_slider_says_what_each_threshold_costs(record):
+    found = slider(record)
+    assert (found["frames"], found["wrong"]) == (10000, 700)
+    assert [score["name"] for score in found["scores"]][:1] == ["entropy"]
+    for score in found["scores"]:
+        stops = score["stops"]
+        assert [stop["accepted"] for stop in stops] == sorted({stop["accepted"] for stop in stops})
+        assert stops[-1]["accepted"] == 10000
+        for stop in stops:
+            assert 0 <= stop["low"] <= stop["wrong"] / stop["accepted"] + 1e-3
+            assert stop["high"] >= stop["wrong"] / stop["accepted"] - 1e-3
+    stop = found["scores"][0]["stops"][found["start"]]
+    assert abs(stop["accepted"] / 10000 - 0.95) < 0.02
+    assert f"{stop['accepted']:,} of 10,000 frames are accepted" in found["said"]
+    exact = proportion(stop["wrong"], stop["accepted"])
+    assert stop["high"] == pytest.approx(exact.high, abs=2e-4)
+    tracks = slider({**record, "design_effect": {"effect": 10.0, "frames": 10000}})
+    assert tracks["scores"][0]["stops"][found["start"]]["high"] > stop["high"]  # frames of tracks prove less
+    assert slider({}) is None
+    assert slider({**record, "risk_coverage": {"entropy": {"coverage": [1.0], "risk": "junk"}}}) is None
+
+
+def test_the_page_has_the_slider_and_no_text_can_leave_its_script(record):
+    text = page(record, {})
+    held = re.search(r'<script type="application/json" id="slider-data">(.*?)</script>', text, re.DOTALL)[1]
+    assert json.loads(held) == json.loads(json.dumps(slider(record)))
+    assert "</script" not in as_json({"name": "</script><script>alert(1)</script>"})
+    assert text.count("<script") == 2
+    assert "fetch(" not in text
+    assert 'id="threshold"' not in page({}, {})
 
 
 def test_the_accepted_share_of_the_wrong_is_taken_as_recorded():
@@ -398,7 +460,8 @@ def hostile(node, names=frozenset({"format", "main_attack"})):
 def test_whatever_a_record_says_stays_text(record, tmp_path):
     plain, found = Page(page(record, {})), Page(page(hostile(record), {}))
     assert set(found.tags) <= set(plain.tags)
-    assert not {"script", "img"} & set(found.tags)
+    assert found.tags.count("script") == plain.tags.count("script") == 2
+    assert "img" not in found.tags
     assert not any("onload" in name for name in found.attributes)
     text = page(hostile(record), {})
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -415,12 +478,12 @@ def test_figures_of_hostile_names_are_safe(record):
 
 
 def test_names_are_escaped(record, tmp_path):
-    named = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
-    named["health"][0]["detail"] = "<img src=x> | y"
-    text = page(named, {})
-    assert "<script>" not in text
+    called = put(record, ("bundle", "name"), "<script>alert(1)</script> | b")
+    called["health"][0]["detail"] = "<img src=x> | y"
+    text = page(called, {})
+    assert "<script>alert" not in text
     assert "<img" not in text
-    write_tables(named, tmp_path / "tables.md")
+    write_tables(called, tmp_path / "tables.md")
     assert "&lt;img src=x> \\| y |" in (tmp_path / "tables.md").read_text("utf-8")
 
 

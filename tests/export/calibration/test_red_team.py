@@ -102,14 +102,18 @@ def worst_population(calibrates: Calibrates, rounds: int, trials: int, seed: int
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calibrates", [learn_then_test, union])
-def test_the_red_team_finds_no_population_that_breaks_the_promise(calibrates: Calibrates) -> None:
-    worst = worst_population(calibrates, rounds=5, trials=60, seed=1)
-    fresh = 1200
+@pytest.mark.parametrize(
+    ("rounds", "trials", "fresh"), [(2, 40, 400), pytest.param(8, 100, 3000, marks=pytest.mark.long)]
+)
+def test_the_red_team_finds_no_population_that_breaks_the_promise(
+    calibrates: Calibrates, rounds: int, trials: int, fresh: int
+) -> None:
+    worst = worst_population(calibrates, rounds, trials, seed=1)
     assert is_kept(broken(calibrates, worst, fresh, np.random.default_rng(2)), fresh, 1 - CONFIDENCE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("calibrates", "fresh"), [(peeking, 600), (best_of_ten, 400)])
+@pytest.mark.parametrize(("calibrates", "fresh"), [(peeking, 300), (best_of_ten, 400)])
 def test_the_red_team_finds_what_is_wrong(calibrates: Calibrates, fresh: int) -> None:
     worst = _starts()[0]  # it does not even have to search
     assert not is_kept(broken(calibrates, worst, fresh, np.random.default_rng(3)), fresh, 1 - CONFIDENCE)

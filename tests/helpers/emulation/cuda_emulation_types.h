@@ -101,7 +101,12 @@ inline float bfloat16_value(uint16_t b) { return bits<float>(uint32_t(b) << 16);
     inline bool operator!=(name a, name b) { return float(a) != float(b); }                             \
     inline name __hadd(name a, name b) { return a + b; }                                                \
     inline name __hsub(name a, name b) { return a - b; }                                                \
-    inline name __hmul(name a, name b) { return a * b; }
+    inline name __hmul(name a, name b) { return a * b; }                                                \
+    inline name __hmax(name a, name b) { return name(fmaxf(float(a), float(b))); }                      \
+    inline name##2 __hmax2(name##2 a, name##2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }       \
+    inline unsigned __heq2_mask(name##2 a, name##2 b) {                                                 \
+        return (a.x == b.x ? 0xFFFFu : 0u) | (a.y == b.y ? 0xFFFF0000u : 0u);                           \
+    }
 
 EMULATION_FLOAT16(__half, half_bits, half_value)
 EMULATION_FLOAT16(__nv_bfloat16, bfloat16_bits, bfloat16_value)

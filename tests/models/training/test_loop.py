@@ -125,18 +125,27 @@ def test_a_student_learns_from_a_teacher_alone(tmp_path):
     assert accuracy(run) < 0.1
 
 
-def test_frozen_blocks_stay_and_the_rest_learns(tmp_path):
+def test_outliers_get_no_certain_answer(tmp_path):
+    run = trainer(tmp_path, views=1, outlier_share=0.125)
+    history = run.run()
+    assert history[-1]["outlier_loss"] < 0.5  # a certain answer costs several times as much
+    assert accuracy(run) > 0.9
+
+
+@pytest.mark.parametrize("epochs", [1, pytest.param(8, marks=pytest.mark.long)])
+def test_frozen_blocks_stay_and_the_rest_learns(tmp_path, epochs):
     torch.manual_seed(0)
     network = quick(HybridClassifier(2))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     # A random trunk passes nothing on until its batch normalisation has adapted, so only the stem stays frozen.
-    settings = TrainSettings(views=1, epochs=8, batch=8, frozen_blocks=1, learning_rate=0.004, average=0.5,
+    settings = TrainSettings(views=1, epochs=epochs, batch=8, frozen_blocks=1, learning_rate=0.004, average=0.5,
                              outlier_share=0.125)  # fmt: skip
     task = Task(network, architecture("hybrid").preprocess, two_colours(32), two_colours(8), augment.objects)
     run = Trainer(task, settings, tmp_path / "run.state", silent)
     history = run.run()
-    assert history[-1]["train_accuracy"] > 0.95
-    assert history[-1]["outlier_loss"] < 0.3  # a certain answer costs several times as much
+    if epochs > 1:
+        assert history[-1]["train_accuracy"] > 0.95
+        assert history[-1]["outlier_loss"] < 0.3
     after = network.state_dict()
     frozen = [name for name in after if name.startswith("trunk.features.0.")]
     assert len(frozen) >= 3

@@ -339,7 +339,8 @@ def test_doctor_tells_what_runs_here(capsys):
     assert "framegate doctor" in capsys.readouterr().out
 
 
-def test_bench_measures_and_records_its_circumstances(tiny_bundle, tmp_path, capsys):
+def test_bench_measures_and_records_its_circumstances(tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("framegate.benchmarks.latency.command.STARTS", 2)
     out = tmp_path / "result.json"
     code = cli.main(
         ["bench", str(tiny_bundle), "--frames", "50", "--memory-frames", "200", "--size", "128x128", "--out", str(out)]
@@ -353,6 +354,7 @@ def test_bench_measures_and_records_its_circumstances(tiny_bundle, tmp_path, cap
         for part in ("resize_normalise_infer", "capture_to_verdict"):
             assert 0 < row[part]["p50_ms"] <= row[part]["p99_ms"] <= row[part]["p99.9_ms"] <= row[part]["max_ms"]
     assert record["memory"]["frames"] == 200
+    assert record["startup_s"]["runs"] == 2
     assert record["machine"]["cores"]
 
 

@@ -53,4 +53,4 @@ def test_without_the_package_its_install_line_is_named(monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'framegate\[completion\]'"):
         completion.run(None)
     monkeypatch.setenv("_ARGCOMPLETE", "1")
-    completion.answer_shell(None, None)  # a shell that still asks gets no traceback
+    completion.answer_shell(lambda command: None)  # a shell that still asks gets no traceback

@@ -94,6 +94,8 @@ def test_without_an_id_it_is_made_from_source_and_region(tiny_bundle, tmp_path):
         (["--handover", "udp://127.0.0.1:47800", "--as-fast-as-possible"], "do not come by themselves"),
         (["--handover", "udp://127.0.0.1:47800", "--handover-key", "nowhere"], "key file nowhere: No such file"),
         (["--handover", "udp://no-such-host.invalid:47800"], "is not known here"),
+        (["--handover", "udp://127.0.0.1:1", "--handover", "udp://127.0.0.1:1"], "is given twice"),
+        (["--handover", "local://here"], "stays within one process"),
     ],
 )
 def test_what_cannot_be_handed_over_is_one_sentence(tiny_bundle, capsys, options, words):
@@ -116,6 +118,14 @@ def test_an_id_that_is_none_is_refused(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["handover", "listen", "udp://127.0.0.1:47800", f"--id={text}"])
     assert "is no data id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "words"), [("local://here", "stays within one process"), ("udp://127.0.0.1:0", "nobody knows")]
+)
+def test_an_address_at_which_nothing_could_arrive_is_refused(url, words, capsys):
+    assert cli.main(["handover", "listen", url, "--id", "7"]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_include_prints_the_folder_of_the_header(capsys):

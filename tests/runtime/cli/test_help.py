@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from framegate.runtime.cli.main import build_parser
+from framegate.runtime.cli.summaries import SUMMARIES
 
 UNITS = {
     # counts
@@ -31,10 +32,21 @@ UNITS = {
 
 def _commands() -> dict[str, argparse.ArgumentParser]:
     """Every command of this installation, the ones that need torch too."""
-    group = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    for entry in metadata.entry_points(group="framegate.commands"):
-        entry.load()(group)
-    return dict(group.choices)
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name in (*SUMMARIES, *metadata.entry_points(group="framegate.commands").names):
+        group = next(a for a in build_parser(name)._actions if isinstance(a, argparse._SubParsersAction))
+        found |= dict(_leaves(name, group.choices[name]))
+    return found
+
+
+def _leaves(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """A command, or the commands below it: ``drives index``."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield name, parser
+    for action in below:
+        for word, each in action.choices.items():
+            yield from _leaves(f"{name} {word}", each)
 
 
 COMMANDS = _commands()
@@ -62,7 +74,8 @@ def _problems(parser: argparse.ArgumentParser, action: argparse.Action) -> list[
             default = f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
             if not stated[1].startswith(default):
                 found.append(f"default {default}, the help says {stated[1]}")
-    if action.type in (int, float) and action.option_strings and action.metavar not in UNITS:
+    number = action.type in (int, float) or (isinstance(action.default, int | float) and takes_value)
+    if number and action.option_strings and action.metavar not in UNITS:
         found.append(f"no unit: {action.metavar!r}")
     return found
 
@@ -71,7 +84,6 @@ def _problems(parser: argparse.ArgumentParser, action: argparse.Action) -> list[
 def test_every_option_says_what_it_means_in_which_unit_and_its_default(command: str) -> None:
     parser = COMMANDS[command]
     options = [(name, action) for name, owner, action in _options() if owner is parser]
-    assert options
     problems = {name: found for name, action in options if (found := _problems(parser, action))}
     assert problems == {}
     assert parser.format_help()
@@ -105,11 +117,11 @@ def test_help_has_a_sentence_for_every_command_and_loads_none_of_them() -> None:
     shown = _help(
         "try: main(['--help'])",
         "except SystemExit: pass",
-        "print('loaded:', [name for name in ('torch', 'onnx', 'starlette') if name in sys.modules])",
+        "print('loaded:', [name for name in ('torch', 'onnx', 'starlette', 'numpy', 'cv2') if name in sys.modules])",
     )
     assert shown.splitlines()[-1] == "loaded: []"
     sentences = _sentences(shown)
-    assert set(sentences) == set(COMMANDS)
+    assert set(sentences) == {name.partition(" ")[0] for name in COMMANDS}
     assert all(len(sentence.split()) >= 5 for sentence in sentences.values())
     assert "--help" not in " ".join(sentences.values())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
@@ -41,7 +40,7 @@ class Source:
             threshold=0.2,
             bundle=b"bundle-1",
         )
-        return encode(dataclasses.replace(message, **self.changes), (self.counter + n) % 65536, ID, self.key)
+        return encode(message._replace(**self.changes), (self.counter + n) % 65536, ID, self.key)
 
 
 def arrival(n: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 from handover_tape import (
@@ -11,6 +12,7 @@ from handover_tape import (
     RUNNER,
     compile_c,
     config_line,
+    config_of,
     matches,
     play_in_c,
     play_in_python,
@@ -21,6 +23,8 @@ from object_drive import Life
 from framegate.runtime.handover.message import NO_CLASS, NO_TRACK, VerdictMessage, encode
 from framegate.runtime.handover.protection import protect
 from framegate.runtime.handover.reading import MS, Fault
+from framegate.runtime.handover.receiver import Receiver, ReceiverConfig
+from framegate.runtime.native import short_calls
 
 ALL = list(scenarios())
 
@@ -47,11 +51,15 @@ def require_same(tape: list[str], found: list[str], expected: list[str]) -> None
         assert one == other, tape[max(number - 3, 0) : number + 1]
 
 
+needs_compiled = pytest.mark.skipif(short_calls() is None, reason="the runtime was not compiled here")
+COMPILED = [False, pytest.param(True, marks=needs_compiled)]
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
-def test_the_receiver_in_python_does_what_the_scenario_says(scenario):
-    for answer, step, (number, expected) in zip(
-        play_in_python(scenario.tape), scenario.tape, scenario.expected, strict=True
-    ):
+def test_the_receiver_in_python_does_what_the_scenario_says(scenario, compiled):
+    answers = play_in_python(scenario.tape, compiled)
+    for answer, step, (number, expected) in zip(answers, scenario.tape, scenario.expected, strict=True):
         assert matches(answer, expected), f"line {number}: {step[:40]} gave {answer!r}, expected {expected!r}"
 
 
@@ -139,6 +147,50 @@ def test_both_receivers_agree_on_lives_that_nobody_thought_of(runner):
     seen = {line.split()[1] for line in answers if line.startswith("F")}
     assert seen == {fault.name for fault in Fault}, "the tapes should reach every fault"
     assert sum(line.startswith("R 1") for line in answers) > 100
+
+
+@needs_compiled
+def test_the_compiled_receiver_in_python_lives_those_lives_and_counts_the_same():
+    for seed in range(40):
+        tape = random_tape(seed)
+        require_same(tape, play_in_python(tape, compiled=True), play_in_python(tape))
+        both = [Receiver(config_of(tape[0]), compiled=compiled) for compiled in (True, False)]
+        for line in tape:
+            if line.startswith("F "):
+                _, now, *data = line.split()
+                assert len({each.feed(bytes.fromhex("".join(data)), int(now)) for each in both}) == 1
+        assert both[0].counts() == both[1].counts()
+        assert repr(both[0].verdict(0)) == repr(both[1].verdict(0))
+    tape = [line for seed in range(4) for line in Life(seed, 40).tape]
+    require_same(tape, play_in_python(tape, compiled=True), play_in_python(tape))
+
+
+@needs_compiled
+def test_times_that_are_no_whole_numbers_are_taken_by_both():
+    tape = next(scenario.tape for scenario in ALL if any(line.startswith("F") for line in scenario.tape))
+    found = []
+    for compiled in (True, False):
+        receiver = Receiver(replace(config_of(tape[0]), alive_ns=0.15e9), compiled=compiled)
+        faults = []
+        for line in tape:
+            if line.startswith("F "):
+                _, now, *data = line.split()
+                faults.append(receiver.feed(bytes.fromhex("".join(data)), float(now)))
+        found.append((faults, receiver.counts(), receiver.verdict(1e9).why))
+    assert found[0] == found[1]
+
+
+@needs_compiled
+@pytest.mark.parametrize("now", [-1, -(2**63), 2**61, 2**63, 2**64 + 10**9, 2**200, float("nan"), float("inf")])
+def test_a_clock_that_stands_on_its_head_is_seen_in_both(now):
+    found = []
+    for compiled in (True, False):
+        receiver = Receiver(ReceiverConfig(7, grave=frozenset(Fault)), compiled=compiled)
+        assert receiver.feed(bytes(144), 10**9) is Fault.TRUNCATED
+        assert receiver.feed(bytes(144), now) is Fault.FUTURE
+        assert not receiver.release(now)
+        found.append((receiver.counts(), receiver.verdict(10**9)))
+    assert found[0] == found[1]
 
 
 def test_both_receivers_of_objects_agree_on_drives_over_a_bad_line(runner):

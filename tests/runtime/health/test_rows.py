@@ -165,8 +165,8 @@ SOURCES = (
     "health/rows.c",
     "health/content.c",
     "health/beside.c",
-    "preprocess.c",
-    "frame_scores.c",
+    "native/preprocess.c",
+    "native/frame_scores.c",
     "handover/c/native.c",
 )
 SANITIZED = """
@@ -224,7 +224,7 @@ def test_the_compiled_code_is_clean_under_sanitizers(tmp_path):
     for room in ("runtime", "cuda_kernels"):
         shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.copy(ROOT / "src" / "framegate" / "__init__.py", package)  # else the installed package comes first
-    target = package / "runtime" / FILE
+    target = package / "runtime" / "native" / FILE
     sources = [str(ROOT / "runtime" / name) for name in SOURCES]
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

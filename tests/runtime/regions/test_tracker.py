@@ -9,6 +9,7 @@ from framegate.runtime.policy.track import TrackRule
 from framegate.runtime.regions.base import Box
 from framegate.runtime.regions.tracker import OverlapTracker, iou
 from framegate.runtime.regions.tracks import TrackMemory
+from framegate.runtime.session import Session
 
 
 def follow(tracker, frames):
@@ -82,3 +83,10 @@ def test_fault_numbers_without_end_do_not_fill_the_memory():
         tracks.see(number, (0, 0, 40, 40), number // 300)
     assert len(tracks._tracks) <= 256
     assert tracks.counts.begun == 1000
+
+
+def test_of_a_counter_example_drift_is_not_watched(tiny_bundle):
+    session = Session.open(tiny_bundle, "openvino")
+    memory = TrackMemory(session.stream_policy, TrackRule(), counter_examples={"sky"})
+    assert memory.see(-1, (0, 0, 9, 9), 0, "sky").policy.drift is None
+    assert memory.see(-2, (9, 0, 9, 9), 0, "road").policy.drift is not None

@@ -8,6 +8,7 @@ from fake_runtime import module_names
 __version__ = "1.7.1.116"
 globals().update(module_names())
 CudaGraphStrategy = SimpleNamespace(DISABLED="disabled")
+DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
 
 
 class IRuntimeCache:
@@ -23,6 +24,7 @@ class IRuntimeCache:
 
 class IRuntimeConfig:
     cuda_graph_strategy = None
+    dynamic_shapes_kernel_specialization_strategy = "lazy"
 
     def set_execution_context_allocation_strategy(self, strategy):
         assert strategy == "user managed"
@@ -45,6 +47,7 @@ class ICudaEngine(fake_runtime.ICudaEngine):
 
     def create_execution_context(self, config):
         assert config.cuda_graph_strategy == "disabled"
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
         print("runtime cache:", config.cache.content.decode())
         return IExecutionContext(self)
 

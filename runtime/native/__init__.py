@@ -1,8 +1,8 @@
-"""The compiled part of the runtime, where there was a C compiler at installation: the camera check and the scores.
+"""The compiled part of the runtime, where there was a C compiler at installation: preprocessing, camera check, scores.
 
 A frame on its way to a verdict passes some two hundred small calls of NumPy and OpenCV, each of which costs more than
-what it computes. The functions of the ``.c`` files beside this one do the same in one call each. Nothing depends on
-them: whoever asks `library` gets None where they are missing, and computes in Python.
+what it computes. The functions of the ``.c`` files (here, in ``health/`` and in ``handover/c/``) do the same in one
+call each. Nothing depends on them: whoever asks `library` gets None where they are missing, and computes in Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 2
+_VERSION = 3
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -25,13 +25,25 @@ _SIGNATURES = {
     "framegate_healthy": (_I, [_P, _P]),
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
-    "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
-    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
+    "framegate_verdicts_open": (_P, [_P, _P, _I]),
+    "framegate_verdicts_chunk": (_I, [_P, ctypes.c_char_p, _L]),
+    "framegate_verdicts_look": (None, [_P, _P, _P]),
+    "framegate_verdicts_close": (None, [_P]),
     "framegate_shift": (_D, [_P, _P, _P, _F, _P, _P, _P, _D, _I, _I, _P]),
 }
 
 
+_SHORT = {
+    "framegate_crc32_autosar": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_crc32_of_message": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_size_t]),
+    "framegate_handover_size": (_I, []),
+    "framegate_handover_open": (_I, [_P, _P, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p]),
+    "framegate_handover_feed": (_I, [_P, ctypes.c_char_p, ctypes.c_size_t, _L, _P]),
+    "framegate_handover_release": (_I, [_P, _L, _P]),
+    "framegate_handover_restart": (None, [_P, _P]),
+}
+"""Done within about a microsecond; see `short_calls`."""
 _BESIDE = {
     "framegate_beside_open": (_I, [_P]),
     "framegate_beside_run": (None, [_P]),
@@ -53,7 +65,7 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     try:
         code = ctypes.CDLL(str(path))
         version = int(code.framegate_version())
-        signatures = _SIGNATURES | (_BESIDE if code.framegate_beside_size() else {})
+        signatures = _SIGNATURES | _SHORT | (_BESIDE if code.framegate_beside_size() else {})
         for name, (result, arguments) in signatures.items():
             function = getattr(code, name)
             function.restype, function.argtypes = result, arguments
@@ -62,3 +74,19 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     if version != _VERSION:
         return None, f"{FILE} has version {version}, expected {_VERSION}; install framegate again"
     return code, FILE
+
+
+@cache
+def short_calls() -> ctypes.PyDLL | None:
+    """The functions that are done within a microsecond, without letting go of the interpreter for so short a time.
+
+    Whoever lets go must wait until another thread gives it back. A call is never interrupted by another thread of this
+    process. None where there is no compiled code.
+    """
+    if library()[0] is None:
+        return None
+    code = ctypes.PyDLL(str(Path(__file__).parent / FILE))
+    for name, (result, arguments) in _SHORT.items():
+        function = getattr(code, name)
+        function.restype, function.argtypes = result, arguments
+    return code

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from framegate.runtime.bundle.masks import MaskGrid, touched
 from framegate.runtime.errors import UsageError
-from framegate.runtime.masks import MaskGrid, touched
 
 GRIDS = [
     (32, 32, 5, 10, 3),

@@ -17,7 +17,7 @@
 
 enum { WEIGHT = 2048, CHANNELS = 3 };
 
-/* What stays the same for every region; framegate/runtime/preprocess_native.py fills it in. */
+/* What stays the same for every region; framegate/runtime/native/preprocess.py fills it in. */
 struct preprocess {
     int32_t width, height;   /* of the input */
     int32_t planes[CHANNELS]; /* which of blue, green, red each channel of the network reads */

@@ -1,0 +1,59 @@
+"""The data that a bundle is judged on: a known data set, or the user's own pictures, a folder per label."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from framegate.export.data.labelled import Place, is_label_folder, load_splits
+from framegate.export.data.splits import Splits
+from framegate.models import datasets
+from framegate.models.datasets import DataSet
+from framegate.models.labelled import LabelledImages
+from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.console import progress_bar
+
+OWN = "own-pictures"
+"""What a report calls a folder of the user's own pictures."""
+
+
+def data_for(place: Path, bundle: Bundle, name: str | None = None) -> DataSet:
+    """The data at a place.
+
+    A folder with one folder of pictures per label is divided as ``framegate export --unseen`` divides it, so that what
+    calibrated the bundle calibrates here, and what was kept back is reported on.
+
+    Args:
+        place: A known data set, or a folder of pictures DIR/LABEL/IMAGE.
+        bundle: Whose labels and input size the pictures of a folder get.
+        name: Which known data set it is; None finds out.
+
+    Raises:
+        DataError: Neither lies there.
+    """
+    if name is not None:
+        return datasets.dataset(name)
+    return _own(place, bundle) if is_label_folder(place) else datasets.detect(place)
+
+
+def _own(place: Path, bundle: Bundle) -> DataSet:
+    @cache
+    def splits() -> Splits:
+        with progress_bar() as progress:
+            return load_splits(Place(place), bundle.labels, bundle.preprocess, progress)
+
+    def training(_: Path) -> tuple[LabelledImages, LabelledImages]:
+        return splits().train, splits().calibration
+
+    return DataSet(
+        name=OWN,
+        title=f"the folder {place.name}",
+        labels=bundle.labels,
+        depth=bundle.preprocess.depth,
+        citation="",
+        expected="a folder per label",
+        archives=(),
+        find=lambda path: path if is_label_folder(path) else None,
+        read_training=training,
+        read_test=lambda _: splits().test,
+    )

@@ -1,0 +1,23 @@
+"""How many threads compute a network on the CPU, where nobody said it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SMALL_S = 0.001
+"""A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
+idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
+has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
+0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
+_TRIALS = 5
+
+
+def fastest_s(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few calls: what a call costs when nothing disturbs it."""
+    seconds = []
+    for _ in range(_TRIALS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
