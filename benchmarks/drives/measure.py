@@ -314,7 +314,7 @@ def main() -> None:
             "load": [round(each, 1) for each in os.getloadavg()],
         }
         to_stdout(f"{name}: {json.dumps(record[name])}")
-    write_json(arguments.out, record)
+        write_json(arguments.out, record)
 
 
 if __name__ == "__main__":
