@@ -31,7 +31,7 @@ help:
 	@echo "make bench        measure latency, start-up and memory on this machine"
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
-	@echo "make dense-signs  train and export an example of a segmentation network; needs GTSRB=, the path of the data"
+	@echo "make dense-signs  train and export an example of a segmentation network; needs GTSRB=, the path of the data; PHOTOS= a folder of pictures"
 	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
 	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
@@ -209,7 +209,7 @@ endef
 # An example of a segmentation network (docs/segmentation.md): some minutes on two cores.
 dense-signs: $(VENV)/.dev
 	@test -n "$(GTSRB)" || { echo "make dense-signs: give GTSRB=, the path of the data set"; exit 2; }
-	$(BIN)/python -m framegate.models.dense_signs --gtsrb $(GTSRB) --out runs/dense-signs
+	$(BIN)/python -m framegate.models.dense_signs --gtsrb $(GTSRB) $(if $(PHOTOS),--photos $(PHOTOS)) --out runs/dense-signs
 	$(BIN)/framegate export runs/dense-signs/dense-signs.onnx --kind dense --labels runs/dense-signs/labels.txt --scaling symmetric \
 	  --resize area --region roadside=0.5,0.08,0.5,0.56 --unseen runs/dense-signs/calibration --force --out models/bundles/dense-signs.bundle \
 	  --origin "framegate.models.dense_signs: GTSRB signs (research use, Stallkamp et al. 2012) pasted onto Udacity clips (MIT); never measured on signs of a real road"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
 from framegate.runtime.scores import not_finite
-from framegate.runtime.stage_clock import HEALTH, POLICY, PREPROCESS, StageClock
+from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
     NEVER_NS,
@@ -75,6 +75,22 @@ class Judged(NamedTuple):
     certificate: Certificate | None = None
 
 
+class Together(Protocol):
+    """Scores several regions of a frame in one engine call (`framegate.runtime.regions.batch_scorer`).
+
+    Attributes:
+        most: How many regions at most.
+    """
+
+    most: int
+
+    def start(self, crops: Sequence[Image]) -> None:
+        """Start on usable crops. It may raise anything."""
+
+    def finish(self) -> list[Scored]:
+        """What the network says about each. It may raise anything."""
+
+
 class FrameJudge:
     """Judges frames with one engine. Not thread-safe.
 
@@ -86,6 +102,7 @@ class FrameJudge:
 
     Attributes:
         stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
+        together: Judges as many regions as it takes in one engine call; None: each has a call of its own.
     """
 
     def __init__(
@@ -96,6 +113,7 @@ class FrameJudge:
         certifier: Certifier | None = None,
     ) -> None:
         self.stages: StageClock | None = None
+        self.together: Together | None = None
         self._labels = bundle.labels
         self._scorer = scorer
         self._calibration = calibration
@@ -138,6 +156,9 @@ class FrameJudge:
         shown_first = witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
         camera = camera or unreadable
+        if shown is not None and self.together is not None and len(rois) == self.together.most:
+            judged = self._judge_together(self.together, frame, shown, rois, health, shown_first, streams)
+            return self._stamp(frame, rois, judged, deadline_ns)
         inspected = shown is None  # the camera check skips a frame that no network is shown
         # Another core may check the frame meanwhile; its result is fetched when the network has computed.
         late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
@@ -163,7 +184,60 @@ class FrameJudge:
             judged.append(found if certificate is None else found._replace(certificate=certificate))
             if stages is not None:
                 stages.mark(POLICY)
-        decided_ns = time.monotonic_ns()
+        return self._stamp(frame, rois, judged, deadline_ns)
+
+    def _judge_together(
+        self,
+        together: Together,
+        frame: Frame,
+        shown: Frame,
+        rois: tuple[Roi, ...],
+        health: CameraHealth,
+        shown_first: bytes,
+        streams: tuple[StreamPolicy, ...] | None,
+    ) -> list[Judged]:
+        """`judge`, all regions in one engine call. What is wrong with the engine is then wrong for all of them."""
+        stages = self.stages
+        health.begin(frame.image, frame.pixel_format)
+        crops: list[Image] = []
+        alone = []
+        for roi in rois:
+            crop = roi.crop(shown.image)
+            problem = (
+                unusable(crop, self._depth) if crop is not None else f"region {roi.name!r} reaches outside the frame"
+            )
+            alone.append({Reason.BAD_INPUT: problem} if problem else NO_FINDINGS)
+            if crop is not None and not problem:
+                crops.append(crop)
+        failed, scored = NO_FINDINGS, []
+        try:
+            if crops:
+                together.start(crops)
+            if stages is not None:
+                stages.mark(PREPROCESS)
+            scored = together.finish() if crops else []
+        except Exception as error:  # noqa: BLE001 - see `_start`
+            failed = fault(error)
+        if stages is not None:
+            stages.mark(ENGINE)
+        camera = self._inspect(health, frame)
+        # What the camera check and the network saw must still be what was handed over.
+        if witness(frame.image) != shown_first:
+            failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
+        answers = iter(scored)
+        judged = [
+            self.decide({**camera, **problem, **failed}, None if problem else next(answers, None), policy, frame)
+            for problem, policy in zip(alone, streams or (None,) * len(rois), strict=True)
+        ]
+        if stages is not None:
+            stages.mark(POLICY)
+        return judged
+
+    def _stamp(
+        self, frame: Frame, rois: tuple[Roi, ...], judged: Sequence[Judged], deadline_ns: int | None
+    ) -> tuple[Prediction, ...]:
+        """One clock stamp for all regions of a frame."""
+        stages, decided_ns = self.stages, time.monotonic_ns()
         overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         predictions = tuple(

@@ -162,6 +162,8 @@ class Pipeline:
         if self._entered:
             raise UsageError("this pipeline has run already, or runs; make a new one for the next run")
         self._session.claim(self)
+        if self._object_judge is None:
+            self._session.judge_together(len(self._rois))
         self._entered = True
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()

@@ -38,8 +38,10 @@ class BatchScorer:
         precision: Which model of the bundle runs.
         calibration: Its temperature; None: 1.
         most: Objects of a frame at most, 1 to `MAX_OBJECTS`.
+        always: There are always so many, so that one engine is enough.
 
     Attributes:
+        most: See above.
         wrong: What was wrong with the engines' last known answer; empty while all is well.
 
     Raises:
@@ -48,7 +50,14 @@ class BatchScorer:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, precision: str, calibration: Calibration | None, most: int
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        precision: str,
+        calibration: Calibration | None,
+        most: int,
+        *,
+        always: bool = False,
     ) -> None:
         if not 1 <= most <= MAX_OBJECTS:
             raise UsageError(f"--max-objects {most}: expected 1 to {MAX_OBJECTS}, the largest batch of one engine call")
@@ -57,14 +66,15 @@ class BatchScorer:
         self._temperature = calibration.temperature if calibration else 1.0
         self._monitor = bundle.monitor
         self._classes = len(bundle.labels)
-        largest = next(size for size in SIZES if size >= most)
+        largest = most if always else next(size for size in SIZES if size >= most)
+        self._sizes = (most,) if always else tuple(size for size in SIZES if size <= largest)
         tensor = np.zeros(input_shape(bundle.preprocess, largest), np.float32)
         self._rows = [Preprocessor(bundle.preprocess, tensor[k : k + 1]) for k in range(largest)]
         flat = tensor.reshape(largest, -1)
         self._samples = flat[:, :: max(1, flat.shape[1] // _SAMPLED)]
         self._engines: list[Backend] = []
         self._for_count: list[int] = [0]
-        for place, size in enumerate(size for size in SIZES if size <= largest):
+        for place, size in enumerate(self._sizes):
             engine = backend.share()
             try:
                 engine.bind(tensor[:size])
@@ -134,7 +144,7 @@ class BatchScorer:
         if self._answers is None or self._tolerance is None:
             return
         engine = self._engines[self._asked % len(self._engines)]
-        size = SIZES[self._asked % len(self._engines)]
+        size = self._sizes[self._asked % len(self._engines)]
         numbers = [(self._asked + k) % len(self._answers.images) for k in range(size)]
         self._last = {}
         try:

@@ -39,8 +39,8 @@ def box_scores(scores: npt.NDArray[np.float32], exclusive: bool) -> dict[str, Fl
     """
     p = scores.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        known = np.asarray((p >= 0) & (p <= 1)).all(axis=1)
-    p = np.where(known[:, None], p, 0.5)
+        known = np.isfinite(p).all(axis=1) & (p.min(axis=1) >= 0) & (p.max(axis=1) <= 1)
+    p = np.where(known.reshape(-1, 1), p, 0.5)
     nothing = np.clip(1 - p.sum(axis=1, keepdims=True), 0, 1) if exclusive else np.zeros((len(p), 1))
     every = np.concatenate([p, nothing], axis=1)
     largest = p.max(axis=1)

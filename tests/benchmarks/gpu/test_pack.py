@@ -85,3 +85,4 @@ def test_without_nvcc_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("framegate.cuda_kernels.compile.build.Nvcc.find", lambda: None)
     assert pack.main(["--out", str(tmp_path / "pack")]) == 1
     assert "no nvcc" in capsys.readouterr().err
+    assert not (tmp_path / "pack").exists()
