@@ -305,7 +305,8 @@ def main() -> None:
         "truth": lambda: measure_truth(folders, _scenes(arguments), work, arguments.budget),
     }
     record: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"format": FORMAT}
-    record["drives"] = {each.name: describe(each) for each in folders}
+    before = {name: each for name, each in record.get("drives", {}).items() if isinstance(each, dict)}
+    record["drives"] = before | {each.name: describe(each) for each in folders}
     for name in arguments.parts:
         record[name] = {
             **known[name](),
@@ -314,7 +315,7 @@ def main() -> None:
             "load": [round(each, 1) for each in os.getloadavg()],
         }
         to_stdout(f"{name}: {json.dumps(record[name])}")
-    write_json(arguments.out, record)
+        write_json(arguments.out, record)
 
 
 if __name__ == "__main__":

@@ -157,12 +157,13 @@ def _driven_again(scene: Scene, session: Session, work: Path) -> dict[str, Any]:
     """What-if says what driving again with half the threshold gives, in accepts and wrong accepts of each drive."""
     calibration = session.calibration
     assert calibration is not None
-    half = replace(calibration, threshold=calibration.threshold * 0.5)
-    other = Session(session.bundle, session.scorer.backend, session.precision, half)
     tables = []
-    for name, judge in (("as-it-was", session), ("driven-again", other)):
+    for name, factor in (("as-it-was", 1.0), ("driven-again", 0.5)):
         folder = work / name
         shutil.rmtree(folder, ignore_errors=True)
+        own = replace(calibration, threshold=calibration.threshold * factor)
+        # One after the other: an engine has one session at a time, and says BACKEND_FAULT to the one before.
+        judge = Session(session.bundle, session.scorer.backend, session.precision, own)
         make(folder, judge, scene, 2, 4.0)
         truth = truth_of(folder)
         labels = {(drive, "front", region, frame): label for (drive, region, frame), (label, _) in truth.items()}

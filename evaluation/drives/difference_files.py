@@ -46,6 +46,7 @@ def write_difference(found: Difference, table: DriveTable, path: Path) -> None:
         banner="",
         summary=lines(found),
         not_measured=NOT_MEASURED,
+        slider=None,
         parts=[Part(section, ()) for section in found.sections()],
     )
     write_text(path, page)

@@ -53,6 +53,7 @@ def write_report(table: DriveTable, path: Path) -> None:
         banner="",
         summary=summary,
         not_measured=NOT_MEASURED,
+        slider=None,
         parts=[
             Part(_coverage(questions), [plots.coverage(questions)]),
             Part(_reasons(questions, verdicts), [plots.reasons(questions)]),
