@@ -245,9 +245,11 @@ kernel-model: $(VENV)/.dev
 	$(BIN)/python -m framegate.benchmarks.gpu.model --out benchmarks/results/kernel-model.json
 	$(BIN)/python -m framegate.benchmarks.tables docs/kernels.md
 
-# Two to three minutes. Install what it prints with pip; importing it needs the NVIDIA driver, or the tests' stub of it.
+# Two to three minutes, into this environment too; importing it needs the NVIDIA driver, or the tests' stub of it.
 pycuda: $(VENV)/.dev
-	$(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist
+	wheel=$$($(BIN)/python -m framegate.cuda_kernels.compile.build_pycuda --out dist) \
+	  && $(BIN)/python -m pip install -q -c constraints.txt --force-reinstall --no-deps $$wheel \
+	  && $(BIN)/python -m pip install -q -c constraints.txt $$wheel && echo $$wheel
 	FRAMEGATE_PYCUDA=real $(BIN)/python -m pytest -q -n 0 tests/cuda_kernels/driver/test_driver.py -k pycuda
 
 clean:

@@ -1,7 +1,7 @@
 """The last two minutes, frame by frame, with a picture of every frame on which something was rejected.
 
-Notes of all frames are a few numbers each. A picture costs about two milliseconds of a core, so pictures are made by a
-thread of low priority that takes frames from a short queue: where a machine has no time for all, frames go without a
+Notes of all frames are a few numbers each. A picture costs two to three milliseconds of a core, so pictures are made by
+a thread of low priority that takes frames from a short queue: where a machine has no time for all, frames go without a
 picture, and neither the pipeline nor the page waits. Memory is bounded by time, number and bytes.
 """
 

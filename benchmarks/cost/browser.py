@@ -112,7 +112,7 @@ class Browser:
         """Press a key and let it go."""
         for kind in ("keyDown", "keyUp"):
             text = {"Enter": "\r"}.get(key, key)
-            code = {"windowsVirtualKeyCode": _KEYS[key]} if key in _KEYS else {}
+            code: dict[str, Any] = {"windowsVirtualKeyCode": _KEYS[key]} if key in _KEYS else {}
             if key not in _KEYS or key == "Enter":
                 code["text"] = text if kind == "keyDown" else ""
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **code)

@@ -266,7 +266,7 @@ def _measure_ray(address: str, answers: Any) -> None:
             ray.get(task.remote(k))
         found["task"] = round((time.perf_counter() - begun) / _CALLS, 5)
         begun = time.perf_counter()
-        actor = ray.remote(Actor).options(num_cpus=1).remote()
+        actor: Any = ray.remote(Actor).options(num_cpus=1).remote()
         ray.get(actor.call.remote(0))
         found["start_of_an_actor"] = round(time.perf_counter() - begun, 3)
         begun = time.perf_counter()

@@ -163,7 +163,7 @@ def _driven_again(scene: Scene, session: Session, work: Path) -> dict[str, Any]:
     for name, judge in (("as-it-was", session), ("driven-again", other)):
         folder = work / name
         shutil.rmtree(folder, ignore_errors=True)
-        make(folder, judge, scene, 3, 6.0)
+        make(folder, judge, scene, 2, 4.0)
         truth = truth_of(folder)
         labels = {(drive, "front", region, frame): label for (drive, region, frame), (label, _) in truth.items()}
         labelled = folder / "labelled.parquet"

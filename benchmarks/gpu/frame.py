@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,12 @@ def provoke_fault() -> int:
         stream = first.create_stream()
         kernels = Kernels(first, "softmax_entropy")
         plan = plan_rows(0xDEAD0000, "f32", 1, CLASSES, {"entropy": first.allocate(256)})
-        found["fault"] = _outcome(lambda: (kernels.run(plan, stream), first.synchronize(stream)))
+
+        def fault() -> None:
+            kernels.run(plan, stream)
+            first.synchronize(stream)
+
+        found["fault"] = _outcome(fault)
         found["next_call"] = _outcome(lambda: first.allocate(256))
         found["release"] = _outcome(first.close)
         found["opened_again"] = _outcome(_use_gpu)
@@ -218,8 +224,8 @@ def measure(gpu: Driver, images: npt.NDArray[np.uint8], frames: int, out: Path) 
     report: dict[str, Any] = {"machine": circumstances() | circumstances_of(gpu)}
     parts: dict[str, Callable[[], Any]] = {"numbers": lambda: check_numbers(gpu, images)}
     for name in FRAMES:
-        parts[name] = lambda name=name: time_frames(gpu, name, frames, capture=True)
-        parts[f"{name}, kernel by kernel"] = lambda name=name: time_frames(gpu, name, frames // 5, capture=False)
+        parts[name] = partial(time_frames, gpu, name, frames, capture=True)
+        parts[f"{name}, kernel by kernel"] = partial(time_frames, gpu, name, frames // 5, capture=False)
     for name, part in parts.items():
         try:
             report[name] = part()

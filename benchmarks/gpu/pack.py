@@ -25,8 +25,8 @@ import numpy as np
 
 from framegate.benchmarks.checkout import BUNDLES, ROOT
 from framegate.benchmarks.gpu.engine import CLIP, crops
-from framegate.cuda_kernels.compile.build import build
-from framegate.cuda_kernels.compile.compiler import CompilerError
+from framegate.cuda_kernels.compile.build import NO_COMPILER, build
+from framegate.cuda_kernels.compile.compiler import CompilerError, Nvcc
 from framegate.cuda_kernels.compile.sources import kernel_sources
 
 ARCHITECTURES = (87, 90, 120)
@@ -155,10 +155,14 @@ def make_pack(folder: Path, *, architectures: tuple[int, ...], images: int = IMA
         PackError: Something else is in the way, or the folder is too large.
         CompilerError: The kernels cannot be compiled.
     """
+    if folder.exists() and not folder.is_dir():
+        raise PackError(f"{folder} is a file: give a folder with --out")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "run.py").is_file():
             raise PackError(f"{folder} has files and is no earlier pack: give another folder with --out")
         shutil.rmtree(folder)
+    if architectures and Nvcc.find() is None:  # before anything is copied
+        raise CompilerError(f"{NO_COMPILER}; --no-kernels leaves compiling to the machine with the GPU")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.py").write_text(_RUN, encoding="utf-8")
     (folder / "run.py").chmod(0o755)

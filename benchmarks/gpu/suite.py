@@ -154,6 +154,7 @@ STEPS = (
         ),
         20,
         ("tensorrt|tensorrt_rtx", "onnxruntime", "openvino"),
+        counts=False,
     ),
 )
 

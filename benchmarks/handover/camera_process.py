@@ -3,7 +3,7 @@
     python -m framegate.benchmarks.handover.camera_process udp://127.0.0.1:47800 --data-id 257
 
 Lines on standard input: ``hang`` and ``go`` (the engine), ``unplug`` and ``plug`` (the camera), ``vanish``
-and ``appear`` (an object), ``end``. The first line
+and ``appear`` (an object), ``silent`` and ``answer`` (who says where objects are), ``end``. The first line
 on standard output says ``ready``.
 """
 
@@ -65,13 +65,17 @@ class World:
 
     Attributes:
         one_alone: The second car is not there.
+        answers: Cleared, `boxes` does not return.
     """
 
     def __init__(self) -> None:
         self.one_alone = False
+        self.answers = threading.Event()
+        self.answers.set()
 
     def boxes(self, image: Image) -> list[tuple[float | str, ...]]:
         """Where they are, each with its track."""
+        self.answers.wait()
         height, width = image.shape[:2]
         first, second = (0, 0, width, height, "", 1.0, 1), (2, 2, width - 2, height - 2, "", 0.9, 2)
         return [first] if self.one_alone else [first, second]
@@ -127,6 +131,8 @@ def _obey(camera: PictureCamera, engine: BrokenEngine, pipeline: Pipeline, world
         part = engine if word in ("hang", "go") else camera
         if word in ("vanish", "appear"):
             world.one_alone = word == "vanish"
+        elif word in ("silent", "answer"):
+            (world.answers.clear if word == "silent" else world.answers.set)()
         elif word in ("hang", "unplug"):
             part.goes_on.clear()
             part.hangs.set()
@@ -135,6 +141,7 @@ def _obey(camera: PictureCamera, engine: BrokenEngine, pipeline: Pipeline, world
             part.goes_on.set()
         else:
             break
+    world.answers.set()
     for part in (engine, camera):
         part.hangs.clear()
         part.goes_on.set()

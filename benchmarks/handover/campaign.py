@@ -23,7 +23,7 @@ from typing import Any
 
 from framegate.benchmarks.checkout import RESULTS
 from framegate.benchmarks.handover.cases import CASES, ENDS_CAMERA, KEYED, STAYS_OPEN, Bench
-from framegate.benchmarks.handover.object_cases import OBJECT_CASES, OBJECTS, ObjectsBench
+from framegate.benchmarks.handover.object_cases import OBJECT_CASES, OBJECTS, OBJECTS_KEYED, ObjectsBench
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stderr, to_stdout
 
@@ -50,7 +50,7 @@ class Benches:
         Raises:
             RuntimeError: Nothing becomes usable on this machine.
         """
-        kind, keyed = ObjectsBench if name in OBJECT_CASES else Bench, name in KEYED
+        kind, keyed = ObjectsBench if name in OBJECT_CASES else Bench, name in KEYED | OBJECTS_KEYED
         if self._bench is not None and (kind, keyed) != self._kind:
             self.close()
         for _ in range(_ATTEMPTS):

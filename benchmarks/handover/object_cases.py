@@ -16,7 +16,6 @@ from framegate.benchmarks.handover.cases import (
     duplication,
     flood,
     foreign_bundle,
-    hung_engine,
     killed,
     loss,
     reordering,
@@ -36,6 +35,8 @@ from framegate.runtime.handover.objects import ids_of
 OBJECTS = "objects: "
 """Begins the name of each of these faults."""
 SLOTS = 3
+FORGED_SLOT = "a slot under another's id"
+OBJECTS_KEYED = frozenset((OBJECTS + FORGED_SLOT,))
 
 
 class ObjectsConsumer(Consumer):
@@ -79,6 +80,15 @@ class ObjectsBench(Bench):
     camera_options = ("--objects", str(SLOTS))
 
 
+def silent_giver(bench: Bench) -> None:
+    """What says where the objects are does not answer any more."""
+    bench.fault()
+    bench.cameras[0].tell("silent")
+    time.sleep(FAULT_S)
+    bench.cameras[0].tell("answer")
+    bench.over()
+
+
 def _without(data_id: int) -> Callable[[Bench], None]:
     def case(bench: Bench) -> None:
         def damage(data: bytes) -> Iterable[tuple[float, bytes]]:
@@ -101,7 +111,7 @@ def scene_first(bench: Bench) -> None:
 
 
 def one_slot_again(bench: Bench) -> None:
-    """Messages of one slot are sent again under another slot's data id, with a new CRC."""
+    """Somebody without the key sends messages of one slot again as another slot's, with a new CRC."""
 
     def damage(data: bytes) -> Iterable[tuple[float, bytes]]:
         envelope, said = decode(data)
@@ -129,7 +139,7 @@ OBJECT_CASES: dict[str, Callable[[Bench], None]] = {
         "kill -9": killed,
         "SIGSTOP": stopped,
         "restart": restarted,
-        "hung engine": hung_engine,
+        "hung detector": silent_giver,
         "camera unplugged": unplugged,
         "slow consumer": slow_consumer,
         "bit flips": bit_flips,
@@ -147,7 +157,7 @@ OBJECT_CASES: dict[str, Callable[[Bench], None]] = {
         "a slot is lost": lost_slot,
         "the scene is lost": lost_scene,
         "scene before its slots": scene_first,
-        "a slot under another's id": one_slot_again,
+        FORGED_SLOT: one_slot_again,
         "an object vanishes": vanished,
     }.items()
 }

@@ -73,6 +73,7 @@ def rooms() -> str:
         ("dense/", ("segmentation: usable", "pixels of a region")),
         ("faults/", ("injected faults;", "loaded only", "for --inject")),
         ("cli/", ("the vehicle's", "commands", "and options")),
+        ("native/", ("compiled code:", "preprocessing", "and scores in C")),
         ("files of its own", ("session, pipeline,", "frame_judge, scorer,", "scores, verdict ...")),
     )
     drawn = [

@@ -103,8 +103,9 @@ def api_page(package: str, modules: list[str]) -> str:
 def first_api_page() -> str:
     """Every name that ``from framegate.runtime import`` knows, with the first sentence of its docstring."""
     rows = []
-    for node in ast.parse((ROOT / "runtime" / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
+    # The names are imported when they are used; their imports stand below TYPE_CHECKING.
+    for node in ast.walk(ast.parse((ROOT / "runtime" / "__init__.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("framegate."):
             file = ROOT / (node.module.removeprefix("framegate.").replace(".", "/") + ".py")
             defined = {
                 each.name: (ast.get_docstring(each) or "").partition("\n\n")[0].replace("\n", " ")

@@ -2,6 +2,10 @@
 
 Percentile bootstrap over drives (Efron 1979; Field and Welsh 2007 for clusters), with a fixed seed, so that the same
 table gives the same interval. Fewer than `FEWEST` drives have none: a resample of a few drives says nothing.
+
+Where nothing was counted, or everything, every resample says the same, which is no certainty. The interval is then that
+of drives that have any: none among n is what at most 1 - 0.025^(1/n) of all drives leave possible (Clopper and Pearson
+1934), and the share of frames is at most that of the drives.
 """
 
 from __future__ import annotations
@@ -23,7 +27,13 @@ def ratio(counted: Counts, of: Counts) -> Estimate | None:
         counted: (drives,) what is counted in each.
         of: (drives,) of how many.
     """
-    return difference(counted, of, np.zeros_like(counted), of)
+    found = difference(counted, of, np.zeros_like(counted), of)
+    if found is None or found.low is None or 0 < counted.sum() < of.sum():
+        return found
+    possible = 1.0 - 0.025 ** (1.0 / int((of > 0).sum()))
+    if counted.sum():
+        return Estimate(found.value, found.value - possible, found.value, found.n)
+    return Estimate(found.value, found.value, found.value + possible, found.n)
 
 
 def difference(after: Counts, of_after: Counts, before: Counts, of_before: Counts) -> Estimate | None:

@@ -12,6 +12,7 @@ from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.console import progress_bar
+from framegate.runtime.errors import DataError
 
 OWN = "own-pictures"
 """What a report calls a folder of the user's own pictures."""
@@ -33,7 +34,12 @@ def data_for(place: Path, bundle: Bundle, name: str | None = None) -> DataSet:
     """
     if name is not None:
         return datasets.dataset(name)
-    return _own(place, bundle) if is_label_folder(place) else datasets.detect(place)
+    if is_label_folder(place):
+        return _own(place, bundle)
+    try:
+        return datasets.detect(place)
+    except DataError as error:
+        raise DataError(f"{error}; or a folder with one folder of pictures per label") from error
 
 
 def _own(place: Path, bundle: Bundle) -> DataSet:

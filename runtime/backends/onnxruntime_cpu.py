@@ -11,7 +11,8 @@ import onnxruntime as ort
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.thread_choice import SMALL_S, fastest_s
-from framegate.runtime.errors import BackendError
+from framegate.runtime.bundle.onnx_file import read_onnx_facts
+from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
 
@@ -33,9 +34,11 @@ class OnnxRuntimeBackend(CpuBackend):
             content = model.read_bytes()
         except OSError as error:
             raise BackendError(f"onnxruntime cannot read {model}: {error}") from error
-        self._session = self._open(content, threads or 1)
-        # The file may be gone when an input is bound, and how many threads compute is found out then.
-        self._undecided = content if threads is None else None
+        # The files may be gone when an input is bound, and how many threads compute is found out then. So a network
+        # whose weights lie in another file, as those in float16 do, is not tried on one thread.
+        tried = threads is None and not _has_weights_elsewhere(content)
+        self._session = self._open(str(model), 1 if tried else threads)
+        self._undecided = content if tried else None
         self._input = self._session.get_inputs()[0]
         first, *others = self._session.get_outputs()
         self._outputs = [first, *(output for output in others if output.name == POOLED)]
@@ -56,8 +59,8 @@ class OnnxRuntimeBackend(CpuBackend):
             self._session = self._open(content, None)
             self._bind(tensor)
 
-    def _open(self, content: bytes, threads: int | None) -> ort.InferenceSession:
-        """The network on so many threads; with None all processors compute.
+    def _open(self, model: str | bytes, threads: int | None) -> ort.InferenceSession:
+        """The network, a file or its content, on so many threads; with None all processors compute.
 
         Raises:
             BackendError: It cannot be loaded.
@@ -72,7 +75,7 @@ class OnnxRuntimeBackend(CpuBackend):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(f"onnxruntime cannot load {self._name}: {_first_line(error)}") from error
 
@@ -104,6 +107,14 @@ class OnnxRuntimeBackend(CpuBackend):
         except Exception as error:
             raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
         return self._output
+
+
+def _has_weights_elsewhere(content: bytes) -> bool:
+    """Whether the ONNX file needs others beside it; False for what is none, about which the engine says more."""
+    try:
+        return bool(read_onnx_facts(content).external)
+    except BundleError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -52,7 +52,7 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     Raises:
         FramegateError: a package that the command needs is not installed.
     """
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="framegate", description="Camera frames in, one verdict per frame out: ACCEPT, or REJECT with reasons."
     )
     parser.add_argument("--version", action="version", version=f"framegate {__version__}")
@@ -61,7 +61,7 @@ def build_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_commands(commands: argparse._SubParsersAction[_Parser], wanted: str | None) -> None:
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str | None) -> None:
     if wanted in SUMMARIES:
         importlib.import_module(f"framegate.runtime.cli.{wanted}").register(commands)
         return

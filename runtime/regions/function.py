@@ -21,7 +21,7 @@ class FunctionRegions:
     """
 
     def __init__(self, function: Finder, name: str | None = None) -> None:
-        self.name: str = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function = function
 
     def find(self, frame: Frame) -> Found:

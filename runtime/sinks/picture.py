@@ -31,7 +31,11 @@ def jpeg(image: Image, width: int) -> bytes:
     """Encode, at most so many pixels across."""
     height, across = image.shape[:2]
     if across > width:
-        image = cv2.resize(image, (width, max(1, round(height * width / across))), interpolation=cv2.INTER_AREA)
+        whole = across // width
+        if whole > 1:  # OpenCV averages over a whole number of pixels ten times as fast as over another one
+            image = cv2.resize(image, (across // whole, max(1, height // whole)), interpolation=cv2.INTER_AREA)
+        size = (width, max(1, round(height * width / across)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)  # by less than 2: nothing is left out
     return bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1])
 
 

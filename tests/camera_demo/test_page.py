@@ -179,6 +179,9 @@ def test_axe_finds_nothing_on_laptop_and_phone(page, scheme):
         assert page.value(AXE) == []
         look_back(page)
         assert page.value(AXE) == []
+        if scheme == "light":  # what differs there are the colours, which a phone shares
+            page.value("document.getElementById('look').close()")
+            return
         page.size(390, 844, phone=True)
         page.wait("document.documentElement.clientWidth === 390")
         assert page.value(AXE) == []

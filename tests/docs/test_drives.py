@@ -55,5 +55,5 @@ def test_from_recordings_to_a_new_bundle_and_a_difference(tiny_bundle, tmp_path,
     assert (record["unit"], record["groups"], record["unseen"]) == ("drive", 60, "user")
     assert (tmp_path / "my.bundle" / "calibration.json").read_bytes() != before
     assert cli.main([*what_if, "--workers", "1"]) == 0
-    assert "wrong among labelled accepts: 0.0 % [0.0, 0.0] before" in capsys.readouterr().out
+    assert "wrong among labelled accepts: 0.0 % [0.0, " in capsys.readouterr().out
     assert (tmp_path / "difference.html").read_text().startswith("<!doctype html>")

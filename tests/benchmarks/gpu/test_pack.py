@@ -72,6 +72,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert pack.main(["--out", str(tmp_path), "--no-kernels"]) == 1
     assert "no earlier pack" in capsys.readouterr().err
+    assert pack.main(["--out", str(tmp_path / "thesis.txt"), "--no-kernels"]) == 1
+    assert "is a file: give a folder" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -85,3 +87,4 @@ def test_without_nvcc_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("framegate.cuda_kernels.compile.build.Nvcc.find", lambda: None)
     assert pack.main(["--out", str(tmp_path / "pack")]) == 1
     assert "no nvcc" in capsys.readouterr().err
+    assert not (tmp_path / "pack").exists()

@@ -1,8 +1,8 @@
 """The CUDA layer without a GPU: really without a driver, and over a stub of libcuda.so.1.
 
-For PyCUDA the wheel that ``make pycuda`` left in dist/ is taken, or one that is installed; where there is none, a
-module that has PyCUDA's names and calls the driver through ctypes. FRAMEGATE_PYCUDA=real refuses that module: ``make
-pycuda`` sets it.
+PyCUDA is taken if it is installed (``make pycuda`` builds and installs it, and then runs these tests); otherwise a
+module with its names that calls the driver through ctypes. FRAMEGATE_PYCUDA=real refuses that module: ``make pycuda``
+sets it.
 
 The stub performs copies and one kernel on host memory, so a wrongly packed argument shows as a wrong number and a
 captured call as one without effect. It is loaded as the system's driver is, through the loader's search path, which can
@@ -17,12 +17,11 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from repository import HELPERS, ROOT
+from repository import HELPERS
 
 from framegate.cuda_kernels.compile.build_pycuda import declared_functions
 from framegate.cuda_kernels.compile.compiler import CompilerError, toolkit_root
@@ -61,27 +60,16 @@ def stub(tmp_path_factory) -> Path:
     return folder
 
 
-def unpacked_wheel(folder: Path) -> str:
-    """A folder with the PyCUDA that ``make pycuda`` built for this Python; empty if there is none."""
-    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    wheels = sorted((ROOT / "dist").glob(f"pycuda-*-{tag}-{tag}-*.whl"), key=os.path.getmtime)
-    if not wheels:
-        return ""
-    with zipfile.ZipFile(wheels[-1]) as archive:
-        archive.extractall(folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def pycuda(stub) -> str:
     """Search path with a PyCUDA that imports over the stub."""
     inherited = os.environ.get("PYTHONPATH", "")
-    real = os.pathsep.join(filter(None, (unpacked_wheel(stub / "wheel"), inherited)))
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(stub / "pycuda"), "PYTHONPATH": real}
-    probe = [sys.executable, "-c", "import pycuda._driver"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(stub / "pycuda")}
+    # The compiled part by name: the module that stands in has none.
+    probe = [sys.executable, "-c", "import pycuda.driver, pycuda._driver"]
     done = subprocess.run(probe, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return real
+        return inherited
     assert os.environ.get("FRAMEGATE_PYCUDA") != "real", f"there is no PyCUDA that imports: {done.stderr}"
     return os.pathsep.join(filter(None, (str(HELPERS / "fake_pycuda"), inherited)))
 

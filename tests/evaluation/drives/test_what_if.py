@@ -158,6 +158,10 @@ def test_intervals_are_over_drives():
     ones = np.ones(10, np.int64)
     found = ratio(ones * 5, ones * 10)
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)  # all drives are alike, so nothing is uncertain
+    none, all_of_them = ratio(ones * 0, ones * 10), ratio(ones * 10, ones * 10)
+    assert (none.value, none.low) == (0.0, 0.0)  # ten drives without one do not show that there is none
+    assert none.high == pytest.approx(0.3085, abs=1e-4)
+    assert (all_of_them.low, all_of_them.high) == (pytest.approx(1 - none.high), 1.0)
     spread = ratio(np.array([0, 10] * 5), ones * 10)
     assert spread.low < 0.35 < 0.65 < spread.high
     assert ratio(ones[:3], ones[:3]).low is None

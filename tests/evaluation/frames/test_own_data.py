@@ -34,7 +34,7 @@ def test_what_calibrates_a_bundle_calibrates_its_report_and_the_rest_is_reported
 
 
 def test_a_folder_without_pictures_and_one_of_other_labels_are_refused(bundle, tmp_path):
-    with pytest.raises(DataError, match="no known data set"):
+    with pytest.raises(DataError, match=r"no known data set.*one folder of pictures per label"):
         data_for(tmp_path, bundle)
     foreign_onnx.write_photographs(tmp_path / "photos", 12)
     (tmp_path / "photos" / "red").rename(tmp_path / "photos" / "crimson")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 ov = pytest.importorskip("openvino")
 from framegate.runtime.backends import openvino_cpu  # noqa: E402
+from framegate.runtime.bundle.bundle import Bundle  # noqa: E402
+from framegate.runtime.preprocess import input_shape  # noqa: E402
 from framegate.runtime.session import Session  # noqa: E402
 
 ALL = None
@@ -79,3 +83,18 @@ def test_onnx_runtime_takes_one_thread_for_small_networks_and_lets_idle_ones_sle
     assert session.infer(np.full((48, 64, 3), 90, np.uint8)).candidate_id >= 0
     fixed = Session.open(tiny_bundle, "onnxruntime", threads=2).scorer.backend._session
     assert fixed.get_session_options().intra_op_num_threads == 2
+
+
+@pytest.mark.slow
+def test_onnx_runtime_reads_weights_that_lie_in_another_file(tmp_path):
+    from framegate.camera_demo.shipped import BUNDLE
+    from framegate.runtime.backends import onnxruntime_cpu
+
+    bundle = Bundle.open(BUNDLE)
+    for name in (bundle.models["fp32"], bundle.models["fp16"]):
+        shutil.copy(bundle.path / name, tmp_path)
+    engine = onnxruntime_cpu.load("onnxruntime", tmp_path / bundle.models["fp16"], None)
+    for file in tmp_path.iterdir():
+        file.unlink()  # as a session does, which hands the engine a copy
+    engine.bind(np.zeros(input_shape(bundle.preprocess, 1), np.float32))
+    assert np.isfinite(engine.finish()).all()
