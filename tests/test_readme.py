@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
