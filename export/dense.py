@@ -12,7 +12,7 @@ import onnx
 
 from framegate.export.bundle_writer import replace_calibrations, staged, update_manifest, write_manifest
 from framegate.export.data.dense_folder import DensePictures
-from framegate.export.dense_promise import DensePromise, calibrate_dense
+from framegate.export.dense_promise import BACKENDS, DensePromise, calibrate_dense
 from framegate.export.graph.graph import strip
 from framegate.export.graph.source import ImageInput
 from framegate.export.known_answers import write_known_answers
@@ -24,7 +24,6 @@ from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.session import Session
 
-BACKENDS = ("onnxruntime", "openvino")
 _ANSWERS = 2
 """Known answers: a dense network's pictures are large, and each has thousands of pixels that were asked."""
 

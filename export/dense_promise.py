@@ -34,6 +34,7 @@ from framegate.runtime.errors import CalibrationError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import Tensor
 
+BACKENDS = ("onnxruntime", "openvino")
 _TEMPERATURES = np.geomspace(0.5, 4.0, 13)
 _ENTROPIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Largest entropies of a usable pixel that are tried, as shares of the largest there is, log C."""

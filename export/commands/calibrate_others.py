@@ -10,8 +10,7 @@ from framegate.export.calibration.promise import AUTO
 from framegate.export.data.coco import read_coco
 from framegate.export.data.dense_folder import read_dense_folder
 from framegate.export.data.labelled import USER
-from framegate.export.dense import BACKENDS
-from framegate.export.dense_promise import DensePromise, calibrate_dense, summary
+from framegate.export.dense_promise import BACKENDS, DensePromise, calibrate_dense, summary
 from framegate.export.detector_promise import BoxPromise, calibrate_detector, fingerprint, observe
 from framegate.runtime.backends.choice import BACKENDS as ENGINES
 from framegate.runtime.bundle.bundle import Bundle

@@ -66,7 +66,7 @@ def test_what_was_proved_is_stored_and_nothing_else(tiny_bundle, tmp_path, capsy
     _store(bundle, record, proved, "of the data")
     (stored,) = Bundle.open(bundle.path).object_promises["onnxruntime/fp32"]
     assert (stored.rule, stored.wrong, stored.counted, stored.data) == ("1/1/3", 0, 100, "of the data")
-    assert "stored in" in capsys.readouterr().out
+    assert "stored in" in capsys.readouterr().err
     with pytest.raises(UsageError, match="set on these very tracks"):
         _store(bundle, {**record, "unseen": False}, proved, "")
     refused = prove_rule([(TrackRule(1, 1, 3), 9)], 100, 0.05, 0.95)

@@ -110,7 +110,7 @@ def test_the_function_stays_a_function_and_the_kernel_stays_outside(release, job
         assert len(header["network"]["outputs"]) == (1 if scores == "kernel" else 5)
         assert (header["plugin"] != "") == (scores == "plugin")
         assert one.registry.creators == {}
-        assert one.configs[-1].profiles[0]["image"] == ((1, 3, 32, 32), (1, 3, 32, 32), (8, 3, 32, 32))
+        assert one.configs[-1].profiles[0]["image"] == ((1, 3, 32, 32), (1, 3, 32, 32), (16, 3, 32, 32))
         if scores != "kernel":
             assert one.configs[-1].profiles[0][TEMPERATURE] == ((1,), (1,), (1,))
 

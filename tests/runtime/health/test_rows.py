@@ -167,6 +167,7 @@ SOURCES = (
     "health/beside.c",
     "native/preprocess.c",
     "native/frame_scores.c",
+    "replay/verdicts.c",
     "handover/c/native.c",
 )
 SANITIZED = """
