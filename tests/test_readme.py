@@ -87,7 +87,7 @@ def _documented() -> list[object]:
     return [pytest.param(c, marks=pytest.mark.long) if c.startswith("framegate bench ") else c for c in found]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # its commands are those of the README above, and a report
 def test_ten_minutes_from_a_clip_and_a_network_to_ones_own_program_and_report(newcomer):
     folder, _ = newcomer
     (program,) = blocks("docs/ten-minutes.md", "python")

@@ -186,6 +186,7 @@ def test_every_part_of_the_plan_has_its_share_of_the_estimate(report, data, colo
     assert {f"adaptive {k}" for k in range(4)} <= known
 
 
+@pytest.mark.long  # an evaluation of its own; the report of parts is made in tests/evaluation/report
 def test_a_report_is_there_while_the_evaluation_still_runs(bundle_path, data, tmp_path, monkeypatch, capsys):
     """A signal in the middle keeps the parts and a page that says that it is unfinished."""
     monkeypatch.setattr(command_evaluate.PartialReports, "_COST", 0.0)

@@ -15,6 +15,7 @@ pytest.importorskip("websockets", reason="websockets is not installed: pip insta
 FAST = "synthetic://?width=1280&height=720&fps=60"
 
 
+@pytest.mark.long
 def test_a_viewer_takes_turns_with_nobody(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "find_chromium", lambda: None)
     out = tmp_path / "page-latency.json"

@@ -45,8 +45,8 @@ def some_pixels(name, count=2):
     return torch.rand(shape, generator=torch.Generator().manual_seed(2))
 
 
-SAME_OPERATORS = ("mobilenet",)
-"""Of the same layers as simplecnn."""
+SAME_OPERATORS = ("mobilenet", "plaincnn", "resnet20", "vgg16")
+"""Of layers that simplecnn and hybrid have, too."""
 
 
 @pytest.mark.parametrize(

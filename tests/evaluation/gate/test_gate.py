@@ -147,6 +147,7 @@ def test_trying_divisions_until_one_pleases_breaks_the_promise_and_issued_ones_p
     assert once["broken"]["value"] <= once["issued_broken"]["value"] or once["issued_broken"]["n"] == 0
 
 
+@pytest.mark.long
 def test_a_calibration_that_counts_copies_breaks_its_promise(quiet):
     """Tracks of forty near copies, taken for independent frames: the simulation says so."""
     base = population(600, 9)
