@@ -34,7 +34,8 @@ __device__ __forceinline__ float exp2_flushed(float x) {
 }
 
 /// Element: what a 32-bit word of a type holds. `fill` is -inf: a class that is not there weighs nothing in a softmax. `pad` is a
-/// finite number far below every ordinary logit, for sums that -inf would spoil.
+/// finite number far below every ordinary logit, for sums that -inf would spoil: -1e30, and the smallest number of fp16. `pad()` is
+/// exactly what `kPad` holds: a row without a larger logit is known by it.
 ///
 /// `larger` compares two words element by element and `largest` the elements of one; a NaN loses against a number in both.
 template <class T>
@@ -49,7 +50,7 @@ struct Element<float> {
     static __device__ __forceinline__ unsigned raw(float x) { return __float_as_uint(x); }
     static __device__ __forceinline__ float make(float x) { return x; }
     static constexpr unsigned kPad = 0xF149F2CAu;
-    static __device__ __forceinline__ float pad() { return -1e30f; }
+    static __device__ __forceinline__ float pad() { return __uint_as_float(kPad); }
     static __device__ __forceinline__ float value(float x) { return x; }
     static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
         return __float_as_uint(fmaxf(__uint_as_float(a), __uint_as_float(b)));
@@ -106,7 +107,7 @@ struct Element<__nv_bfloat16> {
     static __device__ __forceinline__ unsigned raw(__nv_bfloat16 x) { return __bfloat16_as_ushort(x); }
     static __device__ __forceinline__ __nv_bfloat16 make(float x) { return __float2bfloat16_rn(x); }
     static constexpr unsigned kPad = 0xF14AF14Au;
-    static __device__ __forceinline__ float pad() { return -1.0002694e30f; }
+    static __device__ __forceinline__ float pad() { return __uint_as_float(kPad & 0xFFFF0000u); }
     static __device__ __forceinline__ float value(__nv_bfloat16 x) { return __bfloat162float(x); }
     static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
         const __nv_bfloat162 c = __hmax2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));

@@ -275,7 +275,7 @@ def test_an_impossible_temperature_that_reaches_the_kernel_gives_no_scores(emula
 @pytest.mark.parametrize("classes", [7, 100, 1000, 1500])
 def test_rows_that_the_quick_way_cannot_compute_are_computed_again(emulate, kernels, classes, dtype):
     """Masks, logits at the padding's value, offsets beyond the fused product, among ordinary rows."""
-    values = normal(8, classes)
+    values = normal(9, classes)
     values[1, : classes // 2] = -INF
     values[2] = -65504.0
     values[3] = -65504.0 + 32 * np.arange(classes)
@@ -283,9 +283,10 @@ def test_rows_that_the_quick_way_cannot_compute_are_computed_again(emulate, kern
     values[5] *= np.float32(3000)
     if dtype != "f16":
         values[6] += np.float32(3e8)
-        values[7] = np.float32(-1.0002694e30)
+        values[7] = np.float32(-1.0002556e30 if dtype == "bf16" else -1e30)
+        values[8] = np.float32(-3e38)
     raw, exact = encode(values, dtype)
-    for temperature in (1.0, 0.01, 2000.0):
+    for temperature in (1.0, 0.01, 2000.0, 1e23):  # with the last the padding's fused product is small, too
         out, plan = run_rows(emulate, kernels, raw, dtype, ("entropy",), temperature, offset=1)
         check_scores(out, exact, temperature, plan.kernel)
 
@@ -421,6 +422,13 @@ def test_dense_channels(emulate, kernels, dtype, channels):
 def test_dense_without_alignment(emulate, kernels, dtype, pixels, offset):
     names = check_dense(emulate, kernels, dense_values(3, 19, pixels), dtype, offset=offset)
     assert all("_unaligned_" in name for name in names)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_a_channel_that_is_not_there_is_no_pixel_s_label(emulate, kernels, dtype):
+    """All logits lie below the padding, and so near to it, by this temperature, that it could weigh something."""
+    for channels in (1, 2, 19):
+        check_dense(emulate, kernels, np.full((1, channels, 8), -3e38, np.float32), dtype, 1e23)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
