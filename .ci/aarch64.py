@@ -357,7 +357,7 @@ def main() -> None:
         if arguments.recorded is None:
             parser.error("since needs --recorded, the folder with the native runs of the other commit")
         if not since(arguments.recorded.resolve(), work, wanted):
-            raise SystemExit("verdicts have changed since then")
+            raise SystemExit("verdicts, scores or confidences have changed since then; the lines above say which")
 
 
 if __name__ == "__main__":

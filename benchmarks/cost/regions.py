@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     record: dict[str, Any] = {
         "format": "framegate-regions-1",
-        "what": "processor time of the engine's calls for the regions of a frame: a call each, and one for all; medians",
+        "what": "processor time of the engine's calls for a frame's regions: a call each, and one for all; medians",
         "command": f"python -m framegate.benchmarks.cost.regions --regions {options.regions} --frames {options.frames}",
         "machine": circumstances(),
         "regions": options.regions,

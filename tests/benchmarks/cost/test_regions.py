@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
-from framegate.benchmarks.checkout import ROOT  # noqa: E402
-from framegate.benchmarks.cost import regions  # noqa: E402
+from framegate.benchmarks.checkout import ROOT
+from framegate.benchmarks.cost import regions
 
 RESULT = ROOT / "benchmarks/results/regions.json"
 
