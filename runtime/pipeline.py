@@ -331,9 +331,12 @@ class Pipeline:
                     if not owned:  # whoever writes into the array again would change what is being judged
                         frame = replace(frame, image=frame.image.copy())
                     frame.image.setflags(write=False)
+                idle = self._judging is None
                 if not self._mailbox.put(frame):
                     break
                 self.stats.dropped = self._mailbox.overwritten
+                if idle:  # the worker wakes up, and soon asks for the camera check
+                    self._health.attend()
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
             self._fail(error)
         finally:

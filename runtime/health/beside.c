@@ -2,7 +2,10 @@
 
    One thread and one job. Whoever needs the result does the work itself where the thread has not begun, so a thread that
    gets no processor costs nothing but having been asked. Python starts the thread (beside.py), which then stays in
-   framegate_beside_run. */
+   framegate_beside_run.
+
+   To wake a thread that sleeps on an idle processor takes whoever wakes it tens of microseconds, more in a virtual machine, all
+   of which the verdict waits. The thread that hands the frame over is awake: it attends for a moment, and takes the job. */
 
 #include "rows.h"
 
@@ -10,6 +13,8 @@
 
 #if !defined(_WIN32)
 #include <pthread.h>
+#include <sched.h>
+#include <time.h>
 
 enum { IDLE, POSTED, RUNNING, DONE };
 
@@ -41,8 +46,13 @@ struct beside {
     pthread_mutex_t mutex;
     pthread_cond_t posted, done;
     int32_t state, stopped;
+    int32_t attending; /* somebody looks at `state` and need not be woken */
     const struct job *job;
 };
+
+/* `state` and `stopped` are written under the mutex; whoever attends reads them without. */
+static void set(int32_t *what, int32_t value) { __atomic_store_n(what, value, __ATOMIC_RELEASE); }
+static int32_t get(const int32_t *what) { return __atomic_load_n(what, __ATOMIC_ACQUIRE); }
 
 static void work(const struct job *job) {
     framegate_count_rows(job->pixels, job->row_bytes, job->rows, job->width, job->flat_share, job->grey, job->sums, job->spare,
@@ -63,26 +73,57 @@ EXPORT int32_t framegate_beside_open(struct beside *beside) {
            pthread_cond_init(&beside->done, NULL);
 }
 
+/* Do what is posted; the mutex is held before and after. */
+static void take(struct beside *beside) {
+    set(&beside->state, RUNNING);
+    pthread_mutex_unlock(&beside->mutex);
+    work(beside->job);
+    pthread_mutex_lock(&beside->mutex);
+    set(&beside->state, DONE);
+    pthread_cond_broadcast(&beside->done);
+}
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* The thread: does what is posted, until framegate_beside_stop. */
 EXPORT void framegate_beside_run(struct beside *beside) {
     pthread_mutex_lock(&beside->mutex);
     for (;;) {
         while (beside->state != POSTED && !beside->stopped) pthread_cond_wait(&beside->posted, &beside->mutex);
         if (beside->stopped) break;
-        beside->state = RUNNING;
-        pthread_mutex_unlock(&beside->mutex);
-        work(beside->job);
-        pthread_mutex_lock(&beside->mutex);
-        beside->state = DONE;
-        pthread_cond_broadcast(&beside->done);
+        take(beside);
     }
     pthread_mutex_unlock(&beside->mutex);
+}
+
+/* Look for a job for so many nanoseconds, and do it. 1 if there was one.
+
+   Others go first wherever they want the processor. A real-time thread, which would not let them, does not attend. */
+EXPORT int32_t framegate_beside_attend(struct beside *beside, int64_t most_ns) {
+    if (sched_getscheduler(0) != SCHED_OTHER) return 0;
+    const int64_t end = now_ns() + most_ns;
+    pthread_mutex_lock(&beside->mutex);
+    const int alone = !beside->attending && !beside->stopped;
+    if (alone) beside->attending = 1;
+    pthread_mutex_unlock(&beside->mutex);
+    if (!alone) return 0;
+    while (get(&beside->state) != POSTED && !get(&beside->stopped) && now_ns() < end) sched_yield();
+    pthread_mutex_lock(&beside->mutex);
+    beside->attending = 0;
+    const int mine = beside->state == POSTED && !beside->stopped;
+    if (mine) take(beside);
+    pthread_mutex_unlock(&beside->mutex);
+    return mine;
 }
 
 /* When this comes back, nothing of a job is touched any more but by who asks for its result. */
 EXPORT void framegate_beside_stop(struct beside *beside) {
     pthread_mutex_lock(&beside->mutex);
-    beside->stopped = 1;
+    set(&beside->stopped, 1);
     while (beside->state == RUNNING) pthread_cond_wait(&beside->done, &beside->mutex);
     pthread_cond_signal(&beside->posted);
     pthread_mutex_unlock(&beside->mutex);
@@ -96,9 +137,10 @@ EXPORT void framegate_beside_start(struct beside *beside, struct job *job, const
     job->current = current, job->previous = previous;
     pthread_mutex_lock(&beside->mutex);
     beside->job = job;
-    beside->state = POSTED;
+    set(&beside->state, POSTED);
+    const int attended = beside->attending; /* it looks once more after its last look, under the mutex */
     pthread_mutex_unlock(&beside->mutex);
-    pthread_cond_signal(&beside->posted);
+    if (!attended) pthread_cond_signal(&beside->posted);
 }
 
 /* Wait for what was asked for. 1 if the thread did it, 0 if it had not begun, and it was done here. */
@@ -106,7 +148,7 @@ EXPORT int32_t framegate_beside_finish(struct beside *beside) {
     pthread_mutex_lock(&beside->mutex);
     const int mine = beside->state == POSTED;
     while (beside->state == RUNNING) pthread_cond_wait(&beside->done, &beside->mutex);
-    beside->state = IDLE;
+    set(&beside->state, IDLE);
     pthread_mutex_unlock(&beside->mutex);
     if (mine) work(beside->job);
     return !mine;

@@ -16,6 +16,10 @@ NAME = "framegate-check"
 """Of the threads that count."""
 
 
+_ATTENDED_NS = 300_000
+"""Longest look for a frame: a worker that was asleep asks for the check within a third of a millisecond."""
+
+
 class Job(ctypes.Structure):
     """See beside.c."""
 
@@ -56,6 +60,7 @@ class Beside:
         if not size or code.framegate_beside_open(self._at):
             raise OSError("there is no thread for the camera check")
         self._start, self._finish = code.framegate_beside_start, code.framegate_beside_finish
+        self._attend = code.framegate_beside_attend
         run, state, at = code.framegate_beside_run, self._state, self._at
 
         def stay(_kept: object = state) -> None:  # whose memory the thread waits in
@@ -72,6 +77,13 @@ class Beside:
         """Ask for a frame's rows; `finish` must follow."""
         self.kept[1:2] = [pixels]
         self._start(self._at, job, pixels.ctypes.data, pixels.strides[0], grey, current, previous)
+
+    def attend(self) -> bool:
+        """Look for a frame for a moment, and count its rows, so that nobody need be woken; True if there was one.
+
+        Called by the thread that hands frames over, which is awake, and has nothing else to do then.
+        """
+        return bool(self._attend(self._at, _ATTENDED_NS))
 
     def finish(self) -> bool:
         """Wait for it; False if the thread had not begun, and the work was done here."""

@@ -138,6 +138,13 @@ class CameraHealth:
             width, height = self._expected
             self._recent.prepare(-(-height // _row_step(height)), width)
 
+    def attend(self) -> None:
+        """Help with the frame that `begin` is asked for next, for a moment.
+
+        By the thread that hands frames over: waking another one would take longer than what it does.
+        """
+        self._recent.attend()
+
     def close(self) -> None:
         """End the thread that helps this check; its frames are then judged without."""
         self._recent.close()

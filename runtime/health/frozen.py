@@ -90,6 +90,11 @@ class RecentFrames:
         self._require_memory((rows, width, 3))
         self._memory.prepare()
 
+    def attend(self) -> None:
+        """Help with what is begun next, for a moment; by another thread than the one that begins."""
+        if self._shape:
+            self._memory.attend()
+
     def close(self) -> None:
         """End the thread that `begin` needs."""
         if self._shape:

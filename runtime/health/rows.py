@@ -236,6 +236,9 @@ class RowMemory:
         """Start the thread that `begin` needs; False, the default, where there is none."""
         return False
 
+    def attend(self) -> None:
+        """Help with what is begun next, for a moment; by another thread than the one that begins."""
+
     def close(self) -> None:
         """End the thread that `prepare` started."""
 

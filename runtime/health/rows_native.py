@@ -167,6 +167,12 @@ class NativeRowMemory(RowMemory):
         if self._beside is not None:
             self._beside.close()
 
+    def attend(self) -> None:
+        """See `RowMemory.attend`."""
+        beside = self._beside
+        if beside is not None:
+            beside.attend()
+
     def forget_begun(self) -> None:
         """See `RowMemory.forget_begun`."""
         self._settle()

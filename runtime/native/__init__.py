@@ -16,7 +16,7 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 3
+_VERSION = 4
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -50,6 +50,7 @@ _BESIDE = {
     "framegate_beside_stop": (None, [_P]),
     "framegate_beside_start": (None, [_P, _P, _P, _L, _P, _I, _I]),
     "framegate_beside_finish": (_I, [_P]),
+    "framegate_beside_attend": (_I, [_P, _L]),
 }
 """Only where `framegate_beside_size` is not 0."""
 
