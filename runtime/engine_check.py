@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NoReturn
 
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
+from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import Image
 
@@ -40,11 +42,27 @@ class NewAnswers:
         self._stuck = answer == self._answer and (self._stuck or shown != self._shown)
         self._answer, self._shown = answer, shown
         if self._stuck:
-            raise BackendError(f"{self._who} gave bit for bit the same logits for different pixels")
+            self.refuse()
 
     def forget(self) -> None:
         """Compare the next answer with none."""
         self._answer = b""
+
+    def hand_over(self, other: BoundAnswer) -> None:
+        """Let another one go on from here."""
+        other.remember(self._shown, self._answer, self._stuck)
+
+    def take_over(self, other: BoundAnswer) -> None:
+        """Go on where another one was."""
+        self._shown, self._answer, self._stuck = other.shown, other.answer, other.stuck
+
+    def refuse(self) -> NoReturn:
+        """Say that an answer is that to an earlier question.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"{self._who} gave bit for bit the same logits for different pixels")
 
 
 class EngineCheck(ABC):

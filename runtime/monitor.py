@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from framegate.runtime.errors import BundleError
 from framegate.runtime.native import library
+from framegate.runtime.native.answer import Head
 
 FORMAT = "framegate-monitor-1"
 FILE = "monitor.json"
@@ -173,22 +174,36 @@ class Monitor:
         Returns:
             Name -> value, NaN if a pooled value is not finite. Not for two threads at once.
         """
-        shift = self._shift(pooled)
+        return self.signals_at(self._shift(pooled), pooled)
+
+    def signals_at(self, shift: float, pooled: Row) -> Signals:
+        """The signals of one frame whose shift is known already.
+
+        Args:
+            shift: The head's output; NaN if a pooled value is not finite.
+            pooled: See `__call__`.
+        """
         if not math.isfinite(shift):
             return Signals(dict.fromkeys(self.signals, math.nan), (), pooled)
         return Signals({SHIFT: shift}, self._parts, pooled.copy())
+
+    @property
+    def head(self) -> Head:
+        """What compiled code computes the shift with."""
+        arrays = (self._scale, self._offset, self.hidden, self.hidden_bias, self.weights)
+        scale, offset, hidden, hidden_bias, weights = (np.ascontiguousarray(each, np.float32) for each in arrays)
+        return Head(scale, offset, self.limit, hidden, hidden_bias, weights, self.bias)
 
     def _compiled(self) -> Callable[[int], float] | None:
         """`_shift` in compiled code, of the address of the pooled values; None where there is none."""
         code, _ = library()
         if code is None:
             return None
-        arrays = (self._scale, self._offset, self.hidden, self.hidden_bias, self.weights, self._row)
-        scale, offset, hidden, hidden_bias, weights, row = kept = [
-            np.ascontiguousarray(each, np.float32) for each in arrays
-        ]
-        before = scale.ctypes.data, offset.ctypes.data, self.limit, hidden.ctypes.data, hidden_bias.ctypes.data
-        after = weights.ctypes.data, self.bias, len(scale), len(weights), row.ctypes.data
+        head, row = self.head, np.empty_like(self._row)
+        kept = [head.scale, head.offset, head.hidden, head.hidden_bias, head.weights, row]
+        scale, offset, hidden, hidden_bias, weights, spare = (each.ctypes.data for each in kept)
+        before = scale, offset, head.limit, hidden, hidden_bias
+        after = weights, head.bias, len(head.scale), len(head.weights), spare
 
         def shift(pooled: int, _kept: list[Row] = kept) -> float:  # whose memory the addresses are
             found: float = code.framegate_shift(pooled, *before, *after)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +14,14 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
+from framegate.runtime.native.answer import BoundAnswer, bound_answer
 from framegate.runtime.preprocess import Preprocessor
-from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, scores_of_bound
+from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
 from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
+_NO_SIGNALS: Mapping[str, float] = {}
 _SAMPLED = 251
 """Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 _GRID = 11
@@ -88,8 +89,9 @@ class Scorer(EngineCheck):
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
         """What is compared of the input: every so many numbers, across all channels and rows."""
         self._shown = b""
-        self._scored: Tensor | None = None
-        self._score: Callable[[float], FrameScores] | None = None
+        self._last_logits: Tensor | None = None
+        self._seen: Tensor | None = None
+        self._bound: BoundAnswer | None = None
         if gpu_preprocess:
             return  # bound to the size of the first frame, and warmed up then
         backend.bind(self.preprocessor.tensor)
@@ -129,7 +131,6 @@ class Scorer(EngineCheck):
             self._shown = crop[:: max(1, crop.shape[0] // _GRID), :: max(1, crop.shape[1] // _GRID)].tobytes()
         else:
             self.preprocessor(crop)
-            self._shown = self._sample.tobytes()
         began = time.perf_counter_ns()
         self.backend.start(crop if self.takes_nv12 else None)
         self._started_ns = time.perf_counter_ns() - began
@@ -138,6 +139,8 @@ class Scorer(EngineCheck):
         """See `EngineCheck.ask`; an engine that preprocesses is not asked."""
         if not self.takes_nv12:
             super().ask()
+            if self._bound is not None:
+                self._bound.forget()
 
     def _answer_to(self, image: Image) -> Tensor:
         self.preprocessor(image)
@@ -158,24 +161,53 @@ class Scorer(EngineCheck):
         engine_ns = self._started_ns + time.perf_counter_ns() - began
         if stages is not None:
             stages.mark(ENGINE)
-        self._require_new_answer(logits)
-        scores = self.backend.scores
-        if scores is None:
-            scores = self._scores(logits)
+        bound = self._bound if logits is self._seen else self._bind_answer(logits)
+        if bound is None:
+            if not self.takes_nv12:
+                self._shown = self._sample.tobytes()
+            self._require_new_answer(logits)
+            scores, signals = self.backend.scores or frame_scores(logits, self.temperature), self._signals()
+        else:
+            scores, signals = self._look(bound)
         probabilities = class_probabilities(logits, self.temperature) if self.probabilities and scores.finite else ()
-        scored = Scored(scores, self._signals(), engine_ns, probabilities)
+        scored = Scored(scores, signals, engine_ns, probabilities)
         if stages is not None:
             stages.mark(SCORES)
         return scored
 
-    def _scores(self, logits: Tensor) -> FrameScores:
-        """`frame_scores`; engines on the CPU write the same array again and again."""
-        if logits is not self._scored:
-            self._scored, self._score = logits, None
-            return frame_scores(logits, self.temperature)
-        if self._score is None:
-            self._score = scores_of_bound(logits) or partial(frame_scores, logits)
-        return self._score(self.temperature)
+    def _bind_answer(self, logits: Tensor) -> BoundAnswer | None:
+        """What looks at the answer in one call: an engine on the CPU writes the same array again and again.
+
+        None, and everything step by step, for the first frame and for an array that is not the one of before.
+        """
+        if self._bound is not None:
+            self._new.take_over(self._bound)
+        self._seen, self._bound = None, None
+        if logits is not self._last_logits:
+            self._last_logits = logits
+            return None
+        self._seen = logits
+        if self.backend.scores is None and not self.takes_nv12 and self._fits(logits):
+            head = None if self._monitor is None else self._monitor.head
+            self._bound = bound_answer(logits, self._sample, self.backend.pooled, head)
+        if self._bound is not None:
+            self._new.hand_over(self._bound)
+        return self._bound
+
+    def _look(self, bound: BoundAnswer) -> tuple[FrameScores, Mapping[str, float]]:
+        """Scores and signals of the answer that the engine has just written.
+
+        Raises:
+            BackendError: It is the answer to an earlier question.
+        """
+        finite = bound(self.temperature)
+        if finite is None:
+            self._new.refuse()
+        best, probability, entropy, margin, energy, shift = bound.found
+        scores = FrameScores(int(best), probability, entropy, margin, energy) if finite else not_finite()
+        if self._monitor is None or bound.pooled is None:
+            return scores, _NO_SIGNALS
+        return scores, self._monitor.signals_at(shift, bound.pooled[0])
 
     def _require_new_answer(self, logits: Tensor) -> None:
         """Refuse an output of another shape, and the answer to an earlier question.
@@ -183,12 +215,15 @@ class Scorer(EngineCheck):
         Raises:
             BackendError: The logits cannot be those of this region.
         """
-        if logits.shape != self._shape or logits.dtype != np.float32:
+        if not self._fits(logits):
             raise BackendError(
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, "
                 f"expected float32 {self._shape}"
             )
         self._new.require(self._shown, logits.tobytes())
+
+    def _fits(self, logits: Tensor) -> bool:
+        return logits.shape == self._shape and logits.dtype == np.float32
 
     def _bind_frames(self, crop: Image, pixel_format: str) -> None:
         """Bind the engine to frames of this size, where it is bound to others."""
@@ -203,7 +238,7 @@ class Scorer(EngineCheck):
     def _signals(self) -> Mapping[str, float]:
         """What the monitor says about the frame that the engine has just seen."""
         if self._monitor is None:
-            return {}
+            return _NO_SIGNALS
         pooled = self.backend.pooled
         if pooled is None:
             return dict.fromkeys(self._monitor.signals, math.nan)

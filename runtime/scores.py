@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -64,28 +63,6 @@ _NOT_FINITE = FrameScores(-1, math.nan, math.nan, math.nan, math.nan)
 def not_finite() -> FrameScores:
     """The scores of an output that holds NaN or an infinity."""
     return _NOT_FINITE
-
-
-def scores_of_bound(logits: Tensor) -> Callable[[float], FrameScores] | None:
-    """`frame_scores` of an array that an engine writes again and again: its address is asked for once.
-
-    None without the compiled code, and where the array is none for it.
-
-    Args:
-        logits: (1, C) float32; it must stay where it is.
-    """
-    code, _ = library()
-    if code is None or logits.dtype != np.float32 or not logits.flags.c_contiguous:
-        return None
-    call, at, classes, found = code.framegate_scores, logits.ctypes.data, logits.shape[1], _Five()
-
-    def scores(temperature: float, _kept: Tensor = logits) -> FrameScores:  # whose memory the address is
-        if not call(at, classes, temperature, found):
-            return _NOT_FINITE
-        best, probability, entropy, margin, energy = found
-        return FrameScores(int(best), probability, entropy, margin, energy)
-
-    return scores
 
 
 def frame_scores(logits: Tensor, temperature: float) -> FrameScores:

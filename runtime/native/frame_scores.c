@@ -4,6 +4,7 @@
 #include "native.h"
 
 #include <math.h>
+#include <string.h>
 
 /* The versions of exp and log that every glibc has since 2.2.5 (2.17 on ARM): they give the same values as those of 2.29,
    and a wheel that names the newer ones would refuse to be installed on older systems. */
@@ -74,4 +75,48 @@ EXPORT double framegate_shift(const float *pooled, const float *scale, const flo
         if (!(inner <= 0.0f)) sum += (double)inner * weights[h];
     }
     return sum;
+}
+
+/* What framegate/runtime/native/answer.py knows of an engine's arrays. */
+struct answer {
+    const float *logits;
+    float *last;        /* (classes,): the last answer */
+    const float *input; /* of the network; every `step`th number of `samples` is looked at */
+    float *shown;       /* (samples,): what was shown with the last answer */
+    const float *pooled; /* NULL without a monitor */
+    const float *scale, *offset, *hidden, *hidden_bias, *weights;
+    float *spare;
+    int64_t step;
+    double bias;
+    float limit;
+    int32_t classes, samples, size, width;
+    int32_t known; /* there is a last answer */
+    int32_t stuck;
+    double found[6]; /* argmax, largest probability, entropy, margin, energy, shift */
+};
+
+enum { STUCK = -1 };
+
+/* Is it a new answer? STUCK if not; else its scores and the monitor's shift, and framegate_scores' result.
+
+   Numbers are compared bit by bit: two NaN of the same bits are equal, 0 and -0 are not. */
+EXPORT int32_t framegate_answer(struct answer *a, double temperature) {
+    const size_t bytes = sizeof(float) * (size_t)a->classes;
+    const int same = a->known && memcmp(a->logits, a->last, bytes) == 0;
+    uint32_t other = 0;
+    for (ptrdiff_t k = 0; k < a->samples; ++k) {
+        uint32_t now, before;
+        memcpy(&now, a->input + k * a->step, sizeof now);
+        memcpy(&before, a->shown + k, sizeof before);
+        other |= now ^ before;
+        memcpy(a->shown + k, &now, sizeof now);
+    }
+    a->stuck = same && (a->stuck || other);
+    memcpy(a->last, a->logits, bytes);
+    a->known = 1;
+    if (a->stuck) return STUCK;
+    if (a->pooled)
+        a->found[5] = framegate_shift(a->pooled, a->scale, a->offset, a->limit, a->hidden, a->hidden_bias, a->weights, a->bias,
+                                      a->size, a->width, a->spare);
+    return framegate_scores(a->logits, a->classes, temperature, a->found);
 }
