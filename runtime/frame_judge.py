@@ -240,13 +240,12 @@ class FrameJudge:
         stages, decided_ns = self.stages, time.monotonic_ns()
         overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
-        predictions = tuple(
-            self.prediction(frame, roi, one, overdue, decided_ns, end_ns) for roi, one in zip(rois, judged, strict=True)
-        )
+        pairs = zip(rois, judged, strict=True)
+        made = [self.prediction(frame, roi, each, overdue, decided_ns, end_ns) for roi, each in pairs]
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
-        return predictions
+        return tuple(made)
 
     def _inspect(self, health: CameraHealth, frame: Frame) -> Findings:
         found = health.inspect(frame.image, frame.pixel_format)
@@ -300,17 +299,21 @@ class FrameJudge:
             return {**scores.values(), **signals}
         return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
-    def _numbers(self, values: Mapping[str, float], scored: Scored) -> Findings:
+    def _numbers(self, values: Mapping[str, float], score: float, scored: Scored) -> Findings:
         """What the network's numbers on this frame alone say against it."""
-        score, scores = values.get(self._score_name, math.nan), scored.scores
+        scores = scored.scores
         found = judge_score(score, scores.finite, self._calibration, scores.argmax)
-        return {**found, **judge_limits(values, self._limits)}
+        beyond = judge_limits(values, self._limits)
+        return {**found, **beyond} if beyond else found
 
     def _certify(
         self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
     ) -> tuple[Certificate | None, Findings]:
         """Certify the label, unless the frame needs none or is rejected anyway."""
-        if not certifier.due(roi.name) or self._numbers(self._values(scored), scored):
+        if not certifier.due(roi.name):
+            return None, NO_FINDINGS
+        values = self._values(scored)
+        if self._numbers(values, values.get(self._score_name, math.nan), scored):
             return None, NO_FINDINGS
         crop = roi.crop(frame.image)
         assert crop is not None  # the network was shown it
@@ -322,13 +325,13 @@ class FrameJudge:
         if scored is not None:
             scores, values = scored.scores, self._values(scored)
             score = values.get(self._score_name, math.nan)
-            found_here = self._numbers(values, scored)
-            # A sentence that is there already (a detector's) says more than none.
-            findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
+            if found_here := self._numbers(values, score, scored):
+                # A sentence that is there already (a detector's) says more than none.
+                findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
             candidate = self._labels[scores.argmax] if scores.finite else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
-        detail = "; ".join(filter(None, (self._remark, *findings.values())))
+        detail = "; ".join(filter(None, (self._remark, *findings.values()))) if findings else self._remark
         found = tuple(findings)
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)

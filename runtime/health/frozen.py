@@ -5,6 +5,8 @@ The last 32 frames are kept: about 32 rows of each, in grey, and the means of th
 
 from __future__ import annotations
 
+from collections import deque
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +68,8 @@ class RecentFrames:
         self._slots = history + 1
         self._shape: tuple[int, ...] = ()
         self._slot = 0
-        self._motions: list[tuple[float, int]] = []
-        self._changed: list[npt.NDArray[np.bool_]] = []
+        self._motions = deque[tuple[float, int]](maxlen=_RECENT)
+        self._changed = deque[npt.NDArray[np.bool_]](maxlen=_ALIVE)
         self._stuck = self._begun = False
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
@@ -173,8 +175,8 @@ class RecentFrames:
         """Remember how the frame taken last moved, as that of a live camera."""
         if self._last is not None:
             changed, motion = self._last
-            self._motions = [*self._motions[1 - _RECENT :], motion]
-            self._changed = [*self._changed[1 - _ALIVE :], changed]
+            self._motions.append(motion)
+            self._changed.append(changed)
 
     def _is_stuck(self, change: Change, noise: float) -> bool:
         if len(self._motions) == _RECENT and all(
@@ -197,7 +199,7 @@ class RecentFrames:
         if len(self._changed) < _ALIVE_LEAST or not change.some_equal:
             return False
         grey = self._memory.grey
-        alive = np.logical_and.reduce(self._changed)
+        alive = np.logical_and.reduce(list(self._changed))
         least = max(2, _TORN_SHARE * int(alive.sum()))
         equal = self._memory.equal.astype(bool) & alive
         for slot in np.flatnonzero(equal.sum(axis=1) >= least):

@@ -166,6 +166,11 @@ class Debouncer:
     def __init__(self, rules: Mapping[Reason, Debounce]) -> None:
         self._states = {reason: _State(rule) for reason, rule in rules.items()}
 
+    @property
+    def has_rules(self) -> bool:
+        """False: `decide` gives back what it was given."""
+        return bool(self._states)
+
     def decide(self, reasons: tuple[Reason, ...], certain: tuple[Reason, ...] = ()) -> tuple[Reason, ...]:
         """The reasons that count for this frame.
 

@@ -18,13 +18,16 @@ def judge_score(score: float, finite: bool, calibration: Calibration | None, cla
         calibration: None if no threshold was calibrated for this backend and precision.
         class_id: Number of the most probable label, by which labels with a threshold of their own are known.
     """
+    # Written so that NaN fails: only a true comparison accepts.
+    kept = calibration is not None and finite and math.isfinite(score) and score <= calibration.threshold_of(class_id)
+    if kept:
+        return NO_FINDINGS
     found: dict[Reason, str] = {}
     if not finite:
         found[Reason.NOT_FINITE] = ""
     if calibration is None:
         found[Reason.NOT_CALIBRATED] = ""
-    # Written so that NaN fails: only a true comparison accepts.
-    elif not (finite and math.isfinite(score) and score <= calibration.threshold_of(class_id)) and not found:
+    elif finite:
         found[Reason.HIGH_SCORE] = ""
     return found
 

@@ -75,7 +75,8 @@ class StreamPolicy:
 
     def __init__(self, policy: Policy, calibration: Calibration | None, *, sequence: bool = True) -> None:
         self.drift = DriftAlarm(calibration, policy.drift_block) if calibration and policy.drift else None
-        self._windows = Windows(calibration.limits) if calibration and sequence else None
+        windows = Windows(calibration.limits if calibration and sequence else ())
+        self._windows = windows if windows.frames else None
         self._unseen = policy.warm_up if sequence else 0
         self._debouncer = Debouncer(policy.debounce if sequence else {})
         self._latest_ns: int | None = None
@@ -102,6 +103,20 @@ class StreamPolicy:
         """
         alone = tuple(findings)
         reasons = alone + self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns, frame_id)
+        if self._windows is not None or self._unseen > 0:
+            reasons = self._judge_past(reasons, values)
+        # A stale frame is no new evidence; what the windows added is not part of the calibrated coverage.
+        if self.drift is not None:
+            fresh = Reason.STALE_FRAME not in reasons
+            if self.drift.saw(alone, score) if fresh and values else self.drift.alarm:
+                reasons += (Reason.DRIFT,)
+        # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
+        if self._debouncer.has_rules:
+            reasons = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
+        return findings if reasons == alone else {reason: findings.get(reason, "") for reason in reasons}
+
+    def _judge_past(self, reasons: tuple[Reason, ...], values: Mapping[str, float]) -> tuple[Reason, ...]:
+        """What the windows and the warm-up say, added to the reasons so far."""
         shows_scene = bool(values) and BLIND.isdisjoint(reasons)
         if self._windows is not None and values and (shows_scene or Reason.NOT_FINITE in reasons):
             within = self._windows.hold(values)
@@ -110,14 +125,7 @@ class StreamPolicy:
         if self._unseen > 0:
             reasons += (Reason.WARMING_UP,)
             self._unseen -= shows_scene
-        # A stale frame is no new evidence; what the windows added is not part of the calibrated coverage.
-        if self.drift is not None:
-            fresh = Reason.STALE_FRAME not in reasons
-            if self.drift.saw(alone, score) if fresh and values else self.drift.alarm:
-                reasons += (Reason.DRIFT,)
-        # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
-        decided = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
-        return {reason: findings.get(reason, "") for reason in decided}
+        return reasons
 
     def ignore_drift(self) -> None:
         """Watch for drift no longer: the region is a counter-example."""
