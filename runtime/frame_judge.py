@@ -121,6 +121,7 @@ class FrameJudge:
         self._depth = bundle.preprocess.depth
         self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
+        self._usable: tuple[int, ...] = ()  # the shape of a region that the network can be shown
         self._coloured: Image | None = None
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
@@ -278,8 +279,10 @@ class FrameJudge:
             crop = frame.image if self._whole or frame.pixel_format == NV12 else roi.crop(frame.image)
             if crop is None:
                 return {Reason.BAD_INPUT: f"region {roi.name!r} reaches outside the frame"}
-            if frame.pixel_format == BGR and (problem := unusable(crop, self._depth)):
-                return {Reason.BAD_INPUT: problem}
+            if frame.pixel_format == BGR and not (crop.shape == self._usable and crop.dtype == np.uint8):
+                if problem := unusable(crop, self._depth):
+                    return {Reason.BAD_INPUT: problem}
+                self._usable = crop.shape
             self._scorer.start(crop, frame.pixel_format)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
             return fault(error)

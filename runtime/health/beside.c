@@ -7,6 +7,8 @@
    To wake a thread that sleeps on an idle processor takes whoever wakes it tens of microseconds, more in a virtual machine, all
    of which the verdict waits. The thread that hands the frame over is awake: it attends for a moment, and takes the job. */
 
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+
 #include "rows.h"
 
 #include <string.h>

@@ -73,10 +73,10 @@ class Beside:
         self.close = weakref.finalize(self, _stop, code, at, self.kept)
         """Ends the thread; what is asked for afterwards is done by whoever asks."""
 
-    def start(self, job: int, pixels: Image, grey: int, current: int, previous: int) -> None:
-        """Ask for a frame's rows; `finish` must follow."""
-        self.kept[1:2] = [pixels]
-        self._start(self._at, job, pixels.ctypes.data, pixels.strides[0], grey, current, previous)
+    def start(self, job: int, pixels: Image, row_bytes: int, grey: int, current: int, previous: int) -> None:
+        """Ask for a frame's rows, the first of which is that of ``pixels``; `finish` must follow."""
+        self.kept[1] = pixels
+        self._start(self._at, job, pixels.ctypes.data, row_bytes, grey, current, previous)
 
     def attend(self) -> bool:
         """Look for a frame for a moment, and count its rows, so that nobody need be woken; True if there was one.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.health.content import Content, measure
-from framegate.runtime.health.rows import Change
+from framegate.runtime.health.rows import Change, RowMemory
 from framegate.runtime.health.rows_native import row_memory
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.verdict import Image
@@ -71,6 +71,9 @@ class RecentFrames:
         self._motions = deque[tuple[float, int]](maxlen=_RECENT)
         self._changed = deque[npt.NDArray[np.bool_]](maxlen=_ALIVE)
         self._stuck = self._begun = False
+        self._measured: Content | None = None
+        self._begins: RowMemory | None = None
+        """The memory in which `begin_again` may begin."""
         self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
 
     def begin(self, rows: Image, compare: bool) -> bool:
@@ -83,7 +86,9 @@ class RecentFrames:
         self._place(rows)
         before = (self._slot - 1) % self._slots
         self._begun = self._memory.begin(self._slot, before, rows, _MOVING_SHARE if compare else None)
-        if not self._begun:
+        if self._begun:
+            self._begins = self._memory if compare else None
+        else:
             self._slot = before
         return self._begun
 
@@ -91,6 +96,38 @@ class RecentFrames:
         """Make room for rows of this size, and start the thread that `begin` needs."""
         self._require_memory((rows, width, 3))
         self._memory.prepare()
+
+    def begin_again(self, frame: Image, row_bytes: int) -> bool:
+        """`begin` of a frame of the same size and strides as the last for which it returned True.
+
+        False, and nothing begun, where frames of another size came in between.
+
+        Args:
+            frame: The whole frame, which must stay as it is.
+            row_bytes: From one row that is looked at to the next.
+        """
+        if self._memory is not self._begins:
+            return False
+        before = self._slot
+        self._slot = slot = (before + 1) % self._slots
+        self._memory.begin_again(slot, before, frame, row_bytes)
+        self._begun = True
+        return True
+
+    def is_good(self, limits: HealthThresholds, small: bool) -> bool:
+        """True, and everything is learnt, if the frame that was begun is healthy and resembles none of before.
+
+        False: nothing was changed; `take` it, and see what it is.
+        """
+        change = self._memory.change_if_healthy(limits, small) if self._begun and not small else None
+        if change is None or change.some_equal or not change.nearest > self._still:
+            return False
+        self._begun = self._stuck = False
+        self._measured = None
+        if change.follows:
+            self._motions.append((change.moved, change.last))
+            self._changed.append(self._memory.changed.astype(bool))
+        return True
 
     def attend(self) -> None:
         """Help with what is begun next, for a moment; by another thread than the one that begins."""
@@ -107,7 +144,7 @@ class RecentFrames:
         if not self._begun:
             self._place(rows)
         self._begun = False
-        self._measured: Content | None = None
+        self._measured = None
         if not self._memory.look(self._slot, rows):
             self._measured = measure(self._memory.count(self._slot, rows), *rows.shape[:2])
 

@@ -201,6 +201,27 @@ class RowMemory:
         del slot, previous, pixels, share
         return False
 
+    def begin_again(self, slot: int, previous: int, frame: Image, row_bytes: int) -> None:
+        """`begin`, with comparison, where that began with the frame before, and with the same share.
+
+        Args:
+            slot: See `count`.
+            previous: See `compare`.
+            frame: The whole frame, of the same size and strides as before, its rows `row_bytes` apart.
+            row_bytes: From one row that is looked at to the next.
+        """
+        raise NotImplementedError  # nothing begins here
+
+    def change_if_healthy(self, limits: Any, small: bool) -> Change | None:
+        """What `compare` would say of what was begun, if nothing is wrong with it; None, the default: look, and ask.
+
+        Args:
+            limits: See `healthy`.
+            small: See `healthy`.
+        """
+        del limits, small
+        return None
+
     def forget_begun(self) -> None:
         """What was begun will not be asked for; it counts as a frame that was seen."""
 

@@ -66,6 +66,7 @@ class NativeRowMemory(RowMemory):
         self._beside: Beside | None = None
         self._running: Image | None = None
         self._begun_slot = 0
+        self._counted = False  # what was begun last, and is not looked at yet
         self._known_change = False
         self._histogram = np.zeros(_TOTALS, np.int32)
         # Asking an array for its address costs a microsecond; these arrays stay where they are.
@@ -128,20 +129,38 @@ class NativeRowMemory(RowMemory):
         self._known_change, self._judged_for = share is not None, self._limits_of
         self._job.rank = self._rank(share or 0.0)
         before = -1 if share is None else previous
-        self._running, self._begun_slot = pixels, slot  # whose memory is being read
-        self._beside.start(self._job_at, pixels, self._grey_at[slot], slot, before)
+        self._running, self._begun_slot, self._counted = pixels, slot, True  # whose memory is being read
+        self._beside.start(self._job_at, pixels, pixels.strides[0], self._grey_at[slot], slot, before)
         return True
+
+    def begin_again(self, slot: int, previous: int, frame: Image, row_bytes: int) -> None:
+        """See `RowMemory.begin_again`."""
+        self._settle()
+        beside = self._beside
+        assert beside is not None  # `begin` had one
+        self._known_change, self._judged_for = True, self._limits_of
+        self._running, self._begun_slot, self._counted = frame, slot, True
+        beside.start(self._job_at, frame, row_bytes, self._grey_at[slot], slot, previous)
+
+    def change_if_healthy(self, limits: HealthThresholds, small: bool) -> Change | None:
+        """See `RowMemory.change_if_healthy`."""
+        judged = self._judged_for
+        if judged is None or judged[0] is not limits or judged[1] != small or not self._known_change:
+            return None
+        self._settle()
+        return Change._make(self._summary.tolist()) if self._healthy[0] else None
 
     def look(self, slot: int, pixels: Image) -> bool:
         """See `RowMemory.look`."""
         if not self._measures_fit:
             return False
-        if self._running is not None and self._begun_slot == slot:
+        if self._counted and self._begun_slot == slot:
             self._settle()
         else:
             self._count(slot, pixels)
             self._code.framegate_content(self._counting[-1], *self._size, self._judging_at[0])
             self._judged_for = None
+        self._counted = False
         return True
 
     def healthy(self, limits: HealthThresholds, small: bool) -> bool:
@@ -176,7 +195,7 @@ class NativeRowMemory(RowMemory):
     def forget_begun(self) -> None:
         """See `RowMemory.forget_begun`."""
         self._settle()
-        self._known_change = False
+        self._known_change = self._counted = False
 
     def _settle(self) -> None:
         """Wait for what was begun, if anything was."""
