@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pytest
 
 from framegate.runtime.health.beside import NAME, Beside
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.health.content import measure
+from framegate.runtime.health.frozen import RecentFrames
 from framegate.runtime.health.rows import RowMemory
 from framegate.runtime.health.rows_native import NativeRowMemory
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.native import library
-from framegate.runtime.verdict import Reason
+from framegate.runtime.verdict import BGR, NV12, Reason
 
 CODE, _ = library()
 pytestmark = [
@@ -138,3 +143,70 @@ def test_what_the_thread_works_on_lives_until_it_has_stopped():
         assert any(isinstance(each, np.ndarray) and each.shape == (33, 1280, 3) for each in kept)
         del memory  # in the middle of the work
         assert kept == []
+
+
+def strange_stream(count):
+    """Frames of a camera, with stuck, torn, black, blurred and half-lost ones between, in colour and as NV12."""
+    rng = np.random.default_rng(5)
+    scene = np.kron(rng.integers(30, 220, (16, 20, 3)), np.ones((15, 16, 1)))
+    before = None
+    for k in range(count):
+        image = np.clip(np.roll(scene, 7 * k, axis=1) + rng.normal(0, 2, scene.shape), 0, 255).astype(np.uint8)
+        kind = rng.integers(0, 12) if k > 12 else 11
+        if kind == 0:
+            image = before.copy()
+        elif kind == 1:
+            image[60:] = before[60:]
+        elif kind == 2:
+            image[:] = 0
+        elif kind == 3:
+            image = cv2.GaussianBlur(image, (0, 0), 9)
+        elif kind == 4:
+            image = image[:, ::-1]
+        before = image
+        yield (cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), NV12) if kind == 5 else (image, BGR)
+
+
+@pytest.mark.parametrize("learn_frames", [0, 10])
+def test_the_short_way_of_a_good_frame_says_what_the_long_one_says(learn_frames):
+    thresholds = HealthThresholds(learn_frames=learn_frames)
+    short, long = CameraHealth((320, 240), thresholds=thresholds), CameraHealth((320, 240), thresholds=thresholds)
+    kinds = Counter()
+    with patch.object(RecentFrames, "is_good", autospec=True, side_effect=RecentFrames.is_good) as asked:
+        for image, pixel_format in strange_stream(150):
+            short.begin(image, pixel_format)
+            early, late = (each.check(image, pixel_format) for each in (short, long))
+            assert early == late
+            assert short.content == long.content or math.isnan(short.content.light)
+            assert short.limits == long.limits
+            kinds.update(list(early))
+        assert asked.call_count > 80
+    assert {Reason.BLACK, Reason.FROZEN, Reason.TORN} <= kinds.keys()
+    assert kinds.total() < 120
+
+
+def test_the_thread_that_hands_a_frame_over_takes_the_job():
+    memory = NativeRowMemory(CODE, 33, 1280, 4)
+    assert memory.prepare()
+    image = pictures(1, 33, 1280)[0]
+    for _ in range(50):  # until it attended before the job came
+        with ThreadPoolExecutor(1) as other:
+            attends = other.submit(CODE.framegate_beside_attend, memory._beside._at, 10**9)
+            time.sleep(0.01)
+            assert memory.begin(1, 0, image, 0.05)
+            took = attends.result()
+        assert memory.look(1, image)
+        assert same(memory.content[:9], measure(RowMemory(33, 1280, 4).count(1, image), 33, 1280)[:9])
+        if took:
+            return
+    raise AssertionError("it never took a job")
+
+
+def test_who_attends_in_vain_goes_on_soon_and_at_once_when_the_stream_ends():
+    beside = Beside(CODE)
+    assert not beside.attend()
+    with ThreadPoolExecutor(1) as other:
+        attends = other.submit(CODE.framegate_beside_attend, beside._at, 60 * 10**9)
+        assert not beside.attend(), "one is enough, and nothing was asked for"
+        beside.close()
+        assert attends.result(30) == 0
