@@ -38,10 +38,12 @@ from framegate.runtime.verdict import (
     NV12,
     Certificate,
     Findings,
+    FoundObject,
     Frame,
     Image,
     Prediction,
     Reason,
+    prediction_of,
 )
 
 _WITNESSES, _GRID = 211, 8
@@ -347,11 +349,18 @@ class FrameJudge:
         return self._calibration.threshold_of(scored.scores.argmax)
 
     def prediction(
-        self, frame: Frame, roi: Roi, judged: Judged, late: Findings, decided_ns: int, end_ns: int
+        self,
+        frame: Frame,
+        roi: Roi,
+        judged: Judged,
+        late: Findings,
+        decided_ns: int,
+        end_ns: int,
+        found: FoundObject | None = None,
     ) -> Prediction:
         """What travels on: what was decided about one region, whether it came late, and when it ends."""
         scores = judged.scored.scores
-        return Prediction(
+        return prediction_of(
             frame_id=frame.frame_id,
             stream=roi.name,
             decided_reasons=(*judged.findings, *late),
@@ -369,6 +378,7 @@ class FrameJudge:
             signals=judged.scored.signals,
             valid_until_ns=end_ns,
             found_reasons=judged.found,
+            found=found,
             certificate=judged.certificate,
             candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
             candidate_probabilities=judged.scored.probabilities,
