@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -353,7 +353,24 @@ class Run:
         return self.network.eval()
 
 
-def write(out: Path, network: DenseNet, pictures: Iterator[Picture]) -> None:
+def agreement(network: torch.nn.Module, pictures: Iterable[Picture]) -> tuple[float, float, float]:
+    """How well the map agrees with the labels, over the pixels of all pictures together.
+
+    Returns:
+        Of the pixels that are a sign or are called one, the share that are both (intersection over union); of those
+        that are called one, the share that are (precision); of those that are one, the share called so (recall).
+    """
+    both = called = there = 0
+    for image, labels in pictures:
+        planes = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None], np.float32)
+        with torch.inference_mode():
+            found = network(torch.from_numpy(planes / 127.5 - 1)).argmax(1)[0].numpy() == 1
+        truth = labels[1::2, 1::2] == 1
+        both, called, there = both + (found & truth).sum(), called + found.sum(), there + truth.sum()
+    return both / max(1, called + there - both), both / max(1, called), both / max(1, there)
+
+
+def write(out: Path, network: DenseNet, pictures: Iterable[Picture]) -> None:
     """Write the network as ONNX file, its labels, and the calibration pictures."""
     for name in ("images", "masks"):
         (out / "calibration" / name).mkdir(parents=True, exist_ok=True)
@@ -397,7 +414,14 @@ def main() -> None:
     if run.done:
         print(f"resumed after step {run.done}", flush=True)
     network = run.train(training, behind)
-    write(arguments.out, network, calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
+    pictures = list(calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
+    write(arguments.out, network, pictures)
+    overlap, precision, recall = agreement(network, pictures)
+    print(
+        f"pixels of the {len(pictures)} calibration pictures: IoU of signs {overlap:.3f}, precision {precision:.3f}, ",
+        end="",
+    )
+    print(f"recall {recall:.3f}")
     print(f"{arguments.out}: dense-signs.onnx, labels.txt, calibration/")
 
 

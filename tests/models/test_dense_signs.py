@@ -8,9 +8,20 @@ import pytest
 pytest.importorskip("torch", reason="the example is trained with PyTorch")
 
 import cv2
+import torch
 
 from framegate.models import dense_signs
-from framegate.models.dense_signs import HEIGHT, WIDTH, Backgrounds, Run, compose, outline, paste, photographs_in
+from framegate.models.dense_signs import (
+    HEIGHT,
+    WIDTH,
+    Backgrounds,
+    Run,
+    agreement,
+    compose,
+    outline,
+    paste,
+    photographs_in,
+)
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 
@@ -76,3 +87,15 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, mon
     (tmp_path / "training.state").write_bytes(b"cut")
     with pytest.raises(DataError, match="delete it to begin anew"):
         Run(3, 1, 0, tmp_path / "training.state").resume()
+
+
+def test_agreement_counts_the_pixels_of_signs():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, : WIDTH // 2, 2] = 255  # red on the left: what this network calls a sign
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[: HEIGHT // 2] = 1  # the upper half is one
+    network = torch.nn.Conv2d(3, 2, 1, 2, bias=False)
+    network.weight.data = torch.tensor([[0.0, 0, 0], [1, 0, 0]])[..., None, None]
+    overlap, precision, recall = agreement(network, [(image, labels)])
+    assert (overlap, precision, recall) == pytest.approx((1 / 3, 1 / 2, 1 / 2))
+    assert agreement(network, [(image * 0, labels * 0)]) == (0, 0, 0)
