@@ -11,14 +11,14 @@ network learns from that is to find pasted signs; on signs of a real road it was
   no frame is in both; but the backgrounds are few, and all of one drive.
 
 It writes ``dense-signs.onnx`` and ``calibration/`` (``images/`` and ``masks/``, a picture for each track), from which
-``framegate export --kind dense`` makes the bundle.
+``framegate export --kind dense`` makes the bundle. ``training.state`` is saved now and then; the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,9 @@ _RIM = 0.40
 """Half of the sign's size as a share of its picture's side: GTSRB leaves a tenth of the sign free on every side."""
 _DOWN, _UP = (13,), (11, *range(18, 32))
 _DIAMOND, _OCTAGON = (12,), (14,)
+
+_RATE = 4e-3
+_SAVED_EVERY = 200
 
 Image = npt.NDArray[np.uint8]
 Picture = tuple[Image, Image]
@@ -262,29 +265,112 @@ def _batch(signs: LabelledImages, behind: Backgrounds, size: int, rng: np.random
     return inputs, torch.from_numpy(masks.astype(np.int64))
 
 
-def train(signs: LabelledImages, behind: Backgrounds, steps: int, batch: int, seed: int) -> DenseNet:
-    """Train with AdamW, a cosine to zero and cross-entropy in which a sign's pixel counts three times."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = DenseNet(len(LABELS))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
-    weights, started = torch.tensor([1.0, 3.0]), time.monotonic()
-    network.train()
-    for step in range(steps):
-        inputs, masks = _batch(signs, behind, batch, rng)
-        loss = F.cross_entropy(network(inputs), masks, weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % 25 == 0 or step + 1 == steps:
-            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
-            print(f"step {step + 1}/{steps}: loss {float(loss.detach()):.4f}, about {left:.0f} s left", flush=True)
-    return network.eval()
+@dataclass
+class Run:
+    """A training run that can be stopped and resumed.
+
+    Args:
+        steps: Of the whole run, the same when it is resumed.
+        batch: Pictures of a step.
+        seed: Of weights and pictures.
+        state: Where the state is saved every `_SAVED_EVERY` steps and at the end; None: nowhere.
+    """
+
+    steps: int
+    batch: int
+    seed: int
+    state: Path | None = None
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)
+        self.rng, self.done = np.random.default_rng(self.seed), 0
+        self.network = DenseNet(len(LABELS))
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=_RATE, weight_decay=0.01)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, _RATE, total_steps=self.steps, pct_start=0.1
+        )
+
+    def resume(self) -> None:
+        """Go on from the saved state, if there is one.
+
+        Raises:
+            DataError: It is damaged, or of a run of other steps, batch or seed.
+        """
+        if self.state is None or not self.state.is_file():
+            return
+        try:
+            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            made = dict(saved["run"])
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.rng.bit_generator.state, self.done = saved["rng"], int(saved["done"])
+        except Exception as error:  # torch.load raises whatever strange bytes provoke
+            raise DataError(f"{self.state}: damaged, or not of this training; delete it to begin anew") from error
+        if made != self._settings():
+            raise DataError(f"{self.state} is of a run with {made}, now {self._settings()}; delete it to begin anew")
+
+    def _settings(self) -> dict[str, int]:
+        return {"steps": self.steps, "batch": self.batch, "seed": self.seed}
+
+    def save(self) -> None:
+        """Save the state; an earlier one stays whole until the new one is."""
+        if self.state is None:
+            return
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        part = self.state.with_suffix(".part")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "run": self._settings(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rng": self.rng.bit_generator.state,
+                "done": self.done,
+            },
+            part,
+        )
+        part.replace(self.state)
+
+    def train(self, signs: LabelledImages, behind: Backgrounds) -> DenseNet:
+        """Train with AdamW and cross-entropy in which a sign's pixel counts three times, to the end."""
+        weights, started, first = torch.tensor([1.0, 3.0]), time.monotonic(), self.done
+        self.network.train()
+        while self.done < self.steps:
+            inputs, masks = _batch(signs, behind, self.batch, self.rng)
+            loss = F.cross_entropy(self.network(inputs), masks, weights)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            self.done += 1
+            if self.done % 25 == 0 or self.done == self.steps:
+                left = (time.monotonic() - started) / (self.done - first) * (self.steps - self.done)
+                shown = f"step {self.done}/{self.steps}: loss {float(loss.detach()):.4f}, about {left:.0f} s left"
+                print(shown, flush=True)
+            if self.done % _SAVED_EVERY == 0 or self.done == self.steps:
+                self.save()
+        return self.network.eval()
 
 
-def write(out: Path, network: DenseNet, pictures: Iterator[Picture]) -> None:
+def agreement(network: torch.nn.Module, pictures: Iterable[Picture]) -> tuple[float, float, float]:
+    """How well the map agrees with the labels, over the pixels of all pictures together.
+
+    Returns:
+        Of the pixels that are a sign or are called one, the share that are both (intersection over union); of those
+        that are called one, the share that are (precision); of those that are one, the share called so (recall).
+    """
+    both = called = there = 0
+    for image, labels in pictures:
+        planes = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None], np.float32)
+        with torch.inference_mode():
+            found = network(torch.from_numpy(planes / 127.5 - 1)).argmax(1)[0].numpy() == 1
+        truth = labels[1::2, 1::2] == 1
+        both, called, there = both + (found & truth).sum(), called + found.sum(), there + truth.sum()
+    return both / max(1, called + there - both), both / max(1, called), both / max(1, there)
+
+
+def write(out: Path, network: DenseNet, pictures: Iterable[Picture]) -> None:
     """Write the network as ONNX file, its labels, and the calibration pictures."""
     for name in ("images", "masks"):
         (out / "calibration" / name).mkdir(parents=True, exist_ok=True)
@@ -310,7 +396,7 @@ def main() -> None:
         "--photos", type=Path, metavar="DIR", help="photographs of anything as further backgrounds (default: none)"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/dense-signs"), metavar="DIR", help="%(default)s")
-    parser.add_argument("--steps", type=int, default=700, metavar="N", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=4000, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     arguments = parser.parse_args()
@@ -321,8 +407,21 @@ def main() -> None:
     print(f"signs of {tracks[0]} tracks train, of {tracks[1]} others calibrate", flush=True)
     photographs = [] if arguments.photos is None else photographs_in(arguments.photos)
     behind = Backgrounds(frames_of(TRAINING_CLIP), photographs)
-    network = train(training, behind, arguments.steps, arguments.batch, arguments.seed)
-    write(arguments.out, network, calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
+    if not 1 <= arguments.steps <= 1_000_000 or not 1 <= arguments.batch <= 1024:
+        parser.error("--steps: expected 1 to 1,000,000; --batch: 1 to 1,024")
+    run = Run(arguments.steps, arguments.batch, arguments.seed, arguments.out / "training.state")
+    run.resume()
+    if run.done:
+        print(f"resumed after step {run.done}", flush=True)
+    network = run.train(training, behind)
+    pictures = list(calibration_pictures(calibration, frames_of(CALIBRATION_CLIP), arguments.seed + 1))
+    write(arguments.out, network, pictures)
+    overlap, precision, recall = agreement(network, pictures)
+    print(
+        f"pixels of the {len(pictures)} calibration pictures: IoU of signs {overlap:.3f}, precision {precision:.3f}, ",
+        end="",
+    )
+    print(f"recall {recall:.3f}")
     print(f"{arguments.out}: dense-signs.onnx, labels.txt, calibration/")
 
 

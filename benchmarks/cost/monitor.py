@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from framegate.benchmarks.checkout import BUNDLES
+from framegate.benchmarks.checkout import classifiers
 from framegate.benchmarks.latency.record import written
 from framegate.export.graph.pooled import without_pooled
 from framegate.runtime.backends.base import Backend, infer
@@ -98,8 +98,7 @@ def measure(bundle: Bundle, frames: int) -> dict[str, Any]:
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    bundles = sorted(BUNDLES.glob("*.bundle"))
-    parser.add_argument("--bundles", type=Path, nargs="+", default=bundles)
+    parser.add_argument("--bundles", type=Path, nargs="+", default=classifiers())
     parser.add_argument("--frames", type=int, default=5_000)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks.checkout import BUNDLES, CLIPS
+from framegate.benchmarks.checkout import CLIPS, classifiers
 from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import synthetic_frames
 from framegate.benchmarks.latency.options import frame_size
@@ -73,8 +73,7 @@ def measure(bundle: Bundle, images: list[Image], fps: float | None, frames: int,
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    bundles = sorted(BUNDLES.glob("*.bundle"))
-    parser.add_argument("--bundles", type=Path, nargs="+", default=bundles)
+    parser.add_argument("--bundles", type=Path, nargs="+", default=classifiers())
     parser.add_argument("--frames", type=int, default=1_200)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

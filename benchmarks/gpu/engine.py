@@ -32,7 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
+from framegate.benchmarks.checkout import CLIPS, RESULTS, classifiers
 from framegate.benchmarks.gpu.device import circumstances_of, open_gpu, percentiles
 from framegate.benchmarks.gpu.engine_scores import agree, compare_ways
 from framegate.cuda_kernels.compile.cache import write_json
@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure_all(
     options: argparse.Namespace, flavours: list[str], images: list[Image], machine: dict[str, Any], halves: Path
 ) -> int:
-    bundles = options.bundle or [each for each in sorted(BUNDLES.glob("*.bundle")) if Bundle.open(each).dense is None]
+    bundles = options.bundle or classifiers()
     records: list[dict[str, Any]] = []
     left_out: list[str] = []
     began = time.monotonic()

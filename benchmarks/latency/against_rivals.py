@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS
+from framegate.benchmarks.checkout import BUNDLES, CLIPS, RESULTS, classifiers
 from framegate.benchmarks.latency.machine import Usage
 from framegate.benchmarks.latency.measure import BLOCK, configurations
 from framegate.benchmarks.latency.page import page, page_template
@@ -183,7 +183,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     with progress_bar() as progress:
         series, rivals, agreed, usage = measure_bundle(bundle, images, options.frames, options, progress)
         if options.bundles:
-            others = [path for path in sorted(BUNDLES.glob("*.bundle")) if path.name != bundle.path.name]
+            others = [path for path in classifiers() if path.name != bundle.path.name]
             series |= measure_others(others, images, options.bundles, options, progress)
     record = head(
         WHAT,

@@ -174,7 +174,10 @@ class BatchScorer:
         Raises:
             BackendError: It has.
         """
-        answers = {logits[k].tobytes(): self._samples[k].tobytes() for k in range(self._count)}
+        # Two copies for all objects instead of two for each: cutting bytes costs a fraction of a view of an array.
+        rows, samples = logits[: self._count].tobytes(), self._samples[: self._count].tobytes()
+        one, shown = len(rows) // self._count, len(samples) // self._count
+        answers = {rows[k * one : (k + 1) * one]: samples[k * shown : (k + 1) * shown] for k in range(self._count)}
         stuck = all(self._is_old(answer, shown) for answer, shown in answers.items())
         self._last = dict.fromkeys(answers) if stuck else {**answers}
         if stuck:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -333,7 +333,9 @@ class ObjectJudge:
             found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
         else:
             found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
-        return replace(prediction, found=found)
+        # Nobody else has it yet, and `replace` would make it a second time from its 23 fields.
+        object.__setattr__(prediction, "found", found)
+        return prediction
 
 
 def _overwritten(judged: Judged) -> Judged:

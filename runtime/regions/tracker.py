@@ -53,17 +53,21 @@ class _Track:
 
     def predicted(self, frame_id: int) -> _Edges:
         steps = frame_id - self.frame_id
-        x, y, w, h = (edge + steps * speed for edge, speed in zip(self.edges, self.velocity, strict=True))
-        return x, y, max(w, 1.0), max(h, 1.0)
+        (x, y, w, h), (a, b, c, d) = self.edges, self.velocity
+        w, h = w + steps * c, h + steps * d
+        return x + steps * a, y + steps * b, w if w > 1.0 else 1.0, h if h > 1.0 else 1.0
 
     def saw(self, edges: _Edges, frame_id: int) -> None:
         steps = frame_id - self.frame_id
-        old, before = self.velocity, self.edges
-        x, y, w, h = (
-            (1 - _BLEND) * speed + _BLEND * (new - last) / steps
-            for speed, new, last in zip(old, edges, before, strict=True)
+        (x, y, w, h), (p, q, r, s), (a, b, c, d) = edges, self.edges, self.velocity
+        old = 1 - _BLEND
+        self.velocity = (  # written out: a loop over four numbers takes three times as long, for each object of a frame
+            old * a + _BLEND * (x - p) / steps,
+            old * b + _BLEND * (y - q) / steps,
+            old * c + _BLEND * (w - r) / steps,
+            old * d + _BLEND * (h - s) / steps,
         )
-        self.velocity, self.edges, self.frame_id = (x, y, w, h), edges, frame_id
+        self.edges, self.frame_id = edges, frame_id
 
 
 class OverlapTracker:
@@ -83,13 +87,7 @@ class OverlapTracker:
         """See `Tracker.update`."""
         self._tracks = [t for t in self._tracks if 0 < frame_id - t.frame_id <= self._patience + 1]
         predicted = [track.predicted(frame_id) for track in self._tracks]
-        pairs = [
-            (overlap, row, column)
-            for row, box in enumerate(pixels)
-            for column, edges in enumerate(predicted)
-            if (overlap := iou(box, edges)) >= self._min_overlap
-        ]
-        pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+        pairs = _overlapping(pixels, predicted, self._min_overlap)
         numbers, taken = [0] * len(pixels), set()
         for _, row, column in pairs:
             if numbers[row] or column in taken:
@@ -104,6 +102,25 @@ class OverlapTracker:
                 self._tracks.append(_Track(self._next, box, (0.0, 0.0, 0.0, 0.0), frame_id))
                 self._next += 1
         return numbers
+
+
+def _overlapping(pixels: Sequence[Pixels], predicted: Sequence[_Edges], least: float) -> list[tuple[float, int, int]]:
+    """Minus the overlap, place of the box, place of the track, the best pairs first.
+
+    Most boxes of a frame are apart: four comparisons say so, before a function is called.
+    """
+    sides = [(x, y, x + w, y + h) for x, y, w, h in predicted]
+    pairs = []
+    for row, box in enumerate(pixels):
+        left, top, width, height = box
+        right, bottom = left + width, top + height
+        for column, (a, b, c, d) in enumerate(sides):
+            if a < right and left < c and b < bottom and top < d:
+                overlap = iou(box, predicted[column])
+                if overlap >= least:
+                    pairs.append((-overlap, row, column))
+    pairs.sort()
+    return pairs
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:

@@ -8,8 +8,20 @@ import pytest
 pytest.importorskip("torch", reason="the example is trained with PyTorch")
 
 import cv2
+import torch
 
-from framegate.models.dense_signs import HEIGHT, WIDTH, Backgrounds, compose, outline, paste, photographs_in
+from framegate.models import dense_signs
+from framegate.models.dense_signs import (
+    HEIGHT,
+    WIDTH,
+    Backgrounds,
+    Run,
+    agreement,
+    compose,
+    outline,
+    paste,
+    photographs_in,
+)
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 
@@ -51,3 +63,39 @@ def test_backgrounds_come_from_frames_and_photographs(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no picture of at least 64 pixels"):
         photographs_in(tmp_path / "empty")
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    signs = LabelledImages("signs", rng.integers(0, 255, (2, 32, 32, 3), np.uint8), np.array([1, 11]))
+    behind = Backgrounds([rng.integers(0, 255, (90, 160, 3), np.uint8)], [])
+    monkeypatch.setattr(dense_signs, "_SAVED_EVERY", 1)
+    whole = Run(3, 1, 0).train(signs, behind).state_dict()
+    stopped = Run(3, 1, 0, tmp_path / "training.state")
+    made = iter((dense_signs._batch, dense_signs._batch))
+    monkeypatch.setattr(dense_signs, "_batch", lambda *given: next(made)(*given))
+    with pytest.raises(StopIteration):
+        stopped.train(signs, behind)
+    monkeypatch.undo()
+    resumed = Run(3, 1, 0, tmp_path / "training.state")
+    resumed.resume()
+    assert resumed.done == 2
+    for name, value in resumed.train(signs, behind).state_dict().items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6)
+    with pytest.raises(DataError, match=r"now .*'steps': 4"):
+        Run(4, 1, 0, tmp_path / "training.state").resume()
+    (tmp_path / "training.state").write_bytes(b"cut")
+    with pytest.raises(DataError, match="delete it to begin anew"):
+        Run(3, 1, 0, tmp_path / "training.state").resume()
+
+
+def test_agreement_counts_the_pixels_of_signs():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, : WIDTH // 2, 2] = 255  # red on the left: what this network calls a sign
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[: HEIGHT // 2] = 1  # the upper half is one
+    network = torch.nn.Conv2d(3, 2, 1, 2, bias=False)
+    network.weight.data = torch.tensor([[0.0, 0, 0], [1, 0, 0]])[..., None, None]
+    overlap, precision, recall = agreement(network, [(image, labels)])
+    assert (overlap, precision, recall) == pytest.approx((1 / 3, 1 / 2, 1 / 2))
+    assert agreement(network, [(image * 0, labels * 0)]) == (0, 0, 0)
