@@ -328,14 +328,11 @@ class ObjectJudge:
         number = None if track is None else track.number
         name = box.stream or (f"object-{place}" if number is None else f"track-{number}")
         roi = Roi(name, *pixels, fractions=False)
-        prediction = self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns)
         if box.stream or track is None:
             found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
         else:
             found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
-        # Nobody else has it yet, and `replace` would make it a second time from its 23 fields.
-        object.__setattr__(prediction, "found", found)
-        return prediction
+        return self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns, found)
 
 
 def _overwritten(judged: Judged) -> Judged:
