@@ -34,13 +34,21 @@ from framegate.runtime.sources.video import VideoFileSource
 
 NICE = 5
 _CPU_S = 120
+_MOST_BYTES = 2 * 2**30
+"""Of memory beyond what the process holds when it opens the file: room for several pictures of the largest size."""
 _WIDTH = 640
 _FPS = 25.0
 
 
 def limit() -> None:
-    """From now on no file is written, no core is dumped, and processor time ends."""
-    for what, most in ((resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, _CPU_S)):
+    """From now on no file is written, no core is dumped, and processor time and memory end."""
+    held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    for what, most in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, _CPU_S),
+        (resource.RLIMIT_AS, held + _MOST_BYTES),
+    ):
         resource.setrlimit(what, (most, most))
 
 

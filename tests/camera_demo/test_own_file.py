@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import struct
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -114,6 +116,24 @@ def test_fault_the_deciding_process_dies_and_nothing_is_left(serve, tmp_path, mo
     monkeypatch.setattr(own_file.sys, "executable", "/bin/false")  # as one that a file made crash
     assert records(bring(port, b"\xff\xd8\xff" + bytes(100))[1]) == [{"refused": BROKEN}]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("deed", ["mmap.mmap(-1, 3 * 2**30)", "open('left', 'wb', 0).write(b'x')"])
+def test_fault_the_deciding_process_takes_neither_memory_without_end_nor_a_byte_of_the_disk(deed, tmp_path):
+    script = f"""
+import mmap, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error that can be seen in place of the process's end
+from framegate.camera_demo.own_file_process import limit
+mmap.mmap(-1, 3 * 2**30).close()  # what the machine itself allows
+limit()
+mmap.mmap(-1, 2**28).close()  # room for a picture
+try:
+    {deed}
+except (MemoryError, OSError) as error:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "refused\n", done.stderr
 
 
 @pytest.mark.slow
