@@ -153,7 +153,7 @@ def vouch(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 class OnlyYoungGarbage:
-    """The module gc, but for a full collection: among 7,000 tests that takes half a second, in a vehicle milliseconds."""
+    """The module gc, but for a full collection: among 7,000 tests it takes half a second, in a vehicle milliseconds."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(gc, name)
