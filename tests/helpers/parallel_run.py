@@ -11,9 +11,11 @@ seconds to make, and takes the first cases of every test that has many. ``pytest
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,16 @@ def without_case(nodeid: str) -> str:
 def is_fast_run(config: pytest.Config) -> bool:
     """Whether slow tests are left out."""
     return "not slow" in config.getoption("markexpr", "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, which would look at every test again and again; each worker does that."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
