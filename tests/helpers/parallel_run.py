@@ -123,11 +123,13 @@ def is_fast_run(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without the garbage collector, which would look at every test again and again; each worker does that."""
+    """Collect without the garbage collector, which would look at every test again and again; nor later."""
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.collect()
+        gc.freeze()
         gc.enable()
 
 

@@ -59,12 +59,14 @@ class _Slow(CpuBackend):
         return self._inner.finish()
 
 
-def test_what_exists_when_it_starts_costs_the_collector_nothing_while_it_runs(session, blue, monkeypatch):
+def test_what_exists_when_it_starts_costs_the_collector_nothing_while_it_runs(session, blue, monkeypatch, request):
     monkeypatch.setattr("framegate.runtime.pipeline.gc", gc)  # tests/conftest.py has a quicker one for all others
 
     class Knot:
         """Garbage that only a full collection finds."""
 
+    request.addfinalizer(gc.freeze)  # the collected tests, again
+    gc.unfreeze()
     knot = Knot()
     knot.itself, seen = knot, weakref.ref(knot)
     gc.collect(1)
