@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from parallel_run import (  # noqa: F401 (pytest looks for hooks here)
     pytest_addoption,
+    pytest_collection,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_logreport,
@@ -23,6 +26,7 @@ from parallel_run import (  # noqa: F401 (pytest looks for hooks here)
     pytest_xdist_auto_num_workers,
 )
 
+from framegate.runtime import pipeline, realtime
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, calibration_binding, manifest_digest
 
 SIDE = 32
@@ -149,6 +153,33 @@ def vouch(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+class OnlyYoungGarbage:
+    """The module gc, but for what goes over everything: among 7,000 tests that takes half a second.
+
+    What it would unfreeze are the collected tests (tests/helpers/parallel_run.py), which stay to the end.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(gc, name)
+
+    @staticmethod
+    def collect() -> int:
+        return gc.collect(1)
+
+    @staticmethod
+    def unfreeze() -> None:
+        return
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pipelines_start_quickly() -> Iterator[None]:
+    """A test in tests/runtime/test_pipeline.py puts the real one back, and every process of its own has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pipeline, realtime):
+            patch.setattr(module, "gc", OnlyYoungGarbage())
+        yield
+
+
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a fresh bundle that the test may damage: make_bundle(kind=..., threshold=..., change=...)."""
@@ -184,11 +215,12 @@ def blue_scene() -> Callable[[int], Any]:
     """Picture k of a healthy camera on a blue scene: structure, sensor noise, and something that moves."""
     structure = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 180, (240, 320, 3)), (0, 0), 3)
 
-    def picture(k: int) -> Any:
+    @functools.lru_cache(64)  # tests show the same frames again and again, and noise takes longer than a verdict
+    def drawn(k: int) -> Any:
         noise = np.random.default_rng([1, k]).normal(0, 5, (240, 320, 3))
         image = np.clip(np.array((225.0, 40.0, 40.0)) + structure + noise, 0, 255).astype(np.uint8)
         place = k % 60
         image[100 + place : 120 + place, 50 + 2 * place : 90 + 2 * place] = (200, 60, 30)
         return image
 
-    return picture
+    return lambda k: drawn(k).copy()

@@ -25,7 +25,7 @@ TINY = replace(
     square_queries=20,
     bootstrap=20,
     curve=(4 / 255, 0.03),
-    corruption=5,
+    corruption=3,
 )
 
 

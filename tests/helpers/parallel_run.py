@@ -11,9 +11,11 @@ seconds to make, and takes the first cases of every test that has many. ``pytest
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,25 +37,38 @@ SLOW_FIXTURES = frozenset(
 )
 """Things for tests that take a second or more to make."""
 LONGEST = (
+    "camera_demo/test_demo.py",
+    "evaluation/gate/test_gate.py",
     "test_readme.py",
     "evaluation/test_command_evaluate.py",
-    "camera_demo/test_demo.py",
-    "test_wheel.py",
-    "evaluation/gate/test_gate.py",
-    "evaluation/frames/test_network.py",
+    "models/training/test_loop.py",
+    "runtime/cli/test_hostile_text.py",
+    "benchmarks/latency/test_bench.py",
+    "runtime/cli/test_cli.py",
+    "camera_demo/test_web_limits.py",
+    "benchmarks/latency/test_rivals.py",
     "export/graph/test_graph.py",
-    "runtime/test_cameras.py",
-    "export/test_export.py",
-    "runtime/test_verdict_end.py",
-    "test_shipped_bundle.py",
-    "evaluation/report/test_report.py",
     "runtime/cli/test_recordings_survive.py",
-    "runtime/cli/test_signals.py",
-    "runtime/backends/tensorrt/test_backend.py",
-    "camera_demo/test_page.py",
-    "export/graph/test_half.py",
-    "runtime/sources/test_http.py",
+    "runtime/policy/test_wiring.py",
+    "evaluation/frames/test_network.py",
     "runtime/handover/test_transports.py",
+    "camera_demo/test_page.py",
+    "runtime/cli/test_signals.py",
+    "runtime/test_cameras.py",
+    "evaluation/report/test_report.py",
+    "benchmarks/gpu/test_suite.py",
+    "runtime/backends/tensorrt/test_plugin.py",
+    "cuda_kernels/compile/test_build.py",
+    "export/graph/test_bounds.py",
+    "runtime/sources/test_http.py",
+    "test_layers.py",
+    "benchmarks/cost/test_faults.py",
+    "test_wheel.py",
+    "runtime/backends/tensorrt/test_backend.py",
+    "evaluation/monitor/test_no_gradient.py",
+    "camera_demo/test_shipped_hour.py",
+    "export/test_export.py",
+    "test_shipped_bundle.py",
 )
 """Files below tests/ that take ten seconds and more, in this order."""
 THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -104,6 +119,17 @@ def without_case(nodeid: str) -> str:
 def is_fast_run(config: pytest.Config) -> bool:
     """Whether slow tests are left out."""
     return "not slow" in config.getoption("markexpr", "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, which would look at every test again and again; nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

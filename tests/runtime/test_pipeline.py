@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -55,6 +57,27 @@ class _Slow(CpuBackend):
     def finish(self):
         time.sleep(self._delay)
         return self._inner.finish()
+
+
+def test_what_exists_when_it_starts_costs_the_collector_nothing_while_it_runs(session, blue, monkeypatch, request):
+    monkeypatch.setattr("framegate.runtime.pipeline.gc", gc)  # tests/conftest.py has a quicker one for all others
+
+    class Knot:
+        """Garbage that only a full collection finds."""
+
+    request.addfinalizer(gc.freeze)  # the collected tests, again
+    gc.unfreeze()
+    knot = Knot()
+    knot.itself, seen = knot, weakref.ref(knot)
+    gc.collect(1)
+    gc.collect(1)  # now it is among what is old
+    del knot
+    pipeline = Pipeline(Numbered(blue[:2]), session, lossless=True)
+    with pipeline:
+        assert seen() is None
+        assert gc.get_freeze_count() > 1000
+        assert len(list(pipeline)) == 2
+    assert gc.get_freeze_count() == 0
 
 
 def slowed(session, delay_s):

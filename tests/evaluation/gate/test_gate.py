@@ -32,6 +32,7 @@ from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
+SIZES = Sizes(fgsm=8, pgd=8, other=8, queries=10, adaptive_steps=3, corruption=2, health=20)
 RECORD = Calibration(1.0, "entropy", 0.5, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
 
 
@@ -209,7 +210,7 @@ def data(monkeypatch, colours):
         load_test=lambda folder: colours(80, 22, "test"),
     )  # fmt: skip
     monkeypatch.setattr(datasets, "detect", lambda folder: found)
-    monkeypatch.setattr(command_gate, "Sizes", lambda: Sizes(queries=10, adaptive_steps=3, health=20))
+    monkeypatch.setattr(command_gate, "Sizes", lambda: SIZES)
     return found
 
 

@@ -11,8 +11,6 @@ from drawn_digest import digest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import ROOT
-from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from framegate.cuda_kernels.softmax_entropy.reference import softmax_scores
 from framegate.evaluation.frames.observations import Observations
@@ -31,6 +29,8 @@ from framegate.evaluation.metrics.metrics import (
 from framegate.evaluation.metrics.ranking import Ranking, accepted_positives, auroc, false_positive_rate
 from framegate.evaluation.metrics.selective import accepts, areas, curve, threshold_at
 from framegate.runtime.errors import DataError, UsageError
+
+# SciPy and scikit-learn are imported by the tests that ask them: every worker of a parallel run reads all files.
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -71,6 +71,8 @@ small = st.integers(2, 25).flatmap(
 @pytest.mark.parametrize(("count", "n"), [(0, 1), (1, 1), (0, 40), (9, 10), (40, 40), (7000, 10000), (1, 10000)])
 @pytest.mark.parametrize("confidence", [0.95, 0.5])
 def test_clopper_pearson_is_scipys(count, n, confidence):
+    from scipy.stats import binomtest
+
     found = proportion(count, n, confidence)
     exact = binomtest(count, n).proportion_ci(confidence, method="exact")
     assert found.value == count / n
@@ -103,6 +105,8 @@ def test_accuracy():
 
 @pytest.mark.parametrize("step", [None, 0.3, 10.0])
 def test_auroc_is_scikit_learns(step):
+    from sklearn.metrics import roc_auc_score
+
     scores, wrong = drawn(700, step=step)
     assert auroc(*below(scores, wrong)) == pytest.approx(roc_auc_score(wrong, scores), abs=1e-12)
 
@@ -110,6 +114,8 @@ def test_auroc_is_scikit_learns(step):
 @pytest.mark.parametrize("step", [None, 0.3, 10.0])
 @pytest.mark.parametrize("tpr", [0.5, 0.95, 1.0])
 def test_fpr_is_that_of_scikit_learns_curve(step, tpr):
+    from sklearn.metrics import roc_curve
+
     scores, wrong = drawn(700, step=step)
     fpr, tprs, _ = roc_curve(wrong, scores, drop_intermediate=False)
     assert false_positive_rate(*below(scores, wrong), tpr) == pytest.approx(fpr[np.argmax(tprs >= tpr)], abs=1e-12)
@@ -195,6 +201,8 @@ def test_a_weight_is_as_many_frames(case):
 
 def test_augrc_is_the_papers_formula():
     """Traub et al. 2024: AUGRC = (1 - AUROC) acc (1 - acc) + (1 - acc)^2 / 2, up to the grid's 1 / 2n."""
+    from sklearn.metrics import roc_auc_score
+
     scores, wrong = drawn(4000)
     right = 1 - wrong.mean()
     expected = (1 - roc_auc_score(wrong, scores)) * right * (1 - right) + (1 - right) ** 2 / 2
@@ -262,6 +270,8 @@ def test_frames_without_a_score_are_not_covered():
 
 
 def test_selective_figures_are_counts():
+    from scipy.stats import binomtest
+
     scores = np.array([0.1, 0.2, 0.3, 0.4, math.nan, 0.25])
     wrong = np.array([False, True, False, True, True, False])
     found = selective(scores, wrong, 0.3)
@@ -371,6 +381,8 @@ def test_the_intervals_of_separate_sets_are_wider_than_those_of_pairs():
 
 
 def test_detection_of_sets_of_different_size_is_scikit_learns():
+    from sklearn.metrics import roc_auc_score
+
     rng = np.random.default_rng(2)
     clean, foreign = rng.normal(size=300), rng.normal(0.7, 1, 120)
     found = detection(clean, foreign, resamples=50)
@@ -380,6 +392,8 @@ def test_detection_of_sets_of_different_size_is_scikit_learns():
 
 
 def test_a_gain_is_judged_on_the_same_resamples():
+    from sklearn.metrics import roc_auc_score
+
     scores, wrong = drawn(1000)
     rival = scores + 0.05 * np.random.default_rng(1).normal(size=1000)
     found = auroc_gain(scores, rival, wrong, resamples=300)

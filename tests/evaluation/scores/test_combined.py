@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
 
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.metrics.metrics import detection, failure_detection
@@ -176,6 +175,8 @@ def test_a_combination_needs_no_errors_keeps_its_coverage_and_passes_nan_on(comb
 
 
 def test_free_weights_are_scikit_learns():
+    from sklearn.linear_model import LogisticRegression
+
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 5))
     y = rng.random(400) < 1 / (1 + np.exp(1 - x @ [2, -1, 0.5, 0, 0.1]))

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from drawn_digest import digest
 from repository import ROOT
-from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
-from sklearn.neighbors import NearestNeighbors
 
 from framegate.evaluation.frames.observations import Observations
 from framegate.evaluation.metrics.metrics import detection
@@ -58,6 +56,8 @@ def head_of(classes=4, features=16):
 
 @pytest.mark.parametrize(("n", "features"), [(30, 40), (500, 12), (5, 3)])
 def test_shrinkage_is_scikit_learns(n, features):
+    from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
+
     rng = np.random.default_rng(n)
     x = rng.normal(size=(n, features)) @ rng.normal(size=(features, features))
     x -= x.mean(0)
@@ -89,6 +89,8 @@ def test_scores_are_pytorch_oods(golden, name, given):
 
 
 def test_knn_is_scikit_learns_and_takes_a_thousandth_of_the_frames():
+    from sklearn.neighbors import NearestNeighbors
+
     calibration, frames = made(1500), made(40, seed=1)
     fitted = knn().fit(calibration)
     assert fitted.parameters["neighbours"] == 2
@@ -98,6 +100,8 @@ def test_knn_is_scikit_learns_and_takes_a_thousandth_of_the_frames():
 
 
 def test_mahalanobis_by_definition():
+    from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
+
     calibration, frames = made(300), made(30, seed=1)
     fitted = mahalanobis().fit(calibration)
     x, y = calibration.features.astype(np.float64), calibration.labels

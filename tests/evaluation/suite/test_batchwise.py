@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from framegate.evaluation.suite.batchwise import (
     PAPER_EDGES,
@@ -134,6 +133,8 @@ def test_no_threshold_does_better_on_the_batches_it_was_fitted_on(clean, attacke
 
 def test_decisions_are_counted_per_batch():
     """The paper's case: nothing wrong on five clean batches, one of five attacked ones missed."""
+    from scipy.stats import binomtest
+
     rule = BatchRule(5.12, 1)
     clean, attacked = np.array([5.05, 5.06, 5.1, 5.11, 5.12]), np.array([5.11, 5.14, 5.15, 5.2, 5.2])
     found = detection_accuracy(rule, clean, attacked)

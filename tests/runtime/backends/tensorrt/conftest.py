@@ -6,16 +6,24 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import emulate
 import pytest
+from fork_server import ForkServer
 from repository import HELPERS
 from tensorrt_stub import START
 
 from framegate.cuda_kernels.compile.sources import kernel_sources
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, seal
+
+MORE_IMPORTS = """
+import cuda.bindings.driver
+import numpy.random
+import framegate.cuda_kernels.driver.bindings
+import framegate.runtime.backends.tensorrt.backend
+"""
+"""What most children need as well; none of them calls the driver when it is imported."""
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +38,24 @@ def stub(tmp_path_factory):
     return folder, ":".join(map(str, libraries))
 
 
+@pytest.fixture(scope="module")
+def forked(stub):
+    """The process whose forks the children are."""
+    server = ForkServer(
+        START.replace("BUNDLE = Path(sys.argv[1])", "") + MORE_IMPORTS,
+        {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(stub[0]),
+            "PYTHONPATH": os.pathsep.join([str(HELPERS / "fake_tensorrt"), os.environ.get("PYTHONPATH", "")]),
+            "STUB_KERNELS": stub[1],
+        },
+    )
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def child(stub, make_bundle, tmp_path):
+def child(forked, make_bundle, tmp_path):
     """Run code over the stub: child(code, **settings) -> (output, told on standard error, calls of the driver).
 
     The code's BUNDLE is one that names colours, or ``own``.
@@ -45,17 +69,8 @@ def child(stub, make_bundle, tmp_path):
     def run(code: str, own: Path | None = None, **settings: str) -> tuple[str, str, list[str]]:
         log = tmp_path / "calls"
         log.unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            "LD_LIBRARY_PATH": str(stub[0]),
-            "PYTHONPATH": os.pathsep.join([str(HELPERS / "fake_tensorrt"), os.environ.get("PYTHONPATH", "")]),
-            "STUB_KERNELS": stub[1],
-            "STUB_LOG": str(log),
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            **settings,
-        }
-        command = [sys.executable, "-c", START + code, str(own or bundle)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        environment = {"STUB_LOG": str(log), "XDG_CACHE_HOME": str(tmp_path / "cache"), **settings}
+        done = forked.run(START + code, [str(own or bundle)], tmp_path, environment)
         assert done.returncode == 0, done.stderr
         return done.stdout, " ".join(done.stderr.split()), log.read_text().split() if log.exists() else []
 
