@@ -67,7 +67,8 @@ def _near_root(errors: int, trials: int, delta: float) -> float:
     """About the rate at which the tail is ``delta``, in a few steps instead of one for each bit.
 
     Newton's method on the logarithm of the tail, which is concave: every tangent meets ``log(delta)`` at or above the
-    root, and the steps come down to it. The tail's derivative is minus the density of Beta(errors + 1, trials - errors).
+    root, and the steps come down to it. The derivative of the tail is minus the density of
+    Beta(errors + 1, trials - errors).
     """
     rate = errors / trials
     for _ in range(_TANGENTS):
