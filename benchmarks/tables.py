@@ -155,6 +155,7 @@ BLOCKS: dict[str, Block] = {
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
     "attacks": Block((_ATTACKS,), certificate_tables.attacks),
+    "attacks-short": Block((_ATTACKS,), certificate_tables.attacks_short),
     "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
     "kernel-model": Block((_KERNEL_MODEL, _KERNELS, _GPU_LATENCY), gpu_tables.kernel_model),
