@@ -32,7 +32,7 @@ help:
 	@echo "make tables       fill the tables of README and docs from the committed records"
 	@echo "make evaluation   attack and judge every shipped bundle; needs CIFAR10=, GTSRB= and ADRENAL=, paths of the data"
 	@echo "make dense-signs  train and export an example of a segmentation network; needs GTSRB=, the path of the data; PHOTOS= a folder of pictures"
-	@echo "make attacks      what attacks of many kinds get past each bundle and its gate; needs CIFAR10= and GTSRB="
+	@echo "make attacks      what attacks of many kinds get past each bundle, its gate and its certificate; needs CIFAR10= and GTSRB=; ATTACKED=500 and ADAPTIVE=60 frames"
 	@echo "make faults       what every injected fault does to the verdicts, also on their way to driving logic, and what the camera check costs"
 	@echo "make drift        simulate the drift alarm: frames to a false alarm, frames to a true one"
 	@echo "make kernels      compile the CUDA kernels for every architecture; needs nvcc, no GPU"
@@ -193,16 +193,23 @@ $(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out ben
 
 endef
 
-# What attacks of many kinds make of each image bundle, without and with its gate; hours on two cores.
+# What attacks of many kinds make of each image bundle, without and with its gate and certificate: minutes for a small
+# network, hours for the hybrids on two cores. Rows are kept in runs/attacks: the same command goes on after an
+# interruption, and what is finished there is not measured again (remove the folder to start anew). ATTACKED= ADAPTIVE= for fewer frames.
+ATTACKED ?= 500
+ADAPTIVE ?= 60
 attacks: $(VENV)/.dev
 	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" || { echo "make attacks: give CIFAR10= and GTSRB=, the paths of the data sets"; exit 2; }
-	@mkdir -p benchmarks/results/attacks
-	$(foreach name,mobilenet hybrid simplecnn-robust,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
+	@mkdir -p runs/attacks benchmarks/results/attacks
 	$(call attack,simplecnn-cifar10,$(CIFAR10),--transfer models/bundles/mobilenet-cifar10.bundle)
-	$(call attack,hybrid-gtsrb,$(GTSRB),)
+	$(foreach name,simplecnn-robust mobilenet hybrid,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
+	$(call attack,hybrid-gtsrb,$(GTSRB),--require-certificate linf:2/255)
+	$(BIN)/python -m framegate.benchmarks.tables docs/RESULTS.md README.md
 
+# Exit code 1: measured, and a health check failed; the record says which, and so does the table.
 define attack
-$(BIN)/framegate attacks models/bundles/$(1).bundle --data $(2) $(3) --out benchmarks/results/attacks/$(1).json
+$(BIN)/framegate attacks models/bundles/$(1).bundle --data $(2) --frames $(ATTACKED) --adaptive $(ADAPTIVE) $(3) --out runs/attacks/$(1).json || test $$? = 1
+cp runs/attacks/$(1).json benchmarks/results/attacks/$(1).json
 
 endef
 

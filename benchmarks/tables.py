@@ -29,6 +29,7 @@ from framegate.benchmarks import (
     speed_tables,
 )
 from framegate.benchmarks.checkout import RESULTS, ROOT
+from framegate.benchmarks.latency import pareto_plot
 from framegate.benchmarks.latency.compare import read_record
 from framegate.evaluation import tracks as track_figures
 from framegate.evaluation.gate import names as gate_names
@@ -101,6 +102,7 @@ _FAULTS_TIME = Source("fail-closed-time.json", partial(read_json, advice="make b
 _HANDOVER_SPEED = Source("handover-speed.json", partial(read_json, advice="benchmarks.handover.speed, see docs"))
 _HANDOVER_FLOOR = Source("handover-floor.json", partial(read_json, advice="benchmarks.handover.floor, see docs"))
 _GATE_COST = Source("gate-cost.json", lambda path: read_json(path, "make bench") if path.is_file() else None)
+_PARETO = Source("pareto.json", lambda path: read_json(path, "benchmarks.latency.pareto") if path.is_file() else None)
 _DEMO = Source("demo.json", partial(read_json, advice="make results"))
 _DEMO_OBJECTS = Source("demo-objects.json", partial(read_json, advice="make results"))
 _KERNEL_MODEL = Source("kernel-model.json", partial(read_json, advice="make kernel-model"))
@@ -155,9 +157,11 @@ BLOCKS: dict[str, Block] = {
     "gate-transfer": Block((_GATE,), signal_tables.gate_transfer),
     "promise": Block((_GATE,), gate_tables.promise),
     "attacks": Block((_ATTACKS,), certificate_tables.attacks),
+    "attacks-short": Block((_ATTACKS,), certificate_tables.attacks_short),
     "certificates": Block((_CERTIFICATES,), certificate_tables.certificates),
     "tracks": Block((Source("tracks", track_figures.read_tracks),), track_figures.table),
     "kernel-model": Block((_KERNEL_MODEL, _KERNELS, _GPU_LATENCY), gpu_tables.kernel_model),
+    "pareto": Block((_PARETO,), pareto_plot.table),
     "demo-objects": Block((_DEMO_OBJECTS,), speed_tables.demo),
 }
 """Name of a block -> its records and its table."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.l2 import pgd_l2
 from framegate.evaluation.attacks.linf import fgsm, pgd
 from framegate.evaluation.attacks.loss import LogitsOf
-from framegate.evaluation.attacks.patch import patch
-from framegate.evaluation.attacks.spatial import spatial
+from framegate.evaluation.attacks.patch import PLACES, patch
+from framegate.evaluation.attacks.spatial import ANGLES, SHIFTS, spatial
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.rules import BATCH, GateInputs, fp32_calibration, observe
@@ -119,7 +119,7 @@ def attack_table(
         what: Is attacked.
         pixels: (N, 3, h, w) clean test frames in [0, 1].
         labels: (N,).
-        progress: Called after each row.
+        progress: Called before each row, and at the end; counts what has to be computed, not what is known.
         steps: Gradient steps of the iterative attacks.
         adaptive: Frames of the adaptive attack at each size; 0 leaves it out.
         known: Rows of an interrupted run with the same settings, which are not computed again.
@@ -130,38 +130,71 @@ def attack_table(
     """
     done = {row["attack"]: row for row in known}
     jobs = _jobs(what, pixels, labels, steps, adaptive)
+    # Known rows cost nothing; counted as work done, they would make the estimate of the time left far too short.
+    todo = {name: job.passes for name, job in jobs.items() if name not in done}
     rows: list[dict[str, Any]] = []
-    for number, (name, (aims_at, attack)) in enumerate(jobs.items()):
+    passed, total = 0, sum(todo.values())
+    for name, job in jobs.items():
         if name not in done:
-            count = adaptive if name.startswith("adaptive") else len(pixels)
-            done[name] = {"attack": name, "aims_at": aims_at, **judged(what, attack(), labels[:count])}
+            progress(f"attacks: {name}", passed, total)
+            done[name] = {"attack": name, "aims_at": job.aims_at, **judged(what, job.run(), labels[: job.frames])}
             keep(done[name])
+            passed += todo[name]
         rows.append(done[name])
-        progress("attacks", number + 1, len(jobs))
+    progress("attacks", total, total)
     return rows
 
 
-def _jobs(
-    what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: int
-) -> dict[str, tuple[str, Callable[[], Tensor]]]:
-    """Name of each row -> whom the attack aims at, and what computes its frames."""
+class _Job(NamedTuple):
+    """One row to be computed.
+
+    Attributes:
+        aims_at: Whom the attack aims at.
+        frames: How many it attacks, the first ones.
+        passes: About how often a frame goes through the network, times frames: the row's part of the time.
+        run: Computes the attacked frames.
+    """
+
+    aims_at: str
+    frames: int
+    passes: int
+    run: Callable[[], Tensor]
+
+
+def _jobs(what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: int) -> dict[str, _Job]:
+    """Name of each row -> what computes it."""
     chosen = attacks(min(pixels.shape[2:]), what.seed, steps)
-    jobs: dict[str, tuple[str, Callable[[], Tensor]]] = {"none": ("nothing", lambda: pixels)}
+    every = len(pixels)
+    jobs = {"none": _Job("nothing", every, every, lambda: pixels)}
     for name, attack in chosen.items():
-        jobs[name] = "classifier", partial(attack, what.network, pixels, labels)
+        jobs[name] = _Job(
+            "classifier", every, every * _passes(name, steps), partial(attack, what.network, pixels, labels)
+        )
     if what.foreign is not None:
         for name, attack in chosen.items():
             if "PGD-" in name and "L2" not in name:
-                jobs[f"transfer of {name}"] = "another network", partial(attack, what.foreign, pixels, labels)
+                run = partial(attack, what.foreign, pixels, labels)
+                jobs[f"transfer of {name}"] = _Job("another network", every, every * _passes(name, steps), run)
+    few = min(adaptive, every)
     for level in LEVELS if adaptive else ():
-        few = pixels[:adaptive], labels[:adaptive]
-        jobs[f"adaptive {level}/255"] = "classifier and gate", partial(_adaptive, what, *few, level, steps)
+        settings = AdaptiveSettings(level / 255, steps)
+        passes = few * 3 * settings.restarts * len(settings.names) * steps  # two gradients of one pass
+        run = partial(_adaptive, what, pixels[:few], labels[:few], settings)
+        jobs[f"adaptive {level}/255"] = _Job("classifier and gate", few, passes, run)
     return jobs
 
 
-def _adaptive(what: Attacked, pixels: Tensor, labels: Tensor, level: int, steps: int) -> Tensor:
+def _passes(name: str, steps: int) -> int:
+    """About how often an attack shows a frame to the network; a gradient counts as two."""
+    if name.startswith("FGSM"):
+        return 3
+    if name.startswith("rotation"):
+        return ANGLES * SHIFTS**2
+    return 2 * steps * (PLACES if name.startswith("patch") else 1)
+
+
+def _adaptive(what: Attacked, pixels: Tensor, labels: Tensor, settings: AdaptiveSettings) -> Tensor:
     aim = gate_rule("promised", what.network, what.bundle.monitor, fp32_calibration(what.bundle), what.calibration)
-    settings = AdaptiveSettings(level / 255, steps)
     return adaptive_pgd(aim.observe, pixels, labels, aim.threshold, settings, batch=BATCH, seed=what.seed).pixels
 
 

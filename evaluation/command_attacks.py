@@ -22,13 +22,14 @@ from framegate.evaluation.gate.rules import BATCH, observe
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
+from framegate.models.datasets import DataSet
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
-from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
+from framegate.runtime.console import json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 _HEALTH = 48
@@ -65,6 +66,17 @@ class Saved:
         write_json(self.path, {"asked": self._asked, "seconds": self.seconds(), "rows": self.rows})
 
 
+def measured_before(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The finished record of an earlier run with the same settings on the same bundle, or None."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["asked"] == dict(asked) and found["rows"] and found["health"]:
+            return dict(found)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or one that says not enough: everything is computed
+    return None
+
+
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``attacks`` to the command line."""
     parser = commands.add_parser("attacks", help=SUMMARIES["attacks"])
@@ -87,6 +99,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--require-certificate", metavar="BUDGET", help="patch:5 or linf:2/255 (default: none)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="measure anew what --out already holds")
     parser.add_argument("--out", required=True, type=Path, help="results file (.json)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
@@ -96,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
     if arguments.frames < 1 or arguments.steps < 1 or arguments.adaptive < 0:
         raise UsageError("frames and steps: expected at least 1; adaptive: 0 or more")
+    if arguments.out.is_dir():
+        raise UsageError(f"out {arguments.out}: expected the name of a file (.json), found a folder")
     bundle = Bundle.open(arguments.bundle).for_classifiers("attacks")
     data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth > 1:
@@ -105,7 +120,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"transfer {arguments.transfer}: it has other labels; give a bundle trained on the same data")
     demand = None if arguments.require_certificate is None else Demand.parse(arguments.require_certificate)
     certifier = None if demand is None else Certifier(bundle, demand, "onnxruntime")
-    network = Network.from_bundle(bundle)
     asked = {
         "format": ATTACKS_FORMAT,
         "bundle": bundle.name,
@@ -118,6 +132,26 @@ def run(arguments: argparse.Namespace) -> int:
         "transfer_from": None if foreign is None else foreign.name,
         "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
     }
+    before = None if arguments.again else measured_before(arguments.out, asked)
+    if before is not None:
+        to_stderr(f"framegate: {arguments.out}: measured before with these settings; --again measures anew")
+        return _shown(before, arguments)
+    record = _measured(arguments, asked, bundle, data, certifier, foreign)
+    write_json(arguments.out, record)
+    arguments.out.with_suffix(".part").unlink(missing_ok=True)
+    return _shown(record, arguments)
+
+
+def _measured(
+    arguments: argparse.Namespace,
+    asked: Mapping[str, Any],
+    bundle: Bundle,
+    data: DataSet,
+    certifier: Certifier | None,
+    foreign: Bundle | None,
+) -> dict[str, Any]:
+    """The record; its rows are kept on the way."""
+    network = Network.from_bundle(bundle)
     saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)
     calibration = data.load_training(arguments.data)[1]
@@ -149,18 +183,24 @@ def run(arguments: argparse.Namespace) -> int:
     record: dict[str, Any] = {
         **asked,
         "frames": len(test),
+        "asked": dict(asked),
         "seconds": round(saved.seconds(), 1),
         "machine": {**circumstances(), "torch": torch.__version__},
         "health": [{"name": check.name, "passed": check.passed} for check in health.checks],
         "rows": rows,
     }
-    write_json(arguments.out, rounded(record))
-    saved.path.unlink(missing_ok=True)
+    return dict(rounded(record))
+
+
+def _shown(record: Mapping[str, Any], arguments: argparse.Namespace) -> int:
+    """Print a record; 1 if a health check of its attacks failed."""
+    failed = [check["name"] for check in record["health"] if not check["passed"]]
     if arguments.json:
-        json_to_stdout(rounded(record))
-        return 0 if health.passed else 1
-    to_stdout(markdown(rows))
-    for name in health.failed:
+        json_to_stdout(record)
+        return 1 if failed else 0
+    for line in markdown(record["rows"]).splitlines():
+        to_stdout(line)
+    for name in failed:
         to_stdout(f"health check failed, do not quote these figures: {name}")
     to_stdout(f"figures: {arguments.out}")
-    return 0 if health.passed else 1
+    return 1 if failed else 0

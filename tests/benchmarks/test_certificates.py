@@ -46,11 +46,38 @@ def figure(value):
     return {"value": value, "low": value / 2, "high": min(1.0, value * 2), "n": 100}
 
 
-def test_the_tables_show_what_the_records_say():
-    row = {"attack": "FGSM 1/255", "aims_at": "classifier", "n": 100, "wrong": figure(0.5)}
-    attacks = {"bundle": "a", "frames": 100, "adaptive_frames": 4, "rows": [{**row, "wrong_and_accepted": figure(0.1)}]}
-    text = markdown(certificate_tables.attacks([attacks, {**attacks, "bundle": "b", "rows": []}]))
-    assert "| FGSM 1/255 | classifier | 50.0 / 10.0 % [5.0, 20.0] | – |" in text
+def attacked(**changed):
+    row = {"attack": "PGD-20 2/255", "aims_at": "classifier", "wrong": figure(0.5), "wrong_and_accepted": figure(0.1)}
+    health = [{"name": "gradients", "passed": True}]
+    return {"bundle": "a", "frames": 100, "adaptive_frames": 4, "rows": [row], "health": health, **changed}
+
+
+def test_the_table_of_attacks_shows_what_the_records_say():
+    text = markdown(certificate_tables.attacks([attacked(), attacked(bundle="b", rows=[])]))
+    assert "| PGD-20 2/255 | classifier | 50.0 / 10.0 % [5.0, 20.0] | – |" in text
+    assert "passed all their health checks" in text
+    certified = attacked()["rows"][0] | {"wrong_accepted_and_certified": figure(0.01)}
+    records = [attacked(rows=[certified], certificate="linf:2/255 of abc")]
+    text = markdown(certificate_tables.attacks(records))
+    assert "| attack | aims at | a | a, certificate of linf:2/255 required |" in text
+    assert "| PGD-20 2/255 | classifier | 50.0 / 10.0 % [5.0, 20.0] | 50.0 / 1.0 % [0.5, 2.0] |" in text
+    short = certificate_tables.attacks_short(records)
+    assert "| PGD-20, 2/255 | 10 % [5, 20] | 1 % [0, 2] |" in short
+    assert "patch" not in short  # a kind that no record has gets no row
+    assert certificate_tables.attacks([]) == certificate_tables.attacks_short([])
+
+
+def test_attacks_that_failed_a_health_check_are_named_beside_their_figures():
+    failed = attacked(bundle="b", health=[{"name": "gradients", "passed": False}])
+    for text in (
+        markdown(certificate_tables.attacks([attacked(), failed])),
+        certificate_tables.attacks_short([attacked(), failed]),
+    ):
+        assert "failed for b (gradients): do not quote" in " ".join(text.split())
+        assert "passed all" not in text
+
+
+def test_the_table_of_certificates_shows_what_the_record_says():
     shipped = {"event": figure(0.01), "certified": figure(0.3), "tracks_certified": 0.5, "frames_to_first": None}
     record = {
         "bundle": "a", "certificate": "patch:5", "risk_bound": 0.0262, "unit": "frame", "test": {"shipped": shipped},

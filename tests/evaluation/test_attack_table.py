@@ -86,6 +86,26 @@ def test_a_wrong_number_is_refused():
         command_attacks.run(arguments)
 
 
+def test_a_folder_as_results_file_is_refused_before_anything_is_measured(tmp_path):
+    arguments = type("Given", (), {"frames": 1, "steps": 1, "adaptive": 0, "out": tmp_path})()
+    with pytest.raises(UsageError, match="name of a file"):
+        command_attacks.run(arguments)
+
+
+def test_what_was_measured_with_the_same_settings_is_shown_and_not_measured_again(tmp_path, rows, capsys):
+    path = tmp_path / "table.json"
+    record = {"asked": {"seed": 0}, "rows": list(rows.values()), "health": [{"name": "gradients", "passed": False}]}
+    path.write_text(json.dumps(record))
+    assert command_attacks.measured_before(path, {"seed": 0}) == json.loads(json.dumps(record))
+    assert command_attacks.measured_before(path, {"seed": 1}) is None
+    assert command_attacks.measured_before(tmp_path / "none.json", {"seed": 0}) is None
+    arguments = type("Given", (), {"json": False, "out": path})()
+    assert command_attacks._shown(record, arguments) == 1  # a failed health check
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == len(rows) + 4  # a line for each row, and not all in one
+    assert shown[-2].endswith("do not quote these figures: gradients")
+
+
 def test_rows_are_plain_json(rows):
     assert json.loads(json.dumps(list(rows.values())))[0]["attack"] == "none"
 
