@@ -270,12 +270,12 @@ def _parts(document: str) -> Iterator[_Part]:
 
 
 def documents() -> list[Path]:
-    """The Markdown files in the root folder of the checkout and in docs/ that have a block.
+    """The Markdown files in the root folder of the checkout, in docs/ and in evaluation/ that have a block.
 
     Raises:
         UsageError: There is none, as where framegate is installed without its checkout.
     """
-    found = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    found = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "evaluation").glob("*.md")])
     with_blocks = [path for path in found if any(_MARK.fullmatch(line) for line in _text(path).splitlines())]
     if not with_blocks:
         raise UsageError(f"no document with a block in {ROOT} and its docs; run this in a checkout, or name documents")
