@@ -218,7 +218,7 @@ dense-signs: $(VENV)/.dev
 	@test -n "$(GTSRB)" || { echo "make dense-signs: give GTSRB=, the path of the data set"; exit 2; }
 	$(BIN)/python -m framegate.models.dense_signs --gtsrb $(GTSRB) $(if $(PHOTOS),--photos $(PHOTOS)) --out runs/dense-signs
 	$(BIN)/framegate export runs/dense-signs/dense-signs.onnx --kind dense --labels runs/dense-signs/labels.txt --scaling symmetric \
-	  --resize area --region roadside=0.5,0.08,0.5,0.56 --unseen runs/dense-signs/calibration --force --out models/bundles/dense-signs.bundle \
+	  --resize area --region roadside=0.5,0.08,0.5,0.56 --unseen runs/dense-signs/calibration --no-promise --force --out models/bundles/dense-signs.bundle \
 	  --origin "framegate.models.dense_signs: GTSRB signs (research use, Stallkamp et al. 2012) pasted onto Udacity clips (MIT), with PHOTOS also onto photographs; never measured on signs of a real road"
 
 # PHOTOS=, a folder of pictures, is optional.

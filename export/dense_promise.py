@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from framegate.export.calibration.decisions import Flags, Floats
 from framegate.export.calibration.design import division_seed, split_units
-from framegate.export.calibration.selective_risk import check_promise, of_frames, select
+from framegate.export.calibration.selective_risk import ONE_TARGET, check_promise, of_frames, select
 from framegate.export.data.dense_folder import IGNORED, DensePictures
 from framegate.export.progress import Progress
 from framegate.runtime.backends.base import infer
@@ -162,7 +162,7 @@ def calibrate_dense(
     ]
     records = {}
     if promise.proved:
-        selections = select(parts, promise.target_risk, promise.confidence_level)
+        selections = select(parts, promise.target_risk, promise.confidence_level, other_target=ONE_TARGET)
         found = [(each.threshold, each.accepted, each.errors, each.risk_bound) for each in selections]
     else:
         found = [_without_proof(part.candidates, part.counts) for part in parts]

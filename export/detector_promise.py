@@ -18,7 +18,7 @@ import numpy as np
 
 from framegate.export.calibration.decisions import Flags, Floats
 from framegate.export.calibration.design import choose_score, division_seed, split_units
-from framegate.export.calibration.selective_risk import check_promise, of_frames, select
+from framegate.export.calibration.selective_risk import ONE_TARGET, check_promise, of_frames, select
 from framegate.export.data.coco import OVERLAP, LabelledBox, LabelledImage
 from framegate.export.progress import Progress
 from framegate.runtime.bundle.bundle import Bundle
@@ -173,7 +173,7 @@ def calibrate_detector(
         both = (values[design], each.wrong[design]), (values[proof], each.wrong[proof])
         parts.append(of_frames(*both, promise.target_risk))
     if promise.proved:
-        chosen = select(parts, promise.target_risk, promise.confidence_level, unit=IMAGE)
+        chosen = select(parts, promise.target_risk, promise.confidence_level, unit=IMAGE, other_target=ONE_TARGET)
         set_to = [(each.threshold, each.accepted, each.errors, each.risk_bound) for each in chosen]
     else:
         set_to = [(float(part.candidates[-1]), *part.counts[-1], 1.0) for part in parts]

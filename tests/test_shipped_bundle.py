@@ -10,6 +10,7 @@ import pytest
 from repository import CLASSIFIERS, ROOT, SHIPPED
 
 from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
+from framegate.runtime.bundle.calibration import NO_PROMISE
 from framegate.runtime.cli.main import main
 from framegate.runtime.faults.inject import FaultInjector, parse_faults
 from framegate.runtime.roi import parse_rois
@@ -103,3 +104,17 @@ def test_a_verdict_names_what_the_promise_is_about():
     session = Session.open(ROOT / "models" / "bundles" / "hybrid-gtsrb.bundle", "onnxruntime", "fp32", camera=False)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     assert session.infer(image).promised_for == "a random frame of a random new track"
+
+
+def test_the_example_of_a_dense_network_uses_a_roadside_without_signs_and_promises_nothing():
+    path = ROOT / "models" / "bundles" / "dense-signs.bundle"
+    assert path in SHIPPED
+    session = Session.open(path, "onnxruntime", "fp32")
+    with Pipeline(open_source(str(CLIP), realtime=False), session, lossless=True) as pipeline:
+        predictions = list(pipeline)
+    accepted = [each for each in predictions if each.accepted_when_decided]
+    assert len(accepted) > FRAMES // 2, Counter(reason for each in predictions for reason in each.decided_reasons)
+    assert {each.candidate for each in accepted} == {"background"}
+    for each in predictions:
+        assert (each.stream, each.promised_for) == ("roadside", "")
+        assert NO_PROMISE in each.detail

@@ -32,8 +32,11 @@ METHODS = ("learn-then-test", "geifman-el-yaniv")
 
 CANDIDATES = 200
 """Thresholds that may be tested: the score quantiles of the design images at steps of half a percent."""
-
-
+SEVERAL_TARGETS = (
+    "name every --target-risk that would do at once, such as 0.02 0.05 0.1: the smallest that can be proved is taken"
+)
+ONE_TARGET = "ask for a larger --target-risk on images of which nothing was asked before"
+"""How another target can be asked for where a command takes several, and where it takes one."""
 TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """Target risks of the table of what can be proved."""
 _UNION_STEP = 10
@@ -264,6 +267,7 @@ def select(
     method: str = METHODS[0],
     shares: int = 1,
     unit: str = "image",
+    other_target: str = SEVERAL_TARGETS,
 ) -> list[Selection]:
     """The largest thresholds, one for each engine, that keep the promise for all of them at once.
 
@@ -274,6 +278,7 @@ def select(
         method: One of `METHODS`.
         shares: Promises among which 1 - confidence_level is divided.
         unit: What one image that proves stands for, for the message.
+        other_target: How another target can be asked for, for the message.
 
     Raises:
         CalibrationError: There are none; the message says what would be needed.
@@ -289,7 +294,7 @@ def select(
         elif sequence:
             break
     if chosen is None:
-        raise CalibrationError(_refusal(parts, target_risk, confidence_level, delta, sequence, unit))
+        raise CalibrationError(_refusal(parts, target_risk, confidence_level, delta, sequence, unit, other_target))
     selections = []
     for part in parts:
         index = part.at(chosen, sequence)
@@ -339,7 +344,13 @@ def provable(
 
 
 def _refusal(
-    parts: Sequence[Part], target_risk: float, confidence_level: float, delta: float, sequence: bool, unit: str
+    parts: Sequence[Part],
+    target_risk: float,
+    confidence_level: float,
+    delta: float,
+    sequence: bool,
+    unit: str,
+    other_target: str,
 ) -> str:
     size = parts[0].size
     count, errors = min(
@@ -351,6 +362,5 @@ def _refusal(
         f"{found}, those accepted by the threshold that the design images pointed to are {count} with {errors} "
         f"errors (coverage {count / size:.1%}), and even without a single error "
         f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed. Give more calibration images, train a "
-        "better model, or name every --target-risk "
-        "that would do at once, such as 0.02 0.05 0.1: the smallest that can be proved is taken"
+        f"better model, or {other_target}"
     )

@@ -264,7 +264,7 @@ def test_what_cannot_calibrate_a_detector_is_one_sentence(folder, labelled, caps
         (unseen, "--boxes FILE.json is missing"),
         (boxes, "--unseen DIR is missing"),
         ([*unseen, "--boxes", str(few)], "no threshold keeps"),
-        ([*unseen, "--boxes", str(tmp_path / "wrong.json")], "no threshold keeps"),
+        ([*unseen, "--boxes", str(tmp_path / "wrong.json")], "or ask for a larger --target-risk on images"),
         ([*boxes, "--unseen", str(tmp_path)], "0.png: cannot be read"),
         ([*boxes, *unseen, "--backend", "tensorrt"], "a detector runs on"),
         ([*boxes, *unseen, "--score", "shift"], "a detector's boxes have entropy"),
