@@ -171,8 +171,8 @@ class RecentFrames:
 
     def _require_memory(self, shape: tuple[int, ...]) -> None:
         if shape != self._shape:
-            self._shape = shape
             self._memory = row_memory(shape[0], shape[1], self._slots)
+            self._shape = shape  # last: `attend` asks from another thread whether there is a memory
             self._motions.clear()
             self._changed.clear()
             self._slot = 0

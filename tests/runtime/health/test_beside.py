@@ -210,3 +210,19 @@ def test_who_attends_in_vain_goes_on_soon_and_at_once_when_the_stream_ends():
         assert not beside.attend(), "one is enough, and nothing was asked for"
         beside.close()
         assert attends.result(30) == 0
+
+
+def test_fault_who_attends_while_the_first_frame_makes_the_memory():
+    """The thread that captures does not wait for the one that judges."""
+    health, attended = CameraHealth(), []
+
+    def slow(*size):
+        health.attend()  # as from the other thread, in the middle
+        attended.append(size)
+        return NativeRowMemory(CODE, *size)
+
+    with patch("framegate.runtime.health.frozen.row_memory", side_effect=slow):
+        for image in (pictures(1, 32, 64)[0], pictures(1, 64, 128)[0]):
+            assert Reason.BAD_INPUT not in health.inspect(image)
+            health.attend()
+    assert len(attended) == 2
