@@ -49,8 +49,8 @@ def test_run_finishes_its_recordings_and_prints_its_summary(tiny_bundle, tmp_pat
     assert "Traceback" not in err
     summary = json.loads(out)
     ids = [row["frame_id"] for row in verdict_lines(jsonl) if row["frame_id"] is not None]
-    # Nothing that was judged is missing, nothing is there twice.
-    assert len(ids) == len(set(ids)) == summary["evaluated"] - summary["unread"] == frames_in(video) > 20  # some of the lines may be of silence
+    # Nothing that was judged is missing, nothing is there twice; some of the lines may be of silence.
+    assert len(ids) == len(set(ids)) == summary["evaluated"] - summary["unread"] == frames_in(video) > 20
     assert summary["unread"] <= 1  # judged when the pipeline had been stopped
     assert [one["failed"] for one in summary["recordings"]] == [None, None]
 
