@@ -190,9 +190,11 @@ evaluation: $(VENV)/.dev
 define evaluate
 $(BIN)/framegate evaluate models/bundles/$(1).bundle --data $(2) $(3) --suite $(SUITE)
 @mkdir -p benchmarks/results/evaluation
-gzip -9nc runs/evaluation-$(1)-$(SUITE)/results.json > benchmarks/results/evaluation/$(1).json.gz
+xz -9ec runs/evaluation-$(1)-$(SUITE)/results.json > benchmarks/results/evaluation/$(1).json.xz
 @mkdir -p benchmarks/results/gate
-$(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out benchmarks/results/gate/$(1).json
+@mkdir -p runs/gate
+$(BIN)/framegate gate models/bundles/$(1).bundle --data $(2) $(3) $(4) --out runs/gate/$(1).json
+xz -9ec runs/gate/$(1).json > benchmarks/results/gate/$(1).json.xz
 
 endef
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framegate.benchmarks.latency.plot import load_pyplot, save
 from framegate.evaluation.report.table import Row, Table
 from framegate.evaluation.report.values import NOT_MEASURED, Cell
-from framegate.runtime.errors import SinkError, UsageError
 
 _MARKS = {
     ("openvino", "fp32"): "o",
@@ -69,13 +69,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
         UsageError: matplotlib is not installed, or does not write this ending.
         SinkError: The file cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UsageError("a plot needs matplotlib: pip install 'framegate[evaluate]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     networks = sorted({row["network"] for row in record["rows"] if row["accuracy"]})
     for row in record["rows"]:
@@ -101,11 +95,4 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     axis.xaxis.set_minor_formatter("")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=6, loc="lower right")
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise SinkError(f"plot {path}: cannot be written ({error.strerror})") from error
-    except ValueError as error:  # an unknown ending
-        raise UsageError(f"plot {path}: {error}") from error
-    finally:
-        pyplot.close(figure)
+    save(figure, path)

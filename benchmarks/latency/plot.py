@@ -30,14 +30,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
         UsageError: matplotlib is not installed, or does not write this ending.
         SinkError: The file cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UsageError("a plot needs matplotlib: pip install 'framegate[evaluate]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from PIL import Image  # comes with matplotlib
-
+    pyplot = load_pyplot()
     prefix = f"{record['bundle']['name']}: "
     own = {name.removeprefix(prefix): row for name, row in record["series"].items() if name.startswith(prefix)}
     series = own or record["series"]
@@ -57,6 +50,38 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=7)
     axes[-1, 0].set_xlabel("milliseconds")
     figure.suptitle(f"{record['bundle']['name']}: latency on {record['machine']['cpu']}", fontsize=10)
+    save(figure, path)
+
+
+def load_pyplot() -> Any:
+    """Matplotlib's pyplot, drawing without a display.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UsageError("a plot needs matplotlib: pip install 'framegate[evaluate]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure and close it.
+
+    Args:
+        figure: Of matplotlib.
+        path: Where to; its ending says the format.
+
+    Raises:
+        UsageError: matplotlib does not write this ending.
+        SinkError: The file cannot be written.
+    """
+    from PIL import Image  # comes with matplotlib
+
     try:
         figure.savefig(path, dpi=110)
         if path.suffix.lower() == ".png":  # a handful of colours: a third of the bytes
@@ -66,7 +91,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     except ValueError as error:  # an unknown ending
         raise UsageError(f"plot {path}: {error}") from error
     finally:
-        pyplot.close(figure)
+        load_pyplot().close(figure)
 
 
 def main(words: list[str] | None = None) -> int:

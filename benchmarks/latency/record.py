@@ -102,7 +102,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         SinkError: It cannot be written.
     """
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, separators=(",", ":")) + "\n")  # indented, half of it would be spaces
 
 
 def written(path: Path, record: Mapping[str, Any], script: str) -> int:

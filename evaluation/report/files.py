@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 from framegate.cuda_kernels.compile.cache import write_atomically
 from framegate.runtime.errors import DataError, SinkError
 
+_UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
+
 
 def read_json(path: Path, advice: str) -> Any:
     """What a JSON file holds.
 
     Args:
-        path: The file; ``.gz`` at the end: compressed.
+        path: The file; ``.gz`` or ``.xz`` at the end: compressed.
         advice: What to do if it is missing or damaged, for the message.
 
     Raises:
@@ -25,8 +28,9 @@ def read_json(path: Path, advice: str) -> Any:
     """
     try:
         content = path.read_bytes()
-        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # not UTF-8, not JSON: ValueError
+        unpack = _UNPACK.get(path.suffix)
+        return json.loads(content if unpack is None else unpack(content))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:  # not UTF-8, not JSON: ValueError
         raise DataError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
@@ -34,7 +38,7 @@ def load_records(folder: Path, kind: str, command: str) -> list[dict[str, Any]]:
     """All records of a folder, in the order of their file names.
 
     Args:
-        folder: Holds only records of this kind, as ``*.json`` or ``*.json.gz``.
+        folder: Holds only records of this kind, as ``*.json`` or ``*.json.xz``.
         kind: Their ``format``.
         command: What writes them, for the messages.
 
@@ -42,7 +46,7 @@ def load_records(folder: Path, kind: str, command: str) -> list[dict[str, Any]]:
         DataError: There is none, or one is damaged or of another kind.
     """
     found = []
-    for path in sorted((*folder.glob("*.json"), *folder.glob("*.json.gz"))):
+    for path in sorted((*folder.glob("*.json"), *folder.glob("*.json.xz"))):
         record = read_json(path, f"write it anew with `{command}`")
         if not isinstance(record, dict) or record.get("format") != kind:
             raise DataError(f"{path}: expected a record of the format {kind!r}; write it anew with `{command}`")
