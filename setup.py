@@ -6,11 +6,15 @@ from setuptools.command.build_ext import build_ext
 
 
 class PlainLibrary(build_ext):
-    """Builds what ctypes loads: nothing of Python is in it, so one file, ``_native.so``, serves every Python."""
+    """Builds what ctypes loads: nothing of Python is in it, so one file, ``_native.so``, serves every Python.
+
+    The other one, ``_road.abi3.so``, is a module for every Python from 3.11 on; where it cannot be imported, it is not
+    used.
+    """
 
     def get_ext_filename(self, fullname: str) -> str:
         """The file's path, without the version of a Python that setuptools would put into it."""
-        return fullname.replace(".", "/") + ".so"
+        return fullname.replace(".", "/") + (".abi3.so" if fullname.endswith("_road") else ".so")
 
 
 class PlatformWheel(bdist_wheel):
@@ -45,6 +49,14 @@ setup(
             # No contraction: a product and a sum in one rounding would not be what Python computes.
             extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
-        )
+        ),
+        Extension(
+            "framegate.runtime.native._road",
+            sources=["src/framegate/runtime/native/road.c"],
+            libraries=["m"],
+            extra_compile_args=["-O3"],
+            py_limited_api=True,
+            optional=True,
+        ),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration, Limit
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
+from framegate.runtime.native.road import GOOD, UNCHANGED, WITHIN, Road, road_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
@@ -77,6 +78,37 @@ class Judged(NamedTuple):
     certificate: Certificate | None = None
 
 
+class _Values(Mapping[str, float]):
+    """Every number of a region that a threshold or a limit may compare, put together when one is asked for."""
+
+    __slots__ = ("_all", "_scored")
+
+    def __init__(self, scored: Scored) -> None:
+        self._scored = scored
+        self._all: Mapping[str, float] | None = None
+
+    def _together(self) -> Mapping[str, float]:
+        if self._all is None:
+            scores, signals = self._scored.scores.values(), self._scored.signals
+            if self._scored.dense is not None:
+                self._all = {**scores, **signals}
+            else:
+                self._all = signals.beside(scores) if isinstance(signals, Signals) else scores
+        return self._all
+
+    def __getitem__(self, name: str) -> float:
+        return self._together()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._together())
+
+    def __len__(self) -> int:
+        return len(self._together())
+
+    def __bool__(self) -> bool:  # asked several times a frame
+        return True
+
+
 class Together(Protocol):
     """Scores several regions of a frame in one engine call (`framegate.runtime.regions.batch_scorer`).
 
@@ -124,10 +156,13 @@ class FrameJudge:
         self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
         self._usable: tuple[int, ...] = ()  # the shape of a region that the network can be shown
+        self._road: Road | None = None
+        self._road_of: tuple[Roi, ...] = ()
         self._coloured: Image | None = None
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
         self._score_name = calibration.score if calibration else "entropy"
+        self._by_entropy = self._score_name == "entropy" and not self._whole
         proved = calibration is not None and calibration.proved
         self._remark = NO_PROMISE if calibration is not None and not proved else ""
         self._promised_for = calibration.drawn if calibration is not None and proved else ""
@@ -155,6 +190,9 @@ class FrameJudge:
         frame, numbers = whole_numbers(frame)
         if stages is not None:
             stages.begin(frame.captured_ns)
+        road = self._road
+        if road is not None and not numbers and self._leads(road, frame, rois, health):
+            return self._stamp(frame, rois, (self._judge_on(road, frame, health, streams),), deadline_ns)
         camera = numbers or health.admit(frame.image, frame.pixel_format)
         shown_first = witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
@@ -166,6 +204,8 @@ class FrameJudge:
         # Another core may check the frame meanwhile; its result is fetched when the network has computed.
         late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
         judged = []
+        if late and self._road is None:
+            self._look_for_road(frame, rois, health)
         for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
             failed = NO_FINDINGS if shown is None else self._start(shown, roi)
             if stages is not None:
@@ -188,6 +228,56 @@ class FrameJudge:
             if stages is not None:
                 stages.mark(POLICY)
         return self._stamp(frame, rois, judged, deadline_ns)
+
+    def _leads(self, road: Road, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> bool:
+        """Begin a frame on its compiled way, if it is like those that the way is for."""
+        if rois is self._road_of and health is road.check and not self._scorer.wrong and road.begin(frame):
+            return True
+        self._road = None  # another one is looked for
+        return False
+
+    def _judge_on(
+        self, road: Road, frame: Frame, health: CameraHealth, streams: tuple[StreamPolicy, ...] | None
+    ) -> Judged:
+        """`judge` of an ordinary frame that was begun on its compiled way: the same steps, in the same order."""
+        if self.stages is not None:
+            self.stages.mark(PREPROCESS)
+        scored, failed = self._finish(road)
+        if road.said & GOOD:
+            health.saw_good()
+            camera = NO_FINDINGS
+            if self.stages is not None:
+                self.stages.mark(HEALTH)
+        else:
+            camera = self._inspect(health, frame)
+        # What the camera check and the network saw must still be what was handed over.
+        if not road.said & UNCHANGED and (road.said or witness(frame.image) != road.shown):
+            failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
+        findings = {**camera, **failed} if camera or failed else NO_FINDINGS
+        found = self.decide(findings, scored, streams[0] if streams else None, frame, within=bool(road.said & WITHIN))
+        if self.stages is not None:
+            self.stages.mark(POLICY)
+        return found
+
+    def _look_for_road(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
+        """Find the compiled way for frames like this one, which was judged step by step, and nothing raised."""
+        scorer, image = self._scorer, frame.image
+        if len(rois) != 1 or frame.pixel_format != BGR or not isinstance(scorer, Scorer) or self._certifier is not None:
+            return
+        box = rois[0].pixels(image.shape[1], image.shape[0])
+        crop = rois[0].crop(image)
+        if box is None or crop is None or unusable(crop, self._depth):
+            return
+        step = max(1, image.size // _WITNESSES)
+        self._road = road_for(image, box, step, health, scorer.preprocessor.compiled, scorer.bound, self._all_limits())
+        self._road_of = rois
+
+    def _all_limits(self) -> tuple[Limit, ...] | None:
+        """What a frame's numbers must keep by `_numbers`; None where that depends on its label, or nothing does."""
+        calibration = self._calibration
+        if calibration is None or calibration.classes:
+            return None
+        return (Limit(self._score_name, high=calibration.threshold), *self._limits)
 
     def _judge_together(
         self,
@@ -290,19 +380,14 @@ class FrameJudge:
             return fault(error)
         return NO_FINDINGS
 
-    def _finish(self) -> tuple[Scored | None, Findings]:
+    def _finish(self, road: Road | None = None) -> tuple[Scored | None, Findings]:
         """What the network says about the region that was started; None, and why, if it says nothing."""
         try:
+            if road is not None and isinstance(self._scorer, Scorer):
+                return self._scorer.finish_on(road, self.stages), NO_FINDINGS
             return self._scorer.finish(self.stages), NO_FINDINGS
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, fault(error)
-
-    def _values(self, scored: Scored) -> Mapping[str, float]:
-        """Every number of a region that a threshold or a limit may compare."""
-        scores, signals = scored.scores, scored.signals
-        if scored.dense is not None:
-            return {**scores.values(), **signals}
-        return signals.beside(scores.values()) if isinstance(signals, Signals) else scores.values()
 
     def _numbers(self, values: Mapping[str, float], score: float, scored: Scored) -> Findings:
         """What the network's numbers on this frame alone say against it."""
@@ -317,20 +402,36 @@ class FrameJudge:
         """Certify the label, unless the frame needs none or is rejected anyway."""
         if not certifier.due(roi.name):
             return None, NO_FINDINGS
-        values = self._values(scored)
+        values = _Values(scored)
         if self._numbers(values, values.get(self._score_name, math.nan), scored):
             return None, NO_FINDINGS
         crop = roi.crop(frame.image)
         assert crop is not None  # the network was shown it
         return certifier.decide(crop, scored.scores.argmax)
 
-    def decide(self, findings: Findings, scored: Scored | None, policy: StreamPolicy | None, frame: Frame) -> Judged:
-        """Every reason to reject one region: what was found so far, the network's output, the stream's past."""
+    def decide(
+        self,
+        findings: Findings,
+        scored: Scored | None,
+        policy: StreamPolicy | None,
+        frame: Frame,
+        *,
+        within: bool = False,
+    ) -> Judged:
+        """Every reason to reject one region: what was found so far, the network's output, the stream's past.
+
+        Args:
+            findings: What was found so far.
+            scored: What the network said; None only with findings.
+            policy: Of the region's stream; None judges the frame alone.
+            frame: Of which it is.
+            within: The network's numbers are known to keep the threshold and all limits.
+        """
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
-            scores, values = scored.scores, self._values(scored)
-            score = values.get(self._score_name, math.nan)
-            if found_here := self._numbers(values, score, scored):
+            scores, values = scored.scores, _Values(scored)
+            score = scores.entropy if self._by_entropy else values.get(self._score_name, math.nan)
+            if not within and (found_here := self._numbers(values, score, scored)):
                 # A sentence that is there already (a detector's) says more than none.
                 findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
             candidate = self._labels[scores.argmax] if scores.finite else ""

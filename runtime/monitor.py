@@ -46,12 +46,12 @@ class Signals(Mapping[str, float]):
     Args:
         known: Those that are computed already.
         parts: Name, start and end in ``pooled`` of each of the others.
-        pooled: (F,) the frame's own copy.
+        pooled: The frame's own copy of (F,) float32 values.
     """
 
     __slots__ = ("_known", "_parts", "_pooled")
 
-    def __init__(self, known: dict[str, float], parts: tuple[tuple[str, int, int], ...], pooled: Row) -> None:
+    def __init__(self, known: dict[str, float], parts: tuple[tuple[str, int, int], ...], pooled: bytes) -> None:
         self._known, self._parts, self._pooled = known, parts, pooled
 
     def beside(self, others: Mapping[str, float]) -> Signals:
@@ -62,7 +62,7 @@ class Signals(Mapping[str, float]):
         if name not in self._known:
             for own, start, end in self._parts:
                 if own == name:
-                    self._known[name] = _entropy(self._pooled[start:end])
+                    self._known[name] = _entropy(np.frombuffer(self._pooled, np.float32)[start:end])
                     break
             else:
                 raise KeyError(name)
@@ -174,18 +174,18 @@ class Monitor:
         Returns:
             Name -> value, NaN if a pooled value is not finite. Not for two threads at once.
         """
-        return self.signals_at(self._shift(pooled), pooled)
+        return self.signals_at(self._shift(pooled), pooled.astype(np.float32, copy=False).tobytes())
 
-    def signals_at(self, shift: float, pooled: Row) -> Signals:
+    def signals_at(self, shift: float, pooled: bytes) -> Signals:
         """The signals of one frame whose shift is known already.
 
         Args:
             shift: The head's output; NaN if a pooled value is not finite.
-            pooled: See `__call__`.
+            pooled: (F,) float32, a copy of the network's second output.
         """
         if not math.isfinite(shift):
             return Signals(dict.fromkeys(self.signals, math.nan), (), pooled)
-        return Signals({SHIFT: shift}, self._parts, pooled.copy())
+        return Signals({SHIFT: shift}, self._parts, pooled)
 
     @property
     def head(self) -> Head:

@@ -334,9 +334,9 @@ class Pipeline:
                 idle = self._judging is None
                 if not self._mailbox.put(frame):
                     break
-                self.stats.dropped = self._mailbox.overwritten
                 if idle:  # the worker wakes up, and soon asks for the camera check
                     self._health.attend()
+                self.stats.dropped = self._mailbox.overwritten
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, see results()
             self._fail(error)
         finally:

@@ -124,6 +124,7 @@ class Preprocessor:
         small: (depth * H, W, 3) uint8 BGR, the resized crop of the latest call. Camera health reads it.
         tensor: float32, the network input of the latest call, overwritten by the next: (1, 3, H, W), (1, 1, H, W) for
             ``grey``, (1, 1, depth, H, W) for volumes.
+        compiled: Does all of it in one call; None where there is no compiled code, or none for this spec.
     """
 
     def __init__(self, spec: PreprocessSpec, tensor: npt.NDArray[np.float32] | None = None) -> None:
@@ -144,9 +145,9 @@ class Preprocessor:
             )
         ]
         self._grey = spec.colour == "grey"
-        self._resize: Resize | None = None
+        self.compiled: Resize | None = None
         if spec.resize == "bilinear" and len(channels) == 3:
-            self._resize = bilinear(channels, [table for _, table, _ in self._gathers], self.small, self.tensor)
+            self.compiled = bilinear(channels, [table for _, table, _ in self._gathers], self.small, self.tensor)
         self._slices = np.split(self.small, spec.depth) if spec.depth > 1 else []  # views, top to bottom
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -155,7 +156,7 @@ class Preprocessor:
         Raises:
             DataError: The network takes volumes, and the crop's height is no multiple of its number of slices.
         """
-        if self._resize is not None and self._resize(crop):
+        if self.compiled is not None and self.compiled(crop):
             return self.tensor
         if self._slices:
             self._resize_slices(crop)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.native.answer import BoundAnswer, bound_answer
+from framegate.runtime.native.road import ANSWERED, FINITE, Road
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
@@ -22,6 +23,8 @@ from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
 _NO_SIGNALS: Mapping[str, float] = {}
+_new: Callable[..., Any] = tuple.__new__
+"""Makes a named tuple without the function of Python that its class has for that."""
 _SAMPLED = 251
 """Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 _GRID = 11
@@ -147,6 +150,11 @@ class Scorer(EngineCheck):
         logits: Tensor = infer(self.backend)[0]
         return logits
 
+    @property
+    def bound(self) -> BoundAnswer | None:
+        """What looks at the engine's answers in one call; None where that is done step by step, or not yet."""
+        return self._bound
+
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, and score what it says.
 
@@ -161,6 +169,39 @@ class Scorer(EngineCheck):
         engine_ns = self._started_ns + time.perf_counter_ns() - began
         if stages is not None:
             stages.mark(ENGINE)
+        return self._scored(logits, engine_ns, stages)
+
+    def finish_on(self, road: Road, stages: StageClock | None = None) -> Scored:
+        """`finish` of a region that was begun on this road, in place of `start`.
+
+        Args:
+            road: It looks at the answer, if the answer is where it looks.
+            stages: See `finish`.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        began = time.perf_counter_ns()
+        logits = self.backend.finish()
+        engine_ns = time.perf_counter_ns() - began
+        if stages is not None:
+            stages.mark(ENGINE)
+        if logits is not self._seen or road.answer is not self._bound:
+            return self._scored(logits, engine_ns, stages)
+        found = road.look(self.temperature)
+        said = found[0]
+        if not said & ANSWERED:
+            self._new.refuse()
+        scores: FrameScores = _new(FrameScores, found[1:6]) if said & FINITE else not_finite()
+        signals = _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found[6], found[7])
+        probabilities = class_probabilities(logits, self.temperature) if self.probabilities and said & FINITE else ()
+        scored: Scored = _new(Scored, (scores, signals, engine_ns, probabilities, None))
+        if stages is not None:
+            stages.mark(SCORES)
+        return scored
+
+    def _scored(self, logits: Tensor, engine_ns: int, stages: StageClock | None) -> Scored:
+        """What an answer says. It may raise what `finish` does."""
         bound = self._bound if logits is self._seen else self._bind_answer(logits)
         if bound is None:
             if not self.takes_nv12:
@@ -207,7 +248,7 @@ class Scorer(EngineCheck):
         scores = FrameScores(int(best), probability, entropy, margin, energy) if finite else not_finite()
         if self._monitor is None or bound.pooled is None:
             return scores, _NO_SIGNALS
-        return scores, self._monitor.signals_at(shift, bound.pooled[0])
+        return scores, self._monitor.signals_at(shift, bound.pooled.tobytes())
 
     def _require_new_answer(self, logits: Tensor) -> None:
         """Refuse an output of another shape, and the answer to an earlier question.

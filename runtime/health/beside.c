@@ -145,6 +145,9 @@ EXPORT void framegate_beside_start(struct beside *beside, struct job *job, const
     if (!attended) pthread_cond_signal(&beside->posted);
 }
 
+/* Whether `finish` would come back at once. */
+EXPORT int32_t framegate_beside_done(struct beside *beside) { return get(&beside->state) == DONE; }
+
 /* Wait for what was asked for. 1 if the thread did it, 0 if it had not begun, and it was done here. */
 EXPORT int32_t framegate_beside_finish(struct beside *beside) {
     pthread_mutex_lock(&beside->mutex);
@@ -154,6 +157,11 @@ EXPORT int32_t framegate_beside_finish(struct beside *beside) {
     pthread_mutex_unlock(&beside->mutex);
     if (mine) work(beside->job);
     return !mine;
+}
+/* Whether what was counted, and is finished, is healthy and resembles no frame before; see RecentFrames.is_good. */
+EXPORT int32_t framegate_beside_good(const struct job *job, double still) {
+    enum { NEAREST = 1, SOME_EQUAL = 5 }; /* of Change in rows.py */
+    return *job->healthy && !job->summary[SOME_EQUAL] && job->summary[NEAREST] > still;
 }
 #else
 EXPORT int32_t framegate_beside_size(void) { return 0; } /* there is no such thread: everybody counts for himself */

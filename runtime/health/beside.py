@@ -6,9 +6,11 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
+from framegate.runtime.native import road_module
 from framegate.runtime.verdict import Image
 
 _P, _I = ctypes.c_void_p, ctypes.c_int32
@@ -49,6 +51,9 @@ class Beside:
     Args:
         code: From `framegate.runtime.native.library`.
 
+    Attributes:
+        at: Address of its state (beside.c).
+
     Raises:
         OSError: The system has no such thread.
     """
@@ -56,12 +61,14 @@ class Beside:
     def __init__(self, code: ctypes.CDLL) -> None:
         size = int(code.framegate_beside_size())
         self._state = np.zeros(size, np.uint8)
-        self._at = self._state.ctypes.data
-        if not size or code.framegate_beside_open(self._at):
+        self.at = self._state.ctypes.data
+        if not size or code.framegate_beside_open(self.at):
             raise OSError("there is no thread for the camera check")
         self._start, self._finish = code.framegate_beside_start, code.framegate_beside_finish
-        self._attend = code.framegate_beside_attend
-        run, state, at = code.framegate_beside_run, self._state, self._at
+        module, attend = road_module(), code.framegate_beside_attend
+        # Of the two ways the module's is the shorter one, and the worker waits until it lets go of the interpreter.
+        self._attend: Callable[[int, int], object] = attend if module is None else module.attend
+        run, state, at = code.framegate_beside_run, self._state, self.at
 
         def stay(_kept: object = state) -> None:  # whose memory the thread waits in
             run(at)
@@ -76,18 +83,18 @@ class Beside:
     def start(self, job: int, pixels: Image, row_bytes: int, grey: int, current: int, previous: int) -> None:
         """Ask for a frame's rows, the first of which is that of ``pixels``; `finish` must follow."""
         self.kept[1] = pixels
-        self._start(self._at, job, pixels.ctypes.data, row_bytes, grey, current, previous)
+        self._start(self.at, job, pixels.ctypes.data, row_bytes, grey, current, previous)
 
     def attend(self) -> bool:
         """Look for a frame for a moment, and count its rows, so that nobody need be woken; True if there was one.
 
         Called by the thread that hands frames over, which is awake, and has nothing else to do then.
         """
-        return bool(self._attend(self._at, _ATTENDED_NS))
+        return bool(self._attend(self.at, _ATTENDED_NS))
 
     def finish(self) -> bool:
         """Wait for it; False if the thread had not begun, and the work was done here."""
-        return bool(self._finish(self._at))
+        return bool(self._finish(self.at))
 
 
 def _stop(code: ctypes.CDLL, at: int, kept: list[object]) -> None:

@@ -17,6 +17,7 @@ from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.health.volume import VolumeHealth
+from framegate.runtime.native.road import Counting, Slots
 from framegate.runtime.pixel_format import nv12_problem, nv12_rows
 from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Image, Reason
 
@@ -181,6 +182,46 @@ class CameraHealth:
         except Exception:  # noqa: BLE001 - `inspect` will meet the same, and say it
             return False
         return self._begun is not None
+
+    def counting(self, image: Image) -> Counting | None:
+        """What counts frames like this one in compiled code; None where `announce` would find nothing.
+
+        Args:
+            image: A frame for which `begin` returned True.
+        """
+        if (image.shape, image.strides) != self._alike or min(image.shape[:2]) < SMALL or self._learner.is_learning:
+            return None
+        found = self._recent.counting()
+        if found is None:
+            return None
+        beside, job, still, memory = found
+        return Counting(beside, job, self._row_bytes, still, memory)
+
+    def announce(self, image: Image, memory: object) -> Slots | None:
+        """`begin` for whoever starts the counting himself, in compiled code; `inspect` must follow.
+
+        None, and nothing begun, where that is not for this memory.
+
+        Args:
+            image: The whole frame, like the one that `counting` was asked for; it must stay as it is.
+            memory: From `counting`.
+        """
+        if self._begun is not None:
+            self._recent.forget_begun()
+            self._begun = None
+        if self._learner.is_learning:
+            return None
+        slots = self._recent.announce(image, memory, self._learner.limits)
+        if slots is None:
+            return None
+        self._begun = image
+        return Slots._make(slots)
+
+    def saw_good(self) -> None:
+        """Learn from the frame that was announced, in place of `inspect`: compiled code found nothing against it."""
+        self._begun = self._content = None
+        self._looked = True
+        self._recent.saw_good()
 
     def inspect(self, image: Image, pixel_format: str = BGR) -> Findings:
         """Reasons to reject an admitted frame for what it shows. It takes longer, and no network need wait for it.

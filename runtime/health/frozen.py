@@ -9,7 +9,6 @@ from collections import deque
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from framegate.runtime.health.content import Content, measure
 from framegate.runtime.health.rows import Change, RowMemory
@@ -69,12 +68,12 @@ class RecentFrames:
         self._shape: tuple[int, ...] = ()
         self._slot = 0
         self._motions = deque[tuple[float, int]](maxlen=_RECENT)
-        self._changed = deque[npt.NDArray[np.bool_]](maxlen=_ALIVE)
+        self._changed = deque[bytes](maxlen=_ALIVE)  # of each frame, which rows changed: a byte for each
         self._stuck = self._begun = False
         self._measured: Content | None = None
         self._begins: RowMemory | None = None
         """The memory in which `begin_again` may begin."""
-        self._last: tuple[npt.NDArray[np.bool_], tuple[float, int]] | None = None
+        self._last: tuple[bytes, tuple[float, int]] | None = None
 
     def begin(self, rows: Image, compare: bool) -> bool:
         """Begin to look at rows on another core, if there is one and compiled code; `take` of the same rows follows.
@@ -114,6 +113,42 @@ class RecentFrames:
         self._begun = True
         return True
 
+    def counting(self) -> tuple[int, int, float, RowMemory] | None:
+        """What counts frames like the last one on another core; None before `begin` returned True for one.
+
+        Returns:
+            See `RowMemory.counting`; by more than how many levels some block must change; the memory.
+        """
+        if self._begins is None or self._memory is not self._begins:
+            return None
+        found = self._memory.counting()
+        return None if found is None else (*found, self._still, self._memory)
+
+    def announce(self, frame: Image, memory: object, limits: HealthThresholds) -> tuple[int, int, int] | None:
+        """`begin_again` for whoever starts the counting in compiled code; None, and nothing begun, where it cannot be.
+
+        Args:
+            frame: See `begin_again`.
+            memory: From `counting`.
+            limits: See `is_good`.
+
+        Returns:
+            Address for the rows in grey, the frame's slot, the slot of the frame before.
+        """
+        if memory is not self._memory or memory is not self._begins:
+            return None
+        before = self._slot
+        slot = (before + 1) % self._slots
+        grey = self._memory.announce(slot, frame, limits)
+        if grey is None:
+            return None
+        self._slot, self._begun = slot, True
+        return grey, slot, before
+
+    def saw_good(self) -> None:
+        """Learn from a frame that was announced and counted, and of which `is_good` is known to be true."""
+        self._learn_good(self._memory.counted())
+
     def is_good(self, limits: HealthThresholds, small: bool) -> bool:
         """True, and everything is learnt, if the frame that was begun is healthy and resembles none of before.
 
@@ -122,12 +157,15 @@ class RecentFrames:
         change = self._memory.change_if_healthy(limits, small) if self._begun and not small else None
         if change is None or change.some_equal or not change.nearest > self._still:
             return False
+        self._learn_good(change)
+        return True
+
+    def _learn_good(self, change: Change) -> None:
         self._begun = self._stuck = False
         self._measured = None
         if change.follows:
             self._motions.append((change.moved, change.last))
-            self._changed.append(self._memory.changed.astype(bool))
-        return True
+            self._changed.append(self._memory.changed.tobytes())
 
     def attend(self) -> None:
         """Help with what is begun next, for a moment; by another thread than the one that begins."""
@@ -196,7 +234,7 @@ class RecentFrames:
             small: The frame has too few blocks for more than equal pixels to be looked for.
         """
         change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
-        self._last = (self._memory.changed.astype(bool), (change.moved, change.last)) if change.follows else None
+        self._last = (self._memory.changed.tobytes(), (change.moved, change.last)) if change.follows else None
         if small:
             return self._is_equal(change), False
         if change.nearest > self._still:
@@ -236,7 +274,7 @@ class RecentFrames:
         if len(self._changed) < _ALIVE_LEAST or not change.some_equal:
             return False
         grey = self._memory.grey
-        alive = np.logical_and.reduce(list(self._changed))
+        alive = np.logical_and.reduce([np.frombuffer(each, np.uint8) for each in self._changed])
         least = max(2, _TORN_SHARE * int(alive.sum()))
         equal = self._memory.equal.astype(bool) & alive
         for slot in np.flatnonzero(equal.sum(axis=1) >= least):

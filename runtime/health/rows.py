@@ -212,6 +212,27 @@ class RowMemory:
         """
         raise NotImplementedError  # nothing begins here
 
+    def counting(self) -> tuple[int, int] | None:
+        """Addresses of the thread that counts on another core and of its job; None, the default, where there is none."""
+        return None
+
+    def announce(self, slot: int, frame: Image, limits: Any) -> int | None:
+        """`begin_again` for whoever starts the counting in compiled code: where to put the rows in grey.
+
+        None, the default, where limits as last judged by are others; nothing was begun then.
+
+        Args:
+            slot: See `count`.
+            frame: See `begin_again`.
+            limits: See `healthy`; of a frame that is not small.
+        """
+        del slot, frame, limits
+        return None
+
+    def counted(self) -> Change:
+        """How the frame that was announced differs from those before; its counting has been waited for."""
+        raise NotImplementedError  # nothing is announced here
+
     def change_if_healthy(self, limits: Any, small: bool) -> Change | None:
         """What `compare` would say of what was begun, if nothing is wrong with it; None, the default: look, and ask.
 

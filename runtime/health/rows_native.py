@@ -142,6 +142,26 @@ class NativeRowMemory(RowMemory):
         self._running, self._begun_slot, self._counted = frame, slot, True
         beside.start(self._job_at, frame, row_bytes, self._grey_at[slot], slot, previous)
 
+    def counting(self) -> tuple[int, int] | None:
+        """See `RowMemory.counting`."""
+        beside = self._beside
+        return None if beside is None else (beside.at, self._job_at)
+
+    def announce(self, slot: int, frame: Image, limits: HealthThresholds) -> int | None:
+        """See `RowMemory.announce`."""
+        judged = self._limits_of
+        if judged is None or judged[0] is not limits or judged[1]:
+            return None
+        self._settle()
+        self._known_change, self._judged_for = True, judged
+        self._running, self._begun_slot, self._counted = frame, slot, True
+        return self._grey_at[slot]
+
+    def counted(self) -> Change:
+        """See `RowMemory.counted`."""
+        self._running = None
+        return Change._make(self._summary.tolist())
+
     def change_if_healthy(self, limits: HealthThresholds, small: bool) -> Change | None:
         """See `RowMemory.change_if_healthy`."""
         judged = self._judged_for

@@ -11,12 +11,13 @@ import ctypes
 import os
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 5
+_VERSION = 6
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -52,8 +53,20 @@ _BESIDE = {
     "framegate_beside_start": (None, [_P, _P, _P, _L, _P, _I, _I]),
     "framegate_beside_finish": (_I, [_P]),
     "framegate_beside_attend": (_I, [_P, _L]),
+    "framegate_beside_done": (_I, [_P]),
+    "framegate_beside_good": (_I, [_P, _D]),
 }
 """Only where `framegate_beside_size` is not 0."""
+_ROAD = (
+    "beside_start",
+    "beside_finish",
+    "beside_done",
+    "beside_good",
+    "beside_attend",
+    "preprocess",
+    "answer",
+)
+"""What road.c uses, in its order."""
 
 
 @cache
@@ -92,3 +105,20 @@ def short_calls() -> ctypes.PyDLL | None:
         function = getattr(code, name)
         function.restype, function.argtypes = result, arguments
     return code
+
+
+@cache
+def road_module() -> ModuleType | None:
+    """The module of road.c, ready to be used; None where there is none, or not for this Python."""
+    code, _ = library()
+    if code is None or not code.framegate_beside_size():
+        return None
+    try:
+        from framegate.runtime.native import _road  # type: ignore[attr-defined]
+
+        functions = [f"framegate_{name}" for name in _ROAD]
+        _road.bind(*(ctypes.cast(getattr(code, name), ctypes.c_void_p).value for name in functions))
+    except (ImportError, TypeError, ValueError):
+        return None
+    module: ModuleType = _road
+    return module

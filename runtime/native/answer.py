@@ -59,6 +59,7 @@ class BoundAnswer:
     Attributes:
         logits: See above.
         pooled: See above.
+        at: Address of what stays the same for every answer (frame_scores.c); it holds as long as this object lives.
         found: argmax, largest probability, entropy, margin, energy and shift, after a call; the first five only if it
             returned True, and the shift only with a monitor.
     """
@@ -79,7 +80,7 @@ class BoundAnswer:
         for name, array in kept.items():
             setattr(answer, name, array.ctypes.data)
         self._kept, self._answer = kept, answer  # whose memory the addresses are
-        self._call, self._at = call, ctypes.addressof(answer)
+        self._call, self.at = call, ctypes.addressof(answer)
         self.found = answer.found
 
     def __call__(self, temperature: float) -> bool | None:
@@ -91,7 +92,7 @@ class BoundAnswer:
         Returns:
             Whether all logits are finite; None if it is the answer to an earlier question.
         """
-        said = self._call(self._at, temperature)
+        said = self._call(self.at, temperature)
         return None if said == _STUCK else bool(said)
 
     @property

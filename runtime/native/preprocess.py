@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,6 @@ from framegate.runtime.native import library
 _P, _I = ctypes.c_void_p, ctypes.c_int32
 _MOST = 2**31 // 8
 """Bytes of a row up to which offsets within it are known to fit."""
-
-Resize = Callable[[npt.NDArray[np.uint8]], bool]
-"""Fills the tensor from a crop; False if this one is not for it."""
 
 
 class _Plan(ctypes.Structure):
@@ -35,46 +32,66 @@ class _Plan(ctypes.Structure):
     )
 
 
+class Resize:
+    """Fills ``small`` and ``tensor`` from a crop.
+
+    Args:
+        code: From `framegate.runtime.native.library`.
+        planes: Which of blue, green and red each of the three channels of ``tensor`` reads.
+        tables: The value of each level, (256,), for each channel.
+        small: (H, W, 3) for the resized crop, C-contiguous.
+        tensor: (1, 3, H, W), C-contiguous.
+
+    Attributes:
+        at: Address of what stays the same for every crop (preprocess.c); it holds as long as this object lives.
+    """
+
+    def __init__(
+        self,
+        code: ctypes.CDLL,
+        planes: Sequence[int],
+        tables: Sequence[npt.NDArray[np.float32]],
+        small: npt.NDArray[np.uint8],
+        tensor: npt.NDArray[np.float32],
+    ) -> None:
+        height, width = small.shape[:2]
+        plan = _Plan(width, height, (_I * 3)(*planes), 0)
+        kept: dict[str, npt.NDArray[Any]] = {
+            "tables": np.ascontiguousarray(np.stack(tables), np.float32),
+            "small": small,
+            "tensor": tensor,
+            "taps": np.zeros(width, np.int32),
+            "weights": np.zeros((width, 2), np.int16),
+        }
+        for name, array in kept.items():
+            setattr(plan, name, array.ctypes.data)
+        self._kept = plan, kept  # whose memory the addresses are
+        self._call, self.at = code.framegate_preprocess, ctypes.addressof(plan)
+
+    @staticmethod
+    def takes(crop: npt.NDArray[np.uint8]) -> bool:
+        """Whether this crop's pixels lie as the compiled code reads them; a mirrored view's do not, for example."""
+        if crop.ndim != 3 or crop.dtype != np.uint8 or not crop.size:
+            return False
+        return crop.strides[1:] == (3, 1) and crop.shape[2] == 3 and crop.shape[1] * 3 <= _MOST
+
+    def __call__(self, crop: npt.NDArray[np.uint8]) -> bool:
+        """Fill the tensor; False, and nothing done, if this crop is not for it."""
+        if not self.takes(crop):
+            return False
+        rows, columns, _ = crop.shape
+        self._call(self.at, crop.ctypes.data, crop.strides[0], columns, rows)
+        return True
+
+
 def bilinear(
     planes: Sequence[int],
     tables: Sequence[npt.NDArray[np.float32]],
     small: npt.NDArray[np.uint8],
     tensor: npt.NDArray[np.float32],
 ) -> Resize | None:
-    """What fills ``small`` and ``tensor`` from a crop; None without the compiled code.
-
-    Args:
-        planes: Which of blue, green and red each of the three channels of ``tensor`` reads.
-        tables: The value of each level, (256,), for each channel.
-        small: (H, W, 3) for the resized crop.
-        tensor: (1, 3, H, W), C-contiguous.
-    """
+    """What fills ``small`` and ``tensor`` from a crop, see `Resize`; None without the compiled code."""
     code, _ = library()
     if code is None or not (small.flags.c_contiguous and tensor.flags.c_contiguous):
         return None
-    height, width = small.shape[:2]
-    table = np.ascontiguousarray(np.stack(tables), np.float32)
-    taps, weights = np.zeros(width, np.int32), np.zeros((width, 2), np.int16)
-    plan = _Plan(width, height, (_I * 3)(*planes), 0)
-    kept: dict[str, npt.NDArray[Any]] = {
-        "tables": table,
-        "small": small,
-        "tensor": tensor,
-        "taps": taps,
-        "weights": weights,
-    }
-    for name, array in kept.items():
-        setattr(plan, name, array.ctypes.data)
-    call, at = code.framegate_preprocess, ctypes.addressof(plan)
-
-    def resize(crop: npt.NDArray[np.uint8], _kept: object = (plan, kept)) -> bool:  # whose memory the addresses are
-        if crop.ndim != 3 or crop.dtype != np.uint8 or not crop.size:
-            return False
-        rows, columns, _ = crop.shape
-        row_bytes, *pixel = crop.strides
-        if pixel != [3, 1] or crop.shape[2] != 3 or columns * 3 > _MOST:
-            return False  # a mirrored view, for example
-        call(at, crop.ctypes.data, row_bytes, columns, rows)
-        return True
-
-    return resize
+    return Resize(code, planes, tables, small, tensor)

@@ -79,6 +79,7 @@ class StreamPolicy:
         self._windows = windows if windows.frames else None
         self._unseen = policy.warm_up if sequence else 0
         self._debouncer = Debouncer(policy.debounce if sequence else {})
+        self._debounces = self._debouncer.has_rules
         self._latest_ns: int | None = None
         self._latest_id: int | None = None
 
@@ -102,7 +103,9 @@ class StreamPolicy:
             frame_id: The frame's number; None does not judge it.
         """
         alone = tuple(findings)
-        reasons = alone + self._judge_time(captured_ns, time.monotonic_ns() if now_ns is None else now_ns, frame_id)
+        reasons = alone
+        if not self._is_next(captured_ns, time.monotonic_ns() if now_ns is None else now_ns, frame_id):
+            reasons += (Reason.STALE_FRAME,)
         if self._windows is not None or self._unseen > 0:
             reasons = self._judge_past(reasons, values)
         # A stale frame is no new evidence; what the windows added is not part of the calibrated coverage.
@@ -111,7 +114,7 @@ class StreamPolicy:
             if self.drift.saw(alone, score) if fresh and values else self.drift.alarm:
                 reasons += (Reason.DRIFT,)
         # The promise counts what breaks a single-frame limit as rejected: only a shift seen by a window may wait.
-        if self._debouncer.has_rules:
+        if self._debounces:
             reasons = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
         return findings if reasons == alone else {reason: findings.get(reason, "") for reason in reasons}
 
@@ -136,15 +139,15 @@ class StreamPolicy:
         if self.drift is not None:
             self.drift.reset()
 
-    def _judge_time(self, captured_ns: int, now_ns: int, frame_id: int | None) -> tuple[Reason, ...]:
-        """STALE_FRAME if the frame or its number is not newer than an earlier one, or comes from the future."""
+    def _is_next(self, captured_ns: int, now_ns: int, frame_id: int | None) -> bool:
+        """Whether the frame and its number are newer than every earlier one, and the frame not from the future."""
         if captured_ns > now_ns:
-            return (Reason.STALE_FRAME,)  # not remembered: it would make every later frame stale
+            return False  # not remembered: it would make every later frame stale
         if self._latest_ns is not None and captured_ns <= self._latest_ns:
-            return (Reason.STALE_FRAME,)
+            return False
         if frame_id is not None:
             if self._latest_id is not None and frame_id <= self._latest_id:
-                return (Reason.STALE_FRAME,)
+                return False
             self._latest_id = frame_id
         self._latest_ns = captured_ns
-        return ()
+        return True

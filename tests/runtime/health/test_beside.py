@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_one_core(size, running):
     plain, beside = RowMemory(*size, 4), NativeRowMemory(CODE, *size, 4)
     assert beside.prepare()
     if not running:  # as if it never got a processor: whoever needs the result does the work
-        CODE.framegate_beside_stop(beside._beside._at)
+        CODE.framegate_beside_stop(beside._beside.at)
         beside._beside.thread.join(5)
         assert not beside._beside.thread.is_alive()
     for k, image in enumerate([*pictures(14, *size), pictures(1, *size)[0]]):
@@ -191,7 +191,7 @@ def test_the_thread_that_hands_a_frame_over_takes_the_job():
     image = pictures(1, 33, 1280)[0]
     for _ in range(50):  # until it attended before the job came
         with ThreadPoolExecutor(1) as other:
-            attends = other.submit(CODE.framegate_beside_attend, memory._beside._at, 10**9)
+            attends = other.submit(CODE.framegate_beside_attend, memory._beside.at, 10**9)
             time.sleep(0.01)
             assert memory.begin(1, 0, image, 0.05)
             took = attends.result()
@@ -206,7 +206,7 @@ def test_who_attends_in_vain_goes_on_soon_and_at_once_when_the_stream_ends():
     beside = Beside(CODE)
     assert not beside.attend()
     with ThreadPoolExecutor(1) as other:
-        attends = other.submit(CODE.framegate_beside_attend, beside._at, 60 * 10**9)
+        attends = other.submit(CODE.framegate_beside_attend, beside.at, 60 * 10**9)
         assert not beside.attend(), "one is enough, and nothing was asked for"
         beside.close()
         assert attends.result(30) == 0

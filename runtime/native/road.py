@@ -1,0 +1,245 @@
+"""The way of an ordinary frame in two compiled calls, one before the engine's and one after it (road.c).
+
+`framegate.runtime.frame_judge.FrameJudge.judge` reads downwards and does everything step by step. Most frames of a
+camera need none of the choices on that way: one region, of the same size as the last one, in memory without gaps, an
+engine on the CPU that writes the same array again, a camera check that compiled code does on another core. For those
+this module does the same steps, in the same order, without the Python between them, which runs cold behind an engine's
+call. What is decided from what they say is the business of the same code as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from framegate.runtime.bundle.calibration import Limit
+from framegate.runtime.native import road_module
+from framegate.runtime.native.answer import BoundAnswer
+from framegate.runtime.native.preprocess import Resize
+from framegate.runtime.verdict import BGR, Frame, Image
+
+_P, _I, _L = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+_D = ctypes.c_double
+_SHIFT = "shift"
+UNCHANGED, ANSWERED, FINITE, GOOD, WITHIN = 1, 2, 4, 8, 16
+"""What `Road.look` can say: the frame is what it was when it was begun; the answer is a new one; all of it is finite; the
+camera check has nothing against the frame; the numbers keep their limits. One that is missing says nothing: look."""
+_NUMBERS = {"max_probability": 1, "entropy": 2, "margin": 3, "energy": 4, _SHIFT: 5}
+"""Scores and signals that compiled code computes, and their places in `BoundAnswer.found`."""
+
+
+class Counting(NamedTuple):
+    """What compiled code needs to count the rows of a stream's frames on another core.
+
+    Attributes:
+        beside: Address of the thread's state.
+        job: Address of what it counts.
+        row_bytes: From one row that is looked at to the next.
+        still: A block must have changed by more than so many levels since every frame before.
+        memory: Whose addresses these are: another one needs a new binding.
+    """
+
+    beside: int
+    job: int
+    row_bytes: int
+    still: float
+    memory: object
+
+
+class Slots(NamedTuple):
+    """Where the rows of one frame are put.
+
+    Attributes:
+        grey: Address for its rows in grey.
+        current: Its slot among the last frames.
+        previous: That of the frame before.
+    """
+
+    grey: int
+    current: int
+    previous: int
+
+
+class Check(Protocol):
+    """The camera check of a stream, as far as this module asks it: `framegate.runtime.health.check.CameraHealth`."""
+
+    def counting(self, image: Image) -> Counting | None:
+        """What counts frames like this one; None where that is not done on another core, or not yet."""
+
+    def announce(self, image: Image, memory: object) -> Slots | None:
+        """Say that a frame's rows are about to be counted; None: that is not for this memory, ask the long way."""
+
+
+class _Bound(ctypes.Structure):
+    """See road.c."""
+
+    _fields_ = (("low", _D), ("high", _D), ("number", _I), ("unused", _I))
+
+
+class _Road(ctypes.Structure):
+    """See road.c."""
+
+    _fields_ = (
+        *((name, _P) for name in ("beside", "job", "plan", "answer", "found", "pooled", "bounds", "shown")),
+        *((name, _L) for name in ("pooled_bytes", "step", "samples", "rows", "columns", "looked_bytes", "region")),
+        ("still", _D),
+        *((name, _I) for name in ("width", "height", "bounded", "unused")),
+        ("pixels", _P),
+    )
+
+
+def _bounds_of(limits: Sequence[Limit] | None, monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
+    """Limits as road.c compares them, and how many; -1 of them where one is about a number that it does not know."""
+    known = {name for name in _NUMBERS if monitored or name != _SHIFT}
+    if limits is None or any(each.signal not in known for each in limits):
+        return (_Bound * 0)(), -1
+    bounds = (_Bound * len(limits))()
+    for bound, limit in zip(bounds, limits, strict=True):
+        bound.low = -math.inf if limit.low is None else limit.low
+        bound.high = math.inf if limit.high is None else limit.high
+        bound.number = _NUMBERS[limit.signal]
+    return bounds, len(limits)
+
+
+class Looked(NamedTuple):
+    """What was seen when an engine had answered. `Road.look` gives a plain tuple of these, which is made faster.
+
+    Attributes:
+        said: Bits: `UNCHANGED`, `ANSWERED`, `FINITE`, `GOOD`, `WITHIN`.
+        argmax: Number of the largest logit, the lowest on a tie; -1 if the answer is not finite. The rest, as far as
+            ``shift``, is to be read only if it is.
+        max_probability: See `framegate.runtime.scores.FrameScores`, like the next three.
+        entropy: In nats.
+        margin: Best minus second-best probability.
+        energy: -T logsumexp(x / T).
+        shift: The monitor's; to be read only with one.
+        pooled: What the monitor read, float32; empty without one.
+    """
+
+    said: int
+    argmax: int
+    max_probability: float
+    entropy: float
+    margin: float
+    energy: float
+    shift: float
+    pooled: bytes
+
+
+class Road:
+    """The compiled way for frames of one stream that are like ``image``. Not thread-safe.
+
+    Args:
+        code: From `framegate.runtime.native.road_module`.
+        image: A frame of the stream: (height, width, 3) uint8, C-contiguous.
+        box: (x, y, width, height) of the region in pixels.
+        step: Every so many bytes of the frame are remembered, and compared when the engine has answered.
+        check: The stream's camera check.
+        counting: What it counts with.
+        resize: What makes the engine's input.
+        answer: What looks at the engine's output.
+        limits: What a frame's scores and shift must keep to be accepted by themselves; None: that is decided elsewhere.
+
+    Attributes:
+        answer: See above.
+        check: See above.
+        said: The bits of the last `look` since `begin`; 0 before it.
+    """
+
+    def __init__(
+        self,
+        code: ModuleType,
+        image: Image,
+        box: tuple[int, int, int, int],
+        step: int,
+        check: Check,
+        counting: Counting,
+        resize: Resize,
+        answer: BoundAnswer,
+        limits: Sequence[Limit] | None,
+    ) -> None:
+        bounds, bounded = _bounds_of(limits, answer.pooled is not None)
+        x, y, width, height = box
+        self._shown = np.zeros(-(-image.size // step), np.uint8)
+        road = _Road(
+            beside=counting.beside,
+            job=counting.job,
+            plan=resize.at,
+            answer=answer.at,
+            found=ctypes.addressof(answer.found),
+            pooled=None if answer.pooled is None else answer.pooled.ctypes.data,
+            pooled_bytes=0 if answer.pooled is None else answer.pooled.nbytes,
+            bounds=ctypes.addressof(bounds),
+            shown=self._shown.ctypes.data,
+            step=step,
+            samples=self._shown.size,
+            rows=image.shape[0],
+            columns=image.shape[1],
+            looked_bytes=counting.row_bytes,
+            region=y * image.strides[0] + x * image.strides[1],
+            still=counting.still,
+            width=width,
+            height=height,
+            bounded=bounded,
+        )
+        self.check, self.answer, self._memory = check, answer, counting.memory
+        self._kept = road, resize, bounds  # whose memory the addresses are
+        self._code, self._at = code, ctypes.addressof(road)
+        self.said = 0
+
+    def begin(self, frame: Frame) -> bool:
+        """Remember some of the frame, begin its camera check, fill the engine's input.
+
+        False, and nothing done, if the frame is not like the one of the constructor.
+        """
+        image, code = frame.image, self._code
+        if type(image) is not np.ndarray or frame.pixel_format != BGR or not code.fits(self._at, image):
+            return False
+        slots = self.check.announce(image, self._memory)
+        if slots is None:
+            return False
+        self.said = 0
+        grey, current, previous = slots
+        code.begin(self._at, grey, current, previous)
+        return True
+
+    def look(self, temperature: float) -> tuple[Any, ...]:
+        """Look at the engine's answer: the fields of `Looked`. The camera check has ended then.
+
+        Args:
+            temperature: Logits are divided by it.
+        """
+        found: tuple[Any, ...] = self._code.end(self._at, temperature)
+        self.said = found[0]
+        return found
+
+    @property
+    def shown(self) -> bytes:
+        """What was remembered of the frame."""
+        return self._shown.tobytes()
+
+
+def road_for(
+    image: Image,
+    box: tuple[int, int, int, int],
+    step: int,
+    check: Check,
+    resize: Resize | None,
+    answer: BoundAnswer | None,
+    limits: Sequence[Limit] | None,
+) -> Road | None:
+    """The compiled way for frames like this one, see `Road`; None where there is none, or not yet."""
+    code = road_module()
+    if code is None or resize is None or answer is None:
+        return None
+    if type(image) is not np.ndarray or not (image.flags.c_contiguous and resize.takes(image)):
+        return None
+    counting = check.counting(image)
+    if counting is None:
+        return None
+    return Road(code, image, box, step, check, counting, resize, answer, limits)
