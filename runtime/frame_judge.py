@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration, Limit
+from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
@@ -186,11 +186,8 @@ class FrameJudge:
                 verdict is handed over before the last one; None sets no deadline.
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
-        stages = self.stages
-        frame, numbers = whole_numbers(frame)
-        if stages is not None:
-            stages.begin(frame.captured_ns)
-        road = self._road
+        frame, numbers = self._taken(frame)
+        stages, road = self.stages, self._road
         if road is not None and not numbers and self._leads(road, frame, rois, health):
             return self._stamp(frame, rois, (self._judge_on(road, frame, health, streams),), deadline_ns)
         camera = numbers or health.admit(frame.image, frame.pixel_format)
@@ -229,6 +226,13 @@ class FrameJudge:
                 stages.mark(POLICY)
         return self._stamp(frame, rois, judged, deadline_ns)
 
+    def _taken(self, frame: Frame) -> tuple[Frame, Findings]:
+        """The frame with whole numbers, see `whole_numbers`; its stages begin."""
+        frame, numbers = whole_numbers(frame)
+        if self.stages is not None:
+            self.stages.begin(frame.captured_ns)
+        return frame, numbers
+
     def _leads(self, road: Road, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> bool:
         """Begin a frame on its compiled way, if it is like those that the way is for."""
         if rois is self._road_of and health is road.check and not self._scorer.wrong and road.begin(frame):
@@ -254,7 +258,8 @@ class FrameJudge:
         if not road.said & UNCHANGED and (road.said or witness(frame.image) != road.shown):
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
         findings = {**camera, **failed} if camera or failed else NO_FINDINGS
-        found = self.decide(findings, scored, streams[0] if streams else None, frame, within=bool(road.said & WITHIN))
+        within = bool(road.said & WITHIN)
+        found = self.decide(findings, scored, streams[0] if streams else None, frame, within_limits=within)
         if self.stages is not None:
             self.stages.mark(POLICY)
         return found
@@ -269,15 +274,8 @@ class FrameJudge:
         if box is None or crop is None or unusable(crop, self._depth):
             return
         step = max(1, image.size // _WITNESSES)
-        self._road = road_for(image, box, step, health, scorer.preprocessor.compiled, scorer.bound, self._all_limits())
+        self._road = road_for(image, box, step, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
         self._road_of = rois
-
-    def _all_limits(self) -> tuple[Limit, ...] | None:
-        """What a frame's numbers must keep by `_numbers`; None where that depends on its label, or nothing does."""
-        calibration = self._calibration
-        if calibration is None or calibration.classes:
-            return None
-        return (Limit(self._score_name, high=calibration.threshold), *self._limits)
 
     def _judge_together(
         self,
@@ -389,11 +387,13 @@ class FrameJudge:
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, fault(error)
 
-    def _numbers(self, values: Mapping[str, float], score: float, scored: Scored) -> Findings:
+    def _numbers(
+        self, values: Mapping[str, float], score: float, scored: Scored, within_limits: bool = False
+    ) -> Findings:
         """What the network's numbers on this frame alone say against it."""
-        scores = scored.scores
-        found = judge_score(score, scores.finite, self._calibration, scores.argmax)
-        beyond = judge_limits(values, self._limits)
+        label = scored.scores.argmax
+        found = judge_score(score, label >= 0, self._calibration, label)
+        beyond = NO_FINDINGS if within_limits else judge_limits(values, self._limits)
         return {**found, **beyond} if beyond else found
 
     def _certify(
@@ -416,7 +416,7 @@ class FrameJudge:
         policy: StreamPolicy | None,
         frame: Frame,
         *,
-        within: bool = False,
+        within_limits: bool = False,
     ) -> Judged:
         """Every reason to reject one region: what was found so far, the network's output, the stream's past.
 
@@ -425,16 +425,19 @@ class FrameJudge:
             scored: What the network said; None only with findings.
             policy: Of the region's stream; None judges the frame alone.
             frame: Of which it is.
-            within: The network's numbers are known to keep the threshold and all limits.
+            within_limits: The network's numbers are known to keep all limits for single frames.
         """
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
             scores, values = scored.scores, _Values(scored)
             score = scores.entropy if self._by_entropy else values.get(self._score_name, math.nan)
-            if not within and (found_here := self._numbers(values, score, scored)):
+            found_here = self._numbers(values, score, scored, within_limits)
+            if found_here and findings:
                 # A sentence that is there already (a detector's) says more than none.
                 findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
-            candidate = self._labels[scores.argmax] if scores.finite else ""
+            elif found_here:
+                findings = found_here
+            candidate = self._labels[scores.argmax] if scores.argmax >= 0 else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
         detail = "; ".join(filter(None, (self._remark, *findings.values()))) if findings else self._remark

@@ -7,6 +7,9 @@ Per configuration (backend and precision) two paths are timed in turn on the sam
 
 Configurations take turns in blocks, so that a noisy minute of a shared machine hits all of them alike. The loop is
 closed: the next frame is offered when the verdict on the last one is known.
+
+Where a frame's time goes, stage by stage, is measured in blocks of its own: the clock costs time, and a pipeline in
+production has none.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from framegate.runtime.verdict import Image
 
 BLOCK = 50
 _FLOORS = 4  # times that floors are measured at the start of a block
+_CLOCKED = 3  # every so many blocks another one is run with the clock of the stages
 _SETTLE = 5  # frames at the start of a block that are not counted: caches and threads of the engine before
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +58,7 @@ class Configuration:
         bare_ns: Durations of the bare path.
         verdict_ns: Capture to verdict of the pipeline, same frames.
         call_ns: The engine call inside the pipeline.
-        stages_ns: (frames, stages) what the pipeline spent where, see `framegate.runtime.stage_clock`.
+        stages_ns: (other frames, stages) what the pipeline spent where, see `framegate.runtime.stage_clock`.
         samples: The pipeline's frames: verdicts, hand-over, drops.
         floors: What each stage costs at least, see `framegate.benchmarks.latency.floors`.
     """
@@ -117,14 +121,14 @@ class _Rig:
         self._floors = Floors(bundle.preprocess, (width, height), len(bundle.labels), waking, self._bare.compute)
         self._fed = 0
         self.stream = BenchStream(session, FrameFeed(images), capacity)
-        self.result.samples = self.stream.samples
 
     def bare(self, image: Image) -> int:
         started = time.perf_counter_ns()
         self._bare(image)
         return time.perf_counter_ns() - started
 
-    def block(self, turn: int) -> None:
+    def block(self, turn: int, clocked: bool = False) -> None:
+        self.stream.clock(clocked)
         for _ in range(_FLOORS):
             far = self._images[(self._fed + len(self._images) // 2) % len(self._images)]
             self._floors.sample(far, self._images[(self._fed - 1) % len(self._images)])
@@ -138,10 +142,12 @@ class _Rig:
             else:
                 bare_ns = self.bare(image)
                 self.stream.run(1 - counted, counted)
-            if counted:
+            if counted and not clocked:
                 self.result.bare_ns.append(bare_ns)
 
     def finish(self) -> Configuration:
+        self.stream.clock(False)
+        self.result.samples = self.stream.samples
         self.result.verdict_ns = self.stream.samples.verdict_ns
         self.result.call_ns = self.stream.samples.engine_ns
         self.result.stages_ns = self.stream.stages_ns
@@ -180,6 +186,8 @@ def measure_latency(
         for turn in range(turns):
             for rig in rigs:
                 rig.block(turn)
+                if turn % _CLOCKED == 0:
+                    rig.block(turn, clocked=True)
             progress("latency", turn + 1, turns)
     return [rig.finish() for rig in rigs]
 

@@ -8,7 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SSE2__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#include <immintrin.h>
+#define WIDE __attribute__((target("avx2"))) /* asked for at run time */
+enum { WIDTH = 32 };
+#elif defined(__SSE2__)
 #include <emmintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
@@ -16,6 +20,7 @@
 
 enum { WHITE = 248, EDGE = 32, LOWEST = 8 * BLOCK, HIGHEST = 247 * BLOCK, FEWEST_BLOCKS = 4 };
 enum { TOTALS = 255 * BLOCK + 1 };
+enum { CHANNELS = 3, FAR = 4, OF_BLUE = 3735, OF_GREEN = 19235, OF_RED = 9798, HALF = 16384, SHIFT = 15 };
 
 static inline int32_t sum_of_block(const uint8_t *p) {
 #if defined(__SSE2__)
@@ -31,9 +36,12 @@ static inline int32_t sum_of_block(const uint8_t *p) {
 }
 
 /* OpenCV's BGR to grey: ITU-R BT.601 in 15 bits. */
+static inline uint8_t grey_of(const uint8_t *p) {
+    return (uint8_t)((OF_BLUE * p[0] + OF_GREEN * p[1] + OF_RED * p[2] + HALF) >> SHIFT);
+}
+
 FAST static void to_grey(const uint8_t *restrict p, uint8_t *restrict grey, int32_t width) {
-    for (ptrdiff_t i = 0; i < width; ++i)
-        grey[i] = (uint8_t)((3735 * p[3 * i] + 19235 * p[3 * i + 1] + 9798 * p[3 * i + 2] + 16384) >> 15);
+    for (ptrdiff_t i = 0; i < width; ++i) grey[i] = grey_of(p + CHANNELS * i);
 }
 
 static int64_t sum_of(const uint8_t *p, ptrdiff_t count) {
@@ -122,6 +130,112 @@ FAST static void curvature(const uint8_t *restrict grey, uint8_t *restrict curve
     curved[width - 1] = (uint8_t)(last < 255 ? last : 255);
 }
 
+/* What one row shows, but for its zones, its curvature and its channels. */
+static void count_row(const uint8_t *row, uint8_t *light, int32_t width, int32_t *block, uint8_t *spare,
+                      struct counts *out) {
+    to_grey(row, light, width);
+    out->total += sum_of(row, CHANNELS * (ptrdiff_t)width);
+    out->squares += sum_of_squares(row, CHANNELS * (ptrdiff_t)width);
+    out->saturated += count_white(light, width);
+    for (ptrdiff_t k = 0; k < width / BLOCK; ++k) block[k] = sum_of_block(light + BLOCK * k);
+    out->fine += squared_steps(light, width, 1);
+    out->coarse += squared_steps(light, width, FAR);
+    limited_steps(light, spare, width - 1);
+    out->steps += sum_of(spare, width - 1);
+    out->border_steps += sum_of_borders(spare, width - 1);
+}
+
+#if defined(WIDE)
+/* The same with 32 bytes at a time, in two passes. */
+WIDE static __m256i absolute(__m256i a, __m256i b) { return _mm256_or_si256(_mm256_subs_epu8(a, b), _mm256_subs_epu8(b, a)); }
+
+WIDE static __m256i squares(__m256i v) {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i low = _mm256_unpacklo_epi8(v, zero), high = _mm256_unpackhi_epi8(v, zero);
+    return _mm256_add_epi32(_mm256_madd_epi16(low, low), _mm256_madd_epi16(high, high));
+}
+
+WIDE static int64_t sum_of_four(__m256i v) { /* numbers of 64 bits */
+    return _mm256_extract_epi64(v, 0) + _mm256_extract_epi64(v, 1) + _mm256_extract_epi64(v, 2) + _mm256_extract_epi64(v, 3);
+}
+
+WIDE static int64_t sum_of_eight(__m256i v) { /* numbers of 32 bits, which are not negative */
+    const __m256i zero = _mm256_setzero_si256();
+    return sum_of_four(_mm256_add_epi64(_mm256_unpacklo_epi32(v, zero), _mm256_unpackhi_epi32(v, zero)));
+}
+
+/* Grey levels of eight pixels, as numbers of 32 bits: four in each half. */
+WIDE static __m256i eight_grey(const uint8_t *p) {
+    const __m128i blue_green = _mm_setr_epi8(0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1);
+    const __m128i red = _mm_setr_epi8(2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1);
+    const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p)),
+                                              _mm_loadu_si128((const __m128i *)(p + 4 * CHANNELS)), 1);
+    const __m256i first = _mm256_madd_epi16(_mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(blue_green)),
+                                            _mm256_set1_epi32(OF_GREEN << 16 | OF_BLUE));
+    const __m256i second = _mm256_madd_epi16(_mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(red)),
+                                             _mm256_set1_epi32(OF_RED));
+    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(first, second), _mm256_set1_epi32(HALF)), SHIFT);
+}
+
+WIDE static void to_grey_wide(const uint8_t *p, uint8_t *grey, int32_t width) {
+    int32_t i = 0;
+    for (; i + 18 <= width; i += 16) { /* the last load reads four bytes behind the sixteenth pixel */
+        const __m256i words = _mm256_packs_epi32(eight_grey(p + CHANNELS * i), eight_grey(p + CHANNELS * (i + 8)));
+        const __m256i bytes = _mm256_packus_epi16(words, words);
+        const __m128i levels = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+        _mm_storeu_si128((__m128i *)(grey + i), levels);
+    }
+    for (; i < width; ++i) grey[i] = grey_of(p + CHANNELS * i);
+}
+
+WIDE static void count_row_wide(const uint8_t *row, uint8_t *light, int32_t width, int32_t *block, struct counts *out) {
+    const __m256i zero = _mm256_setzero_si256(), white = _mm256_set1_epi8((char)WHITE), edge = _mm256_set1_epi8(EDGE);
+    const __m256i one = _mm256_set1_epi8(1), eighth = _mm256_set1_epi64x((long long)0xff00000000000000ull);
+    const ptrdiff_t bytes = CHANNELS * (ptrdiff_t)width;
+    __m256i total = zero, square = zero;
+    ptrdiff_t i = 0;
+    to_grey_wide(row, light, width);
+    for (; i + WIDTH <= bytes; i += WIDTH) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(row + i));
+        total = _mm256_add_epi64(total, _mm256_sad_epu8(v, zero));
+        square = _mm256_add_epi32(square, squares(v));
+    }
+    out->total += sum_of_four(total);
+    out->squares += sum_of_eight(square);
+    for (; i < bytes; ++i) out->total += row[i], out->squares += row[i] * row[i];
+
+    __m256i bright = zero, fine = zero, coarse = zero, steps = zero, borders = zero;
+    for (i = 0; i + WIDTH + FAR <= width; i += WIDTH) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(light + i));
+        const __m256i near = absolute(v, _mm256_loadu_si256((const __m256i *)(light + i + 1)));
+        const __m256i limited = _mm256_min_epu8(near, edge), sums = _mm256_sad_epu8(v, zero);
+        block[i / BLOCK] = (int32_t)(_mm256_extract_epi64(sums, 0) + _mm256_extract_epi64(sums, 1));
+        block[i / BLOCK + 1] = (int32_t)(_mm256_extract_epi64(sums, 2) + _mm256_extract_epi64(sums, 3));
+        const __m256i is_white = _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_max_epu8(v, white), v), one);
+        bright = _mm256_add_epi64(bright, _mm256_sad_epu8(is_white, zero));
+        fine = _mm256_add_epi32(fine, squares(near));
+        coarse = _mm256_add_epi32(coarse, squares(absolute(v, _mm256_loadu_si256((const __m256i *)(light + i + FAR)))));
+        steps = _mm256_add_epi64(steps, _mm256_sad_epu8(limited, zero));
+        borders = _mm256_add_epi64(borders, _mm256_sad_epu8(_mm256_and_si256(limited, eighth), zero));
+    }
+    out->saturated += sum_of_four(bright);
+    out->fine += sum_of_eight(fine);
+    out->coarse += sum_of_eight(coarse);
+    out->steps += sum_of_four(steps);
+    out->border_steps += sum_of_four(borders);
+    for (ptrdiff_t k = i / BLOCK; k < width / BLOCK; ++k) block[k] = sum_of_block(light + BLOCK * k);
+    for (; i < width; ++i) {
+        const int32_t near = i + 1 < width ? abs(light[i + 1] - light[i]) : 0;
+        const int32_t wide = i + FAR < width ? light[i + FAR] - light[i] : 0, limited = near < EDGE ? near : EDGE;
+        out->saturated += light[i] >= WHITE;
+        out->fine += near * near;
+        out->coarse += wide * wide;
+        out->steps += limited;
+        if (i % 8 == 7) out->border_steps += limited;
+    }
+}
+#endif
+
 /* Count the rows of a frame.
 
    pixels: the first looked-at row, BGR; row_bytes: from one looked-at row to the next. width: 16 to 10,000.
@@ -129,7 +243,10 @@ FAST static void curvature(const uint8_t *restrict grey, uint8_t *restrict curve
    [0, 1]. spare: (width,); histogram: (4081,). */
 EXPORT void framegate_count_rows(const uint8_t *pixels, int64_t row_bytes, int32_t rows, int32_t width, double flat_share,
                                  uint8_t *grey, int32_t *sums, uint8_t *spare, int32_t *histogram, struct counts *out) {
-    const int32_t blocks = width / BLOCK, far = width - 4;
+    const int32_t blocks = width / BLOCK, far = width - FAR;
+#if defined(WIDE)
+    const int wide = __builtin_cpu_supports("avx2");
+#endif
     int32_t usable = 0, run = 0;
     memset(out, 0, sizeof *out);
     memset(histogram, 0, TOTALS * sizeof *histogram);
@@ -140,23 +257,19 @@ EXPORT void framegate_count_rows(const uint8_t *pixels, int64_t row_bytes, int32
         int32_t *block = sums + (int64_t)y * blocks;
         if (y + 1 < rows) /* it lies far behind this one, where no processor expects it */
             for (ptrdiff_t k = 0; k < 3 * (ptrdiff_t)width; k += 64) PREFETCH(row + row_bytes + k);
-        to_grey(row, light, width);
-        out->total += sum_of(row, 3 * (ptrdiff_t)width);
-        out->squares += sum_of_squares(row, 3 * (ptrdiff_t)width);
-        out->saturated += count_white(light, width);
+#if defined(WIDE)
+        if (wide)
+            count_row_wide(row, light, width, block, out);
+        else
+#endif
+            count_row(row, light, width, block, spare, out);
         for (ptrdiff_t k = 0; k < blocks; ++k) {
-            const int64_t sum = block[k] = sum_of_block(light + BLOCK * k);
-            out->block_total += sum;
-            out->block_squares += sum * sum;
+            out->block_total += block[k];
+            out->block_squares += (int64_t)block[k] * block[k];
         }
-        out->fine += squared_steps(light, width, 1);
-        out->coarse += squared_steps(light, width, 4);
-        limited_steps(light, spare, width - 1);
-        out->steps += sum_of(spare, width - 1);
-        out->border_steps += sum_of_borders(spare, width - 1);
         for (ptrdiff_t zone = 0, line = 0; zone < ZONES; ++zone) {
             while ((int64_t)y >= (int64_t)rows * (line + 1) / ZONES) ++line;
-            out->zones[ZONES * line + zone] += absolute_steps(light, far * zone / ZONES, far * (zone + 1) / ZONES, 4);
+            out->zones[ZONES * line + zone] += absolute_steps(light, far * zone / ZONES, far * (zone + 1) / ZONES, FAR);
         }
         if (y % 2 == 0) { /* half of the rows are enough for a quantile */
             curvature(light, spare, width);

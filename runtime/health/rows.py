@@ -213,7 +213,7 @@ class RowMemory:
         raise NotImplementedError  # nothing begins here
 
     def counting(self) -> tuple[int, int] | None:
-        """Addresses of the thread that counts on another core and of its job; None, the default, where there is none."""
+        """Addresses of the thread that counts on another core, and of its job; None, the default: there is none."""
         return None
 
     def announce(self, slot: int, frame: Image, limits: Any) -> int | None:

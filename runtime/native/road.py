@@ -27,8 +27,8 @@ _P, _I, _L = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 _D = ctypes.c_double
 _SHIFT = "shift"
 UNCHANGED, ANSWERED, FINITE, GOOD, WITHIN = 1, 2, 4, 8, 16
-"""What `Road.look` can say: the frame is what it was when it was begun; the answer is a new one; all of it is finite; the
-camera check has nothing against the frame; the numbers keep their limits. One that is missing says nothing: look."""
+"""What `Road.look` can say: the frame is what it was when begun; the answer is a new one; all of it is finite; the
+camera check has nothing against it; the numbers keep their limits. One that is missing says nothing: look."""
 _NUMBERS = {"max_probability": 1, "entropy": 2, "margin": 3, "energy": 4, _SHIFT: 5}
 """Scores and signals that compiled code computes, and their places in `BoundAnswer.found`."""
 
@@ -93,10 +93,10 @@ class _Road(ctypes.Structure):
     )
 
 
-def _bounds_of(limits: Sequence[Limit] | None, monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
+def _bounds_of(limits: Sequence[Limit], monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
     """Limits as road.c compares them, and how many; -1 of them where one is about a number that it does not know."""
     known = {name for name in _NUMBERS if monitored or name != _SHIFT}
-    if limits is None or any(each.signal not in known for each in limits):
+    if any(each.signal not in known for each in limits):
         return (_Bound * 0)(), -1
     bounds = (_Bound * len(limits))()
     for bound, limit in zip(bounds, limits, strict=True):
@@ -143,7 +143,7 @@ class Road:
         counting: What it counts with.
         resize: What makes the engine's input.
         answer: What looks at the engine's output.
-        limits: What a frame's scores and shift must keep to be accepted by themselves; None: that is decided elsewhere.
+        limits: Of the scores and the shift of single frames.
 
     Attributes:
         answer: See above.
@@ -161,7 +161,7 @@ class Road:
         counting: Counting,
         resize: Resize,
         answer: BoundAnswer,
-        limits: Sequence[Limit] | None,
+        limits: Sequence[Limit],
     ) -> None:
         bounds, bounded = _bounds_of(limits, answer.pooled is not None)
         x, y, width, height = box
@@ -231,7 +231,7 @@ def road_for(
     check: Check,
     resize: Resize | None,
     answer: BoundAnswer | None,
-    limits: Sequence[Limit] | None,
+    limits: Sequence[Limit],
 ) -> Road | None:
     """The compiled way for frames like this one, see `Road`; None where there is none, or not yet."""
     code = road_module()
