@@ -10,7 +10,7 @@ import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
-from framegate.runtime.scores import not_finite
+from framegate.runtime.scores import SCORE_OF, not_finite
 from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
@@ -96,6 +96,14 @@ class _Values(Mapping[str, float]):
                 self._all = signals.beside(scores) if isinstance(signals, Signals) else scores
         return self._all
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any mapping; here because one or two numbers are all that most frames are asked for."""
+        scored = self._scored
+        if scored.dense is not None:
+            return self._together().get(name, default)
+        score_of = SCORE_OF.get(name)
+        return scored.signals.get(name, default) if score_of is None else score_of(scored.scores)
+
     def __getitem__(self, name: str) -> float:
         return self._together()[name]
 
@@ -162,7 +170,6 @@ class FrameJudge:
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
         self._score_name = calibration.score if calibration else "entropy"
-        self._by_entropy = self._score_name == "entropy" and not self._whole
         proved = calibration is not None and calibration.proved
         self._remark = NO_PROMISE if calibration is not None and not proved else ""
         self._promised_for = calibration.drawn if calibration is not None and proved else ""
@@ -430,7 +437,7 @@ class FrameJudge:
         score, candidate, values = math.nan, "", _NO_VALUES
         if scored is not None:
             scores, values = scored.scores, _Values(scored)
-            score = scores.entropy if self._by_entropy else values.get(self._score_name, math.nan)
+            score = values.get(self._score_name, math.nan)
             found_here = self._numbers(values, score, scored, within_limits)
             if found_here and findings:
                 # A sentence that is there already (a detector's) says more than none.

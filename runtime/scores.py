@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,12 +45,7 @@ class FrameScores(NamedTuple):
 
     def values(self) -> dict[str, float]:
         """The scores by name, each turned so that higher is less trustworthy (`SCORES` of the calibration)."""
-        return {
-            "entropy": self.entropy,
-            "max_probability": 1.0 - self.max_probability,
-            "margin": 1.0 - self.margin,
-            "energy": self.energy,
-        }
+        return {name: score_of(self) for name, score_of in SCORE_OF.items()}
 
     @property
     def finite(self) -> bool:
@@ -57,6 +53,13 @@ class FrameScores(NamedTuple):
         return self.argmax >= 0
 
 
+SCORE_OF: Mapping[str, Callable[[FrameScores], float]] = {
+    "entropy": lambda scores: scores.entropy,
+    "max_probability": lambda scores: 1.0 - scores.max_probability,
+    "margin": lambda scores: 1.0 - scores.margin,
+    "energy": lambda scores: scores.energy,
+}
+"""Name -> the score, turned so that higher is less trustworthy."""
 _NOT_FINITE = FrameScores(-1, math.nan, math.nan, math.nan, math.nan)
 
 

@@ -71,6 +71,12 @@ class Limit:
         if not (isinstance(self.frames, int) and self.frames >= 1):
             raise CalibrationError(f"the window of {self.signal} is {self.frames} frames; expected 1 or more")
 
+    @cached_property
+    def range(self) -> str:
+        """The range, for people."""
+        low = "-inf" if self.low is None else f"{self.low:.4g}"
+        return f"{low} to {'inf' if self.high is None else f'{self.high:.4g}'}"
+
     def holds(self, value: float) -> bool:
         """Whether a value lies inside; NaN and infinities never do."""
         return (

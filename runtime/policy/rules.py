@@ -42,9 +42,7 @@ def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> Findin
     for limit in limits:
         value = values.get(limit.signal, math.nan)
         if not limit.holds(value):
-            low = "-inf" if limit.low is None else f"{limit.low:.4g}"
-            high = "inf" if limit.high is None else f"{limit.high:.4g}"
-            return {Reason.ACTIVATION_SHIFT: f"{limit.signal} is {value:.4g}, calibrated {low} to {high}"}
+            return {Reason.ACTIVATION_SHIFT: f"{limit.signal} is {value:.4g}, calibrated {limit.range}"}
     return NO_FINDINGS
 
 
