@@ -22,7 +22,7 @@ from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
-from framegate.runtime.native.road import GOOD, UNCHANGED, WITHIN, Road, road_for
+from framegate.runtime.native.road import ORDINARY, UNCHANGED, WITHIN, Looked, Road, road_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
@@ -53,6 +53,8 @@ is not contiguous, how many pixels along its shorter side."""
 OVERWRITTEN = "somebody wrote into the frame while it was judged"
 """Of a frame that is not what was handed over any more."""
 _NO_VALUES: Mapping[str, float] = {}
+_SOME_VALUES: Mapping[str, float] = {"": math.nan}
+"""Says to a policy that does not read values that there are some."""
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 
 
@@ -170,6 +172,7 @@ class FrameJudge:
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
         self._score_name = calibration.score if calibration else "entropy"
+        self._score_of = SCORE_OF.get(self._score_name)
         proved = calibration is not None and calibration.proved
         self._remark = NO_PROMISE if calibration is not None and not proved else ""
         self._promised_for = calibration.drawn if calibration is not None and proved else ""
@@ -196,7 +199,7 @@ class FrameJudge:
         frame, numbers = self._taken(frame)
         stages, road = self.stages, self._road
         if road is not None and not numbers and self._leads(road, frame, rois, health):
-            return self._stamp(frame, rois, (self._judge_on(road, frame, health, streams),), deadline_ns)
+            return self._judge_on(road, frame, rois, health, deadline_ns, streams)
         camera = numbers or health.admit(frame.image, frame.pixel_format)
         shown_first = witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
@@ -248,28 +251,87 @@ class FrameJudge:
         return False
 
     def _judge_on(
-        self, road: Road, frame: Frame, health: CameraHealth, streams: tuple[StreamPolicy, ...] | None
-    ) -> Judged:
-        """`judge` of an ordinary frame that was begun on its compiled way: the same steps, in the same order."""
-        if self.stages is not None:
-            self.stages.mark(PREPROCESS)
-        scored, failed = self._finish(road)
-        if road.said & GOOD:
+        self,
+        road: Road,
+        frame: Frame,
+        rois: tuple[Roi, ...],
+        health: CameraHealth,
+        deadline_ns: int | None,
+        streams: tuple[StreamPolicy, ...] | None,
+    ) -> tuple[Prediction, ...]:
+        """`judge` of a frame that was begun on its compiled way: the same steps, in the same order."""
+        stages, policy = self.stages, streams[0] if streams else None
+        if stages is not None:
+            stages.mark(PREPROCESS)
+        scorer = self._scorer
+        assert isinstance(scorer, Scorer)  # `_look_for_road` asked
+        found: Looked | Scored | None = None
+        engine_ns, failed = 0, NO_FINDINGS
+        try:
+            found, engine_ns = scorer.finish_on(road, stages)
+        except Exception as error:  # noqa: BLE001 - see `_start`
+            failed = fault(error)
+        seen = None if road.said != ORDINARY or isinstance(found, Scored) else found
+        if seen is not None and self._score_of is not None and (policy is None or not policy.reads_values):
             health.saw_good()
-            camera = NO_FINDINGS
-            if self.stages is not None:
-                self.stages.mark(HEALTH)
-        else:
-            camera = self._inspect(health, frame)
+            if stages is not None:
+                stages.mark(HEALTH)
+            return (self._ordinary(seen, self._score_of(seen), engine_ns, frame, rois[0], deadline_ns, policy),)
+        camera = self._inspect(health, frame)
         # What the camera check and the network saw must still be what was handed over.
         if not road.said & UNCHANGED and (road.said or witness(frame.image) != road.shown):
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
-        findings = {**camera, **failed} if camera or failed else NO_FINDINGS
-        within = bool(road.said & WITHIN)
-        found = self.decide(findings, scored, streams[0] if streams else None, frame, within_limits=within)
-        if self.stages is not None:
-            self.stages.mark(POLICY)
-        return found
+        scored = None if found is None else scorer.scored_of(found, engine_ns)
+        judged = self.decide({**camera, **failed}, scored, policy, frame, within_limits=bool(road.said & WITHIN))
+        return self._stamp(frame, rois, (judged,), deadline_ns)
+
+    def _ordinary(
+        self,
+        found: Looked,
+        score: float,
+        engine_ns: int,
+        frame: Frame,
+        roi: Roi,
+        deadline_ns: int | None,
+        policy: StreamPolicy | None,
+    ) -> Prediction:
+        """`decide`, `_stamp` and `prediction` where nothing is against a frame but, perhaps, its score and its past."""
+        label, stages = found.argmax, self.stages
+        alone = reasons = judge_score(score, True, self._calibration, label)
+        if policy is not None:
+            reasons = policy.decide(alone, _SOME_VALUES, score, frame.captured_ns, frame_id=frame.frame_id)
+        decided_ns = time.monotonic_ns()
+        overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
+        assert isinstance(self._scorer, Scorer)  # `_look_for_road` asked
+        made = prediction_of(
+            frame_id=frame.frame_id,
+            stream=roi.name,
+            decided_reasons=(*reasons, *overdue),
+            candidate=self._labels[label],
+            confidence=found.max_probability,
+            entropy=found.entropy,
+            margin=found.margin,
+            energy=found.energy,
+            score=score,
+            threshold=self._threshold_for(label),
+            captured_ns=frame.captured_ns,
+            decided_ns=decided_ns,
+            engine_ns=engine_ns,
+            detail=self._remark,
+            signals=self._scorer.signals_of(found),
+            valid_until_ns=NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns,
+            found_reasons=tuple(alone),
+            found=None,
+            certificate=None,
+            candidate_id=label,
+            candidate_probabilities=(),
+            dense=None,
+            promised_for=self._promised_for,
+        )
+        if stages is not None:
+            stages.mark(POLICY, decided_ns)
+            stages.end(frame.frame_id)
+        return made
 
     def _look_for_road(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
         """Find the compiled way for frames like this one, which was judged step by step, and nothing raised."""
@@ -385,11 +447,9 @@ class FrameJudge:
             return fault(error)
         return NO_FINDINGS
 
-    def _finish(self, road: Road | None = None) -> tuple[Scored | None, Findings]:
+    def _finish(self) -> tuple[Scored | None, Findings]:
         """What the network says about the region that was started; None, and why, if it says nothing."""
         try:
-            if road is not None and isinstance(self._scorer, Scorer):
-                return self._scorer.finish_on(road, self.stages), NO_FINDINGS
             return self._scorer.finish(self.stages), NO_FINDINGS
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, fault(error)
@@ -453,11 +513,11 @@ class FrameJudge:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
         return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
 
-    def _threshold_of(self, scored: Scored) -> float:
-        """What the score was compared with; that of most labels where there was no score."""
-        if self._calibration is None or not self._calibration.classes or not scored.scores.finite:
+    def _threshold_for(self, label: int) -> float:
+        """What the score of a label was compared with; that of most labels where there was none (negative)."""
+        if self._calibration is None or not self._calibration.classes or label < 0:
             return self._threshold
-        return self._calibration.threshold_of(scored.scores.argmax)
+        return self._calibration.threshold_of(label)
 
     def prediction(
         self,
@@ -481,7 +541,7 @@ class FrameJudge:
             margin=scores.margin,
             energy=scores.energy,
             score=judged.score,
-            threshold=self._threshold_of(judged.scored),
+            threshold=self._threshold_for(scores.argmax),
             captured_ns=frame.captured_ns,
             decided_ns=decided_ns,
             engine_ns=judged.scored.engine_ns,

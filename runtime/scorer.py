@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.native.answer import BoundAnswer, bound_answer
-from framegate.runtime.native.road import ANSWERED, FINITE, Road
+from framegate.runtime.native.road import ANSWERED, FINITE, Looked, Road
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
@@ -23,8 +23,6 @@ from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
 _NO_SIGNALS: Mapping[str, float] = {}
-_new: Callable[..., Any] = tuple.__new__
-"""Makes a named tuple without the function of Python that its class has for that."""
 _SAMPLED = 251
 """Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 _GRID = 11
@@ -171,12 +169,16 @@ class Scorer(EngineCheck):
             stages.mark(ENGINE)
         return self._scored(logits, engine_ns, stages)
 
-    def finish_on(self, road: Road, stages: StageClock | None = None) -> Scored:
+    def finish_on(self, road: Road, stages: StageClock | None = None) -> tuple[Looked | Scored, int]:
         """`finish` of a region that was begun on this road, in place of `start`.
 
         Args:
             road: It looks at the answer, if the answer is where it looks.
             stages: See `finish`.
+
+        Returns:
+            What was seen there, of which `scored_of` makes what `finish` gives; or that at once. And how long the
+            engine took, in ns.
 
         Raises:
             BackendError: The engine failed. It may raise anything else, too.
@@ -186,19 +188,25 @@ class Scorer(EngineCheck):
         engine_ns = time.perf_counter_ns() - began
         if stages is not None:
             stages.mark(ENGINE)
-        if logits is not self._seen or road.answer is not self._bound:
-            return self._scored(logits, engine_ns, stages)
+        if logits is not self._seen or road.answer is not self._bound or self.probabilities:
+            return self._scored(logits, engine_ns, stages), engine_ns
         found = road.look(self.temperature)
-        said = found[0]
-        if not said & ANSWERED:
+        if not found.said & ANSWERED:
             self._new.refuse()
-        scores: FrameScores = _new(FrameScores, found[1:6]) if said & FINITE else not_finite()
-        signals = _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found[6], found[7])
-        probabilities = class_probabilities(logits, self.temperature) if self.probabilities and said & FINITE else ()
-        scored: Scored = _new(Scored, (scores, signals, engine_ns, probabilities, None))
         if stages is not None:
             stages.mark(SCORES)
-        return scored
+        return found, engine_ns
+
+    def scored_of(self, found: Looked | Scored, engine_ns: int) -> Scored:
+        """What `finish` gives, of what `finish_on` gave."""
+        if isinstance(found, Scored):
+            return found
+        scores = FrameScores(*found[1:6]) if found.said & FINITE else not_finite()
+        return Scored(scores, self.signals_of(found), engine_ns)
+
+    def signals_of(self, found: Looked) -> Mapping[str, float]:
+        """The monitor's signals, of what was seen on a road."""
+        return _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)
 
     def _scored(self, logits: Tensor, engine_ns: int, stages: StageClock | None) -> Scored:
         """What an answer says. It may raise what `finish` does."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,20 @@ class FrameScores(NamedTuple):
         return self.argmax >= 0
 
 
-SCORE_OF: Mapping[str, Callable[[FrameScores], float]] = {
+class _Numbers(Protocol):
+    """What has the numbers of `FrameScores` by their names."""
+
+    @property
+    def max_probability(self) -> float: ...
+    @property
+    def entropy(self) -> float: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def energy(self) -> float: ...
+
+
+SCORE_OF: Mapping[str, Callable[[_Numbers], float]] = {
     "entropy": lambda scores: scores.entropy,
     "max_probability": lambda scores: 1.0 - scores.max_probability,
     "margin": lambda scores: 1.0 - scores.margin,

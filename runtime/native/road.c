@@ -112,16 +112,24 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
-/* `said`, the six numbers, and the monitor's values as bytes. */
+/* What `end` gives; a tuple with names. Its documentation is in road.py. */
+static PyStructSequence_Field looked_fields[] = {
+    {"said", NULL},   {"argmax", NULL}, {"max_probability", NULL}, {"entropy", NULL}, {"margin", NULL},
+    {"energy", NULL}, {"shift", NULL},  {"pooled", NULL},          {NULL, NULL},
+};
+static PyStructSequence_Desc looked_description = {"framegate.runtime.native._road.Looked", NULL, looked_fields, NUMBERS + 2};
+static PyTypeObject *looked; /* made once, and never freed */
+
 static PyObject *answer_of(const struct road *road, int32_t said) {
-    PyObject *found = PyTuple_New(NUMBERS + 2);
+    PyObject *found = PyStructSequence_New(looked);
     if (!found) return NULL;
-    PyTuple_SetItem(found, 0, PyLong_FromLong(said));
-    PyTuple_SetItem(found, 1, PyLong_FromLong(said & FINITE ? (long)road->found[0] : -1));
-    for (Py_ssize_t k = 1; k < NUMBERS; ++k) PyTuple_SetItem(found, k + 1, PyFloat_FromDouble(road->found[k]));
-    PyTuple_SetItem(found, NUMBERS + 1, PyBytes_FromStringAndSize(road->pooled, road->pooled ? road->pooled_bytes : 0));
+    PyStructSequence_SetItem(found, 0, PyLong_FromLong(said));
+    PyStructSequence_SetItem(found, 1, PyLong_FromLong(said & FINITE ? (long)road->found[0] : -1));
+    for (Py_ssize_t k = 1; k < NUMBERS; ++k) PyStructSequence_SetItem(found, k + 1, PyFloat_FromDouble(road->found[k]));
+    PyStructSequence_SetItem(found, NUMBERS + 1,
+                             PyBytes_FromStringAndSize(road->pooled, road->pooled ? road->pooled_bytes : 0));
     for (Py_ssize_t k = 0; k < NUMBERS + 2; ++k)
-        if (!PyTuple_GetItem(found, k)) { /* no memory */
+        if (!PyStructSequence_GetItem(found, k)) { /* no memory */
             Py_DecRef(found);
             return NULL;
         }
@@ -184,7 +192,13 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static int make_types(PyObject *module) {
+    (void)module;
+    if (!looked) looked = PyStructSequence_NewType(&looked_description);
+    return looked ? 0 : -1;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, make_types}, {0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_road", NULL, 0, methods, slots, NULL, NULL, NULL};
 

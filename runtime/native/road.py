@@ -13,7 +13,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,7 @@ _SHIFT = "shift"
 UNCHANGED, ANSWERED, FINITE, GOOD, WITHIN = 1, 2, 4, 8, 16
 """What `Road.look` can say: the frame is what it was when begun; the answer is a new one; all of it is finite; the
 camera check has nothing against it; the numbers keep their limits. One that is missing says nothing: look."""
+ORDINARY = UNCHANGED | ANSWERED | FINITE | GOOD | WITHIN
 _NUMBERS = {"max_probability": 1, "entropy": 2, "margin": 3, "energy": 4, _SHIFT: 5}
 """Scores and signals that compiled code computes, and their places in `BoundAnswer.found`."""
 
@@ -107,7 +108,7 @@ def _bounds_of(limits: Sequence[Limit], monitored: bool) -> tuple[ctypes.Array[_
 
 
 class Looked(NamedTuple):
-    """What was seen when an engine had answered. `Road.look` gives a plain tuple of these, which is made faster.
+    """What was seen when an engine had answered. `Road.look` gives a tuple with the same names, made by road.c.
 
     Attributes:
         said: Bits: `UNCHANGED`, `ANSWERED`, `FINITE`, `GOOD`, `WITHIN`.
@@ -208,14 +209,14 @@ class Road:
         code.begin(self._at, grey, current, previous)
         return True
 
-    def look(self, temperature: float) -> tuple[Any, ...]:
-        """Look at the engine's answer: the fields of `Looked`. The camera check has ended then.
+    def look(self, temperature: float) -> Looked:
+        """Look at the engine's answer. The camera check has ended then.
 
         Args:
             temperature: Logits are divided by it.
         """
-        found: tuple[Any, ...] = self._code.end(self._at, temperature)
-        self.said = found[0]
+        found: Looked = self._code.end(self._at, temperature)
+        self.said = found.said
         return found
 
     @property

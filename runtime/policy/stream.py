@@ -106,7 +106,7 @@ class StreamPolicy:
         reasons = alone
         if not self._is_next(captured_ns, time.monotonic_ns() if now_ns is None else now_ns, frame_id):
             reasons += (Reason.STALE_FRAME,)
-        if self._windows is not None or self._unseen > 0:
+        if self.reads_values:
             reasons = self._judge_past(reasons, values)
         # A stale frame is no new evidence; what the windows added is not part of the calibrated coverage.
         if self.drift is not None:
@@ -117,6 +117,11 @@ class StreamPolicy:
         if self._debounces:
             reasons = self._debouncer.decide(reasons, tuple(each for each in alone if each is Reason.ACTIVATION_SHIFT))
         return findings if reasons == alone else {reason: findings.get(reason, "") for reason in reasons}
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether `decide` needs the values themselves; otherwise only whether there are any."""
+        return self._windows is not None or self._unseen > 0
 
     def _judge_past(self, reasons: tuple[Reason, ...], values: Mapping[str, float]) -> tuple[Reason, ...]:
         """What the windows and the warm-up say, added to the reasons so far."""
