@@ -22,7 +22,7 @@ from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
-from framegate.runtime.native.road import ORDINARY, UNCHANGED, WITHIN, Looked, Road, road_for
+from framegate.runtime.native.road import ORDINARY, WITHIN, Looked, Road, road_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
@@ -279,7 +279,7 @@ class FrameJudge:
             return (self._ordinary(seen, self._score_of(seen), engine_ns, frame, rois[0], deadline_ns, policy),)
         camera = self._inspect(health, frame)
         # What the camera check and the network saw must still be what was handed over.
-        if not road.said & UNCHANGED and (road.said or witness(frame.image) != road.shown):
+        if not road.unchanged:
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
         scored = None if found is None else scorer.scored_of(found, engine_ns)
         judged = self.decide({**camera, **failed}, scored, policy, frame, within_limits=bool(road.said & WITHIN))
@@ -342,8 +342,7 @@ class FrameJudge:
         crop = rois[0].crop(image)
         if box is None or crop is None or unusable(crop, self._depth):
             return
-        step = max(1, image.size // _WITNESSES)
-        self._road = road_for(image, box, step, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
+        self._road = road_for(image, box, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
         self._road_of = rois
 
     def _judge_together(

@@ -17,7 +17,7 @@ from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.health.volume import VolumeHealth
-from framegate.runtime.native.road import Counting, Slots
+from framegate.runtime.native.road import Counting
 from framegate.runtime.pixel_format import nv12_problem, nv12_rows
 from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Image, Reason
 
@@ -197,7 +197,7 @@ class CameraHealth:
         beside, job, still, memory = found
         return Counting(beside, job, self._row_bytes, still, memory)
 
-    def announce(self, image: Image, memory: object) -> Slots | None:
+    def announce(self, image: Image, memory: object) -> tuple[int, int, int] | None:
         """`begin` for whoever starts the counting himself, in compiled code; `inspect` must follow.
 
         None, and nothing begun, where that is not for this memory.
@@ -205,6 +205,9 @@ class CameraHealth:
         Args:
             image: The whole frame, like the one that `counting` was asked for; it must stay as it is.
             memory: From `counting`.
+
+        Returns:
+            See `framegate.runtime.native.road.Check.announce`.
         """
         if self._begun is not None:
             self._recent.forget_begun()
@@ -212,10 +215,9 @@ class CameraHealth:
         if self._learner.is_learning:
             return None
         slots = self._recent.announce(image, memory, self._learner.limits)
-        if slots is None:
-            return None
-        self._begun = image
-        return Slots._make(slots)
+        if slots is not None:
+            self._begun = image
+        return slots
 
     def saw_good(self) -> None:
         """Learn from the frame that was announced, in place of `inspect`: compiled code found nothing against it."""

@@ -5,6 +5,7 @@ The last 32 frames are kept: about 32 rows of each, in grey, and the means of th
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 
 import cv2
@@ -27,6 +28,8 @@ _ABRUPT = 3.0
 _ALIVE = 8
 _ALIVE_LEAST = 3
 """A row is live if it changed in each of the last comparisons: at most eight, at least three."""
+_FOLLOWS = Change._fields.index("follows") * np.dtype(np.int32).itemsize + (sys.byteorder == "big") * 3
+"""The byte that says so among the numbers of a `Change`."""
 _TORN_SHARE = 0.1
 _REPEATED_NOISE = 0.7
 """Two frames with the same noise differ by less than this part of what independent noise gives."""
@@ -67,13 +70,13 @@ class RecentFrames:
         self._slots = history + 1
         self._shape: tuple[int, ...] = ()
         self._slot = 0
-        self._motions = deque[tuple[float, int]](maxlen=_RECENT)
-        self._changed = deque[bytes](maxlen=_ALIVE)  # of each frame, which rows changed: a byte for each
+        self._lately = deque[tuple[bytes, bytes]](maxlen=_ALIVE)
+        """What `RowMemory.counted` says of the last good frames whose frame before is known."""
         self._stuck = self._begun = False
         self._measured: Content | None = None
         self._begins: RowMemory | None = None
         """The memory in which `begin_again` may begin."""
-        self._last: tuple[bytes, tuple[float, int]] | None = None
+        self._last: tuple[bytes, bytes] | None = None
 
     def begin(self, rows: Image, compare: bool) -> bool:
         """Begin to look at rows on another core, if there is one and compiled code; `take` of the same rows follows.
@@ -147,7 +150,11 @@ class RecentFrames:
 
     def saw_good(self) -> None:
         """Learn from a frame that was announced and counted, and of which `is_good` is known to be true."""
-        self._learn_good(self._memory.counted())
+        self._begun = self._stuck = False
+        self._measured = None
+        counted = self._memory.counted()
+        if counted[0][_FOLLOWS]:
+            self._lately.append(counted)
 
     def is_good(self, limits: HealthThresholds, small: bool) -> bool:
         """True, and everything is learnt, if the frame that was begun is healthy and resembles none of before.
@@ -157,15 +164,14 @@ class RecentFrames:
         change = self._memory.change_if_healthy(limits, small) if self._begun and not small else None
         if change is None or change.some_equal or not change.nearest > self._still:
             return False
-        self._learn_good(change)
-        return True
-
-    def _learn_good(self, change: Change) -> None:
         self._begun = self._stuck = False
         self._measured = None
         if change.follows:
-            self._motions.append((change.moved, change.last))
-            self._changed.append(self._memory.changed.tobytes())
+            self._lately.append(self._as_counted(change))
+        return True
+
+    def _as_counted(self, change: Change) -> tuple[bytes, bytes]:
+        return np.asarray(change, np.int32).tobytes(), self._memory.changed.tobytes()
 
     def attend(self) -> None:
         """Help with what is begun next, for a moment; by another thread than the one that begins."""
@@ -211,8 +217,7 @@ class RecentFrames:
         if shape != self._shape:
             self._memory = row_memory(shape[0], shape[1], self._slots)
             self._shape = shape  # last: `attend` asks from another thread whether there is a memory
-            self._motions.clear()
-            self._changed.clear()
+            self._lately.clear()
             self._slot = 0
 
     @property
@@ -234,7 +239,7 @@ class RecentFrames:
             small: The frame has too few blocks for more than equal pixels to be looked for.
         """
         change = self._memory.compare(self._slot, (self._slot - 1) % self._slots, _MOVING_SHARE)
-        self._last = (self._memory.changed.tobytes(), (change.moved, change.last)) if change.follows else None
+        self._last = self._as_counted(change) if change.follows else None
         if small:
             return self._is_equal(change), False
         if change.nearest > self._still:
@@ -249,13 +254,12 @@ class RecentFrames:
     def learn(self) -> None:
         """Remember how the frame taken last moved, as that of a live camera."""
         if self._last is not None:
-            changed, motion = self._last
-            self._motions.append(motion)
-            self._changed.append(changed)
+            self._lately.append(self._last)
 
     def _is_stuck(self, change: Change, noise: float) -> bool:
-        if len(self._motions) == _RECENT and all(
-            moved >= _MOVING and most >= _ABRUPT * change.nearest for moved, most in self._motions
+        lately = [Change._make(np.frombuffer(each, np.int32).tolist()) for each, _ in self._lately][-_RECENT:]
+        if len(lately) == _RECENT and all(
+            each.moved >= _MOVING and each.last >= _ABRUPT * change.nearest for each in lately
         ):
             return True
         grey = self._memory.grey[self._slot]
@@ -271,10 +275,10 @@ class RecentFrames:
         return any(cv2.norm(grey[slot], grey[self._slot], cv2.NORM_INF) == 0 for slot in np.flatnonzero(equal))
 
     def _is_torn(self, change: Change) -> bool:
-        if len(self._changed) < _ALIVE_LEAST or not change.some_equal:
+        if len(self._lately) < _ALIVE_LEAST or not change.some_equal:
             return False
         grey = self._memory.grey
-        alive = np.logical_and.reduce([np.frombuffer(each, np.uint8) for each in self._changed])
+        alive = np.logical_and.reduce([np.frombuffer(each, np.uint8) for _, each in self._lately])
         least = max(2, _TORN_SHARE * int(alive.sum()))
         equal = self._memory.equal.astype(bool) & alive
         for slot in np.flatnonzero(equal.sum(axis=1) >= least):

@@ -229,8 +229,12 @@ class RowMemory:
         del slot, frame, limits
         return None
 
-    def counted(self) -> Change:
-        """How the frame that was announced differs from those before; its counting has been waited for."""
+    def counted(self) -> tuple[bytes, bytes]:
+        """How the frame that was announced differs from those before; its counting has been waited for.
+
+        Returns:
+            The numbers of `Change`, int32; `changed`.
+        """
         raise NotImplementedError  # nothing is announced here
 
     def change_if_healthy(self, limits: Any, small: bool) -> Change | None:

@@ -152,15 +152,16 @@ class NativeRowMemory(RowMemory):
         judged = self._limits_of
         if judged is None or judged[0] is not limits or judged[1]:
             return None
-        self._settle()
+        if self._running is not None:
+            self._settle()
         self._known_change, self._judged_for = True, judged
         self._running, self._begun_slot, self._counted = frame, slot, True
         return self._grey_at[slot]
 
-    def counted(self) -> Change:
+    def counted(self) -> tuple[bytes, bytes]:
         """See `RowMemory.counted`."""
         self._running = None
-        return Change._make(self._summary.tolist())
+        return self._summary.tobytes(), self.changed.tobytes()
 
     def change_if_healthy(self, limits: HealthThresholds, small: bool) -> Change | None:
         """See `RowMemory.change_if_healthy`."""

@@ -44,6 +44,7 @@ class Resize:
 
     Attributes:
         at: Address of what stays the same for every crop (preprocess.c); it holds as long as this object lives.
+        size: (W, H).
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Resize:
         for name, array in kept.items():
             setattr(plan, name, array.ctypes.data)
         self._kept = plan, kept  # whose memory the addresses are
-        self._call, self.at = code.framegate_preprocess, ctypes.addressof(plan)
+        self._call, self.at, self.size = code.framegate_preprocess, ctypes.addressof(plan), (width, height)
 
     @staticmethod
     def takes(crop: npt.NDArray[np.uint8]) -> bool:

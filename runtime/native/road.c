@@ -45,9 +45,10 @@ struct road {
     const double *found;  /* (NUMBERS,): what the answer's scores are */
     const char *pooled;   /* what the monitor reads; NULL without one */
     const struct bound *bounds;
-    uint8_t *shown;       /* (samples,): every `step`th byte of the frame, as it was handed over */
+    uint8_t *shown;       /* (samples,): some bytes of the frame, as it was handed over */
+    const int64_t *places; /* (samples,): which */
     int64_t pooled_bytes;
-    int64_t step, samples;
+    int64_t samples;
     int64_t rows, columns; /* of the frame */
     int64_t looked_bytes;  /* from one row that the camera check looks at to the next */
     int64_t region;        /* byte at which the region that the network is shown begins */
@@ -72,6 +73,12 @@ static int within(const struct road *road) {
         if (!(isfinite(value) && value >= bound->low && value <= bound->high)) return 0;
     }
     return 1;
+}
+
+static int is_unchanged(const struct road *road) {
+    uint8_t other = 0;
+    for (int64_t k = 0; k < road->samples; ++k) other |= road->shown[k] ^ road->pixels[road->places[k]];
+    return !other;
 }
 
 /* Pixels of a frame like the road's: (rows, columns, 3) uint8 without gaps; NULL, and no error, of any other object. */
@@ -105,7 +112,7 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     const uint8_t *pixels = road->pixels;
     PyThreadState *state = PyEval_SaveThread();
     /* First, so that a later change of the frame is seen whoever has read it by then. */
-    for (int64_t k = 0; k < road->samples; ++k) road->shown[k] = pixels[k * road->step];
+    for (int64_t k = 0; k < road->samples; ++k) road->shown[k] = pixels[road->places[k]];
     use.start(road->beside, road->job, pixels, road->looked_bytes, grey, (int32_t)current, (int32_t)previous);
     use.preprocess(road->plan, pixels + road->region, CHANNELS * road->columns, road->width, road->height);
     PyEval_RestoreThread(state);
@@ -149,11 +156,15 @@ static PyObject *end(PyObject *module, PyObject *const *arguments, Py_ssize_t co
         use.finish(road->beside);
         PyEval_RestoreThread(state);
     }
-    uint8_t other = 0;
-    for (int64_t k = 0; k < road->samples; ++k) other |= road->shown[k] ^ road->pixels[k * road->step];
-    return answer_of(road, (other ? 0 : UNCHANGED) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
+    return answer_of(road, (is_unchanged(road) ? UNCHANGED : 0) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
                                (use.is_good(road->job, road->still) ? GOOD : 0) |
                                (answered > 0 && within(road) ? WITHIN : 0));
+}
+
+static PyObject *unchanged(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module, (void)count;
+    const struct road *road = PyLong_AsVoidPtr(arguments[0]);
+    return road ? PyBool_FromLong(is_unchanged(road)) : NULL;
 }
 
 static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -188,6 +199,7 @@ static PyMethodDef methods[] = {
     {"fits", (PyCFunction)(void (*)(void))fits, METH_FASTCALL, "fits(road, image): whether it is like the road's frames."},
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(road, grey, current, previous): of what fits."},
     {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(road, temperature): what was found."},
+    {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL, "unchanged(road): the frame is what it was."},
     {"attend", (PyCFunction)(void (*)(void))attend, METH_FASTCALL, "attend(beside, most_ns): look for a frame to count."},
     {NULL, NULL, 0, NULL},
 };

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.native import road_module
@@ -25,6 +26,8 @@ from framegate.runtime.verdict import BGR, Frame, Image
 
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 _D = ctypes.c_double
+_ROWS, _COLUMNS, _LOOKED = 14, 8, 3
+"""How many bytes of a frame are remembered: of the region in so many rows and columns, and of each looked-at row."""
 _SHIFT = "shift"
 UNCHANGED, ANSWERED, FINITE, GOOD, WITHIN = 1, 2, 4, 8, 16
 """What `Road.look` can say: the frame is what it was when begun; the answer is a new one; all of it is finite; the
@@ -52,28 +55,18 @@ class Counting(NamedTuple):
     memory: object
 
 
-class Slots(NamedTuple):
-    """Where the rows of one frame are put.
-
-    Attributes:
-        grey: Address for its rows in grey.
-        current: Its slot among the last frames.
-        previous: That of the frame before.
-    """
-
-    grey: int
-    current: int
-    previous: int
-
-
 class Check(Protocol):
     """The camera check of a stream, as far as this module asks it: `framegate.runtime.health.check.CameraHealth`."""
 
     def counting(self, image: Image) -> Counting | None:
         """What counts frames like this one; None where that is not done on another core, or not yet."""
 
-    def announce(self, image: Image, memory: object) -> Slots | None:
-        """Say that a frame's rows are about to be counted; None: that is not for this memory, ask the long way."""
+    def announce(self, image: Image, memory: object) -> tuple[int, int, int] | None:
+        """Say that a frame's rows are about to be counted; None: that is not for this memory, ask the long way.
+
+        Returns:
+            Address for the rows in grey, the frame's slot among the last frames, the slot of the frame before.
+        """
 
 
 class _Bound(ctypes.Structure):
@@ -86,8 +79,8 @@ class _Road(ctypes.Structure):
     """See road.c."""
 
     _fields_ = (
-        *((name, _P) for name in ("beside", "job", "plan", "answer", "found", "pooled", "bounds", "shown")),
-        *((name, _L) for name in ("pooled_bytes", "step", "samples", "rows", "columns", "looked_bytes", "region")),
+        *((name, _P) for name in ("beside", "job", "plan", "answer", "found", "pooled", "bounds", "shown", "places")),
+        *((name, _L) for name in ("pooled_bytes", "samples", "rows", "columns", "looked_bytes", "region")),
         ("still", _D),
         *((name, _I) for name in ("width", "height", "bounded", "unused")),
         ("pixels", _P),
@@ -105,6 +98,34 @@ def _bounds_of(limits: Sequence[Limit], monitored: bool) -> tuple[ctypes.Array[_
         bound.high = math.inf if limit.high is None else limit.high
         bound.number = _NUMBERS[limit.signal]
     return bounds, len(limits)
+
+
+def _places(
+    image: Image, box: tuple[int, int, int, int], size: tuple[int, int], looked_bytes: int
+) -> npt.NDArray[np.int64]:
+    """Which bytes of a frame are remembered: such as the resize and the camera check read anyway.
+
+    Args:
+        image: The frame, C-contiguous.
+        box: (x, y, width, height) of the region.
+        size: (width, height) that it is resized to.
+        looked_bytes: From one row that the check looks at to the next.
+    """
+    x, y, width, height = box
+    row_bytes = image.strides[0]
+
+    def taps(count: int, target: int, length: int) -> npt.NDArray[np.int64]:  # of some of the resized pixels
+        resized = np.arange(count) * target // count
+        at = np.floor((resized + 0.5) * length / target - 0.5).astype(np.int64)
+        return np.clip(at, 0, length - 1)
+
+    rows, columns = y + taps(_ROWS, size[1], height), x + taps(_COLUMNS, size[0], width)
+    shown = rows[:, None] * row_bytes + columns[None, :] * 3
+    rows = np.arange(0, image.shape[0] * row_bytes, looked_bytes)
+    # A prime from row to row, so that they do not lie in columns.
+    columns = np.arange(_LOOKED)[None, :] * (image.shape[1] // _LOOKED) + np.arange(len(rows))[:, None] * 37
+    looked = rows[:, None] + columns % image.shape[1] * 3
+    return np.concatenate([shown.ravel(), looked.ravel()])
 
 
 class Looked(NamedTuple):
@@ -139,7 +160,6 @@ class Road:
         code: From `framegate.runtime.native.road_module`.
         image: A frame of the stream: (height, width, 3) uint8, C-contiguous.
         box: (x, y, width, height) of the region in pixels.
-        step: Every so many bytes of the frame are remembered, and compared when the engine has answered.
         check: The stream's camera check.
         counting: What it counts with.
         resize: What makes the engine's input.
@@ -157,7 +177,6 @@ class Road:
         code: ModuleType,
         image: Image,
         box: tuple[int, int, int, int],
-        step: int,
         check: Check,
         counting: Counting,
         resize: Resize,
@@ -166,7 +185,8 @@ class Road:
     ) -> None:
         bounds, bounded = _bounds_of(limits, answer.pooled is not None)
         x, y, width, height = box
-        self._shown = np.zeros(-(-image.size // step), np.uint8)
+        places = _places(image, box, resize.size, counting.row_bytes)
+        self._shown = np.zeros(places.size, np.uint8)
         road = _Road(
             beside=counting.beside,
             job=counting.job,
@@ -177,7 +197,7 @@ class Road:
             pooled_bytes=0 if answer.pooled is None else answer.pooled.nbytes,
             bounds=ctypes.addressof(bounds),
             shown=self._shown.ctypes.data,
-            step=step,
+            places=places.ctypes.data,
             samples=self._shown.size,
             rows=image.shape[0],
             columns=image.shape[1],
@@ -189,7 +209,7 @@ class Road:
             bounded=bounded,
         )
         self.check, self.answer, self._memory = check, answer, counting.memory
-        self._kept = road, resize, bounds  # whose memory the addresses are
+        self._kept = road, resize, bounds, places  # whose memory the addresses are
         self._code, self._at = code, ctypes.addressof(road)
         self.said = 0
 
@@ -220,15 +240,14 @@ class Road:
         return found
 
     @property
-    def shown(self) -> bytes:
-        """What was remembered of the frame."""
-        return self._shown.tobytes()
+    def unchanged(self) -> bool:
+        """Whether what was remembered of the frame is still so, which must still be there."""
+        return bool(self.said & UNCHANGED) if self.said else bool(self._code.unchanged(self._at))
 
 
 def road_for(
     image: Image,
     box: tuple[int, int, int, int],
-    step: int,
     check: Check,
     resize: Resize | None,
     answer: BoundAnswer | None,
@@ -243,4 +262,4 @@ def road_for(
     counting = check.counting(image)
     if counting is None:
         return None
-    return Road(code, image, box, step, check, counting, resize, answer, limits)
+    return Road(code, image, box, check, counting, resize, answer, limits)
