@@ -22,7 +22,7 @@ from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
-from framegate.runtime.native.road import ORDINARY, WITHIN, Looked, Road, road_for
+from framegate.runtime.native.road import GOOD, ORDINARY, WITHIN, Looked, Road, road_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
@@ -271,13 +271,10 @@ class FrameJudge:
             found, engine_ns = scorer.finish_on(road, stages)
         except Exception as error:  # noqa: BLE001 - see `_start`
             failed = fault(error)
-        seen = None if road.said != ORDINARY or isinstance(found, Scored) else found
+        camera = self._found_good(health) if road.said & GOOD else self._inspect(health, frame)
+        seen = None if road.said | WITHIN != ORDINARY or isinstance(found, Scored) else found
         if seen is not None and self._score_of is not None and (policy is None or not policy.reads_values):
-            health.saw_good()
-            if stages is not None:
-                stages.mark(HEALTH)
             return (self._ordinary(seen, self._score_of(seen), engine_ns, frame, rois[0], deadline_ns, policy),)
-        camera = self._inspect(health, frame)
         # What the camera check and the network saw must still be what was handed over.
         if not road.unchanged:
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
@@ -295,14 +292,18 @@ class FrameJudge:
         deadline_ns: int | None,
         policy: StreamPolicy | None,
     ) -> Prediction:
-        """`decide`, `_stamp` and `prediction` where nothing is against a frame but, perhaps, its score and its past."""
+        """`decide`, `_stamp` and `prediction` where nothing is against a frame but its numbers and its past."""
         label, stages = found.argmax, self.stages
-        alone = reasons = judge_score(score, True, self._calibration, label)
+        assert isinstance(self._scorer, Scorer)  # `_look_for_road` asked
+        alone, detail = judge_score(score, True, self._calibration, label), self._remark
+        if not found.said & WITHIN:
+            beyond = judge_limits(_Values(self._scorer.scored_of(found, engine_ns)), self._limits)
+            alone, detail = {**alone, **beyond}, "; ".join(filter(None, (detail, *beyond.values())))
+        reasons = alone
         if policy is not None:
             reasons = policy.decide(alone, _SOME_VALUES, score, frame.captured_ns, frame_id=frame.frame_id)
         decided_ns = time.monotonic_ns()
         overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
-        assert isinstance(self._scorer, Scorer)  # `_look_for_road` asked
         made = prediction_of(
             frame_id=frame.frame_id,
             stream=roi.name,
@@ -317,7 +318,7 @@ class FrameJudge:
             captured_ns=frame.captured_ns,
             decided_ns=decided_ns,
             engine_ns=engine_ns,
-            detail=self._remark,
+            detail=detail,
             signals=self._scorer.signals_of(found),
             valid_until_ns=NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns,
             found_reasons=tuple(alone),
@@ -405,6 +406,13 @@ class FrameJudge:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
         return tuple(made)
+
+    def _found_good(self, health: CameraHealth) -> Findings:
+        """`_inspect` of a frame that compiled code has found good."""
+        health.saw_good()
+        if self.stages is not None:
+            self.stages.mark(HEALTH)
+        return NO_FINDINGS
 
     def _inspect(self, health: CameraHealth, frame: Frame) -> Findings:
         found = health.inspect(frame.image, frame.pixel_format)
