@@ -8,13 +8,13 @@ from setuptools.command.build_ext import build_ext
 class PlainLibrary(build_ext):
     """Builds what ctypes loads: nothing of Python is in it, so one file, ``_native.so``, serves every Python.
 
-    The other one, ``_road.abi3.so``, is a module for every Python from 3.11 on; where it cannot be imported, it is not
+    The other one, ``_fast_path.abi3.so``, is a module for every Python from 3.11 on; where it cannot be imported, it is not
     used.
     """
 
     def get_ext_filename(self, fullname: str) -> str:
         """The file's path, without the version of a Python that setuptools would put into it."""
-        return fullname.replace(".", "/") + (".abi3.so" if fullname.endswith("_road") else ".so")
+        return fullname.replace(".", "/") + (".abi3.so" if fullname.endswith("_fast_path") else ".so")
 
 
 class PlatformWheel(bdist_wheel):
@@ -51,8 +51,8 @@ setup(
             optional=True,
         ),
         Extension(
-            "framegate.runtime.native._road",
-            sources=["src/framegate/runtime/native/road.c"],
+            "framegate.runtime.native._fast_path",
+            sources=["src/framegate/runtime/native/fast_path.c"],
             libraries=["m"],
             extra_compile_args=["-O3"],
             py_limited_api=True,

@@ -24,15 +24,15 @@ REGIONS = {
 }
 CARS = ("black-car", "white-car")
 FACTS = """
-import json, platform
+import json, platform, sys
 from importlib.metadata import version
 import framegate
 from framegate.camera_demo.shipped import CLIP
-from framegate.runtime.native import library
+from framegate.runtime.native import fast_path_module, library
 packages = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "rich")
 print(json.dumps({
     "python": platform.python_version(), "machine": platform.machine(), "file": framegate.__file__, "clip": str(CLIP),
-    "compiled": library()[1], "packages": {name: version(name) for name in packages},
+    "compiled": library()[1], "fast": fast_path_module() is not None, "version": sys.version_info[:2], "packages": {name: version(name) for name in packages},
 }))
 """
 
@@ -66,6 +66,8 @@ def try_wheel(wheel: Path, python: str, folder: Path) -> str:
         sys.exit(f"framegate was imported from {facts['file']}, not from the wheel")
     if facts["compiled"] != "_native.so":
         sys.exit(f"the compiled part is not used: {facts['compiled']}")
+    if facts["version"] >= [3, 11] and not facts["fast"]:
+        sys.exit("the fast path cannot be imported")
     call([str(own / "framegate"), "doctor"], elsewhere)
     call([str(own / "python"), "-m", "framegate", "bundles"], elsewhere)
     words = [str(own / "framegate"), "run", facts["clip"], "--bundle", "hybrid-cifar10", "--precision", "int8"]

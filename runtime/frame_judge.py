@@ -22,7 +22,7 @@ from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
-from framegate.runtime.native.road import GOOD, ORDINARY, WITHIN, Looked, Road, road_for
+from framegate.runtime.native.fast_path import GOOD, ORDINARY, WITHIN, Looked, FastPath, fast_path_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
@@ -166,8 +166,8 @@ class FrameJudge:
         self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
         self._grey = bundle.preprocess.colour == "grey"
         self._usable: tuple[int, ...] = ()  # the shape of a region that the network can be shown
-        self._road: Road | None = None
-        self._road_of: tuple[Roi, ...] = ()
+        self._fast: FastPath | None = None
+        self._fast_for: tuple[Roi, ...] = ()
         self._coloured: Image | None = None
         self._converted: Image | None = None
         self._threshold = calibration.threshold if calibration else math.nan
@@ -197,9 +197,9 @@ class FrameJudge:
             streams: The policy of each region, with its memory of the stream; None judges the frame alone.
         """
         frame, numbers = self._taken(frame)
-        stages, road = self.stages, self._road
-        if road is not None and not numbers and self._leads(road, frame, rois, health):
-            return self._judge_on(road, frame, rois, health, deadline_ns, streams)
+        stages, fast = self.stages, self._fast
+        if fast is not None and not numbers and self._begins_fast(fast, frame, rois, health):
+            return self._judge_fast(fast, frame, rois, health, deadline_ns, streams)
         camera = numbers or health.admit(frame.image, frame.pixel_format)
         shown_first = witness(frame.image)
         shown, unreadable = (None, NO_FINDINGS) if camera else self.readable(frame, rois)
@@ -211,8 +211,8 @@ class FrameJudge:
         # Another core may check the frame meanwhile; its result is fetched when the network has computed.
         late = not inspected and health.begin(frame.image, frame.pixel_format) and not self._scorer.computes_beside
         judged = []
-        if late and self._road is None:
-            self._look_for_road(frame, rois, health)
+        if late and self._fast is None:
+            self._bind_fast_path(frame, rois, health)
         for roi, policy in zip(rois, streams or (None,) * len(rois), strict=True):
             failed = NO_FINDINGS if shown is None else self._start(shown, roi)
             if stages is not None:
@@ -243,43 +243,43 @@ class FrameJudge:
             self.stages.begin(frame.captured_ns)
         return frame, numbers
 
-    def _leads(self, road: Road, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> bool:
-        """Begin a frame on its compiled way, if it is like those that the way is for."""
-        if rois is self._road_of and health is road.check and not self._scorer.wrong and road.begin(frame):
+    def _begins_fast(self, fast: FastPath, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> bool:
+        """Begin a frame on the fast path, if it is like those that it is for."""
+        if rois is self._fast_for and health is fast.check and not self._scorer.wrong and fast.begin(frame):
             return True
-        self._road = None  # another one is looked for
+        self._fast = None  # another one is looked for
         return False
 
-    def _judge_on(
+    def _judge_fast(
         self,
-        road: Road,
+        fast: FastPath,
         frame: Frame,
         rois: tuple[Roi, ...],
         health: CameraHealth,
         deadline_ns: int | None,
         streams: tuple[StreamPolicy, ...] | None,
     ) -> tuple[Prediction, ...]:
-        """`judge` of a frame that was begun on its compiled way: the same steps, in the same order."""
+        """`judge` of a frame that was begun on the fast path: the same steps, in the same order."""
         stages, policy = self.stages, streams[0] if streams else None
         if stages is not None:
             stages.mark(PREPROCESS)
         scorer = self._scorer
-        assert isinstance(scorer, Scorer)  # `_look_for_road` asked
+        assert isinstance(scorer, Scorer)  # `_bind_fast_path` asked
         found: Looked | Scored | None = None
         engine_ns, failed = 0, NO_FINDINGS
         try:
-            found, engine_ns = scorer.finish_on(road, stages)
+            found, engine_ns = scorer.finish_fast(fast, stages)
         except Exception as error:  # noqa: BLE001 - see `_start`
             failed = fault(error)
-        camera = self._found_good(health) if road.said & GOOD else self._inspect(health, frame)
-        seen = None if road.said | WITHIN != ORDINARY or isinstance(found, Scored) else found
+        camera = self._found_good(health) if fast.said & GOOD else self._inspect(health, frame)
+        seen = None if fast.said | WITHIN != ORDINARY or isinstance(found, Scored) else found
         if seen is not None and self._score_of is not None and (policy is None or not policy.reads_values):
             return (self._ordinary(seen, self._score_of(seen), engine_ns, frame, rois[0], deadline_ns, policy),)
         # What the camera check and the network saw must still be what was handed over.
-        if not road.unchanged:
+        if not fast.unchanged:
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
         scored = None if found is None else scorer.scored_of(found, engine_ns)
-        judged = self.decide({**camera, **failed}, scored, policy, frame, within_limits=bool(road.said & WITHIN))
+        judged = self.decide({**camera, **failed}, scored, policy, frame, within_limits=bool(fast.said & WITHIN))
         return self._stamp(frame, rois, (judged,), deadline_ns)
 
     def _ordinary(
@@ -294,7 +294,7 @@ class FrameJudge:
     ) -> Prediction:
         """`decide`, `_stamp` and `prediction` where nothing is against a frame but its numbers and its past."""
         label, stages = found.argmax, self.stages
-        assert isinstance(self._scorer, Scorer)  # `_look_for_road` asked
+        assert isinstance(self._scorer, Scorer)  # `_bind_fast_path` asked
         alone, detail = judge_score(score, True, self._calibration, label), self._remark
         if not found.said & WITHIN:
             beyond = judge_limits(_Values(self._scorer.scored_of(found, engine_ns)), self._limits)
@@ -334,8 +334,8 @@ class FrameJudge:
             stages.end(frame.frame_id)
         return made
 
-    def _look_for_road(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
-        """Find the compiled way for frames like this one, which was judged step by step, and nothing raised."""
+    def _bind_fast_path(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
+        """Find the fast path for frames like this one, which was judged step by step, and nothing raised."""
         scorer, image = self._scorer, frame.image
         if len(rois) != 1 or frame.pixel_format != BGR or not isinstance(scorer, Scorer) or self._certifier is not None:
             return
@@ -343,8 +343,8 @@ class FrameJudge:
         crop = rois[0].crop(image)
         if box is None or crop is None or unusable(crop, self._depth):
             return
-        self._road = road_for(image, box, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
-        self._road_of = rois
+        self._fast = fast_path_for(image, box, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
+        self._fast_for = rois
 
     def _judge_together(
         self,

@@ -15,7 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.native.answer import BoundAnswer, bound_answer
-from framegate.runtime.native.road import ANSWERED, FINITE, Looked, Road
+from framegate.runtime.native.fast_path import ANSWERED, FINITE, Looked, FastPath
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock
@@ -169,11 +169,11 @@ class Scorer(EngineCheck):
             stages.mark(ENGINE)
         return self._scored(logits, engine_ns, stages)
 
-    def finish_on(self, road: Road, stages: StageClock | None = None) -> tuple[Looked | Scored, int]:
-        """`finish` of a region that was begun on this road, in place of `start`.
+    def finish_fast(self, fast: FastPath, stages: StageClock | None = None) -> tuple[Looked | Scored, int]:
+        """`finish` of a region that was begun on this fast path, in place of `start`.
 
         Args:
-            road: It looks at the answer, if the answer is where it looks.
+            fast: It looks at the answer, if the answer is where it looks.
             stages: See `finish`.
 
         Returns:
@@ -188,9 +188,9 @@ class Scorer(EngineCheck):
         engine_ns = time.perf_counter_ns() - began
         if stages is not None:
             stages.mark(ENGINE)
-        if logits is not self._seen or road.answer is not self._bound or self.probabilities:
+        if logits is not self._seen or fast.answer is not self._bound or self.probabilities:
             return self._scored(logits, engine_ns, stages), engine_ns
-        found = road.look(self.temperature)
+        found = fast.look(self.temperature)
         if not found.said & ANSWERED:
             self._new.refuse()
         if stages is not None:
@@ -198,14 +198,14 @@ class Scorer(EngineCheck):
         return found, engine_ns
 
     def scored_of(self, found: Looked | Scored, engine_ns: int) -> Scored:
-        """What `finish` gives, of what `finish_on` gave."""
+        """What `finish` gives, of what `finish_fast` gave."""
         if isinstance(found, Scored):
             return found
         scores = FrameScores(*found[1:6]) if found.said & FINITE else not_finite()
         return Scored(scores, self.signals_of(found), engine_ns)
 
     def signals_of(self, found: Looked) -> Mapping[str, float]:
-        """The monitor's signals, of what was seen on a road."""
+        """The monitor's signals, of what was seen on a fast path."""
         return _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)
 
     def _scored(self, logits: Tensor, engine_ns: int, stages: StageClock | None) -> Scored:

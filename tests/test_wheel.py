@@ -149,9 +149,10 @@ def test_the_wheel_is_for_every_python_of_this_platform(wheel, inside):
     assert wheel.name.split("-")[2:4] == ["py3", "none"]
     assert wheel.stem.endswith(sysconfig.get_platform().replace("-", "_"))
     libraries = {name for name in inside if name.endswith((".so", ".pyd", ".dylib"))}
-    assert libraries <= {"framegate/runtime/native/_native.so"}
+    compiled = {f"framegate/runtime/native/{name}" for name in ("_native.so", "_fast_path.abi3.so")}
+    assert libraries <= compiled
     if shutil.which("cc") or shutil.which("gcc"):
-        assert libraries == {"framegate/runtime/native/_native.so"}
+        assert libraries == compiled
 
 
 def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
@@ -159,18 +160,19 @@ def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
         names = {name.partition("/")[2] for name in archive.getnames()}
         links = [member.name for member in archive.getmembers() if member.issym() or member.islnk()]
     sources = {f"src/framegate/{name}" for name in tracked() if name.startswith("runtime/") and name.endswith(".c")}
-    assert len(sources) == 7
+    assert len(sources) == 8
     assert sources | {"src/framegate/runtime/native/native.h", "setup.py", "pyproject.toml", "LICENSE"} <= names
     assert links == []
     assert [name for name in names if name.startswith("tests/test_")] == []
 
 
 def test_the_wheel_does_the_main_job_from_another_folder(environment, tmp_path):
-    where = "import framegate, framegate.runtime.native as n; print(framegate.__file__, n.library()[1])"
-    file, compiled = call(environment, tmp_path, "-c", where).split(maxsplit=1)
+    where = "import framegate, framegate.runtime.native as n; print(framegate.__file__, n.library()[1], n.fast_path_module())"
+    file, compiled, module = call(environment, tmp_path, "-c", where).split(maxsplit=2)
     assert Path(file).is_relative_to(environment)
     if shutil.which("cc") or shutil.which("gcc"):
-        assert compiled.strip() == "_native.so"
+        assert compiled == "_native.so"
+        assert "_fast_path" in module
     rows = json.loads(call(environment, tmp_path, "-m", "framegate", "bundles", "--json"))
     assert [(row["name"], row["place"], row["error"]) for row in rows] == [(BUNDLE, "package", None)]
     clip = call(environment, tmp_path, "-c", "from framegate.camera_demo.shipped import CLIP; print(CLIP)").strip()

@@ -20,7 +20,7 @@ from framegate.runtime.cli.doctor_gpu import gpu_findings
 from framegate.runtime.cli.options import add_trust_option
 from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import OUT, json_to_stdout
-from framegate.runtime.native import library
+from framegate.runtime.native import fast_path_module, library
 
 Finding = tuple[str, bool, str]
 """(what, usable, explanation)."""
@@ -78,6 +78,8 @@ def _machine() -> Finding:
 def _compiled() -> Finding:
     code, explanation = library()
     text = explanation if code is not None else f"{explanation}; NumPy does the same, at a higher cost per frame"
+    if code is not None and fast_path_module() is None:
+        text += "; without the fast path of ordinary frames, which needs Python 3.11 or newer with the global lock"
     return "compiled camera check and scores", code is not None, text
 
 

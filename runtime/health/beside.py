@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from framegate.runtime.native import road_module
+from framegate.runtime.native import fast_path_module
 from framegate.runtime.verdict import Image
 
 _P, _I = ctypes.c_void_p, ctypes.c_int32
@@ -65,7 +65,7 @@ class Beside:
         if not size or code.framegate_beside_open(self.at):
             raise OSError("there is no thread for the camera check")
         self._start, self._finish = code.framegate_beside_start, code.framegate_beside_finish
-        module, attend = road_module(), code.framegate_beside_attend
+        module, attend = fast_path_module(), code.framegate_beside_attend
         # Of the two ways the module's is the shorter one, and the worker waits until it lets go of the interpreter.
         self._attend: Callable[[int, int], object] = attend if module is None else module.attend
         run, state, at = code.framegate_beside_run, self._state, self.at

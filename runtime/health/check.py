@@ -17,7 +17,7 @@ from framegate.runtime.health.judge import is_dark, judge_content
 from framegate.runtime.health.learning import Learner
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.health.volume import VolumeHealth
-from framegate.runtime.native.road import Counting
+from framegate.runtime.native.fast_path import Counting
 from framegate.runtime.pixel_format import nv12_problem, nv12_rows
 from framegate.runtime.verdict import BGR, NO_FINDINGS, NV12, Findings, Image, Reason
 
@@ -207,7 +207,7 @@ class CameraHealth:
             memory: From `counting`.
 
         Returns:
-            See `framegate.runtime.native.road.Check.announce`.
+            See `framegate.runtime.native.fast_path.Check.announce`.
         """
         if self._begun is not None:
             self._recent.forget_begun()

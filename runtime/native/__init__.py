@@ -57,7 +57,7 @@ _BESIDE = {
     "framegate_beside_good": (_I, [_P, _D]),
 }
 """Only where `framegate_beside_size` is not 0."""
-_ROAD = (
+_FAST_PATH = (
     "beside_start",
     "beside_finish",
     "beside_done",
@@ -66,7 +66,7 @@ _ROAD = (
     "preprocess",
     "answer",
 )
-"""What road.c uses, in its order."""
+"""What fast_path.c uses, in its order."""
 
 
 @cache
@@ -108,17 +108,17 @@ def short_calls() -> ctypes.PyDLL | None:
 
 
 @cache
-def road_module() -> ModuleType | None:
-    """The module of road.c, ready to be used; None where there is none, or not for this Python."""
+def fast_path_module() -> ModuleType | None:
+    """The module of fast_path.c, ready to be used; None where there is none, or not for this Python."""
     code, _ = library()
     if code is None or not code.framegate_beside_size():
         return None
     try:
-        from framegate.runtime.native import _road  # type: ignore[attr-defined]
+        from framegate.runtime.native import _fast_path  # type: ignore[attr-defined]
 
-        functions = [f"framegate_{name}" for name in _ROAD]
-        _road.bind(*(ctypes.cast(getattr(code, name), ctypes.c_void_p).value for name in functions))
+        functions = [f"framegate_{name}" for name in _FAST_PATH]
+        _fast_path.bind(*(ctypes.cast(getattr(code, name), ctypes.c_void_p).value for name in functions))
     except (ImportError, TypeError, ValueError):
         return None
-    module: ModuleType = _road
+    module: ModuleType = _fast_path
     return module

@@ -1,4 +1,4 @@
-"""The way of an ordinary frame in two compiled calls, one before the engine's and one after it (road.c).
+"""The fast path: the way of an ordinary frame in two compiled calls, one before the engine's and one after it (fast_path.c).
 
 `framegate.runtime.frame_judge.FrameJudge.judge` reads downwards and does everything step by step. Most frames of a
 camera need none of the choices on that way: one region, of the same size as the last one, in memory without gaps, an
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.runtime.bundle.calibration import Limit
-from framegate.runtime.native import road_module
+from framegate.runtime.native import fast_path_module
 from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.native.preprocess import Resize
 from framegate.runtime.verdict import BGR, Frame, Image
@@ -30,7 +30,7 @@ _ROWS, _COLUMNS, _LOOKED = 14, 8, 3
 """How many bytes of a frame are remembered: of the region in so many rows and columns, and of each looked-at row."""
 _SHIFT = "shift"
 UNCHANGED, ANSWERED, FINITE, GOOD, WITHIN = 1, 2, 4, 8, 16
-"""What `Road.look` can say: the frame is what it was when begun; the answer is a new one; all of it is finite; the
+"""What `FastPath.look` can say: the frame is what it was when begun; the answer is a new one; all of it is finite; the
 camera check has nothing against it; the numbers keep their limits. One that is missing says nothing: look."""
 ORDINARY = UNCHANGED | ANSWERED | FINITE | GOOD | WITHIN
 _NUMBERS = {"max_probability": 1, "entropy": 2, "margin": 3, "energy": 4, _SHIFT: 5}
@@ -70,13 +70,13 @@ class Check(Protocol):
 
 
 class _Bound(ctypes.Structure):
-    """See road.c."""
+    """See fast_path.c."""
 
     _fields_ = (("low", _D), ("high", _D), ("number", _I), ("unused", _I))
 
 
-class _Road(ctypes.Structure):
-    """See road.c."""
+class _FastPath(ctypes.Structure):
+    """See fast_path.c."""
 
     _fields_ = (
         *((name, _P) for name in ("beside", "job", "plan", "answer", "found", "pooled", "bounds", "shown", "places")),
@@ -88,7 +88,7 @@ class _Road(ctypes.Structure):
 
 
 def _bounds_of(limits: Sequence[Limit], monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
-    """Limits as road.c compares them, and how many; -1 of them where one is about a number that it does not know."""
+    """Limits as fast_path.c compares them, and how many; -1 of them where one is about a number that it does not know."""
     known = {name for name in _NUMBERS if monitored or name != _SHIFT}
     if any(each.signal not in known for each in limits):
         return (_Bound * 0)(), -1
@@ -129,7 +129,7 @@ def _places(
 
 
 class Looked(NamedTuple):
-    """What was seen when an engine had answered. `Road.look` gives a tuple with the same names, made by road.c.
+    """What was seen when an engine had answered. `FastPath.look` gives a tuple with the same names, made by fast_path.c.
 
     Attributes:
         said: Bits: `UNCHANGED`, `ANSWERED`, `FINITE`, `GOOD`, `WITHIN`.
@@ -153,11 +153,11 @@ class Looked(NamedTuple):
     pooled: bytes
 
 
-class Road:
-    """The compiled way for frames of one stream that are like ``image``. Not thread-safe.
+class FastPath:
+    """The fast path for frames of one stream that are like ``image``. Not thread-safe.
 
     Args:
-        code: From `framegate.runtime.native.road_module`.
+        code: From `framegate.runtime.native.fast_path_module`.
         image: A frame of the stream: (height, width, 3) uint8, C-contiguous.
         box: (x, y, width, height) of the region in pixels.
         check: The stream's camera check.
@@ -187,7 +187,7 @@ class Road:
         x, y, width, height = box
         places = _places(image, box, resize.size, counting.row_bytes)
         self._shown = np.zeros(places.size, np.uint8)
-        road = _Road(
+        fast = _FastPath(
             beside=counting.beside,
             job=counting.job,
             plan=resize.at,
@@ -209,8 +209,8 @@ class Road:
             bounded=bounded,
         )
         self.check, self.answer, self._memory = check, answer, counting.memory
-        self._kept = road, resize, bounds, places  # whose memory the addresses are
-        self._code, self._at = code, ctypes.addressof(road)
+        self._kept = fast, resize, bounds, places  # whose memory the addresses are
+        self._code, self._at = code, ctypes.addressof(fast)
         self.said = 0
 
     def begin(self, frame: Frame) -> bool:
@@ -245,16 +245,16 @@ class Road:
         return bool(self.said & UNCHANGED) if self.said else bool(self._code.unchanged(self._at))
 
 
-def road_for(
+def fast_path_for(
     image: Image,
     box: tuple[int, int, int, int],
     check: Check,
     resize: Resize | None,
     answer: BoundAnswer | None,
     limits: Sequence[Limit],
-) -> Road | None:
-    """The compiled way for frames like this one, see `Road`; None where there is none, or not yet."""
-    code = road_module()
+) -> FastPath | None:
+    """The fast path for frames like this one, see `FastPath`; None where there is none, or not yet."""
+    code = fast_path_module()
     if code is None or resize is None or answer is None:
         return None
     if type(image) is not np.ndarray or not (image.flags.c_contiguous and resize.takes(image)):
@@ -262,4 +262,4 @@ def road_for(
     counting = check.counting(image)
     if counting is None:
         return None
-    return Road(code, image, box, check, counting, resize, answer, limits)
+    return FastPath(code, image, box, check, counting, resize, answer, limits)

@@ -1,4 +1,4 @@
-/* What is done with an ordinary frame before the engine's call, and after it, in one call each; see road.py.
+/* What is done with an ordinary frame before the engine's call, and after it, in one call each; see fast_path.py.
 
    A module for Python (its stable ABI, 3.11 or newer), because between two engine calls everything is cold: the engine's
    weights have driven all else out of the caches, and a call by ctypes costs ten to twenty microseconds there. What it does
@@ -36,8 +36,8 @@ struct bound {
 enum { NUMBERS = 6 }; /* argmax, largest probability, entropy, margin, energy, shift */
 enum { PROBABILITY = 1, MARGIN = 3 };
 
-/* road.py fills it in. */
-struct road {
+/* fast_path.py fills it in. */
+struct fast_path {
     struct beside *beside;
     struct job *job;
     struct preprocess *plan;
@@ -64,32 +64,32 @@ enum { CHANNELS = 3 };
 
 /* Whether every number is finite and within its limits. Largest probability and margin are compared as one minus what they
    are, like every score: higher is less trustworthy. */
-static int within(const struct road *road) {
-    if (road->bounded < 0) return 0;
-    for (int32_t k = 0; k < road->bounded; ++k) {
-        const struct bound *bound = road->bounds + k;
-        const double found = road->found[bound->number];
+static int within(const struct fast_path *path) {
+    if (path->bounded < 0) return 0;
+    for (int32_t k = 0; k < path->bounded; ++k) {
+        const struct bound *bound = path->bounds + k;
+        const double found = path->found[bound->number];
         const double value = bound->number == PROBABILITY || bound->number == MARGIN ? 1.0 - found : found;
         if (!(isfinite(value) && value >= bound->low && value <= bound->high)) return 0;
     }
     return 1;
 }
 
-static int is_unchanged(const struct road *road) {
+static int is_unchanged(const struct fast_path *path) {
     uint8_t other = 0;
-    for (int64_t k = 0; k < road->samples; ++k) other |= road->shown[k] ^ road->pixels[road->places[k]];
+    for (int64_t k = 0; k < path->samples; ++k) other |= path->shown[k] ^ path->pixels[path->places[k]];
     return !other;
 }
 
-/* Pixels of a frame like the road's: (rows, columns, 3) uint8 without gaps; NULL, and no error, of any other object. */
-static const uint8_t *pixels_of(PyObject *image, const struct road *road) {
+/* Pixels of a frame like the path's: (rows, columns, 3) uint8 without gaps; NULL, and no error, of any other object. */
+static const uint8_t *pixels_of(PyObject *image, const struct fast_path *path) {
     Py_buffer view;
     if (PyObject_GetBuffer(image, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
         PyErr_Clear();
         return NULL;
     }
     const int known = view.ndim == 3 && view.itemsize == 1 && view.format && view.format[0] == 'B' && !view.format[1] &&
-                      view.shape[0] == road->rows && view.shape[1] == road->columns && view.shape[2] == CHANNELS;
+                      view.shape[0] == path->rows && view.shape[1] == path->columns && view.shape[2] == CHANNELS;
     const uint8_t *pixels = known ? view.buf : NULL;
     PyBuffer_Release(&view); /* whoever calls holds the image until the answer was looked at */
     return pixels;
@@ -97,44 +97,44 @@ static const uint8_t *pixels_of(PyObject *image, const struct road *road) {
 
 static PyObject *fits(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module, (void)count;
-    struct road *road = PyLong_AsVoidPtr(arguments[0]);
-    if (!road) return NULL;
-    road->pixels = pixels_of(arguments[1], road);
-    return PyBool_FromLong(road->pixels != NULL);
+    struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
+    if (!path) return NULL;
+    path->pixels = pixels_of(arguments[1], path);
+    return PyBool_FromLong(path->pixels != NULL);
 }
 
 static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module, (void)count;
-    struct road *road = PyLong_AsVoidPtr(arguments[0]);
+    struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     uint8_t *grey = PyLong_AsVoidPtr(arguments[1]);
     const long current = PyLong_AsLong(arguments[2]), previous = PyLong_AsLong(arguments[3]);
-    if (!road || !grey || PyErr_Occurred()) return NULL;
-    const uint8_t *pixels = road->pixels;
+    if (!path || !grey || PyErr_Occurred()) return NULL;
+    const uint8_t *pixels = path->pixels;
     PyThreadState *state = PyEval_SaveThread();
     /* First, so that a later change of the frame is seen whoever has read it by then. */
-    for (int64_t k = 0; k < road->samples; ++k) road->shown[k] = pixels[road->places[k]];
-    use.start(road->beside, road->job, pixels, road->looked_bytes, grey, (int32_t)current, (int32_t)previous);
-    use.preprocess(road->plan, pixels + road->region, CHANNELS * road->columns, road->width, road->height);
+    for (int64_t k = 0; k < path->samples; ++k) path->shown[k] = pixels[path->places[k]];
+    use.start(path->beside, path->job, pixels, path->looked_bytes, grey, (int32_t)current, (int32_t)previous);
+    use.preprocess(path->plan, pixels + path->region, CHANNELS * path->columns, path->width, path->height);
     PyEval_RestoreThread(state);
     Py_RETURN_NONE;
 }
 
-/* What `end` gives; a tuple with names. Its documentation is in road.py. */
+/* What `end` gives; a tuple with names. Its documentation is in fast_path.py. */
 static PyStructSequence_Field looked_fields[] = {
     {"said", NULL},   {"argmax", NULL}, {"max_probability", NULL}, {"entropy", NULL}, {"margin", NULL},
     {"energy", NULL}, {"shift", NULL},  {"pooled", NULL},          {NULL, NULL},
 };
-static PyStructSequence_Desc looked_description = {"framegate.runtime.native._road.Looked", NULL, looked_fields, NUMBERS + 2};
+static PyStructSequence_Desc looked_description = {"framegate.runtime.native._fast_path.Looked", NULL, looked_fields, NUMBERS + 2};
 static PyTypeObject *looked; /* made once, and never freed */
 
-static PyObject *answer_of(const struct road *road, int32_t said) {
+static PyObject *answer_of(const struct fast_path *path, int32_t said) {
     PyObject *found = PyStructSequence_New(looked);
     if (!found) return NULL;
     PyStructSequence_SetItem(found, 0, PyLong_FromLong(said));
-    PyStructSequence_SetItem(found, 1, PyLong_FromLong(said & FINITE ? (long)road->found[0] : -1));
-    for (Py_ssize_t k = 1; k < NUMBERS; ++k) PyStructSequence_SetItem(found, k + 1, PyFloat_FromDouble(road->found[k]));
+    PyStructSequence_SetItem(found, 1, PyLong_FromLong(said & FINITE ? (long)path->found[0] : -1));
+    for (Py_ssize_t k = 1; k < NUMBERS; ++k) PyStructSequence_SetItem(found, k + 1, PyFloat_FromDouble(path->found[k]));
     PyStructSequence_SetItem(found, NUMBERS + 1,
-                             PyBytes_FromStringAndSize(road->pooled, road->pooled ? road->pooled_bytes : 0));
+                             PyBytes_FromStringAndSize(path->pooled, path->pooled ? path->pooled_bytes : 0));
     for (Py_ssize_t k = 0; k < NUMBERS + 2; ++k)
         if (!PyStructSequence_GetItem(found, k)) { /* no memory */
             Py_DecRef(found);
@@ -145,26 +145,26 @@ static PyObject *answer_of(const struct road *road, int32_t said) {
 
 static PyObject *end(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module, (void)count;
-    struct road *road = PyLong_AsVoidPtr(arguments[0]);
+    struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     const double temperature = PyFloat_AsDouble(arguments[1]);
-    if (!road || PyErr_Occurred()) return NULL;
-    const int32_t answered = use.answer(road->answer, temperature);
-    if (use.is_done(road->beside)) {
-        use.finish(road->beside);
+    if (!path || PyErr_Occurred()) return NULL;
+    const int32_t answered = use.answer(path->answer, temperature);
+    if (use.is_done(path->beside)) {
+        use.finish(path->beside);
     } else {
         PyThreadState *state = PyEval_SaveThread();
-        use.finish(road->beside);
+        use.finish(path->beside);
         PyEval_RestoreThread(state);
     }
-    return answer_of(road, (is_unchanged(road) ? UNCHANGED : 0) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
-                               (use.is_good(road->job, road->still) ? GOOD : 0) |
-                               (answered > 0 && within(road) ? WITHIN : 0));
+    return answer_of(path, (is_unchanged(path) ? UNCHANGED : 0) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
+                               (use.is_good(path->job, path->still) ? GOOD : 0) |
+                               (answered > 0 && within(path) ? WITHIN : 0));
 }
 
 static PyObject *unchanged(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module, (void)count;
-    const struct road *road = PyLong_AsVoidPtr(arguments[0]);
-    return road ? PyBool_FromLong(is_unchanged(road)) : NULL;
+    const struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
+    return path ? PyBool_FromLong(is_unchanged(path)) : NULL;
 }
 
 static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -196,10 +196,10 @@ static PyObject *bind(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 
 static PyMethodDef methods[] = {
     {"bind", (PyCFunction)(void (*)(void))bind, METH_FASTCALL, "bind(*addresses): of the functions that do the work."},
-    {"fits", (PyCFunction)(void (*)(void))fits, METH_FASTCALL, "fits(road, image): whether it is like the road's frames."},
-    {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(road, grey, current, previous): of what fits."},
-    {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(road, temperature): what was found."},
-    {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL, "unchanged(road): the frame is what it was."},
+    {"fits", (PyCFunction)(void (*)(void))fits, METH_FASTCALL, "fits(path, image): whether it is like the path's frames."},
+    {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(path, grey, current, previous): of what fits."},
+    {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(path, temperature): what was found."},
+    {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL, "unchanged(path): the frame is what it was."},
     {"attend", (PyCFunction)(void (*)(void))attend, METH_FASTCALL, "attend(beside, most_ns): look for a frame to count."},
     {NULL, NULL, 0, NULL},
 };
@@ -212,6 +212,6 @@ static int make_types(PyObject *module) {
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, make_types}, {0, NULL}};
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_road", NULL, 0, methods, slots, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_fast_path", NULL, 0, methods, slots, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__road(void) { return PyModuleDef_Init(&definition); }
+PyMODINIT_FUNC PyInit__fast_path(void) { return PyModuleDef_Init(&definition); }

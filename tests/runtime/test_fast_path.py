@@ -1,4 +1,4 @@
-"""The compiled way of an ordinary frame says what the way step by step says, whatever the frame and the engine do."""
+"""The fast path of an ordinary frame says what the way step by step says, whatever the frame and the engine do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from framegate.runtime import frame_judge as module
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.calibration import Limit
-from framegate.runtime.native import road_module
-from framegate.runtime.native.road import Road
+from framegate.runtime.native import fast_path_module
+from framegate.runtime.native.fast_path import FastPath
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.verdict import NV12, Frame
 
-pytestmark = pytest.mark.skipif(road_module() is None, reason="no compiled module for this Python")
+pytestmark = pytest.mark.skipif(fast_path_module() is None, reason="no compiled module for this Python")
 SHIPPED = Path(__file__).parents[2] / "models" / "bundles" / "simplecnn-cifar10.bundle"
 WHOLE = (Roi.whole(),)
 SIZE = 240, 320
@@ -62,23 +62,23 @@ def session_of(bundle_path, limits=(), probabilities=False, **changes):
 
 @pytest.fixture
 def ways(monkeypatch):
-    """Judge a stream on the compiled way, and step by step: ways(make, frames) -> both lists of predictions.
+    """Judge a stream on the fast path, and step by step: ways(make, frames) -> both lists of predictions.
 
     make() gives a session and its engine, frames(engine) the frames one by one.
     """
     begun = []
-    begin, look_for = Road.begin, module.road_for
+    begin, bind = FastPath.begin, module.fast_path_for
 
     def counted(self, frame):
         begun.append(begin(self, frame))
         return begun[-1]
 
-    monkeypatch.setattr(Road, "begin", counted)
+    monkeypatch.setattr(FastPath, "begin", counted)
 
     def judge(make, frames, least, rois=WHOLE, policy=None, deadline_ms=None):
         found = []
-        for road_for in (look_for, lambda *_: None):
-            monkeypatch.setattr(module, "road_for", road_for)
+        for fast_path_for in (bind, lambda *_: None):
+            monkeypatch.setattr(module, "fast_path_for", fast_path_for)
             begun.clear()
             session, engine = make()
             health = session.camera_health()
@@ -89,16 +89,16 @@ def ways(monkeypatch):
                 for frame in frames(engine)
             ]
             health.close()
-            if road_for is look_for:
-                assert sum(begun) >= least, "the compiled way was hardly gone"
+            if fast_path_for is bind:
+                assert sum(begun) >= least, "the fast path was hardly taken"
             else:
                 assert not begun
             found.append([p for each in said for p in each])
-        for road, steps in zip(*found, strict=True):
-            assert same(road.to_json(), steps.to_json()), (road, steps)
-            assert road.found_reasons == steps.found_reasons
-            assert road.signals == steps.signals
-            assert type(road.candidate_id) is int
+        for fast, steps in zip(*found, strict=True):
+            assert same(fast.to_json(), steps.to_json()), (fast, steps)
+            assert fast.found_reasons == steps.found_reasons
+            assert fast.signals == steps.signals
+            assert type(fast.candidate_id) is int
         return found[0]
 
     return judge
@@ -290,6 +290,9 @@ def test_a_late_frame_windows_warm_up_and_debounce(ways, tiny_bundle, blue_scene
     window = [Limit("entropy", high=1e-9, frames=3)]
     found = ways(lambda: session_of(tiny_bundle, window), lambda _: stream(map(blue_scene, range(50))), least=10)
     assert Reason.ACTIVATION_SHIFT in found[-1].decided_reasons
+    held = [Limit("entropy", high=10.0, frames=3)]
+    found = ways(lambda: session_of(tiny_bundle, held), lambda _: stream(map(blue_scene, range(50))), least=10)
+    assert Reason.ACTIVATION_SHIFT not in found[-1].decided_reasons
     policy = Policy(warm_up=45, debounce={Reason.HIGH_SCORE: Debounce(1, 1, 3)})
     found = ways(
         lambda: session_of(tiny_bundle, threshold=1e-6), lambda _: stream(map(blue_scene, range(60))), 10, policy=policy
