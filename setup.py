@@ -8,8 +8,8 @@ from setuptools.command.build_ext import build_ext
 class PlainLibrary(build_ext):
     """Builds what ctypes loads: nothing of Python is in it, so one file, ``_native.so``, serves every Python.
 
-    The other one, ``_fast_path.abi3.so``, is a module for every Python from 3.11 on; where it cannot be imported, it is not
-    used.
+    The other one, ``_fast_path.abi3.so``, is a module for every Python from 3.11 on; it is not used where it cannot be
+    imported.
     """
 
     def get_ext_filename(self, fullname: str) -> str:

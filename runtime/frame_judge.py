@@ -22,7 +22,7 @@ from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.monitor import Signals
-from framegate.runtime.native.fast_path import GOOD, ORDINARY, WITHIN, Looked, FastPath, fast_path_for
+from framegate.runtime.native.fast_path import GOOD, ORDINARY, WITHIN, FastPath, Looked, fast_path_for
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy

@@ -15,7 +15,7 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.engine_check import EngineCheck
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.native.answer import BoundAnswer, bound_answer
-from framegate.runtime.native.fast_path import ANSWERED, FINITE, Looked, FastPath
+from framegate.runtime.native.fast_path import ANSWERED, FINITE, FastPath, Looked
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.stage_clock import ENGINE, SCORES, StageClock

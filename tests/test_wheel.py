@@ -167,11 +167,12 @@ def test_the_sdist_holds_the_sources_of_the_compiled_part(sdist):
 
 
 def test_the_wheel_does_the_main_job_from_another_folder(environment, tmp_path):
-    where = "import framegate, framegate.runtime.native as n; print(framegate.__file__, n.library()[1], n.fast_path_module())"
-    file, compiled, module = call(environment, tmp_path, "-c", where).split(maxsplit=2)
+    where = "import framegate, framegate.runtime.native as n; print(framegate.__file__, n.library()[1])"
+    module = call(environment, tmp_path, "-c", "import framegate.runtime.native as n; print(n.fast_path_module())")
+    file, compiled = call(environment, tmp_path, "-c", where).split(maxsplit=1)
     assert Path(file).is_relative_to(environment)
     if shutil.which("cc") or shutil.which("gcc"):
-        assert compiled == "_native.so"
+        assert compiled.strip() == "_native.so"
         assert "_fast_path" in module
     rows = json.loads(call(environment, tmp_path, "-m", "framegate", "bundles", "--json"))
     assert [(row["name"], row["place"], row["error"]) for row in rows] == [(BUNDLE, "package", None)]

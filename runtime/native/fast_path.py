@@ -1,4 +1,4 @@
-"""The fast path: the way of an ordinary frame in two compiled calls, one before the engine's and one after it (fast_path.c).
+"""The fast path: the way of an ordinary frame in two compiled calls (fast_path.c) around the engine's.
 
 `framegate.runtime.frame_judge.FrameJudge.judge` reads downwards and does everything step by step. Most frames of a
 camera need none of the choices on that way: one region, of the same size as the last one, in memory without gaps, an
@@ -18,7 +18,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.native import fast_path_module
 from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.native.preprocess import Resize
@@ -55,6 +54,22 @@ class Counting(NamedTuple):
     memory: object
 
 
+class Range(Protocol):
+    """The range of a score or signal: `framegate.runtime.bundle.calibration.Limit`, of a single frame."""
+
+    @property
+    def signal(self) -> str:
+        """Its name."""
+
+    @property
+    def low(self) -> float | None:
+        """None: it may be as small as it likes."""
+
+    @property
+    def high(self) -> float | None:
+        """None: it may be as large as it likes."""
+
+
 class Check(Protocol):
     """The camera check of a stream, as far as this module asks it: `framegate.runtime.health.check.CameraHealth`."""
 
@@ -87,8 +102,8 @@ class _FastPath(ctypes.Structure):
     )
 
 
-def _bounds_of(limits: Sequence[Limit], monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
-    """Limits as fast_path.c compares them, and how many; -1 of them where one is about a number that it does not know."""
+def _bounds_of(limits: Sequence[Range], monitored: bool) -> tuple[ctypes.Array[_Bound], int]:
+    """Limits as fast_path.c compares them, and how many; -1 where one is about a number that it does not know."""
     known = {name for name in _NUMBERS if monitored or name != _SHIFT}
     if any(each.signal not in known for each in limits):
         return (_Bound * 0)(), -1
@@ -129,7 +144,7 @@ def _places(
 
 
 class Looked(NamedTuple):
-    """What was seen when an engine had answered. `FastPath.look` gives a tuple with the same names, made by fast_path.c.
+    """What was seen when an engine had answered. `FastPath.look` gives a tuple with these names, made in C.
 
     Attributes:
         said: Bits: `UNCHANGED`, `ANSWERED`, `FINITE`, `GOOD`, `WITHIN`.
@@ -181,7 +196,7 @@ class FastPath:
         counting: Counting,
         resize: Resize,
         answer: BoundAnswer,
-        limits: Sequence[Limit],
+        limits: Sequence[Range],
     ) -> None:
         bounds, bounded = _bounds_of(limits, answer.pooled is not None)
         x, y, width, height = box
@@ -251,7 +266,7 @@ def fast_path_for(
     check: Check,
     resize: Resize | None,
     answer: BoundAnswer | None,
-    limits: Sequence[Limit],
+    limits: Sequence[Range],
 ) -> FastPath | None:
     """The fast path for frames like this one, see `FastPath`; None where there is none, or not yet."""
     code = fast_path_module()
