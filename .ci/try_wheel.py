@@ -33,7 +33,9 @@ packages = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "rich"
 print(json.dumps({
     "python": platform.python_version(), "machine": platform.machine(), "file": framegate.__file__, "clip": str(CLIP),
     "compiled": library()[1],
-    "fast": fast_path_module() is not None, "version": sys.version_info[:2], "packages": {name: version(name) for name in packages},
+    "fast": fast_path_module() is not None,
+    "version": sys.version_info[:2],
+    "packages": {name: version(name) for name in packages},
 }))
 """
 
