@@ -8,43 +8,39 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
-from framegate.runtime.monitor import Signals
 from framegate.runtime.native.fast_path import GOOD, ORDINARY, WITHIN, FastPath, Looked, fast_path_for
 from framegate.runtime.pixel_format import to_bgr
-from framegate.runtime.policy.rules import judge_age, judge_limits, judge_score
+from framegate.runtime.policy.rules import judge_age
 from framegate.runtime.policy.stream import StreamPolicy
+from framegate.runtime.region_judge import Judged, RegionJudge
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
-from framegate.runtime.scores import SCORE_OF, not_finite
+from framegate.runtime.scores import not_finite
 from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
     NEVER_NS,
-    NO_CLASS,
     NO_FINDINGS,
     NO_FRAME_ID,
     NV12,
-    Certificate,
     Findings,
-    FoundObject,
     Frame,
     Image,
     Prediction,
     Reason,
-    prediction_of,
 )
 
 _WITNESSES, _GRID = 211, 8
@@ -56,67 +52,6 @@ _NO_VALUES: Mapping[str, float] = {}
 _SOME_VALUES: Mapping[str, float] = {"": math.nan}
 """Says to a policy that does not read values that there are some."""
 _NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
-
-
-class Judged(NamedTuple):
-    """What was decided about one region, before its age is known.
-
-    Attributes:
-        findings: Every reason to reject it but its age.
-        detail: A sentence for people about what was found on this frame.
-        scored: What the network said; `_NOT_SCORED` if it said nothing.
-        score: The calibrated score, NaN without one.
-        candidate: The most probable label, empty without one.
-        found: The reasons of this frame alone, before its stream's policy.
-        certificate: What was certified about it, if that was asked for.
-    """
-
-    findings: Findings
-    detail: str
-    scored: Scored
-    score: float
-    candidate: str
-    found: tuple[Reason, ...]
-    certificate: Certificate | None = None
-
-
-class _Values(Mapping[str, float]):
-    """Every number of a region that a threshold or a limit may compare, put together when one is asked for."""
-
-    __slots__ = ("_all", "_scored")
-
-    def __init__(self, scored: Scored) -> None:
-        self._scored = scored
-        self._all: Mapping[str, float] | None = None
-
-    def _together(self) -> Mapping[str, float]:
-        if self._all is None:
-            scores, signals = self._scored.scores.values(), self._scored.signals
-            if self._scored.dense is not None:
-                self._all = {**scores, **signals}
-            else:
-                self._all = signals.beside(scores) if isinstance(signals, Signals) else scores
-        return self._all
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """As of any mapping; here because one or two numbers are all that most frames are asked for."""
-        scored = self._scored
-        if scored.dense is not None:
-            return self._together().get(name, default)
-        score_of = SCORE_OF.get(name)
-        return scored.signals.get(name, default) if score_of is None else score_of(scored.scores)
-
-    def __getitem__(self, name: str) -> float:
-        return self._together()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._together())
-
-    def __len__(self) -> int:
-        return len(self._together())
-
-    def __bool__(self) -> bool:  # asked several times a frame
-        return True
 
 
 class Together(Protocol):
@@ -146,6 +81,7 @@ class FrameJudge:
 
     Attributes:
         stages: Set to a clock, it learns how long each stage of every frame took; None costs nothing.
+        regions: Decides about each region.
         together: Judges as many regions as it takes in one engine call; None: each has a call of its own.
     """
 
@@ -158,9 +94,8 @@ class FrameJudge:
     ) -> None:
         self.stages: StageClock | None = None
         self.together: Together | None = None
-        self._labels = bundle.labels
+        self.regions = RegionJudge(bundle, calibration)
         self._scorer = scorer
-        self._calibration = calibration
         self._certifier = certifier
         self._depth = bundle.preprocess.depth
         self._whole = bundle.dense is not None  # a dense network is shown the whole frame, whatever the region
@@ -170,13 +105,6 @@ class FrameJudge:
         self._fast_for: tuple[Roi, ...] = ()
         self._coloured: Image | None = None
         self._converted: Image | None = None
-        self._threshold = calibration.threshold if calibration else math.nan
-        self._score_name = calibration.score if calibration else "entropy"
-        self._score_of = SCORE_OF.get(self._score_name)
-        proved = calibration is not None and calibration.proved
-        self._remark = NO_PROMISE if calibration is not None and not proved else ""
-        self._promised_for = calibration.drawn if calibration is not None and proved else ""
-        self._limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
 
     def judge(
         self,
@@ -226,11 +154,11 @@ class FrameJudge:
                 camera, inspected = self._inspect(health, frame), True
             certificate = None
             if self._certifier is not None and shown is not None and scored is not None and not (camera or failed):
-                certificate, failed = self._certify(self._certifier, shown, roi, scored)
+                certificate, failed = self.regions.certify(self._certifier, shown, roi, scored)
             # What the camera check and the networks saw must still be what was handed over.
             if shown is not None and witness(frame.image) != shown_first:
                 failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
-            found = self.decide({**camera, **failed}, scored, policy, frame)
+            found = self.regions.decide({**camera, **failed}, scored, policy, frame)
             judged.append(found if certificate is None else found._replace(certificate=certificate))
             if stages is not None:
                 stages.mark(POLICY)
@@ -273,66 +201,21 @@ class FrameJudge:
             failed = fault(error)
         camera = self._found_good(health) if fast.said & GOOD else self._inspect(health, frame)
         seen = None if fast.said | WITHIN != ORDINARY or isinstance(found, Scored) else found
-        if seen is not None and self._score_of is not None and (policy is None or not policy.reads_values):
-            return (self._ordinary(seen, self._score_of(seen), engine_ns, frame, rois[0], deadline_ns, policy),)
+        made = None
+        if seen is not None:
+            made = self.regions.ordinary(seen, engine_ns, frame, rois[0], deadline_ns, policy)
+        if made is not None:
+            if stages is not None:
+                stages.mark(POLICY, made.decided_ns)
+                stages.end(frame.frame_id)
+            return (made,)
         # What the camera check and the network saw must still be what was handed over.
         if not fast.unchanged:
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
         scored = None if found is None else scorer.scored_of(found, engine_ns)
-        judged = self.decide({**camera, **failed}, scored, policy, frame, within_limits=bool(fast.said & WITHIN))
+        within = bool(fast.said & WITHIN)
+        judged = self.regions.decide({**camera, **failed}, scored, policy, frame, within_limits=within)
         return self._stamp(frame, rois, (judged,), deadline_ns)
-
-    def _ordinary(
-        self,
-        found: Looked,
-        score: float,
-        engine_ns: int,
-        frame: Frame,
-        roi: Roi,
-        deadline_ns: int | None,
-        policy: StreamPolicy | None,
-    ) -> Prediction:
-        """`decide`, `_stamp` and `prediction` where nothing is against a frame but its numbers and its past."""
-        label, stages = found.argmax, self.stages
-        assert isinstance(self._scorer, Scorer)  # `_bind_fast_path` asked
-        alone, detail = judge_score(score, True, self._calibration, label), self._remark
-        if not found.said & WITHIN:
-            beyond = judge_limits(_Values(self._scorer.scored_of(found, engine_ns)), self._limits)
-            alone, detail = {**alone, **beyond}, "; ".join(filter(None, (detail, *beyond.values())))
-        reasons = alone
-        if policy is not None:
-            reasons = policy.decide(alone, _SOME_VALUES, score, frame.captured_ns, frame_id=frame.frame_id)
-        decided_ns = time.monotonic_ns()
-        overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
-        made = prediction_of(
-            frame_id=frame.frame_id,
-            stream=roi.name,
-            decided_reasons=(*reasons, *overdue),
-            candidate=self._labels[label],
-            confidence=found.max_probability,
-            entropy=found.entropy,
-            margin=found.margin,
-            energy=found.energy,
-            score=score,
-            threshold=self._threshold_for(label),
-            captured_ns=frame.captured_ns,
-            decided_ns=decided_ns,
-            engine_ns=engine_ns,
-            detail=detail,
-            signals=self._scorer.signals_of(found),
-            valid_until_ns=NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns,
-            found_reasons=tuple(alone),
-            found=None,
-            certificate=None,
-            candidate_id=label,
-            candidate_probabilities=(),
-            dense=None,
-            promised_for=self._promised_for,
-        )
-        if stages is not None:
-            stages.mark(POLICY, decided_ns)
-            stages.end(frame.frame_id)
-        return made
 
     def _bind_fast_path(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
         """Find the fast path for frames like this one, which was judged step by step, and nothing raised."""
@@ -343,7 +226,7 @@ class FrameJudge:
         crop = rois[0].crop(image)
         if box is None or crop is None or unusable(crop, self._depth):
             return
-        self._fast = fast_path_for(image, box, health, scorer.preprocessor.compiled, scorer.bound, self._limits)
+        self._fast = fast_path_for(image, box, health, scorer.preprocessor.compiled, scorer.bound, self.regions.limits)
         self._fast_for = rois
 
     def _judge_together(
@@ -360,7 +243,7 @@ class FrameJudge:
         stages = self.stages
         health.begin(frame.image, frame.pixel_format)
         crops: list[Image] = []
-        alone = []
+        alone: list[Findings] = []
         for roi in rois:
             crop = roi.crop(shown.image)
             problem = (
@@ -385,10 +268,11 @@ class FrameJudge:
         if witness(frame.image) != shown_first:
             failed = {**failed, Reason.BAD_INPUT: OVERWRITTEN}
         answers = iter(scored)
-        judged = [
-            self.decide({**camera, **problem, **failed}, None if problem else next(answers, None), policy, frame)
-            for problem, policy in zip(alone, streams or (None,) * len(rois), strict=True)
-        ]
+        policies: Sequence[StreamPolicy | None] = streams or (None,) * len(rois)
+        judged: list[Judged] = []
+        for problem, policy in zip(alone, policies, strict=True):
+            answer = None if problem else next(answers, None)
+            judged.append(self.regions.decide({**camera, **problem, **failed}, answer, policy, frame))
         if stages is not None:
             stages.mark(POLICY)
         return judged
@@ -401,7 +285,7 @@ class FrameJudge:
         overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         pairs = zip(rois, judged, strict=True)
-        made = [self.prediction(frame, roi, each, overdue, decided_ns, end_ns) for roi, each in pairs]
+        made = [self.regions.prediction(frame, roi, each, overdue, decided_ns, end_ns) for roi, each in pairs]
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)
@@ -460,109 +344,6 @@ class FrameJudge:
             return self._scorer.finish(self.stages), NO_FINDINGS
         except Exception as error:  # noqa: BLE001 - see `_start`
             return None, fault(error)
-
-    def _numbers(
-        self, values: Mapping[str, float], score: float, scored: Scored, within_limits: bool = False
-    ) -> Findings:
-        """What the network's numbers on this frame alone say against it."""
-        label = scored.scores.argmax
-        found = judge_score(score, label >= 0, self._calibration, label)
-        beyond = NO_FINDINGS if within_limits else judge_limits(values, self._limits)
-        return {**found, **beyond} if beyond else found
-
-    def _certify(
-        self, certifier: Certifier, frame: Frame, roi: Roi, scored: Scored
-    ) -> tuple[Certificate | None, Findings]:
-        """Certify the label, unless the frame needs none or is rejected anyway."""
-        if not certifier.due(roi.name):
-            return None, NO_FINDINGS
-        values = _Values(scored)
-        if self._numbers(values, values.get(self._score_name, math.nan), scored):
-            return None, NO_FINDINGS
-        crop = roi.crop(frame.image)
-        assert crop is not None  # the network was shown it
-        return certifier.decide(crop, scored.scores.argmax)
-
-    def decide(
-        self,
-        findings: Findings,
-        scored: Scored | None,
-        policy: StreamPolicy | None,
-        frame: Frame,
-        *,
-        within_limits: bool = False,
-    ) -> Judged:
-        """Every reason to reject one region: what was found so far, the network's output, the stream's past.
-
-        Args:
-            findings: What was found so far.
-            scored: What the network said; None only with findings.
-            policy: Of the region's stream; None judges the frame alone.
-            frame: Of which it is.
-            within_limits: The network's numbers are known to keep all limits for single frames.
-        """
-        score, candidate, values = math.nan, "", _NO_VALUES
-        if scored is not None:
-            scores, values = scored.scores, _Values(scored)
-            score = values.get(self._score_name, math.nan)
-            found_here = self._numbers(values, score, scored, within_limits)
-            if found_here and findings:
-                # A sentence that is there already (a detector's) says more than none.
-                findings = {**findings, **{why: text or findings.get(why, "") for why, text in found_here.items()}}
-            elif found_here:
-                findings = found_here
-            candidate = self._labels[scores.argmax] if scores.argmax >= 0 else ""
-        elif not findings:
-            raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
-        detail = "; ".join(filter(None, (self._remark, *findings.values()))) if findings else self._remark
-        found = tuple(findings)
-        if policy is not None:
-            findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
-        return Judged(findings, detail, scored or _NOT_SCORED, score, candidate, found)
-
-    def _threshold_for(self, label: int) -> float:
-        """What the score of a label was compared with; that of most labels where there was none (negative)."""
-        if self._calibration is None or not self._calibration.classes or label < 0:
-            return self._threshold
-        return self._calibration.threshold_of(label)
-
-    def prediction(
-        self,
-        frame: Frame,
-        roi: Roi,
-        judged: Judged,
-        late: Findings,
-        decided_ns: int,
-        end_ns: int,
-        found: FoundObject | None = None,
-    ) -> Prediction:
-        """What travels on: what was decided about one region, whether it came late, and when it ends."""
-        scores = judged.scored.scores
-        return prediction_of(
-            frame_id=frame.frame_id,
-            stream=roi.name,
-            decided_reasons=(*judged.findings, *late),
-            candidate=judged.candidate,
-            confidence=scores.max_probability,
-            entropy=scores.entropy,
-            margin=scores.margin,
-            energy=scores.energy,
-            score=judged.score,
-            threshold=self._threshold_for(scores.argmax),
-            captured_ns=frame.captured_ns,
-            decided_ns=decided_ns,
-            engine_ns=judged.scored.engine_ns,
-            detail=judged.detail,
-            signals=judged.scored.signals,
-            valid_until_ns=end_ns,
-            found_reasons=judged.found,
-            found=found,
-            certificate=judged.certificate,
-            candidate_id=int(scores.argmax) if scores.finite else NO_CLASS,
-            candidate_probabilities=judged.scored.probabilities,
-            dense=judged.scored.dense,
-            promised_for=self._promised_for,
-        )
 
 
 def whole_numbers(frame: Frame) -> tuple[Frame, Findings]:

@@ -202,11 +202,8 @@ class Scorer(EngineCheck):
         if isinstance(found, Scored):
             return found
         scores = FrameScores(*found[1:6]) if found.said & FINITE else not_finite()
-        return Scored(scores, self.signals_of(found), engine_ns)
-
-    def signals_of(self, found: Looked) -> Mapping[str, float]:
-        """The monitor's signals, of what was seen on a fast path."""
-        return _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)
+        signals = _NO_SIGNALS if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)
+        return Scored(scores, signals, engine_ns)
 
     def _scored(self, logits: Tensor, engine_ns: int, stages: StageClock | None) -> Scored:
         """What an answer says. It may raise what `finish` does."""

@@ -3,7 +3,7 @@
     python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json
 
 Left out in one of the two: the numbers by which a frame's pixels are known again, the comparison of an engine's answer
-with its last one, and known answers. The end of a verdict is one comparison when it is read; who may use a session is
+with its last one (on the fast path it is part of one compiled call, and in both), and known answers. The end of a verdict is one comparison when it is read; who may use a session is
 asked once a stream; the watchdog's thread sleeps. Those are in both.
 """
 
@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 from framegate.benchmarks.checkout import BUNDLES, CLIPS
 from framegate.benchmarks.latency.record import written
 from framegate.benchmarks.latency.series import percentiles, ratio
 from framegate.runtime import frame_judge
 from framegate.runtime.circumstances import circumstances
+from framegate.runtime.native import fast_path
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.session import Session
@@ -41,6 +44,7 @@ _TURN, _WARM_UP = 50, 5
 def _without_checks() -> Iterator[None]:
     with (
         patch.object(frame_judge, "witness", lambda image: b""),
+        patch.object(fast_path, "_places", lambda *_: np.zeros(0, np.int64)),
         patch.object(Scorer, "_require_new_answer", lambda self, logits: None),
         patch.object(Session, "look_after_engine", lambda self: None),
     ):

