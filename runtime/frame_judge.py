@@ -270,9 +270,9 @@ class FrameJudge:
         answers = iter(scored)
         policies: Sequence[StreamPolicy | None] = streams or (None,) * len(rois)
         judged: list[Judged] = []
-        for problem, policy in zip(alone, policies, strict=True):
-            answer = None if problem else next(answers, None)
-            judged.append(self.regions.decide({**camera, **problem, **failed}, answer, policy, frame))
+        for unshown, policy in zip(alone, policies, strict=True):
+            answer = None if unshown else next(answers, None)
+            judged.append(self.regions.decide({**camera, **unshown, **failed}, answer, policy, frame))
         if stages is not None:
             stages.mark(POLICY)
         return judged

@@ -2,9 +2,9 @@
 
     python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json
 
-Left out in one of the two: the numbers by which a frame's pixels are known again, the comparison of an engine's answer
-with its last one (on the fast path it is part of one compiled call, and in both), and known answers. The end of a verdict is one comparison when it is read; who may use a session is
-asked once a stream; the watchdog's thread sleeps. Those are in both.
+Left out in one of the two: the numbers by which a frame's pixels are known again, and known answers. In both: on the fast
+path, which these frames take, an engine's answer is compared with its last one within the call that scores it; the end of
+a verdict is one comparison when it is read; who may use a session is asked once a stream; the watchdog's thread sleeps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from framegate.runtime import frame_judge
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.native import fast_path
 from framegate.runtime.roi import Roi
-from framegate.runtime.scorer import Scorer
 from framegate.runtime.session import Session
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.verdict import Frame, Image
@@ -45,7 +44,6 @@ def _without_checks() -> Iterator[None]:
     with (
         patch.object(frame_judge, "witness", lambda image: b""),
         patch.object(fast_path, "_places", lambda *_: np.zeros(0, np.int64)),
-        patch.object(Scorer, "_require_new_answer", lambda self, logits: None),
         patch.object(Session, "look_after_engine", lambda self: None),
     ):
         yield
