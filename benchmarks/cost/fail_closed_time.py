@@ -2,9 +2,10 @@
 
     python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json
 
-Left out in one of the two: the numbers by which a frame's pixels are known again, and known answers. In both: on the fast
-path, which these frames take, an engine's answer is compared with its last one within the call that scores it; the end of
-a verdict is one comparison when it is read; who may use a session is asked once a stream; the watchdog's thread sleeps.
+Left out in one of the two: the numbers by which a frame's pixels are known again, and known answers. In both: on the
+fast path, which these frames take, an engine's answer is compared with its last one within the call that scores it; the
+end of a verdict is one comparison when it is read; who may use a session is asked once a stream; the watchdog's thread
+sleeps.
 """
 
 from __future__ import annotations
