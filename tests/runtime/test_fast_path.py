@@ -248,7 +248,8 @@ def test_fault_somebody_writes_into_the_frame_while_the_engine_computes(ways, ti
             for frame in stream(map(blue_scene, range(50))):
 
                 def overwrite(image=frame.image):
-                    image[:] = 0
+                    # A good picture, too: the check on another core may see either, or some of both.
+                    image[:] = blue_scene(90)
                     if fails:
                         raise RuntimeError("and the engine fails")
                     return np.ones((1, engine.classes), np.float32)
@@ -271,13 +272,38 @@ def test_a_part_of_the_frame_that_is_overwritten_is_noticed(ways, tiny_bundle, b
             for frame in stream(map(blue_scene, range(44))):
 
                 def overwrite(image=frame.image):
-                    image[top : top + SIZE[0] // 20 + 1] ^= 255
+                    image[top : top + SIZE[0] // 20 + 1] ^= 1  # no change that the check on another core would mind
                     return np.ones((1, engine.classes), np.float32)
 
                 engine.script = overwrite if frame.frame_id == 42 else None
                 yield frame
 
         assert Reason.BAD_INPUT in ways(lambda: session_of(tiny_bundle), frames, least=10)[42].decided_reasons
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_fault_one_colour_of_the_frame_is_overwritten(ways, tiny_bundle, channel, blue_scene):
+    def frames(engine):
+        for frame in stream(map(blue_scene, range(44))):
+
+            def overwrite(image=frame.image):
+                image[..., channel] ^= 1
+                return np.ones((1, engine.classes), np.float32)
+
+            engine.script = overwrite if frame.frame_id == 42 else None
+            yield frame
+
+    assert Reason.BAD_INPUT in ways(lambda: session_of(tiny_bundle), frames, least=10)[42].decided_reasons
+
+
+@pytest.mark.parametrize("size", [(240, 320), (480, 640), (600, 800), (768, 1024), (1080, 1920)])
+def test_fault_one_colour_of_a_frame_of_any_size_is_overwritten(size):
+    image = np.zeros((*size, 3), np.uint8)
+    before = module.witness(image)
+    for channel in range(3):
+        other = image.copy()
+        other[..., channel] = 1
+        assert module.witness(other) != before
 
 
 def test_a_late_frame_windows_warm_up_and_debounce(ways, tiny_bundle, blue_scene):
