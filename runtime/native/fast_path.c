@@ -76,6 +76,7 @@ static int within(const struct fast_path *path) {
 }
 
 static int is_unchanged(const struct fast_path *path) {
+    if (!path->pixels) return 0;
     uint8_t other = 0;
     for (int64_t k = 0; k < path->samples; ++k) other |= path->shown[k] ^ path->pixels[path->places[k]];
     return !other;
@@ -110,6 +111,10 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     const long current = PyLong_AsLong(arguments[2]), previous = PyLong_AsLong(arguments[3]);
     if (!path || !grey || PyErr_Occurred()) return NULL;
     const uint8_t *pixels = path->pixels;
+    if (!pixels) {
+        PyErr_SetString(PyExc_ValueError, "no frame that fits was asked for");
+        return NULL;
+    }
     PyThreadState *state = PyEval_SaveThread();
     /* First, so that a later change of the frame is seen whoever has read it by then. */
     for (int64_t k = 0; k < path->samples; ++k) path->shown[k] = pixels[path->places[k]];

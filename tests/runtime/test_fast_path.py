@@ -339,6 +339,39 @@ def test_one_region_and_probabilities(ways, tiny_bundle, blue_scene):
     assert Reason.BAD_INPUT in found[-1].decided_reasons
 
 
+def test_fault_a_list_of_regions_that_is_changed_between_frames(ways, tiny_bundle, blue_scene):
+    rois = []
+
+    def frames(_engine):
+        rois[:] = [Roi.parse("left=10,20,100,90")]
+        for frame in stream(map(blue_scene, range(50))):
+            if frame.frame_id == 45:
+                rois[:] = [Roi.parse("outside=300,200,100,90")]
+            yield frame
+
+    def make():
+        rois[:] = [Roi.parse("left=10,20,100,90")]
+        return session_of(tiny_bundle)
+
+    assert Reason.BAD_INPUT in ways(make, frames, least=0, rois=rois)[45].decided_reasons
+
+
+def test_an_engine_that_writes_another_array_has_its_fast_path_again(ways, tiny_bundle, blue_scene):
+    def make():
+        make.session, engine = session_of(tiny_bundle)
+        return make.session, engine
+
+    def frames(engine):
+        for frame in stream(map(blue_scene, range(60))):
+            if frame.frame_id == 45:
+                engine._output = None
+            yield frame
+        fast = make.session.frame_judge._fast
+        assert fast is None or fast.answer is make.session.scorer.bound
+
+    ways(make, frames, least=20)
+
+
 def test_two_regions_and_two_streams_go_step_by_step_or_each_its_own_way(tiny_bundle, blue_scene):
     session, _ = session_of(tiny_bundle)
     healths = [session.camera_health(), session.camera_health()]
