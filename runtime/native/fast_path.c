@@ -7,6 +7,8 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include "native.h"
+
 #include <math.h>
 #include <stdint.h>
 
@@ -183,16 +185,20 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
     return PyBool_FromLong(was_there);
 }
 
-/* The addresses of what is used, in the order of the fields. */
+/* The version of the compiled code that is expected, then the addresses of what is used, in the order of the fields. */
 static PyObject *bind(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;
     void **to = (void **)&use;
-    if (count != (Py_ssize_t)(sizeof use / sizeof *to)) {
+    if (count != 1 + (Py_ssize_t)(sizeof use / sizeof *to)) {
         PyErr_SetString(PyExc_TypeError, "another number of functions was expected");
         return NULL;
     }
-    for (Py_ssize_t k = 0; k < count; ++k)
-        if (!(to[k] = PyLong_AsVoidPtr(arguments[k]))) {
+    if (PyLong_AsLong(arguments[0]) != VERSION) { /* an old file: its structures may be others */
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "compiled from another version");
+        return NULL;
+    }
+    for (Py_ssize_t k = 0; k < count - 1; ++k)
+        if (!(to[k] = PyLong_AsVoidPtr(arguments[k + 1]))) {
             if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a function has no address");
             return NULL;
         }
@@ -200,7 +206,7 @@ static PyObject *bind(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 }
 
 static PyMethodDef methods[] = {
-    {"bind", (PyCFunction)(void (*)(void))bind, METH_FASTCALL, "bind(*addresses): of the functions that do the work."},
+    {"bind", (PyCFunction)(void (*)(void))bind, METH_FASTCALL, "bind(version, *addresses): of the functions that do the work."},
     {"fits", (PyCFunction)(void (*)(void))fits, METH_FASTCALL, "fits(path, image): whether it is like the path's frames."},
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(path, grey, current, previous): of what fits."},
     {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(path, temperature): what was found."},

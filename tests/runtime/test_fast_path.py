@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framegate.runtime import Bundle, Reason, Roi, Session
+from framegate.runtime import Bundle, Reason, Roi, Session, native
 from framegate.runtime import frame_judge as module
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
@@ -370,6 +370,11 @@ def test_an_engine_that_writes_another_array_has_its_fast_path_again(ways, tiny_
         assert fast is None or fast.answer is make.session.scorer.bound
 
     ways(make, frames, least=20)
+
+
+def test_fault_a_module_of_another_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(native, "_VERSION", native._VERSION + 1)
+    assert native.fast_path_module.__wrapped__() is None
 
 
 def test_two_regions_and_two_streams_go_step_by_step_or_each_its_own_way(tiny_bundle, blue_scene):
