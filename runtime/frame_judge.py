@@ -199,6 +199,8 @@ class FrameJudge:
             found, engine_ns = scorer.finish_fast(fast, stages)
         except Exception as error:  # noqa: BLE001 - see `_start`
             failed = fault(error)
+        if fast.answer is not scorer.bound:  # the engine writes another array now
+            self._fast = None
         camera = self._found_good(health) if fast.said & GOOD else self._inspect(health, frame)
         seen = None if fast.said | WITHIN != ORDINARY or isinstance(found, Scored) else found
         made = None
@@ -220,6 +222,8 @@ class FrameJudge:
     def _bind_fast_path(self, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> None:
         """Find the fast path for frames like this one, which was judged step by step, and nothing raised."""
         scorer, image = self._scorer, frame.image
+        if type(rois) is not tuple:
+            return  # a list may name another region in the next frame, and is still the same list
         if len(rois) != 1 or frame.pixel_format != BGR or not isinstance(scorer, Scorer) or self._certifier is not None:
             return
         box = rois[0].pixels(image.shape[1], image.shape[0])
@@ -363,7 +367,8 @@ def witness(image: Image) -> bytes:
     if not isinstance(image, np.ndarray) or not image.size:
         return b""
     if image.flags.c_contiguous:
-        return image.reshape(-1)[:: max(1, image.size // _WITNESSES)].tobytes()
+        step = max(1, image.size // _WITNESSES)
+        return image.reshape(-1)[:: step if step % 3 else step - 1].tobytes()  # a multiple of 3: of one channel only
     step = max(1, min(image.shape[:2]) // _GRID)
     return image[::step, ::step].tobytes()
 

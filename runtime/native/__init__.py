@@ -117,7 +117,7 @@ def fast_path_module() -> ModuleType | None:
         from framegate.runtime.native import _fast_path  # type: ignore[attr-defined]
 
         functions = [f"framegate_{name}" for name in _FAST_PATH]
-        _fast_path.bind(*(ctypes.cast(getattr(code, name), ctypes.c_void_p).value for name in functions))
+        _fast_path.bind(_VERSION, *(ctypes.cast(getattr(code, name), ctypes.c_void_p).value for name in functions))
     except (ImportError, TypeError, ValueError):
         return None
     module: ModuleType = _fast_path

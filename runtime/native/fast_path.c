@@ -7,6 +7,8 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include "native.h"
+
 #include <math.h>
 #include <stdint.h>
 
@@ -76,6 +78,7 @@ static int within(const struct fast_path *path) {
 }
 
 static int is_unchanged(const struct fast_path *path) {
+    if (!path->pixels) return 0;
     uint8_t other = 0;
     for (int64_t k = 0; k < path->samples; ++k) other |= path->shown[k] ^ path->pixels[path->places[k]];
     return !other;
@@ -110,6 +113,10 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     const long current = PyLong_AsLong(arguments[2]), previous = PyLong_AsLong(arguments[3]);
     if (!path || !grey || PyErr_Occurred()) return NULL;
     const uint8_t *pixels = path->pixels;
+    if (!pixels) {
+        PyErr_SetString(PyExc_ValueError, "no frame that fits was asked for");
+        return NULL;
+    }
     PyThreadState *state = PyEval_SaveThread();
     /* First, so that a later change of the frame is seen whoever has read it by then. */
     for (int64_t k = 0; k < path->samples; ++k) path->shown[k] = pixels[path->places[k]];
@@ -178,16 +185,20 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
     return PyBool_FromLong(was_there);
 }
 
-/* The addresses of what is used, in the order of the fields. */
+/* The version of the compiled code that is expected, then the addresses of what is used, in the order of the fields. */
 static PyObject *bind(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;
     void **to = (void **)&use;
-    if (count != (Py_ssize_t)(sizeof use / sizeof *to)) {
+    if (count != 1 + (Py_ssize_t)(sizeof use / sizeof *to)) {
         PyErr_SetString(PyExc_TypeError, "another number of functions was expected");
         return NULL;
     }
-    for (Py_ssize_t k = 0; k < count; ++k)
-        if (!(to[k] = PyLong_AsVoidPtr(arguments[k]))) {
+    if (PyLong_AsLong(arguments[0]) != VERSION) { /* an old file: its structures may be others */
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "compiled from another version");
+        return NULL;
+    }
+    for (Py_ssize_t k = 0; k < count - 1; ++k)
+        if (!(to[k] = PyLong_AsVoidPtr(arguments[k + 1]))) {
             if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a function has no address");
             return NULL;
         }
@@ -195,7 +206,7 @@ static PyObject *bind(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 }
 
 static PyMethodDef methods[] = {
-    {"bind", (PyCFunction)(void (*)(void))bind, METH_FASTCALL, "bind(*addresses): of the functions that do the work."},
+    {"bind", (PyCFunction)(void (*)(void))bind, METH_FASTCALL, "bind(version, *addresses): of the functions that do the work."},
     {"fits", (PyCFunction)(void (*)(void))fits, METH_FASTCALL, "fits(path, image): whether it is like the path's frames."},
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(path, grey, current, previous): of what fits."},
     {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(path, temperature): what was found."},

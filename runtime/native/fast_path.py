@@ -134,12 +134,15 @@ def _places(
         at = np.floor((resized + 0.5) * length / target - 0.5).astype(np.int64)
         return np.clip(at, 0, length - 1)
 
+    def channels(rows: int, columns: int) -> npt.NDArray[np.int64]:  # in turn, in every row and every column
+        return np.add.outer(np.arange(rows), np.arange(columns)) % 3
+
     rows, columns = y + taps(_ROWS, size[1], height), x + taps(_COLUMNS, size[0], width)
-    shown = rows[:, None] * row_bytes + columns[None, :] * 3
+    shown = rows[:, None] * row_bytes + columns[None, :] * 3 + channels(_ROWS, _COLUMNS)
     rows = np.arange(0, image.shape[0] * row_bytes, looked_bytes)
     # A prime from row to row, so that they do not lie in columns.
     columns = np.arange(_LOOKED)[None, :] * (image.shape[1] // _LOOKED) + np.arange(len(rows))[:, None] * 37
-    looked = rows[:, None] + columns % image.shape[1] * 3
+    looked = rows[:, None] + columns % image.shape[1] * 3 + channels(len(rows), _LOOKED)
     return np.concatenate([shown.ravel(), looked.ravel()])
 
 

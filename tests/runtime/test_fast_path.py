@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framegate.runtime import Bundle, Reason, Roi, Session
+from framegate.runtime import Bundle, Reason, Roi, Session, native
 from framegate.runtime import frame_judge as module
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
@@ -250,7 +250,8 @@ def test_fault_somebody_writes_into_the_frame_while_the_engine_computes(ways, ti
             for frame in stream(map(blue_scene, range(50))):
 
                 def overwrite(image=frame.image):
-                    image[:] = 0
+                    # A good picture, too: the check on another core may see either, or some of both.
+                    image[:] = blue_scene(90)
                     if fails:
                         raise RuntimeError("and the engine fails")
                     return np.ones((1, engine.classes), np.float32)
@@ -273,7 +274,7 @@ def test_a_part_of_the_frame_that_is_overwritten_is_noticed(ways, tiny_bundle, b
             for frame in stream(map(blue_scene, range(44))):
 
                 def overwrite(image=frame.image):
-                    image[top : top + SIZE[0] // 20 + 1] ^= 255
+                    image[top : top + SIZE[0] // 20 + 1] ^= 1  # no change that the check on another core would mind
                     return np.ones((1, engine.classes), np.float32)
 
                 engine.script = overwrite if frame.frame_id == 42 else None
@@ -281,6 +282,31 @@ def test_a_part_of_the_frame_that_is_overwritten_is_noticed(ways, tiny_bundle, b
 
         found = ways(lambda: session_of(tiny_bundle), frames, least=10, apart=42)
         assert Reason.BAD_INPUT in found[42].decided_reasons
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_fault_one_colour_of_the_frame_is_overwritten(ways, tiny_bundle, channel, blue_scene):
+    def frames(engine):
+        for frame in stream(map(blue_scene, range(44))):
+
+            def overwrite(image=frame.image):
+                image[..., channel] ^= 1
+                return np.ones((1, engine.classes), np.float32)
+
+            engine.script = overwrite if frame.frame_id == 42 else None
+            yield frame
+
+    assert Reason.BAD_INPUT in ways(lambda: session_of(tiny_bundle), frames, least=10)[42].decided_reasons
+
+
+@pytest.mark.parametrize("size", [(240, 320), (480, 640), (600, 800), (768, 1024), (1080, 1920)])
+def test_fault_one_colour_of_a_frame_of_any_size_is_overwritten(size):
+    image = np.zeros((*size, 3), np.uint8)
+    before = module.witness(image)
+    for channel in range(3):
+        other = image.copy()
+        other[..., channel] = 1
+        assert module.witness(other) != before
 
 
 def test_a_late_frame_windows_warm_up_and_debounce(ways, tiny_bundle, blue_scene):
@@ -314,6 +340,44 @@ def test_one_region_and_probabilities(ways, tiny_bundle, blue_scene):
     outside = (Roi.parse("outside=200,200,100,90"),)
     found = ways(lambda: session_of(tiny_bundle), lambda _: stream(map(blue_scene, range(45))), least=0, rois=outside)
     assert Reason.BAD_INPUT in found[-1].decided_reasons
+
+
+def test_fault_a_list_of_regions_that_is_changed_between_frames(ways, tiny_bundle, blue_scene):
+    rois = []
+
+    def frames(_engine):
+        rois[:] = [Roi.parse("left=10,20,100,90")]
+        for frame in stream(map(blue_scene, range(50))):
+            if frame.frame_id == 45:
+                rois[:] = [Roi.parse("outside=300,200,100,90")]
+            yield frame
+
+    def make():
+        rois[:] = [Roi.parse("left=10,20,100,90")]
+        return session_of(tiny_bundle)
+
+    assert Reason.BAD_INPUT in ways(make, frames, least=0, rois=rois)[45].decided_reasons
+
+
+def test_an_engine_that_writes_another_array_has_its_fast_path_again(ways, tiny_bundle, blue_scene):
+    def make():
+        make.session, engine = session_of(tiny_bundle)
+        return make.session, engine
+
+    def frames(engine):
+        for frame in stream(map(blue_scene, range(60))):
+            if frame.frame_id == 45:
+                engine._output = None
+            yield frame
+        fast = make.session.frame_judge._fast
+        assert fast is None or fast.answer is make.session.scorer.bound
+
+    ways(make, frames, least=20)
+
+
+def test_fault_a_module_of_another_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(native, "_VERSION", native._VERSION + 1)
+    assert native.fast_path_module.__wrapped__() is None
 
 
 def test_two_regions_and_two_streams_go_step_by_step_or_each_its_own_way(tiny_bundle, blue_scene):
