@@ -173,8 +173,11 @@ class FrameJudge:
 
     def _begins_fast(self, fast: FastPath, frame: Frame, rois: tuple[Roi, ...], health: CameraHealth) -> bool:
         """Begin a frame on the fast path, if it is like those that it is for."""
-        if rois is self._fast_for and health is fast.check and not self._scorer.wrong and fast.begin(frame):
-            return True
+        try:
+            if rois is self._fast_for and health is fast.check and not self._scorer.wrong and fast.begin(frame):
+                return True
+        except Exception:  # noqa: BLE001 - step by step will meet the same, and say it
+            health.forget_begun()
         self._fast = None  # another one is looked for
         return False
 

@@ -165,9 +165,7 @@ class CameraHealth:
             image: The whole frame, which must stay as it is.
             pixel_format: Of the image.
         """
-        if self._begun is not None:
-            self._recent.forget_begun()
-        self._begun = None
+        self.forget_begun()
         try:
             alike = pixel_format == BGR and (image.shape, image.strides) == self._alike
             if alike and self._recent.begin_again(image, self._row_bytes):
@@ -209,15 +207,19 @@ class CameraHealth:
         Returns:
             See `framegate.runtime.native.fast_path.Check.announce`.
         """
-        if self._begun is not None:
-            self._recent.forget_begun()
-            self._begun = None
+        self.forget_begun()
         if self._learner.is_learning:
             return None
         slots = self._recent.announce(image, memory, self._learner.limits)
         if slots is not None:
             self._begun = image
         return slots
+
+    def forget_begun(self) -> None:
+        """What was begun or announced will not be asked for."""
+        if self._begun is not None:
+            self._recent.forget_begun()
+            self._begun = None
 
     def saw_good(self) -> None:
         """Learn from the frame that was announced, in place of `inspect`: compiled code found nothing against it."""

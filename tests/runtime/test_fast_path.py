@@ -16,6 +16,7 @@ from framegate.runtime import frame_judge as module
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.calibration import Limit
+from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.native import fast_path_module
 from framegate.runtime.native.fast_path import FastPath
 from framegate.runtime.policy.debounce import Debounce
@@ -404,3 +405,18 @@ def test_an_engine_known_to_be_wrong_is_not_asked_on_either_way(ways, tiny_bundl
     found = ways(make, frames, least=10)
     assert found[50].decided_reasons[:1] == (Reason.BACKEND_FAULT,)
     assert Reason.BACKEND_FAULT not in found[51].decided_reasons
+
+
+def test_fault_beginning_on_the_fast_path_raises(ways, tiny_bundle, blue_scene, monkeypatch):
+    """Such a frame goes step by step, and the next one tries again."""
+    announce, calls = CameraHealth.announce, []
+
+    def failing(self, image, memory):
+        calls.append(announce(self, image, memory))
+        if len(calls) % 3 == 0:
+            raise MemoryError
+        return calls[-1]
+
+    monkeypatch.setattr(CameraHealth, "announce", failing)
+    ways(lambda: session_of(tiny_bundle), lambda _: stream(map(blue_scene, range(60))), least=10)
+    assert len(calls) > 12
