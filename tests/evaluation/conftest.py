@@ -83,7 +83,9 @@ def bundle_path(trained, tmp_path_factory) -> Path:
     """Without calibration: an evaluation fits its own thresholds."""
     translate = traced_once(tmp_path_factory, "simplecnn of 3 classes")
     folder = made_once(
-        tmp_path_factory, "evaluation-bundle", lambda folder: write_bundle(trained, folder / "colours.bundle", translate)
+        tmp_path_factory,
+        "evaluation-bundle",
+        lambda folder: write_bundle(trained, folder / "colours.bundle", translate),
     )
     return folder / "colours.bundle"
 

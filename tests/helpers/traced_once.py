@@ -7,7 +7,6 @@ another network of the same architecture. That the exporter leaves weights as th
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from forked_command import Forked
 from recordings import frames_in, verdict_lines
 
 from framegate.runtime.cli import signals
@@ -23,7 +24,8 @@ NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 def start(*arguments, **options):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen([*MODULE, *map(str, arguments)], **pipes)
+    started = subprocess.Popen if options else Forked  # an option changes how the process begins
+    return started([*MODULE, *map(str, arguments)], **pipes)
 
 
 def until(condition):
