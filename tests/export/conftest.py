@@ -75,7 +75,7 @@ def quiet() -> Callable[[str, int, int], None]:
 def working_classifier() -> HybridClassifier:
     """The random one that tells three colours apart."""
     model = random_classifier()
-    split = coloured_images(150, seed=1)
+    split = coloured_images(60, seed=1)
     tensors = to_tensor(split.images, PREPROCESS)
     pooled = []
     with torch.no_grad():
