@@ -10,6 +10,7 @@ import pytest
 import report_fixture
 import torch
 from made_once import made_once
+from one_thread import graphs_run_on_one_thread  # noqa: F401 (a fixture)
 from traced_once import Translate, traced_once
 
 from framegate.export import bundle_writer

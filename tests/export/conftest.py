@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from made_once import made_once
+from one_thread import graphs_run_on_one_thread  # noqa: F401 (a fixture)
 from torch import nn
 from traced_once import traced_once
 
