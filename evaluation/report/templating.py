@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from framegate.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
+
+_environments: dict[str, Environment] = {}
+"""Package to what reads its templates, and keeps what it has compiled."""
 
 
 def template(package: str, name: str) -> Template:
@@ -29,16 +32,17 @@ def template(package: str, name: str) -> Template:
         raise UsageError(
             "an HTML page needs Jinja2, which is not installed; pip install jinja2 (framegate[evaluate] has it)"
         ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_unbroken,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
+    if package not in _environments:
+        _environments[package] = jinja2.Environment(
+            loader=jinja2.PackageLoader(package, "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=_unbroken,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+    return _environments[package].get_template(name)
 
 
 def _unbroken(value: Any) -> Any:

@@ -17,18 +17,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from forked_command import RUN, Forked
 
 for needed in ("starlette", "uvicorn", "websockets"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: pip install 'framegate[demo]'")
 from websockets.sync.client import connect  # noqa: E402
+
+ROOM = "framegate.camera_demo"
+IMPORTS = f"{RUN}, {ROOM}.command_demo, {ROOM}.live_demo, {ROOM}.web_server"
 
 
 class Demo:
     """``framegate demo`` with arguments; its address is known when this returns."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Forked(
             [sys.executable, "-m", "framegate.runtime.cli.main", "demo", "--port", "0", *arguments],
+            imports=IMPORTS,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

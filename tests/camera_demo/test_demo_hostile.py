@@ -7,13 +7,13 @@ import contextlib
 import http.server
 import json
 import re
-import subprocess
 import sys
 import threading
 import time
 
 import cv2
 import pytest
+from forked_command import run_forked
 
 from framegate.runtime.sources.synthetic import SyntheticSource
 
@@ -124,7 +124,7 @@ def test_no_secret_of_a_camera_is_in_anything_that_a_run_writes(camera, tiny_bun
     words = ["--bundle", str(tiny_bundle), "--jsonl", str(tmp_path / "v.jsonl"), "--video", str(tmp_path / "v.mp4")]
     command = [sys.executable, "-m", "framegate.runtime.cli.main", "run", address_of(camera), *words, "--json"]
     threading.Timer(6.0, camera.ended.set).start()
-    done = subprocess.run([*command, "--no-reconnect"], capture_output=True, text=True, timeout=120, check=False)
+    done = run_forked([*command, "--no-reconnect"], text=True)
     assert done.returncode == 1
     assert f"http://me:***@127.0.0.1:{camera.server_port}/live?token=***&fps=5" in done.stdout
     assert SECRET not in done.stdout + done.stderr

@@ -10,12 +10,13 @@ import pytest
 import report_fixture
 import torch
 from made_once import made_once
+from one_thread import graphs_run_on_one_thread  # noqa: F401 (a fixture)
+from traced_once import Translate, traced_once
 
 from framegate.export import bundle_writer
 from framegate.export.calibration import attempts
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.graph import save
-from framegate.export.graph.translate import to_onnx
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture, build
 from framegate.models.training.loop import Task, Trainer
@@ -81,17 +82,20 @@ def trained(tmp_path_factory) -> torch.nn.Module:
 @pytest.fixture(scope="session")
 def bundle_path(trained, tmp_path_factory) -> Path:
     """Without calibration: an evaluation fits its own thresholds."""
+    translate = traced_once(tmp_path_factory, "simplecnn of 3 classes")
     folder = made_once(
-        tmp_path_factory, "evaluation-bundle", lambda folder: write_bundle(trained, folder / "colours.bundle")
+        tmp_path_factory,
+        "evaluation-bundle",
+        lambda folder: write_bundle(trained, folder / "colours.bundle", translate),
     )
     return folder / "colours.bundle"
 
 
-def write_bundle(trained: torch.nn.Module, target: Path) -> None:
+def write_bundle(trained: torch.nn.Module, target: Path, translate: Translate) -> None:
     """The trained network as a bundle."""
     network = architecture("simplecnn")
     with bundle_writer.staged(target, force=False) as folder:
-        save(to_onnx(deployment_model(trained), network.preprocess), folder / "model.fp32.onnx")
+        save(translate(deployment_model(trained), network.preprocess), folder / "model.fp32.onnx")
         bundle_writer.write_manifest(
             folder,
             name="colours",

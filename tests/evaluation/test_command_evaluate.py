@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from framegate.evaluation import command_evaluate
+from framegate.evaluation.report import style
 from framegate.evaluation.suite.plan import PLANS
 from framegate.evaluation.suite.run import Frames, part_sizes
 from framegate.runtime.cli import main as cli
@@ -61,6 +62,8 @@ def report(bundle_path, colours, tmp_path_factory):
     words = (bundle_path, "--data", out.parent, "--limit", 30, "--out", out)
     with pytest.MonkeyPatch.context() as patch:
         prepared(patch, colours)
+        # Arranging what lies in a figure is half of the drawing; tests/evaluation/report has it on all figures.
+        patch.setitem(style._STYLE, "figure.constrained_layout.use", False)
         assert evaluate(*words) in (0, 1)  # 1: a health check failed, which on 30 frames may happen
     return out, words
 

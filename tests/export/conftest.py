@@ -13,11 +13,12 @@ import onnx
 import pytest
 import torch
 from made_once import made_once
+from one_thread import graphs_run_on_one_thread  # noqa: F401 (a fixture)
 from torch import nn
+from traced_once import traced_once
 
 from framegate.export.calibration import attempts
 from framegate.export.graph.fold import deployment_model
-from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.quantize import to_int8
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages
@@ -75,7 +76,7 @@ def quiet() -> Callable[[str, int, int], None]:
 def working_classifier() -> HybridClassifier:
     """The random one that tells three colours apart."""
     model = random_classifier()
-    split = coloured_images(150, seed=1)
+    split = coloured_images(60, seed=1)
     tensors = to_tensor(split.images, PREPROCESS)
     pooled = []
     with torch.no_grad():
@@ -122,10 +123,7 @@ def deployed(classifier: HybridClassifier) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def graph(deployed: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
-    def make(folder: Path) -> None:
-        onnx.save(to_onnx(deployed, PREPROCESS), folder / "graph.onnx")
-
-    return onnx.load(made_once(tmp_path_factory, "export-graph", make) / "graph.onnx")
+    return traced_once(tmp_path_factory, "hybrid of 3 classes")(deployed, PREPROCESS)
 
 
 @pytest.fixture(scope="session")

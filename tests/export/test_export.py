@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -16,8 +15,10 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from traced_once import traced_once
 
 from framegate.export import export as export_road
+from framegate.export import trained_checkpoint
 from framegate.export.calibration.calibrate import Promise, fingerprint
 from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.commands import calibrate as command_calibrate
@@ -84,22 +85,17 @@ def checkpoint(colours: Callable, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-class TranslatedOnce(TrainedCheckpoint):
-    """A checkpoint whose translation, a third of an export's time, is not made again for every export."""
-
-    @cached_property
-    def _translated(self) -> onnx.ModelProto:
-        return super().graph(lambda *_: None)
-
-    def graph(self, progress: Callable) -> onnx.ModelProto:
-        graph = onnx.ModelProto()
-        graph.CopyFrom(self._translated)
-        return graph
+@pytest.fixture(scope="module", autouse=True)
+def translated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Translation is a third of an export's time; it is not made again for every export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_checkpoint, "to_onnx", traced_once(tmp_path_factory, "simplecnn of 3 classes"))
+        yield
 
 
 @pytest.fixture(scope="module")
 def network(checkpoint: Path) -> TrainedCheckpoint:
-    return TranslatedOnce.read(checkpoint)
+    return TrainedCheckpoint.read(checkpoint)
 
 
 @pytest.fixture(scope="module")

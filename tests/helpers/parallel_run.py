@@ -14,11 +14,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.assertion.rewrite import PYC_TAIL
+from _pytest.pathlib import ImportMode, import_path
 
 TESTS = Path(__file__).resolve().parents[1]
 SLOW_TESTS = TESTS / "slow_tests.txt"
@@ -41,12 +44,14 @@ LONGEST = (
     "evaluation/gate/test_gate.py",
     "test_readme.py",
     "evaluation/test_command_evaluate.py",
+    "runtime/handover/test_state_machine.py",
     "models/training/test_loop.py",
     "runtime/cli/test_hostile_text.py",
     "benchmarks/latency/test_bench.py",
     "runtime/cli/test_cli.py",
     "camera_demo/test_web_limits.py",
     "benchmarks/latency/test_rivals.py",
+    "runtime/health/test_rows.py",
     "export/graph/test_graph.py",
     "runtime/cli/test_recordings_survive.py",
     "runtime/policy/test_wiring.py",
@@ -56,11 +61,15 @@ LONGEST = (
     "runtime/cli/test_signals.py",
     "runtime/test_cameras.py",
     "evaluation/report/test_report.py",
+    "camera_demo/test_own_file.py",
+    "export/engines/test_build.py",
+    "camera_demo/test_switched_source.py",
     "benchmarks/gpu/test_suite.py",
     "runtime/backends/tensorrt/test_plugin.py",
     "cuda_kernels/compile/test_build.py",
     "export/graph/test_bounds.py",
     "runtime/sources/test_http.py",
+    "cuda_kernels/driver/test_driver.py",
     "test_layers.py",
     "benchmarks/cost/test_faults.py",
     "test_wheel.py",
@@ -122,10 +131,11 @@ def is_fast_run(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Collect without the garbage collector, which would look at every test again and again; nor later."""
     gc.disable()
     try:
+        _import_own_share(session.config)
         return (yield)
     finally:
         gc.freeze()
@@ -146,6 +156,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (place.get(item.path, len(place)), -slow[item.path]))
     if is_fast_run(config):
         _leave_out_further_cases(config, items)
+
+
+def _import_own_share(config: pytest.Config) -> None:
+    """Import what the other workers do not import first: each file is then compiled by one of them, for all.
+
+    In a fresh clone compiling takes a worker longer than everything else before the first test. It is left to pytest
+    where it was done before, and where some files are asked for by name.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None or sys.dont_write_bytecode or [Path(argument).resolve() for argument in config.args] != [TESTS]:
+        return
+    files = sorted(TESTS.rglob("test_*.py"))[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+    for path in files:
+        if (path.parent / "__pycache__" / (path.stem + PYC_TAIL)).exists():
+            continue
+        try:
+            import_path(path, mode=ImportMode.importlib, root=config.rootpath, consider_namespace_packages=False)
+        except BaseException as error:
+            # A package that is missing, or a fault: pytest meets it again, and says so in the right place.
+            for name in [name for name, module in sys.modules.items() if getattr(module, "__file__", "") == str(path)]:
+                del sys.modules[name]
+            if isinstance(error, KeyboardInterrupt):
+                raise
 
 
 def _leave_out_further_cases(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,16 +7,20 @@ The stub's plugin registry works as far as one plugin goes, so what registers pl
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 
 RELEASES = {
     "10.3": "tensorrt-cu12-bindings==10.3.0",
@@ -95,12 +99,25 @@ def run(release: str, code: str) -> str:
     The code ends without cleaning up: the bindings of 10.3 crash when Python destroys a plugin made in Python, which in
     an engine's life only TensorRT does.
     """
-    start = "import sys, tensorrt_bindings\nsys.modules['tensorrt'] = tensorrt_bindings\n"
-    end = "\nimport os\nsys.stdout.flush()\nos._exit(0)\n"
-    command, environment = [sys.executable, "-c", start + code + end], {**os.environ, **_surroundings(release)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    start, end = "import sys\n", "\nimport os\nsys.stdout.flush()\nos._exit(0)\n"
+    with tempfile.TemporaryDirectory() as folder:
+        done = _server(release).run(start + code + end, [], Path(folder), {})
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@functools.cache
+def _server(release: str) -> ForkServer:
+    """A process that has imported the bindings, and what the code of most tests imports; nothing is registered yet."""
+    imports = """
+import sys, tensorrt_bindings
+sys.modules["tensorrt"] = tensorrt_bindings
+import json, numpy
+import framegate.runtime.backends.tensorrt.library, framegate.runtime.backends.tensorrt.plugin
+"""
+    server = ForkServer(imports, {**os.environ, **_surroundings(release)})
+    atexit.register(server.close)
+    return server
 
 
 def _surroundings(release: str) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
 
 import pytest
+from forked_command import run_forked
 
 from framegate.benchmarks.cost.broken_parts import PictureCamera
 from framegate.runtime.cameras import Camera, Cameras, stream_name
@@ -211,9 +211,7 @@ def test_the_command_writes_one_stream_a_camera(tiny_bundle, tmp_path):
     words += ["--bundle", str(tiny_bundle), "--backend", "onnxruntime", "--deadline-ms", "5000", "--json"]
     words += ["--roi", "front:left=0.0,0.0,0.5,1.0", "--jsonl", str(tmp_path / "lines")]
     words += ["--record", str(tmp_path / "{camera}.mcap"), "--no-pictures"]
-    done = subprocess.run(
-        [sys.executable, "-m", "framegate", *words], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_forked([sys.executable, "-m", "framegate", *words], text=True)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
     assert {line["stream"] for line in lines} == {"front/left", "rear/frame"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked_command import run_forked
 
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import UsageError
@@ -28,7 +28,7 @@ def test_run_says_what_is_in_force_and_judges_as_ever(tiny_bundle: Path, tmp_pat
     words = ["run", SOURCE, "--bundle", str(tiny_bundle), "--backend", "onnxruntime", "--realtime", waiting, "--json"]
     words += ["--roi", "a=0,0,160,120", "--roi", "b=0.5,0.5,0.5,0.5", "--jsonl", str(jsonl), "--video", str(video)]
     command = [sys.executable, "-m", "framegate.runtime.cli.main", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_forked(command, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     found = summary["realtime"]

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from traced_once import traced_once
 
 from framegate.evaluation.frames.network import Network
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.graph import save, store_half
-from framegate.export.graph.translate import to_onnx
 from framegate.models.pixels import PixelInput
 from framegate.models.registry import ARCHITECTURES, architecture, build
 from framegate.runtime.bundle.bundle import Bundle
@@ -22,20 +22,21 @@ from framegate.runtime.errors import BundleError, UsageError
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """Exports a network by its name, once: the file and the deployed module."""
-    return functools.cache(functools.partial(export, folder=tmp_path_factory.mktemp("networks")))
+    folder = tmp_path_factory.mktemp("networks")
+    return functools.cache(lambda name: export(name, folder, traced_once(tmp_path_factory, f"{name} of 3 classes")))
 
 
-def export(name, folder):
+def export(name, folder, translate):
     """A network with batch statistics unlike zero and one, as a file; the deployed module beside it."""
     torch.manual_seed(1)
-    model = build(name, 5, {}).eval()
+    model = build(name, 3, {}).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
             module.running_mean.normal_(0.0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     deployed = deployment_model(model)
     path = folder / f"{name}.onnx"
-    save(store_half(to_onnx(deployed, architecture(name).preprocess)), path)
+    save(store_half(translate(deployed, architecture(name).preprocess)), path)
     return path, deployed
 
 

@@ -14,6 +14,7 @@ import torch
 from framegate.evaluation import command_gate
 from framegate.evaluation.command_monitor import write_monitor
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.gate import run as gate_run
 from framegate.evaluation.gate.adaptive import gate_rule
 from framegate.evaluation.gate.names import RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, draw, is_kept, simulate, smallest_noticed
@@ -32,7 +33,8 @@ from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import CalibrationError, DataError, UsageError
 
-SIZES = Sizes(fgsm=8, pgd=8, other=8, queries=10, adaptive_steps=3, corruption=2, health=20)
+SIZES = Sizes(fgsm=8, pgd=8, other=8, queries=10, adaptive=10, adaptive_steps=3, corruption=2, health=5)
+SHORT = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
 RECORD = Calibration(1.0, "entropy", 0.5, 0.05, 0.9, 0.04, 0.8, 0.02, 100, "f", "m", "e")
 
 
@@ -225,16 +227,16 @@ def monitored(bundle_path, colours, quiet, tmp_path_factory):
     """A bundle with a monitor; it is only read."""
     path = tmp_path_factory.mktemp("monitored") / "colours.bundle"
     shutil.copytree(bundle_path, path)
-    recipe = Recipe(images=100, attacked=30, fgsm=(8,), pgd=(8,), pgd_steps=2, layers=1)
     splits = Splits(colours(160, 31, "t"), colours(500, 32, "c"), colours(10, 33, "e"), ("blue", "green", "red"))
     bundle = Bundle.open(path)
     network = Network.from_bundle(bundle)
-    monitor = fit_monitor(attacked_sets(network, splits.train, 1, recipe, quiet), recipe, "colours", quiet)
+    monitor = fit_monitor(attacked_sets(network, splits.train, 1, SHORT, quiet), SHORT, "colours", quiet)
     write_monitor(bundle, monitor, network, splits, Promise(0.3, 0.9), quiet)
     return path
 
 
-def test_command_measures_everything(monitored, data, tmp_path, capsys):
+def test_command_measures_everything(monitored, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gate_run, "Recipe", lambda **sizes: SHORT)  # of the heads that one family is kept from
     out = tmp_path / "gate.json"
     assert gate(monitored, "--data", tmp_path, "--limit", 20, "--trials", 3, "--out", out) in (0, 1)
     record = json.loads(out.read_text())
@@ -253,7 +255,8 @@ def test_command_measures_everything(monitored, data, tmp_path, capsys):
     ):
         assert record[part], part
     assert set(record["promise"]) == {"learn-then-test", "geifman-el-yaniv"}
-    assert record["adaptive"]["gate"]["false_accepts"]["n"] == 20
+    assert record["adaptive"]["gate"]["false_accepts"]["n"] == 10
+    assert set(record["transfer"]) == {"fitted without FGSM", "fitted without PGD"}
     said = capsys.readouterr().out
     assert "FGSM 8/255: of" in said
     assert "aims at the gate" in said

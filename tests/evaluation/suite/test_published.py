@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,11 +21,18 @@ from framegate.runtime.errors import DataError
 PLAN = replace(PLANS["quick"], fgsm=64, pgd=40, pgd_steps=3, bootstrap=20, test=280)
 
 
-@pytest.fixture
-def suite(bundle_path, colours, quiet, tmp_path):
+@pytest.fixture(scope="module")
+def new_suite(bundle_path, colours, quiet):
+    """Makes a suite whose parts lie in a folder."""
     network = Network.from_bundle(Bundle.open(bundle_path))
     frames = Frames(colours(300, 20, "calibration"), colours(280, 21, "test"), 1, ())
-    return Suite(network, frames, PLAN, 0, Store(tmp_path / "parts", {"what": "test"}), quiet)
+    return lambda folder: Suite(network, frames, PLAN, 0, Store(folder, {"what": "test"}), quiet)
+
+
+@pytest.fixture(scope="module")
+def suite(new_suite, tmp_path_factory):
+    """Parts that one test has measured are there for the next; it is only read."""
+    return new_suite(tmp_path_factory.mktemp("published") / "parts")
 
 
 def test_detection_per_frame_and_per_batch(suite):
@@ -65,9 +73,10 @@ def test_the_rule_that_drops_whole_batches(suite):
         assert row["coverage"]["value"] in {0.0, 24 / 280, 128 / 280, 152 / 280, 256 / 280, 1.0}
 
 
-def test_attacked_pixels_are_kept_for_the_rule_and_a_damaged_part_is_named(suite):
-    protocols = BatchProtocols(suite)
-    protocols.selection()
+def test_attacked_pixels_are_kept_for_the_rule_and_a_damaged_part_is_named(suite, new_suite, tmp_path):
+    BatchProtocols(suite).selection()
+    shutil.copytree(suite.store.folder, tmp_path / "parts")
+    suite = new_suite(tmp_path / "parts")
     part = suite.store.folder / "pixels-fgsm-0.03.npy"
     assert np.load(part).shape == (64, 3, 32, 32)
     part.write_bytes(b"not an array")
@@ -75,6 +84,7 @@ def test_attacked_pixels_are_kept_for_the_rule_and_a_damaged_part_is_named(suite
         suite.linf_pixels(PLAN.fgsm_settings(0.03), 64)
 
 
-def test_too_few_frames_give_no_row(suite, colours):
+def test_too_few_frames_give_no_row(new_suite, colours, tmp_path):
+    suite = new_suite(tmp_path / "parts")
     suite.frames = Frames(colours(200, 20, "calibration"), suite.frames.test, 1, ())
     assert BatchProtocols(suite).selection() == []

@@ -13,20 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from forked_command import Forked, run_forked
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
 
 
 def framegate(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "framegate.runtime.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=cwd,
-    )
+    return run_forked([sys.executable, "-m", "framegate.runtime.cli.main", *map(str, arguments)], text=True, cwd=cwd)
 
 
 def refused(capsys, code, *arguments):
@@ -248,7 +242,7 @@ def test_wrong_usage_leaves_old_verdicts_alone(clip, tiny_bundle, capsys, tmp_pa
 
 def test_ctrl_c_keeps_what_was_written_and_prints_the_table(tiny_bundle, tmp_path):
     jsonl = tmp_path / "v.jsonl"
-    process = subprocess.Popen(
+    process = Forked(
         [
             sys.executable,
             "-m",

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked_command import Forked, run_forked
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
@@ -31,9 +32,7 @@ def key_file(folder: Path, mode: int = 0o600) -> Path:
 def sent_by(bundle: Path, *options: str) -> tuple[list[bytes], str]:
     incoming = open_incoming("udp://127.0.0.1:0")
     run = ["run", "synthetic://?frames=12&fps=30", "--bundle", bundle, "--handover", f"udp://127.0.0.1:{incoming.port}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "framegate", *map(str, run), *options], capture_output=True, text=True, check=False
-    )
+    done = run_forked([sys.executable, "-m", "framegate", *map(str, run), *options], text=True)
     assert done.returncode == 0, done.stderr
     found = [data for data, _ in incoming.waiting()]
     incoming.close()
@@ -140,7 +139,7 @@ def test_listen_says_when_a_verdict_may_be_used_and_when_not_any_more():
         probe.bind(("127.0.0.1", 0))
         url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-m", "framegate", "handover", "listen", url, "--id", "7"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listening:
+    with Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listening:
         assert "DO NOT USE: NOT_ALIVE" in listening.stdout.readline()
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(listening.stdout), daemon=True)

@@ -15,6 +15,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from forked_command import run_forked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,13 +47,12 @@ def hostile_bundle(make_bundle):
 
 def framegate(*words, **environment):
     """Exit code, standard output and standard error; neither has a control character or a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "framegate.runtime.cli.main", *map(os.fsencode, words)],
-        capture_output=True,
-        timeout=240,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+    command = [sys.executable, "-m", "framegate.runtime.cli.main", *map(os.fsencode, words)]
+    if environment:  # which the interpreter reads when it starts
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        done = subprocess.run(command, capture_output=True, timeout=240, check=False, env=env)
+    else:
+        done = run_forked(command, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
     out, err = done.stdout.decode(), done.stderr.decode()
     assert _CONTROL.search(out) is None, repr(out)
     assert _CONTROL.search(err) is None, repr(err)

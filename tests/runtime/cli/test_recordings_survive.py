@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from forked_command import Forked
 from recordings import frames_in, mcap_messages, small_disk, verdict_lines
 
 SOURCE = "synthetic://?width=320&height=240&fps=40"
@@ -18,14 +19,9 @@ HAS_MCAP = importlib.util.find_spec("mcap") is not None
 HAS_RERUN = importlib.util.find_spec("rerun") is not None
 
 
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "framegate.runtime.cli.main", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+def start(*arguments):
+    command = [sys.executable, "-m", "framegate.runtime.cli.main", *map(str, arguments)]
+    return Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def until_lines(path, count):

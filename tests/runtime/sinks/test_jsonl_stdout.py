@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from forked_command import Forked
 
 from framegate.runtime.cli import main as cli
 from framegate.runtime.sinks.jsonl import JsonLinesSink
@@ -18,7 +19,7 @@ from framegate.runtime.sinks.recorder import Recorder
 
 def start(bundle, *options):
     command = [sys.executable, "-m", "framegate", "run", "synthetic://?fps=20", "--bundle", str(bundle)]
-    return subprocess.Popen(
+    return Forked(
         [*command, "--backend", "onnxruntime", "--jsonl", "-", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
