@@ -243,7 +243,9 @@ class RegionJudge:
         alone, detail = judge_score(score, True, self._calibration, label), self._remark
         if not found.said & WITHIN:
             scores = {name: of(found) for name, of in SCORE_OF.items()}
-            beyond = judge_limits({**self._signals(found), **scores}, self.limits)
+            signals = self._signals(found)  # most of them are computed only where a limit asks for them
+            values = signals.beside(scores) if isinstance(signals, Signals) else scores
+            beyond = judge_limits(values, self.limits)
             alone, detail = {**alone, **beyond}, "; ".join(filter(None, (detail, *beyond.values())))
         reasons = alone
         if policy is not None:
