@@ -149,7 +149,7 @@ def targets(closed: Record, paced: Record, several: Record, race: Record, viewed
         ("p99.9 : p50 at 60 fps, no other load", "<= 2", f"{tail:.1f}", tail <= 2),
         *_start(closed["startup_s"]),
         ("frames dropped of four 30 fps streams", "0", f"{dropped} of {fed}", dropped == 0),
-        ("torch eager's p50 : INT8 default's", ">= 2", _spread(eager), eager["ratio"] >= 2),
+        ("torch eager's p50 : the default's", ">= 2", _spread(eager), eager["ratio"] >= 2),
         ("p50 with an open page : without", "<= 1.05", _spread(viewer), viewer["ratio"] <= 1.05),
     ]
     caption = paragraph(

@@ -72,7 +72,10 @@ def test_a_changed_figure_is_seen_and_written(tmp_path, capsys):
     (results / "demo.json").write_text(json.dumps(record))
     assert main(["--check", *words]) == 1
     assert capsys.readouterr().out == f"{page}: demo is stale\n"
-    page.write_text(filled.replace("0.79 (", "0.78 (", 1), encoding="utf-8")
+    row = json.loads((RESULTS / "cpu-latency.json").read_text())["configurations"]["openvino/int8"]
+    figure = f"| {row['capture_to_verdict']['p50_ms']:.2f} ("
+    assert figure in filled
+    page.write_text(filled.replace(figure, "| 1234.00 (", 1), encoding="utf-8")
     assert Writer(RESULTS).stale(page.read_text(encoding="utf-8")) == ["latency"]
 
 
