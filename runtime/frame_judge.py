@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,7 +27,6 @@ from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.region_judge import Judged, RegionJudge
 from framegate.runtime.roi import Roi
 from framegate.runtime.scorer import Scored, Scorer
-from framegate.runtime.scores import not_finite
 from framegate.runtime.stage_clock import ENGINE, HEALTH, POLICY, PREPROCESS, StageClock
 from framegate.runtime.verdict import (
     BGR,
@@ -48,10 +46,6 @@ _WITNESSES, _GRID = 211, 8
 is not contiguous, how many pixels along its shorter side."""
 OVERWRITTEN = "somebody wrote into the frame while it was judged"
 """Of a frame that is not what was handed over any more."""
-_NO_VALUES: Mapping[str, float] = {}
-_SOME_VALUES: Mapping[str, float] = {"": math.nan}
-"""Says to a policy that does not read values that there are some."""
-_NOT_SCORED = Scored(not_finite(), _NO_VALUES, 0)
 
 
 class Together(Protocol):
