@@ -98,8 +98,15 @@ static const uint8_t *pixels_of(PyObject *image, const struct fast_path *path) {
     return pixels;
 }
 
+/* Whether a function got as many arguments as it reads. */
+static int has(Py_ssize_t count, Py_ssize_t wanted) {
+    if (count != wanted) PyErr_SetString(PyExc_TypeError, "another number of arguments was expected");
+    return count == wanted;
+}
+
 static PyObject *fits(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-    (void)module, (void)count;
+    (void)module;
+    if (!has(count, 2)) return NULL;
     struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     if (!path) return NULL;
     path->pixels = pixels_of(arguments[1], path);
@@ -107,7 +114,8 @@ static PyObject *fits(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 }
 
 static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-    (void)module, (void)count;
+    (void)module;
+    if (!has(count, 4)) return NULL;
     struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     uint8_t *grey = PyLong_AsVoidPtr(arguments[1]);
     const long current = PyLong_AsLong(arguments[2]), previous = PyLong_AsLong(arguments[3]);
@@ -151,7 +159,8 @@ static PyObject *answer_of(const struct fast_path *path, int32_t said) {
 }
 
 static PyObject *end(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-    (void)module, (void)count;
+    (void)module;
+    if (!has(count, 2)) return NULL;
     struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     const double temperature = PyFloat_AsDouble(arguments[1]);
     if (!path || PyErr_Occurred()) return NULL;
@@ -169,13 +178,15 @@ static PyObject *end(PyObject *module, PyObject *const *arguments, Py_ssize_t co
 }
 
 static PyObject *unchanged(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-    (void)module, (void)count;
+    (void)module;
+    if (!has(count, 1)) return NULL;
     const struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     return path ? PyBool_FromLong(is_unchanged(path)) : NULL;
 }
 
 static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-    (void)module, (void)count;
+    (void)module;
+    if (!has(count, 2)) return NULL;
     struct beside *beside = PyLong_AsVoidPtr(arguments[0]);
     const long long most_ns = PyLong_AsLongLong(arguments[1]);
     if (!beside || PyErr_Occurred()) return NULL;

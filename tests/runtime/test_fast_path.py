@@ -420,3 +420,9 @@ def test_fault_beginning_on_the_fast_path_raises(ways, tiny_bundle, blue_scene, 
     monkeypatch.setattr(CameraHealth, "announce", failing)
     ways(lambda: session_of(tiny_bundle), lambda _: stream(map(blue_scene, range(60))), least=10)
     assert len(calls) > 12
+
+
+@pytest.mark.parametrize("name", ["fits", "begin", "end", "unchanged", "attend"])
+def test_the_compiled_functions_refuse_another_number_of_arguments(name):
+    with pytest.raises(TypeError, match="number of arguments"):
+        getattr(fast_path_module(), name)(1, 2, 3, 4, 5)
