@@ -79,7 +79,7 @@ def _compiled() -> Finding:
     code, explanation = library()
     text = explanation if code is not None else f"{explanation}; NumPy does the same, at a higher cost per frame"
     if code is not None and fast_path_module() is None:
-        text += "; without the fast path of ordinary frames, which needs Python 3.11 or newer with the global lock"
+        text += "; no fast path: on Python 3.11 or newer install framegate again with Python's headers (python3-dev)"
     return "compiled camera check and scores", code is not None, text
 
 
