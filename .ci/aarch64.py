@@ -52,14 +52,15 @@ REGIONS = (
     "road=560,500,160,130",
 )
 BACKENDS, PRECISIONS = ("openvino", "onnxruntime"), ("int8", "fp32")
+COMPILED = ("_native.so", "_fast_path.abi3.so")
 MAIN = "import sys; from framegate.runtime.cli.main import main; sys.exit(main())"
 CHECK = """
 import platform, cv2, numpy, onnxruntime, openvino
-from framegate.runtime.native import library
+from framegate.runtime.native import fast_path_module, library
 code, name = library()
 print(f"Python {platform.python_version()} on {platform.machine()}: {name}, cv2 {cv2.__version__}, "
       f"numpy {numpy.__version__}, onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__}")
-assert code is not None and platform.machine() == "aarch64"
+assert code is not None and fast_path_module() is not None and platform.machine() == "aarch64"
 """
 PROCESSOR = """processor\t: {number}
 BogoMIPS\t: 62.50
@@ -86,7 +87,11 @@ def announce(text: str) -> None:
 
 
 def build_wheel(source: Path, work: Path) -> Path:
-    """Cross-compile framegate into one wheel for every Python 3; its compiled part is a plain library."""
+    """Cross-compile framegate into one wheel for every Python 3.
+
+    Its compiled parts are a plain library, and a module of the stable ABI that Pythons before 3.11 leave alone. The
+    module takes this machine's Python headers: nothing that the stable ABI shows differs between 64-bit processors.
+    """
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
     dist = work / "dist"
@@ -122,19 +127,20 @@ def only_wheel(work: Path) -> Path:
 
 
 def needed_glibc(wheel: Path) -> int:
-    """Minor version of the C library that the wheel's compiled part asks for.
+    """Minor version of the C library that the wheel's compiled parts ask for.
 
-    Setuptools leaves the compiled part out where the compiler fails; here that is an error.
+    Setuptools leaves a compiled part out where the compiler fails; here that is an error.
     """
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
-        libraries = [name for name in archive.namelist() if name.endswith(".so")]
-        if len(libraries) != 1:
-            raise SystemExit(f"{wheel.name} has {len(libraries)} compiled files, expected one: did {COMPILER} fail?")
-        library = archive.extract(libraries[0], folder)
-        dump = subprocess.run([f"{TRIPLET}-objdump", "-p", library], capture_output=True, text=True, check=True).stdout
-    if "file format elf64-littleaarch64" not in dump:
-        raise SystemExit(f"{libraries[0]} is not for aarch64")
-    return max([OLDEST_GLIBC, *(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", dump))])
+        names = [name for name in archive.namelist() if name.endswith(".so")]
+        if sorted(Path(name).name for name in names) != sorted(COMPILED):
+            raise SystemExit(f"{wheel.name} has {names}, expected {' and '.join(COMPILED)}: did {COMPILER} fail?")
+        libraries = [archive.extract(name, folder) for name in names]
+        dump = [f"{TRIPLET}-objdump", "-p", *libraries]
+        found = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    if found.count("file format elf64-littleaarch64") != len(names):
+        raise SystemExit(f"{wheel.name}: not all of {names} are for aarch64")
+    return max([OLDEST_GLIBC, *(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", found))])
 
 
 def build_environment(source: Path, work: Path, apt_sources: Path, emulator: Sequence[str]) -> None:

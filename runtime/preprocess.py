@@ -147,7 +147,8 @@ class Preprocessor:
         self._grey = spec.colour == "grey"
         self.compiled: Resize | None = None
         if spec.resize == "bilinear" and len(channels) == 3:
-            self.compiled = bilinear(channels, [table for _, table, _ in self._gathers], self.small, self.tensor)
+            tables = [table for _, table, _ in self._gathers]
+            self.compiled = bilinear(channels, tables, spec.mean, spec.std, self.small, self.tensor)
         self._slices = np.split(self.small, spec.depth) if spec.depth > 1 else []  # views, top to bottom
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

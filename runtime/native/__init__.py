@@ -17,7 +17,7 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 6
+_VERSION = 7
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -27,6 +27,7 @@ _SIGNATURES = {
     "framegate_beside_size": (_I, []),
     "framegate_scores": (_I, [_P, _I, _D, _P]),
     "framegate_answer": (_I, [_P, _D]),
+    "framegate_rows": (None, [_P, _I, _D]),
     "framegate_preprocess": (None, [_P, _P, _L, _I, _I]),
     "framegate_verdicts_open": (_P, [_P, _P, _I]),
     "framegate_verdicts_chunk": (_I, [_P, ctypes.c_char_p, _L]),

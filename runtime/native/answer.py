@@ -1,4 +1,4 @@
-"""What an engine says about a frame, in one call of compiled code: is it a new answer, its scores, the monitor's shift.
+"""What an engine says, in one call of compiled code: is it a new answer, its scores, the monitor's shift.
 
 It computes what `framegate.runtime.engine_check.NewAnswers`, `framegate.runtime.scores.frame_scores` and
 `framegate.runtime.monitor.Monitor` compute (frame_scores.c). After an engine's call the caches hold its
@@ -43,6 +43,18 @@ class _Answer(ctypes.Structure):
         ("limit", ctypes.c_float),
         *((name, _I) for name in ("classes", "samples", "size", "width", "known", "stuck")),
         ("found", ctypes.c_double * 6),
+    )
+
+
+class _Rows(ctypes.Structure):
+    """See frame_scores.c."""
+
+    _fields_ = (
+        *((name, _P) for name in ("logits", "pooled", "scale", "offset", "hidden", "hidden_bias", "weights")),
+        *((name, _P) for name in ("spare", "found")),
+        ("bias", ctypes.c_double),
+        ("limit", ctypes.c_float),
+        *((name, _I) for name in ("classes", "size", "width")),
     )
 
 
@@ -122,6 +134,68 @@ class BoundAnswer:
         self._answer.known = 0
 
 
+class BoundRows:
+    """The rows of a batch that an engine writes again and again. Not thread-safe.
+
+    Args:
+        call: ``framegate_rows``.
+        logits: (N, C), the engine's output.
+        pooled: (N, F), its second output; None without a monitor.
+        head: The monitor's; None without.
+
+    Attributes:
+        pooled: See above.
+    """
+
+    def __init__(self, call: ctypes._NamedFuncPointer, logits: Row, pooled: Row | None, head: Head | None) -> None:
+        self.pooled = pooled
+        self._found = np.full((len(logits), 6), np.nan)
+        rows = _Rows(classes=logits.shape[1])
+        kept: dict[str, npt.NDArray[np.generic]] = {"logits": logits, "found": self._found}
+        if pooled is not None and head is not None:
+            rows.limit, rows.bias = head.limit, head.bias
+            rows.size, rows.width = len(head.scale), len(head.weights)
+            kept |= {"pooled": pooled, "spare": np.zeros(len(head.scale), np.float32)}
+            kept |= {name: getattr(head, name) for name in ("scale", "offset", "hidden", "hidden_bias", "weights")}
+        for name, array in kept.items():
+            setattr(rows, name, array.ctypes.data)
+        self._kept, self._rows = kept, rows  # whose memory the addresses are
+        self._call, self._at = call, ctypes.addressof(rows)
+
+    def __call__(self, count: int, temperature: float) -> list[list[float]]:
+        """Argmax (-1 if a logit is not finite), largest probability, entropy, margin, energy and shift of each row.
+
+        Args:
+            count: Rows that are looked at, the first ones.
+            temperature: Logits are divided by it.
+        """
+        self._call(self._at, count, temperature)
+        found: list[list[float]] = self._found[:count].tolist()
+        return found
+
+
+def _lie_as_read(logits: Row, pooled: Row | None, head: Head | None) -> bool:
+    """Whether compiled code can read these arrays, and knows what the second one means."""
+    for array in (logits, pooled):
+        if array is not None and not (array.dtype == np.float32 and array.flags.c_contiguous):
+            return False
+    return head is None or (pooled is not None and pooled.shape == (len(logits), len(head.scale)))
+
+
+def bound_rows(logits: Row, pooled: Row | None, head: Head | None) -> BoundRows | None:
+    """What looks at these rows; None without the compiled code, and where they are none for it.
+
+    Args:
+        logits: See `BoundRows`; it must stay where it is, like the others.
+        pooled: See `BoundRows`.
+        head: See `BoundRows`.
+    """
+    code, _ = library()
+    if code is None or logits.ndim != 2 or not _lie_as_read(logits, pooled, head):
+        return None
+    return BoundRows(code.framegate_rows, logits, pooled, head)
+
+
 def bound_answer(logits: Row, sample: Row, pooled: Row | None, head: Head | None) -> BoundAnswer | None:
     """What looks at these arrays; None without the compiled code, and where they are none for it.
 
@@ -134,9 +208,6 @@ def bound_answer(logits: Row, sample: Row, pooled: Row | None, head: Head | None
     code, _ = library()
     if code is None or sample.ndim != 1 or sample.dtype != np.float32 or sample.strides[0] % 4:
         return None
-    for array in (logits, pooled):
-        if array is not None and not (array.dtype == np.float32 and array.flags.c_contiguous):
-            return None
-    if head is not None and (pooled is None or pooled.shape != (1, len(head.scale))):
+    if len(logits) != 1 or not _lie_as_read(logits, pooled, head):
         return None
     return BoundAnswer(code.framegate_answer, logits, sample, pooled, head)

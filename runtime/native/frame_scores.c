@@ -120,3 +120,27 @@ EXPORT int32_t framegate_answer(struct answer *a, double temperature) {
                                       a->size, a->width, a->spare);
     return framegate_scores(a->logits, a->classes, temperature, a->found);
 }
+
+/* Several rows of an engine's output, of which all but the arrays stays the same; answer.py fills it in. */
+struct rows {
+    const float *logits; /* (rows, classes) */
+    const float *pooled; /* (rows, size); NULL without a monitor */
+    const float *scale, *offset, *hidden, *hidden_bias, *weights;
+    float *spare;
+    double *found; /* (rows, 6), as in struct answer, and not a number where there is none */
+    double bias;
+    float limit;
+    int32_t classes, size, width;
+};
+
+/* Scores and the monitor's shift of the first `count` rows; a row whose logits are not all finite has the argmax -1. */
+EXPORT void framegate_rows(const struct rows *rows, int32_t count, double temperature) {
+    for (ptrdiff_t k = 0; k < count; ++k) {
+        double *found = rows->found + 6 * k;
+        for (ptrdiff_t n = 0; n < 6; ++n) found[n] = NAN;
+        if (rows->pooled)
+            found[5] = framegate_shift(rows->pooled + k * rows->size, rows->scale, rows->offset, rows->limit, rows->hidden,
+                                       rows->hidden_bias, rows->weights, rows->bias, rows->size, rows->width, rows->spare);
+        if (!framegate_scores(rows->logits + k * rows->classes, rows->classes, temperature, found)) found[0] = -1;
+    }
+}

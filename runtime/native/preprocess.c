@@ -9,24 +9,30 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__SSE2__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#include <immintrin.h>
+#define WIDE __attribute__((target("avx2"))) /* asked for at run time */
+#elif defined(__SSE2__)
 #include <emmintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
-enum { WEIGHT = 2048, CHANNELS = 3, LINE = 64, AHEAD = 6 };
+enum { WEIGHT = 2048, CHANNELS = 3, LINE = 64, AHEAD = 6, PADDED = 4, GROUP = 8 };
 
 /* What stays the same for every region; framegate/runtime/native/preprocess.py fills it in. */
 struct preprocess {
     int32_t width, height;   /* of the input */
     int32_t planes[CHANNELS]; /* which of blue, green, red each channel of the network reads */
     int32_t known_width;     /* of the region that the taps below are for; 0: none yet */
+    int32_t linear;          /* every table is (level - mean) / deviation in float, bit for bit */
+    float means[CHANNELS], deviations[CHANNELS];
     const float *tables;     /* (3, 256): each channel's value for a level */
     uint8_t *small;          /* (height, width, 3): the resized region, BGR */
     float *tensor;           /* (3, height, width) */
     int32_t *taps;           /* (width,): byte offset of the left tap in a row */
     int16_t *weights;        /* (width, 2) */
+    int16_t *lines;          /* (2, width, 4): rows of the region, resized across; the fourth is 0 */
 };
 
 /* Taps and weights of one output coordinate. */
@@ -156,6 +162,140 @@ static void look_up(const struct preprocess *plan, int32_t y) {
 
 static int32_t within(int32_t row, int32_t height) { return row < 0 ? 0 : row < height ? row : height - 1; }
 
+#if defined(WIDE)
+/* A row of the region, resized across: upper bits of the sums, four numbers a column, of which the last is 0. */
+WIDE static void across_row(const struct preprocess *plan, const uint8_t *row, int32_t safe, int32_t last, int16_t *out) {
+    /* Of eight bytes from the left tap on: each channel's two taps beside each other, as 16 bits. */
+    const __m256i beside = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+    const __m256i one = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), other = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
+    const int32_t *taps = plan->taps;
+    ptrdiff_t x = 0;
+    for (; x + 4 <= safe; x += 4) {
+        const __m256i weights = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(plan->weights + 2 * x)));
+        __m256i columns[2];
+        for (ptrdiff_t k = 0; k < 2; ++k) {
+            const __m128i left = _mm_loadl_epi64((const __m128i *)(row + taps[x + 2 * k]));
+            const __m128i right = _mm_loadl_epi64((const __m128i *)(row + taps[x + 2 * k + 1]));
+            const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(left), right, 1);
+            const __m256i weight = _mm256_permutevar8x32_epi32(weights, k ? other : one);
+            columns[k] = _mm256_srai_epi32(_mm256_madd_epi16(_mm256_shuffle_epi8(bytes, beside), weight), 4);
+        }
+        const __m256i mixed = _mm256_packs_epi32(columns[0], columns[1]);
+        _mm256_storeu_si256((__m256i *)(out + PADDED * x), _mm256_permute4x64_epi64(mixed, 0xD8)); /* 0, 2, 1, 3 */
+    }
+    for (; x < plan->width; ++x) {
+        const int32_t right = taps[x] == last ? 0 : CHANNELS; /* its weight is 0 there */
+        for (ptrdiff_t c = 0; c < CHANNELS; ++c)
+            out[PADDED * x + c] = (int16_t)(across(row + taps[x] + c, right, plan->weights + 2 * x) >> 4);
+        out[PADDED * x + CHANNELS] = 0;
+    }
+}
+
+/* Eight pixels, each in 32 bits, to the tensor's planes. */
+WIDE static inline void normalise(const struct preprocess *plan, __m256i pixels, float *to, ptrdiff_t plane) {
+    for (ptrdiff_t c = 0; c < CHANNELS; ++c) {
+        const __m256i moved = _mm256_srl_epi32(pixels, _mm_cvtsi32_si128(8 * plan->planes[c]));
+        const __m256 level = _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(255)));
+        const __m256 value = _mm256_div_ps(_mm256_sub_ps(level, _mm256_set1_ps(plan->means[c])),
+                                           _mm256_set1_ps(plan->deviations[c]));
+        _mm256_storeu_ps(to + c * plane, value);
+    }
+}
+
+/* Two rows that are resized across to one row of the resized region, and to its row of the tensor. */
+WIDE static void down_row(const struct preprocess *plan, const int16_t *upper, const int16_t *lower, int32_t first,
+                          int32_t second, uint8_t *out, float *to) {
+    const __m256i a = _mm256_set1_epi16((int16_t)first), b = _mm256_set1_epi16((int16_t)second);
+    const __m256i two = _mm256_set1_epi16(2);
+    const __m128i three_of_four = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    const ptrdiff_t plane = (ptrdiff_t)plan->width * plan->height;
+    for (ptrdiff_t x = 0; x < plan->width; x += GROUP) {
+        __m256i sums[2];
+        for (ptrdiff_t k = 0; k < 2; ++k) {
+            const __m256i above = _mm256_loadu_si256((const __m256i *)(upper + PADDED * (x + 4 * k)));
+            const __m256i below = _mm256_loadu_si256((const __m256i *)(lower + PADDED * (x + 4 * k)));
+            const __m256i parts = _mm256_add_epi16(_mm256_mulhi_epi16(above, a), _mm256_mulhi_epi16(below, b));
+            sums[k] = _mm256_srai_epi16(_mm256_add_epi16(parts, two), 2);
+        }
+        const __m256i pixels = _mm256_permute4x64_epi64(_mm256_packus_epi16(sums[0], sums[1]), 0xD8);
+        const __m128i low = _mm_shuffle_epi8(_mm256_castsi256_si128(pixels), three_of_four);
+        const __m128i high = _mm_shuffle_epi8(_mm256_extracti128_si256(pixels, 1), three_of_four);
+        uint8_t *bytes = out + CHANNELS * x;
+        const int32_t end = _mm_extract_epi32(high, 2);
+        _mm_storeu_si128((__m128i *)bytes, low); /* its last four bytes are written once more */
+        _mm_storel_epi64((__m128i *)(bytes + 12), high);
+        memcpy(bytes + 20, &end, sizeof end);
+        normalise(plan, pixels, to + x, plane);
+    }
+}
+
+/* A row of the resized region to its row of the tensor. */
+WIDE static void look_up_wide(const struct preprocess *plan, const uint8_t *row, float *to) {
+    const __m128i four = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+    const __m128i late = _mm_setr_epi8(4, 5, 6, -1, 7, 8, 9, -1, 10, 11, 12, -1, 13, 14, 15, -1);
+    const ptrdiff_t plane = (ptrdiff_t)plan->width * plan->height;
+    for (ptrdiff_t x = 0; x < plan->width; x += GROUP) { /* 24 bytes, as the first 16 and the last 16 of them */
+        const __m128i low = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(row + CHANNELS * x)), four);
+        const __m128i high = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(row + CHANNELS * x + 8)), late);
+        normalise(plan, _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), to + x, plane);
+    }
+}
+#endif
+
+/* The two rows of the region that a row of the resized one lies between, and their weights. */
+struct between {
+    int32_t upper, lower, first, second;
+};
+
+static struct between rows_of(const struct preprocess *plan, int32_t y, int32_t height) {
+    float part;
+    const int32_t first = place(y, height, plan->height, &part);
+    return (struct between){within(first, height), within(first + 1, height), weight_of(1.0f - part), weight_of(part)};
+}
+
+/* Ask for the rows of the region that will be read soon. */
+static void expect(const struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width, int32_t height,
+                   int32_t y, int32_t upper) {
+    if (width < 2 * plan->width) { /* a region's rows are short and lie a frame's row apart: no processor expects them */
+        const int32_t ahead = within(upper + AHEAD, height);
+        for (int32_t k = 0; k < CHANNELS * width; k += LINE) PREFETCH(pixels + ahead * row_bytes + k);
+    } else if (y + 2 < plan->height) {
+        const struct between next = rows_of(plan, y + 2, height);
+        for (int32_t x = 0; x < plan->width; ++x) {
+            PREFETCH(pixels + next.upper * row_bytes + plan->taps[x]);
+            PREFETCH(pixels + next.lower * row_bytes + plan->taps[x]);
+        }
+    }
+}
+
+#if defined(WIDE)
+/* framegate_preprocess for regions of another size, where every table is linear. Each of the region's rows is resized across
+   once, though two rows of the result may lie beside it. */
+static void resize_wide(const struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
+                        int32_t height, int32_t safe) {
+    const int32_t last = CHANNELS * (width - 1);
+    int16_t *lines[2] = {plan->lines, plan->lines + (ptrdiff_t)PADDED * plan->width};
+    int32_t held[2] = {-1, -1};
+    for (int32_t y = 0; y < plan->height; ++y) {
+        const struct between rows = rows_of(plan, y, height);
+        expect(plan, pixels, row_bytes, width, height, y, rows.upper);
+        const int above = held[0] == rows.upper ? 0 : held[1] == rows.upper ? 1 : held[0] == rows.lower;
+        if (held[above] != rows.upper) {
+            across_row(plan, pixels + rows.upper * row_bytes, safe, last, lines[above]);
+            held[above] = rows.upper;
+        }
+        const int below = rows.lower == rows.upper ? above : !above;
+        if (held[below] != rows.lower) {
+            across_row(plan, pixels + rows.lower * row_bytes, safe, last, lines[below]);
+            held[below] = rows.lower;
+        }
+        down_row(plan, lines[above], lines[below], rows.first, rows.second, plan->small + (ptrdiff_t)CHANNELS * plan->width * y,
+                 plan->tensor + (ptrdiff_t)plan->width * y);
+    }
+}
+#endif
+
 /* Fill plan->small and plan->tensor from a region.
 
    pixels: its first, BGR; row_bytes: from one row to the next; width, height: at least 1. */
@@ -164,10 +304,18 @@ EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels,
     const int32_t last = CHANNELS * (width - 1);
     const int same = width == plan->width && height == plan->height;
     const int half = width == 2 * plan->width && height == 2 * plan->height;
-    const int apart = width >= 2 * plan->width;
-    if (!same && !half && width != plan->known_width) place_columns(plan, width);
     int32_t safe = plan->width - 1; /* the last column has no next one */
-    while (!same && !half && safe > 0 && plan->taps[safe - 1] + 8 > CHANNELS * width) --safe;
+    if (!same && !half) {
+        if (width != plan->known_width) place_columns(plan, width);
+        while (safe > 0 && plan->taps[safe - 1] + 8 > CHANNELS * width) --safe;
+    }
+#if defined(WIDE)
+    const int wide = plan->linear && plan->width % GROUP == 0 && __builtin_cpu_supports("avx2");
+    if (wide && !same && !half) {
+        resize_wide(plan, pixels, row_bytes, width, height, safe);
+        return;
+    }
+#endif
     for (int32_t y = 0; y < plan->height; ++y) {
         uint8_t *row = plan->small + (ptrdiff_t)CHANNELS * plan->width * y;
         if (same) {
@@ -175,25 +323,16 @@ EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels,
         } else if (half) {
             halve_row(pixels + 2 * y * row_bytes, pixels + (2 * y + 1) * row_bytes, plan->width, row);
         } else {
-            float part, next_part;
-            const int32_t first = place(y, height, plan->height, &part);
-            const uint8_t *upper = pixels + within(first, height) * row_bytes;
-            const uint8_t *lower = pixels + within(first + 1, height) * row_bytes;
-            if (!apart) { /* a region's rows are short and lie a frame's row apart: no processor expects the next ones */
-                const int32_t ahead = within(first + AHEAD, height);
-                for (int32_t k = 0; k < CHANNELS * width; k += LINE) PREFETCH(pixels + ahead * row_bytes + k);
-            }
-            if (apart && y + 2 < plan->height) { /* rows lie far apart, where no processor expects them */
-                const int32_t next = place(y + 2, height, plan->height, &next_part);
-                const uint8_t *a = pixels + within(next, height) * row_bytes;
-                const uint8_t *b = pixels + within(next + 1, height) * row_bytes;
-                for (int32_t x = 0; x < plan->width; ++x) {
-                    PREFETCH(a + plan->taps[x]);
-                    PREFETCH(b + plan->taps[x]);
-                }
-            }
-            resize_row(plan, upper, lower, weight_of(1.0f - part), weight_of(part), safe, last, row);
+            const struct between rows = rows_of(plan, y, height);
+            expect(plan, pixels, row_bytes, width, height, y, rows.upper);
+            resize_row(plan, pixels + rows.upper * row_bytes, pixels + rows.lower * row_bytes, rows.first, rows.second, safe,
+                       last, row);
         }
-        look_up(plan, y);
+#if defined(WIDE)
+        if (wide)
+            look_up_wide(plan, row, plan->tensor + (ptrdiff_t)plan->width * y);
+        else
+#endif
+            look_up(plan, y);
     }
 }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from framegate.runtime.native import library
 
-_P, _I = ctypes.c_void_p, ctypes.c_int32
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 _MOST = 2**31 // 8
 """Bytes of a row up to which offsets within it are known to fit."""
 
@@ -24,11 +24,15 @@ class _Plan(ctypes.Structure):
         ("height", _I),
         ("planes", _I * 3),
         ("known_width", _I),
+        ("linear", _I),
+        ("means", _F * 3),
+        ("deviations", _F * 3),
         ("tables", _P),
         ("small", _P),
         ("tensor", _P),
         ("taps", _P),
         ("weights", _P),
+        ("lines", _P),
     )
 
 
@@ -39,12 +43,15 @@ class Resize:
         code: From `framegate.runtime.native.library`.
         planes: Which of blue, green and red each of the three channels of ``tensor`` reads.
         tables: The value of each level, (256,), for each channel.
+        means: Of each channel, in levels; what ``tables`` were made with.
+        deviations: Of each channel, in levels, above 0.
         small: (H, W, 3) for the resized crop, C-contiguous.
         tensor: (1, 3, H, W), C-contiguous.
 
     Attributes:
         at: Address of what stays the same for every crop (preprocess.c); it holds as long as this object lives.
         size: (W, H).
+        linear: Every table is a difference and a quotient in float32, bit for bit: they are computed, eight at once.
     """
 
     def __init__(
@@ -52,17 +59,21 @@ class Resize:
         code: ctypes.CDLL,
         planes: Sequence[int],
         tables: Sequence[npt.NDArray[np.float32]],
+        means: Sequence[float],
+        deviations: Sequence[float],
         small: npt.NDArray[np.uint8],
         tensor: npt.NDArray[np.float32],
     ) -> None:
         height, width = small.shape[:2]
-        plan = _Plan(width, height, (_I * 3)(*planes), 0)
+        self.linear = all(map(_is_linear, tables, means, deviations))
+        plan = _Plan(width, height, (_I * 3)(*planes), 0, self.linear, (_F * 3)(*means), (_F * 3)(*deviations))
         kept: dict[str, npt.NDArray[Any]] = {
             "tables": np.ascontiguousarray(np.stack(tables), np.float32),
             "small": small,
             "tensor": tensor,
             "taps": np.zeros(width, np.int32),
             "weights": np.zeros((width, 2), np.int16),
+            "lines": np.zeros((2, width, 4), np.int16),
         }
         for name, array in kept.items():
             setattr(plan, name, array.ctypes.data)
@@ -85,9 +96,17 @@ class Resize:
         return True
 
 
+def _is_linear(table: npt.NDArray[np.float32], mean: float, deviation: float) -> bool:
+    """Whether a difference and a quotient in float32 give this table's numbers, bit for bit."""
+    levels = np.arange(256, dtype=np.float32)
+    return np.array_equal((levels - np.float32(mean)) / np.float32(deviation), table)
+
+
 def bilinear(
     planes: Sequence[int],
     tables: Sequence[npt.NDArray[np.float32]],
+    means: Sequence[float],
+    deviations: Sequence[float],
     small: npt.NDArray[np.uint8],
     tensor: npt.NDArray[np.float32],
 ) -> Resize | None:
@@ -95,4 +114,4 @@ def bilinear(
     code, _ = library()
     if code is None or not (small.flags.c_contiguous and tensor.flags.c_contiguous):
         return None
-    return Resize(code, planes, tables, small, tensor)
+    return Resize(code, planes, tables, means, deviations, small, tensor)

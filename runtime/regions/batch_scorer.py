@@ -17,10 +17,11 @@ from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import BackendError, UsageError
+from framegate.runtime.native.answer import BoundRows, bound_rows
 from framegate.runtime.preprocess import Preprocessor, input_shape
 from framegate.runtime.regions.base import MAX_OBJECTS
 from framegate.runtime.scorer import Scored
-from framegate.runtime.scores import Tensor, frame_scores
+from framegate.runtime.scores import FrameScores, Tensor, frame_scores, not_finite
 from framegate.runtime.verdict import Image
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -84,6 +85,9 @@ class BatchScorer:
             self._for_count += [place] * (size + 1 - len(self._for_count))
         self._running: Backend | None = None
         self._count = 0
+        self._shown = b""
+        # Of each engine: the array that it wrote last, and what looks at its rows in one call.
+        self._looks: dict[Backend, tuple[Tensor, BoundRows | None]] = {}
         self._started_ns = 0
         self._last: dict[bytes, bytes | None] = {}
         answers = bundle.known_answers
@@ -111,6 +115,7 @@ class BatchScorer:
         for crop, row in zip(crops, self._rows, strict=False):
             row(crop)
         self._count = len(crops)
+        self._shown = self._samples[: self._count].tobytes()  # now, while the caches hold it
         self._running = self._engines[self._for_count[self._count]]
         began = time.perf_counter_ns()
         self._running.start()
@@ -134,10 +139,34 @@ class BatchScorer:
                 f"({count} or more, {self._classes})"
             )
         self._require_new_answers(engine, logits)
+        rows = self._rows_of(engine, logits)
+        if rows is not None:
+            return [self._scored(found, engine, k, engine_ns) for k, found in enumerate(rows(count, self._temperature))]
         return [
             Scored(frame_scores(logits[k : k + 1], self._temperature), self._signals(engine, k), engine_ns)
             for k in range(count)
         ]
+
+    def _rows_of(self, engine: Backend, logits: Tensor) -> BoundRows | None:
+        """What looks at all rows in one call: an engine on the CPU writes the same array again and again.
+
+        None, and every row by itself, for an array that is not the one of before.
+        """
+        last, rows = self._looks.get(engine, (None, None))
+        if logits is not last:
+            rows = None
+        elif rows is None or rows.pooled is not engine.pooled:
+            rows = bound_rows(logits, engine.pooled, None if self._monitor is None else self._monitor.head)
+        self._looks[engine] = logits, rows
+        return rows
+
+    def _scored(self, found: Sequence[float], engine: Backend, row: int, engine_ns: int) -> Scored:
+        """What `BoundRows` found about one object."""
+        best, probability, entropy, margin, energy, shift = found
+        scores = FrameScores(int(best), probability, entropy, margin, energy) if best >= 0 else not_finite()
+        if self._monitor is None or engine.pooled is None:
+            return Scored(scores, {}, engine_ns)
+        return Scored(scores, self._monitor.signals_at(shift, engine.pooled[row].tobytes()), engine_ns)
 
     def ask(self) -> None:
         """Ask the next engine known answers in all of its rows, and remember in `wrong` how that went."""
@@ -175,7 +204,7 @@ class BatchScorer:
             BackendError: It has.
         """
         # Two copies for all objects instead of two for each: cutting bytes costs a fraction of a view of an array.
-        rows, samples = logits[: self._count].tobytes(), self._samples[: self._count].tobytes()
+        rows, samples = logits[: self._count].tobytes(), self._shown
         one, shown = len(rows) // self._count, len(samples) // self._count
         answers = {rows[k * one : (k + 1) * one]: samples[k * shown : (k + 1) * shown] for k in range(self._count)}
         stuck = all(self._is_old(answer, shown) for answer, shown in answers.items())

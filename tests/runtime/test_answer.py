@@ -11,7 +11,7 @@ from framegate.runtime.engine_check import NewAnswers
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import SHIFT, Monitor, Tap
 from framegate.runtime.native import library
-from framegate.runtime.native.answer import bound_answer
+from framegate.runtime.native.answer import bound_answer, bound_rows
 from framegate.runtime.scores import frame_scores
 
 pytestmark = pytest.mark.skipif(library()[0] is None, reason="no compiled code")
@@ -93,3 +93,38 @@ def test_other_arrays_are_none_for_it():
     assert bound_answer(logits, shown.astype(np.float16), None, None) is None
     assert bound_answer(logits, shown, None, head) is None
     assert bound_answer(logits, shown, pooled[:, :8].copy(), head) is None
+
+
+@pytest.mark.parametrize("monitored", [True, False])
+def test_rows_say_what_each_row_says_alone(monitored):
+    head = monitor() if monitored else None
+    logits, pooled = np.zeros((5, NETWORK), np.float32), np.zeros((5, 9), np.float32) if monitored else None
+    rows = bound_rows(logits, pooled, head and head.head)
+    seen_bad = 0
+    for _ in range(100):
+        logits[:] = RNG.normal(0, 5, logits.shape)
+        if RNG.random() < 0.5:
+            logits[RNG.integers(5), RNG.integers(NETWORK)] = RNG.choice([np.nan, np.inf, -np.inf])
+        if pooled is not None:
+            pooled[:] = RNG.normal(size=pooled.shape)
+            pooled[RNG.integers(5), 3] = np.nan
+        count, temperature = int(RNG.integers(1, 6)), RNG.uniform(0.3, 3)
+        found = rows(count, temperature)
+        assert len(found) == count
+        for k, (best, *numbers, shift) in enumerate(found):
+            scores = frame_scores(logits[k : k + 1], temperature)
+            assert best == scores.argmax
+            np.testing.assert_array_equal(numbers, scores[1:])  # not a number equals itself here
+            seen_bad += not scores.finite
+            np.testing.assert_equal(shift, head(pooled[k])[SHIFT] if head is not None else math.nan)
+    assert seen_bad > 10
+
+
+def test_rows_that_are_none_for_the_compiled_code_are_left_to_python():
+    head, logits, pooled = monitor().head, np.zeros((4, NETWORK), np.float32), np.zeros((4, 9), np.float32)
+    assert bound_rows(logits, pooled, head) is not None
+    assert bound_rows(logits[:, ::2], None, None) is None
+    assert bound_rows(logits.astype(np.float64), None, None) is None
+    assert bound_rows(logits, pooled[:2], head) is None
+    assert bound_rows(logits, None, head) is None
+    assert bound_answer(logits, np.zeros(9, np.float32), None, None) is None  # one row is what it is for

@@ -177,6 +177,7 @@ from framegate.runtime import monitor, native, scores
 from framegate.runtime.health.rows_native import NativeRowMemory, row_memory
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.monitor import Monitor, Tap
+from framegate.runtime.native.answer import bound_rows
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 rng = np.random.default_rng(0)
@@ -208,6 +209,7 @@ for size, width in ((1, 1), (15, 3), (464, 16)):
     head = Monitor((Tap("all", size),), values[0], np.ones(size, np.float32), 3.0, *values[1:], 0.0, {})
     for value in (1.0, 3e38, np.nan):
         head(np.full(size, value, np.float32))
+    bound_rows(np.zeros((3, 7), np.float32), np.ones((3, size), np.float32), head.head)(3, 0.5)
 print("clean")
 """
 
