@@ -5,6 +5,7 @@
     python .ci/aarch64.py environment SOURCE WORK  # WORK/rootfs: Debian's Python; WORK/site: the wheels
     python .ci/aarch64.py run SOURCE WORK          # WORK/runs/aarch64-BACKEND-PRECISION.jsonl
     python .ci/aarch64.py run SOURCE WORK --native .venv/bin/python   # the same on this machine's processor
+    python .ci/aarch64.py test SOURCE WORK         # tests of the compiled code, in the emulated Python
     python .ci/aarch64.py compare SOURCE WORK --out benchmarks/results/aarch64.json
     python .ci/aarch64.py since SOURCE WORK --recorded OTHER   # native runs of two commits: did a verdict change?
 
@@ -51,6 +52,8 @@ REGIONS = (
     "sky=700,20,160,130",
     "road=560,500,160,130",
 )
+TESTS = ("tests/runtime/test_fast_path.py", "tests/runtime/test_answer.py", "tests/runtime/test_preprocess.py")
+"""What compares compiled code with Python. It needs two processors: the camera check counts on the second."""
 BACKENDS, PRECISIONS = ("openvino", "onnxruntime"), ("int8", "fp32")
 COMPILED = ("_native.so", "_fast_path.abi3.so")
 MAIN = "import sys; from framegate.runtime.cli.main import main; sys.exit(main())"
@@ -150,14 +153,31 @@ def build_environment(source: Path, work: Path, apt_sources: Path, emulator: Seq
     describe_processor(work / "rootfs")
     site = work / "site"
     shutil.rmtree(site, ignore_errors=True)
-    platforms = [f"manylinux_2_{minor}_aarch64" for minor in range(OLDEST_GLIBC, NEWEST_GLIBC + 1)]
+    install(site, [wheel, "-c", source / "constraints.txt"])
+    call([*emulator, "-c", CHECK], emulated_variables(work))
+
+
+def install(target: Path, wanted: Sequence[str | Path]) -> None:
+    """Install wheels for the emulated Python into a folder."""
     command: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
-    command += ["--target", site, "--no-compile", "--only-binary=:all:", "--implementation", "cp"]
+    command += ["--target", target, "--no-compile", "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", VERSION, "--abi", f"cp{VERSION.replace('.', '')}"]
+    platforms = [f"manylinux_2_{minor}_aarch64" for minor in range(OLDEST_GLIBC, NEWEST_GLIBC + 1)]
     for platform in [*platforms, "manylinux2014_aarch64"]:
         command += ["--platform", platform]
-    call([*command, "-c", source / "constraints.txt", wheel])
-    call([*emulator, "-c", CHECK], emulated_variables(work))
+    call([*command, *wanted])
+
+
+def run_tests(source: Path, work: Path, emulator: Sequence[str]) -> None:
+    """Run the tests that compare compiled code with Python, of this checkout, against the wheel."""
+    tools = work / "pytest"
+    shutil.rmtree(tools, ignore_errors=True)
+    install(tools, ["pytest", "pytest-xdist", "onnx", "-c", source / "constraints.txt"])
+    shutil.rmtree(tools / "numpy")  # the one beside the wheel is the one that is tested
+    paths = [work / "site", tools, source / "tests" / "helpers"]
+    variables = {**emulated_variables(work), "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", source, "-o", "pythonpath=tests/helpers"]
+    call([*emulator, "-m", "pytest", *options, *TESTS], variables, source)
 
 
 def unpack_debian(work: Path, apt_sources: Path) -> None:
@@ -330,7 +350,7 @@ def record(source: Path, work: Path, emulator: Sequence[str], wanted: Runs) -> d
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["wheel", "environment", "run", "compare", "since", "all"])
+    parser.add_argument("step", choices=["wheel", "environment", "run", "test", "compare", "since", "all"])
     parser.add_argument("source", type=Path, help="checkout of framegate")
     parser.add_argument("work", type=Path, help="folder for everything that is made")
     parser.add_argument("--cpu", default="cortex-a76", help="processor for QEMU (default: %(default)s)")
@@ -355,6 +375,8 @@ def main() -> None:
         build_environment(source, work, arguments.apt_sources.resolve(), emulator)
     if arguments.step in ("run", "all"):
         run_all(source, work, emulator, arguments.native, wanted)
+    if arguments.step == "test":
+        run_tests(source, work, emulator)
     if arguments.step == "compare":
         found = json.dumps(record(source, work, emulator, wanted), indent=2) + "\n"
         if arguments.out:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import asdict
 from unittest.mock import patch
 
@@ -22,6 +23,10 @@ SPEC = {
     "std": [58.395, 57.12, 57.375],
 }
 
+APART = 2 if platform.machine() in ("aarch64", "arm64") else 0
+"""Levels between the compiled resize and OpenCV's. The compiled one is that of x86-64 everywhere: a network then sees
+the same pixels in the vehicle as at its calibration; OpenCV's own rounds in another way on ARM."""
+
 
 @pytest.fixture
 def crop():
@@ -33,9 +38,11 @@ def crop():
 @pytest.mark.parametrize("colour", ["rgb", "bgr"])
 def test_equals_the_formula_in_float64(crop, resize, colour):
     spec = PreprocessSpec.from_json({**SPEC, "resize": resize, "colour": colour})
-    got = Preprocessor(spec)(crop)
+    preprocessor = Preprocessor(spec)
+    got = preprocessor(crop)
     interpolation = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[resize]
-    small = cv2.resize(crop, (96, 64), interpolation=interpolation).astype(np.float64)
+    small = preprocessor.small.astype(np.float64)
+    assert np.abs(small - cv2.resize(crop, (96, 64), interpolation=interpolation)).max() <= APART
     small = small[..., ::-1] if colour == "rgb" else small
     expected = ((small - np.array(SPEC["mean"])) / np.array(SPEC["std"])).transpose(2, 0, 1)
     assert got.shape == (1, 3, 64, 96)
@@ -193,8 +200,8 @@ def test_compiled_and_opencv_give_the_same_bits():
         frame = rng.integers(0, 256, (rows + top, columns + left + right, 3), np.uint8)
         (tensor, small), (expected, expected_small) = both(spec, frame[top:, left : left + columns])
         where = f"{columns}x{rows} to {width}x{height}"
-        np.testing.assert_array_equal(small, expected_small, err_msg=where)
-        np.testing.assert_array_equal(tensor, expected, err_msg=where)
+        assert np.abs(small.astype(int) - expected_small).max() <= APART, where
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=1.001 * APART / min(std), err_msg=where)
 
 
 @compiled
@@ -222,5 +229,5 @@ def test_nothing_behind_the_last_pixel_is_read_or_written(side):
 def test_a_view_that_does_not_lie_row_by_row_is_resized_all_the_same(view):
     image = np.random.default_rng(5).integers(0, 256, (90, 121, 3), np.uint8)[view]
     (tensor, _), (expected, _) = both(PreprocessSpec.from_json(SPEC), np.ascontiguousarray(image))
-    np.testing.assert_array_equal(tensor, expected)
-    np.testing.assert_array_equal(Preprocessor(PreprocessSpec.from_json(SPEC))(image), expected)
+    for found in (tensor, Preprocessor(PreprocessSpec.from_json(SPEC))(image)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1.001 * APART / min(SPEC["std"]))
