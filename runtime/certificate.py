@@ -31,13 +31,17 @@ from framegate.runtime.bundle.certificates import (
     budget_text,
 )
 from framegate.runtime.bundle.masks import touched
+from framegate.runtime.engine_check import NewAnswers
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
+from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import NO_FINDINGS, Certificate, Findings, Image, Reason
 
 SLACK = 1e-5
 """Added to tau: more than rounding can move a mean of log-probabilities between two calls of an engine."""
 _TRIALS = 5
+_SAMPLED = 251
+"""Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 
 Values = npt.NDArray[np.float64]
 
@@ -67,6 +71,9 @@ class CertificateNetwork:
         self._classes = classes
         self._preprocessor = Preprocessor(record.preprocess)
         tensor = self._preprocessor.tensor
+        flat = tensor.reshape(-1)
+        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._new = NewAnswers(f"{engine.engine}, certificate {budget_text(record.kind, record.budget)},")
         self._views = tensor
         if record.masks is not None:
             self._views = np.zeros((record.masks.views, *tensor.shape[1:]), np.float32)
@@ -102,7 +109,7 @@ class CertificateNetwork:
         if self.record.masks is not None:
             return np.asarray(self.view_means(crop).min(0))
         self._preprocessor(crop)
-        return _worst_margins(infer(self.engine)[0].astype(np.float64), self._classes)
+        return _worst_margins(self._answer()[0].astype(np.float64), self._classes)
 
     def view_means(self, crop: Image) -> Values:
         """Mean log-probabilities of the masked views that cover each place of a patch: (places, classes)."""
@@ -110,7 +117,17 @@ class CertificateNetwork:
         if masks is None:
             raise UsageError("masked views were asked for, an L-infinity certificate has none")
         masks.hide(self._preprocessor(crop), self._views)
-        return masks.means(_log_softmax(infer(self.engine).astype(np.float64)))
+        return masks.means(_log_softmax(self._answer().astype(np.float64)))
+
+    def _answer(self) -> Tensor:
+        """What the engine says about the views that lie in its input.
+
+        Raises:
+            BackendError: It failed, or gave the answer to an earlier question, whose bound says nothing about this one.
+        """
+        outputs = infer(self.engine)
+        self._new.require(self._sample.tobytes(), outputs.tobytes())
+        return outputs
 
 
 def _log_softmax(logits: Values) -> Values:

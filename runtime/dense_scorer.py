@@ -92,12 +92,12 @@ class DenseScorer(EngineCheck):
         self.backend.start(None)
         self._started_ns = time.perf_counter_ns() - began
 
-    def _answer_to(self, image: Image) -> Tensor:
-        """The means of the maps of logits."""
+    def _answer_to(self, image: Image) -> tuple[Tensor, bytes, bytes]:
+        """See `EngineCheck`; the logits are the means of their maps."""
         self.preprocessor(image)
         logits = infer(self.backend)
         self._require_map(logits)
-        return summary(logits[0])
+        return summary(logits[0]), self._sample.tobytes(), _some_of(logits)
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, score every pixel, and count those of the region.
@@ -114,7 +114,7 @@ class DenseScorer(EngineCheck):
         if stages is not None:
             stages.mark(ENGINE)
         self._require_map(logits)
-        self._new.require(self._shown, logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes())
+        self._new.require(self._shown, _some_of(logits))
         maps = self.backend.maps
         pixels = None if maps is None else scores_of_maps(logits[0], *maps)
         scored = judge_region(logits[0], self.spec, self._labels, pixels)._replace(engine_ns=engine_ns)
@@ -129,6 +129,11 @@ class DenseScorer(EngineCheck):
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 "
                 f"(1, {classes}, rows, columns)"
             )
+
+
+def _some_of(logits: Tensor) -> bytes:
+    """What is compared of an answer."""
+    return logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes()
 
 
 def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...], pixels: DenseScores | None = None) -> Scored:

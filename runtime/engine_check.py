@@ -44,6 +44,10 @@ class NewAnswers:
         if self._stuck:
             self.refuse()
 
+    def remember(self, shown: bytes, answer: bytes) -> None:
+        """Compare the next answer with this one, which was found right; see `require`."""
+        self._shown, self._answer, self._stuck = shown, answer, False
+
     def forget(self) -> None:
         """Compare the next answer with none."""
         self._answer = b""
@@ -83,8 +87,12 @@ class EngineCheck(ABC):
         self._new = NewAnswers(backend.engine)
 
     @abstractmethod
-    def _answer_to(self, image: Image) -> Tensor:
-        """The logits (classes,) for a picture of the network's own input size. It may raise whatever an engine does."""
+    def _answer_to(self, image: Image) -> tuple[Tensor, bytes, bytes]:
+        """Ask about a picture of the network's own input size. It may raise whatever an engine does.
+
+        Returns:
+            The logits (classes,), and what `NewAnswers.require` gets: a sample of the question, and one of the answer.
+        """
 
     def ask(self) -> None:
         """Ask the engine the next of the bundle's known answers, and remember in `wrong` how that went.
@@ -94,13 +102,14 @@ class EngineCheck(ABC):
         if self._answers is None or self._tolerance is None:
             return
         number = self._asked % len(self._answers.images)
+        self._new.forget()
         try:
-            logits = self._answer_to(self._answers.images[number])
+            logits, shown, answer = self._answer_to(self._answers.images[number])
+            self._new.remember(shown, answer)  # an engine that stops now hands this one out for the next frame
             self.wrong = self._answers.wrong(number, logits, self._tolerance)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
             self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
         self._asked += not self.wrong  # what was answered wrongly is asked again
-        self._new.forget()
 
     def _require_known_answers(self, precision: str) -> None:
         """Ask all of them.

@@ -138,15 +138,18 @@ class Scorer(EngineCheck):
 
     def ask(self) -> None:
         """See `EngineCheck.ask`; an engine that preprocesses is not asked."""
-        if not self.takes_nv12:
-            super().ask()
-            if self._bound is not None:
-                self._bound.forget()
+        if self.takes_nv12:
+            return
+        if self._bound is not None:
+            self._new.take_over(self._bound)
+        super().ask()
+        if self._bound is not None:
+            self._new.hand_over(self._bound)
 
-    def _answer_to(self, image: Image) -> Tensor:
+    def _answer_to(self, image: Image) -> tuple[Tensor, bytes, bytes]:
         self.preprocessor(image)
-        logits: Tensor = infer(self.backend)[0]
-        return logits
+        logits = infer(self.backend)
+        return logits[0], self._sample.tobytes(), logits.tobytes()
 
     @property
     def bound(self) -> BoundAnswer | None:

@@ -99,7 +99,9 @@ class Resize:
 def _is_linear(table: npt.NDArray[np.float32], mean: float, deviation: float) -> bool:
     """Whether a difference and a quotient in float32 give this table's numbers, bit for bit."""
     levels = np.arange(256, dtype=np.float32)
-    return np.array_equal((levels - np.float32(mean)) / np.float32(deviation), table)
+    with np.errstate(all="ignore"):  # a deviation that is 0 or infinite in float32
+        found = (levels - np.float32(mean)) / np.float32(deviation)
+    return bool(found.tobytes() == table.tobytes())  # 0 and -0 are not the same bits
 
 
 def bilinear(

@@ -89,7 +89,8 @@ class BatchScorer:
         # Of each engine: the array that it wrote last, and what looks at its rows in one call.
         self._looks: dict[Backend, tuple[Tensor, BoundRows | None]] = {}
         self._started_ns = 0
-        self._last: dict[bytes, bytes | None] = {}
+        # Of each engine: what it said when it was last asked -> of which pixels; None if that was no new answer.
+        self._last: dict[Backend, dict[bytes, bytes | None]] = {}
         answers = bundle.known_answers
         self._tolerance = answers.tolerance(backend.name, precision) if answers else None
         self._answers = answers if self._tolerance is not None else None
@@ -110,13 +111,15 @@ class BatchScorer:
         Raises:
             BackendError: The engine failed. It may raise anything else, too.
         """
+        self._running = None
         if self.wrong:
             raise BackendError(f"{self._engines[0].engine}: {self.wrong}")
         for crop, row in zip(crops, self._rows, strict=False):
             row(crop)
         self._count = len(crops)
-        self._shown = self._samples[: self._count].tobytes()  # now, while the caches hold it
-        self._running = self._engines[self._for_count[self._count]]
+        place = self._for_count[self._count]
+        self._shown = self._samples[: self._sizes[place]].tobytes()  # now, while the caches hold it
+        self._running = self._engines[place]
         began = time.perf_counter_ns()
         self._running.start()
         self._started_ns = time.perf_counter_ns() - began
@@ -175,11 +178,13 @@ class BatchScorer:
         engine = self._engines[self._asked % len(self._engines)]
         size = self._sizes[self._asked % len(self._engines)]
         numbers = [(self._asked + k) % len(self._answers.images) for k in range(size)]
-        self._last = {}
+        self._last.pop(engine, None)
         try:
             for number, row in zip(numbers, self._rows, strict=False):
                 row(self._answers.images[number])
             logits = infer(engine)
+            # An engine that stops now hands these out for the next frame.
+            self._last[engine] = dict(self._by_row(logits, self._samples[:size].tobytes()))
             wrong = (self._answers.wrong(n, logits[k], self._tolerance) for k, n in enumerate(numbers))
             self.wrong = next(filter(None, wrong), "")
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
@@ -197,24 +202,26 @@ class BatchScorer:
     def _require_new_answers(self, engine: Backend, logits: Tensor) -> None:
         """Refuse the answers to an earlier question, see `framegate.runtime.scorer.Scorer`.
 
-        An engine has stopped computing if the logits of every object are, bit for bit, some of the frame before, of
-        other pixels. Once it has, it stays so until it gives other answers.
+        An engine has stopped computing if the logits of every object are, bit for bit, some that it gave when it was
+        last asked, about other pixels. Once it has, it stays so until it gives other answers. All rows of a batch are
+        remembered, also those that no object was in: the next frame may have more.
 
         Raises:
             BackendError: It has.
         """
-        # Two copies for all objects instead of two for each: cutting bytes costs a fraction of a view of an array.
-        rows, samples = logits[: self._count].tobytes(), self._shown
-        one, shown = len(rows) // self._count, len(samples) // self._count
-        answers = {rows[k * one : (k + 1) * one]: samples[k * shown : (k + 1) * shown] for k in range(self._count)}
-        stuck = all(self._is_old(answer, shown) for answer, shown in answers.items())
-        self._last = dict.fromkeys(answers) if stuck else {**answers}
+        last = self._last.get(engine, {})
+        rows = self._by_row(logits, self._shown)
+        stuck = all(answer in last and last[answer] != shown for answer, shown in rows[: self._count])
+        self._last[engine] = {answer: None if stuck else shown for answer, shown in rows}
         if stuck:
             raise BackendError(f"{engine.engine} gave bit for bit the same logits for different pixels")
 
-    def _is_old(self, answer: bytes, shown: bytes) -> bool:
-        """Whether logits are those of other pixels, or those with which the engine got stuck (None)."""
-        return answer in self._last and self._last[answer] != shown
+    def _by_row(self, logits: Tensor, samples: bytes) -> list[tuple[bytes, bytes]]:
+        """Of every row of a batch the logits, and the sample of what was asked."""
+        # Two copies for all rows instead of two for each: cutting bytes costs a fraction of a view of an array.
+        answers, one, shown = logits.tobytes(), logits[0].nbytes, self._samples[0].nbytes
+        count = min(len(logits), len(samples) // shown)
+        return [(answers[k * one : (k + 1) * one], samples[k * shown : (k + 1) * shown]) for k in range(count)]
 
     def _signals(self, engine: Backend, row: int) -> Mapping[str, float]:
         """What the monitor says about one object."""

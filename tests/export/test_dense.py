@@ -105,8 +105,11 @@ def test_one_logit_that_is_no_number_rejects_the_region(session):
     assert Reason.NOT_FINITE in found.findings
 
 
-def test_fault_an_engine_that_gives_its_last_map_again(session):
+@pytest.mark.parametrize("asked", [False, True])
+def test_fault_an_engine_that_gives_its_last_map_again(session, asked):
     session.infer(grey(0.0))
+    if asked:  # it may stop at a known answer, too
+        session.scorer.ask()
     stuck = session.scorer.backend.finish().copy()
     session.scorer.backend.finish = lambda: stuck
     assert session.infer(grey(0.01)).reasons == (Reason.BACKEND_FAULT,)

@@ -18,6 +18,7 @@ from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import MANIFEST, seal
 from framegate.runtime.bundle.known_answers import FILE, KnownAnswers
 from framegate.runtime.errors import BackendError
+from framegate.runtime.regions.batch_scorer import BatchScorer
 
 SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
 HYBRID = BUNDLES / "hybrid-cifar10.bundle"
@@ -64,6 +65,35 @@ def test_fault_int8_sums_that_overflow_are_noticed(monkeypatch):
         return
     with pytest.raises(BackendError, match="does not compute what was exported; try another precision"):
         Session.open(HYBRID, "openvino", "int8", 1)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("regions", [1, 2])
+def test_fault_an_engine_that_stops_at_a_known_answer_is_found_out_on_the_next_frame(backend, regions):
+    """What it hands out then is right, for another picture; with two regions both come from one engine call."""
+    session = Session.open(SHIPPED, backend, "fp32", 1, camera=False)
+    crops = np.random.default_rng(0).integers(0, 256, (9, 60, 50, 3), np.uint8)
+    scorer = session.scorer
+    if regions == 2:
+        scorer = BatchScorer(session.bundle, scorer.backend, "fp32", session.calibration, 2, always=True)
+
+    def judge(number):
+        if regions == 2:
+            scorer.start(crops[number : number + 2])
+        else:
+            scorer.start(crops[number], "bgr")
+        return scorer.finish()
+
+    engine = scorer.engines[0] if regions == 2 else scorer.backend
+    for number in range(3):
+        judge(number)
+    scorer.ask()
+    assert scorer.wrong == ""
+    held = engine.finish()  # the known pictures still lie in the input
+    engine.finish = lambda: held
+    for number in (3, 5):
+        with pytest.raises(BackendError, match="bit for bit"):
+            judge(number)
 
 
 def test_fault_the_engine_goes_wrong_while_the_stream_runs(monkeypatch):

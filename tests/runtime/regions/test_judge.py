@@ -206,6 +206,28 @@ def test_fault_an_engine_that_repeats_itself_is_found_out_until_it_stops(session
     assert predictions[0].accepted
 
 
+@pytest.mark.parametrize("counts", [(1, 2, 1, 2), (3, 4, 1, 3), (2, 3, 4, 2, 4)])
+def test_fault_a_stuck_engine_is_found_out_whatever_the_number_of_objects(session, scene, counts):
+    """Each number has an engine of its own, or rows of one that were not looked at on the frame before."""
+    wanted = [len(BOXES)]
+    judged = judge_of(session, lambda image: BOXES[: wanted[0]])
+    frames = iter(range(100))
+
+    def accepted(count, seed):
+        wanted[0] = count
+        _, predictions, _ = judged(scene(PLACES, seed=seed), next(frames))
+        assert len(predictions) == count
+        return [p.accepted for p in predictions if Reason.BACKEND_FAULT not in p.reasons]
+
+    for seed, count in enumerate(counts):
+        assert any(accepted(count, seed))
+    Counted.mode = "stuck"
+    for seed, count in enumerate(counts * 2):
+        assert not accepted(count, 50 + seed)
+    Counted.mode = ""
+    assert any(accepted(counts[0], 99))
+
+
 def test_fault_a_late_frame_rejects_every_object(session, scene):
     def slow(image):
         time.sleep(0.05)
