@@ -214,6 +214,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 part = test.subset(np.arange(min(arguments.frames, len(test))), test.name)
                 result["test"] = figures(measured, part, threshold.tau, progress)
                 calibration = data.load_training(arguments.data)[1]
+                if calibration.groups is None:  # of tracks all frames are needed
+                    some = rng.permutation(len(calibration))[: arguments.frames]
+                    calibration = calibration.subset(some, calibration.name)
                 result["calibration"] = figures(measured, calibration, threshold.tau, progress)
             if arguments.attack:
                 part = test.subset(np.arange(min(arguments.attack, len(test))), test.name)

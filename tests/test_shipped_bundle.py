@@ -40,7 +40,7 @@ def judge(backend, precision, plan=""):
 
 def test_the_bundles_are_there():
     assert BUNDLE in CLASSIFIERS
-    assert len(CLASSIFIERS) == 6
+    assert len(CLASSIFIERS) == 7
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
@@ -51,7 +51,8 @@ def test_every_setting_is_calibrated(path):
         assert calibration is not None, (backend, precision)
         assert calibration.risk_bound <= calibration.target_risk
     assert set(bundle.models) == {"fp32", "fp16", "int8"}  # the second is for GPUs
-    assert bundle.monitor is not None
+    # Of an adversarially trained network the monitor sees little: `framegate monitor` refused that of this one.
+    assert (bundle.monitor is None) == (path.stem == "resnet20-robust-cifar10")
 
 
 # Each engine and each precision once; all four are calibrated, and judged for the records.

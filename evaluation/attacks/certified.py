@@ -24,6 +24,7 @@ from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.linf import pgd
 from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.patch import patch
+from framegate.evaluation.frames.network import Network
 from framegate.models.pixels import PixelInput, to_images
 from framegate.models.training.interval_bounds import carry
 from framegate.runtime.bundle.certificates import LINF, CertificateRecord
@@ -99,8 +100,14 @@ def lower_bounds(path: Path, prepare: PixelInput, levels: int) -> LogitsOf:
 
 
 def view_means(path: Path, prepare: PixelInput, masks: MaskGrid) -> LogitsOf:
-    """For every label the lowest mean log-probability over the covering views of a place, differentiable."""
-    layers, last = plain_chain(path)
+    """For every label the lowest mean log-probability over the covering views of a place, differentiable.
+
+    Raises:
+        BundleError: The network has no differentiable form.
+    """
+    network = Network(path, prepare)
+    network.check((len(prepare.spec.mean), masks.height, masks.width))
+    network.requires_grad_(False)
     hidden = np.zeros((masks.views, 1, masks.height, masks.width), np.float32)
     masks.hide(np.ones((1, 1, masks.height, masks.width), np.float32), hidden)
     keep = torch.from_numpy(hidden)
@@ -110,7 +117,7 @@ def view_means(path: Path, prepare: PixelInput, masks: MaskGrid) -> LogitsOf:
     def means(pixels: Tensor) -> Tensor:
         inputs = prepare(pixels)
         views = (inputs.unsqueeze(1) * keep).flatten(0, 1)
-        said = last(layers(views)).log_softmax(1).unflatten(0, (len(inputs), masks.views))
+        said = network.of_inputs(views).log_softmax(1).view(len(inputs), masks.views, -1)
         return torch.einsum("pv,nvc->npc", covering, said).amin(1)
 
     return means

@@ -163,6 +163,10 @@ class Network(nn.Module):
         """(N, 3, h, w) RGB or (N, 1, depth, h, w), float32 in [0, 1] -> (N, classes) logits."""
         return self._run(pixels, {})
 
+    def of_inputs(self, inputs: Tensor) -> Tensor:
+        """The network's own inputs, resized and normalised already -> (N, classes) logits."""
+        return self._logits_of(inputs, {})
+
     def observe(self, pixels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits (N, classes), penultimate features (N, F) and the activation (N, C, ...) of every tap.
 
