@@ -53,6 +53,7 @@ setup(
         Extension(
             "framegate.runtime.native._fast_path",
             sources=["src/framegate/runtime/native/fast_path.c"],
+            depends=["src/framegate/runtime/native/native.h"],
             libraries=["m"],
             extra_compile_args=["-O3"],
             py_limited_api=True,

@@ -135,6 +135,10 @@ def _accepted(column: _Column, name: str) -> Cell:
     return Cell(f"{100 * found['value']:.0f} %", f"[{100 * found['low']:.0f}, {100 * found['high']:.0f}]")
 
 
+_NO_TRACKS = "no tracks"
+"""Of data whose frames are single pictures."""
+
+
 def certificates(records: Sequence[Record]) -> Table:
     """What each shipped certificate proves, covers and withstands."""
     return Table(
@@ -159,8 +163,8 @@ def _certificate(record: Record) -> Row:
             Cell(f"{100 * record['risk_bound']:.2f} % of {record['unit']}s"),
             _share(test["event"]),
             _share(test["certified"]),
-            Cell(f"{100 * tracks['tracks_certified']:.0f} %"),
-            Cell(NOT_MEASURED if wait is None else f"{wait:g}"),
+            Cell(f"{100 * tracks['tracks_certified']:.0f} %" if "tracks_certified" in tracks else _NO_TRACKS),
+            Cell(f"{wait:g}" if wait is not None else NOT_MEASURED if "tracks_certified" in tracks else _NO_TRACKS),
             Cell(f"{max(each['frames'] for each in attacked)} x {len(attacked)} attacks" if attacked else NOT_MEASURED),
             Cell(f"{sum(each['counterexamples'] for each in attacked)}" if attacked else NOT_MEASURED),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from framegate.runtime.engine_check import NewAnswers
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import SHIFT, Monitor, Tap
-from framegate.runtime.native import library
+from framegate.runtime.native import fast_path_module, library
 from framegate.runtime.native.answer import bound_answer, bound_rows
 from framegate.runtime.scores import frame_scores
 
@@ -24,6 +25,13 @@ def monitor(size=9, width=4):
             (("centre", size), ("hidden", (width, size)), ("hidden_bias", width), ("weights", width))}  # fmt: skip
     spread = RNG.uniform(0.5, 2, size).astype(np.float32)
     return Monitor(taps=(Tap("a", 4), Tap("b", size - 4)), spread=spread, limit=3.0, bias=0.3, fitted={}, **rows)
+
+
+def test_the_fast_path_is_there_where_the_compiled_code_is():
+    """Else its tests would be skipped; a file that was compiled from another version is as good as none."""
+    if sys.version_info < (3, 11) or not library()[0].framegate_beside_size():
+        pytest.skip("not for this Python or system")
+    assert fast_path_module() is not None, "compile again: python setup.py build_ext --inplace"
 
 
 @pytest.fixture(params=[True, False])
