@@ -73,7 +73,7 @@ class CertificateNetwork:
         tensor = self._preprocessor.tensor
         flat = tensor.reshape(-1)
         self._sample = flat[:: max(1, flat.size // _SAMPLED)]
-        self._new = NewAnswers(f"{engine.engine}, certificate {budget_text(record.kind, record.budget)},")
+        self._outputs = np.empty(0, np.float32)
         self._views = tensor
         if record.masks is not None:
             self._views = np.zeros((record.masks.views, *tensor.shape[1:]), np.float32)
@@ -120,14 +120,14 @@ class CertificateNetwork:
         return masks.means(_log_softmax(self._answer().astype(np.float64)))
 
     def _answer(self) -> Tensor:
-        """What the engine says about the views that lie in its input.
+        """What the engine says about the views that lie in its input."""
+        self._outputs = infer(self.engine)
+        return self._outputs
 
-        Raises:
-            BackendError: It failed, or gave the answer to an earlier question, whose bound says nothing about this one.
-        """
-        outputs = infer(self.engine)
-        self._new.require(self._sample.tobytes(), outputs.tobytes())
-        return outputs
+    @property
+    def latest(self) -> tuple[bytes, bytes]:
+        """A sample of the latest region, and what the engine said about it; see `NewAnswers`."""
+        return self._sample.tobytes(), self._outputs.tobytes()
 
 
 def _log_softmax(logits: Values) -> Values:
@@ -199,6 +199,7 @@ class Certifier:
 
     def _ready(self, record: CertificateRecord, engine: Backend) -> None:
         self._network = CertificateNetwork(record, engine, len(self._labels))
+        self._new = NewAnswers(engine.engine)
         self._seen: dict[str, int] = {}
         spec = record.preprocess
         picture = np.full((spec.depth * spec.height, spec.width, 3), 127, np.uint8)
@@ -249,11 +250,15 @@ class Certifier:
             return None, {Reason.NOT_CERTIFIED: text}
         try:
             margin = float(self._network.certified(crop)[label])
+            stuck = self._new.is_old(*self._network.latest)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; it must end in REJECT
             return None, {Reason.BACKEND_FAULT: f"certificate {demand}: {type(error).__name__}: {error}"}
         certificate = Certificate(demand.kind, demand.budget, threshold.tau, margin)
         # Written so that NaN fails.
         if margin >= threshold.tau + SLACK:
+            if stuck:  # the bound of another frame; two dark frames may have the same, and neither is certified
+                why = f"certificate {demand}: {self._network.engine.engine} gave its last answer for different pixels"
+                return None, {Reason.BACKEND_FAULT: why}
             return certificate, NO_FINDINGS
         why = f"an attack of {demand} could change it: {margin:.4g}, certified from {threshold.tau:.4g}"
         return certificate, {Reason.NOT_CERTIFIED: why}

@@ -28,20 +28,25 @@ class NewAnswers:
         self._shown = self._answer = b""
         self._stuck = False
 
-    def require(self, shown: bytes, answer: bytes) -> None:
-        """Refuse an answer that is the last one, although other pixels were shown.
+    def is_old(self, shown: bytes, answer: bytes) -> bool:
+        """Whether an answer is the last one, although other pixels were shown.
 
         Args:
             shown: A sample of what the network was shown.
             answer: What it gave, or a sample of that.
-
-        Raises:
-            BackendError: It has stopped computing.
         """
         # Once stuck, it stays so until it gives another answer, although a picture may repeat.
         self._stuck = answer == self._answer and (self._stuck or shown != self._shown)
         self._answer, self._shown = answer, shown
-        if self._stuck:
+        return self._stuck
+
+    def require(self, shown: bytes, answer: bytes) -> None:
+        """Refuse an old answer; see `is_old`.
+
+        Raises:
+            BackendError: It has stopped computing.
+        """
+        if self.is_old(shown, answer):
             self.refuse()
 
     def remember(self, shown: bytes, answer: bytes) -> None:

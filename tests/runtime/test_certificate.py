@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
-from framegate.runtime.errors import BackendError, BundleError, UsageError
+from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.policy.debounce import Debounce, check_rule
 
 BACKENDS = ["openvino", "onnxruntime"]
@@ -40,28 +39,6 @@ def test_no_patch_at_any_place_gets_a_label_beyond_what_the_clean_image_allows(t
                 assert (certified <= possible + SLACK).all()
                 moved += bool(np.abs(certified - network.certified(image)).max() > 1e-3)
     assert moved > 100  # the patches do reach the network
-
-
-@pytest.mark.parametrize("kind", ["patch", "linf"])
-def test_fault_a_stuck_network_certifies_no_other_frame(tmp_path, kind):
-    """The bound of an old frame says nothing about this one."""
-    masks = MaskGrid(SIDE, SIDE, 2, 4, 2)
-    engine = load_backend("onnxruntime", random_network(tmp_path / "n.onnx", 1), 1)
-    record = patch_record(masks, SPEC)
-    if kind == "linf":  # the same network, whose four values are two logits and two bounds
-        record = replace(record, kind="linf", masks=None)
-    network = CertificateNetwork(record, engine, 4 if kind == "patch" else 2)
-    rng = np.random.default_rng(1)
-    pictures = rng.integers(0, 256, (4, SIDE, SIDE, 3)).astype(np.uint8)
-    network.certified(pictures[0])
-    network.certified(pictures[0])  # the same picture again has the same bound
-    works, held = engine.finish, engine.finish().copy()
-    engine.finish = lambda: held
-    for picture in pictures[1:]:
-        with pytest.raises(BackendError, match="bit for bit"):
-            network.certified(picture)
-    engine.finish = works
-    assert np.isfinite(network.certified(pictures[3])).any()
 
 
 def test_a_larger_patch_than_the_budget_breaks_the_inclusion(tmp_path):
@@ -90,19 +67,12 @@ def test_a_patch_whose_pixels_are_resized_stays_within_what_is_counted(tmp_path,
     possible = network.view_means(image).max(0)
     budget = max(p for p in range(1, 6) if network.covers(13, 11, p))
     assert budget >= 2
-    tried = 0
     for top in range(11 - budget + 1):
         for left in range(13 - budget + 1):
             for _ in range(4):
                 attacked = image.copy()
                 attacked[top : top + budget, left : left + budget] = rng.choice([0, 255], (budget, budget, 3))
-                try:
-                    certified = network.certified(attacked)
-                except BackendError:  # in this tiny network some changes change nothing: taken for a stuck engine
-                    continue
-                assert (certified <= possible + SLACK).all()
-                tried += 1
-    assert tried > 100
+                assert (network.certified(attacked) <= possible + SLACK).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -117,6 +87,24 @@ def test_a_clear_image_is_accepted_with_a_certificate(make_bundle, coloured, bac
     assert prediction.to_json()["certificate"]["budget"] == 3
     assert "at most 4.00% of all captured frames" in session.describe()
     assert "ms each" in session.describe()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fault_a_stuck_network_certifies_no_other_frame(make_bundle, coloured, backend):
+    """The bound of an old frame says nothing about this one."""
+    session = Session.open(certified_bundle(make_bundle()), backend, "fp32", certificate="patch:3")
+
+    def judged(seed):
+        return session.infer(coloured((250, 10, 10), seed=seed, width=32, height=32))
+
+    assert judged(0).accepted
+    engine = session.certifier._network.engine
+    works, held = engine.finish, engine.finish()
+    engine.finish = lambda: held
+    for seed in (1, 2):
+        assert judged(seed).reasons == (Reason.BACKEND_FAULT,)
+    engine.finish = works
+    assert judged(3).accepted
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
