@@ -13,7 +13,7 @@ from framegate.runtime.bundle.calibration import SCORES, UNUSABLE
 from framegate.runtime.bundle.known_answers import summary
 from framegate.runtime.dense.pixels import DenseScores, dense_scores, scores_of_maps, usable_pixels
 from framegate.runtime.dense.spec import DenseSpec
-from framegate.runtime.engine_check import EngineCheck
+from framegate.runtime.engine_check import EngineCheck, some_of
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scorer import Scored
@@ -59,8 +59,7 @@ class DenseScorer(EngineCheck):
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.probabilities = False
         self._labels = bundle.labels
-        flat = self.preprocessor.tensor.reshape(-1)
-        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._sample = some_of(self.preprocessor.tensor, _SAMPLED)
         self._shown = b""
         self._started_ns = 0
         backend.bind_dense(self.preprocessor.tensor, self.temperature)
@@ -97,7 +96,7 @@ class DenseScorer(EngineCheck):
         self.preprocessor(image)
         logits = infer(self.backend)
         self._require_map(logits)
-        return summary(logits[0]), self._sample.tobytes(), _some_of(logits)
+        return summary(logits[0]), self._sample.tobytes(), some_of(logits, _SAMPLED).tobytes()
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, score every pixel, and count those of the region.
@@ -114,7 +113,7 @@ class DenseScorer(EngineCheck):
         if stages is not None:
             stages.mark(ENGINE)
         self._require_map(logits)
-        self._new.require(self._shown, _some_of(logits))
+        self._new.require(self._shown, some_of(logits, _SAMPLED).tobytes())
         maps = self.backend.maps
         pixels = None if maps is None else scores_of_maps(logits[0], *maps)
         scored = judge_region(logits[0], self.spec, self._labels, pixels)._replace(engine_ns=engine_ns)
@@ -129,11 +128,6 @@ class DenseScorer(EngineCheck):
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, expected float32 "
                 f"(1, {classes}, rows, columns)"
             )
-
-
-def _some_of(logits: Tensor) -> bytes:
-    """What is compared of an answer."""
-    return logits.reshape(-1)[:: max(1, logits.size // _SAMPLED)].tobytes()
 
 
 def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...], pixels: DenseScores | None = None) -> Scored:

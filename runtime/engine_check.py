@@ -12,6 +12,15 @@ from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import Image
 
+SAMPLED = 251
+"""Numbers of a question that are compared; a prime, so that they do not fall into one column."""
+
+
+def some_of(values: Tensor, count: int = SAMPLED) -> Tensor:
+    """Every so many numbers of an array, at least ``count`` if it has as many; of a contiguous one they are a view."""
+    flat = values.reshape(-1)
+    return flat[:: max(1, flat.size // count)]
+
 
 class NewAnswers:
     """Refuses the answer to an earlier question.

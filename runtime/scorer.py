@@ -12,7 +12,7 @@ import numpy as np
 from framegate.runtime.backends.base import Backend, CpuBackend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
-from framegate.runtime.engine_check import EngineCheck
+from framegate.runtime.engine_check import EngineCheck, some_of
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.native.answer import BoundAnswer, bound_answer
 from framegate.runtime.native.fast_path import ANSWERED, FINITE, FastPath, Looked
@@ -23,8 +23,6 @@ from framegate.runtime.verdict import NV12, DenseRegion, Image
 
 _WARM_UP = 5
 _NO_SIGNALS: Mapping[str, float] = {}
-_SAMPLED = 251
-"""Numbers of the input that are compared; a prime, so that they do not fall into one column."""
 _GRID = 11
 
 
@@ -86,8 +84,7 @@ class Scorer(EngineCheck):
         self._bound_frames: tuple[int, int, str] | None = None
         self._started_ns = 0
         self._shape = (1, len(bundle.labels))
-        flat = self.preprocessor.tensor.reshape(-1)
-        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._sample = some_of(self.preprocessor.tensor)
         """What is compared of the input: every so many numbers, across all channels and rows."""
         self._shown = b""
         self._last_logits: Tensor | None = None

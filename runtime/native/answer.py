@@ -8,7 +8,7 @@ weights, so each line of Python on the way costs several times what it costs in 
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,21 @@ class _Rows(ctypes.Structure):
     )
 
 
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _fill(structure: _Answer | _Rows, arrays: Arrays, pooled: Row | None, head: Head | None) -> Arrays:
+    """Write addresses of arrays, and the monitor's numbers; whoever holds the structure must keep what comes back."""
+    if pooled is not None and head is not None:
+        structure.limit, structure.bias = head.limit, head.bias
+        structure.size, structure.width = len(head.scale), len(head.weights)
+        arrays |= {"pooled": pooled, "spare": np.zeros(len(head.scale), np.float32)}
+        arrays |= {name: getattr(head, name) for name in ("scale", "offset", "hidden", "hidden_bias", "weights")}
+    for name, array in arrays.items():
+        setattr(structure, name, array.ctypes.data)
+    return arrays
+
+
 class BoundAnswer:
     """Arrays that an engine reads and writes again and again. Not thread-safe.
 
@@ -83,15 +98,8 @@ class BoundAnswer:
         self._sample = sample
         self._last, self._shown = np.zeros(logits.size, np.float32), np.zeros(sample.size, np.float32)
         answer = _Answer(step=sample.strides[0] // 4, classes=logits.size, samples=sample.size)
-        kept: dict[str, Row] = {"logits": logits, "last": self._last, "input": sample, "shown": self._shown}
-        if pooled is not None and head is not None:
-            answer.limit, answer.bias = head.limit, head.bias
-            answer.size, answer.width = len(head.scale), len(head.weights)
-            kept |= {"pooled": pooled, "spare": np.zeros(len(head.scale), np.float32)}
-            kept |= {name: getattr(head, name) for name in ("scale", "offset", "hidden", "hidden_bias", "weights")}
-        for name, array in kept.items():
-            setattr(answer, name, array.ctypes.data)
-        self._kept, self._answer = kept, answer  # whose memory the addresses are
+        kept: Arrays = {"logits": logits, "last": self._last, "input": sample, "shown": self._shown}
+        self._kept, self._answer = _fill(answer, kept, pooled, head), answer  # whose memory the addresses are
         self._call, self.at = call, ctypes.addressof(answer)
         self.found = answer.found
 
@@ -151,14 +159,7 @@ class BoundRows:
         self.pooled = pooled
         self._found = np.full((len(logits), 6), np.nan)
         rows = _Rows(classes=logits.shape[1])
-        kept: dict[str, npt.NDArray[np.generic]] = {"logits": logits, "found": self._found}
-        if pooled is not None and head is not None:
-            rows.limit, rows.bias = head.limit, head.bias
-            rows.size, rows.width = len(head.scale), len(head.weights)
-            kept |= {"pooled": pooled, "spare": np.zeros(len(head.scale), np.float32)}
-            kept |= {name: getattr(head, name) for name in ("scale", "offset", "hidden", "hidden_bias", "weights")}
-        for name, array in kept.items():
-            setattr(rows, name, array.ctypes.data)
+        kept = _fill(rows, {"logits": logits, "found": self._found}, pooled, head)
         self._kept, self._rows = kept, rows  # whose memory the addresses are
         self._call, self._at = call, ctypes.addressof(rows)
 

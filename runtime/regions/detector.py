@@ -18,7 +18,7 @@ import numpy as np
 
 from framegate.runtime.backends.raw_outputs import RawNetwork, open_raw
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.engine_check import NewAnswers
+from framegate.runtime.engine_check import NewAnswers, some_of
 from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.policy.rules import judge_score
 from framegate.runtime.preprocess import Preprocessor
@@ -133,8 +133,7 @@ class DetectorRegions:
         if not self._head.fits(shapes, len(self._labels), size.width, size.height):
             raise BundleError(f"bundle {bundle.path}: its outputs {shapes} are not those of the head {self._head.name}")
         self._input = size.width, size.height
-        flat = self._preprocess.tensor.reshape(-1)
-        self._sample = flat[:: max(1, flat.size // _SAMPLED)]
+        self._sample = some_of(self._preprocess.tensor, _SAMPLED)
         self._new = NewAnswers(f"the detector {bundle.name}")
 
     @classmethod
@@ -185,9 +184,7 @@ class DetectorRegions:
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise BackendError(f"output {name} of the detector {self.name} is not finite")
-        answer = b"".join(
-            values.reshape(-1)[:: max(1, values.size // _SAMPLED)].tobytes() for values in outputs.values()
-        )
+        answer = b"".join(some_of(values, _SAMPLED).tobytes() for values in outputs.values())
         self._new.require(self._sample.tobytes(), answer)
 
 
