@@ -17,6 +17,7 @@ from torch import Tensor
 from framegate.models import datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
+from framegate.models.gtsrb import with_mirror_images
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages, hold_out
 from framegate.models.pixels import PixelInput, to_pixels
@@ -29,14 +30,14 @@ from framegate.models.training.interval_bounds import certified_accuracy
 from framegate.models.training.loop import Task, Trainer, TrainingStopped, choose_device
 from framegate.models.training.masked_views import masked
 from framegate.models.training.report import epoch_line, open_tensorboard, plot_curves
-from framegate.models.training.settings import ADVERSARIAL, OPTIMIZERS, TrainSettings
+from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIMIZERS, TrainSettings
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 
 WATCHED_SHARE = 0.02
 """Share of the training split's units that do not train: for early stopping and for the accuracy that is printed."""
-_CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS}
+_CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS, "mirror_images": MIRROR_IMAGES}
 _SETTINGS: dict[str, tuple[str | None, str]] = {
     "epochs": ("N", "passes over the training images"),
     "batch": ("N", "images per step"),
@@ -69,6 +70,10 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
         "to train a checkpoint further (--start)",
     ),
     "interval_weight": ("SHARE", "share of that worst case in the loss, 0 to 1"),
+    "mirror_images": (
+        None,
+        "traffic signs: relabelled also trains on the mirror images that are signs, too, under those signs' labels",
+    ),
     "seed": ("N", "seed of everything random"),
 }
 """Setting -> unit and meaning, for the help."""
@@ -111,7 +116,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--no-attention", action="store_true", help="without squeeze-and-excitation")
     parser.add_argument(
-        "--width", type=int, metavar="N", help="plaincnn: channels of its first convolution (default: 24)"
+        "--width", type=int, metavar="N", help="plaincnn, resnet20: channels of the first convolution (default: 24, 16)"
     )
     parser.add_argument(
         "--teacher",
@@ -268,6 +273,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
     # Calibration and test images are not looked at: what is to prove a threshold must not have been seen before.
     train, watched = hold_out(data.load_training(arguments.data)[0], WATCHED_SHARE)
+    if settings.mirror_images == "relabelled":
+        if data.name != "gtsrb":
+            raise UsageError(
+                f"--mirror-images relabelled: it knows which traffic signs are another's mirror image, {data.name} "
+                "holds none; leave it out"
+            )
+        train = with_mirror_images(train)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
     if arguments.start is not None:

@@ -70,6 +70,13 @@ LABELS = (
 )
 """English names in the order of the official class numbers, 0 to 42."""
 SIDE = 32
+_PAIRS = ((19, 20), (33, 34), (36, 37), (38, 39))
+"""Signs of which one is the other's mirror image, such as the two dangerous curves."""
+MIRROR_LABELS = {
+    **{label: label for label in (11, 12, 13, 15, 17, 18, 22, 26, 30, 35)},
+    **{a: b for pair in _PAIRS for a, b in (pair, pair[::-1])},
+}
+"""Class of a sign -> class of its mirror image (left and right exchanged); all other signs have none."""
 CALIBRATION_SHARE = 1 / 6
 """Share of each class's tracks; a class keeps at least one track in both splits if it has two."""
 SPLIT_SEED = 20260101
@@ -181,6 +188,24 @@ def split_tracks(labels: Labels, tracks: Labels) -> tuple[Labels, Labels]:
 def _units(labels: Labels, tracks: Labels) -> Labels:
     """(N,) each class counts its own tracks; numbered through, a track is one unit of the calibration."""
     return np.unique(np.stack([labels, tracks]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def with_mirror_images(split: LabelledImages) -> LabelledImages:
+    """A training split and the mirror images of it that are signs, too, under those signs' labels.
+
+    Two of five frames have one. It gives the few tracks of a rare sign those of its mirror image.
+
+    Args:
+        split: Training frames; a mirror image belongs to the track of its frame.
+    """
+    mirror = np.array([MIRROR_LABELS.get(label, -1) for label in range(len(LABELS))], np.int64)
+    chosen = np.flatnonzero(mirror[split.labels] >= 0)
+    index = np.concatenate([np.arange(len(split)), chosen]).astype(np.int64)
+    both = split.subset(index, f"{split.name}-mirrored")
+    labels, images = both.labels.copy(), both.images
+    images[len(split) :] = images[len(split) :, :, ::-1].copy()
+    labels[len(split) :] = mirror[split.labels[chosen]]
+    return LabelledImages(both.name, images, labels, both.groups, both.unit, both.sequence)
 
 
 def load_training(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:

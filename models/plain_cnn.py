@@ -80,20 +80,24 @@ class _Residual(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """(N, 3, 32, 32) float, normalised -> (N, classes) logits; 0.27 M parameters, 41 M multiplications.
+    """(N, 3, 32, 32) float, normalised -> (N, classes) logits.
 
-    The network for CIFAR-10 of He et al. 2016 (arXiv:1512.03385, section 4.2) with n = 3.
+    The network for CIFAR-10 of He et al. 2016 (arXiv:1512.03385, section 4.2) with n = 3. With ``width`` 16, as there,
+    0.27 M parameters and 41 M multiplications; both grow with the square of the width.
 
     Args:
         classes: Number of labels.
+        width: Channels of the first third of the network; the others have two and four times as many; at least 1.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*convolution(3, 16, 3))
+        if width < 1:
+            raise ValueError(f"width {width} given, expected at least 1")
+        self.stem = nn.Sequential(*convolution(3, width, 3))
         blocks: list[nn.Module] = []
-        channels = 16
-        for outputs in (16, 32, 64):
+        channels = width
+        for outputs in (width, 2 * width, 4 * width):
             for _ in range(3):
                 blocks.append(_Residual(channels, outputs, 1 if outputs == channels else 2))
                 channels = outputs

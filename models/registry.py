@@ -122,10 +122,12 @@ ARCHITECTURES = {
         ),
         Architecture(
             name="resnet20",
-            about="ResNet-20 for CIFAR-10 without attention, 0.27 M parameters, for adversarial training",
+            about="ResNet-20 without attention, 0.27 M parameters, for adversarial training and masked views",
             build=ResNet20,
+            options={"width": 16},
             preprocess=_SMALL,
             taps=("stem.0", "blocks.2.first.0", "blocks.5.first.0", "blocks.8.first.0"),
+            bfloat16_on_cpu=True,
             recipe={"epochs": 40, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
         ),
         Architecture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
-from framegate.runtime.backends.base import Backend
+from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.native.answer import BoundAnswer
@@ -26,7 +26,9 @@ class NewAnswers:
     """Refuses the answer to an earlier question.
 
     A network that is shown other pixels gives other numbers, down to the last bit. An engine that hands out its last
-    output again has stopped computing, and its verdicts would be those of an old frame.
+    output again has stopped computing, and its verdicts would be those of an old frame. The exception is a network in
+    INT8 that is far from all that it knows: its activations stand at the ends of their ranges. Whether it is that is
+    found out by asking (`EngineCheck.still_computes`).
 
     Args:
         who: Is named in the error.
@@ -124,6 +126,40 @@ class EngineCheck(ABC):
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
             self.wrong = f"it failed on a known picture ({type(error).__name__}: {error})"
         self._asked += not self.wrong  # what was answered wrongly is asked again
+
+    def still_computes(self, question: Tensor, answer: bytes) -> bool:
+        """Whether an engine whose last answer came again does compute, so that the answer is right.
+
+        It must give another, right answer to a known picture, and then the same one to the question.
+
+        Args:
+            question: The engine's input, which it reads; it holds the same afterwards.
+            answer: `_sampled` of its logits.
+
+        Raises:
+            BackendError: The engine failed. It may raise anything else, too.
+        """
+        asked = question.copy()
+        if not self._answers_otherwise(answer):
+            return False
+        question[...] = asked
+        return self._sampled(infer(self.backend)) == answer
+
+    def _sampled(self, logits: Tensor) -> bytes:
+        """What is compared of an answer."""
+        return logits.tobytes()
+
+    def _answers_otherwise(self, answer: bytes) -> bool:
+        """Whether the engine gives a known answer that is not this one."""
+        if self._answers is None or self._tolerance is None:
+            return False
+        for number, image in enumerate(self._answers.images):
+            logits, _, known = self._answer_to(image)
+            if self._answers.wrong(number, logits, self._tolerance):
+                return False
+            if known != answer:
+                return True
+        return False
 
     def _require_known_answers(self, precision: str) -> None:
         """Ask all of them.

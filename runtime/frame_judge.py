@@ -17,7 +17,7 @@ import numpy as np
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.certificate import Certifier
-from framegate.runtime.dense_scorer import DenseScorer
+from framegate.runtime.dense.scorer import DenseScorer
 from framegate.runtime.errors import BackendError
 from framegate.runtime.health.check import CameraHealth, unusable
 from framegate.runtime.native.fast_path import GOOD, ORDINARY, WITHIN, FastPath, Looked, fast_path_for

@@ -192,7 +192,8 @@ class Scorer(EngineCheck):
             return self._scored(logits, engine_ns, stages), engine_ns
         found = fast.look(self.temperature)
         if not found.said & ANSWERED:
-            self._new.refuse()
+            self._require_computed(logits)
+            return self._scored(logits, engine_ns, stages), engine_ns
         if stages is not None:
             stages.mark(SCORES)
         return found, engine_ns
@@ -248,7 +249,8 @@ class Scorer(EngineCheck):
         """
         finite = bound(self.temperature)
         if finite is None:
-            self._new.refuse()
+            self._require_computed(bound.logits)
+            finite = bound(self.temperature)
         best, probability, entropy, margin, energy, shift = bound.found
         scores = FrameScores(int(best), probability, entropy, margin, energy) if finite else not_finite()
         if self._monitor is None or bound.pooled is None:
@@ -266,7 +268,21 @@ class Scorer(EngineCheck):
                 f"{self.backend.engine} gave {logits.dtype} logits of shape {logits.shape}, "
                 f"expected float32 {self._shape}"
             )
-        self._new.require(self._shown, logits.tobytes())
+        answer = logits.tobytes()
+        if self._new.is_old(self._shown, answer):
+            self._require_computed(logits)
+            self._new.remember(self._shown, answer)
+
+    def _require_computed(self, logits: Tensor) -> None:
+        """The last answer came again for other pixels: refuse it unless the engine computes, see `still_computes`.
+
+        Raises:
+            BackendError: It has stopped computing. The engine may raise anything else, too.
+        """
+        if self.takes_nv12 or not self.still_computes(self.preprocessor.tensor, logits.tobytes()):
+            self._new.refuse()
+        if self._bound is not None:
+            self._bound.forget()
 
     def _fits(self, logits: Tensor) -> bool:
         return logits.shape == self._shape and logits.dtype == np.float32

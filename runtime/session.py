@@ -16,8 +16,8 @@ from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.console import note, to_stderr
+from framegate.runtime.dense.scorer import DenseScorer
 from framegate.runtime.dense.spec import promise_of
-from framegate.runtime.dense_scorer import DenseScorer
 from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.frame_judge import FrameJudge
 from framegate.runtime.health.check import CameraHealth

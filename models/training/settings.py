@@ -10,6 +10,7 @@ from framegate.runtime.errors import UsageError
 
 ADVERSARIAL = ("none", "fgsm-rs", "n-fgsm", "pgd", "trades")
 OPTIMIZERS = ("adamw", "sgd")
+MIRROR_IMAGES = ("none", "relabelled")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class TrainSettings:
         interval_ramp: Share of the training over which that radius grows, after a short warm-up, in [0, 0.95]; 0 takes
             all of it at once.
         interval_weight: Share of that worst case in the loss, in [0, 1].
+        mirror_images: ``none``, or ``relabelled``: the mirror images of traffic signs that are signs, too, train under
+            those signs' labels (`framegate.models.gtsrb.with_mirror_images`).
         seed: Seed of everything random.
     """
 
@@ -70,6 +73,7 @@ class TrainSettings:
     interval_bounds: float = 0.0
     interval_ramp: float = 0.55
     interval_weight: float = 0.5
+    mirror_images: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,8 +99,9 @@ class TrainSettings:
         if self.frozen_blocks < 0:
             raise UsageError(f"frozen_blocks: {self.frozen_blocks} given, expected 0 or more")
         self._check_attack()
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"optimizer: {self.optimizer!r} given, expected one of {', '.join(OPTIMIZERS)}")
+        for name, known in (("optimizer", OPTIMIZERS), ("mirror_images", MIRROR_IMAGES)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
 
     def _check_certificate(self) -> None:
         if not 0.15 < self.mask_side < 1:

@@ -16,6 +16,7 @@ import numpy as np
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.known_answers import KnownAnswers
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.native.answer import BoundRows, bound_rows
 from framegate.runtime.preprocess import Preprocessor, input_shape
@@ -69,7 +70,7 @@ class BatchScorer:
         self._classes = len(bundle.labels)
         largest = most if always else next(size for size in SIZES if size >= most)
         self._sizes = (most,) if always else tuple(size for size in SIZES if size <= largest)
-        tensor = np.zeros(input_shape(bundle.preprocess, largest), np.float32)
+        self._tensor = tensor = np.zeros(input_shape(bundle.preprocess, largest), np.float32)
         self._rows = [Preprocessor(bundle.preprocess, tensor[k : k + 1]) for k in range(largest)]
         flat = tensor.reshape(largest, -1)
         self._samples = flat[:, :: max(1, flat.shape[1] // _SAMPLED)]
@@ -177,19 +178,48 @@ class BatchScorer:
             return
         engine = self._engines[self._asked % len(self._engines)]
         size = self._sizes[self._asked % len(self._engines)]
-        numbers = [(self._asked + k) % len(self._answers.images) for k in range(size)]
         self._last.pop(engine, None)
         try:
-            for number, row in zip(numbers, self._rows, strict=False):
-                row(self._answers.images[number])
-            logits = infer(engine)
+            logits, self.wrong = self._known_answers(engine, size, self._asked, self._answers, self._tolerance)
             # An engine that stops now hands these out for the next frame.
             self._last[engine] = dict(self._by_row(logits, self._samples[:size].tobytes()))
-            wrong = (self._answers.wrong(n, logits[k], self._tolerance) for k, n in enumerate(numbers))
-            self.wrong = next(filter(None, wrong), "")
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
             self.wrong = f"it failed on known pictures ({type(error).__name__}: {error})"
         self._asked += not self.wrong  # what was answered wrongly is asked again
+
+    def _known_answers(
+        self, engine: Backend, size: int, first: int, answers: KnownAnswers, tolerance: float
+    ) -> tuple[Tensor, str]:
+        """Ask an engine known pictures in all of its rows: its logits, and what is wrong with them."""
+        numbers = [(first + k) % len(answers.images) for k in range(size)]
+        for number, row in zip(numbers, self._rows, strict=False):
+            row(answers.images[number])
+        logits = infer(engine)
+        wrong = (answers.wrong(number, logits[k], tolerance) for k, number in enumerate(numbers))
+        return logits, next(filter(None, wrong), "")
+
+    def _still_computes(self, engine: Backend, given: Sequence[bytes]) -> bool:
+        """See `EngineCheck.still_computes`: a known picture in each row, and then the question once more.
+
+        Args:
+            engine: Its input holds the question, and does so afterwards.
+            given: The logits of every row of an object.
+        """
+        if self._answers is None or self._tolerance is None:
+            return False
+        size = self._sizes[self._engines.index(engine)]
+        asked = self._tensor[:size].copy()
+        for first in range(len(self._answers.images)):
+            logits, wrong = self._known_answers(engine, size, first, self._answers, self._tolerance)
+            if wrong:
+                return False
+            if all(logits[k].tobytes() != answer for k, answer in enumerate(given)):
+                break
+        else:
+            return False
+        self._tensor[:size] = asked
+        logits = infer(engine)
+        return all(logits[k].tobytes() == answer for k, answer in enumerate(given))
 
     def _warm_up(self, precision: str) -> None:
         for engine in self._engines:
@@ -203,15 +233,19 @@ class BatchScorer:
         """Refuse the answers to an earlier question, see `framegate.runtime.scorer.Scorer`.
 
         An engine has stopped computing if the logits of every object are, bit for bit, some that it gave when it was
-        last asked, about other pixels. Once it has, it stays so until it gives other answers. All rows of a batch are
-        remembered, also those that no object was in: the next frame may have more.
+        last asked, about other pixels, and if it then fails when it is asked what is known. Once it has, it stays so
+        until it gives other answers. All rows of a batch are remembered, also those that no object was in: the next
+        frame may have more.
 
         Raises:
             BackendError: It has.
         """
         last = self._last.get(engine, {})
         rows = self._by_row(logits, self._shown)
-        stuck = all(answer in last and last[answer] != shown for answer, shown in rows[: self._count])
+        objects = rows[: self._count]
+        stuck = all(answer in last and last[answer] != shown for answer, shown in objects)
+        if stuck:
+            stuck = not self._still_computes(engine, [answer for answer, _ in objects])
         self._last[engine] = {answer: None if stuck else shown for answer, shown in rows}
         if stuck:
             raise BackendError(f"{engine.engine} gave bit for bit the same logits for different pixels")

@@ -17,7 +17,7 @@ from framegate.runtime import Bundle, BundleError, Frame, Pipeline, Reason, Reje
 from framegate.runtime.backends.choice import open_engine
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, manifest_digest
 from framegate.runtime.cli.main import main
-from framegate.runtime.dense_scorer import DenseScorer, judge_region
+from framegate.runtime.dense.scorer import DenseScorer, judge_region
 from framegate.runtime.errors import BackendError
 from framegate.runtime.sinks.shade import mask_picture, shaded
 from framegate.runtime.sources.images import ImageSource

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framegate.models import gtsrb
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
 
 HEAD = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\r\n"
@@ -231,3 +232,28 @@ def test_no_gtsrb_there(tmp_path):
         gtsrb.load_test(tmp_path)
     with pytest.raises(DataError, match="no GTSRB here"):
         gtsrb.load_training(tmp_path / "nowhere")
+
+
+def test_mirror_images_of_signs_train_under_the_sign_that_they_show(official):
+    train, _ = gtsrb.load_training(official)
+    # A picture whose left half is brighter, so that a mirrored one is told from it.
+    images = train.images.copy()
+    images[:, :, :16, 0] //= 2
+    split = LabelledImages("gtsrb-train", images, train.labels, train.groups, train.unit, train.sequence)
+    both = gtsrb.with_mirror_images(split)
+
+    assert np.array_equal(both.images[: len(split)], split.images)
+    assert np.array_equal(both.labels[: len(split)], split.labels)
+    source = np.flatnonzero(np.isin(split.labels, list(gtsrb.MIRROR_LABELS)))
+    assert len(both) == len(split) + len(source)
+    assert np.array_equal(both.images[len(split) :], split.images[source][:, :, ::-1])
+    assert np.array_equal(both.groups[len(split) :], split.groups[source])
+    names = {gtsrb.LABELS[old]: gtsrb.LABELS[new] for old, new in gtsrb.MIRROR_LABELS.items()}
+    assert names["turn right ahead"] == "turn left ahead"
+    assert names["yield"] == "yield"
+    assert not any("speed" in name for name in names)
+    assert [gtsrb.MIRROR_LABELS[int(k)] for k in split.labels[source]] == both.labels[len(split) :].tolist()
+
+
+def test_twice_mirrored_is_the_same_sign():
+    assert all(gtsrb.MIRROR_LABELS[mirror] == label for label, mirror in gtsrb.MIRROR_LABELS.items())

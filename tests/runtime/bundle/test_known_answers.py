@@ -96,6 +96,66 @@ def test_fault_an_engine_that_stops_at_a_known_answer_is_found_out_on_the_next_f
             judge(number)
 
 
+class Saturated:
+    """What an engine says of a network that gives one answer to all pictures but the known ones."""
+
+    def __init__(self, finish, tensor, known):
+        self.finish, self.tensor, self.known = finish, tensor, known
+
+    def __call__(self):
+        logits = self.finish()
+        for row, pixels in zip(logits, self.tensor, strict=False):
+            if not any(np.array_equal(pixels, each) for each in self.known):
+                row[:] = np.arange(len(row))
+        return logits
+
+
+@pytest.mark.parametrize("regions", [1, 2])
+def test_a_network_that_says_the_same_of_different_pixels_is_no_stuck_engine(regions):
+    """An INT8 network far from all that it knows does: its activations stand at the ends of their ranges."""
+    session = Session.open(SHIPPED, "onnxruntime", "fp32", 1, camera=False)
+    scorer, engine = session.scorer, session.scorer.backend
+    known = []
+    for image in session.bundle.known_answers.images:
+        scorer.preprocessor(image)
+        known.append(scorer.preprocessor.tensor[0].copy())
+    tensor = scorer.preprocessor.tensor
+    if regions == 2:
+        scorer = BatchScorer(session.bundle, engine, "fp32", session.calibration, 2, always=True)
+        engine, tensor = scorer.engines[0], scorer._tensor
+    real = engine.finish
+    engine.finish = Saturated(real, tensor, known)
+    crops = np.random.default_rng(0).integers(0, 256, (20, 60, 50, 3), np.uint8)
+
+    def judge(number):
+        if regions == 2:
+            scorer.start(crops[2 * number : 2 * number + 2])
+            return scorer.finish()[0].scores
+        scorer.start(crops[number], "bgr")
+        return scorer.finish().scores
+
+    assert len({judge(number) for number in range(6)}) == 1
+    held = engine.finish().copy()
+    engine.finish = lambda: held  # now it is stuck, at an answer that would be right
+    with pytest.raises(BackendError, match="bit for bit"):
+        judge(6)
+
+
+def test_frames_that_saturate_a_network_are_not_rejected_as_a_fault_of_the_engine():
+    session = Session.open(SHIPPED, "onnxruntime", "fp32", 1, camera=False)
+    tensor, known = session.scorer.preprocessor.tensor, []
+    for image in session.bundle.known_answers.images:
+        session.scorer.preprocessor(image)
+        known.append(tensor[0].copy())
+    engine = session.scorer.backend
+    engine.finish = Saturated(engine.finish, tensor, known)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 60, 50, 3), np.uint8)
+    for frame in frames:  # all of one size, so that the fast path takes most
+        prediction = session.infer(frame)
+        assert Reason.BACKEND_FAULT not in prediction.reasons, prediction.detail
+        assert prediction.candidate
+
+
 def test_fault_the_engine_goes_wrong_while_the_stream_runs(monkeypatch):
     monkeypatch.setattr("framegate.runtime.session.ASK_EVERY_S", 0.2)
     monkeypatch.setattr("framegate.runtime.session._ASK_AGAIN_S", 0.1)

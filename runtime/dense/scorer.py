@@ -96,7 +96,10 @@ class DenseScorer(EngineCheck):
         self.preprocessor(image)
         logits = infer(self.backend)
         self._require_map(logits)
-        return summary(logits[0]), self._sample.tobytes(), some_of(logits, _SAMPLED).tobytes()
+        return summary(logits[0]), self._sample.tobytes(), self._sampled(logits)
+
+    def _sampled(self, logits: Tensor) -> bytes:
+        return some_of(logits, _SAMPLED).tobytes()
 
     def finish(self, stages: StageClock | None = None) -> Scored:
         """Wait for the engine, score every pixel, and count those of the region.
@@ -113,7 +116,11 @@ class DenseScorer(EngineCheck):
         if stages is not None:
             stages.mark(ENGINE)
         self._require_map(logits)
-        self._new.require(self._shown, some_of(logits, _SAMPLED).tobytes())
+        answer = self._sampled(logits)
+        if self._new.is_old(self._shown, answer):
+            if not self.still_computes(self.preprocessor.tensor, answer):
+                self._new.refuse()
+            self._new.remember(self._shown, answer)
         maps = self.backend.maps
         pixels = None if maps is None else scores_of_maps(logits[0], *maps)
         scored = judge_region(logits[0], self.spec, self._labels, pixels)._replace(engine_ns=engine_ns)
