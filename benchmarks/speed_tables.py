@@ -113,7 +113,9 @@ def latency(record: Record) -> str:
     )
     header = ["engine / precision", *_HEADINGS, "p50 : bare loop's p50"]
     startup, memory = record["startup_s"], record["memory"]
-    after = f"\n\nFrom the start of a new process to its first verdict: {startup['median']:.2f} s (median)."
+    after = f"\n\nFrom the start of a new process to its first verdict: {startup['median']:.2f} s (median)"
+    compiling = record.get("startup_compiling_s")
+    after += f"; {compiling['median']:.2f} s where the network was not compiled before." if compiling else "."
     if memory:
         after += f" Growth of resident memory over {memory['frames']:,} frames: {memory['growth_mib']:+.1f} MiB."
     return caption + figures_grid(header, rows) + after + _left_out(record, "cpu-latency.json")

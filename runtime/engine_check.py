@@ -170,4 +170,6 @@ class EngineCheck(ABC):
         for _ in self._answers.images if self._answers else ():
             self.ask()
             if self.wrong:
-                raise BackendError(f"{self.backend.engine}, {precision}: {self.wrong}; try another precision or engine")
+                kept = getattr(self.backend, "kept_in", "")
+                remedy = f"remove {kept}, which it was read from" if kept else "try another precision or engine"
+                raise BackendError(f"{self.backend.engine}, {precision}: {self.wrong}; {remedy}")

@@ -71,8 +71,6 @@ class Scorer(EngineCheck):
     def __init__(
         self, bundle: Bundle, backend: Backend, precision: str, calibration: Calibration | None, gpu_preprocess: bool
     ) -> None:
-        if backend.classes != len(bundle.labels):
-            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         if gpu_preprocess and not backend.takes_frames:
             raise UsageError(f"preprocessing on the GPU was asked for, {backend.engine} runs on the CPU")
         super().__init__(bundle, backend, precision)
@@ -90,9 +88,12 @@ class Scorer(EngineCheck):
         self._last_logits: Tensor | None = None
         self._seen: Tensor | None = None
         self._bound: BoundAnswer | None = None
+        if not gpu_preprocess:
+            backend.bind(self.preprocessor.tensor)  # first: a network that was compiled before need not be read then
+        if backend.classes != len(bundle.labels):
+            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         if gpu_preprocess:
             return  # bound to the size of the first frame, and warmed up then
-        backend.bind(self.preprocessor.tensor)
         if self._monitor:
             found = 0 if backend.pooled is None else backend.pooled.shape[1]
             if found != self._monitor.size:

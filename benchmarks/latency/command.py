@@ -169,7 +169,8 @@ def _latency(
     default = choose_backend("auto")
     precision = default_precision(default, bundle.models)
     results = bench.measure_latency(bundle, wanted, arguments.frames, arguments.threads, size, progress, images)
-    startup = bench.measure_startup(bundle.path, default, precision, size, STARTS, progress)
+    startup = bench.measure_startup(bundle.path, default, precision, size, STARTS, True, progress)
+    compiling = bench.measure_startup(bundle.path, default, precision, size, STARTS, False, progress)
     memory = (
         bench.measure_memory(bundle, default, precision, arguments.memory_frames, size, progress)
         if arguments.memory_frames
@@ -177,6 +178,7 @@ def _latency(
     )
     return latency_record(results, f"{default}/{precision}") | {
         "startup_s": startup_record(*startup),
+        "startup_compiling_s": startup_record(*compiling),
         "memory": memory,
         "left_out": left_out,
     }

@@ -32,6 +32,7 @@ from framegate.benchmarks.latency.machine import resident_mib
 from framegate.benchmarks.latency.stream import HELD, BenchStream, FrameFeed, Samples, read_frames
 from framegate.benchmarks.latency.yardstick import BareLoop
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
+from framegate.runtime.backends.compiled import VARIABLE as COMPILED
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import BackendError
 from framegate.runtime.pipeline import Pipeline
@@ -204,18 +205,30 @@ print(resident_mib())
 
 
 def measure_startup(
-    bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, progress: Progress
+    bundle: Path, backend: str, precision: str, size: tuple[int, int], repetitions: int, kept: bool, progress: Progress
 ) -> tuple[list[float], list[float]]:
     """Seconds from starting an interpreter to its first verdict, and the process's resident MiB then.
 
     What the process needs to end, after the verdict, is not counted, and neither is a first process: it leaves compiled
-    Python files, which every installed package has.
+    Python files, which every installed package has, and the compiled network.
+
+    Args:
+        bundle: Folder.
+        backend: A name.
+        precision: Of the bundle.
+        size: (width, height) of the frame.
+        repetitions: Counted processes.
+        kept: Whether the engine may take the network as an earlier process compiled it
+            (`framegate.runtime.backends.compiled`).
+        progress: Called after each.
 
     Raises:
         BackendError: The process failed.
     """
     seconds, resident = [], []
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if not kept:
+        environment[COMPILED] = "off"
     for k in range(repetitions + 1):
         command = [sys.executable, "-c", _START_SCRIPT, str(bundle), backend, precision, *map(str, size)]
         started = time.perf_counter()
@@ -223,9 +236,11 @@ def measure_startup(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         ) as process:
             assert process.stdout is not None
+            assert process.stderr is not None
             process.stdout.readline()
             took_s = time.perf_counter() - started
-            held, complaint = process.communicate()
+            # Not communicate(): it does not see what readline has already taken from the pipe.
+            held, complaint = process.stdout.read(), process.stderr.read()
         if process.returncode:
             raise BackendError(f"start-up of {backend}/{precision} failed: {complaint.strip().splitlines()[-1:]}")
         if k:

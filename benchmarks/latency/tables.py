@@ -38,10 +38,11 @@ def lines(record: Record) -> list[str]:
             f"{record['default_p50_to_fastest_bare_p50']:.2f}"
         )
     if record.get("startup_s"):
-        startup = record["startup_s"]
+        startup, compiling = record["startup_s"], record.get("startup_compiling_s")
         said.append(
             f"start-up, new process to first verdict: median {startup['median']:.2f} s, max {startup['max']:.2f} s"
             + (f"; it then holds {startup['resident_mib']:.0f} MiB" if "resident_mib" in startup else "")
+            + (f"; median {compiling['median']:.2f} s where no network was compiled before" if compiling else "")
         )
     if record.get("memory"):
         memory = record["memory"]

@@ -19,8 +19,10 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for 'sm_(\d+)a?'")
 _PROPERTIES = re.compile(r"Function properties for (\S+)")
@@ -97,6 +99,8 @@ def resource_table(resources: Iterable[Resources], title: str = "CUDA kernels: r
     for kernel in resources:
         rows.setdefault(kernel.kernel, {})[kernel.architecture] = kernel
     architectures = sorted({architecture for row in rows.values() for architecture in row})
+    from rich.table import Table  # takes 25 ms, and whoever only asks where the cache is needs none
+
     table = Table(title=title)
     table.add_column("kernel", overflow="fold")
     for column in (*(f"sm_{architecture}" for architecture in architectures), "shared B", "stack B", "spills B"):

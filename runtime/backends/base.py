@@ -42,12 +42,14 @@ class Backend(Protocol):
     Attributes:
         name: The backend's name, e.g. ``openvino``.
         engine: Library and version, e.g. ``openvino 2026.4.1``.
-        classes: Number of logits per image.
     """
 
     name: str
     engine: str
-    classes: int
+
+    @property
+    def classes(self) -> int:
+        """Number of logits per image."""
 
     @property
     def takes_frames(self) -> bool:

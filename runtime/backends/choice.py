@@ -50,7 +50,7 @@ def _load(bundle: Bundle, name: str, precision: str, threads: int | None) -> Bac
     if BACKENDS[name].gpu:  # it loads an engine, which names the hash of the network that it was built from
         return load_backend(name, bundle.model_path(precision), threads)
     with bundle.loaded(precision) as model:
-        return load_backend(name, model, threads)
+        return load_backend(name, model, threads, bundle.network_digest(model))
 
 
 def _engine_is_there(bundle: Bundle, name: str, precision: str | None) -> bool:
@@ -135,13 +135,14 @@ def _install_line(name: str) -> str:
     return install_line(name)
 
 
-def load_backend(name: str, model: Path, threads: int | None = None) -> Backend:
+def load_backend(name: str, model: Path, threads: int | None = None, network: str = "") -> Backend:
     """Load a model into a backend that `choose_backend` has checked.
 
     Args:
         name: A key of `BACKENDS`.
         model: The ONNX file.
         threads: CPU threads for one inference; None leaves it to the engine.
+        network: `Bundle.network_digest`: what the engine makes of the network may be kept for the next time.
 
     Raises:
         BackendError: The library cannot be imported or refuses the model.
@@ -150,5 +151,5 @@ def load_backend(name: str, model: Path, threads: int | None = None) -> Backend:
         module = importlib.import_module(BACKENDS[name].module)
     except ImportError as error:
         raise BackendError(f"backend {name!r}: its library cannot be imported ({error})") from error
-    backend: Backend = module.load(name, model, threads)
+    backend: Backend = module.load(name, model, threads, network)
     return backend

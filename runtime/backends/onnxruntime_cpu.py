@@ -122,7 +122,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load(name: str, model: Path, threads: int | None) -> OnnxRuntimeBackend:
+def load(name: str, model: Path, threads: int | None, network: str) -> OnnxRuntimeBackend:
     """Entry point of the table in `framegate.runtime.backends.choice`."""
-    del name
+    del name, network
     return OnnxRuntimeBackend(model, threads)

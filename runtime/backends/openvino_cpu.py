@@ -7,13 +7,17 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from framegate.runtime.backends.base import CpuBackend
+from framegate.runtime.backends.compiled import CompiledNetworks
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.backends.no_telemetry import no_telemetry
-from framegate.runtime.backends.thread_choice import SMALL_S, fastest_s
+from framegate.runtime.backends.thread_choice import SMALL_S, alone_s, fastest_s
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.scores import Tensor
@@ -34,11 +38,13 @@ class OpenVinoBackend(CpuBackend):
     Args:
         model: The ONNX file.
         threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+        network: Digest of its files: what it is compiled to may be kept (`framegate.runtime.backends.compiled`). Empty:
+            it is compiled each time.
     """
 
     name = "openvino"
 
-    def __init__(self, model: Path, threads: int | None) -> None:
+    def __init__(self, model: Path, threads: int | None, network: str = "") -> None:
         self.engine = f"openvino {ov.__version__.split('-')[0]}"
         # One stream: the latency of a single frame counts, not throughput.
         config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
@@ -48,33 +54,35 @@ class OpenVinoBackend(CpuBackend):
         if not adds_int8_exactly():
             # Quantised layers are then computed in float32 on the same rounded numbers: slower, and right.
             config["LP_TRANSFORMS_MODE"] = "NO"
-        try:
-            self._model = core().read_model(model)
-            self._config = config
-            self._threads = threads
-            self.classes = int(self._model.output(0).get_partial_shape()[1].get_length())
-        except RuntimeError as error:
-            raise BackendError(f"openvino cannot read {model}: {_first_line(error)}") from error
+        self._config = config
+        self._threads = threads
+        self._kept = CompiledNetworks(network, ov.__version__)
+        self._network = _Network(model, self._kept)
         self._too_much = [sys.maxsize]
         """So many numbers of input took one thread too long: a larger batch is not tried on one, and compiled once
         instead of twice. A list, so that backends that share the network know it of one another."""
+        self.kept_in = ""
+        """The file from which the compiled network was read; empty if it was compiled here."""
         self._compiled: ov.CompiledModel | None = None
         self._request: ov.InferRequest | None = None
         self.pooled: Tensor | None = None
+
+    @property
+    def classes(self) -> int:
+        """See `Backend.classes`."""
+        found = self._network.model if self._compiled is None else self._compiled
+        return int(found.output(0).get_partial_shape()[1].get_length())
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
         try:
             if self._compiled is None or tuple(self._compiled.input(0).shape) != tensor.shape:
-                shape = self._model.input(0).get_partial_shape()
-                if not shape.is_static or tuple(shape.to_shape()) != tensor.shape:
-                    self._model.reshape(list(tensor.shape))
-                self._compiled = self._compile(self._threads) if self._threads else self._compile_for(tensor)
+                self._compiled = self._compile(tensor, self._threads) if self._threads else self._compile_for(tensor)
             self._request = self._request_on(tensor, self._compiled)
             self._infer = _plain_call(self._request)
             # Bind the output too: reading it through the request costs more than the copy it saves.
             self._output = self._request.get_output_tensor(0).data
-            pooled = [k for k, output in enumerate(self._model.outputs) if POOLED in output.get_names()]
+            pooled = [k for k, output in enumerate(self._compiled.outputs) if POOLED in output.get_names()]
             self.pooled = self._request.get_output_tensor(pooled[0]).data if pooled else None
             give_back_memory()
         except RuntimeError as error:
@@ -83,27 +91,47 @@ class OpenVinoBackend(CpuBackend):
     def _compile_for(self, tensor: Tensor) -> ov.CompiledModel:
         """The network on one thread if that takes at most `SMALL_S`, else on all processors.
 
-        Compiling takes most of the start-up, so the likelier of the two comes first. One thread is not faster than
-        all on a large network, so one that takes all of them longer than `SMALL_S` needs no second trial.
+        Compiling takes most of the start-up, so the likelier of the two comes first, and the second trial is left out
+        where the first says enough.
         """
         if tensor.size >= self._too_much[0]:
-            return self._compile(None)
+            return self._compile(tensor, None)
         everywhere = None
-        if _products(self._model) > _MANY:
-            everywhere = self._compile(None)
-            if fastest_s(self._request_on(tensor, everywhere).infer) > SMALL_S:
+        if self._is_large(tensor):
+            everywhere = self._compile(tensor, None)
+            if alone_s(fastest_s(self._request_on(tensor, everywhere).infer)) > SMALL_S:
                 self._too_much[0] = tensor.size
                 return everywhere
-        alone = self._compile(1)
+        alone = self._compile(tensor, 1)
         if fastest_s(self._request_on(tensor, alone).infer) <= SMALL_S:
             return alone
         self._too_much[0] = tensor.size
-        return everywhere or self._compile(None)
+        return everywhere or self._compile(tensor, None)
 
-    def _compile(self, threads: int | None) -> ov.CompiledModel:
-        """The network for the present shape; with None all processors compute."""
-        config = self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
-        return core().compile_model(self._model, "CPU", config)
+    def _is_large(self, tensor: Tensor) -> bool:
+        """Whether all processors are likely to compute it; what an earlier process tried first says that, too."""
+        together, alone = (self._kept.path(tensor.shape, self._configuration(threads)) for threads in (None, 1))
+        if together is not None and alone is not None and (together.exists() or alone.exists()):
+            return together.exists()
+        return _products(self._network.of_shape(tensor.shape)) > _MANY
+
+    def _configuration(self, threads: int | None) -> dict[str, str]:
+        return self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
+
+    def _compile(self, tensor: Tensor, threads: int | None) -> ov.CompiledModel:
+        """The network for inputs like this one, from the cache if it is there; with None all processors compute."""
+        config = self._configuration(threads)
+        path = self._kept.path(tensor.shape, config)
+        kept = None if path is None else self._kept.read(path)
+        if kept is not None:
+            with suppress(RuntimeError):  # whatever it has against it: the network is compiled anew
+                compiled = core().import_model(kept, "CPU", config)
+                self.kept_in = str(path)
+                return compiled
+        compiled = core().compile_model(self._network.of_shape(tensor.shape), "CPU", config)
+        if path is not None:
+            self._kept.keep(path, compiled.export_model().getvalue())
+        return compiled
 
     def _request_on(self, tensor: Tensor, compiled: ov.CompiledModel) -> ov.InferRequest:
         """A request whose input is this array."""
@@ -127,6 +155,51 @@ class OpenVinoBackend(CpuBackend):
             raise BackendError(f"openvino failed: {_first_line(error)}") from error
         output: Tensor = self._output
         return output
+
+
+class _Network:
+    """An ONNX file. Where compiled forms are kept it is read only if one is missing.
+
+    Args:
+        file: It may be gone afterwards.
+        kept: What keeps compiled forms.
+
+    Raises:
+        BackendError: OpenVINO cannot read it; said when it is read.
+    """
+
+    def __init__(self, file: Path, kept: CompiledNetworks) -> None:
+        self._file = file
+        self._opened: IO[bytes] | None = None
+        self._model: ov.Model | None = None
+        # Weights that lie in files of their own are found only beside it. An open file can be read when it is gone.
+        if kept.active and os.name == "posix" and len(list(file.parent.iterdir())) == 1:
+            self._opened = file.open("rb")
+            weakref.finalize(self, self._opened.close)
+        else:
+            self._model = self._read(file)
+
+    @property
+    def model(self) -> ov.Model:
+        """The network, in the shape that was asked for last."""
+        if self._model is None:
+            assert self._opened is not None
+            with self._opened as file:
+                self._model = self._read(file.read())
+        return self._model
+
+    def of_shape(self, shape: Sequence[int]) -> ov.Model:
+        """The network for inputs of a shape."""
+        found = self.model.input(0).get_partial_shape()
+        if not found.is_static or tuple(found.to_shape()) != tuple(shape):
+            self.model.reshape(list(shape))
+        return self.model
+
+    def _read(self, source: Path | bytes) -> ov.Model:
+        try:
+            return core().read_model(source)
+        except RuntimeError as error:
+            raise BackendError(f"openvino cannot read {self._file}: {_first_line(error)}") from error
 
 
 def core() -> ov.Core:
@@ -189,7 +262,7 @@ def _first_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def load(name: str, model: Path, threads: int | None) -> OpenVinoBackend:
+def load(name: str, model: Path, threads: int | None, network: str) -> OpenVinoBackend:
     """Entry point of the table in `framegate.runtime.backends.choice`."""
     del name
-    return OpenVinoBackend(model, threads)
+    return OpenVinoBackend(model, threads, network)

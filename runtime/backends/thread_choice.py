@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,15 @@ idle threads sleep, and waking them costs more time than they save. On two cores
 has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
 0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
+_GAIN = 0.6
+"""What each further processor adds to the speed of a small network, of what the first brings; four add nothing more. On
+two, 1.56 and 1.7 were measured (the shipped hybrid in fp32 and int8)."""
+
+
+def alone_s(together_s: float) -> float:
+    """About how long one thread takes for what takes all processors so many seconds."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return together_s * (1 + _GAIN * (min(processors, 4) - 1))
 
 
 def fastest_s(call: Callable[[], object]) -> float:

@@ -128,6 +128,7 @@ class Bundle:
         certificates: What can be certified about its labels.
         dense: What the manifest says about a dense network's region (`framegate.runtime.dense.spec`); None for others.
         object_promises: ``backend/precision`` -> what is promised about tracks and boxes.
+        trusted: A signature was asked for, and is right.
     """
 
     path: Path
@@ -147,6 +148,7 @@ class Bundle:
     certificates: tuple[CertificateRecord, ...] = ()
     dense: Mapping[str, Any] | None = None
     object_promises: Mapping[str, tuple[ObjectPromise, ...]] = field(default_factory=dict)
+    trusted: bool = False
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None) -> Bundle:
@@ -183,9 +185,10 @@ class Bundle:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise BundleError(f"bundle {folder}: {MANIFEST} lacks or garbles {error}") from error
-        if trust is not None:
-            require_signature(folder, digest, Path(trust))
-        return opened
+        if trust is None:
+            return opened
+        require_signature(folder, digest, Path(trust))
+        return replace(opened, trusted=True)
 
     @classmethod
     def _from(cls, folder: Path, manifest: Mapping[str, Any], digest: str) -> Bundle:
@@ -255,6 +258,21 @@ class Bundle:
         """
         with self.loaded_file(self.model_path(precision).name) as path:
             yield path
+
+    def network_digest(self, loaded: Path) -> str:
+        """What tells a network from all others: for caches of what engines make of it.
+
+        Args:
+            loaded: What `loaded` or `loaded_file` gave.
+
+        Returns:
+            A digest of its file and of those with its weights; empty, for no cache, if a signature was asked for: it
+            says nothing about a cache.
+        """
+        if self.trusted:
+            return ""
+        names = sorted(path.name for path in loaded.parent.iterdir())
+        return hashlib.sha256("\n".join([loaded.name, *(self.hashes[name] for name in names)]).encode()).hexdigest()
 
     @contextmanager
     def loaded_file(self, name: str) -> Iterator[Path]:

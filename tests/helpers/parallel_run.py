@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +103,10 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault(name, "1")
         # Several hundred tests start a Python of their own. Without bytecode on the disk each compiles framegate anew.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "FRAMEGATE_COMPILED" not in os.environ:  # workers have it from the process that starts them
+        folder = tempfile.mkdtemp(prefix="framegate-compiled-")
+        os.environ["FRAMEGATE_COMPILED"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     # A shell that runs pytest in the background ignores Ctrl-C for it, and the child processes would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

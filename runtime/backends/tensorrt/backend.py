@@ -378,7 +378,7 @@ def _scores(record: Record, slot: Slot) -> FrameScores:
     return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
 
 
-def load(name: str, model: Path, threads: int | None) -> TensorRtBackend:
+def load(name: str, model: Path, threads: int | None, network: str) -> TensorRtBackend:
     """Entry point of the table in `framegate.runtime.backends.choice`; ``threads`` means nothing on a GPU."""
-    del threads
+    del threads, network  # an engine in the store names the network that it was built from
     return TensorRtBackend(name, model)

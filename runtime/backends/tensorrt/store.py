@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from typing import Any
 
 from framegate.cuda_kernels.compile.cache import default_cache, write_atomically
 from framegate.cuda_kernels.driver.open import DeviceInfo
+from framegate.runtime.backends.compiled import written_by_others
 from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.errors import BackendError
 
@@ -183,12 +182,9 @@ def _require_own(path: Path) -> None:
         StaleEngineError: It belongs to another user (and not to root), or another user can write it.
         OSError: There is nothing.
     """
-    found = path.stat()
-    if found.st_uid not in (os.geteuid(), 0):
-        raise StaleEngineError(f"engine cache: {path} belongs to user {found.st_uid}; build the engine as this user")
-    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != os.getegid())
-    if others:
-        raise StaleEngineError(f"engine cache: others can write {path}; chmod go-w it, and build the engine again")
+    why = written_by_others(path)
+    if why:
+        raise StaleEngineError(f"engine cache: {why}, and build the engine again as this user")
 
 
 def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path) -> StoredEngine:
