@@ -286,7 +286,7 @@ class FrameJudge:
         overdue = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
         pairs = zip(rois, judged, strict=True)
-        made = [self.regions.prediction(frame, roi, each, overdue, decided_ns, end_ns) for roi, each in pairs]
+        made = [self.regions.prediction(frame, roi.name, each, overdue, decided_ns, end_ns) for roi, each in pairs]
         if stages is not None:
             stages.mark(POLICY, decided_ns)
             stages.end(frame.frame_id)

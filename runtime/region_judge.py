@@ -179,7 +179,7 @@ class RegionJudge:
     def prediction(
         self,
         frame: Frame,
-        roi: Roi,
+        stream: str,
         judged: Judged,
         late: Findings,
         decided_ns: int,
@@ -190,7 +190,7 @@ class RegionJudge:
         scores = judged.scored.scores
         return prediction_of(
             frame_id=frame.frame_id,
-            stream=roi.name,
+            stream=stream,
             decided_reasons=(*judged.findings, *late),
             candidate=judged.candidate,
             confidence=scores.max_probability,

@@ -98,7 +98,9 @@ def measure(bundle: Bundle, frames: int) -> dict[str, Any]:
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundles", type=Path, nargs="+", default=classifiers())
+    parser.add_argument(
+        "--bundles", type=Path, nargs="+", help="default: those shipped classifiers that have a monitor"
+    )
     parser.add_argument("--frames", type=int, default=5_000)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -106,10 +108,13 @@ def main() -> int:
         parser.error(f"--frames {arguments.frames}: expected at least 100")
     found = []
     try:
+        bundles = [Bundle.open(path) for path in arguments.bundles or classifiers()]
+        if not arguments.bundles:
+            bundles = [bundle for bundle in bundles if bundle.monitor is not None]
         with progress_bar() as progress:
-            for k, path in enumerate(arguments.bundles):
-                progress("monitor", k, len(arguments.bundles))
-                found.append(measure(Bundle.open(path), arguments.frames))
+            for k, bundle in enumerate(bundles):
+                progress("monitor", k, len(bundles))
+                found.append(measure(bundle, arguments.frames))
             progress("monitor", len(found), len(found))
     except FramegateError as error:
         print(f"bench_monitor: {error}", file=sys.stderr)

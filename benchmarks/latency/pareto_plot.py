@@ -16,6 +16,7 @@ _MARKS = {
     ("onnxruntime", "fp32"): "^",
     ("onnxruntime", "int8"): "D",
 }
+_COLOURS = [f"tab:{name}" for name in ("blue", "orange", "green", "red", "purple", "brown", "pink", "olive", "cyan")]
 
 
 def table(record: Mapping[str, Any] | None) -> Table | str:
@@ -75,16 +76,18 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     for row in record["rows"]:
         kind = row["engine"], row["precision"]
         if row["accuracy"] is None:
+            if row.get("to_baseline_p50") is not None:
+                continue  # a bundle without a record of its accuracy stands in the table only
             axis.axvline(row["p50_ms"], color="grey", linestyle="-" if kind[0] == "openvino" else ":", linewidth=1)
             axis.annotate(
                 f"{row['network']} {kind[0]}/{kind[1]}", (row["p50_ms"], 0.02), xycoords=("data", "axes fraction"),
                 rotation=90, fontsize=6, ha="right",
             )  # fmt: skip
             continue
-        colour = f"C{networks.index(row['network'])}"
+        colour = _COLOURS[networks.index(row["network"]) % len(_COLOURS)]
         axis.plot(row["p50_ms"], 100 * row["accuracy"]["value"], _MARKS[kind], color=colour, markersize=6)
     for number, name in enumerate(networks):
-        axis.plot([], [], "o", color=f"C{number}", label=name)
+        axis.plot([], [], "o", color=_COLOURS[number % len(_COLOURS)], label=name)
     for (engine, precision), mark in _MARKS.items():
         axis.plot([], [], mark, color="grey", label=f"{engine}/{precision}")
     axis.set(

@@ -90,8 +90,8 @@ class BatchScorer:
         # Of each engine: the array that it wrote last, and what looks at its rows in one call.
         self._looks: dict[Backend, tuple[Tensor, BoundRows | None]] = {}
         self._started_ns = 0
-        # Of each engine: what it said when it was last asked -> of which pixels; None if that was no new answer.
-        self._last: dict[Backend, dict[bytes, bytes | None]] = {}
+        # Of each engine: what it said when it was last asked, of which pixels, and whether that was no new answer.
+        self._last: dict[Backend, tuple[bytes, bytes, bool]] = {}
         answers = bundle.known_answers
         self._tolerance = answers.tolerance(backend.name, precision) if answers else None
         self._answers = answers if self._tolerance is not None else None
@@ -182,7 +182,7 @@ class BatchScorer:
         try:
             logits, self.wrong = self._known_answers(engine, size, self._asked, self._answers, self._tolerance)
             # An engine that stops now hands these out for the next frame.
-            self._last[engine] = dict(self._by_row(logits, self._samples[:size].tobytes()))
+            self._last[engine] = logits.tobytes(), self._samples[:size].tobytes(), False
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; frames are then rejected
             self.wrong = f"it failed on known pictures ({type(error).__name__}: {error})"
         self._asked += not self.wrong  # what was answered wrongly is asked again
@@ -240,21 +240,28 @@ class BatchScorer:
         Raises:
             BackendError: It has.
         """
-        last = self._last.get(engine, {})
-        rows = self._by_row(logits, self._shown)
-        objects = rows[: self._count]
-        stuck = all(answer in last and last[answer] != shown for answer, shown in objects)
+        answers, shown = logits.tobytes(), self._shown
+        stuck = self._is_old(engine, answers, shown)
         if stuck:
-            stuck = not self._still_computes(engine, [answer for answer, _ in objects])
-        self._last[engine] = {answer: None if stuck else shown for answer, shown in rows}
+            given = [answer for answer, _ in self._by_row(answers, shown)[: self._count]]
+            stuck = not self._still_computes(engine, given)
+        self._last[engine] = answers, shown, stuck
         if stuck:
             raise BackendError(f"{engine.engine} gave bit for bit the same logits for different pixels")
 
-    def _by_row(self, logits: Tensor, samples: bytes) -> list[tuple[bytes, bytes]]:
+    def _is_old(self, engine: Backend, answers: bytes, shown: bytes) -> bool:
+        """Whether all objects have answers of last time, about other pixels."""
+        last_answers, last_shown, was_stuck = self._last.get(engine, (b"", b"", False))
+        if answers[: 4 * self._classes] not in last_answers:
+            return False  # the first object's is new, wherever a row begins there: nothing is cut into rows for that
+        last = dict(self._by_row(last_answers, last_shown))
+        objects = self._by_row(answers, shown)[: self._count]
+        return all(answer in last and (was_stuck or last[answer] != pixels) for answer, pixels in objects)
+
+    def _by_row(self, answers: bytes, samples: bytes) -> list[tuple[bytes, bytes]]:
         """Of every row of a batch the logits, and the sample of what was asked."""
-        # Two copies for all rows instead of two for each: cutting bytes costs a fraction of a view of an array.
-        answers, one, shown = logits.tobytes(), logits[0].nbytes, self._samples[0].nbytes
-        count = min(len(logits), len(samples) // shown)
+        one, shown = 4 * self._classes, self._samples[0].nbytes
+        count = min(len(answers) // one, len(samples) // shown)
         return [(answers[k * one : (k + 1) * one], samples[k * shown : (k + 1) * shown]) for k in range(count)]
 
     def _signals(self, engine: Backend, row: int) -> Mapping[str, float]:

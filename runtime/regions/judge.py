@@ -25,11 +25,11 @@ from framegate.runtime.policy.track import TrackRule
 from framegate.runtime.region_judge import Judged
 from framegate.runtime.regions.base import MAX_OBJECTS, Box, Found, RegionGiver
 from framegate.runtime.regions.batch_scorer import BatchScorer
-from framegate.runtime.regions.intake import Pixels, Taken, describe, take
+from framegate.runtime.regions.intake import Taken, describe, take
 from framegate.runtime.regions.label_map import LabelMap
 from framegate.runtime.regions.tracker import Tracker
 from framegate.runtime.regions.tracks import TrackMemory, TrackState
-from framegate.runtime.roi import FULL, Roi
+from framegate.runtime.roi import FULL
 from framegate.runtime.scorer import Scored
 from framegate.runtime.verdict import NEVER_NS, NO_FINDINGS, Findings, FoundObject, Frame, Prediction, Reason
 
@@ -137,6 +137,9 @@ class ObjectJudge:
             health.begin(frame.image, frame.pixel_format)  # another core counts while the detector computes
         taken, unknown = (_NOTHING, NO_FINDINGS) if shown is None else self._look(shown)
         alone, started, broken = ([], [], NO_FINDINGS) if shown is None else self._start(shown, taken)
+        # Before an engine on the CPU computes: behind it this would run cold, and here the check goes on beside it.
+        tracks, lost = self._tracks(taken, frame)
+        known = [_named(k, taken, track) for k, track in enumerate(tracks)]
         if shown is not None:  # once a frame; a GPU computes meanwhile
             camera = health.inspect(frame.image, frame.pixel_format)
         scored, failed = self._finish(started) if not broken else ([], broken)
@@ -144,7 +147,6 @@ class ObjectJudge:
             unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
         camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
         by_box = dict(zip(started, scored, strict=False))
-        tracks, lost = self._tracks(taken, frame)
         judged = [
             self._decide(
                 frame,
@@ -166,7 +168,7 @@ class ObjectJudge:
             # The certificate's network must have seen the pixels that the classifier saw.
             judged = certified if witness(frame.image) == first else [_overwritten(each) for each in judged]
         self._note_use(tracks, judged)
-        return self._stamp(frame, camera, taken, tracks, judged, deadline_ns)
+        return self._stamp(frame, camera, taken, known, judged, deadline_ns)
 
     def _look(self, shown: Frame) -> tuple[Taken, Findings]:
         """Where the objects are; nowhere, and why, if that is not known."""
@@ -294,7 +296,7 @@ class ObjectJudge:
         frame: Frame,
         camera: Findings,
         taken: Taken,
-        tracks: Sequence[TrackState | None],
+        known: Sequence[tuple[str, FoundObject]],
         judged: Sequence[Judged],
         deadline_ns: int | None,
     ) -> ObjectVerdicts:
@@ -302,9 +304,10 @@ class ObjectJudge:
         decided_ns = time.monotonic_ns()
         late = judge_age(decided_ns - frame.captured_ns, deadline_ns)
         end_ns = NEVER_NS if deadline_ns is None else frame.captured_ns + deadline_ns
+        prediction = self._judge.regions.prediction
         predictions = tuple(
-            self._object(frame, k, taken.boxes[k], taken.pixels[k], tracks[k], judged[k], late, decided_ns, end_ns)
-            for k in range(len(judged))
+            prediction(frame, stream, one, late, decided_ns, end_ns, found)
+            for (stream, found), one in zip(known, judged, strict=True)
         )
         nan = math.nan
         detail = "; ".join(filter(None, (*camera.values(), describe(taken.left_out))))
@@ -314,26 +317,17 @@ class ObjectJudge:
         )  # fmt: skip
         return ObjectVerdicts(scene, predictions, taken.left_out)
 
-    def _object(
-        self,
-        frame: Frame,
-        place: int,
-        box: Box,
-        pixels: Pixels,
-        track: TrackState | None,
-        judged: Judged,
-        late: Findings,
-        decided_ns: int,
-        end_ns: int,
-    ) -> Prediction:
+
+def _named(place: int, taken: Taken, track: TrackState | None) -> tuple[str, FoundObject]:
+    """The stream that an object's verdict belongs to, and what is known of it before it is classified."""
+    box, pixels = taken.boxes[place], taken.pixels[place]
+    if box.stream or track is None:
+        found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
         number = None if track is None else track.number
-        name = box.stream or (f"object-{place}" if number is None else f"track-{number}")
-        roi = Roi(name, *pixels, fractions=False)
-        if box.stream or track is None:
-            found = FoundObject(pixels, box.label, box.score, fixed=bool(box.stream), scores=box.scores)
-        else:
-            found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
-        return self._judge.regions.prediction(frame, roi, judged, late, decided_ns, end_ns, found)
+    else:
+        number = track.number
+        found = FoundObject(pixels, box.label, box.score, number, track.age, scores=box.scores)
+    return box.stream or (f"object-{place}" if number is None else f"track-{number}"), found
 
 
 def _overwritten(judged: Judged) -> Judged:
