@@ -379,9 +379,15 @@ class Session:
 
     def _ask_if_due(self) -> None:
         now = time.monotonic()
+        wrong = self._asked.wrong or self.scorer.wrong
         if now >= self._ask_at:
             self._asked.ask()
-            self._ask_at = now + (_ASK_AGAIN_S if self._asked.wrong else ASK_EVERY_S)
+            if self.scorer is not self._asked and self.scorer.wrong:
+                self.scorer.ask()  # it was found wrong before the batches took over
+            wrong = self._asked.wrong or self.scorer.wrong
+            self._ask_at = now + (_ASK_AGAIN_S if wrong else ASK_EVERY_S)
+        elif wrong:  # found between two questions
+            self._ask_at = min(self._ask_at, now + _ASK_AGAIN_S)
 
     def recover(self) -> None:
         """Start a backend again that failed for good: once in the session's life, so that a broken GPU stays out.

@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -62,7 +63,7 @@ class OpenVinoBackend(CpuBackend):
         """So many numbers of input took one thread too long: a larger batch is not tried on one, and compiled once
         instead of twice. A list, so that backends that share the network know it of one another."""
         self.kept_in = ""
-        """The file from which the compiled network was read; empty if it was compiled here."""
+        """The folder from which compiled networks were read; empty if all were compiled here."""
         self._compiled: ov.CompiledModel | None = None
         self._request: ov.InferRequest | None = None
         self.pooled: Tensor | None = None
@@ -70,8 +71,9 @@ class OpenVinoBackend(CpuBackend):
     @property
     def classes(self) -> int:
         """See `Backend.classes`."""
-        found = self._network.model if self._compiled is None else self._compiled
-        return int(found.output(0).get_partial_shape()[1].get_length())
+        if self._compiled is None:
+            return self._network.classes
+        return int(self._compiled.output(0).get_partial_shape()[1].get_length())
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
@@ -111,9 +113,10 @@ class OpenVinoBackend(CpuBackend):
     def _is_large(self, tensor: Tensor) -> bool:
         """Whether all processors are likely to compute it; what an earlier process tried first says that, too."""
         together, alone = (self._kept.path(tensor.shape, self._configuration(threads)) for threads in (None, 1))
-        if together is not None and alone is not None and (together.exists() or alone.exists()):
-            return together.exists()
-        return _products(self._network.of_shape(tensor.shape)) > _MANY
+        # Not Path.exists, which raises where a folder above may not be entered.
+        if together is not None and alone is not None and (os.path.exists(together) or os.path.exists(alone)):
+            return os.path.exists(together)
+        return self._network.products(tensor.shape) > _MANY
 
     def _configuration(self, threads: int | None) -> dict[str, str]:
         return self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
@@ -123,14 +126,16 @@ class OpenVinoBackend(CpuBackend):
         config = self._configuration(threads)
         path = self._kept.path(tensor.shape, config)
         kept = None if path is None else self._kept.read(path)
-        if kept is not None:
+        if path is not None and kept is not None:
             with suppress(RuntimeError):  # whatever it has against it: the network is compiled anew
                 compiled = core().import_model(kept, "CPU", config)
-                self.kept_in = str(path)
-                return compiled
-        compiled = core().compile_model(self._network.of_shape(tensor.shape), "CPU", config)
+                if tuple(compiled.input(0).shape) == tensor.shape:
+                    self.kept_in = str(path.parent)
+                    return compiled
+        compiled = self._network.compile(tensor.shape, config)
         if path is not None:
-            self._kept.keep(path, compiled.export_model().getvalue())
+            with suppress(RuntimeError):  # not every network can be written
+                self._kept.keep(path, compiled.export_model().getvalue())
         return compiled
 
     def _request_on(self, tensor: Tensor, compiled: ov.CompiledModel) -> ov.InferRequest:
@@ -158,7 +163,7 @@ class OpenVinoBackend(CpuBackend):
 
 
 class _Network:
-    """An ONNX file. Where compiled forms are kept it is read only if one is missing.
+    """An ONNX file, for one thread after the other. Where compiled forms are kept it is read only if one is missing.
 
     Args:
         file: It may be gone afterwards.
@@ -172,28 +177,46 @@ class _Network:
         self._file = file
         self._opened: IO[bytes] | None = None
         self._model: ov.Model | None = None
+        # Sessions on the same network, each in a thread of its own, reshape the same model.
+        self._lock = threading.Lock()
         # Weights that lie in files of their own are found only beside it. An open file can be read when it is gone.
-        if kept.active and os.name == "posix" and len(list(file.parent.iterdir())) == 1:
+        if kept.active and len(list(file.parent.iterdir())) == 1:
             self._opened = file.open("rb")
             weakref.finalize(self, self._opened.close)
         else:
             self._model = self._read(file)
 
     @property
-    def model(self) -> ov.Model:
-        """The network, in the shape that was asked for last."""
+    def classes(self) -> int:
+        """Values of the first output for each image."""
+        with self._lock:
+            return int(self._loaded().output(0).get_partial_shape()[1].get_length())
+
+    def products(self, shape: Sequence[int]) -> int:
+        """See `_products`, for inputs of a shape."""
+        with self._lock:
+            return _products(self._of_shape(shape))
+
+    def compile(self, shape: Sequence[int], config: dict[str, str]) -> ov.CompiledModel:
+        """The network, compiled for inputs of a shape."""
+        with self._lock:
+            return core().compile_model(self._of_shape(shape), "CPU", config)
+
+    def _loaded(self) -> ov.Model:
         if self._model is None:
             assert self._opened is not None
-            with self._opened as file:
-                self._model = self._read(file.read())
+            descriptor = self._opened.fileno()
+            # Not read(), which moves a place in the file that child processes share.
+            self._model = self._read(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+            self._opened.close()
         return self._model
 
-    def of_shape(self, shape: Sequence[int]) -> ov.Model:
-        """The network for inputs of a shape."""
-        found = self.model.input(0).get_partial_shape()
+    def _of_shape(self, shape: Sequence[int]) -> ov.Model:
+        model = self._loaded()
+        found = model.input(0).get_partial_shape()
         if not found.is_static or tuple(found.to_shape()) != tuple(shape):
-            self.model.reshape(list(shape))
-        return self.model
+            model.reshape(list(shape))
+        return model
 
     def _read(self, source: Path | bytes) -> ov.Model:
         try:

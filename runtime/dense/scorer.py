@@ -51,8 +51,6 @@ class DenseScorer(EngineCheck):
 
     def __init__(self, bundle: Bundle, backend: Backend, precision: str) -> None:
         assert bundle.dense is not None
-        if backend.classes != len(bundle.labels):
-            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         super().__init__(bundle, backend, precision)
         self.spec: DenseSpec = DenseSpec.from_json(bundle.dense)
         self.temperature = self.spec.temperature
@@ -63,6 +61,8 @@ class DenseScorer(EngineCheck):
         self._shown = b""
         self._started_ns = 0
         backend.bind_dense(self.preprocessor.tensor, self.temperature)
+        if backend.classes != len(bundle.labels):
+            raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
         for _ in range(_WARM_UP):
             self._require_map(infer(backend))
         self._require_known_answers(precision)

@@ -17,6 +17,7 @@ from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.known_answers import KnownAnswers
+from framegate.runtime.engine_check import UNPROVED, remedy
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.native.answer import BoundRows, bound_rows
 from framegate.runtime.preprocess import Preprocessor, input_shape
@@ -207,19 +208,25 @@ class BatchScorer:
         """
         if self._answers is None or self._tolerance is None:
             return False
+        self.wrong = UNPROVED
         size = self._sizes[self._engines.index(engine)]
         asked = self._tensor[:size].copy()
+        otherwise = 0
         for first in range(len(self._answers.images)):
             logits, wrong = self._known_answers(engine, size, first, self._answers, self._tolerance)
             if wrong:
                 return False
-            if all(logits[k].tobytes() != answer for k, answer in enumerate(given)):
+            otherwise += all(logits[k].tobytes() != answer for k, answer in enumerate(given))
+            if otherwise == 2:
                 break
-        else:
-            return False
         self._tensor[:size] = asked
+        if not otherwise:
+            return False
         logits = infer(engine)
-        return all(logits[k].tobytes() == answer for k, answer in enumerate(given))
+        if any(logits[k].tobytes() != answer for k, answer in enumerate(given)):
+            return False
+        self.wrong = ""
+        return True
 
     def _warm_up(self, precision: str) -> None:
         for engine in self._engines:
@@ -227,7 +234,7 @@ class BatchScorer:
                 infer(engine)
             self.ask()
             if self.wrong:
-                raise BackendError(f"{engine.engine}, {precision}, in batches: {self.wrong}; try another precision")
+                raise BackendError(f"{engine.engine}, {precision}, in batches: {self.wrong}; {remedy(engine)}")
 
     def _require_new_answers(self, engine: Backend, logits: Tensor) -> None:
         """Refuse the answers to an earlier question, see `framegate.runtime.scorer.Scorer`.

@@ -182,7 +182,7 @@ def _require_own(path: Path) -> None:
         StaleEngineError: It belongs to another user (and not to root), or another user can write it.
         OSError: There is nothing.
     """
-    why = written_by_others(path)
+    why = written_by_others(path, path.stat(), True)
     if why:
         raise StaleEngineError(f"engine cache: {why}, and build the engine again as this user")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -80,7 +81,9 @@ def test_all_sizes_of_a_batch_are_kept(folder, count):
         lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\0\0"),
         lambda path: path.write_bytes(b""),
         lambda path: path.chmod(0o666),
+        lambda path: path.chmod(0o664),
         lambda path: path.parent.chmod(0o777),
+        lambda path: path.parent.chmod(0o775),
     ],
 )
 def test_fault_what_was_kept_is_damaged_or_could_be_somebody_elses(folder, count, damage):
@@ -97,11 +100,22 @@ def test_fault_another_network_was_kept_with_a_fitting_hash(folder):
     answer("simplecnn-robust-cifar10")
     kept = sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime_ns)
     small, other = kept[0], kept[-1]
-    small.write_bytes(other.read_bytes())
-    with pytest.raises(BackendError, match=rf"known picture.*remove {small}"):
+    forger = CompiledNetworks("network", "engine")
+    forger.keep(small, forger.read(other))
+    with pytest.raises(BackendError, match=rf"known picture.*remove {folder}, from which it was read"):
         answer()
     small.unlink()
     answer()
+
+
+def test_fault_a_file_has_the_name_of_another(folder, count):
+    first = answer()
+    answer("simplecnn-robust-cifar10")
+    kept = sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime_ns)
+    kept[-1].replace(kept[0])
+    made = dict(count)
+    assert answer() == first
+    assert count["compile_model"] > made["compile_model"]
 
 
 def test_fault_openvino_refuses_what_was_kept(folder, count):
@@ -143,15 +157,70 @@ def test_fault_the_folder_cannot_be_written(tmp_path, monkeypatch):
     assert answer() == answer()
 
 
+def test_fault_the_folder_is_open_to_others_nothing_is_written_there(folder):
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    answer()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("home", [None, "/proc/1/root/nobody"])
+def test_fault_there_is_no_home_or_it_may_not_be_entered(monkeypatch, home):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FRAMEGATE_COMPILED")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is None:
+        monkeypatch.setattr("pathlib.Path.home", no_home)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", home)
+    assert answer() == answer()
+
+
+def test_many_threads_take_the_same_network(folder):
+    """Cameras open theirs at once: each gets the batch that it asked for, and so it is kept."""
+    bundle = Bundle.open("simplecnn-cifar10")
+    opened = Session.open(bundle, "openvino", "fp32", camera=False)
+
+    def judged(count):
+        scorer = BatchScorer(bundle, opened.scorer.backend, "fp32", opened.calibration, count, always=True)
+        scorer.start([PICTURE] * count)
+        return [scored.scores.argmax for scored in scorer.finish()]
+
+    for _ in range(2):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(judged, range(2, 10)))
+        assert [len(each) for each in found] == list(range(2, 10))
+        assert len({label for each in found for label in each}) == 1
+
+
+def test_a_child_process_reads_nothing_away(folder):
+    answer()
+    backend = Session.open("simplecnn-cifar10", "openvino", "fp32", camera=False).scorer.backend
+    file = backend._network._opened
+    assert file is not None
+    file.read()  # as a child of fork would move the common place in the file
+    assert backend._network.classes == 10
+
+
 def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
     monkeypatch.setattr(compiled, "_MOST_BYTES", 3500)
+    monkeypatch.setattr(compiled, "_LARGEST", 1)
     kept = CompiledNetworks("network", "engine")
     paths = [kept.path((1, side), {}) for side in range(5)]
     for age, path in enumerate(paths[:4]):
         kept.keep(path, bytes(800))
         os.utime(path, (1000 + age, 1000 + age))
     assert kept.read(paths[0]) == bytes(800)  # used again
+    (folder / "somebody-elses.blob").write_bytes(bytes(9000))
+    gone = folder / f"{paths[1].name}.x.part"
+    gone.write_bytes(b"never finished")
+    os.utime(gone, (1000, 1000))
     kept.keep(paths[4], bytes(800))
+    assert (folder / "somebody-elses.blob").exists()
+    assert not gone.exists()
+    kept.keep(kept.path((1, 9), {}), bytes(10**9))  # larger than all that may be kept
     assert [path.exists() for path in paths] == [True, False, True, True, True]
 
 

@@ -141,6 +141,54 @@ def test_a_network_that_says_the_same_of_different_pixels_is_no_stuck_engine(reg
         judge(6)
 
 
+class Stopping:
+    """An engine that gives its last answer again, and then stops in one of several ways while it is asked why."""
+
+    def __init__(self, real, how):
+        self.real, self.how, self.calls = real, how, 0
+        self.held = real().copy()
+
+    def __call__(self):
+        self.calls += 1
+        computes = self.calls == 2 or (self.how == "every second time" and self.calls % 2 == 0)
+        if self.how == "wrong" and self.calls > 1:
+            return self.real()[:, ::-1].copy()
+        if self.how == "raises" and self.calls == 3:
+            raise BackendError("the engine broke off")
+        if computes:
+            self.held = self.real().copy()
+        return self.held
+
+
+@pytest.mark.parametrize("regions", [1, 2])
+@pytest.mark.parametrize("how", ["stuck", "raises", "wrong", "every second time"])
+def test_fault_an_engine_that_stops_while_it_is_asked_whether_it_computes(regions, how):
+    """What it hands out then is the right answer to a known picture; the next frame must not get it."""
+    session = Session.open(SHIPPED, "onnxruntime", "fp32", 1, camera=False)
+    scorer, engine = session.scorer, session.scorer.backend
+    if regions == 2:
+        scorer = BatchScorer(session.bundle, engine, "fp32", session.calibration, 2, always=True)
+        engine = scorer.engines[0]
+    crops = np.random.default_rng(0).integers(0, 256, (20, 60, 50, 3), np.uint8)
+
+    def judge(number):
+        scorer.start(crops[2 * number : 2 * number + 2]) if regions == 2 else scorer.start(crops[number], "bgr")
+        return scorer.finish()
+
+    for number in range(3):
+        judge(number)
+    real = engine.finish
+    engine.finish = Stopping(real, how)
+    for number in (3, 4, 5):
+        with pytest.raises(BackendError):
+            judge(number)
+    assert "bit for bit" in scorer.wrong
+    engine.finish = real
+    scorer.ask()
+    assert scorer.wrong == ""
+    judge(6)
+
+
 def test_frames_that_saturate_a_network_are_not_rejected_as_a_fault_of_the_engine():
     session = Session.open(SHIPPED, "onnxruntime", "fp32", 1, camera=False)
     tensor, known = session.scorer.preprocessor.tensor, []
