@@ -198,7 +198,11 @@ def main(words: list[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=2_000, metavar="N", help="of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of every engine; default: each engine's own choice")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="of every engine, for a fair comparison; default: each engine's own choice, fewer for quick networks",
+    )
     parser.add_argument("--bundles", type=Path, default=BUNDLES, help="folder of bundles (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=RESULTS / "pareto.json", help="the record (JSON)")
     parser.add_argument("--png", type=Path, help="also a plot; needs matplotlib")

@@ -41,10 +41,17 @@ def table(record: Mapping[str, Any] | None) -> Table | str:
             )
             for row in rows
         ],
-        note=f"Measured on {record['machine']['cpu']}, {record['machine']['cores']} cores, "
+        note=f"Measured on {record['machine']['cpu']}, {record['machine']['cores']} cores, {_threads(record)}, "
         f"{min(row['calls'] for row in rows):,} calls each, all in turn within one process; intervals of the ratio: "
         "95 %, block bootstrap. MobileNetV2 has drawn weights: a time and no accuracy.",
     )
+
+
+def _threads(record: Mapping[str, Any]) -> str:
+    count = record.get("threads")
+    if count is None:
+        return "each engine on as many threads as it takes by itself"
+    return f"every engine on {count} thread{'s' if count > 1 else ''}"
 
 
 def _ratio(found: Mapping[str, float] | None) -> Cell:
