@@ -201,7 +201,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--threads",
         type=int,
-        help="of every engine, for a fair comparison; default: each engine's own choice, fewer for quick networks",
+        help="of every engine; default: each engine's own choice",
     )
     parser.add_argument("--bundles", type=Path, default=BUNDLES, help="folder of bundles (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=RESULTS / "pareto.json", help="the record (JSON)")
