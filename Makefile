@@ -182,8 +182,8 @@ tables: $(VENV)/.dev
 evaluation: $(VENV)/.dev
 	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" -a -n "$(ADRENAL)" || \
 	  { echo "make evaluation: give CIFAR10=, GTSRB= and ADRENAL=, the paths of the data sets"; exit 2; }
-	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
-	$(call evaluate,hybrid-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path)))
+	$(foreach name,simplecnn mobilenet hybrid simplecnn-robust resnet20-robust,$(call evaluate,$(name)-cifar10,$(CIFAR10),$(FOREIGN)))
+	$(foreach name,hybrid resnet20,$(call evaluate,$(name)-gtsrb,$(GTSRB),$(foreach path,$(CIFAR10) $(PHOTOS),--ood $(path))))
 	$(call evaluate,hybrid3d-adrenalmnist3d,$(ADRENAL),,--limit 100)
 	$(BIN)/python -m framegate.benchmarks.tables
 
@@ -210,6 +210,7 @@ attacks: $(VENV)/.dev
 	$(foreach name,simplecnn-robust resnet20-robust mobilenet,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
 	$(call attack,hybrid-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle --require-certificate patch:5)
 	$(call attack,hybrid-gtsrb,$(GTSRB),--require-certificate linf:2/255)
+	$(call attack,resnet20-gtsrb,$(GTSRB),--require-certificate patch:5)
 	$(BIN)/python -m framegate.benchmarks.tables
 
 # Exit code 1: measured, and a health check failed; the record says which, and so does the table.

@@ -40,7 +40,7 @@ def judge(backend, precision, plan=""):
 
 def test_the_bundles_are_there():
     assert BUNDLE in CLASSIFIERS
-    assert len(CLASSIFIERS) == 7
+    assert len(CLASSIFIERS) == 8
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)

@@ -41,6 +41,18 @@ def test_temperature_is_the_minimum() -> None:
         assert negative_log_likelihood(logits, labels, other) > least
 
 
+def test_images_without_an_error_do_not_make_every_probability_one() -> None:
+    """The likelihood alone rises up to the edge of the range there, and the entropies of most images become 0."""
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 43, 690)
+    logits = (rng.normal(0, 1, (690, 43)) + 14 * np.eye(43)[labels]).astype(np.float32)
+    assert (logits.argmax(1) == labels).all()
+    found = fit_temperature(logits, labels)
+    assert 0.5 < found < 2
+    more = fit_temperature(np.tile(logits, (50, 1)), np.tile(labels, 50))
+    assert 0.3 < more < found  # the more images without an error, the surer
+
+
 def test_rows_that_are_not_finite_do_not_touch_the_temperature() -> None:
     logits, labels = _honest(500, seed=3)
     spoilt = np.concatenate([logits, np.full((5, 10), np.nan, np.float32), np.full((5, 10), np.inf, np.float32)])
