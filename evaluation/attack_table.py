@@ -19,6 +19,7 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.adaptive import AdaptiveSettings, adaptive_pgd
 from framegate.evaluation.attacks.apgd import apgd
+from framegate.evaluation.attacks.auto import AutoSettings, auto_attack
 from framegate.evaluation.attacks.l2 import pgd_l2
 from framegate.evaluation.attacks.linf import fgsm, pgd
 from framegate.evaluation.attacks.loss import LogitsOf
@@ -110,6 +111,7 @@ def attack_table(
     *,
     steps: int = 20,
     adaptive: int = 60,
+    auto: int = 0,
     known: Sequence[dict[str, Any]] = (),
     keep: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
@@ -122,6 +124,8 @@ def attack_table(
         progress: Called before each row, and at the end; counts what has to be computed, not what is known.
         steps: Gradient steps of the iterative attacks.
         adaptive: Frames of the adaptive attack at each size; 0 leaves it out.
+        auto: Frames of AutoAttack's set (`framegate.evaluation.attacks.auto`) at 8/255, with its own numbers of steps
+            and queries; 0 leaves it out.
         known: Rows of an interrupted run with the same settings, which are not computed again.
         keep: Called with every new row.
 
@@ -129,7 +133,7 @@ def attack_table(
         One record a row: ``attack``, ``aims_at``, ``n``, and shares with their 95 % intervals.
     """
     done = {row["attack"]: row for row in known}
-    jobs = _jobs(what, pixels, labels, steps, adaptive)
+    jobs = _jobs(what, pixels, labels, steps, adaptive, auto)
     # Known rows cost nothing; counted as work done, they would make the estimate of the time left far too short.
     todo = {name: job.passes for name, job in jobs.items() if name not in done}
     rows: list[dict[str, Any]] = []
@@ -161,7 +165,7 @@ class _Job(NamedTuple):
     run: Callable[[], Tensor]
 
 
-def _jobs(what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: int) -> dict[str, _Job]:
+def _jobs(what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: int, auto: int) -> dict[str, _Job]:
     """Name of each row -> what computes it."""
     chosen = attacks(min(pixels.shape[2:]), what.seed, steps)
     every = len(pixels)
@@ -181,6 +185,12 @@ def _jobs(what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: 
         passes = few * 3 * settings.restarts * len(settings.names) * steps  # two gradients of one pass
         run = partial(_adaptive, what, pixels[:few], labels[:few], settings)
         jobs[f"adaptive {level}/255"] = _Job("classifier and gate", few, passes, run)
+    if auto:
+        few, whole = min(auto, every), AutoSettings(8 / 255)
+        passes = few * (2 * whole.steps * len(whole.attacks) + whole.queries)
+        jobs["AutoAttack 8/255"] = _Job(
+            "classifier", few, passes, partial(_auto, what, pixels[:few], labels[:few], whole)
+        )
     return jobs
 
 
@@ -196,6 +206,10 @@ def _passes(name: str, steps: int) -> int:
 def _adaptive(what: Attacked, pixels: Tensor, labels: Tensor, settings: AdaptiveSettings) -> Tensor:
     aim = gate_rule("promised", what.network, what.bundle.monitor, fp32_calibration(what.bundle), what.calibration)
     return adaptive_pgd(aim.observe, pixels, labels, aim.threshold, settings, batch=BATCH, seed=what.seed).pixels
+
+
+def _auto(what: Attacked, pixels: Tensor, labels: Tensor, settings: AutoSettings) -> Tensor:
+    return auto_attack(what.network, pixels, labels, settings, batch=BATCH, seed=what.seed).pixels
 
 
 def judged(what: Attacked, pixels: Tensor, labels: Tensor) -> dict[str, Any]:

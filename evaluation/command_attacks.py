@@ -93,6 +93,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--adaptive", type=int, default=60, metavar="N", help="frames of the adaptive attack (default: %(default)s)"
     )
     parser.add_argument(
+        "--auto",
+        type=int,
+        default=0,
+        metavar="N",
+        help="frames of AutoAttack's set at 8/255: APGD with two losses, FAB and Square (default: %(default)s)",
+    )
+    parser.add_argument(
         "--transfer",
         metavar="BUNDLE",
         help="another bundle with the same labels, whose attacked frames are shown, too (default: none)",
@@ -107,8 +114,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
-    if arguments.frames < 1 or arguments.steps < 1 or arguments.adaptive < 0:
-        raise UsageError("frames and steps: expected at least 1; adaptive: 0 or more")
+    if arguments.frames < 1 or arguments.steps < 1 or min(arguments.adaptive, arguments.auto) < 0:
+        raise UsageError("frames and steps: expected at least 1; adaptive and auto: 0 or more")
     if arguments.out.is_dir():
         raise UsageError(f"out {arguments.out}: expected the name of a file (.json), found a folder")
     bundle = Bundle.open(arguments.bundle).for_classifiers("attacks")
@@ -131,6 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "transfer_from": None if foreign is None else foreign.name,
         "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
+        **({"auto_frames": arguments.auto} if arguments.auto else {}),
     }
     before = None if arguments.again else measured_before(arguments.out, asked)
     if before is not None:
@@ -172,8 +180,8 @@ def _measured(
             arguments.seed,
         )
         rows = attack_table(
-            what, pixels, labels, progress, steps=arguments.steps, adaptive=arguments.adaptive, known=saved.rows,
-            keep=saved.keep,
+            what, pixels, labels, progress, steps=arguments.steps, adaptive=arguments.adaptive, auto=arguments.auto,
+            known=saved.rows, keep=saved.keep,
         )  # fmt: skip
         few = slice(0, min(_HEALTH, len(pixels)))
         health = check_attack_health(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from framegate.evaluation import attack_table as table
 from framegate.evaluation import command_attacks
 from framegate.evaluation.attack_table import Attacked, attack_table, attacks, markdown
+from framegate.evaluation.attacks.auto import AutoSettings
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
 from framegate.export.commands.certify import Wanted, certify
@@ -46,9 +49,11 @@ def rows(tmp_path_factory, tiny_bundle):
     split, test = colours(40, 2), colours(12, 3)
     clean = observe(network, None, to_pixels(split.images), torch.from_numpy(split.labels))
     what = Attacked(bundle, network, clean, Certifier(bundle, Demand("patch", 3), "onnxruntime"), network)
-    found = attack_table(
-        what, to_pixels(test.images), torch.from_numpy(test.labels), silent, steps=3, adaptive=4
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(table, "AutoSettings", partial(AutoSettings, steps=3, queries=20))
+        found = attack_table(
+            what, to_pixels(test.images), torch.from_numpy(test.labels), silent, steps=3, adaptive=4, auto=6
+        )
     return {row["attack"]: row for row in found}
 
 
@@ -58,6 +63,8 @@ def test_every_attack_stands_in_the_table(rows):
     assert set(attacks(32, 0, 3)) <= set(rows)
     assert rows["transfer of PGD-3 8/255"]["aims_at"] == "another network"
     assert rows["adaptive 8/255"]["n"] == 4
+    assert rows["AutoAttack 8/255"]["n"] == 6
+    assert rows["AutoAttack 8/255"]["wrong"]["value"] >= rows["none"]["wrong"]["value"]
 
 
 def test_what_is_accepted_is_part_of_what_is_wrong_and_what_is_certified_part_of_that(rows):
@@ -81,13 +88,13 @@ def test_the_table_for_people(rows):
 
 
 def test_a_wrong_number_is_refused():
-    arguments = type("Given", (), {"frames": 0, "steps": 1, "adaptive": 0})()
+    arguments = type("Given", (), {"frames": 0, "steps": 1, "adaptive": 0, "auto": 0})()
     with pytest.raises(UsageError, match="at least 1"):
         command_attacks.run(arguments)
 
 
 def test_a_folder_as_results_file_is_refused_before_anything_is_measured(tmp_path):
-    arguments = type("Given", (), {"frames": 1, "steps": 1, "adaptive": 0, "out": tmp_path})()
+    arguments = type("Given", (), {"frames": 1, "steps": 1, "adaptive": 0, "auto": 0, "out": tmp_path})()
     with pytest.raises(UsageError, match="name of a file"):
         command_attacks.run(arguments)
 
@@ -129,7 +136,7 @@ def test_rows_that_are_known_are_not_computed_again(rows):
     what = Unused()
     what.network = what.bundle = None  # whatever is computed fails
     test = colours(4, 3)
-    known = [row for row in rows.values() if not row["attack"].startswith(("transfer", "adaptive"))]
+    known = [row for row in rows.values() if not row["attack"].startswith(("transfer", "adaptive", "Auto"))]
     found = attack_table(
         what, to_pixels(test.images), torch.from_numpy(test.labels), silent, steps=3, adaptive=0, known=known
     )
