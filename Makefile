@@ -207,7 +207,8 @@ attacks: $(VENV)/.dev
 	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" || { echo "make attacks: give CIFAR10= and GTSRB=, the paths of the data sets"; exit 2; }
 	@mkdir -p runs/attacks benchmarks/results/attacks
 	$(call attack,simplecnn-cifar10,$(CIFAR10),--transfer models/bundles/mobilenet-cifar10.bundle)
-	$(foreach name,simplecnn-robust resnet20-robust mobilenet,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
+	$(foreach name,simplecnn-robust mobilenet,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
+	$(call attack,resnet20-robust-cifar10,$(CIFAR10),--auto 200 --transfer models/bundles/simplecnn-cifar10.bundle)
 	$(call attack,hybrid-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle --require-certificate patch:5)
 	$(call attack,hybrid-gtsrb,$(GTSRB),--require-certificate linf:2/255)
 	$(call attack,resnet20-gtsrb,$(GTSRB),--require-certificate patch:5)
