@@ -184,6 +184,8 @@ class EngineDesign:
             passed |= accepts(among(compared, self._members(class_id)), each.threshold)
         tested = self.values[score][test]
         quantiles = np.quantile(tested[np.isfinite(tested)], np.linspace(0, 1, QUANTILES + 1))
+        # Of all images: a threshold that the design images pointed to may lie above every tested one.
+        quantiles[-1] = np.max(self.values[score], where=np.isfinite(self.values[score]), initial=quantiles[-1])
         wrong_units: int | None = None
         bound: float | None = None
         if run.groups is not None:

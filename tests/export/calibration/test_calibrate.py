@@ -53,6 +53,17 @@ def test_images_without_an_error_do_not_make_every_probability_one() -> None:
     assert 0.3 < more < found  # the more images without an error, the surer
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_threshold_lies_among_the_scores_that_the_record_holds(seed: int) -> None:
+    """Without an error the design images' largest score is the threshold, and every tested one can be smaller."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, 400)
+    logits = (rng.normal(0, 1, (400, 10)) + 14 * np.eye(10)[labels]).astype(np.float32)
+    found = calibrate(Outputs(logits), labels, Promise(0.1, 0.9, score="entropy"), **RECORD)
+    found._require_selective(10, "onnxruntime/fp32")  # what a bundle asks of its record when it is opened
+    assert found.threshold <= found.score_quantiles[-1]
+
+
 def test_rows_that_are_not_finite_do_not_touch_the_temperature() -> None:
     logits, labels = _honest(500, seed=3)
     spoilt = np.concatenate([logits, np.full((5, 10), np.nan, np.float32), np.full((5, 10), np.inf, np.float32)])
