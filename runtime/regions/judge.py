@@ -147,21 +147,16 @@ class ObjectJudge:
             unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
         camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
         by_box = dict(zip(started, scored, strict=False))
+        common = {**camera, **lost}
         judged = [
             self._decide(
                 frame,
-                {
-                    **camera,
-                    **lost,
-                    **taken.boxes[k].against,
-                    **alone[k],
-                    **(failed if not alone[k] and k not in by_box else NO_FINDINGS),
-                },
+                {**common, **box.against, **alone[k], **(failed if not alone[k] and k not in by_box else NO_FINDINGS)},
                 by_box.get(k),
-                taken.boxes[k],
+                box,
                 tracks[k],
             )
-            for k in range(len(taken.boxes))
+            for k, box in enumerate(taken.boxes)
         ]
         if shown is not None and self._certifier is not None:
             certified = self._certified(self._certifier, shown, taken, tracks, judged)
