@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.known_answers import KnownAnswers
 from framegate.runtime.errors import BackendError
 from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.scores import Tensor
@@ -16,6 +18,24 @@ SAMPLED = 251
 """Numbers of a question that are compared; a prime, so that they do not fall into one column."""
 UNPROVED = "it gave bit for bit the same logits for different pixels, and has not shown since that it computes"
 """`EngineCheck.wrong` of an engine that was asked for that reason, until it gives a known answer."""
+
+
+def proves_itself(known: Iterable[tuple[str, bool]]) -> bool:
+    """Whether an engine gives known pictures their answers, and to two of them others than the suspected one.
+
+    Two, so that an engine that computes every second time is found; one, if there is only one that has another.
+
+    Args:
+        known: Of each picture, asked when it is its turn: what is wrong with the answer, and whether it is another one.
+    """
+    others = 0
+    for wrong, another in known:
+        if wrong:
+            return False
+        others += another
+        if others == 2:
+            break
+    return others > 0
 
 
 def remedy(backend: Backend) -> str:
@@ -138,10 +158,9 @@ class EngineCheck(ABC):
     def still_computes(self, question: Tensor, answer: bytes) -> bool:
         """Whether an engine whose last answer came again does compute, so that the answer is right.
 
-        It must give two known pictures their answers, other ones than this, and then the same one to the question. Two,
-        so that an engine that computes every second time is found. While that is not finished, and where it ends
-        otherwise, `wrong` says so until a known answer is right: an engine that stops in between would hand out the
-        answer to a known picture for the next frame.
+        It must prove itself by known pictures (`proves_itself`), and then give the same answer to the question. While
+        that is not finished, and where it ends otherwise, `wrong` says so until a known answer is right: an engine that
+        stops in between would hand out the answer to a known picture for the next frame.
 
         Args:
             question: The engine's input, which it reads; it holds the same afterwards.
@@ -154,19 +173,27 @@ class EngineCheck(ABC):
             return False
         self.wrong = UNPROVED
         asked = question.copy()
-        otherwise = 0
-        for number, image in enumerate(self._answers.images):
-            logits, _, known = self._answer_to(image)
-            if self._answers.wrong(number, logits, self._tolerance):
-                return False
-            otherwise += known != answer
-            if otherwise == 2:
-                break
+        if not proves_itself(self._asked_known(answer, self._answers, self._tolerance)):
+            return False
         question[...] = asked
-        if not otherwise or self._sampled(infer(self.backend)) != answer:
+        if self._sampled(infer(self.backend)) != answer:
             return False
         self.wrong = ""
         return True
+
+    def _asked_known(self, answer: bytes, answers: KnownAnswers, tolerance: float) -> Iterator[tuple[str, bool]]:
+        for number, image in enumerate(answers.images):
+            logits, _, known = self._answer_to(image)
+            yield answers.wrong(number, logits, tolerance), known != answer
+
+    def _require_computed(self, question: Tensor, answer: bytes) -> None:
+        """Refuse an answer that came again, unless the engine computes; see `still_computes`.
+
+        Raises:
+            BackendError: It has stopped computing. The engine may raise anything else, too.
+        """
+        if not self.still_computes(question, answer):
+            self._new.refuse()
 
     def _sampled(self, logits: Tensor) -> bytes:
         """What is compared of an answer."""

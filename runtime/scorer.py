@@ -193,7 +193,7 @@ class Scorer(EngineCheck):
             return self._scored(logits, engine_ns, stages), engine_ns
         found = fast.look(self.temperature)
         if not found.said & ANSWERED:
-            self._require_computed(logits)
+            self._require_computed(self.preprocessor.tensor, logits.tobytes())
             return self._scored(logits, engine_ns, stages), engine_ns
         if stages is not None:
             stages.mark(SCORES)
@@ -250,7 +250,7 @@ class Scorer(EngineCheck):
         """
         finite = bound(self.temperature)
         if finite is None:
-            self._require_computed(bound.logits)
+            self._require_computed(self.preprocessor.tensor, bound.logits.tobytes())
             finite = bound(self.temperature)
         best, probability, entropy, margin, energy, shift = bound.found
         scores = FrameScores(int(best), probability, entropy, margin, energy) if finite else not_finite()
@@ -271,19 +271,16 @@ class Scorer(EngineCheck):
             )
         answer = logits.tobytes()
         if self._new.is_old(self._shown, answer):
-            self._require_computed(logits)
+            self._require_computed(self.preprocessor.tensor, answer)
             self._new.remember(self._shown, answer)
 
-    def _require_computed(self, logits: Tensor) -> None:
-        """The last answer came again for other pixels: refuse it unless the engine computes, see `still_computes`.
-
-        Raises:
-            BackendError: It has stopped computing. The engine may raise anything else, too.
-        """
-        if self.takes_nv12 or not self.still_computes(self.preprocessor.tensor, logits.tobytes()):
-            self._new.refuse()
+    def still_computes(self, question: Tensor, answer: bytes) -> bool:
+        """See `EngineCheck.still_computes`; an engine that preprocesses is not asked."""
+        if self.takes_nv12 or not super().still_computes(question, answer):
+            return False
         if self._bound is not None:
             self._bound.forget()
+        return True
 
     def _fits(self, logits: Tensor) -> bool:
         return logits.shape == self._shape and logits.dtype == np.float32

@@ -379,14 +379,12 @@ class Session:
 
     def _ask_if_due(self) -> None:
         now = time.monotonic()
-        wrong = self._asked.wrong or self.scorer.wrong
         if now >= self._ask_at:
             self._asked.ask()
             if self.scorer is not self._asked and self.scorer.wrong:
                 self.scorer.ask()  # it was found wrong before the batches took over
-            wrong = self._asked.wrong or self.scorer.wrong
-            self._ask_at = now + (_ASK_AGAIN_S if wrong else ASK_EVERY_S)
-        elif wrong:  # found between two questions
+            self._ask_at = now + ASK_EVERY_S
+        if self._asked.wrong or self.scorer.wrong:  # by a question, or by a frame between two
             self._ask_at = min(self._ask_at, now + _ASK_AGAIN_S)
 
     def recover(self) -> None:

@@ -1,4 +1,4 @@
-"""Networks as OpenVINO compiled them, kept in the user's cache: opening one again takes a fifth of the time.
+"""Networks as OpenVINO compiled them, kept in the user's cache, so that the next start need not compile.
 
     $XDG_CACHE_HOME/framegate/openvino/<key>.blob
 
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from framegate.cuda_kernels.compile.cache import default_cache
@@ -147,6 +148,7 @@ def _make_room(folder: Path) -> None:
         total -= size
 
 
+@cache
 def _processor() -> str:
     """The processor, and what it can: code is compiled for that."""
     try:

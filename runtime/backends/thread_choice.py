@@ -13,8 +13,9 @@ has the same latencies for half of the processor time; back to back all threads 
 0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
 _TRIALS = 5
 _GAIN = 0.6
-"""What each further processor adds to the speed of a small network, of what the first brings; four add nothing more. On
-two, 1.56 and 1.7 were measured (the shipped hybrid in fp32 and int8)."""
+"""What each further processor adds to the speed of a small network, of what the first brings; beyond four nothing. On
+two the shipped hybrid is 1.54 times as fast in fp32 and 1.29 times in int8 (benchmarks/results/pareto.json and
+pareto-one-thread.json): where the guess is too high, a network near `SMALL_S` stays on all processors."""
 
 
 def alone_s(together_s: float) -> float:

@@ -118,8 +118,7 @@ class DenseScorer(EngineCheck):
         self._require_map(logits)
         answer = self._sampled(logits)
         if self._new.is_old(self._shown, answer):
-            if not self.still_computes(self.preprocessor.tensor, answer):
-                self._new.refuse()
+            self._require_computed(self.preprocessor.tensor, answer)
             self._new.remember(self._shown, answer)
         maps = self.backend.maps
         pixels = None if maps is None else scores_of_maps(logits[0], *maps)

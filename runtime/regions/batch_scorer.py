@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.known_answers import KnownAnswers
-from framegate.runtime.engine_check import UNPROVED, remedy
+from framegate.runtime.engine_check import UNPROVED, proves_itself, remedy
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.native.answer import BoundRows, bound_rows
 from framegate.runtime.preprocess import Preprocessor, input_shape
@@ -211,22 +211,21 @@ class BatchScorer:
         self.wrong = UNPROVED
         size = self._sizes[self._engines.index(engine)]
         asked = self._tensor[:size].copy()
-        otherwise = 0
-        for first in range(len(self._answers.images)):
-            logits, wrong = self._known_answers(engine, size, first, self._answers, self._tolerance)
-            if wrong:
-                return False
-            otherwise += all(logits[k].tobytes() != answer for k, answer in enumerate(given))
-            if otherwise == 2:
-                break
-        self._tensor[:size] = asked
-        if not otherwise:
+        if not proves_itself(self._asked_known(engine, size, given, self._answers, self._tolerance)):
             return False
+        self._tensor[:size] = asked
         logits = infer(engine)
         if any(logits[k].tobytes() != answer for k, answer in enumerate(given)):
             return False
         self.wrong = ""
         return True
+
+    def _asked_known(
+        self, engine: Backend, size: int, given: Sequence[bytes], answers: KnownAnswers, tolerance: float
+    ) -> Iterator[tuple[str, bool]]:
+        for first in range(len(answers.images)):
+            logits, wrong = self._known_answers(engine, size, first, answers, tolerance)
+            yield wrong, all(logits[k].tobytes() != answer for k, answer in enumerate(given))
 
     def _warm_up(self, precision: str) -> None:
         for engine in self._engines:
