@@ -94,7 +94,8 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="default: the one that runs this")
     options = parser.parse_args()
-    for python in options.python:
+    for given in options.python:
+        python = str(Path(given).absolute()) if "/" in given else given  # it is called in other folders
         with tempfile.TemporaryDirectory() as folder:
             print(try_wheel(options.wheel.resolve(), python, Path(folder).resolve()), flush=True)
     return 0
