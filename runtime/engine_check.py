@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
@@ -12,6 +13,7 @@ from framegate.runtime.bundle.known_answers import KnownAnswers
 from framegate.runtime.errors import BackendError
 from framegate.runtime.native.answer import BoundAnswer
 from framegate.runtime.scores import Tensor
+from framegate.runtime.stage_clock import ENGINE, StageClock
 from framegate.runtime.verdict import Image
 
 SAMPLED = 251
@@ -129,6 +131,8 @@ class EngineCheck(ABC):
         self._answers = answers if self._tolerance is not None else None
         self._asked = 0
         self._new = NewAnswers(backend.engine)
+        self._started_ns = 0
+        """How long starting the engine took, in nanoseconds."""
 
     @abstractmethod
     def _answer_to(self, image: Image) -> tuple[Tensor, bytes, bytes]:
@@ -137,6 +141,15 @@ class EngineCheck(ABC):
         Returns:
             The logits (classes,), and what `NewAnswers.require` gets: a sample of the question, and one of the answer.
         """
+
+    def _waited(self, stages: StageClock | None) -> tuple[Tensor, int]:
+        """Wait for the engine: its logits, and the nanoseconds that its two calls took."""
+        began = time.perf_counter_ns()
+        logits = self.backend.finish()
+        engine_ns = self._started_ns + time.perf_counter_ns() - began
+        if stages is not None:
+            stages.mark(ENGINE)
+        return logits, engine_ns
 
     def ask(self) -> None:
         """Ask the engine the next of the bundle's known answers, and remember in `wrong` how that went.

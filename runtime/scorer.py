@@ -80,7 +80,6 @@ class Scorer(EngineCheck):
         self.takes_nv12 = gpu_preprocess
         self._monitor = bundle.monitor
         self._bound_frames: tuple[int, int, str] | None = None
-        self._started_ns = 0
         self._shape = (1, len(bundle.labels))
         self._sample = some_of(self.preprocessor.tensor)
         """What is compared of the input: every so many numbers, across all channels and rows."""
@@ -163,11 +162,7 @@ class Scorer(EngineCheck):
         Raises:
             BackendError: The engine failed. It may raise anything else, too.
         """
-        began = time.perf_counter_ns()
-        logits = self.backend.finish()
-        engine_ns = self._started_ns + time.perf_counter_ns() - began
-        if stages is not None:
-            stages.mark(ENGINE)
+        logits, engine_ns = self._waited(stages)
         return self._scored(logits, engine_ns, stages)
 
     def finish_fast(self, fast: FastPath, stages: StageClock | None = None) -> tuple[Looked | Scored, int]:

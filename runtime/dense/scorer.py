@@ -18,8 +18,8 @@ from framegate.runtime.errors import BackendError, BundleError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scorer import Scored
 from framegate.runtime.scores import FrameScores, Tensor, not_finite
-from framegate.runtime.stage_clock import ENGINE, StageClock
 from framegate.runtime.stage_clock import SCORES as SCORING
+from framegate.runtime.stage_clock import StageClock
 from framegate.runtime.verdict import DenseRegion, Image
 
 _WARM_UP = 3
@@ -59,7 +59,6 @@ class DenseScorer(EngineCheck):
         self._labels = bundle.labels
         self._sample = some_of(self.preprocessor.tensor, _SAMPLED)
         self._shown = b""
-        self._started_ns = 0
         backend.bind_dense(self.preprocessor.tensor, self.temperature)
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
@@ -110,11 +109,7 @@ class DenseScorer(EngineCheck):
         Raises:
             BackendError: The engine failed. It may raise anything else, too.
         """
-        began = time.perf_counter_ns()
-        logits = self.backend.finish()
-        engine_ns = self._started_ns + time.perf_counter_ns() - began
-        if stages is not None:
-            stages.mark(ENGINE)
+        logits, engine_ns = self._waited(stages)
         self._require_map(logits)
         answer = self._sampled(logits)
         if self._new.is_old(self._shown, answer):
