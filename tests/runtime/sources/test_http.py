@@ -214,20 +214,21 @@ def test_every_picture_arrives_whatever_the_server_sends_around_it(serve: Serve,
 
 
 def test_a_late_reader_gets_the_newest_picture(serve: Serve) -> None:
-    sent = threading.Event()
+    sent, read = threading.Event(), threading.Event()
 
     def answer(handler: Handler) -> None:
         handler.begin()
-        for picture in PICTURES[:30]:
+        for picture in PICTURES[:31]:
             handler.send(picture, pause_s=0)
         sent.set()
-        handler.send(PICTURES[30], pause_s=0.6)
+        read.wait(HANG)  # the stream goes on until then, however late the reader is
 
-    with open_source(serve(answer).uri, SourceOptions(open_timeout_s=1.0, read_timeout_s=1.0)) as source:
+    with open_source(serve(answer).uri, SourceOptions(open_timeout_s=1.0, read_timeout_s=HANG)) as source:
         take(source, 1)
         assert sent.wait(HANG)
         time.sleep(0.1)
         (late,) = take(source, 1)
+        read.set()
         assert read_frame_number(late.image) == 30
         assert source.status.skipped >= 20
 
