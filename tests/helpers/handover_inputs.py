@@ -35,17 +35,28 @@ def messages(data: bytes):
         yield now, raw
 
 
-def require_safe_objects(objects: ObjectsReceiver, now: int, bad: bool) -> None:
-    """A list is whole only if the scene says so and no slot is bad; every object in it is good, and of the present."""
+def require_safe_objects(objects: ObjectsReceiver, now: int, bad: bool, data_id: int) -> None:
+    """A list is whole only if the scene says so and no slot is bad; every object in it is good, and of the present.
+
+    Args:
+        objects: It was fed a message just now.
+        now: When.
+        bad: Something was wrong with it.
+        data_id: Of the stream that it names.
+    """
     seen = objects.verdict(now)
     assert not seen.whole or (seen.scene.usable and seen.agrees and not bad)
     for each in seen.objects:
         assert each.slot in (1, 2)
         assert each.track != NO_TRACK
         assert now <= each.reading.ends_ns
-    for when in (now - 1, now + 500 * MS + 1):
-        assert not objects.verdict(when).whole
-        assert not objects.verdict(when).objects
+    before, after = objects.verdict(now - 1), objects.verdict(now + 500 * MS + 1)
+    assert not before.whole
+    assert not after.whole
+    assert not after.objects
+    # To a reader whose clock stands before a message its slot says nothing; the others were heard of before.
+    fed = objects.data_ids.index(data_id) if data_id in objects.data_ids and not bad else None
+    assert fed not in [each.slot for each in before.objects]
 
 
 def require_safe(data: bytes) -> None:
@@ -71,6 +82,6 @@ def require_safe(data: bytes) -> None:
             assert receiver.good >= 3
         receiver.release(now)
         fault = objects.feed(raw, now)
-        require_safe_objects(objects, now, fault not in HARMLESS)
+        require_safe_objects(objects, now, fault not in HARMLESS, int.from_bytes(raw[4:8], "big"))
         objects.release(now)
     assert receiver.received - receiver.good <= sum(receiver.faults.values())
