@@ -42,6 +42,7 @@ setup(
             ],
             depends=[
                 "src/framegate/runtime/native/native.h",
+                "src/framegate/runtime/native/preprocess.h",
                 "src/framegate/runtime/health/rows.h",
                 "src/framegate/runtime/handover/c/framegate_verdict.h",
             ],
@@ -53,7 +54,7 @@ setup(
         Extension(
             "framegate.runtime.native._fast_path",
             sources=["src/framegate/runtime/native/fast_path.c"],
-            depends=["src/framegate/runtime/native/native.h"],
+            depends=["src/framegate/runtime/native/native.h", "src/framegate/runtime/native/preprocess.h"],
             libraries=["m"],
             extra_compile_args=["-O3"],
             py_limited_api=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from framegate.runtime.backends.base import Backend, PixelMaps
 from framegate.runtime.preprocess import PreprocessSpec
@@ -83,6 +84,10 @@ class DelayedBackend:
     def start(self, frame: Image | None = None) -> None:
         """See `Backend.start`."""
         self._backend.start(frame)
+
+    def start_filled(self, fill: Callable[[int, int], object]) -> None:
+        """See `Backend.start_filled`."""
+        self._backend.start_filled(fill)
 
     def finish(self) -> Tensor:
         """See `Backend.finish`; later by `delay_s`."""

@@ -136,6 +136,7 @@ ARCHITECTURES = {
             build=VGG16,
             preprocess=_SMALL,
             taps=("stages.0.0", "stages.1.0", "stages.2.0", "stages.3.0", "stages.4.0", "hidden.0"),
+            bfloat16_on_cpu=True,
             recipe=_SMALL_RECIPE,
         ),
     )

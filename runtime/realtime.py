@@ -31,6 +31,7 @@ from typing import TypeVar
 
 from framegate.runtime.errors import UsageError
 from framegate.runtime.health.beside import NAME as CHECK
+from framegate.runtime.native.processors import processors
 from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.watchdog import HEARTBEAT, WATCHDOG
 
@@ -73,7 +74,7 @@ def spin_us(waiting: str | None, fps: float | None, streams: int = 1) -> float:
     """
     if waiting != "spin":
         return 0.0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = processors()
     if streams >= cores:
         raise UsageError(
             f"--realtime spin takes a core for every stream and needs one more: {streams + 1} in all, this process may "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration, Limit
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.monitor import Signals
 from framegate.runtime.native.fast_path import WITHIN, Looked
@@ -97,6 +98,10 @@ class _Values(Mapping[str, float]):
         return True
 
 
+def _sentence(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
 class RegionJudge:
     """Decides about single regions of frames by one calibration. Not thread-safe.
 
@@ -164,7 +169,7 @@ class RegionJudge:
             candidate = self._labels[scores.argmax] if scores.argmax >= 0 else ""
         elif not findings:
             raise AssertionError("no scores and no reason")  # pragma: no cover - `judge` excludes it
-        detail = "; ".join(filter(None, (self._remark, *findings.values()))) if findings else self._remark
+        detail = _sentence(self._remark, *findings.values()) if findings else self._remark
         found = tuple(findings)
         if policy is not None:
             findings = policy.decide(findings, values, score, frame.captured_ns, frame_id=frame.frame_id)
@@ -240,13 +245,17 @@ class RegionJudge:
         if score_of is None or (policy is not None and policy.reads_values):
             return None
         score = score_of(found)
-        alone, detail = judge_score(score, True, self._calibration, label), self._remark
-        if not found.said & WITHIN:
+        alone = judge_score(score, True, self._calibration, label)
+        detail: str | Callable[[], str] = self._remark
+        if found.beyond >= 0:
+            alone = {**alone, Reason.ACTIVATION_SHIFT: ""}
+            detail = partial(self._words, self.limits[found.beyond], found)
+        elif not found.said & WITHIN:
             scores = {name: of(found) for name, of in SCORE_OF.items()}
             signals = self._signals(found)  # most of them are computed only where a limit asks for them
             values = signals.beside(scores) if isinstance(signals, Signals) else scores
             beyond = judge_limits(values, self.limits)
-            alone, detail = {**alone, **beyond}, "; ".join(filter(None, (detail, *beyond.values())))
+            alone, detail = {**alone, **beyond}, _sentence(self._remark, *beyond.values())
         reasons = alone
         if policy is not None:
             reasons = policy.decide(alone, _SOME_VALUES, score, frame.captured_ns, frame_id=frame.frame_id)
@@ -277,6 +286,11 @@ class RegionJudge:
             dense=None,
             promised_for=self._promised_for,
         )
+
+    def _words(self, limit: Limit, found: Looked) -> str:
+        """For people, about a frame with a number beyond this limit."""
+        score_of = SCORE_OF.get(limit.signal)
+        return _sentence(self._remark, limit.words(found.shift if score_of is None else score_of(found)))
 
     def _signals(self, found: Looked) -> Mapping[str, float]:
         return _NO_VALUES if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -427,6 +427,28 @@ class Prediction:
         }
 
 
+class _WhenRead:
+    """In place of a field's own descriptor: what was set, and is no text, is called when it is read first."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, prediction: Prediction | None, owner: type) -> Any:
+        if prediction is None:
+            return self
+        value = self._slot.__get__(prediction, owner)
+        if not isinstance(value, str):
+            value = value()
+            self._slot.__set__(prediction, value)
+        return value
+
+    def __set__(self, prediction: Prediction, value: object) -> None:
+        self._slot.__set__(prediction, value)
+
+
+setattr(Prediction, "detail", _WhenRead(Prediction.__dict__["detail"]))  # noqa: B010 - mypy knows it as a text
+
+
 class _Draft:
     """A prediction before it is frozen: the same fields, which can still be set."""
 
@@ -448,7 +470,7 @@ def prediction_of(
     captured_ns: int,
     decided_ns: int,
     engine_ns: int,
-    detail: str,
+    detail: str | Callable[[], str],
     signals: Mapping[str, float],
     valid_until_ns: int,
     found_reasons: tuple[Reason, ...],
@@ -459,7 +481,10 @@ def prediction_of(
     dense: DenseRegion | None,
     promised_for: str,
 ) -> Prediction:
-    """`Prediction` of a frame, made in a seventh of the time: a frozen class sets every field by a call of its own."""
+    """`Prediction` of a frame, made in a seventh of the time: a frozen class sets every field by a call of its own.
+
+    ``detail`` may also be what puts the sentence together when somebody reads it.
+    """
     made: Any = _Draft()
     made.frame_id = frame_id
     made.stream = stream

@@ -3,8 +3,9 @@
     python -m framegate.benchmarks.cost.objects --out benchmarks/results/objects.json
 
 Three things take turns on the frames of the shipped clip, so that whatever else the machine does meets all of them: the
-engine's call on the same batch and nothing else; the camera check of one frame; and everything from a frame to the
-verdicts on its objects (their crops, one engine call, the camera check, scores, monitor, tracks). Asked for is
+engine's own call on such a batch, all of it in one request, and nothing else; the camera check of one frame; and
+everything from a frame to the verdicts on its objects (their crops, the batch, the camera check, scores, monitor,
+tracks). Asked for is
 
     everything <= 1.1 x bare engine + camera check
 
@@ -17,6 +18,7 @@ import argparse
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,15 @@ import numpy as np
 
 from framegate.benchmarks.cost.monitor import summary
 from framegate.benchmarks.latency.record import written
+from framegate.benchmarks.latency.yardstick import bare_batch
 from framegate.camera_demo.shipped import BUNDLE, CLIP
-from framegate.runtime.backends.base import infer
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError
 from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.pipeline import Pipeline
 from framegate.runtime.regions.base import Box, Found
-from framegate.runtime.regions.batch_scorer import SIZES, BatchScorer
+from framegate.runtime.regions.batch_scorer import SIZES
 from framegate.runtime.regions.judge import DEFAULT_RULE, ObjectJudge, Objects
 from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.regions.tracks import TrackMemory
@@ -84,7 +86,7 @@ def clip_images() -> list[Image]:
         return [frame.image for frame in iter(clip.read, None)]
 
 
-def measure(session: Session, images: list[Image], count: int, frames: int) -> dict[str, Any]:
+def measure(session: Session, images: list[Image], count: int, frames: int, threads: int | None) -> dict[str, Any]:
     """The three of them in turn.
 
     Args:
@@ -92,6 +94,7 @@ def measure(session: Session, images: list[Image], count: int, frames: int) -> d
         images: Of a clip.
         count: Objects of a frame.
         frames: How often.
+        threads: Of the engines; None as they choose.
 
     Raises:
         FramegateError: The engine does not run.
@@ -100,7 +103,7 @@ def measure(session: Session, images: list[Image], count: int, frames: int) -> d
     memory = TrackMemory(session.stream_policy, objects.rule)
     judge: ObjectJudge = session.object_judge(objects, memory)
     size = next(each for each in SIZES if each >= count)
-    bare = BatchScorer(session.bundle, session.scorer.backend, session.precision, session.calibration, size).engines[-1]
+    bare = bare_batch(session.bundle, session.scorer.backend.name, session.precision, threads, size)
     health, alone = (session.camera_health() for _ in range(2))
     times = np.empty((3, frames), np.int64)
     with progress_bar() as progress:
@@ -128,12 +131,12 @@ def measure(session: Session, images: list[Image], count: int, frames: int) -> d
 
 
 def _turns(
-    k: int, bare: Any, judge: ObjectJudge, health: CameraHealth, alone: CameraHealth, image: Image
+    k: int, bare: Callable[[], Any], judge: ObjectJudge, health: CameraHealth, alone: CameraHealth, image: Image
 ) -> tuple[int, int, int]:
     """Nanoseconds of engine, check and everything on one frame; who comes first changes."""
 
     def engine() -> None:
-        infer(bare)
+        bare()
 
     def check() -> None:
         alone.check(image)
@@ -188,7 +191,7 @@ def main() -> int:
             "engine": session.scorer.backend.engine,
             "precision": session.precision,
             "machine": circumstances(),
-            "cost": measure(session, images, arguments.objects, arguments.frames),
+            "cost": measure(session, images, arguments.objects, arguments.frames, arguments.threads),
         }
         if arguments.seconds > 0:
             record["stream"] = stream(session, images, arguments.objects, arguments.seconds)

@@ -9,7 +9,6 @@ camera the other idle threads sleep, and waking them costs more time than they s
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
 from framegate.runtime.errors import FramegateError
+from framegate.runtime.native.processors import processors
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Image
 
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=1_200)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = processors()
     if arguments.frames < 100:
         parser.error(f"--frames {arguments.frames}: expected at least 100")
     if cores < 2:

@@ -18,7 +18,7 @@ import numpy as np
 from framegate.runtime.backends.base import Backend, infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.preprocess import INTERPOLATION, Preprocessor, PreprocessSpec
+from framegate.runtime.preprocess import INTERPOLATION, Preprocessor, PreprocessSpec, input_shape
 from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import Image
 
@@ -50,6 +50,37 @@ class CarefulPreprocessing:
         for plane, table, target in self._gathers:
             cv2.LUT(plane, table, dst=target)
         return None
+
+
+def bare_batch(bundle: Bundle, backend: str, precision: str, threads: int | None, count: int) -> Callable[[], Any]:
+    """The engine's own call on a batch: one request for all of it, on as many threads as the engine takes.
+
+    Args:
+        bundle: The model.
+        backend: Name of the backend.
+        precision: Which model.
+        threads: Of the engine; None as the engine chooses.
+        count: Images of the batch.
+
+    Raises:
+        BackendError: The engine does not take it.
+    """
+    tensor = np.zeros(input_shape(bundle.preprocess, count), np.float32)
+    if backend != "openvino":
+        engine = load_backend(backend, bundle.model_path(precision), threads)
+        engine.bind(tensor)
+        return partial(infer, engine)
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(bundle.model_path(precision))
+    model.reshape(list(tensor.shape))
+    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    request.set_input_tensor(ov.Tensor(tensor, shared_memory=True))
+    return request.infer  # type: ignore[no-any-return]
 
 
 class BareLoop:

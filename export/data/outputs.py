@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -16,6 +15,7 @@ from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import BACKENDS, choose_backend, load_backend
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import POOLED, Monitor
+from framegate.runtime.native.processors import processors
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 Images = npt.NDArray[np.uint8]
@@ -101,13 +101,6 @@ def backend_outputs(
         signals = {} if monitor is None else _signals(monitor, pooled[part])
         outputs[part] = Outputs(logits, signals)
     return outputs, first.engine
-
-
-def processors() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # pragma: no cover - not on Linux
 
 
 def _signals(monitor: Monitor, pooled: list[Logits]) -> dict[str, npt.NDArray[np.float64]]:

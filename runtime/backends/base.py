@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from framegate.runtime.preprocess import PreprocessSpec
     from framegate.runtime.scores import FrameScores, Tensor
     from framegate.runtime.verdict import Image
+
+
+ALL_ROWS = sys.maxsize
+"""As the end of rows: however many there are."""
 
 
 class PixelMaps(NamedTuple):
@@ -123,6 +129,17 @@ class Backend(Protocol):
             BackendError: The engine failed.
         """
 
+    def start_filled(self, fill: Callable[[int, int], object]) -> None:
+        """Fill the bound array, a batch, and start; an engine may start on the first rows while others are filled.
+
+        Args:
+            fill: Fills the rows from its first number up to, and without, its second. It is called for all of them, in
+                order, and what it raises is raised.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+
     def finish(self) -> Tensor:
         """Wait for what was started: logits (N, classes) float32, valid until the next call.
 
@@ -181,6 +198,11 @@ class CpuBackend:
     def start(self, frame: Image | None = None) -> None:
         """See `Backend.start`: nothing to do, a CPU computes when it is waited for."""
         del frame
+
+    def start_filled(self, fill: Callable[[int, int], object]) -> None:
+        """See `Backend.start_filled`: it starts when all are filled."""
+        fill(0, ALL_ROWS)
+        self.start()
 
     def reinitialise(self) -> None:
         """See `Backend.reinitialise`: always refused, since there is no fault to recover from."""

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: one synchronous request on shared memory."""
+"""OpenVINO on the CPU: requests on shared memory, one for an image, two halves of a large batch side by side."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.compiled import CompiledNetworks
 from framegate.runtime.backends.int8 import adds_int8_exactly
@@ -21,14 +23,18 @@ from framegate.runtime.backends.no_telemetry import no_telemetry
 from framegate.runtime.backends.thread_choice import SMALL_S, alone_s, fastest_s
 from framegate.runtime.errors import BackendError
 from framegate.runtime.monitor import POOLED
+from framegate.runtime.native.processors import processors
 from framegate.runtime.scores import Tensor
 
 with no_telemetry():
     import openvino as ov
 
-_MANY = 20_000_000
+_MANY = 60_000_000
 """Multiplications of a network that is tried on all processors first: seen are 0.6 ms on one thread for 12 million, and
 2.4 ms for 56 million. It decides which trial comes first, and not what is chosen."""
+_LEAST_HALVED = 4
+"""Images of a batch that is computed in two halves, each on half of the processors: they wait for one another once,
+where all processors on one batch wait at every layer."""
 _CORES: dict[int, ov.Core] = {}
 """By process; see `core`."""
 
@@ -47,8 +53,7 @@ class OpenVinoBackend(CpuBackend):
 
     def __init__(self, model: Path, threads: int | None, network: str = "") -> None:
         self.engine = f"openvino {ov.__version__.split('-')[0]}"
-        # One stream: the latency of a single frame counts, not throughput.
-        config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        config = {"PERFORMANCE_HINT": "LATENCY"}
         # Left alone, OpenVINO computes float32 layers in bfloat16 where the processor can: logits then move by whole
         # units, and a threshold calibrated on one machine would not hold on another.
         config["INFERENCE_PRECISION_HINT"] = "f32"
@@ -65,7 +70,10 @@ class OpenVinoBackend(CpuBackend):
         self.kept_in = ""
         """The folder from which compiled networks were read; empty if all were compiled here."""
         self._compiled: ov.CompiledModel | None = None
+        self._compiled_as: tuple[tuple[int, ...], int] = ((), 1)
+        """For inputs of which shape, and how many requests side by side."""
         self._request: ov.InferRequest | None = None
+        self._halves: _SideBySide | None = None
         self.pooled: Tensor | None = None
 
     @property
@@ -77,20 +85,35 @@ class OpenVinoBackend(CpuBackend):
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`."""
+        parts = np.split(tensor, 2) if self._is_halved(tensor) else [tensor]
         try:
-            if self._compiled is None or tuple(self._compiled.input(0).shape) != tensor.shape:
-                self._compiled = self._compile(tensor, self._threads) if self._threads else self._compile_for(tensor)
-            self._request = self._request_on(tensor, self._compiled)
-            self._infer = _plain_call(self._request)
-            # Bind the output too: reading it through the request costs more than the copy it saves.
-            self._output = self._request.get_output_tensor(0).data
+            if self._compiled is None or self._compiled_as != (parts[0].shape, len(parts)):
+                self._compiled, self._compiled_as = self._compile_for(parts), (parts[0].shape, len(parts))
+            requests = [self._request_on(part, self._compiled) for part in parts]
+            self._request = requests[0]
+            self._halves = _SideBySide(requests, len(parts[0])) if len(requests) > 1 else None
+            self._infer = _plain_call(requests[0]) if self._halves is None else self._halves.finish
+            # Bind the outputs too: reading them through the request costs more than the copy it saves.
+            self._output = _output_of(requests, 0)
             pooled = [k for k, output in enumerate(self._compiled.outputs) if POOLED in output.get_names()]
-            self.pooled = self._request.get_output_tensor(pooled[0]).data if pooled else None
+            self.pooled = _output_of(requests, pooled[0]) if pooled else None
             give_back_memory()
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
 
-    def _compile_for(self, tensor: Tensor) -> ov.CompiledModel:
+    def _is_halved(self, tensor: Tensor) -> bool:
+        """Whether a batch is computed in two halves side by side: one that is worth more than one thread."""
+        if len(tensor) < _LEAST_HALVED or len(tensor) % 2:
+            return False
+        return processors() > 1 and tensor.size >= self._too_much[0] if self._threads is None else self._threads > 1
+
+    def _compile_for(self, parts: Sequence[Tensor]) -> ov.CompiledModel:
+        """The network for so many inputs at once."""
+        if len(parts) > 1 or self._threads is not None:
+            return self._compile(parts[0], self._threads, len(parts))
+        return self._on_one_thread_or_all(parts[0])
+
+    def _on_one_thread_or_all(self, tensor: Tensor) -> ov.CompiledModel:
         """The network on one thread if that takes at most `SMALL_S`, else on all processors.
 
         Compiling takes most of the start-up, so the likelier of the two comes first, and the second trial is left out
@@ -118,12 +141,19 @@ class OpenVinoBackend(CpuBackend):
             return os.path.exists(together)
         return self._network.products(tensor.shape) > _MANY
 
-    def _configuration(self, threads: int | None) -> dict[str, str]:
-        return self._config if threads is None else {**self._config, "INFERENCE_NUM_THREADS": str(threads)}
+    def _configuration(self, threads: int | None, requests: int = 1) -> dict[str, str]:
+        config = {**self._config, "NUM_STREAMS": str(requests)}
+        return config if threads is None else {**config, "INFERENCE_NUM_THREADS": str(threads)}
 
-    def _compile(self, tensor: Tensor, threads: int | None) -> ov.CompiledModel:
-        """The network for inputs like this one, from the cache if it is there; with None all processors compute."""
-        config = self._configuration(threads)
+    def _compile(self, tensor: Tensor, threads: int | None, requests: int = 1) -> ov.CompiledModel:
+        """The network for inputs like this one, from the cache if it is there.
+
+        Args:
+            tensor: An input.
+            threads: That compute; None: all processors.
+            requests: That share them, side by side.
+        """
+        config = self._configuration(threads, requests)
         path = self._kept.path(tensor.shape, config)
         kept = None if path is None else self._kept.read(path)
         if path is not None and kept is not None:
@@ -147,8 +177,18 @@ class OpenVinoBackend(CpuBackend):
     def share(self) -> OpenVinoBackend:
         """See `Backend.share`: another request on the same compiled network."""
         other = copy.copy(self)
-        other._request = other.pooled = None
+        other._request = other._halves = other.pooled = None
         return other
+
+    def start_filled(self, fill: Callable[[int, int], object]) -> None:
+        """See `Backend.start_filled`: the first half of a batch is computed while the second is filled."""
+        if self._halves is None:
+            super().start_filled(fill)
+            return
+        try:
+            self._halves.start(fill)
+        except RuntimeError as error:
+            raise BackendError(f"openvino failed: {_first_line(error)}") from error
 
     def finish(self) -> Tensor:
         """See `Backend.finish`."""
@@ -262,6 +302,67 @@ def _plain_call(request: ov.InferRequest) -> Callable[[], object]:
         documented: Callable[[], object] = request.infer
         return documented
     return call
+
+
+class _SideBySide:
+    """Requests that compute at the same time, each some rows of a batch.
+
+    Args:
+        requests: Each on its own rows of the batch, in order.
+        rows: Of each.
+    """
+
+    def __init__(self, requests: Sequence[ov.InferRequest], rows: int) -> None:
+        self._requests, self._rows = requests, rows
+        self._running = False
+
+    def start(self, fill: Callable[[int, int], object]) -> None:
+        """Fill the rows of each request and start it. If that fails, none is running afterwards."""
+        self._stop()
+        begun: list[ov.InferRequest] = []
+        try:
+            for k, request in enumerate(self._requests):
+                fill(k * self._rows, (k + 1) * self._rows)
+                request.start_async()
+                begun.append(request)
+        except BaseException:
+            for request in begun:
+                with suppress(RuntimeError):
+                    request.wait()
+            raise
+        self._running = True
+
+    def finish(self) -> None:
+        """Wait for all requests, also where one fails; start them before, where nobody has."""
+        if not self._running:
+            self.start(lambda first, last: None)
+        self._running, failed = False, None
+        for request in self._requests:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _stop(self) -> None:
+        """Wait for what was started and never finished (Ctrl-C), and forget it: nothing may be filled meanwhile."""
+        if self._running:
+            with suppress(RuntimeError):
+                self.finish()
+
+
+def _output_of(requests: Sequence[ov.InferRequest], number: int) -> Tensor:
+    """The array that an output is written to, the rows of several requests one below the other."""
+    found: Tensor = requests[0].get_output_tensor(number).data
+    if len(requests) == 1:
+        return found
+    rows = len(found)
+    together = np.zeros((rows * len(requests), *found.shape[1:]), found.dtype)
+    for k, request in enumerate(requests):
+        part = together[k * rows : (k + 1) * rows]
+        request.set_output_tensor(number, ov.Tensor(part, shared_memory=True))
+    return together
 
 
 def _products(model: ov.Model) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
-SMALL_S = 0.001
+from framegate.runtime.native.processors import processors
+
+SMALL_S = 0.0025
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
 idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
 has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
@@ -20,8 +21,7 @@ pareto-one-thread.json): where the guess is too high, a network near `SMALL_S` s
 
 def alone_s(together_s: float) -> float:
     """About how long one thread takes for what takes all processors so many seconds."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return together_s * (1 + _GAIN * (min(processors, 4) - 1))
+    return together_s * (1 + _GAIN * (min(processors(), 4) - 1))
 
 
 def fastest_s(call: Callable[[], object]) -> float:

@@ -77,6 +77,10 @@ class Limit:
         low = "-inf" if self.low is None else f"{self.low:.4g}"
         return f"{low} to {'inf' if self.high is None else f'{self.high:.4g}'}"
 
+    def words(self, value: float) -> str:
+        """What is said of a value outside, for people."""
+        return f"{self.signal} is {value:.4g}, calibrated {self.range}"
+
     def holds(self, value: float) -> bool:
         """Whether a value lies inside; NaN and infinities never do."""
         return (

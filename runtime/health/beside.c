@@ -1,4 +1,4 @@
-/* Counting and comparing a frame's rows on another core, while the network computes.
+/* Counting and comparing a frame's rows on another core, while the network computes; helping with its resize before.
 
    One thread and one job. Whoever needs the result does the work itself where the thread has not begun, so a thread that
    gets no processor costs nothing but having been asked. Python starts the thread (beside.py), which then stays in
@@ -9,6 +9,7 @@
 
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 
+#include "../native/preprocess.h"
 #include "rows.h"
 
 #include <string.h>
@@ -42,6 +43,7 @@ struct job {
     int64_t row_bytes;
     uint8_t *grey;
     int32_t current, previous; /* a negative `previous`: nothing is compared */
+    struct shared_resize *resize; /* whoever asked is at work on it, too, and waits for it first; NULL: none */
 };
 
 struct beside {
@@ -57,6 +59,7 @@ static void set(int32_t *what, int32_t value) { __atomic_store_n(what, value, __
 static int32_t get(const int32_t *what) { return __atomic_load_n(what, __ATOMIC_ACQUIRE); }
 
 static void work(const struct job *job) {
+    if (job->resize) framegate_preprocess_help(job->resize);
     framegate_count_rows(job->pixels, job->row_bytes, job->rows, job->width, job->flat_share, job->grey, job->sums, job->spare,
                          job->histogram, job->counts);
     framegate_content(job->counts, job->rows, job->width, job->content);
@@ -133,10 +136,10 @@ EXPORT void framegate_beside_stop(struct beside *beside) {
 
 /* Ask for a frame's rows; `finish` must follow before anything of the job is changed or read. */
 EXPORT void framegate_beside_start(struct beside *beside, struct job *job, const uint8_t *pixels, int64_t row_bytes,
-                                   uint8_t *grey, int32_t current, int32_t previous) {
+                                   uint8_t *grey, int32_t current, int32_t previous, struct shared_resize *resize) {
     job->known[current] = 0;
     job->pixels = pixels, job->row_bytes = row_bytes, job->grey = grey;
-    job->current = current, job->previous = previous;
+    job->current = current, job->previous = previous, job->resize = resize;
     pthread_mutex_lock(&beside->mutex);
     beside->job = job;
     set(&beside->state, POSTED);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -37,12 +36,8 @@ class Job(ctypes.Structure):
         ("grey", _P),
         ("current", _I),
         ("previous", _I),
+        ("resize", _P),
     )
-
-
-def cores() -> int:
-    """Processors that this thread may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Beside:
@@ -83,7 +78,7 @@ class Beside:
     def start(self, job: int, pixels: Image, row_bytes: int, grey: int, current: int, previous: int) -> None:
         """Ask for a frame's rows, the first of which is that of ``pixels``; `finish` must follow."""
         self.kept[1] = pixels
-        self._start(self.at, job, pixels.ctypes.data, row_bytes, grey, current, previous)
+        self._start(self.at, job, pixels.ctypes.data, row_bytes, grey, current, previous, None)
 
     def attend(self) -> bool:
         """Look for a frame for a moment, and count its rows, so that nobody need be woken; True if there was one.

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 
-from framegate.runtime.health.beside import Beside, Job, cores
+from framegate.runtime.health.beside import Beside, Job
 from framegate.runtime.health.content import CHANNELS, EQUAL, Content
 from framegate.runtime.health.rows import BLOCK, FLAT_SHARE, ZONES, Change, RowCounts, RowMemory
 from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.native import library
+from framegate.runtime.native.processors import processors
 from framegate.runtime.verdict import Image
 
 _WIDEST = 10_000
@@ -228,7 +229,7 @@ class NativeRowMemory(RowMemory):
         """Start the thread that counts beside; False where there is no other core, or no thread."""
         if self._beside is not None:
             return True
-        if cores() < _FEWEST_CORES:
+        if processors() < _FEWEST_CORES:
             return False
         try:
             self._beside = Beside(self._code)

@@ -17,7 +17,7 @@ SWITCH = "FRAMEGATE_COMPILED"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 7
+_VERSION = 8
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),
@@ -51,11 +51,14 @@ _BESIDE = {
     "framegate_beside_open": (_I, [_P]),
     "framegate_beside_run": (None, [_P]),
     "framegate_beside_stop": (None, [_P]),
-    "framegate_beside_start": (None, [_P, _P, _P, _L, _P, _I, _I]),
+    "framegate_beside_start": (None, [_P, _P, _P, _L, _P, _I, _I, _P]),
     "framegate_beside_finish": (_I, [_P]),
     "framegate_beside_attend": (_I, [_P, _L]),
     "framegate_beside_done": (_I, [_P]),
     "framegate_beside_good": (_I, [_P, _D]),
+    "framegate_preprocess_share": (None, [_P, _P, _P, _L, _I, _I]),
+    "framegate_preprocess_help": (None, [_P]),
+    "framegate_preprocess_finish": (None, [_P]),
 }
 """Only where `framegate_beside_size` is not 0."""
 _FAST_PATH = (
@@ -64,6 +67,8 @@ _FAST_PATH = (
     "beside_done",
     "beside_good",
     "beside_attend",
+    "preprocess_share",
+    "preprocess_finish",
     "preprocess",
     "answer",
 )

@@ -7,23 +7,24 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include "native.h"
+#include "preprocess.h"
 
 #include <math.h>
 #include <stdint.h>
 
 struct beside;
 struct job;
-struct preprocess;
 struct answer;
 
 /* See beside.c, preprocess.c and frame_scores.c. */
 static struct {
-    void (*start)(struct beside *, struct job *, const uint8_t *, int64_t, uint8_t *, int32_t, int32_t);
+    void (*start)(struct beside *, struct job *, const uint8_t *, int64_t, uint8_t *, int32_t, int32_t, struct shared_resize *);
     int32_t (*finish)(struct beside *);
     int32_t (*is_done)(struct beside *);
     int32_t (*is_good)(const struct job *, double);
     int32_t (*attend)(struct beside *, int64_t);
+    void (*share)(struct shared_resize *, struct preprocess *, const uint8_t *, int64_t, int32_t, int32_t);
+    void (*resize)(struct shared_resize *);
     void (*preprocess)(struct preprocess *, const uint8_t *, int64_t, int32_t, int32_t);
     int32_t (*answer)(struct answer *, double);
 } use;
@@ -59,22 +60,24 @@ struct fast_path {
     int32_t bounded;       /* how many bounds; negative: they are not known here */
     int32_t unused;
     const uint8_t *pixels; /* of the frame that was begun */
+    struct shared_resize resize;
 };
 
 enum { UNCHANGED = 1, ANSWERED = 2, FINITE = 4, GOOD = 8, WITHIN = 16 };
 enum { CHANNELS = 3 };
 
-/* Whether every number is finite and within its limits. Largest probability and margin are compared as one minus what they
-   are, like every score: higher is less trustworthy. */
-static int within(const struct fast_path *path) {
-    if (path->bounded < 0) return 0;
+enum { NONE = -1 };
+
+/* Of the numbers that are not finite or not within their limits the first one's bound; NONE if there is none. Largest
+   probability and margin are compared as one minus what they are, like every score: higher is less trustworthy. */
+static int32_t beyond(const struct fast_path *path) {
     for (int32_t k = 0; k < path->bounded; ++k) {
         const struct bound *bound = path->bounds + k;
         const double found = path->found[bound->number];
         const double value = bound->number == PROBABILITY || bound->number == MARGIN ? 1.0 - found : found;
-        if (!(isfinite(value) && value >= bound->low && value <= bound->high)) return 0;
+        if (!(isfinite(value) && value >= bound->low && value <= bound->high)) return k;
     }
-    return 1;
+    return NONE;
 }
 
 static int is_unchanged(const struct fast_path *path) {
@@ -128,8 +131,9 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     PyThreadState *state = PyEval_SaveThread();
     /* First, so that a later change of the frame is seen whoever has read it by then. */
     for (int64_t k = 0; k < path->samples; ++k) path->shown[k] = pixels[path->places[k]];
-    use.start(path->beside, path->job, pixels, path->looked_bytes, grey, (int32_t)current, (int32_t)previous);
-    use.preprocess(path->plan, pixels + path->region, CHANNELS * path->columns, path->width, path->height);
+    use.share(&path->resize, path->plan, pixels + path->region, CHANNELS * path->columns, path->width, path->height);
+    use.start(path->beside, path->job, pixels, path->looked_bytes, grey, (int32_t)current, (int32_t)previous, &path->resize);
+    use.resize(&path->resize);
     PyEval_RestoreThread(state);
     Py_RETURN_NONE;
 }
@@ -137,12 +141,13 @@ static PyObject *begin(PyObject *module, PyObject *const *arguments, Py_ssize_t 
 /* What `end` gives; a tuple with names. Its documentation is in fast_path.py. */
 static PyStructSequence_Field looked_fields[] = {
     {"said", NULL},   {"argmax", NULL}, {"max_probability", NULL}, {"entropy", NULL}, {"margin", NULL},
-    {"energy", NULL}, {"shift", NULL},  {"pooled", NULL},          {NULL, NULL},
+    {"energy", NULL}, {"shift", NULL},  {"pooled", NULL},          {"beyond", NULL},
+    {NULL, NULL},
 };
-static PyStructSequence_Desc looked_description = {"framegate.runtime.native._fast_path.Looked", NULL, looked_fields, NUMBERS + 2};
+static PyStructSequence_Desc looked_description = {"framegate.runtime.native._fast_path.Looked", NULL, looked_fields, NUMBERS + 3};
 static PyTypeObject *looked; /* made once, and never freed */
 
-static PyObject *answer_of(const struct fast_path *path, int32_t said) {
+static PyObject *answer_of(const struct fast_path *path, int32_t said, int32_t first_beyond) {
     PyObject *found = PyStructSequence_New(looked);
     if (!found) return NULL;
     PyStructSequence_SetItem(found, 0, PyLong_FromLong(said));
@@ -150,7 +155,8 @@ static PyObject *answer_of(const struct fast_path *path, int32_t said) {
     for (Py_ssize_t k = 1; k < NUMBERS; ++k) PyStructSequence_SetItem(found, k + 1, PyFloat_FromDouble(path->found[k]));
     PyStructSequence_SetItem(found, NUMBERS + 1,
                              PyBytes_FromStringAndSize(path->pooled, path->pooled ? path->pooled_bytes : 0));
-    for (Py_ssize_t k = 0; k < NUMBERS + 2; ++k)
+    PyStructSequence_SetItem(found, NUMBERS + 2, PyLong_FromLong(first_beyond));
+    for (Py_ssize_t k = 0; k < NUMBERS + 3; ++k)
         if (!PyStructSequence_GetItem(found, k)) { /* no memory */
             Py_DecRef(found);
             return NULL;
@@ -172,9 +178,13 @@ static PyObject *end(PyObject *module, PyObject *const *arguments, Py_ssize_t co
         use.finish(path->beside);
         PyEval_RestoreThread(state);
     }
-    return answer_of(path, (is_unchanged(path) ? UNCHANGED : 0) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
-                               (use.is_good(path->job, path->still) ? GOOD : 0) |
-                               (answered > 0 && within(path) ? WITHIN : 0));
+    const int compared = answered > 0 && path->bounded >= 0;
+    const int32_t first_beyond = compared ? beyond(path) : NONE;
+    return answer_of(path,
+                     (is_unchanged(path) ? UNCHANGED : 0) | (answered < 0 ? 0 : ANSWERED) | (answered > 0 ? FINITE : 0) |
+                         (use.is_good(path->job, path->still) ? GOOD : 0) |
+                         (compared && first_beyond == NONE ? WITHIN : 0),
+                     first_beyond);
 }
 
 static PyObject *unchanged(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -182,6 +192,31 @@ static PyObject *unchanged(PyObject *module, PyObject *const *arguments, Py_ssiz
     if (!has(count, 1)) return NULL;
     const struct fast_path *path = PyLong_AsVoidPtr(arguments[0]);
     return path ? PyBool_FromLong(is_unchanged(path)) : NULL;
+}
+
+/* What a crop's rows may measure in bytes, so that offsets within them fit. */
+enum { MOST = INT32_MAX / 8 };
+
+static PyObject *resize(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    if (!has(count, 2)) return NULL;
+    struct preprocess *plan = PyLong_AsVoidPtr(arguments[0]);
+    if (!plan) return NULL;
+    Py_buffer view;
+    if (PyObject_GetBuffer(arguments[1], &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)) {
+        PyErr_Clear();
+        Py_RETURN_FALSE;
+    }
+    const int known = view.ndim == 3 && view.itemsize == 1 && view.format && view.format[0] == 'B' && !view.format[1] &&
+                      view.shape[0] > 0 && view.shape[0] <= MOST && view.shape[1] > 0 && view.shape[1] <= MOST / CHANNELS &&
+                      view.shape[2] == CHANNELS && view.strides[1] == CHANNELS && view.strides[2] == 1;
+    if (known) {
+        PyThreadState *state = PyEval_SaveThread();
+        use.preprocess(plan, view.buf, view.strides[0], (int32_t)view.shape[1], (int32_t)view.shape[0]);
+        PyEval_RestoreThread(state);
+    }
+    PyBuffer_Release(&view);
+    return PyBool_FromLong(known);
 }
 
 static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -222,6 +257,7 @@ static PyMethodDef methods[] = {
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, "begin(path, grey, current, previous): of what fits."},
     {"end", (PyCFunction)(void (*)(void))end, METH_FASTCALL, "end(path, temperature): what was found."},
     {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL, "unchanged(path): the frame is what it was."},
+    {"resize", (PyCFunction)(void (*)(void))resize, METH_FASTCALL, "resize(plan, crop): False, and nothing done, if it is none."},
     {"attend", (PyCFunction)(void (*)(void))attend, METH_FASTCALL, "attend(beside, most_ns): look for a frame to count."},
     {NULL, NULL, 0, NULL},
 };

@@ -90,6 +90,17 @@ class _Bound(ctypes.Structure):
     _fields_ = (("low", _D), ("high", _D), ("number", _I), ("unused", _I))
 
 
+class _SharedResize(ctypes.Structure):
+    """See preprocess.h."""
+
+    _fields_ = (
+        ("plan", _P),
+        ("pixels", _P),
+        ("row_bytes", _L),
+        *((name, _I) for name in ("width", "height", "taken", "made")),
+    )
+
+
 class _FastPath(ctypes.Structure):
     """See fast_path.c."""
 
@@ -99,6 +110,7 @@ class _FastPath(ctypes.Structure):
         ("still", _D),
         *((name, _I) for name in ("width", "height", "bounded", "unused")),
         ("pixels", _P),
+        ("resize", _SharedResize),
     )
 
 
@@ -159,6 +171,7 @@ class Looked(NamedTuple):
         energy: -T logsumexp(x / T).
         shift: The monitor's; to be read only with one.
         pooled: What the monitor read, float32; empty without one.
+        beyond: Number of the first limit that is not kept; -1 if none is known to be.
     """
 
     said: int
@@ -169,6 +182,7 @@ class Looked(NamedTuple):
     energy: float
     shift: float
     pooled: bytes
+    beyond: int
 
 
 class FastPath:

@@ -4,10 +4,14 @@
    float, weights rounded to 11 bits, the horizontal sum in whole numbers, the vertical one from its upper bits. So the
    resized pixels are those of cv2.resize, bit for bit; tests hold the two together. */
 
-#include "native.h"
+#include "preprocess.h"
 
 #include <math.h>
 #include <string.h>
+
+#if !defined(_WIN32)
+#include <sched.h>
+#endif
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -32,7 +36,7 @@ struct preprocess {
     float *tensor;           /* (3, height, width) */
     int32_t *taps;           /* (width,): byte offset of the left tap in a row */
     int16_t *weights;        /* (width, 2) */
-    int16_t *lines;          /* (2, width, 4): rows of the region, resized across; the fourth is 0 */
+    int16_t *lines;          /* (2, 2, width, 4): of each of two threads two rows, resized across; the fourth is 0 */
 };
 
 /* Taps and weights of one output coordinate. */
@@ -269,25 +273,49 @@ static void expect(const struct preprocess *plan, const uint8_t *pixels, int64_t
     }
 }
 
+/* What is known of a region before its rows are resized. */
+struct region {
+    const uint8_t *pixels;
+    int64_t row_bytes;
+    int32_t width, height;
+    int32_t safe; /* see resize_columns */
+    int same, half, wide;
+};
+
+static struct region region_of(struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
+                               int32_t height) {
+    struct region region = {pixels, row_bytes, width, height, plan->width - 1, 0, 0, 0}; /* the last column has no next one */
+    region.same = width == plan->width && height == plan->height;
+    region.half = width == 2 * plan->width && height == 2 * plan->height;
+    if (!region.same && !region.half) {
+        if (width != plan->known_width) place_columns(plan, width);
+        while (region.safe > 0 && plan->taps[region.safe - 1] + 8 > CHANNELS * width) --region.safe;
+    }
 #if defined(WIDE)
-/* framegate_preprocess for regions of another size, where every table is linear. Each of the region's rows is resized across
-   once, though two rows of the result may lie beside it. */
-static void resize_wide(const struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
-                        int32_t height, int32_t safe) {
-    const int32_t last = CHANNELS * (width - 1);
-    int16_t *lines[2] = {plan->lines, plan->lines + (ptrdiff_t)PADDED * plan->width};
+    region.wide = plan->linear && plan->width % GROUP == 0 && __builtin_cpu_supports("avx2");
+#endif
+    return region;
+}
+
+#if defined(WIDE)
+/* resize_rows for regions of another size, where every table is linear. Each of the region's rows is resized across once,
+   though two rows of the result may lie beside it. */
+static void resize_wide(const struct preprocess *plan, const struct region *region, int32_t from, int32_t to,
+                        int16_t *spare) {
+    const int32_t last = CHANNELS * (region->width - 1);
+    int16_t *lines[2] = {spare, spare + (ptrdiff_t)PADDED * plan->width};
     int32_t held[2] = {-1, -1};
-    for (int32_t y = 0; y < plan->height; ++y) {
-        const struct between rows = rows_of(plan, y, height);
-        expect(plan, pixels, row_bytes, width, height, y, rows.upper);
+    for (int32_t y = from; y < to; ++y) {
+        const struct between rows = rows_of(plan, y, region->height);
+        expect(plan, region->pixels, region->row_bytes, region->width, region->height, y, rows.upper);
         const int above = held[0] == rows.upper ? 0 : held[1] == rows.upper ? 1 : held[0] == rows.lower;
         if (held[above] != rows.upper) {
-            across_row(plan, pixels + rows.upper * row_bytes, safe, last, lines[above]);
+            across_row(plan, region->pixels + rows.upper * region->row_bytes, region->safe, last, lines[above]);
             held[above] = rows.upper;
         }
         const int below = rows.lower == rows.upper ? above : !above;
         if (held[below] != rows.lower) {
-            across_row(plan, pixels + rows.lower * row_bytes, safe, last, lines[below]);
+            across_row(plan, region->pixels + rows.lower * region->row_bytes, region->safe, last, lines[below]);
             held[below] = rows.lower;
         }
         down_row(plan, lines[above], lines[below], rows.first, rows.second, plan->small + (ptrdiff_t)CHANNELS * plan->width * y,
@@ -296,43 +324,86 @@ static void resize_wide(const struct preprocess *plan, const uint8_t *pixels, in
 }
 #endif
 
-/* Fill plan->small and plan->tensor from a region.
-
-   pixels: its first, BGR; row_bytes: from one row to the next; width, height: at least 1. */
-EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
-                                 int32_t height) {
-    const int32_t last = CHANNELS * (width - 1);
-    const int same = width == plan->width && height == plan->height;
-    const int half = width == 2 * plan->width && height == 2 * plan->height;
-    int32_t safe = plan->width - 1; /* the last column has no next one */
-    if (!same && !half) {
-        if (width != plan->known_width) place_columns(plan, width);
-        while (safe > 0 && plan->taps[safe - 1] + 8 > CHANNELS * width) --safe;
-    }
+/* Rows [from, to) of plan->small and plan->tensor. spare: (2, width, 4), of the thread that calls. */
+static void resize_rows(const struct preprocess *plan, const struct region *region, int32_t from, int32_t to,
+                        int16_t *spare) {
+    const uint8_t *pixels = region->pixels;
+    const int64_t row_bytes = region->row_bytes;
 #if defined(WIDE)
-    const int wide = plan->linear && plan->width % GROUP == 0 && __builtin_cpu_supports("avx2");
-    if (wide && !same && !half) {
-        resize_wide(plan, pixels, row_bytes, width, height, safe);
+    if (region->wide && !region->same && !region->half) {
+        resize_wide(plan, region, from, to, spare);
         return;
     }
+#else
+    (void)spare;
 #endif
-    for (int32_t y = 0; y < plan->height; ++y) {
+    for (int32_t y = from; y < to; ++y) {
         uint8_t *row = plan->small + (ptrdiff_t)CHANNELS * plan->width * y;
-        if (same) {
+        if (region->same) {
             memcpy(row, pixels + y * row_bytes, (size_t)CHANNELS * plan->width);
-        } else if (half) {
+        } else if (region->half) {
             halve_row(pixels + 2 * y * row_bytes, pixels + (2 * y + 1) * row_bytes, plan->width, row);
         } else {
-            const struct between rows = rows_of(plan, y, height);
-            expect(plan, pixels, row_bytes, width, height, y, rows.upper);
-            resize_row(plan, pixels + rows.upper * row_bytes, pixels + rows.lower * row_bytes, rows.first, rows.second, safe,
-                       last, row);
+            const struct between rows = rows_of(plan, y, region->height);
+            expect(plan, pixels, row_bytes, region->width, region->height, y, rows.upper);
+            resize_row(plan, pixels + rows.upper * row_bytes, pixels + rows.lower * row_bytes, rows.first, rows.second,
+                       region->safe, CHANNELS * (region->width - 1), row);
         }
 #if defined(WIDE)
-        if (wide)
+        if (region->wide)
             look_up_wide(plan, row, plan->tensor + (ptrdiff_t)plan->width * y);
         else
 #endif
             look_up(plan, y);
     }
 }
+
+/* Fill plan->small and plan->tensor from a region.
+
+   pixels: its first, BGR; row_bytes: from one row to the next; width, height: at least 1. */
+EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
+                                 int32_t height) {
+    const struct region region = region_of(plan, pixels, row_bytes, width, height);
+    resize_rows(plan, &region, 0, plan->height, plan->lines);
+}
+
+#if !defined(_WIN32)
+enum { PIECE = 8, LOOKS = 2000 }; /* rows that a thread takes at once; looks at the other's work before it yields */
+
+/* Rows are taken by an atomic counter, so each is written by one thread; `made` counts those that are written. */
+static void take_rows(struct shared_resize *shared, const struct region *region, int16_t *spare) {
+    const struct preprocess *plan = shared->plan;
+    for (;;) {
+        const int32_t from = __atomic_fetch_add(&shared->taken, PIECE, __ATOMIC_RELAXED);
+        if (from >= plan->height) return;
+        const int32_t to = from + PIECE < plan->height ? from + PIECE : plan->height;
+        resize_rows(plan, region, from, to, spare);
+        __atomic_fetch_add(&shared->made, to - from, __ATOMIC_RELEASE);
+    }
+}
+
+/* Begin a resize that another thread may help with. Nobody may be at work on an earlier one. */
+EXPORT void framegate_preprocess_share(struct shared_resize *shared, struct preprocess *plan, const uint8_t *pixels,
+                                       int64_t row_bytes, int32_t width, int32_t height) {
+    (void)region_of(plan, pixels, row_bytes, width, height); /* places the taps, which both threads will read */
+    *shared = (struct shared_resize){plan, pixels, row_bytes, width, height, 0, 0};
+}
+
+static struct region shared_region(const struct shared_resize *shared) {
+    return region_of(shared->plan, shared->pixels, shared->row_bytes, shared->width, shared->height);
+}
+
+/* Do what is left of it, from another thread than the one that waits. */
+EXPORT void framegate_preprocess_help(struct shared_resize *shared) {
+    const struct region region = shared_region(shared);
+    take_rows(shared, &region, shared->plan->lines + (ptrdiff_t)2 * PADDED * shared->plan->width);
+}
+
+/* Do what is left of it, and wait for the rows that the other thread has taken: afterwards it writes none. */
+EXPORT void framegate_preprocess_finish(struct shared_resize *shared) {
+    const struct region region = shared_region(shared);
+    take_rows(shared, &region, shared->plan->lines);
+    for (int32_t looks = 0; __atomic_load_n(&shared->made, __ATOMIC_ACQUIRE) < shared->plan->height; ++looks)
+        if (looks > LOOKS) sched_yield(); /* the other thread may need this processor */
+}
+#endif

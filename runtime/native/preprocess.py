@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from framegate.runtime.native import library
+from framegate.runtime.native import fast_path_module, library
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 _MOST = 2**31 // 8
@@ -73,12 +73,14 @@ class Resize:
             "tensor": tensor,
             "taps": np.zeros(width, np.int32),
             "weights": np.zeros((width, 2), np.int16),
-            "lines": np.zeros((2, width, 4), np.int16),
+            "lines": np.zeros((2, 2, width, 4), np.int16),
         }
         for name, array in kept.items():
             setattr(plan, name, array.ctypes.data)
         self._kept = plan, kept  # whose memory the addresses are
         self._call, self.at, self.size = code.framegate_preprocess, ctypes.addressof(plan), (width, height)
+        module = fast_path_module()  # whose calls are the shorter ones
+        self._resize: Callable[[int, object], bool] | None = None if module is None else module.resize
 
     @staticmethod
     def takes(crop: npt.NDArray[np.uint8]) -> bool:
@@ -89,6 +91,8 @@ class Resize:
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> bool:
         """Fill the tensor; False, and nothing done, if this crop is not for it."""
+        if self._resize is not None:
+            return self._resize(self.at, crop)
         if not self.takes(crop):
             return False
         rows, columns, _ = crop.shape

@@ -42,7 +42,7 @@ def judge_limits(values: Mapping[str, float], limits: Iterable[Limit]) -> Findin
     for limit in limits:
         value = values.get(limit.signal, math.nan)
         if not limit.holds(value):
-            return {Reason.ACTIVATION_SHIFT: f"{limit.signal} is {value:.4g}, calibrated {limit.range}"}
+            return {Reason.ACTIVATION_SHIFT: limit.words(value)}
     return NO_FINDINGS
 
 

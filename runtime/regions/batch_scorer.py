@@ -116,15 +116,22 @@ class BatchScorer:
         self._running = None
         if self.wrong:
             raise BackendError(f"{self._engines[0].engine}: {self.wrong}")
-        for crop, row in zip(crops, self._rows, strict=False):
-            row(crop)
-        self._count = len(crops)
-        place = self._for_count[self._count]
-        self._shown = self._samples[: self._sizes[place]].tobytes()  # now, while the caches hold it
-        self._running = self._engines[place]
+        place = self._for_count[len(crops)]
+        engine = self._engines[place]
+        filling_ns = 0
+
+        def fill(first: int, last: int) -> None:
+            nonlocal filling_ns
+            began = time.perf_counter_ns()
+            for crop, row in zip(crops[first:last], self._rows[first:last], strict=False):
+                row(crop)
+            filling_ns += time.perf_counter_ns() - began
+
         began = time.perf_counter_ns()
-        self._running.start()
-        self._started_ns = time.perf_counter_ns() - began
+        engine.start_filled(fill)
+        self._started_ns = time.perf_counter_ns() - began - filling_ns
+        self._shown = self._samples[: self._sizes[place]].tobytes()  # now, while the caches hold it
+        self._running, self._count = engine, len(crops)
 
     def finish(self) -> list[Scored]:
         """Wait for the engine, and score what it says about each crop that was started.

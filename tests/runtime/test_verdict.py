@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from framegate.runtime.verdict import NEVER_NS, Prediction, prediction_of
+from framegate.runtime.verdict import NEVER_NS, Prediction, Reason, prediction_of
 
 
 def test_what_is_made_quickly_is_a_prediction_like_any_other():
@@ -29,3 +29,21 @@ def test_what_is_made_quickly_is_a_prediction_like_any_other():
     for deed in (lambda: setattr(made, "candidate", "cat"), lambda: delattr(made, "candidate")):
         with pytest.raises(FrozenInstanceError):
             deed()
+
+
+def test_a_sentence_is_put_together_when_it_is_read_and_once():
+    asked = []
+
+    def words():
+        asked.append(1)
+        return "shift is 9, calibrated -inf to 3"
+
+    made = replace(Prediction.without_frame("full", Reason.NO_FRAME, "", 5), detail=words)
+    assert not made.accepted
+    assert not asked
+    copied = pickle.loads(pickle.dumps(made))
+    assert made.detail == copied.detail == made.to_json()["detail"] == "shift is 9, calibrated -inf to 3"
+    assert len(asked) == 1
+    assert made.to_json() == copied.to_json()
+    with pytest.raises(FrozenInstanceError):
+        made.detail = "another"

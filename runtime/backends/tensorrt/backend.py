@@ -35,7 +35,7 @@ from framegate.cuda_kernels.compile.compiler import CompilerError
 from framegate.cuda_kernels.driver.checks import TIMEOUT
 from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
 from framegate.cuda_kernels.softmax_entropy.launch import LARGEST_CHANNELS, Record
-from framegate.runtime.backends.base import PixelMaps
+from framegate.runtime.backends.base import ALL_ROWS, PixelMaps
 from framegate.runtime.backends.tensorrt.engine import OpenedEngine
 from framegate.runtime.backends.tensorrt.feed import frame_feed, plan_frame, tensor_feed
 from framegate.runtime.backends.tensorrt.graph import WAIT_LIMIT_S, FrameGraph, SideOutput, Slot, allocate_outputs
@@ -182,6 +182,11 @@ class TensorRtBackend:
         np.copyto(slot.input.array.view(pixels.dtype).reshape(pixels.shape), pixels)
         self._guarded(lambda: graph.submit(slot))
         self._flying, self._turn = slot, (self._turn + 1) % len(graph.slots)
+
+    def start_filled(self, fill: Callable[[int, int], object]) -> None:
+        """See `Backend.start_filled`: it starts when all rows are filled."""
+        fill(0, ALL_ROWS)
+        self.start()
 
     def finish(self) -> Tensor:
         """See `Backend.finish`.

@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr("framegate.runtime.health.rows_native.cores", lambda: 2)
+    monkeypatch.setattr("framegate.runtime.health.rows_native.processors", lambda: 2)
 
 
 def pictures(count, rows, width):
@@ -114,7 +114,7 @@ def test_strange_images_are_left_to_inspect():
 
 def test_one_core_or_no_thread_counts_as_before():
     image = pictures(1, 32, 64)[0]
-    with patch("framegate.runtime.health.rows_native.cores", return_value=1):
+    with patch("framegate.runtime.health.rows_native.processors", return_value=1):
         assert not CameraHealth().begin(image)
     with patch("framegate.runtime.health.rows_native.Beside", side_effect=RuntimeError("can't start new thread")):
         health = CameraHealth()
