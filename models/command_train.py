@@ -56,6 +56,10 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "epsilon": ("DISTANCE", "largest change of a pixel by that attack, pixels from 0 to 1; 8/255 is 0.03137"),
     "attack_steps": ("N", "steps of that attack for pgd and trades"),
     "beta": ("WEIGHT", "weight of the robust term of trades, 0 or more"),
+    "entropy_weight": (
+        "WEIGHT",
+        "how much a low entropy of wrong answers to attacked images costs in adversarial training, 0 or more",
+    ),
     "patience": ("EPOCHS", "adversarial training stops after so many epochs without better robust accuracy"),
     "masked_views": ("SHARE", "share of the images in which a square is hidden, for patch certificates, 0 to 1"),
     "mask_side": ("SHARE", "largest side of that square as a share of the image's side, above 0.15 and below 1"),

@@ -30,10 +30,12 @@ from framegate.benchmarks.latency.record import (
     startup_record,
     write_record,
 )
-from framegate.benchmarks.latency.scenarios import Scenario, measure_scenario
+from framegate.benchmarks.latency.scenarios import PacedBareLoop, Scenario, measure_scenario
+from framegate.benchmarks.latency.series import summarise
 from framegate.benchmarks.latency.stream import HELD, read_frames
 from framegate.benchmarks.latency.summaries import SUMMARIES
 from framegate.benchmarks.latency.tables import comparison_table, left_out_lines, lines, tables
+from framegate.benchmarks.latency.yardstick import BareLoop
 from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
@@ -195,6 +197,7 @@ def _scenarios(
         return Session.open(bundle, backend, precision, arguments.threads)
 
     series: dict[str, Any] = {}
+    alone: dict[str, Any] = {}
     for pace in paces(arguments):
         own_pace = pace == SOURCE
         fps = pace if isinstance(pace, float) else None
@@ -211,9 +214,15 @@ def _scenarios(
             open_live: Callable[[], Any] | None = (
                 (lambda: open_source(arguments.source, loop=can_loop(arguments.source))) if own_pace else None
             )
-            found = measure_scenario(scenario, open_session, images, arguments.frames, progress, open_live)
+            bare = None
+            if fps is not None and streams == 1:
+                loop = BareLoop(bundle, backend, precision, arguments.threads)
+                bare = PacedBareLoop(loop, images, fps)
+            found = measure_scenario(scenario, open_session, images, arguments.frames, progress, open_live, bare)
             series |= {_named(name, own_pace): row for name, row in found.items()}
-    return {"configuration": f"{backend}/{precision}", "engine": engine, "series": series}
+            if bare is not None:
+                alone[scenario.name] = summarise(bare.took_ns, scenario.block)
+    return {"configuration": f"{backend}/{precision}", "engine": engine, "series": series, "bare_loop": alone}
 
 
 def _named(name: str, own_pace: bool) -> str:

@@ -7,6 +7,7 @@ one costs against the other does not hang on the minute in which it was measured
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,35 @@ class Scenario:
         return BLOCK if self.pace is None else max(10, round(self.pace))
 
 
+class PacedBareLoop:
+    """The yardstick at a camera's pace, which sleeps until a frame is due: how unsteady a machine is by itself.
+
+    Args:
+        loop: One frame.
+        images: Frames, in a circle.
+        fps: Frames per second.
+    """
+
+    def __init__(self, loop: Callable[[Image], object], images: Sequence[Image], fps: float) -> None:
+        self._loop, self._images, self._period_ns = loop, images, round(1e9 / fps)
+        self._fed = 0
+        self.took_ns: list[int] = []
+        """Of each counted frame, from the waking on: like a camera's frame it is stamped when it is there."""
+
+    def run(self, settle: int, count: int) -> None:
+        """Compute ``settle`` frames that are not counted, then ``count`` that are."""
+        due, never = time.monotonic_ns(), threading.Event()
+        for k in range(settle + count):
+            while (ahead := due - time.monotonic_ns()) > 0 and not never.wait(ahead / 1e9):
+                pass
+            started = time.monotonic_ns()
+            self._loop(self._images[self._fed % len(self._images)])
+            if k >= settle:
+                self.took_ns.append(time.monotonic_ns() - started)
+            self._fed += 1
+            due += self._period_ns
+
+
 @dataclass
 class Variant:
     """One way to run a scenario, with its streams and what the process used."""
@@ -94,6 +124,7 @@ def measure_scenario(
     frames: int,
     progress: Progress,
     open_live: Callable[[], Source] | None = None,
+    bare: PacedBareLoop | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure all variants of a scenario in turns.
 
@@ -104,6 +135,7 @@ def measure_scenario(
         frames: Counted per stream and variant, rounded up to whole blocks.
         progress: Called with (description, done, total).
         open_live: Opens one more source that has its own pace, in place of ``images``.
+        bare: Takes its turns, too; it keeps its own times.
 
     Returns:
         Name of the variant -> its series.
@@ -125,6 +157,8 @@ def measure_scenario(
             # The order turns, too: nobody is always measured after the same neighbour.
             for variant in variants if turn % 2 else reversed(variants):
                 _block(variant, scenario.block, pool, load)
+            if bare is not None:
+                bare.run(SETTLE, scenario.block)
             progress(scenario.name, turn + 1, turns)
         return _series(scenario, variants)
 

@@ -140,6 +140,9 @@ def _scenarios(record: Record) -> Table:
             f"{usage['cpu_percent_of_one_core']:.0f}",
             f"{usage['resident_mib']:.0f}",
         )
+    for name, row in record.get("bare_loop", {}).items():
+        figures = (f"{row[key]:.2f}" for key in (*_FIGURES, "jitter_ms"))
+        table.add_row(f"{name}, bare loop", str(row["frames"]), *figures, "", "", "", "")
     return table
 
 

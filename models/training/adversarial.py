@@ -5,6 +5,7 @@ All perturbations live in pixel space, [0, 1], before resizing and normalisation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -109,6 +110,21 @@ def adversarial_loss(
         moved = pgd_pixels(logits_of, pixels, labels, epsilon, settings.attack_steps)
     attacked = logits_of(moved).float()
     return F.cross_entropy(attacked, labels, label_smoothing=settings.label_smoothing), attacked
+
+
+def entropy_loss(attacked: Tensor, labels: Tensor) -> Tensor:
+    """How sure the network is of wrong answers: mean of (ln C - entropy) in nats, 0 for those that are right.
+
+    A gate that rejects a high entropy can stop only wrong answers that have one. After the confidence penalty of
+    Pereyra et al. 2017 (arXiv:1701.06548), here for the wrong answers to attacked images alone.
+
+    Args:
+        attacked: (N, C) logits of attacked images.
+        labels: (N,), the right answers.
+    """
+    log_p = attacked.log_softmax(1)
+    gap = math.log(attacked.shape[1]) + (log_p.exp() * log_p).sum(1)
+    return (gap * (attacked.argmax(1) != labels)).mean()
 
 
 class RobustWatch:

@@ -25,7 +25,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
-from framegate.models.training.adversarial import RobustWatch, adversarial_loss, pgd_pixels
+from framegate.models.training.adversarial import RobustWatch, adversarial_loss, entropy_loss, pgd_pixels
 from framegate.models.training.augment import Augmentation
 from framegate.models.training.batches import Batch, CachedBatches, FreshBatches, Position, Progress
 from framegate.models.training.interval_bounds import interval_loss
@@ -278,6 +278,8 @@ class Trainer:
         count, settings = len(labels), self.settings
         if settings.adversarial != "none":
             loss, known = adversarial_loss(self._on_pixels, inputs[:count], labels, settings)
+            if settings.entropy_weight:
+                loss = loss + settings.entropy_weight * entropy_loss(known, labels)
             strange = self._on_pixels(inputs[count:]).float() if len(inputs) > count else inputs[:0]
             return self._taught(loss, known, index), known, strange
         if settings.interval_bounds:

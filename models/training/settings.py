@@ -36,6 +36,7 @@ class TrainSettings:
         epsilon: L-infinity radius of the training attack in pixel units, in (0, 1].
         attack_steps: Steps of the training attack for ``pgd`` and ``trades``.
         beta: Weight of the robust term of ``trades``.
+        entropy_weight: Weight of `framegate.models.training.adversarial.entropy_loss` in adversarial training; 0: none.
         patience: Adversarial training stops after so many epochs without better robust calibration accuracy.
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
             (`framegate.models.training.masked_views`).
@@ -67,6 +68,7 @@ class TrainSettings:
     epsilon: float = 8 / 255
     attack_steps: int = 7
     beta: float = 6.0
+    entropy_weight: float = 0.0
     patience: int = 8
     masked_views: float = 0.0
     mask_side: float = 0.34
@@ -92,7 +94,7 @@ class TrainSettings:
         for name in ("learning_rate", "distillation_temperature"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected a positive number")
-        for name in ("weight_decay", "outlier_weight", "beta"):
+        for name in ("weight_decay", "outlier_weight", "beta", "entropy_weight"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 or more")
         self._check_certificate()
@@ -118,6 +120,11 @@ class TrainSettings:
         if not 0 < self.epsilon <= 1:
             raise UsageError(
                 f"epsilon: {self.epsilon:g} given, expected a pixel distance in (0, 1]; 8/255 is {8 / 255:.5f}"
+            )
+        if self.entropy_weight and self.adversarial == "none":
+            raise UsageError(
+                f"entropy_weight: {self.entropy_weight:g} given without adversarial training; it is about answers to "
+                "attacked images, give --adversarial, too"
             )
         if self.adversarial not in ADVERSARIAL:
             raise UsageError(f"adversarial: {self.adversarial!r} given, expected one of {', '.join(ADVERSARIAL)}")

@@ -15,7 +15,7 @@ import pytest
 
 from framegate.benchmarks.latency.compare import compare_records
 from framegate.benchmarks.latency.machine import ForeignLoad, Usage
-from framegate.benchmarks.latency.scenarios import Scenario, measure_scenario
+from framegate.benchmarks.latency.scenarios import PacedBareLoop, Scenario, measure_scenario
 from framegate.benchmarks.latency.series import histogram, in_blocks, jitter_ms, percentiles, ratio, summarise
 from framegate.benchmarks.latency.stream import BenchStream, FrameFeed, read_frames
 from framegate.runtime import Pipeline, Reason, Session, UsageError, open_source
@@ -478,3 +478,17 @@ def test_several_streams_are_pooled_and_leave_no_thread(tiny_bundle, images):
         time.sleep(0.05)
     assert threading.active_count() == before
     assert replace(scenario, pace=30.0).name == "30 fps, 3 streams"
+
+
+def test_the_bare_loop_takes_its_turns_at_the_same_pace(tiny_bundle, images):
+    seen = []
+    bare = PacedBareLoop(lambda image: seen.append((time.monotonic(), image)), images, 200.0)
+    scenario = Scenario(200.0, 1)
+    found = measure_scenario(
+        scenario, lambda: Session.open(tiny_bundle, "onnxruntime", "fp32", 1), images, 400, quiet, bare=bare
+    )
+    assert list(found) == ["200 fps, 1 stream"]
+    assert len(bare.took_ns) == 400
+    assert len(seen) == 400 + 2 * 5  # two turns, of which the first frames are not counted
+    assert all(image is images[k % len(images)] for k, (_, image) in enumerate(seen))
+    assert seen[204][0] - seen[0][0] >= 0.99 * 204 / 200

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from framegate.models.training.adversarial import RobustWatch, adversarial_loss, pgd_pixels
+from framegate.models.training.adversarial import RobustWatch, adversarial_loss, entropy_loss, pgd_pixels
 from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
@@ -74,3 +76,24 @@ def test_epsilon_out_of_range_is_refused(epsilon):
 def test_frozen_blocks_do_not_go_with_adversarial_training():
     with pytest.raises(UsageError, match="no block may be frozen"):
         TrainSettings(adversarial="pgd", frozen_blocks=3)
+
+
+def test_only_wrong_answers_are_asked_for_entropy():
+    labels = torch.tensor([0, 1, 2, 0])
+    sure, even = torch.tensor([9.0, 0.0, 0.0]), torch.tensor([0.2, 0.1, 0.0])
+    entropy = -(sure.softmax(0) * sure.log_softmax(0)).sum()
+    assert entropy_loss(sure.expand(4, 3), torch.zeros(4, dtype=torch.long)) == 0
+    found = entropy_loss(torch.stack([sure, sure, even, sure]), labels)
+    gaps = math.log(3) - entropy, math.log(3) + (even.softmax(0) * even.log_softmax(0)).sum()
+    torch.testing.assert_close(found, (gaps[0] + gaps[1]) / 4)
+    logits = torch.tensor([[3.0, 0.0, -1.0]], requires_grad=True)
+    entropy_loss(logits, torch.tensor([1])).backward()
+    assert logits.grad[0, 0] > 0  # descending makes the wrong answer less sure
+
+
+def test_an_entropy_weight_without_an_attack_is_refused():
+    TrainSettings(adversarial="fgsm-rs", entropy_weight=0.5)
+    with pytest.raises(UsageError, match=r"entropy_weight: 0\.5 given without adversarial training"):
+        TrainSettings(entropy_weight=0.5)
+    with pytest.raises(UsageError, match="entropy_weight: -1"):
+        TrainSettings(adversarial="fgsm-rs", entropy_weight=-1)
