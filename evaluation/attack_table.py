@@ -19,7 +19,7 @@ from torch import Tensor
 
 from framegate.evaluation.attacks.adaptive import AdaptiveSettings, adaptive_pgd
 from framegate.evaluation.attacks.apgd import apgd
-from framegate.evaluation.attacks.auto import AutoSettings, auto_attack
+from framegate.evaluation.attacks.auto import WITH_TARGETS, AutoSettings, auto_attack
 from framegate.evaluation.attacks.l2 import pgd_l2
 from framegate.evaluation.attacks.linf import fgsm, pgd
 from framegate.evaluation.attacks.loss import LogitsOf
@@ -186,9 +186,9 @@ def _jobs(what: Attacked, pixels: Tensor, labels: Tensor, steps: int, adaptive: 
         run = partial(_adaptive, what, pixels[:few], labels[:few], settings)
         jobs[f"adaptive {level}/255"] = _Job("classifier and gate", few, passes, run)
     if auto:
-        few, whole = min(auto, every), AutoSettings(8 / 255)
-        passes = few * (2 * whole.steps * len(whole.attacks) + whole.queries)
-        jobs["AutoAttack 8/255"] = _Job(
+        few, whole = min(auto, every), AutoSettings(8 / 255, WITH_TARGETS)
+        passes = few * (2 * whole.steps * (len(whole.attacks) + whole.targets) + whole.queries)
+        jobs["AutoAttack with APGD-T 8/255"] = _Job(
             "classifier", few, passes, partial(_auto, what, pixels[:few], labels[:few], whole)
         )
     return jobs

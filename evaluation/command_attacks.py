@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from framegate.evaluation.attack_table import Attacked, attack_table, markdown
+from framegate.evaluation.attacks.auto import WITH_TARGETS
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
@@ -97,7 +98,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=int,
         default=0,
         metavar="N",
-        help="frames of AutoAttack's set at 8/255: APGD with two losses, FAB and Square (default: %(default)s)",
+        help="frames of AutoAttack's set at 8/255: APGD with three losses, FAB and Square (default: %(default)s)",
     )
     parser.add_argument(
         "--transfer",
@@ -138,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "transfer_from": None if foreign is None else foreign.name,
         "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
-        **({"auto_frames": arguments.auto} if arguments.auto else {}),
+        **({"auto_frames": arguments.auto, "auto_attacks": list(WITH_TARGETS)} if arguments.auto else {}),
     }
     before = None if arguments.again else measured_before(arguments.out, asked)
     if before is not None:

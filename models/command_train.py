@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from framegate.models import datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
@@ -25,6 +24,7 @@ from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict
 from framegate.models.registry import ARCHITECTURES, Architecture, architecture, build
 from framegate.models.summaries import SUMMARIES
+from framegate.models.teacher import teacher_logits
 from framegate.models.training import augment
 from framegate.models.training.interval_bounds import certified_accuracy
 from framegate.models.training.loop import Task, Trainer, TrainingStopped, choose_device
@@ -33,7 +33,7 @@ from framegate.models.training.report import epoch_line, open_tensorboard, plot_
 from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIMIZERS, TrainSettings
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import UsageError
 
 WATCHED_SHARE = 0.02
 """Share of the training split's units that do not train: for early stopping and for the accuracy that is printed."""
@@ -126,7 +126,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--teacher",
         type=Path,
         metavar="FILE",
-        help="checkpoint of a better network on the same data, to learn from (default: none)",
+        help="checkpoint or bundle of a better network on the same data, to learn from (default: none)",
     )
     parser.add_argument(
         "--device",
@@ -218,24 +218,6 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
     return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views
 
 
-def _teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str) -> Tensor:
-    """The teacher's answers to the plain training images."""
-    teacher, record = load_checkpoint(path)
-    if tuple(record["labels"]) != data.labels:
-        raise DataError(
-            f"teacher {path}: trained on {record['notes'].get('data', 'other data')} with {len(record['labels'])} "
-            f"labels, {data.name} has {len(data.labels)} of its own; give one trained on {data.name}"
-        )
-    spec = architecture(record["architecture"]["name"]).preprocess
-    parts = []
-    teacher.to(device)
-    with progress_bar() as progress:
-        for k in range(0, len(train), 250):
-            parts.append(predict(teacher, train.images[k : k + 250], spec))
-            progress("teacher", min(k + 250, len(train)), len(train))
-    return torch.from_numpy(np.concatenate(parts))
-
-
 def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> None:
     """Give a new network the weights of a checkpoint.
 
@@ -301,7 +283,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{state_file} is left from an interrupted run: give --resume to go on, or --restart to begin anew"
         )
-    teacher = None if arguments.teacher is None else _teacher_logits(arguments.teacher, data, train, device)
+    teacher = None if arguments.teacher is None else teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
         model, chosen.preprocess, train, watched, _augmentation(data, settings), teacher, device,

@@ -1,9 +1,9 @@
 """AutoAttack's set of four, worst case per frame (Croce and Hein 2020, arXiv:2003.01690).
 
 APGD with cross-entropy, APGD with the DLR loss, FAB and Square run one after the other, each on the frames that are
-still right; a frame counts as robust only if all of them fail. All four are written after their papers: the libraries
+still right; a frame counts as robust only if all of them fail. All are written after their papers: the libraries
 that have them are not maintained for current torch or take a detour through NumPy. ``apgd-t``, which aims at one wrong
-class after the other and is slower, is what the published "standard" AutoAttack figures use; it can be added.
+class after the other and is slower, is what the published "standard" AutoAttack figures use; `WITH_TARGETS` has it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from framegate.runtime.errors import UsageError
 
 APGD_LOSSES = {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr", "apgd-margin": "margin", "apgd-t": TARGETED}
 FOUR = ("apgd-ce", "apgd-dlr", "fab", "square")
+WITH_TARGETS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "square")
 KNOWN = (*APGD_LOSSES, "fab", "square")
 
 

@@ -63,8 +63,8 @@ def test_every_attack_stands_in_the_table(rows):
     assert set(attacks(32, 0, 3)) <= set(rows)
     assert rows["transfer of PGD-3 8/255"]["aims_at"] == "another network"
     assert rows["adaptive 8/255"]["n"] == 4
-    assert rows["AutoAttack 8/255"]["n"] == 6
-    assert rows["AutoAttack 8/255"]["wrong"]["value"] >= rows["none"]["wrong"]["value"]
+    assert rows["AutoAttack with APGD-T 8/255"]["n"] == 6
+    assert rows["AutoAttack with APGD-T 8/255"]["wrong"]["value"] >= rows["none"]["wrong"]["value"]
 
 
 def test_what_is_accepted_is_part_of_what_is_wrong_and_what_is_certified_part_of_that(rows):
