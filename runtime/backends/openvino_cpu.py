@@ -44,7 +44,7 @@ class OpenVinoBackend(CpuBackend):
 
     Args:
         model: The ONNX file.
-        threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+        threads: That compute; None: one, or all processors for networks that take one more than 2.5 ms.
         network: Digest of its files: what it is compiled to may be kept (`framegate.runtime.backends.compiled`). Empty:
             it is compiled each time.
     """
