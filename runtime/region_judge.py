@@ -290,7 +290,8 @@ class RegionJudge:
     def _words(self, limit: Limit, found: Looked) -> str:
         """For people, about a frame with a number beyond this limit."""
         score_of = SCORE_OF.get(limit.signal)
-        return _sentence(self._remark, limit.words(found.shift if score_of is None else score_of(found)))
+        value = self._signals(found).get(limit.signal, math.nan) if score_of is None else score_of(found)
+        return _sentence(self._remark, limit.words(value))
 
     def _signals(self, found: Looked) -> Mapping[str, float]:
         return _NO_VALUES if self._monitor is None else self._monitor.signals_at(found.shift, found.pooled)

@@ -428,7 +428,7 @@ class Prediction:
 
 
 class _WhenRead:
-    """In place of a field's own descriptor: what was set, and is no text, is called when it is read first."""
+    """In place of a field's own descriptor: what was set, if it can be called, is called when it is read first."""
 
     def __init__(self, slot: Any) -> None:
         self._slot = slot
@@ -437,7 +437,7 @@ class _WhenRead:
         if prediction is None:
             return self
         value = self._slot.__get__(prediction, owner)
-        if not isinstance(value, str):
+        if callable(value):
             value = value()
             self._slot.__set__(prediction, value)
         return value

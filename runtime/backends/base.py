@@ -196,8 +196,12 @@ class CpuBackend:
         raise BackendError(f"{self.engine} runs on the CPU; it takes tensors, not camera frames")
 
     def start(self, frame: Image | None = None) -> None:
-        """See `Backend.start`: nothing to do, a CPU computes when it is waited for."""
+        """See `Backend.start`: a CPU computes when it is waited for."""
         del frame
+        self._forget_started()
+
+    def _forget_started(self) -> None:
+        """Forget what `start_filled` started and nobody finished (Ctrl-C), where it computes by itself."""
 
     def start_filled(self, fill: Callable[[int, int], object]) -> None:
         """See `Backend.start_filled`: it starts when all are filled."""

@@ -90,13 +90,17 @@ class OpenVinoBackend(CpuBackend):
             if self._compiled is None or self._compiled_as != (parts[0].shape, len(parts)):
                 self._compiled, self._compiled_as = self._compile_for(parts), (parts[0].shape, len(parts))
             requests = [self._request_on(part, self._compiled) for part in parts]
-            self._request = requests[0]
-            self._halves = _SideBySide(requests, len(parts[0])) if len(requests) > 1 else None
-            self._infer = _plain_call(requests[0]) if self._halves is None else self._halves.finish
             # Bind the outputs too: reading them through the request costs more than the copy it saves.
-            self._output = _output_of(requests, 0)
-            pooled = [k for k, output in enumerate(self._compiled.outputs) if POOLED in output.get_names()]
-            self.pooled = _output_of(requests, pooled[0]) if pooled else None
+            output = _output_of(requests, 0)
+            places = [k for k, each in enumerate(self._compiled.outputs) if POOLED in each.get_names()]
+            pooled = _output_of(requests, places[0]) if places else None
+            halves = None
+            if len(requests) > 1:
+                arrays = [tensor, output] if pooled is None else [tensor, output, pooled]
+                halves = _SideBySide(requests, len(parts[0]), arrays)
+            infer = _plain_call(requests[0]) if halves is None else halves.finish
+            self._request, self._halves, self._infer = requests[0], halves, infer
+            self._output, self.pooled = output, pooled
             give_back_memory()
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run this model on {tensor.shape}: {_first_line(error)}") from error
@@ -179,6 +183,10 @@ class OpenVinoBackend(CpuBackend):
         other = copy.copy(self)
         other._request = other._halves = other.pooled = None
         return other
+
+    def _forget_started(self) -> None:
+        if self._halves is not None:
+            self._halves.stop()
 
     def start_filled(self, fill: Callable[[int, int], object]) -> None:
         """See `Backend.start_filled`: the first half of a batch is computed while the second is filled."""
@@ -310,15 +318,18 @@ class _SideBySide:
     Args:
         requests: Each on its own rows of the batch, in order.
         rows: Of each.
+        arrays: What they read and write, and do not keep themselves.
     """
 
-    def __init__(self, requests: Sequence[ov.InferRequest], rows: int) -> None:
+    def __init__(self, requests: Sequence[ov.InferRequest], rows: int, arrays: Sequence[Tensor]) -> None:
+        # In this order: to let go of a request waits until it has ended, and then of what it writes.
         self._requests, self._rows = requests, rows
+        self._arrays = arrays
         self._running = False
 
     def start(self, fill: Callable[[int, int], object]) -> None:
         """Fill the rows of each request and start it. If that fails, none is running afterwards."""
-        self._stop()
+        self.stop()
         begun: list[ov.InferRequest] = []
         try:
             for k, request in enumerate(self._requests):
@@ -327,7 +338,7 @@ class _SideBySide:
                 begun.append(request)
         except BaseException:
             for request in begun:
-                with suppress(RuntimeError):
+                with suppress(Exception):
                     request.wait()
             raise
         self._running = True
@@ -340,15 +351,15 @@ class _SideBySide:
         for request in self._requests:
             try:
                 request.wait()
-            except RuntimeError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others must be waited for
                 failed = error
         if failed is not None:
             raise failed
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Wait for what was started and never finished (Ctrl-C), and forget it: nothing may be filled meanwhile."""
         if self._running:
-            with suppress(RuntimeError):
+            with suppress(Exception):
                 self.finish()
 
 

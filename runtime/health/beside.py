@@ -21,6 +21,10 @@ _ATTENDED_NS = 300_000
 """Longest look for a frame: a worker that was asleep asks for the check within a third of a millisecond."""
 
 
+_PIXELS, _HELPED = 1, 2
+"""Places of what is kept."""
+
+
 class Job(ctypes.Structure):
     """See beside.c."""
 
@@ -70,14 +74,20 @@ class Beside:
 
         self.thread = threading.Thread(target=stay, name=NAME, daemon=True)
         self.thread.start()
-        self.kept: list[object] = [state, None]
+        self.kept: list[object] = [state, None, None]
         """What the thread may be working on: it lives until the thread has stopped."""
         self.close = weakref.finalize(self, _stop, code, at, self.kept)
         """Ends the thread; what is asked for afterwards is done by whoever asks."""
 
+    def keep(self, helped: object) -> None:
+        """Keep what somebody lets the thread help with (``resize`` of its job), in place of what was kept before."""
+        if self.kept:  # else the thread has stopped
+            self.kept[_HELPED] = helped
+
     def start(self, job: int, pixels: Image, row_bytes: int, grey: int, current: int, previous: int) -> None:
         """Ask for a frame's rows, the first of which is that of ``pixels``; `finish` must follow."""
-        self.kept[1] = pixels
+        if self.kept:
+            self.kept[_PIXELS] = pixels
         self._start(self.at, job, pixels.ctypes.data, row_bytes, grey, current, previous, None)
 
     def attend(self) -> bool:

@@ -192,8 +192,8 @@ class CameraHealth:
         found = self._recent.counting()
         if found is None:
             return None
-        beside, job, still, memory = found
-        return Counting(beside, job, self._row_bytes, still, memory)
+        beside, job, keep, still, memory = found
+        return Counting(beside, job, self._row_bytes, still, keep, memory)
 
     def announce(self, image: Image, memory: object) -> tuple[int, int, int] | None:
         """`begin` for whoever starts the counting himself, in compiled code; `inspect` must follow.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -116,7 +117,7 @@ class RecentFrames:
         self._begun = True
         return True
 
-    def counting(self) -> tuple[int, int, float, RowMemory] | None:
+    def counting(self) -> tuple[int, int, Callable[[object], None], float, RowMemory] | None:
         """What counts frames like the last one on another core; None before `begin` returned True for one.
 
         Returns:

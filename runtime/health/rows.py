@@ -6,6 +6,7 @@ compiled code in `framegate.runtime.health.rows_native`, about four times as fas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -212,8 +213,11 @@ class RowMemory:
         """
         raise NotImplementedError  # nothing begins here
 
-    def counting(self) -> tuple[int, int] | None:
-        """Addresses of the thread that counts on another core, and of its job; None, the default: there is none."""
+    def counting(self) -> tuple[int, int, Callable[[object], None]] | None:
+        """Addresses of the thread that counts on another core, and of its job; what keeps something for that thread.
+
+        None, the default: there is none.
+        """
         return None
 
     def announce(self, slot: int, frame: Image, limits: Any) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -143,10 +144,10 @@ class NativeRowMemory(RowMemory):
         self._running, self._begun_slot, self._counted = frame, slot, True
         beside.start(self._job_at, frame, row_bytes, self._grey_at[slot], slot, previous)
 
-    def counting(self) -> tuple[int, int] | None:
+    def counting(self) -> tuple[int, int, Callable[[object], None]] | None:
         """See `RowMemory.counting`."""
         beside = self._beside
-        return None if beside is None else (beside.at, self._job_at)
+        return None if beside is None else (beside.at, self._job_at, beside.keep)
 
     def announce(self, slot: int, frame: Image, limits: HealthThresholds) -> int | None:
         """See `RowMemory.announce`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
@@ -44,6 +44,7 @@ class Counting(NamedTuple):
         job: Address of what it counts.
         row_bytes: From one row that is looked at to the next.
         still: A block must have changed by more than so many levels since every frame before.
+        keep: Keeps what the thread may read, until it is given something else or the thread has ended.
         memory: Whose addresses these are: another one needs a new binding.
     """
 
@@ -51,6 +52,7 @@ class Counting(NamedTuple):
     job: int
     row_bytes: int
     still: float
+    keep: Callable[[object], None]
     memory: object
 
 
@@ -90,14 +92,23 @@ class _Bound(ctypes.Structure):
     _fields_ = (("low", _D), ("high", _D), ("number", _I), ("unused", _I))
 
 
+class _Region(ctypes.Structure):
+    """See preprocess.h."""
+
+    _fields_ = (
+        ("pixels", _P),
+        ("row_bytes", _L),
+        *((name, _I) for name in ("width", "height", "safe", "same", "half", "wide")),
+    )
+
+
 class _SharedResize(ctypes.Structure):
     """See preprocess.h."""
 
     _fields_ = (
         ("plan", _P),
-        ("pixels", _P),
-        ("row_bytes", _L),
-        *((name, _I) for name in ("width", "height", "taken", "made")),
+        ("region", _Region),
+        *((name, _I) for name in ("rows", "taken", "made", "unused")),
     )
 
 
@@ -242,6 +253,7 @@ class FastPath:
         )
         self.check, self.answer, self._memory = check, answer, counting.memory
         self._kept = fast, resize, bounds, places  # whose memory the addresses are
+        counting.keep((fast, resize))
         self._code, self._at = code, ctypes.addressof(fast)
         self.said = 0
 

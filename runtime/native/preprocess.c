@@ -4,13 +4,15 @@
    float, weights rounded to 11 bits, the horizontal sum in whole numbers, the vertical one from its upper bits. So the
    resized pixels are those of cv2.resize, bit for bit; tests hold the two together. */
 
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
+
 #include "preprocess.h"
 
 #include <math.h>
 #include <string.h>
 
 #if !defined(_WIN32)
-#include <sched.h>
+#include <time.h>
 #endif
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
@@ -273,15 +275,6 @@ static void expect(const struct preprocess *plan, const uint8_t *pixels, int64_t
     }
 }
 
-/* What is known of a region before its rows are resized. */
-struct region {
-    const uint8_t *pixels;
-    int64_t row_bytes;
-    int32_t width, height;
-    int32_t safe; /* see resize_columns */
-    int same, half, wide;
-};
-
 static struct region region_of(struct preprocess *plan, const uint8_t *pixels, int64_t row_bytes, int32_t width,
                                int32_t height) {
     struct region region = {pixels, row_bytes, width, height, plan->width - 1, 0, 0, 0}; /* the last column has no next one */
@@ -368,16 +361,15 @@ EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels,
 }
 
 #if !defined(_WIN32)
-enum { PIECE = 8, LOOKS = 2000 }; /* rows that a thread takes at once; looks at the other's work before it yields */
+enum { PIECE = 8, LOOKS = 2000 }; /* rows that a thread takes at once; looks at the other's work before it sleeps */
 
 /* Rows are taken by an atomic counter, so each is written by one thread; `made` counts those that are written. */
-static void take_rows(struct shared_resize *shared, const struct region *region, int16_t *spare) {
-    const struct preprocess *plan = shared->plan;
-    for (;;) {
+static void take_rows(struct shared_resize *shared, int16_t *spare) {
+    while (__atomic_load_n(&shared->taken, __ATOMIC_RELAXED) < shared->rows) {
         const int32_t from = __atomic_fetch_add(&shared->taken, PIECE, __ATOMIC_RELAXED);
-        if (from >= plan->height) return;
-        const int32_t to = from + PIECE < plan->height ? from + PIECE : plan->height;
-        resize_rows(plan, region, from, to, spare);
+        if (from >= shared->rows) return;
+        const int32_t to = from + PIECE < shared->rows ? from + PIECE : shared->rows;
+        resize_rows(shared->plan, &shared->region, from, to, spare);
         __atomic_fetch_add(&shared->made, to - from, __ATOMIC_RELEASE);
     }
 }
@@ -385,25 +377,26 @@ static void take_rows(struct shared_resize *shared, const struct region *region,
 /* Begin a resize that another thread may help with. Nobody may be at work on an earlier one. */
 EXPORT void framegate_preprocess_share(struct shared_resize *shared, struct preprocess *plan, const uint8_t *pixels,
                                        int64_t row_bytes, int32_t width, int32_t height) {
-    (void)region_of(plan, pixels, row_bytes, width, height); /* places the taps, which both threads will read */
-    *shared = (struct shared_resize){plan, pixels, row_bytes, width, height, 0, 0};
-}
-
-static struct region shared_region(const struct shared_resize *shared) {
-    return region_of(shared->plan, shared->pixels, shared->row_bytes, shared->width, shared->height);
+    /* The plan is written here, and by neither thread afterwards: a helper that comes too late must not change its taps. */
+    *shared = (struct shared_resize){plan, region_of(plan, pixels, row_bytes, width, height), plan->height, 0, 0, 0};
 }
 
 /* Do what is left of it, from another thread than the one that waits. */
 EXPORT void framegate_preprocess_help(struct shared_resize *shared) {
-    const struct region region = shared_region(shared);
-    take_rows(shared, &region, shared->plan->lines + (ptrdiff_t)2 * PADDED * shared->plan->width);
+    if (__atomic_load_n(&shared->taken, __ATOMIC_RELAXED) < shared->rows)
+        take_rows(shared, shared->plan->lines + (ptrdiff_t)2 * PADDED * shared->plan->width);
 }
 
 /* Do what is left of it, and wait for the rows that the other thread has taken: afterwards it writes none. */
 EXPORT void framegate_preprocess_finish(struct shared_resize *shared) {
-    const struct region region = shared_region(shared);
-    take_rows(shared, &region, shared->plan->lines);
-    for (int32_t looks = 0; __atomic_load_n(&shared->made, __ATOMIC_ACQUIRE) < shared->plan->height; ++looks)
-        if (looks > LOOKS) sched_yield(); /* the other thread may need this processor */
+    take_rows(shared, shared->plan->lines);
+    int32_t looks = 0;
+    while (__atomic_load_n(&shared->made, __ATOMIC_ACQUIRE) < shared->rows)
+        if (looks < LOOKS) {
+            ++looks;
+        } else { /* to sleep, not to yield: to a thread of lower priority a real-time one never yields */
+            const struct timespec moment = {0, 20000};
+            nanosleep(&moment, NULL);
+        }
 }
 #endif

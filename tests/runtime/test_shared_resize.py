@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
+from framegate.runtime.health.beside import Beside
 from framegate.runtime.native import library
 from framegate.runtime.native.fast_path import _SharedResize
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -85,3 +88,37 @@ def test_fault_the_helper_gets_no_processor_and_its_rows_are_waited_for():
     assert not waiting.is_alive()
     assert not made.tensor[0, :, :8].any()
     assert made.tensor[0, :, 8:].tobytes() == expected[0, :, 8:].tobytes()
+
+
+def test_fault_a_helper_that_comes_late_changes_nothing_of_the_plan():
+    image, narrow = (
+        np.random.default_rng(k).integers(0, 256, (90, wide, 3), np.uint8) for k, wide in ((0, 300), (1, 40))
+    )
+    made, alone = Preprocessor(spec(96, 96)), Preprocessor(spec(96, 96))
+    expected = alone(narrow).tobytes()
+    _, at = shared_by(made, image)
+    CODE.framegate_preprocess_finish(at)
+    made(narrow)  # the taps are those of another width now
+    CODE.framegate_preprocess_help(at)
+    assert made.tensor.tobytes() == expected
+    assert made(narrow).tobytes() == expected
+
+
+def test_the_helped_resize_lives_as_long_as_the_thread_may_read_it():
+    beside = Beside(CODE)
+
+    class Helped:
+        pass
+
+    first, second = Helped(), Helped()
+    gone = weakref.ref(first)
+    beside.keep(first)
+    del first
+    gc.collect()
+    assert gone() is not None
+    beside.keep(second)
+    gc.collect()
+    assert gone() is None
+    beside.close()
+    beside.keep(second)  # the thread has ended: nothing to keep it for
+    beside.thread.join(10)

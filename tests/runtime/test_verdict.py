@@ -41,6 +41,7 @@ def test_a_sentence_is_put_together_when_it_is_read_and_once():
     made = replace(Prediction.without_frame("full", Reason.NO_FRAME, "", 5), detail=words)
     assert not made.accepted
     assert not asked
+    assert replace(made, detail=None).detail is None  # by hand: it stays what it was
     copied = pickle.loads(pickle.dumps(made))
     assert made.detail == copied.detail == made.to_json()["detail"] == "shift is 9, calibrated -inf to 3"
     assert len(asked) == 1
