@@ -12,6 +12,7 @@
 #include <string.h>
 
 #if !defined(_WIN32)
+#include <sched.h>
 #include <time.h>
 #endif
 
@@ -361,7 +362,7 @@ EXPORT void framegate_preprocess(struct preprocess *plan, const uint8_t *pixels,
 }
 
 #if !defined(_WIN32)
-enum { PIECE = 8, LOOKS = 2000 }; /* rows that a thread takes at once; looks at the other's work before it sleeps */
+enum { PIECE = 8, LOOKS = 100000 }; /* rows that a thread takes at once; looks at the other's work before it sleeps */
 
 /* Rows are taken by an atomic counter, so each is written by one thread; `made` counts those that are written. */
 static void take_rows(struct shared_resize *shared, int16_t *spare) {
@@ -390,12 +391,13 @@ EXPORT void framegate_preprocess_help(struct shared_resize *shared) {
 /* Do what is left of it, and wait for the rows that the other thread has taken: afterwards it writes none. */
 EXPORT void framegate_preprocess_finish(struct shared_resize *shared) {
     take_rows(shared, shared->plan->lines);
-    int32_t looks = 0;
+    int32_t looks = 0; /* a piece takes some microseconds, to be woken from a sleep some tens */
     while (__atomic_load_n(&shared->made, __ATOMIC_ACQUIRE) < shared->rows)
         if (looks < LOOKS) {
             ++looks;
-        } else { /* to sleep, not to yield: to a thread of lower priority a real-time one never yields */
-            const struct timespec moment = {0, 20000};
+            if (looks % 64 == 0) sched_yield();
+        } else { /* the other thread got no processor; and a real-time thread would never yield to an ordinary one */
+            const struct timespec moment = {0, 50000};
             nanosleep(&moment, NULL);
         }
 }
