@@ -160,7 +160,7 @@ bench: $(VENV)/.dev
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 30 --streams 4 --frames $(PACED_FRAMES) --realtime block --out benchmarks/results/latency-streams.json
 	$(BIN)/framegate bench $(BUNDLE) --source $(CLIP) --pace 60 --frames $(PACED_FRAMES) --load --realtime block --out benchmarks/results/latency-scenarios.json
 	$(BIN)/python -m framegate.benchmarks.latency.against_rivals --bundle $(BUNDLE) --frames $(RIVAL_FRAMES) --bundles 500 --out benchmarks/results/latency-rivals.json --png docs/latency.png
-	$(BIN)/python -m framegate.benchmarks.latency.gate_cost --frames $(RIVAL_FRAMES) --out benchmarks/results/gate-cost.json
+	$(BIN)/python -m framegate.benchmarks.latency.gate_cost --frames $(FRAMES) --out benchmarks/results/gate-cost.json
 	$(BIN)/python -m framegate.benchmarks.cost.monitor --out benchmarks/results/monitor-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.health --out benchmarks/results/health-latency.json
 	$(BIN)/python -m framegate.benchmarks.cost.fail_closed_time --out benchmarks/results/fail-closed-time.json

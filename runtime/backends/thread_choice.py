@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from framegate.runtime.native.processors import processors
 
-SMALL_S = 0.0025
+SMALL_S = 0.001
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
 idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
 has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
