@@ -22,7 +22,7 @@ class OnnxRuntimeBackend(CpuBackend):
 
     Args:
         model: The ONNX file.
-        threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+        threads: That compute; None: one, or all processors for networks that take one more than 2.5 ms.
     """
 
     name = "onnxruntime"

@@ -29,7 +29,7 @@ from framegate.runtime.scores import Tensor
 with no_telemetry():
     import openvino as ov
 
-_MANY = 20_000_000
+_MANY = 60_000_000
 """Multiplications of a network that is tried on all processors first: seen are 0.6 ms on one thread for 12 million, and
 2.4 ms for 56 million. It decides which trial comes first, and not what is chosen."""
 _LEAST_HALVED = 4
@@ -44,7 +44,7 @@ class OpenVinoBackend(CpuBackend):
 
     Args:
         model: The ONNX file.
-        threads: That compute; None: one, or all processors for networks that take one more than 1 ms.
+        threads: That compute; None: one, or all processors for networks that take one more than 2.5 ms.
         network: Digest of its files: what it is compiled to may be kept (`framegate.runtime.backends.compiled`). Empty:
             it is compiled each time.
     """

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from framegate.runtime.native.processors import processors
 
-SMALL_S = 0.001
+SMALL_S = 0.0025
 """A network that one thread computes in this time, in seconds, stays on it. Between the frames of a camera the other
 idle threads sleep, and waking them costs more time than they save. On two cores, at 60 frames per second, one thread
-has the same latencies for half of the processor time; back to back all threads are faster, by a sixth for a network of
-0.4 ms, by two thirds for one of 1.7 ms (benchmarks/results/engine-threads.json)."""
+has the same latencies for half of the processor time, also for one of 2.3 ms; back to back all threads are faster, by a
+sixth for a network of 0.7 ms, by two thirds for one of 2.3 ms (benchmarks/results/engine-threads.json). And the camera
+check, with its share of the resize, has the other processor for itself."""
 _TRIALS = 5
 _GAIN = 0.6
 """What each further processor adds to the speed of a small network, of what the first brings; beyond four nothing. On
