@@ -1,7 +1,7 @@
 """Which labels a bundle takes for which others on the test images, and what of that its gate accepts.
 
     python -m framegate.benchmarks.confusions resnet20-gtsrb --data GTSRB --label "speed limit" \
-        --out benchmarks/results/confusions/resnet20-gtsrb.json
+        --out benchmarks/results/confusions-resnet20-gtsrb.json
 
 Each image alone, in the engine and precision that the bundle runs in unless told otherwise. Figures count images
 singly: those of one track resemble each other, so intervals would be too narrow, and there are none.
