@@ -35,8 +35,6 @@ from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_si
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 
-WATCHED_SHARE = 0.02
-"""Share of the training split's units that do not train: for early stopping and for the accuracy that is printed."""
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS, "mirror_images": MIRROR_IMAGES}
 _SETTINGS: dict[str, tuple[str | None, str]] = {
     "epochs": ("N", "passes over the training images"),
@@ -77,6 +75,11 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "mirror_images": (
         None,
         "traffic signs: relabelled also trains on the mirror images that are signs, too, under those signs' labels",
+    ),
+    "held_out": (
+        "SHARE",
+        "share of the training split's images or tracks that do not train: for the accuracy that is printed, and for "
+        "framegate certify, above 0 and at most 0.5",
     ),
     "seed": ("N", "seed of everything random"),
 }
@@ -258,7 +261,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind = "volumes" if data.depth > 1 else "images"
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
     # Calibration and test images are not looked at: what is to prove a threshold must not have been seen before.
-    train, watched = hold_out(data.load_training(arguments.data)[0], WATCHED_SHARE)
+    train, watched = hold_out(data.load_training(arguments.data)[0], settings.held_out)
     if settings.mirror_images == "relabelled":
         if data.name != "gtsrb":
             raise UsageError(

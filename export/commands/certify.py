@@ -26,7 +26,14 @@ from framegate.export.calibration.certificates import (
     prove,
 )
 from framegate.export.commands.summaries import SUMMARIES
-from framegate.export.data.labelled import AUTO, Place, load_calibration, trained_on
+from framegate.export.data.labelled import (
+    AUTO,
+    TRAINING_RECORD,
+    Place,
+    load_calibration,
+    trained_on,
+    with_held_out,
+)
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
 from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.export.graph.fold import deployment_model
@@ -163,7 +170,11 @@ def run(arguments: argparse.Namespace) -> int:
                 "nobody says that the networks never saw these images, so they prove nothing: give them as "
                 "--unseen DIR if they did not"
             )
-        record = certify(bundle, split, wanted, progress)
+        # The proof counts answers of the branch alone, so what the branch never saw proves, though the trunk saw it.
+        unseen_by_all, share = len(split), _held_out(wanted.branch) if unseen == TRAINING_RECORD else 0.0
+        if share:
+            split = with_held_out(split, place, bundle.labels, bundle.preprocess, share)
+        record = certify(bundle, split, wanted, progress, unseen_by_all)
     if arguments.json:
         promises = {key: record.promise(key) for key in sorted(record.thresholds)}
         json_to_stdout({"bundle": str(path), "certificate": record.to_json(), "promises": promises})
@@ -187,14 +198,33 @@ def _trained_on(bundle: Bundle, branch: Path | None) -> str:
     return data
 
 
-def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress) -> CertificateRecord:
+def _held_out(branch: Path | None) -> float:
+    """Share of the training split's units that a branch was not trained on, as its checkpoint says; 0 if it does not.
+
+    Nor chosen by them: training against attacks stops early by them, and keeps the weights that were best on them. What
+    a teacher or an earlier run had seen is not known, so a branch that began with one has none.
+    """
+    if branch is None:
+        return 0.0
+    notes = load_checkpoint(branch)[1]["notes"]
+    settings = notes.get("settings", {})
+    if notes.get("start") or notes.get("teacher") or settings.get("adversarial") != "none":
+        return 0.0
+    return float(settings.get("held_out", 0.0))
+
+
+def certify(
+    bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress, unseen_by_all: int | None = None
+) -> CertificateRecord:
     """Replace a bundle by one with a certificate; one of the same kind and budget is replaced.
 
     Args:
         bundle: Opened.
-        split: Its calibration split: images that no network of it was trained on.
+        split: Images that the network that is asked was not trained on.
         wanted: What shall be certified.
         progress: Called during the work.
+        unseen_by_all: So many of them, from the start, no network of the bundle was trained on either, and coverage is
+            that of these; None: all.
 
     Raises:
         BundleError: The bundle cannot be written.
@@ -213,7 +243,7 @@ def certify(bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Pro
         looked = counted(len(split), split.groups, wanted.unit, wanted.images, wanted.seed)
         thresholds = {
             record_key(backend, precision): _proved(
-                bundle, record, folder / file, plain, split, looked, backend, wanted, progress
+                bundle, record, folder / file, plain, split, looked, backend, wanted, progress, unseen_by_all
             )
             for backend in wanted.backends
         }
@@ -299,6 +329,7 @@ def _proved(
     backend: str,
     wanted: Wanted,
     progress: Progress,
+    unseen_by_all: int | None,
 ) -> CertificateThreshold:
     """The threshold of one engine."""
     images, labels = split.images[looked], split.labels[looked]
@@ -321,8 +352,9 @@ def _proved(
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
-    passed = certified >= proof.tau + SLACK
-    tracks = (None, None) if groups is None else first_certified(passed, groups)
+    both = looked < (len(split) if unseen_by_all is None else unseen_by_all)
+    passed = certified[both] >= proof.tau + SLACK
+    tracks = (None, None) if groups is None else first_certified(passed, groups[both])
     return CertificateThreshold(
         tau=proof.tau,
         target_risk=wanted.target_risk,

@@ -14,7 +14,7 @@ from framegate.export.data.image_folder import NamedImages, is_image_folder, rea
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
 from framegate.models import datasets
-from framegate.models.labelled import LabelledImages, Labels
+from framegate.models.labelled import LabelledImages, Labels, hold_out
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -122,6 +122,33 @@ def load_calibration(
     return _halves(test)[0], USER if place.unseen is not None else OFFICIAL_TEST
 
 
+def with_held_out(
+    calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, share: float
+) -> LabelledImages:
+    """A calibration split, and what a training run on the same data set held out, the same share of each label.
+
+    Args:
+        calibration: Of `load_calibration`.
+        place: Where it lies.
+        labels: The network's labels, in the order of its outputs.
+        spec: How an image becomes the network's input.
+        share: That the run held out (`framegate.models.labelled.hold_out`).
+
+    Raises:
+        DataError: There are no such data.
+    """
+    data = _known(place.first, spec)
+    train = data.load_training(place.first)[0]
+    held = hold_out(train, share)[1]
+    assert held.sequence is not None
+    # Of a rare label one unit is held out whatever the share; here it would count for more than it is worth.
+    units = np.arange(len(train)) if train.groups is None else train.groups
+    enough = [label for label in np.unique(train.labels) if round(len(np.unique(units[train.labels == label])) * share)]
+    index = np.argsort(held.sequence)
+    recorded = held.subset(index[np.isin(held.labels[index], enough)], held.name)
+    return _both(calibration, _in_order(_ungrouped(recorded, place.group), data.labels, labels, place.first))
+
+
 def _parts(
     place: Place, where: Path, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress
 ) -> tuple[list[LabelledImages], str]:
@@ -162,15 +189,19 @@ def _unite(parts: list[LabelledImages]) -> list[LabelledImages]:
     train, calibration, test = parts
     if calibration.name != "calibration":  # of a known data set, whose training split was seen
         return [calibration, test]
-    groups = None if train.groups is None or calibration.groups is None else np.append(train.groups, calibration.groups)
+    return [_both(train, calibration), test]
+
+
+def _both(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+    """Two parts of one data set as a calibration split."""
+    groups = None if first.groups is None or second.groups is None else np.append(first.groups, second.groups)
     sequence = None
-    if train.sequence is not None and calibration.sequence is not None:
-        sequence = np.append(train.sequence, calibration.sequence)
-    both = LabelledImages(
-        "calibration", np.concatenate([train.images, calibration.images]), np.append(train.labels, calibration.labels),
-        groups, calibration.unit, sequence,
+    if first.sequence is not None and second.sequence is not None:
+        sequence = np.append(first.sequence, second.sequence)
+    return LabelledImages(
+        "calibration", np.concatenate([first.images, second.images]), np.append(first.labels, second.labels),
+        groups, second.unit, sequence,
     )  # fmt: skip
-    return [both, test]
 
 
 def _halves(test: LabelledImages) -> tuple[LabelledImages, LabelledImages]:

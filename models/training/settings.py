@@ -48,6 +48,9 @@ class TrainSettings:
         interval_weight: Share of that worst case in the loss, in [0, 1].
         mirror_images: ``none``, or ``relabelled``: the mirror images of traffic signs that are signs, too, train under
             those signs' labels (`framegate.models.gtsrb.with_mirror_images`).
+        held_out: Share of the training split's units (images, or tracks) that do not train, in (0, 0.5]
+            (`framegate.models.labelled.hold_out`): for the accuracy that is printed, for early stopping, and for
+            `framegate certify`.
         seed: Seed of everything random.
     """
 
@@ -76,6 +79,7 @@ class TrainSettings:
     interval_ramp: float = 0.55
     interval_weight: float = 0.5
     mirror_images: str = "none"
+    held_out: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,6 +110,8 @@ class TrainSettings:
                 raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
 
     def _check_certificate(self) -> None:
+        if not 0 < self.held_out <= 0.5:
+            raise UsageError(f"held_out: {self.held_out:g} given, expected a share above 0 and at most 0.5")
         if not 0.15 < self.mask_side < 1:
             raise UsageError(f"mask_side: {self.mask_side:g} given, expected a share of the image above 0.15, below 1")
         if not 0 <= self.interval_ramp <= 0.95:

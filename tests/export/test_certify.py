@@ -12,7 +12,8 @@ import torch
 
 from framegate.export.commands import certify as command
 from framegate.export.commands.certify import Wanted, certify
-from framegate.models.checkpoint import save_checkpoint
+from framegate.export.data.labelled import TRAINING_RECORD
+from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
@@ -165,3 +166,59 @@ def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
     text = capsys.readouterr().out.replace("\n", " ")
     assert "of all captured frames can be made wrong and accepted by any change of at most 1 of 255 levels" in text
     assert "certified" in text
+
+
+def _held_out_data(monkeypatch) -> None:
+    """A known data set: 200 frames calibrate, 200 of 400 training frames were held out."""
+
+    def with_held_out(calibration, place, labels, spec, share):
+        assert share == 0.5
+        held = colours(200, 5)
+        return LabelledImages(
+            "both", np.concatenate([calibration.images, held.images]), np.append(calibration.labels, held.labels)
+        )
+
+    monkeypatch.setattr(command, "load_calibration", lambda *given: (colours(200, 1), TRAINING_RECORD))
+    monkeypatch.setattr(command, "with_held_out", with_held_out)
+
+
+@pytest.mark.parametrize(
+    ("changed", "units"),
+    [
+        ({}, 400),
+        ({"start": "earlier.pt"}, 200),
+        ({"teacher": "larger.pt"}, 200),
+        ({"settings": {"adversarial": "n-fgsm", "held_out": 0.5}}, 200),
+        ({"settings": {"adversarial": "none"}}, 200),
+        ({"settings": {}}, 200),
+    ],
+    ids=["held out", "begun from another", "taught", "stopped by them", "share not known", "nothing known"],
+)
+def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
+    bundle, branch, tmp_path, monkeypatch, capsys, changed, units
+):
+    _held_out_data(monkeypatch)
+    model, record = load_checkpoint(branch)
+    notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": "", **changed}
+    path = tmp_path / "noted.pt"
+    save_checkpoint(path, model, record["architecture"], LABELS, notes)
+    monkeypatch.setattr(command, "_branch", lambda given, labels: EXPORTED(branch, labels))
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(path)]
+    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05"])
+    assert arguments.run(arguments) == 0
+    found = Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"]
+    assert found.units == units
+    assert f"of {units} frames" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_coverage_is_that_of_frames_which_no_network_saw(bundle, branch, quiet):
+    split = colours(300, 1)
+    nothing = np.full((200, 32, 32, 3), 110, np.uint8)  # grey frames, of which none can be certified
+    both = LabelledImages("both", np.concatenate([split.images, nothing]), np.append(split.labels, [0] * 200))
+    wanted = Wanted(Demand("linf", 1), branch, backends=BACKENDS, target_risk=0.05)
+    all_of_them = certify(bundle, both, wanted, quiet).thresholds["onnxruntime/fp32"]
+    own = certify(Bundle.open(bundle.path), both, wanted, quiet, 300).thresholds["onnxruntime/fp32"]
+    assert (own.tau, own.units) == (all_of_them.tau, 500)
+    assert own.coverage == pytest.approx(all_of_them.coverage * 500 / 300)

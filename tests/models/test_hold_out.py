@@ -73,3 +73,9 @@ def test_training_looks_at_no_image_that_is_to_prove_or_to_report(
     command = ["train", "simplecnn", "--data", str(tmp_path), "--epochs", "1", "--batch", "16", "--out", str(out)]
     assert main([*command, *words]) == 0
     assert "train, held out: accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", ["0", "0.6", "nan"])
+def test_a_share_that_cannot_be_held_out_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "simplecnn", "--data", "x", "--held-out", share]) == 2
+    assert "held_out: " in capsys.readouterr().err

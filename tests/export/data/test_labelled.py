@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,17 @@ import pytest
 
 from framegate.export.data import labelled
 from framegate.export.data.image_folder import read_image_folder
-from framegate.export.data.labelled import USER, Place, load_calibration, load_comparison, load_splits
+from framegate.export.data.labelled import (
+    USER,
+    Place,
+    load_calibration,
+    load_comparison,
+    load_splits,
+    with_held_out,
+)
 from framegate.export.data.labels_file import check_count, read_labels
-from framegate.models.labelled import LabelledImages
+from framegate.models.datasets import DATASETS
+from framegate.models.labelled import LabelledImages, hold_out
 from framegate.runtime.errors import DataError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -148,3 +157,37 @@ def test_no_unit_spans_two_splits(lengths: tuple[int, int]) -> None:
         known = [set(part.groups) for part in parts]
         assert all(known)
         assert len(set.union(*known)) == sum(map(len, known)) == 60
+
+
+def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order(quiet, monkeypatch) -> None:
+    """Two labels with 10 and 2 tracks of 3 frames: a tenth is one track of the first, and none of the second."""
+    tracks = np.repeat(np.arange(12), 3)
+    values = np.arange(36, dtype=np.uint8)
+    train = LabelledImages(
+        "s-train",
+        np.broadcast_to(values[:, None, None, None], (36, 20, 20, 3)).copy(),
+        (tracks >= 10).astype(np.int64),
+        tracks,
+        "track",
+    )
+    calibration = LabelledImages(
+        "s-calibration", np.full((6, 20, 20, 3), 99, np.uint8), np.zeros(6, np.int64), np.repeat([20, 21], 3), "track"
+    )
+    data = replace(
+        DATASETS["cifar10"],
+        labels=LABELS[:2],
+        find=lambda place: place,
+        read_training=lambda place: (train, calibration),
+    )
+    monkeypatch.setattr(labelled, "_known", lambda place, spec: data)
+    rest, held = hold_out(train, 0.1)
+    assert len(set(held.groups)) == 2  # a label with two tracks gives one, too
+    place = Place(Path("x"), trained_on="cifar10")
+    both = with_held_out(calibration, place, LABELS[:2], SPEC, 0.1)
+    joined = both.images[6:, 0, 0, 0]
+    assert np.array_equal(both.images[:6], calibration.images)
+    assert (np.diff(joined) == 1).all()  # in the order of recording
+    assert len(joined) == 3
+    assert not set(joined) & set(rest.images[:, 0, 0, 0])
+    assert set(both.groups[6:]) < set(held.groups)
+    assert both.unit == "track"
