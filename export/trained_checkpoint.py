@@ -101,7 +101,7 @@ class TrainedCheckpoint:
         """See `Exportable.origin`."""
         notes = self.record["notes"]
         return {
-            "weights": str(notes.get("origin", "not stated")),
+            "weights": str(notes.get("origin") or _weights(self.record["architecture"]["name"], notes)),
             "checkpoint": self.path.name.removesuffix(PACKED),
             "checkpoint_sha256": hashlib.sha256(checkpoint_content(self.path)).hexdigest(),
             "architecture": self.record["architecture"],
@@ -111,3 +111,20 @@ class TrainedCheckpoint:
     def notes(self) -> list[str]:
         """See `Exportable.notes`."""
         return []
+
+
+def _weights(architecture: str, notes: Mapping[str, Any]) -> str:
+    """Where weights come from, as far as the record of their training says so.
+
+    Args:
+        architecture: Its name.
+        notes: Of `framegate train`.
+    """
+    settings = notes.get("settings")
+    # The hybrid begins with a trunk, and a further training with another checkpoint, whose origin is not known.
+    if not notes.get("data") or not isinstance(settings, Mapping) or notes.get("start") or architecture == "hybrid":
+        return "not stated"
+    said = f"trained from scratch by framegate train on {notes['data']}"
+    if settings.get("adversarial", "none") != "none":
+        said += f", against attacks ({settings['adversarial']}, {settings['epsilon'] * 255:g}/255)"
+    return said + (f", taught by {notes['teacher']}" if notes.get("teacher") else "")
