@@ -200,15 +200,16 @@ endef
 
 # What attacks of many kinds make of each image bundle, without and with its gate and certificate: minutes for a small
 # network, hours for the hybrids on two cores. Rows are kept in runs/attacks: the same command goes on after an
-# interruption, and what is finished there is not measured again (remove the folder to start anew). ATTACKED= ADAPTIVE= for fewer frames.
+# interruption, and what is finished there is not measured again (remove the folder to start anew). ATTACKED= ADAPTIVE= AUTO= for fewer frames.
 ATTACKED ?= 500
 ADAPTIVE ?= 60
+AUTO ?= 200
 attacks: $(VENV)/.dev
 	@test -n "$(CIFAR10)" -a -n "$(GTSRB)" || { echo "make attacks: give CIFAR10= and GTSRB=, the paths of the data sets"; exit 2; }
 	@mkdir -p runs/attacks benchmarks/results/attacks
 	$(call attack,simplecnn-cifar10,$(CIFAR10),--transfer models/bundles/mobilenet-cifar10.bundle)
 	$(foreach name,simplecnn-robust mobilenet,$(call attack,$(name)-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle))
-	$(call attack,resnet20-robust-cifar10,$(CIFAR10),--auto 200 --transfer models/bundles/simplecnn-cifar10.bundle)
+	$(call attack,resnet20-robust-cifar10,$(CIFAR10),--auto $(AUTO) --transfer models/bundles/simplecnn-cifar10.bundle)
 	$(call attack,hybrid-cifar10,$(CIFAR10),--transfer models/bundles/simplecnn-cifar10.bundle --require-certificate patch:5)
 	$(call attack,hybrid-gtsrb,$(GTSRB),--require-certificate linf:2/255)
 	$(call attack,resnet20-gtsrb,$(GTSRB),--require-certificate patch:5)

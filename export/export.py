@@ -86,6 +86,21 @@ class Exportable(Protocol):
 
 
 @dataclass(frozen=True)
+class Int8Making:
+    """How the INT8 network is made.
+
+    Attributes:
+        ranges: One of `framegate.export.int8.choice.FAMILIES`.
+        tune: Steps of fine-tuning; 0: none.
+        seed: Of the draw of images.
+    """
+
+    ranges: str
+    tune: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """What an export found out.
 
@@ -117,6 +132,7 @@ def export_bundle(
     force: bool = False,
     int8_ranges: str = "auto",
     with_int8: bool = True,
+    tune_int8: int = 0,
 ) -> ExportReport:
     """Check, derive, calibrate and write; on any error nothing is left behind and an old bundle stays.
 
@@ -132,6 +148,7 @@ def export_bundle(
         force: Replace an existing bundle.
         int8_ranges: One of `framegate.export.int8.choice.FAMILIES`.
         with_int8: False leaves the INT8 network out, which takes most of the time.
+        tune_int8: Steps of fine-tuning of the INT8 network (`framegate.export.int8.fine_tuning`); 0: none.
 
     Raises:
         BundleError: The target cannot be written.
@@ -140,6 +157,7 @@ def export_bundle(
             made.
         CalibrationError: No threshold keeps the promise.
         BackendError: An engine does not run the network.
+        UsageError: The network cannot be fine-tuned.
     """
     bundle_writer.check_target(target, force)
     if splits.names != network.labels:
@@ -152,10 +170,15 @@ def export_bundle(
     issued = bool(splits.unseen) or not promise.proved
     promise = promise if splits.unseen else replace(promise, proved=False)
     images = len(splits.test) + len(splits.calibration)
-    progress = whole_export(progress, images, len(quantiser_images(splits, promise.seed)[0]), with_int8)
+    progress = whole_export(progress, images, len(quantiser_images(splits, promise.seed)[0]), with_int8, tune_int8)
     with bundle_writer.staged(target, force) as folder:
         float_file = folder / MODELS["fp32"]
         graph = network.graph(progress)
+        if tune_int8:
+            # PyTorch takes a second to load, and most exports of ONNX files do without.
+            from framegate.export.int8.fine_tuning import check_tunable
+
+            check_tunable(graph, network.preprocess, tune_int8)
         save(store_half(graph), float_file)
         assessment = Assessment(network.reference(splits, progress), splits, promise)
         # float32 first: what it cannot do, nothing that is derived from it can.
@@ -163,7 +186,8 @@ def export_bundle(
         no_half = _add_half(network, splits, folder)
         int8, no_int8 = None, "no INT8 file: none was asked for (--no-int8)"
         if with_int8:
-            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, promise.seed, int8_ranges, progress)
+            making = Int8Making(int8_ranges, tune_int8, promise.seed)
+            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, making, progress)
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
         models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
         write_known_answers(folder, models, network.preprocess, splits.test.images)
@@ -216,8 +240,7 @@ def _add_int8(
     splits: Splits,
     folder: Path,
     assessment: Assessment,
-    seed: int,
-    ranges: str,
+    making: Int8Making,
     progress: Progress,
 ) -> tuple[Int8Choice | None, str]:
     """Write and calibrate the INT8 file if it can be made and loses nothing.
@@ -226,20 +249,26 @@ def _add_int8(
         How it came about (None if it did not), and why there is no file (empty if there is one).
     """
     file, spec = folder / MODELS["int8"], network.preprocess
-    images, held_out = quantiser_images(splits, seed)
+    images, held_out = quantiser_images(splits, making.seed)
     try:
         sensitivity = LayerSensitivity(graph, images, spec, progress)
         expected = assessment.calibration_outputs[record_key(CPU_BACKENDS[0], "fp32")]
         work = Int8Work(graph, images, held_out, spec, progress, expected.logits[_held_out(splits)])
-        choice = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, None, work)
+        choice = choose_int8(graph, images, held_out, spec, sensitivity, making.ranges, progress, None, work)
+        if making.tune:
+            choice = work.fine_tuned(choice, splits.train.images, making.tune)
         save(store_half(choice.model), file)
         try:
             assessment.add("int8", file, spec, progress)
         except ExportRefusedError:
             # Once more with more layers in float32; a third try would be a choice by the test images.
-            finer = choose_int8(graph, images, held_out, spec, sensitivity, ranges, progress, GOOD_DIFFERENCE / 3, work)
+            finer = choose_int8(
+                graph, images, held_out, spec, sensitivity, making.ranges, progress, GOOD_DIFFERENCE / 3, work
+            )
             if finer.keep_float == choice.keep_float:
                 raise
+            if making.tune:
+                finer = work.fine_tuned(finer, splits.train.images, making.tune)
             choice = finer
             save(store_half(choice.model), file)
             assessment.add("int8", file, spec, progress)

@@ -36,7 +36,7 @@ class Stages:
         self._progress(description, self._highest, self._total)
 
 
-def whole_export(progress: Progress, images: int, quantiser: int, with_int8: bool) -> Progress:
+def whole_export(progress: Progress, images: int, quantiser: int, with_int8: bool, tune_int8: int = 0) -> Progress:
     """The progress of `framegate.export.export.export_bundle`, in images that a network looks at.
 
     Args:
@@ -44,6 +44,7 @@ def whole_export(progress: Progress, images: int, quantiser: int, with_int8: boo
         images: Test and calibration images.
         quantiser: Images that set the INT8 ranges.
         with_int8: Whether there is an INT8 network.
+        tune_int8: Steps of its fine-tuning, each of which looks at 32 images, forwards and back.
     """
     plan: list[tuple[str, float]] = [
         ("prepared|torch", images),
@@ -55,6 +56,7 @@ def whole_export(progress: Progress, images: int, quantiser: int, with_int8: boo
             ("INT8 activation ranges", 1.5 * quantiser),
             ("INT8 activation histograms", 2.5 * quantiser),
             ("INT8: comparing", 1_500),
+            ("INT8: fine-tuning", 500 * tune_int8),
             ("openvino.*int8", images),
             ("onnxruntime.*int8", 1.5 * images),
         ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -186,6 +186,26 @@ class Int8Work:
             nearest = self._candidate(left[0], keep_float, self.images)
         return nearest, self._quantiser.network(left[0], keep_float)
 
+    def fine_tuned(self, choice: Int8Choice, images: Images, steps: int) -> Int8Choice:
+        """A choice after fine-tuning, or the choice itself where that is nearer to float32 on the held-out images.
+
+        Args:
+            choice: Of `choose_int8`, with this work.
+            images: (N, h, w, 3) uint8 BGR from the training split.
+            steps: See `framegate.export.int8.fine_tuning.fine_tuned`.
+
+        Raises:
+            UsageError: The graph cannot be fine-tuned.
+        """
+        network = self._quantiser.fine_tuned(choice.model, images, steps)
+        before = self._judge.candidate(choice.chosen.method, choice.model, len(choice.keep_float), self.images)
+        method = f"{choice.chosen.method}, fine-tuned in {steps} steps"
+        after = self._judge.candidate(method, network, len(choice.keep_float), self.images)
+        candidates = (*choice.candidates, before, after)
+        if _order(after) >= _order(before):
+            return replace(choice, candidates=candidates)
+        return replace(choice, model=network, chosen=after, candidates=candidates, images=self.images)
+
     def _candidate(self, method: str, keep_float: Sequence[str], count: int) -> Candidate:
         key = method, tuple(keep_float), count
         if key not in self._found:
@@ -258,7 +278,7 @@ class _Quantiser:
     """Makes INT8 networks of one float32 network from statistics that are collected once."""
 
     def __init__(self, model: onnx.ModelProto, images: Images, spec: PreprocessSpec, progress: Progress) -> None:
-        self._model, self._images, self._spec = model, images, spec
+        self._model, self._images, self._spec, self._progress = model, images, spec, progress
         self._bases: dict[tuple[str, ...], tuple[onnx.ModelProto, set[str]]] = {}
         self._ranges: dict[tuple[str, str], float] = {}
         inputs = sorted({layer.input[0] for layer in layers_with_bias(model)})
@@ -279,6 +299,13 @@ class _Quantiser:
         """The network with a method's ranges."""
         base, tensors = self._base(keep_float)
         return with_ranges(base, {name: self._range(name, method) for name in tensors})
+
+    def fine_tuned(self, network: onnx.ModelProto, images: Images, steps: int) -> onnx.ModelProto:
+        """A network of this one after fine-tuning."""
+        # PyTorch takes a second to load, and most exports of ONNX files do without.
+        from framegate.export.int8.fine_tuning import fine_tuned
+
+        return fine_tuned(network, self._model, images, self._spec, steps, self._progress)
 
     def _range(self, tensor: str, method: str) -> float:
         key = tensor, method
