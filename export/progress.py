@@ -56,7 +56,7 @@ def whole_export(progress: Progress, images: int, quantiser: int, with_int8: boo
             ("INT8 activation ranges", 1.5 * quantiser),
             ("INT8 activation histograms", 2.5 * quantiser),
             ("INT8: comparing", 1_500),
-            ("INT8: fine-tuning", 500 * tune_int8),
+            ("INT8: fine-tuning", 100 * tune_int8),
             ("openvino.*int8", images),
             ("onnxruntime.*int8", 1.5 * images),
         ]

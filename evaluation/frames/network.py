@@ -1,7 +1,7 @@
 """A bundle's float32 ONNX file as a differentiable PyTorch module, so that what is attacked is what is deployed.
 
 Attacks need gradients, and a bundle holds no training code. So its graph is read node by node, whoever exported it;
-`framegate.evaluation.frames.operators` has the operators. Weights are constants; only pixels get a gradient. The
+`framegate.export.graph.operators` has the operators. Weights are constants; only pixels get a gradient. The
 network of a bundle is compared with ONNX Runtime before anything is done with it.
 
 The packages onnx2torch 1.5.15 and onnx2pytorch 0.6.0 were weighed against this: see docs/train.md.
@@ -20,10 +20,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from framegate.evaluation.frames.operators.base import Attributes
-from framegate.evaluation.frames.operators.table import OPERATORS
 from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import INPUT
+from framegate.export.graph.operators.base import Attributes
+from framegate.export.graph.operators.table import OPERATORS
 from framegate.export.graph.pooled import FEATURES, Head, head_of, without_pooled
 from framegate.export.graph.scores import activation_of
 from framegate.export.graph.session import cpu_session

@@ -13,7 +13,7 @@ images are blends of two (Zhang et al. 2018, arXiv:1710.09412).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framegate.export.data.outputs import Images
+from framegate.export.foreign_errors import first_line
 from framegate.export.graph.graph import INPUT, copy_of
+from framegate.export.graph.operators.base import Attributes, Operator, numbers
+from framegate.export.graph.operators.table import OPERATORS
 from framegate.export.int8.tuning import LARGEST_LEVEL
 from framegate.export.progress import Progress
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 BATCH = 32
@@ -52,7 +55,7 @@ class _Rounded(torch.autograd.Function):
         return level.clamp(-LARGEST_LEVEL - 1, LARGEST_LEVEL) * step
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (within,) = ctx.saved_tensors
         return gradient * within, None
 
@@ -61,54 +64,32 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
-def _conv(node: onnx.NodeProto, inputs: list[Tensor]) -> Tensor:
-    found = _attributes(node)
-    pads = list(found.get("pads", [0, 0, 0, 0]))
-    if len(inputs[0].shape) != 4 or found.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise UsageError(f"fine-tuning: convolution {node.name!r} is not of images with given borders")
-    padded = F.pad(inputs[0], (pads[1], pads[3], pads[0], pads[2])) if any(pads) else inputs[0]
-    bias = inputs[2] if len(inputs) > 2 else None
-    strides, dilations = found.get("strides", [1, 1]), found.get("dilations", [1, 1])
-    return F.conv2d(padded, inputs[1], bias, strides, 0, dilations, found.get("group", 1))
+def _quantised(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
+    level: Tensor = _Rounded.apply(inputs[0], inputs[1])  # type: ignore[no-untyped-call]
+    return level
 
 
-def _gemm(node: onnx.NodeProto, inputs: list[Tensor]) -> Tensor:
-    found = _attributes(node)
-    if found.get("transA") or found.get("alpha", 1.0) != 1.0 or found.get("beta", 1.0) != 1.0:
-        raise UsageError(f"fine-tuning: linear layer {node.name!r} is transposed or scaled in a way not known here")
-    weight = inputs[1] if found.get("transB") else inputs[1].t()
-    return F.linear(inputs[0], weight, inputs[2] if len(inputs) > 2 else None)
+def _dequantised(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
+    value: Tensor = inputs[0]  # float here all the time, on the steps that INT8 has
+    return value
 
 
-def _mean(node: onnx.NodeProto, inputs: list[Tensor]) -> Tensor:
-    found = _attributes(node)
-    axes = found["axes"] if "axes" in found else inputs[1].tolist()
-    return inputs[0].mean([int(axis) for axis in axes], keepdim=bool(found.get("keepdims", 1)))
+def _reshaped(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
+    # Of a graph that is written for one image and run here for many the first axis stays what it is.
+    value: Tensor = inputs[0]
+    shape = numbers(inputs[1])
+    one_by_one = len(shape) > 1 and shape[0] == 1
+    found: Tensor = OPERATORS["Reshape"](
+        attributes, [value, torch.tensor([len(value), *shape[1:]]) if one_by_one else inputs[1]]
+    )
+    return found
 
 
-def _reshape(node: onnx.NodeProto, inputs: list[Tensor]) -> Tensor:
-    # The graph is written for one image and run here for many: the first axis stays what it is.
-    shape = [int(size) or inputs[0].shape[k] for k, size in enumerate(inputs[1].tolist())]
-    return inputs[0].reshape([inputs[0].shape[0], *shape[1:]])
-
-
-def _clip(node: onnx.NodeProto, inputs: list[Tensor]) -> Tensor:
-    return inputs[0].clamp(float(inputs[1]), float(inputs[2]))
-
-
-_OPERATORS: Mapping[str, Callable[[onnx.NodeProto, list[Tensor]], Tensor]] = {
-    "Add": lambda node, inputs: inputs[0] + inputs[1],
-    "Clip": _clip,
-    "Conv": _conv,
-    "Flatten": lambda node, inputs: inputs[0].flatten(1),
-    "Gemm": _gemm,
-    "GlobalAveragePool": lambda node, inputs: inputs[0].mean((2, 3), keepdim=True),
-    "Mul": lambda node, inputs: inputs[0] * inputs[1],
-    "QuantizeLinear": lambda node, inputs: _Rounded.apply(inputs[0], inputs[1]),  # type: ignore[no-untyped-call]
-    "ReduceMean": _mean,
-    "Relu": lambda node, inputs: inputs[0].relu(),
-    "Reshape": _reshape,
-    "Sigmoid": lambda node, inputs: inputs[0].sigmoid(),
+_OPERATORS: Mapping[str, Operator] = {
+    **OPERATORS,
+    "QuantizeLinear": _quantised,
+    "DequantizeLinear": _dequantised,
+    "Reshape": _reshaped,
 }
 
 
@@ -127,7 +108,8 @@ class GradedGraph(nn.Module):
     def __init__(self, model: onnx.ModelProto, floats: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self._nodes = _needed(model)
-        unknown = {node.op_type for node in self._nodes} - {*_OPERATORS, "DequantizeLinear"}
+        self._attributes = [_attributes(node) for node in self._nodes]
+        unknown = {node.op_type for node in self._nodes} - set(_OPERATORS)
         if unknown:
             raise UsageError(
                 f"fine-tuning: operator {sorted(unknown)[0]} has no gradient here; leave the fine-tuning out"
@@ -167,11 +149,16 @@ class GradedGraph(nn.Module):
             values[name] = _Rounded.apply(weight, one) * step  # type: ignore[no-untyped-call]
         for name, (bias, unit) in self.biases.items():
             values[name] = bias * unit
-        for node in self._nodes:
-            inputs = [values[name] if name in values else self._constants[name] for name in node.input if name]
-            # A value that was quantised is float here, on the steps that INT8 has.
-            known = node.op_type != "DequantizeLinear"
-            values[node.output[0]] = _OPERATORS[node.op_type](node, inputs) if known else inputs[0]
+        for node, attributes in zip(self._nodes, self._attributes, strict=True):
+            inputs = [values[name] if name in values else self._constants.get(name) for name in node.input]
+            try:
+                found = _OPERATORS[node.op_type](attributes, inputs)
+            except (BundleError, RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
+                raise UsageError(
+                    f"fine-tuning: {node.op_type} {node.name!r} cannot be computed here ({first_line(error)}); leave "
+                    "the fine-tuning out"
+                ) from error
+            values.update(zip(node.output, found if isinstance(found, tuple) else (found,), strict=False))
         return values[_LOGITS]
 
     def written_into(self, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -159,7 +159,7 @@ def test_what_is_no_nearer_is_not_taken(quiet, monkeypatch) -> None:
         (network(), SPEC, 0, "0 steps given"),
         (network(), SPEC, -3, "-3 steps given"),
         (network(), replace(SPEC, depth=2, colour="grey", mean=(0.0,), std=(255.0,)), 1, "takes volumes"),
-        (network("Softplus"), SPEC, 1, "operator Softplus has no gradient here"),
+        (network("Bernoulli"), SPEC, 1, "operator Bernoulli has no gradient here"),
     ],
     ids=["none", "negative", "volumes", "operator"],
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from framegate.evaluation.frames.operators.base import Attributes, Operator, given, text, unsupported
+from framegate.export.graph.operators.base import Attributes, Operator, given, text, unsupported
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_BACK = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

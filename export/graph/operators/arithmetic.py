@@ -12,7 +12,7 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
-from framegate.evaluation.frames.operators.base import Attributes, Operator, given, numbers, text, unsupported
+from framegate.export.graph.operators.base import Attributes, Operator, given, numbers, text, unsupported
 
 _TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from framegate.evaluation.frames.operators.base import Attributes, Operator, given, numbers, text, unsupported
+from framegate.export.graph.operators.base import Attributes, Operator, given, numbers, text, unsupported
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from framegate.evaluation.frames.operators.table import OPERATORS
+from framegate.export.graph.operators.table import OPERATORS
 from framegate.runtime.errors import BundleError
 
 IMAGE = (2, 4, 7, 8)

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from framegate.evaluation.frames.operators.base import Attributes, Operator, given, numbers, text, unsupported
+from framegate.export.graph.operators.base import Attributes, Operator, given, numbers, text, unsupported
 
 
 def _reshape(attributes: Attributes, inputs: Sequence[Any]) -> Tensor:
