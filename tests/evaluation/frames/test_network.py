@@ -26,8 +26,8 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
 
     def exported_once(name):
-        # The exporter makes one layer of plaincnn's linear layer and the batch normalisation behind it, so other weights
-        # cannot be filled in.
+        # The exporter makes one layer of plaincnn's linear layer and the batch normalisation behind it, so other
+        # weights cannot be filled in.
         return export(
             name, folder, to_onnx if name == "plaincnn" else traced_once(tmp_path_factory, f"{name} of 3 classes")
         )
