@@ -111,6 +111,7 @@ _KERNELS, _GPU_LATENCY = (
     for name in ("kernels.json", "gpu-latency.json")
 )
 _EVALUATION = Source("evaluation", _evaluations)
+_NOT_SHIPPED = Source("evaluation-not-shipped", _evaluations)
 _GATE = Source("gate", _gates)
 _ATTACKS = Source(
     "attacks",
@@ -143,6 +144,7 @@ BLOCKS: dict[str, Block] = {
     "models": Block((_EVALUATION,), results_tables.models),
     "engines": Block((_EVALUATION,), results_tables.engines, of_a_bundle=True),
     "research": Block((_EVALUATION,), results_tables.research, of_a_bundle=True),
+    "research-not-shipped": Block((_NOT_SHIPPED,), results_tables.research, of_a_bundle=True),
     "selective": Block((_EVALUATION,), results_tables.selective),
     "best": Block((_EVALUATION,), results_tables.best),
     "false-accepts": Block((_EVALUATION,), results_tables.false_accepts),

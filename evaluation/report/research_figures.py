@@ -61,6 +61,7 @@ class ResearchFigure:
 
 _PER_FRAME = "not published; the research decides per batch"
 _UNKNOWN = "not published, and the hybrid's weights are not public"
+_OTHER_PICTURES = "not published: the paper's network saw ImageNet pictures; ours, of the same layers, CIFAR-10"
 _SPLITS = "not published per frame; mean over 200 random splits into calibration and measurement"
 _CERTAIN = "not published; PGD makes the network too certain, so a limit on entropy from above stops nothing"
 _NEAR_CHANCE = "near chance per frame; the published success needs eps 0.2 or whole batches"
@@ -180,6 +181,10 @@ VGG16 = (
         wrong="9 of 10 decisions (95 % interval 0.55 to 0.997) at eps 0.2 = 51/255, plainly visible noise; "
         "the paper itself leaves thresholds per frame to later work",
         source=PAPER,
+    ),
+    *(
+        replace(figure, n=None, wrong=_OTHER_PICTURES, source=PAPER)
+        for figure in (ResearchFigure(*_CLEAN), ResearchFigure(*_FGSM), ResearchFigure(*_PGD), *_NOT_PUBLISHED)
     ),
 )
 
