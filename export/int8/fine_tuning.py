@@ -146,7 +146,8 @@ class GradedGraph(nn.Module):
         values: Values = {INPUT: image}
         one = torch.ones(())
         for name, (weight, step) in self.weights.items():
-            values[name] = _Rounded.apply(weight, one) * step  # type: ignore[no-untyped-call]
+            within = weight.clamp(-LARGEST_LEVEL, LARGEST_LEVEL)  # weights are symmetric, activations need not be
+            values[name] = _Rounded.apply(within, one) * step  # type: ignore[no-untyped-call]
         for name, (bias, unit) in self.biases.items():
             values[name] = bias * unit
         for node, attributes in zip(self._nodes, self._attributes, strict=True):
@@ -166,7 +167,7 @@ class GradedGraph(nn.Module):
         result = copy_of(model)
         constants = {item.name: item for item in result.graph.initializer}
         for name, (weight, _) in self.weights.items():
-            levels = weight.detach().round().clamp(-LARGEST_LEVEL - 1, LARGEST_LEVEL).to(torch.int8)
+            levels = weight.detach().round().clamp(-LARGEST_LEVEL, LARGEST_LEVEL).to(torch.int8)
             constants[name].CopyFrom(numpy_helper.from_array(levels.numpy(), name))
         for name, (bias, unit) in self.biases.items():
             constants[name].CopyFrom(numpy_helper.from_array((bias.detach() * unit).numpy(), name))

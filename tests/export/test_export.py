@@ -103,7 +103,9 @@ def report(
     network: TrainedCheckpoint, splits: Splits, quiet: Callable, tmp_path_factory: pytest.TempPathFactory
 ) -> ExportReport:
     target = tmp_path_factory.mktemp("out") / "colours.bundle"
-    return export_bundle(network, splits, target, PROMISE, quiet, origin="made for this test", int8_ranges="percentile")
+    return export_bundle(
+        network, splits, target, PROMISE, quiet, origin="made for this test", int8_ranges="percentile", tune_int8=2
+    )
 
 
 def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: ExportReport) -> None:
@@ -170,6 +172,7 @@ def test_the_ranges_are_chosen_on_images_that_prove_nothing_and_recorded(report:
     proof = splits.calibration.images[proving]
     assert not {image.tobytes() for image in judged} & {image.tobytes() for image in proof}
     assert [candidate["method"] for candidate in record["candidates"]][:3] == list(METHODS[1:4])
+    assert record["candidates"][-1]["method"].endswith("fine-tuned in 2 steps")
     least = min(record["candidates"], key=lambda candidate: candidate["entropy_difference"])
     assert record["method"] == least["method"]
     assert least["float_layers"] == len(Bundle.open(report.bundle).origin["int8_float_layers"])

@@ -16,6 +16,7 @@ from framegate.export.int8 import fine_tuning
 from framegate.export.int8.choice import Int8Work, choose_int8
 from framegate.export.int8.fine_tuning import GradedGraph, check_tunable, fine_tuned
 from framegate.export.int8.quantize import check_symmetric, to_int8
+from framegate.runtime.cli.main import main
 from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -169,3 +170,17 @@ def test_what_cannot_be_tuned_is_said_before_the_work(
     with pytest.raises(UsageError, match=message) as caught:
         check_tunable(model, spec, steps)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--no-int8"], "--tune-int8 5: it is for a classifier's INT8 network; leave it out, or --no-int8"),
+        (["--kind", "detector"], "leave it out, or --kind"),
+    ],
+)
+def test_without_an_int8_classifier_there_is_nothing_to_tune(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "x.onnx", "--data", "d", "--out", "o.bundle", "--tune-int8", "5", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
