@@ -85,7 +85,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--tune-int8",
         type=int,
         default=0,
-        metavar="STEPS",
+        metavar="N",
         help="fine-tune the INT8 network in so many steps until it answers more like fp32, with images of the training "
         "split; some hundred, about a second each for a network of 96x96 pixels (default: 0, not at all)",
     )
