@@ -42,6 +42,7 @@ from framegate.export.progress import Progress
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
+from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.bundle.bundle import Bundle, sha256_file, write_bundle_json
 from framegate.runtime.bundle.calibration import record_key
@@ -207,10 +208,14 @@ def _held_out(branch: Path | None) -> float:
     if branch is None:
         return 0.0
     notes = load_checkpoint(branch)[1]["notes"]
-    settings = notes.get("settings", {})
+    settings = notes.get("settings")
+    if not isinstance(settings, dict):
+        return 0.0
     if notes.get("start") or notes.get("teacher") or settings.get("adversarial") != "none":
         return 0.0
-    return float(settings.get("held_out", 0.0))
+    share = settings.get("held_out")
+    # What no training holds out is no record of one; taken at its word, it would let training images prove.
+    return float(share) if isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT else 0.0
 
 
 def certify(

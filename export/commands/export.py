@@ -87,7 +87,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=0,
         metavar="N",
         help="fine-tune the INT8 network in so many steps until it answers more like fp32, with images of the training "
-        "split; some hundred, about a second each for a network of 96x96 pixels (default: 0, not at all)",
+        "split; some hundred, each as long as a step of its training (default: 0, not at all)",
     )
     add_promise_options(parser)
     add_onnx_options(parser)

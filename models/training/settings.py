@@ -11,6 +11,8 @@ from framegate.runtime.errors import UsageError
 ADVERSARIAL = ("none", "fgsm-rs", "n-fgsm", "pgd", "trades")
 OPTIMIZERS = ("adamw", "sgd")
 MIRROR_IMAGES = ("none", "relabelled")
+LARGEST_HELD_OUT = 0.5
+"""Of the training split's units."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,10 @@ class TrainSettings:
                 raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
 
     def _check_certificate(self) -> None:
-        if not 0 < self.held_out <= 0.5:
-            raise UsageError(f"held_out: {self.held_out:g} given, expected a share above 0 and at most 0.5")
+        if not 0 < self.held_out <= LARGEST_HELD_OUT:
+            raise UsageError(
+                f"held_out: {self.held_out:g} given, expected a share above 0 and at most {LARGEST_HELD_OUT:g}"
+            )
         if not 0.15 < self.mask_side < 1:
             raise UsageError(f"mask_side: {self.mask_side:g} given, expected a share of the image above 0.15, below 1")
         if not 0 <= self.interval_ramp <= 0.95:

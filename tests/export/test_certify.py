@@ -191,8 +191,23 @@ def _held_out_data(monkeypatch) -> None:
         ({"settings": {"adversarial": "n-fgsm", "held_out": 0.5}}, 200),
         ({"settings": {"adversarial": "none"}}, 200),
         ({"settings": {}}, 200),
+        ({"settings": {"adversarial": "none", "held_out": 2.0}}, 200),
+        ({"settings": {"adversarial": "none", "held_out": float("nan")}}, 200),
+        ({"settings": {"adversarial": "none", "held_out": "half"}}, 200),
+        ({"settings": ["held_out", 0.5]}, 200),
     ],
-    ids=["held out", "begun from another", "taught", "stopped by them", "share not known", "nothing known"],
+    ids=[
+        "held out",
+        "begun from another",
+        "taught",
+        "stopped by them",
+        "share not known",
+        "nothing known",
+        "too much",
+        "not a number",
+        "a text",
+        "a list",
+    ],
 )
 def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     bundle, branch, tmp_path, monkeypatch, capsys, changed, units
