@@ -31,6 +31,7 @@ from framegate.models.training.loop import Task, Trainer, TrainingStopped, choos
 from framegate.models.training.masked_views import masked
 from framegate.models.training.report import epoch_line, open_tensorboard, plot_curves
 from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIMIZERS, TrainSettings
+from framegate.models.widening import widen
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
@@ -101,7 +102,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--start",
         type=Path,
         metavar="FILE",
-        help="checkpoint of the same architecture and labels to start from, to train it further (default: none)",
+        help="checkpoint of the same architecture and labels to start from, to train it further; a narrower one is "
+        "widened (default: none)",
     )
     parser.add_argument(
         "--trunk-weights",
@@ -222,7 +224,7 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
 
 
 def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> None:
-    """Give a new network the weights of a checkpoint.
+    """Give a new network the weights of a checkpoint; a narrower one is widened.
 
     Raises:
         UsageError: It is another network, it has other labels, or trunk weights were given, too.
@@ -233,12 +235,18 @@ def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: d
             "--start and --trunk-weights were both given; a checkpoint has a trunk already: give one of them"
         )
     trained, record = load_checkpoint(path)
-    if record["architecture"] != wanted or tuple(record["labels"]) != data.labels:
+    held = record["architecture"]
+    has, asked = (each.get("width", architecture(each["name"]).options.get("width", 0)) for each in (held, wanted))
+    same = {**held, "width": 0} == {**wanted, "width": 0} and tuple(record["labels"]) == data.labels
+    if not same or has > asked:
         raise UsageError(
-            f"--start {path}: it holds {record['architecture']} with {len(record['labels'])} labels, asked for is "
-            f"{wanted} on {data.name}; give a checkpoint of the same network and labels"
+            f"--start {path}: it holds {held} with {len(record['labels'])} labels, asked for is {wanted} on "
+            f"{data.name}; give a checkpoint of the same network, no wider, and of the same labels"
         )
-    model.load_state_dict(trained.state_dict())
+    if has < asked:
+        widen(model, trained.state_dict(), arguments.seed or 0)
+    else:
+        model.load_state_dict(trained.state_dict())
 
 
 def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:

@@ -27,7 +27,7 @@ def checkpoint(tmp_path):
 
 
 def asked(path, trunk=None):
-    return argparse.Namespace(start=path, trunk_weights=trunk)
+    return argparse.Namespace(start=path, trunk_weights=trunk, seed=None)
 
 
 def test_the_weights_are_those_of_the_checkpoint(checkpoint):
@@ -41,9 +41,24 @@ def test_the_weights_are_those_of_the_checkpoint(checkpoint):
 def test_another_network_or_two_beginnings_are_refused(checkpoint):
     path, _ = checkpoint
     model = build("mobilenet", 10, {})
-    with pytest.raises(UsageError, match="same network and labels"):
+    with pytest.raises(UsageError, match="same network, no wider, and of the same labels"):
         _load_start(model, asked(path), {"name": "mobilenet", "classes": 10}, DATA)
-    with pytest.raises(UsageError, match="same network and labels"):
+    with pytest.raises(UsageError, match="same network, no wider, and of the same labels"):
         _load_start(model, asked(path), WANTED, datasets.dataset("gtsrb"))
     with pytest.raises(UsageError, match="give one of them"):
         _load_start(model, asked(path, path), WANTED, DATA)
+
+
+def test_a_narrower_network_is_widened_and_a_wider_one_refused(tmp_path):
+    torch.manual_seed(1)
+    narrow, path = build("resnet20", 10, {"width": 4}).eval(), tmp_path / "narrow.pt"
+    save_checkpoint(path, narrow, {"name": "resnet20", "classes": 10, "width": 4}, DATA.labels, {})
+    wide, x = build("resnet20", 10, {"width": 8}).eval(), torch.randn(4, 3, 32, 32)
+    _load_start(wide, asked(path), {"name": "resnet20", "classes": 10, "width": 8}, DATA)
+    torch.testing.assert_close(wide(x), narrow(x), rtol=1e-3, atol=1e-4)
+    # The architecture's own width is 16 where none is written.
+    model = build("resnet20", 10, {})
+    _load_start(model, asked(path), {"name": "resnet20", "classes": 10}, DATA)
+    torch.testing.assert_close(model.eval()(x), narrow(x), rtol=1e-3, atol=1e-4)
+    with pytest.raises(UsageError, match="no wider"):
+        _load_start(narrow, asked(path), {"name": "resnet20", "classes": 10, "width": 2}, DATA)
