@@ -184,7 +184,7 @@ def _earlier(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for."""
     bundle = Bundle.open(arguments.bundle)
-    record = find_certificate(bundle, Demand.parse(arguments.budget))
+    record = find_certificate(bundle, Demand.parse(arguments.budget), arguments.precision, arguments.backend)
     key = record_key(arguments.backend, record.precision)
     threshold = record.thresholds[key]
     result: dict[str, Any] = {
@@ -233,6 +233,7 @@ def main() -> int:
     parser.add_argument("--budget", required=True, help="patch:5 or linf:2/255, as certified")
     parser.add_argument("--data", required=True, type=Path, help="data set of the bundle")
     parser.add_argument("--backend", default="onnxruntime", help="(default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="where several are proved (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=3000, help="test frames; 0: none (default: %(default)s)")
     parser.add_argument("--attack", type=int, default=1000, help="attacked test frames (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="gradient steps (default: %(default)s)")

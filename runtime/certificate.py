@@ -144,8 +144,14 @@ def _worst_margins(output: Values, classes: int) -> Values:
     return found
 
 
-def find_certificate(bundle: Bundle, demand: Demand) -> CertificateRecord:
+def find_certificate(bundle: Bundle, demand: Demand, precision: str = "fp32", backend: str = "") -> CertificateRecord:
     """The bundle's certificate with the smallest budget that is at least the one asked for.
+
+    Args:
+        bundle: Opened.
+        demand: What shall be certified.
+        precision: Of several the one whose network computes in it, else the one in float32.
+        backend: One with a threshold for this engine goes before one without; empty: for whichever.
 
     Raises:
         BundleError: It has none.
@@ -153,12 +159,17 @@ def find_certificate(bundle: Bundle, demand: Demand) -> CertificateRecord:
     same = [each for each in bundle.certificates if each.kind == demand.kind]
     enough = [each for each in same if each.budget >= demand.budget]
     if not enough:
-        has = ", ".join(budget_text(each.kind, each.budget) for each in bundle.certificates) or "none"
+        has = ", ".join(dict.fromkeys(budget_text(each.kind, each.budget) for each in bundle.certificates)) or "none"
         raise BundleError(
             f"bundle {bundle.path}: the certificate {demand} was asked for, it has {has}; "
             "give it one with `framegate certify`, or ask for less"
         )
-    return min(enough, key=lambda each: each.budget)
+
+    def order(each: CertificateRecord) -> tuple[bool, int, bool, bool]:
+        proved = not backend or record_key(backend, each.precision) in each.thresholds
+        return not proved, each.budget, each.precision != precision, each.precision != "fp32"
+
+    return min(enough, key=order)
 
 
 class Certifier:
@@ -169,6 +180,7 @@ class Certifier:
         demand: What shall be certified.
         backend: Name of the session's backend; the certificate's network runs on the same one.
         threads: CPU threads; None leaves it to the engine.
+        precision: Of the session; the certificate's network has it too, if one was proved in it.
 
     Attributes:
         demand: As given.
@@ -180,10 +192,12 @@ class Certifier:
         UsageError: The backend runs on a GPU, or tracks shall be certified with what was proved for frames.
     """
 
-    def __init__(self, bundle: Bundle, demand: Demand, backend: str, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, demand: Demand, backend: str, threads: int | None = None, precision: str = "fp32"
+    ) -> None:
         self.demand = demand
         self._labels = bundle.labels
-        record = find_certificate(bundle, demand)
+        record = find_certificate(bundle, demand, precision, backend)
         self._threshold = _threshold(bundle, record, backend)
         if demand.once and self._threshold.unit != "track":
             raise UsageError(

@@ -161,7 +161,7 @@ class Session:
             gpu_preprocess=gpu_preprocess,
             policy=policy,
             health=health,
-            certifier=None if demand is None else Certifier(opened, demand, name, threads),
+            certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
             probabilities=probabilities,
         )
         if backend == "auto":

@@ -221,7 +221,7 @@ def _held_out(branch: Path | None) -> float:
 def certify(
     bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress, unseen_by_all: int | None = None
 ) -> CertificateRecord:
-    """Replace a bundle by one with a certificate; one of the same kind and budget is replaced.
+    """Replace a bundle by one with a certificate; one of the same kind, budget and precision is replaced.
 
     Args:
         bundle: Opened.
@@ -253,7 +253,8 @@ def certify(
             for backend in wanted.backends
         }
         record = replace(record, thresholds=thresholds)
-        others = [each for each in bundle.certificates if (each.kind, each.budget) != (record.kind, record.budget)]
+        mine = record.kind, record.budget, record.precision
+        others = [each for each in bundle.certificates if (each.kind, each.budget, each.precision) != mine]
         write_bundle_json(
             folder,
             FILE,

@@ -13,7 +13,7 @@ from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.bundle.masks import MaskGrid
-from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier
+from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier, find_certificate
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.policy.debounce import Debounce, check_rule
 
@@ -195,6 +195,27 @@ def test_a_threshold_of_another_engine_is_refused(make_bundle):
         Session.open(bundle, "onnxruntime", "fp32", certificate="patch:3")
     with pytest.raises(UsageError, match="run on openvino and onnxruntime"):
         Certifier(Bundle.open(bundle), Demand("patch", 3), "tensorrt")
+
+
+def test_of_several_certificates_the_session_gets_the_one_of_its_precision(make_bundle):
+    """The views in INT8 cost a third where the processor has instructions for it; what was proved for one is of one."""
+
+    def also_int8(content):
+        first = content["certificates"][0]
+        int8 = {**first, "precision": "int8", "thresholds": {"openvino/int8": first["thresholds"]["openvino/fp32"]}}
+        content["certificates"].insert(0, {**int8, "budget": first["budget"] + 1})
+        content["certificates"].insert(0, int8)
+
+    bundle, demand = Bundle.open(certified_bundle(make_bundle(), change=also_int8)), Demand("patch", 3)
+    assert find_certificate(bundle, demand, "int8", "openvino").precision == "int8"
+    assert find_certificate(bundle, demand, "fp16", "openvino").precision == "fp32"
+    assert find_certificate(bundle, demand, "int8", "onnxruntime").precision == "fp32"
+    assert find_certificate(bundle, demand).precision == "fp32"
+    larger = find_certificate(bundle, Demand("patch", 4), "fp32", "openvino")
+    assert (larger.budget, larger.precision) == (4, "int8")
+    with pytest.raises(BundleError, match="no threshold for onnxruntime/int8"):
+        Certifier(bundle, Demand("patch", 4), "onnxruntime")
+    assert "openvino/int8" not in Certifier(bundle, demand, "openvino").describe()
 
 
 @pytest.mark.parametrize(
