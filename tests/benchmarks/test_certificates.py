@@ -80,8 +80,12 @@ def test_attacks_that_failed_a_health_check_are_named_beside_their_figures():
 def test_the_table_of_certificates_shows_what_the_record_says():
     shipped = {"event": figure(0.01), "certified": figure(0.3), "tracks_certified": 0.5, "frames_to_first": None}
     record = {
-        "bundle": "a", "certificate": "patch:5", "risk_bound": 0.0262, "unit": "frame", "test": {"shipped": shipped},
+        "bundle": "a", "certificate": "patch:5", "engine": "openvino/int8", "cost": {"certificate_p50_us": 12170.0},
+        "risk_bound": 0.0262, "unit": "frame", "test": {"shipped": shipped},
         "calibration": {"shipped": shipped}, "attacks": {"patch": {"frames": 100, "counterexamples": 0}},
     }  # fmt: skip
     text = markdown(certificate_tables.certificates([record]))
-    assert "| a | patch:5 | 2.62 % of frames | 1.00 % [0.50, 2.00] | 30.00 % [15.00, 60.00] | 50 % | – |" in text
+    measured = "2.62 % of frames | 1.00 % [0.50, 2.00] | 30.00 % [15.00, 60.00] | 50 % | – |"
+    assert f"| a | patch:5 | openvino/int8 | 12.17 | {measured}" in text
+    untimed = {key: value for key, value in record.items() if key != "cost"}
+    assert "| openvino/int8 | – |" in markdown(certificate_tables.certificates([untimed]))
