@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 _SHARES = (0.25, 0.75)
-"""Of a weight, what the first of several copies of its channel may take."""
+"""Between which a copy draws its part of a weight, before the parts of all copies are divided by their sum."""
 
 
 @torch.no_grad()

@@ -221,7 +221,9 @@ def _held_out(branch: Path | None) -> float:
 def certify(
     bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress, unseen_by_all: int | None = None
 ) -> CertificateRecord:
-    """Replace a bundle by one with a certificate; one of the same kind, budget and precision is replaced.
+    """Replace a bundle by one with a certificate; one of the same kind and budget is replaced.
+
+    Only one of another precision that promises the same stays beside it.
 
     Args:
         bundle: Opened.
@@ -253,8 +255,7 @@ def certify(
             for backend in wanted.backends
         }
         record = replace(record, thresholds=thresholds)
-        mine = record.kind, record.budget, record.precision
-        others = [each for each in bundle.certificates if (each.kind, each.budget, each.precision) != mine]
+        others = [each for each in bundle.certificates if not _replaces(record, each)]
         write_bundle_json(
             folder,
             FILE,
@@ -270,6 +271,17 @@ def certify(
                 old.unlink()
         update_manifest(folder)
     return record
+
+
+def _replaces(new: CertificateRecord, old: CertificateRecord) -> bool:
+    """Whether an older certificate goes: a session of its precision would still take it, with its older promise."""
+    if (new.kind, new.budget) != (old.kind, old.budget):
+        return False
+    return new.precision == old.precision or _terms(new) != _terms(old)
+
+
+def _terms(record: CertificateRecord) -> set[tuple[float, float, str]]:
+    return {(each.target_risk, each.confidence_level, each.unit) for each in record.thresholds.values()}
 
 
 def _check(bundle: Bundle, wanted: Wanted) -> None:

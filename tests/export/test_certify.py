@@ -123,6 +123,21 @@ def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced
     assert found[1].masks.side == 9
 
 
+def test_a_certificate_of_another_precision_stays_only_if_it_promises_the_same(bundle, quiet):
+    split = colours(160, 1)
+
+    def certified(precision, target):
+        wanted = Wanted(Demand("patch", 3), backends=("openvino",), precision=precision, target_risk=target)
+        certify(Bundle.open(bundle.path), split, wanted, quiet)
+        found = Bundle.open(bundle.path).certificates
+        return sorted((each.precision, each.thresholds[f"openvino/{each.precision}"].target_risk) for each in found)
+
+    assert certified("int8", 0.05) == [("int8", 0.05)]
+    assert certified("fp32", 0.05) == [("fp32", 0.05), ("int8", 0.05)]
+    assert certified("fp32", 0.02) == [("fp32", 0.02)]  # else an INT8 session would go on with the weaker promise
+    assert certified("int8", 0.02) == [("fp32", 0.02), ("int8", 0.02)]
+
+
 def test_tracks_count_as_one(bundle, quiet):
     groups = np.repeat(np.arange(160), 2).astype(np.int64)
     split = colours(320, 1, groups)
