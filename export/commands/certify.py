@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from framegate.export.bundle_writer import edited, update_manifest
@@ -31,13 +32,17 @@ from framegate.export.data.labelled import (
     TRAINING_RECORD,
     Place,
     load_calibration,
+    load_training,
     trained_on,
     with_held_out,
 )
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
+from framegate.export.export import QUANTISER_IMAGES
 from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.translate import to_onnx
+from framegate.export.int8.choice import HELD_OUT, choose_int8
+from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.labelled import LabelledImages
@@ -64,9 +69,11 @@ from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
-_MASK, _STRIDE = 5, 3
-"""Of a network of 32 pixels: what a mask has beyond the patch, and pixels between two masks. Each place is then covered
-about 3.6 times, which was best of those tried (docs/certificates.md)."""
+Images = npt.NDArray[np.uint8]
+
+_MASKS = 4
+"""In a row and in a column. Each place of a patch lies in about one of them, so 16 views certify: as many frames as 81
+views did that covered each place four times, for a fifth of the cost (docs/certificates.md)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class Wanted:
     Attributes:
         demand: Kind and budget.
         branch: Checkpoint of the network that is asked; None asks the bundle's own, which is for patches only.
-        precision: Which of the bundle's own networks.
+        precision: Which of the bundle's own networks; of a branch against patches ``fp32`` or ``int8``. Bounds of an
+            L-infinity branch are computed in float32 always.
         backends: That get a threshold.
         target_risk: See `framegate.export.calibration.certificates.prove`.
         confidence_level: See there.
@@ -125,7 +133,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="checkpoint of a small network that is asked instead of the bundle's own; linf needs one, a plaincnn "
         "trained with --interval-bounds (default: the bundle's own network)",
     )
-    parser.add_argument("--precision", default="fp32", help="of the bundle's own network (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="of the bundle's own network, or of a branch against patches, which int8 makes three times as quick "
+        "where the processor has instructions for it (default: %(default)s)",
+    )
     parser.add_argument("--backend", default="all", help="engine; all: those of the CPU (default: %(default)s)")
     defaults = Wanted(Demand(PATCH, 1))
     parser.add_argument(
@@ -143,10 +156,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--group", default=AUTO, help="see framegate calibrate (default: %(default)s)")
     parser.add_argument("--images", type=int, metavar="N", help="random images of the proof (default: all)")
     parser.add_argument(
-        "--mask-side", type=int, metavar="PIXELS", help="of the network's input (default: by the patch)"
+        "--mask-side", type=int, metavar="PIXELS", help="of the network's input (default: such that masks just cover)"
     )
     parser.add_argument(
-        "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: by the input's size)"
+        "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: four masks in a row)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of frames (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -175,7 +188,10 @@ def run(arguments: argparse.Namespace) -> int:
         unseen_by_all, share = len(split), _held_out(wanted.branch) if unseen == TRAINING_RECORD else 0.0
         if share:
             split = with_held_out(split, place, bundle.labels, bundle.preprocess, share)
-        record = certify(bundle, split, wanted, progress, unseen_by_all)
+        ranges = None
+        if _branch_precision(wanted) == "int8":
+            ranges = load_training(place, bundle.labels, bundle.preprocess, progress).images
+        record = certify(bundle, split, wanted, progress, unseen_by_all, ranges)
     if arguments.json:
         promises = {key: record.promise(key) for key in sorted(record.thresholds)}
         json_to_stdout({"bundle": str(path), "certificate": record.to_json(), "promises": promises})
@@ -219,7 +235,12 @@ def _held_out(branch: Path | None) -> float:
 
 
 def certify(
-    bundle: Bundle, split: LabelledImages, wanted: Wanted, progress: Progress, unseen_by_all: int | None = None
+    bundle: Bundle,
+    split: LabelledImages,
+    wanted: Wanted,
+    progress: Progress,
+    unseen_by_all: int | None = None,
+    ranges: Images | None = None,
 ) -> CertificateRecord:
     """Replace a bundle by one with a certificate; one of the same kind and budget is replaced.
 
@@ -232,6 +253,7 @@ def certify(
         progress: Called during the work.
         unseen_by_all: So many of them, from the start, no network of the bundle was trained on either, and coverage is
             that of these; None: all.
+        ranges: (N, h, w, 3) uint8 BGR training images that set the ranges of a branch in INT8.
 
     Raises:
         BundleError: The bundle cannot be written.
@@ -240,10 +262,9 @@ def certify(
         UsageError: The budget cannot be covered, or the branch has no bounds.
     """
     _check(bundle, wanted)
-    with edited(bundle.path) as folder, _networks(bundle, folder, wanted) as (file, plain, spec):
+    with edited(bundle.path) as folder, _networks(bundle, folder, wanted, ranges, progress) as (file, plain, spec):
         masks = None if wanted.demand.kind == LINF else _masks(split, spec, wanted)
-        # A branch computes in float32; the bundle's own networks have their precision.
-        precision = wanted.precision if wanted.branch is None else "fp32"
+        precision = _branch_precision(wanted) or wanted.precision
         record = CertificateRecord(
             wanted.demand.kind, wanted.demand.budget, file, sha256_file(folder / file), precision, spec, masks, {}
         )
@@ -292,6 +313,15 @@ def _check(bundle: Bundle, wanted: Wanted) -> None:
             f"certificate {wanted.demand}: it needs --branch, a plaincnn trained with --interval-bounds; the bundle's "
             "own network has layers without tight bounds"
         )
+    if _branch_precision(wanted) not in (None, "fp32", "int8"):
+        raise UsageError(f"precision {wanted.precision}: a branch computes in fp32 or int8; give one of these")
+
+
+def _branch_precision(wanted: Wanted) -> str | None:
+    """What a branch computes in; None without one. Interval bounds have a proof for float32 alone."""
+    if wanted.branch is None:
+        return None
+    return wanted.precision if wanted.demand.kind == PATCH else "fp32"
 
 
 def _branch(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
@@ -306,14 +336,31 @@ def _branch(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, Prepr
     return halved(to_onnx(deployment_model(model), spec)), spec
 
 
+def _in_int8(
+    plain: onnx.ModelProto, spec: PreprocessSpec, ranges: Images | None, progress: Progress
+) -> onnx.ModelProto:
+    """A branch quantised by training images alone, of which some set the ranges and others judge."""
+    if ranges is None or len(ranges) < 2:
+        raise UsageError("INT8: a branch needs training images, whose activations set its ranges; give --data")
+    drawn = ranges[np.random.default_rng(0).permutation(len(ranges))]
+    count = min(QUANTISER_IMAGES, len(drawn) // 2)
+    images, held_out = drawn[:count], drawn[count:][:HELD_OUT]
+    sensitivity = LayerSensitivity(plain, images, spec, progress)
+    return choose_int8(plain, images, held_out, spec, sensitivity, "auto", progress).model
+
+
 @contextmanager
-def _networks(bundle: Bundle, folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path, PreprocessSpec]]:
+def _networks(
+    bundle: Bundle, folder: Path, wanted: Wanted, ranges: Images | None, progress: Progress
+) -> Iterator[tuple[str, Path, PreprocessSpec]]:
     """File of the network that is asked, a file of the network without bounds, and how images become its input."""
     if wanted.branch is None:
         name = bundle.model_path(wanted.precision).name
         yield name, folder / name, bundle.preprocess
         return
     plain, spec = _branch(wanted.branch, bundle.labels)
+    if _branch_precision(wanted) == "int8":
+        plain = _in_int8(plain, spec, ranges, progress)
     demand = wanted.demand
     asked = with_bounds(plain, spec, demand.budget) if demand.kind == LINF else plain
     content = stored(asked)
@@ -331,9 +378,12 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
     height, width = split.images.shape[1:3]
     budget = wanted.demand.budget
     patch = max(touched(budget, width, spec.width, spec.resize), touched(budget, height, spec.height, spec.resize))
-    unit = max(1, round(min(spec.width, spec.height) / 32))
-    stride = wanted.stride or _STRIDE * unit
-    side = wanted.side or max(patch + _MASK * unit, patch + stride - 1)
+    shorter, longer = sorted((spec.width, spec.height))
+    # Masks that just cover: where they overlap further, some places lie in two and others in one, and those decide.
+    largest = (wanted.side or shorter) - patch + 1
+    wished = largest if wanted.side else math.ceil((longer - patch + 1) / _MASKS)
+    stride = wanted.stride or max(1, min(largest, wished))
+    side = wanted.side or patch + stride - 1
     return MaskGrid(spec.width, spec.height, patch, side, stride)
 
 

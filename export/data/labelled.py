@@ -122,6 +122,20 @@ def load_calibration(
     return _halves(test)[0], USER if place.unseen is not None else OFFICIAL_TEST
 
 
+def load_training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
+    """The training part of `load_splits`: it sets INT8 ranges and proves nothing.
+
+    Raises:
+        DataError: There are no such data, or they have other labels.
+        UsageError: Only unseen images were given.
+    """
+    if place.data is None:
+        raise UsageError("INT8: no training images were given, whose activations set its ranges; give them as --data")
+    if place.unseen is None and is_label_folder(place.data):
+        return load_splits(place, labels, spec, progress).train
+    return _training(place, labels, spec, progress)
+
+
 def with_held_out(
     calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, share: float
 ) -> LabelledImages:

@@ -41,12 +41,12 @@ class MaskGrid:
         """Check that every square is covered.
 
         Raises:
-            UsageError: It is not, or a mask is larger than the input.
+            UsageError: It is not, or a mask is larger than the input or hides all of it.
         """
         numbers = (self.width, self.height, self.patch, self.side, self.stride)
         if not all(type(number) is int and number >= 1 for number in numbers):
             raise UsageError(f"masks {numbers}: expected whole numbers, at least 1")
-        if self.side > min(self.width, self.height):
+        if self.side > min(self.width, self.height) or self.side == max(self.width, self.height):
             raise UsageError(
                 f"masks of {self.side} pixels were asked for, the network's input is {self.width}x{self.height}; "
                 "a patch budget that large cannot be certified: give a smaller one"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -138,6 +140,55 @@ def test_a_certificate_of_another_precision_stays_only_if_it_promises_the_same(b
     assert certified("int8", 0.02) == [("fp32", 0.02), ("int8", 0.02)]
 
 
+@pytest.mark.parametrize(
+    ("patch", "given", "side", "stride", "views"),
+    [
+        (5, {}, 11, 7, 16),
+        (3, {}, 10, 8, 16),
+        (5, {"side": 8}, 8, 4, 49),
+        (3, {"stride": 4}, 6, 4, 64),
+        (5, {"side": 10, "stride": 3}, 10, 3, 81),
+        (30, {}, 30, 1, 9),
+    ],
+)
+def test_masks_just_cover_unless_asked_for_more(patch, given, side, stride, views):
+    spec = architecture("resnet20").preprocess
+    grid = command._masks(colours(1, 1), spec, Wanted(Demand("patch", patch), **given))
+    assert (grid.side, grid.stride, grid.views) == (side, stride, views)
+
+
+def test_masks_of_a_long_input_fit_its_short_side():
+    spec = replace(architecture("resnet20").preprocess, width=128)
+    grid = command._masks(colours(1, 1), spec, Wanted(Demand("patch", 3)))
+    assert grid.side <= 32
+    assert len(grid.rows) < len(grid.columns)
+
+
+def test_a_branch_against_patches_is_quantised_by_training_images(bundle, branch, quiet):
+    split, wanted = colours(300, 1), Wanted(Demand("patch", 3), branch, "int8", BACKENDS)
+    with pytest.raises(UsageError, match="needs training images"):
+        certify(bundle, split, wanted, quiet)
+    record = certify(bundle, split, wanted, quiet, ranges=colours(100, 4).images)
+    assert record.precision == "int8"
+    assert set(record.thresholds) == {f"{backend}/int8" for backend in BACKENDS}
+    operators = {node.op_type for node in onnx.load(bundle.path / record.network).graph.node}
+    assert "QuantizeLinear" in operators
+    session = Session.open(bundle.path, "onnxruntime", "int8", camera=False, certificate="patch:3")
+    accepted = [image for image in colours(100, 2).images if session.infer(image).accepted]
+    assert len(accepted) > 10
+
+
+def test_a_branch_in_another_precision_is_refused(bundle, branch, quiet):
+    wanted = Wanted(Demand("patch", 3), branch, "fp16", BACKENDS)
+    with pytest.raises(UsageError, match="fp32 or int8"):
+        certify(bundle, colours(300, 1), wanted, quiet, ranges=colours(100, 4).images)
+
+
+def test_bounds_of_a_branch_stay_in_float32(bundle, branch, quiet):
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), branch, "int8", BACKENDS), quiet)
+    assert record.precision == "fp32"
+
+
 def test_tracks_count_as_one(bundle, quiet):
     groups = np.repeat(np.arange(160), 2).astype(np.int64)
     split = colours(320, 1, groups)
@@ -155,7 +206,8 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
     split, digest = colours(100, 1), bundle.digest
     cases = [
         (Wanted(Demand("patch", 3), backends=BACKENDS), CalibrationError, "at least 149 units"),
-        (Wanted(Demand("patch", 30), backends=BACKENDS), UsageError, "cannot be certified"),
+        (Wanted(Demand("patch", 32), backends=BACKENDS), UsageError, "cannot be certified"),
+        (Wanted(Demand("patch", 5), backends=BACKENDS, side=4), UsageError, "uncovered"),
         (Wanted(Demand("patch", 5), backends=BACKENDS, side=6, stride=3), UsageError, "uncovered"),
         (Wanted(Demand("linf", 2), backends=BACKENDS), UsageError, "needs --branch"),
     ]

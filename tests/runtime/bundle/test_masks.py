@@ -60,7 +60,12 @@ def test_fault_a_view_that_is_not_finite_certifies_nothing():
 
 @pytest.mark.parametrize(
     ("numbers", "says"),
-    [((32, 32, 5, 6, 3), "uncovered"), ((8, 8, 5, 9, 2), "cannot be certified"), ((8, 8, 0, 3, 1), "at least 1")],
+    [
+        ((32, 32, 5, 6, 3), "uncovered"),
+        ((8, 8, 5, 9, 2), "cannot be certified"),
+        ((8, 8, 3, 8, 2), "cannot be certified"),  # it would hide everything
+        ((8, 8, 0, 3, 1), "at least 1"),
+    ],
 )
 def test_masks_that_leave_a_patch_uncovered_are_refused(numbers, says):
     with pytest.raises(UsageError, match=says):
