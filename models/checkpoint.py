@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from framegate.models.registry import build
+from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.errors import DataError, UsageError
 
 FORMAT = "framegate-checkpoint-1"
@@ -101,3 +103,23 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"checkpoint {path}: its weights are not those of its architecture ({reason})") from error
     return model.eval(), record
+
+
+def held_out_share(notes: Mapping[str, Any]) -> float:
+    """Share of the training split's units that trained nothing in a checkpoint, as its notes say; 0 if they do not.
+
+    Nor chosen by them: training against attacks stops early by them, and keeps the weights that were best on them. What
+    a teacher had seen is not known, so a network that had one has none. One that began with another's weights has those
+    that neither run trained on, if both held out the same.
+
+    Args:
+        notes: Of a checkpoint.
+    """
+    settings = notes.get("settings")
+    if not isinstance(settings, dict) or notes.get("teacher") or settings.get("adversarial") != "none":
+        return 0.0
+    share = settings.get("held_out")
+    # What no training holds out is no record of one; taken at its word, it would let training images prove.
+    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT):
+        return 0.0
+    return share if not notes.get("start") or notes.get("start_held_out") == share else 0.0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from framegate.models import datasets
-from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.checkpoint import held_out_share, load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.gtsrb import with_mirror_images
 from framegate.models.hybrid import HybridClassifier
@@ -62,6 +62,7 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "patience": ("EPOCHS", "adversarial training stops after so many epochs without better robust accuracy"),
     "masked_views": ("SHARE", "share of the images in which a square is hidden, for patch certificates, 0 to 1"),
     "mask_side": ("SHARE", "largest side of that square as a share of the image's side, above 0.15 and below 1"),
+    "mask_choices": ("N", "of so many random squares the one is hidden that costs the network most"),
     "interval_bounds": (
         "DISTANCE",
         "plaincnn: train the worst case within this change of a pixel, by interval bounds; "
@@ -220,11 +221,16 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
         views = augment.moderate_signs if signs else augment.mirrored(augment.mild)
     else:
         views = augment.signs if signs else augment.objects
-    return masked(views, settings.masked_views, settings.mask_side) if settings.masked_views else views
+    # With a choice among masks the training loop makes them: it asks the network.
+    apart = settings.masked_views and settings.mask_choices == 1
+    return masked(views, settings.masked_views, settings.mask_side) if apart else views
 
 
-def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> None:
+def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> float:
     """Give a new network the weights of a checkpoint; a narrower one is widened.
+
+    Returns:
+        Share of this data set's training units that did not train those weights; 0 if that is not known.
 
     Raises:
         UsageError: It is another network, it has other labels, or trunk weights were given, too.
@@ -247,6 +253,8 @@ def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: d
         widen(model, trained.state_dict(), arguments.seed or 0)
     else:
         model.load_state_dict(trained.state_dict())
+    notes = record["notes"]
+    return held_out_share(notes) if notes.get("data") == data.name else 0.0
 
 
 def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:
@@ -279,8 +287,11 @@ def run(arguments: argparse.Namespace) -> int:
         train = with_mirror_images(train)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
+    start_held_out = 0.0
     if arguments.start is not None:
-        _load_start(model, arguments, {"name": chosen.name, "classes": len(data.labels), **options}, data)
+        start_held_out = _load_start(
+            model, arguments, {"name": chosen.name, "classes": len(data.labels), **options}, data
+        )
     elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
@@ -313,6 +324,7 @@ def run(arguments: argparse.Namespace) -> int:
         "settings": settings.to_json(),
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
+        "start_held_out": start_held_out,
         "device": device,
         "history": trainer.history,
         "train_minutes": round(minutes, 1),

@@ -44,10 +44,9 @@ from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import load_checkpoint
+from framegate.models.checkpoint import held_out_share, load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
-from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.bundle.bundle import Bundle, sha256_file, write_bundle_json
 from framegate.runtime.bundle.calibration import record_key
@@ -216,22 +215,8 @@ def _trained_on(bundle: Bundle, branch: Path | None) -> str:
 
 
 def _held_out(branch: Path | None) -> float:
-    """Share of the training split's units that a branch was not trained on, as its checkpoint says; 0 if it does not.
-
-    Nor chosen by them: training against attacks stops early by them, and keeps the weights that were best on them. What
-    a teacher or an earlier run had seen is not known, so a branch that began with one has none.
-    """
-    if branch is None:
-        return 0.0
-    notes = load_checkpoint(branch)[1]["notes"]
-    settings = notes.get("settings")
-    if not isinstance(settings, dict):
-        return 0.0
-    if notes.get("start") or notes.get("teacher") or settings.get("adversarial") != "none":
-        return 0.0
-    share = settings.get("held_out")
-    # What no training holds out is no record of one; taken at its word, it would let training images prove.
-    return float(share) if isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT else 0.0
+    """Share of the training split's units that a branch was not trained on, as its checkpoint says, or 0."""
+    return 0.0 if branch is None else held_out_share(load_checkpoint(branch)[1]["notes"])
 
 
 def certify(

@@ -29,6 +29,7 @@ from framegate.models.training.adversarial import RobustWatch, adversarial_loss,
 from framegate.models.training.augment import Augmentation
 from framegate.models.training.batches import Batch, CachedBatches, FreshBatches, Position, Progress
 from framegate.models.training.interval_bounds import interval_loss
+from framegate.models.training.masked_views import hardest
 from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
@@ -286,10 +287,20 @@ class Trainer:
             done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
             loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings)
             return loss, known, inputs[:0]
+        if settings.masked_views and settings.mask_choices > 1:
+            inputs = torch.cat([self._masked(inputs[:count], labels), inputs[count:]])
         logits = self._forward(inputs).float()
         known, strange = logits[:count], logits[count:]
         loss = F.cross_entropy(known, labels, label_smoothing=settings.label_smoothing)
         return self._taught(loss, known, index), known, strange
+
+    def _masked(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """The images with the worst of some random masks, judged without a change of the statistics that normalise."""
+        share, side, choices = self.settings.masked_views, self.settings.mask_side, self.settings.mask_choices
+        self._model.eval()
+        found = hardest(self._on_pixels, pixels, labels, share, side, choices)
+        self._model.train()
+        return found.contiguous(memory_format=torch.channels_last)
 
     def _taught(self, loss: Tensor, known: Tensor, index: Tensor) -> Tensor:
         """The loss mixed with the distance to the teacher's answers to the plain images, if there is a teacher."""

@@ -6,7 +6,12 @@ mean colour. A network that never saw such views answers them at random, and the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from framegate.models.training.augment import Augmentation, Images
 
@@ -35,3 +40,51 @@ def masked(augment: Augmentation, share: float, side: float) -> Augmentation:
         return views
 
     return mask
+
+
+def _hidden(pixels: Tensor, side: float) -> Tensor:
+    """A square of random size and place hidden in each image."""
+    count, _, height, width = pixels.shape
+    shorter = min(height, width)
+    size = (torch.empty(count, device=pixels.device).uniform_(_SMALLEST, side) * shorter).round().clamp(1).long()
+
+    def inside(length: int) -> Tensor:
+        first = (torch.rand(count, device=pixels.device) * (length - size + 1)).floor().long()
+        at = torch.arange(length, device=pixels.device)
+        return (at >= first[:, None]) & (at < (first + size)[:, None])
+
+    square = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return torch.where(square, torch.tensor(FILL / 255, dtype=pixels.dtype, device=pixels.device), pixels)
+
+
+@torch.no_grad()
+def hardest(
+    logits_of: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, share: float, side: float, choices: int
+) -> Tensor:
+    """Images in some of which the square is hidden that costs the network most, of several random ones.
+
+    After the greedy cutout of Saha et al. 2023 (arXiv:2306.12610): a certificate asks about every place, so the worst
+    place is what has to be learnt.
+
+    Args:
+        logits_of: The network, in the mode in which it shall judge.
+        pixels: (N, 3, h, w) in [0, 1].
+        labels: (N,).
+        share: Of the images that get a mask, 0 to 1.
+        side: Largest side of a mask as a share of the image's shorter side, in (0.15, 1).
+        choices: Random squares to choose from, at least 1.
+
+    Returns:
+        (N, 3, h, w), a copy.
+    """
+    chosen = torch.rand(len(pixels), device=pixels.device) < share
+    some, truth = pixels[chosen], labels[chosen]
+    worst, most = some, torch.full((len(some),), -torch.inf, device=pixels.device)
+    for _ in range(choices if len(some) else 0):
+        views = _hidden(some, side)
+        loss = F.cross_entropy(logits_of(views).float(), truth, reduction="none")
+        worse = loss > most
+        worst, most = torch.where(worse[:, None, None, None], views, worst), torch.maximum(loss, most)
+    found = pixels.clone()
+    found[chosen] = worst
+    return found

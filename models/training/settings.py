@@ -43,6 +43,7 @@ class TrainSettings:
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
             (`framegate.models.training.masked_views`).
         mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
+        mask_choices: Random squares of which the one is hidden that costs the network most; 1 hides any.
         interval_bounds: L-infinity radius in pixel units, in [0, 1], for which the worst case of interval bounds is
             trained (`framegate.models.training.interval_bounds`); 0 for none.
         interval_ramp: Share of the training over which that radius grows, after a short warm-up, in [0, 0.95]; 0 takes
@@ -77,6 +78,7 @@ class TrainSettings:
     patience: int = 8
     masked_views: float = 0.0
     mask_side: float = 0.34
+    mask_choices: int = 1
     interval_bounds: float = 0.0
     interval_ramp: float = 0.55
     interval_weight: float = 0.5
@@ -90,7 +92,7 @@ class TrainSettings:
         Raises:
             UsageError: A value is outside its range.
         """
-        for name in ("epochs", "batch", "views", "attack_steps", "patience"):
+        for name in ("epochs", "batch", "views", "attack_steps", "patience", "mask_choices"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected at least 1")
         for name in ("outlier_share", "distillation", "label_smoothing", "average", "masked_views", "interval_bounds",

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput
 from framegate.models.plain_cnn import PlainCNN, ResNet20
-from framegate.models.registry import architecture
-from framegate.models.training import augment
+from framegate.models.registry import architecture, build
+from framegate.models.training import augment, loop
 from framegate.models.training.adversarial import adversarial_loss
 from framegate.models.training.interval_bounds import (
     bounds_of,
@@ -19,7 +20,7 @@ from framegate.models.training.interval_bounds import (
     interval_loss,
     scheduled_radius,
 )
-from framegate.models.training.masked_views import FILL, masked
+from framegate.models.training.masked_views import FILL, hardest, masked
 from framegate.models.training.settings import TrainSettings
 from framegate.runtime.errors import UsageError
 
@@ -104,6 +105,55 @@ def test_masks_hide_squares_in_the_given_share_of_the_views():
         assert 4 <= len(rows) <= 11
 
 
+def _bright_corner(pixels):
+    """Logits of a network that knows label 0 by the upper left corner alone."""
+    known = pixels[:, :, :6, :6].mean((1, 2, 3))
+    return torch.stack([40 * (known - 0.7), torch.zeros_like(known)], 1)
+
+
+def test_the_mask_that_costs_most_is_chosen_of_several():
+    torch.manual_seed(0)
+    pixels, labels = torch.full((200, 3, 32, 32), 0.9), torch.zeros(200, dtype=torch.int64)
+    losses = {}
+    for choices in (1, 8):
+        views = hardest(_bright_corner, pixels, labels, 1.0, 0.34, choices)
+        hidden = (views != pixels).all(1)
+        assert torch.equal(views[:, 0][hidden], torch.full((int(hidden.sum()),), FILL / 255))
+        for each in hidden:
+            rows, columns = each.any(1).nonzero(), each.any(0).nonzero()
+            assert len(rows) == len(columns)
+            assert int(each.sum()) == len(rows) ** 2
+            assert 4 <= len(rows) <= 11
+        losses[choices] = float(nn.functional.cross_entropy(_bright_corner(views), labels))
+    assert losses[8] > 2 * losses[1]
+    assert (pixels == 0.9).all()
+
+
+def test_masks_are_chosen_for_the_given_share_of_the_images():
+    torch.manual_seed(0)
+    pixels, labels = torch.full((400, 3, 32, 32), 0.9), torch.zeros(400, dtype=torch.int64)
+    for share, low, high in ((0.0, 0, 0), (0.5, 160, 240), (1.0, 400, 400)):
+        views = hardest(_bright_corner, pixels, labels, share, 0.34, 2)
+        assert low <= int((views != pixels).flatten(1).any(1).sum()) <= high
+
+
+def test_training_with_a_choice_of_masks_asks_the_network_without_changing_its_statistics(monkeypatch, tmp_path):
+    modes = []
+
+    def asked(logits_of, pixels, labels, share, side, choices):
+        modes.append((model.training, share, side, choices))
+        return pixels
+
+    monkeypatch.setattr(loop, "hardest", asked)
+    model = build("simplecnn", 3, {})
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    split = LabelledImages("some", images, np.arange(24, dtype=np.int64) % 3)
+    settings = TrainSettings(epochs=1, batch=8, masked_views=0.7, mask_choices=4)
+    task = loop.Task(model, architecture("simplecnn").preprocess, split, split, lambda given, rng: given)
+    loop.Trainer(task, settings, tmp_path / "state", lambda *told: None).run()
+    assert modes == [(False, 0.7, 0.34, 4)] * 3
+
+
 def test_mild_views_shift_and_relight_only():
     images = np.random.default_rng(0).integers(60, 180, (8, 32, 32, 3)).astype(np.uint8)
     views = augment.mild(images, np.random.default_rng(1))
@@ -144,6 +194,7 @@ def test_noise_fgsm_moves_further_than_its_radius_and_stays_among_pixels():
     [
         ({"masked_views": 1.5}, "masked_views"),
         ({"mask_side": 0.1}, "mask_side"),
+        ({"mask_choices": 0}, "mask_choices"),
         ({"interval_bounds": -0.1}, "interval_bounds"),
         ({"interval_bounds": 0.01, "adversarial": "pgd"}, "give one of them"),
     ],
