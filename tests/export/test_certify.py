@@ -254,6 +254,9 @@ def _held_out_data(monkeypatch) -> None:
     [
         ({}, 400),
         ({"start": "earlier.pt"}, 200),
+        ({"start": "earlier.pt", "start_held_out": 0.5}, 400),
+        ({"start": "earlier.pt", "start_held_out": 0.1}, 200),
+        ({"start": "earlier.pt", "start_held_out": float("nan")}, 200),
         ({"teacher": "larger.pt"}, 200),
         ({"settings": {"adversarial": "n-fgsm", "held_out": 0.5}}, 200),
         ({"settings": {"adversarial": "none"}}, 200),
@@ -266,6 +269,9 @@ def _held_out_data(monkeypatch) -> None:
     ids=[
         "held out",
         "begun from another",
+        "begun from one that held out the same",
+        "begun from one that held out less",
+        "begun from one with no number",
         "taught",
         "stopped by them",
         "share not known",

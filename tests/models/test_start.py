@@ -62,3 +62,19 @@ def test_a_narrower_network_is_widened_and_a_wider_one_refused(tmp_path):
     torch.testing.assert_close(model.eval()(x), narrow(x), rtol=1e-3, atol=1e-4)
     with pytest.raises(UsageError, match="no wider"):
         _load_start(narrow, asked(path), {"name": "resnet20", "classes": 10, "width": 2}, DATA)
+
+
+@pytest.mark.parametrize(
+    ("notes", "share"),
+    [
+        ({"data": "cifar10", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.1),
+        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.0),
+        ({"data": "cifar10", "settings": {"adversarial": "pgd", "held_out": 0.1}}, 0.0),
+        ({"data": "cifar10", "teacher": "large.pt", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_what_the_first_run_held_out_is_known_to_the_second(tmp_path, notes, share):
+    path = tmp_path / "first.pt"
+    save_checkpoint(path, build("simplecnn", 10, {}), WANTED, DATA.labels, notes)
+    assert _load_start(build("simplecnn", 10, {}), asked(path), WANTED, DATA) == share
