@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ import numpy.typing as npt
 
 from framegate.benchmarks.certificates import Measured, cost
 from framegate.benchmarks.latency.record import written
+from framegate.export.commands.certify import branch_graph
+from framegate.export.graph.bounds import stored
 from framegate.models import datasets
-from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle, sha256_file
 from framegate.runtime.bundle.calibration import record_key
-from framegate.runtime.bundle.certificates import PATCH, Demand
+from framegate.runtime.bundle.certificates import PATCH, CertificateRecord, Demand
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import find_certificate
 from framegate.runtime.circumstances import circumstances
@@ -66,6 +70,22 @@ def where_units_prove(certified: Values, possible: Values, units: int, seed: int
     return float(np.mean(found)), float(low), float(high)
 
 
+@contextmanager
+def _network(bundle: Bundle, record: CertificateRecord, branch: Path | None) -> Iterator[Path]:
+    """File of the certificate's own network, or of a checkpoint that judges the views instead."""
+    if branch is None:
+        with bundle.loaded_file(record.network) as file:
+            yield file
+        return
+    graph, spec = branch_graph(branch, bundle.labels)
+    if spec != record.preprocess:
+        raise UsageError(f"branch {branch}: it takes another input than the certificate's network")
+    with tempfile.TemporaryDirectory(prefix="framegate-") as folder:
+        file = Path(folder) / "branch.onnx"
+        file.write_bytes(stored(graph))
+        yield file
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every layout in turn, on the same frames."""
     bundle, demand = Bundle.open(arguments.bundle), Demand.parse(arguments.budget)
@@ -79,7 +99,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(test) <= max(arguments.units):
         raise UsageError(f"units {max(arguments.units)}: there are {len(test)} frames; give fewer, or more --frames")
     rows: list[dict[str, Any]] = []
-    with bundle.loaded_file(record.network) as file, progress_bar() as progress:
+    with _network(bundle, record, arguments.branch) as file, progress_bar() as progress:
+        sha256 = sha256_file(file)
         for side, stride in layouts:
             grid = MaskGrid(record.masks.width, record.masks.height, record.masks.patch, side, stride)
             measured = Measured(bundle, replace(record, masks=grid), arguments.backend, file)
@@ -103,6 +124,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "bundle": bundle.name,
         "budget": arguments.budget,
         "engine": record_key(arguments.backend, record.precision),
+        "branch": arguments.branch.name if arguments.branch else "",
+        "network_sha256": sha256,
         "frames": len(test),
         "seed": arguments.seed,
         "layouts": rows,
@@ -117,6 +140,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", required=True, help="patch:5, as certified")
     parser.add_argument("--data", required=True, type=Path, help="data set of the bundle")
     parser.add_argument("--layouts", required=True, nargs="+", metavar="SIDE/STRIDE", help="such as 11/7 10/3")
+    parser.add_argument(
+        "--branch", type=Path, metavar="FILE", help="checkpoint that judges the views (default: what the bundle has)"
+    )
     parser.add_argument("--backend", default="openvino", help="(default: %(default)s)")
     parser.add_argument("--precision", default="fp32", help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, default=800, help="test frames (default: %(default)s)")

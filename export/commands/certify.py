@@ -309,8 +309,12 @@ def _branch_precision(wanted: Wanted) -> str | None:
     return wanted.precision if wanted.demand.kind == PATCH else "fp32"
 
 
-def _branch(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
-    """The network of a checkpoint as a graph, and how images become its input."""
+def branch_graph(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
+    """The network of a checkpoint as a graph, and how images become its input.
+
+    Raises:
+        DataError: It cannot be read, or has other labels.
+    """
     model, record = load_checkpoint(path)
     if tuple(record["labels"]) != labels:
         raise DataError(
@@ -343,7 +347,7 @@ def _networks(
         name = bundle.model_path(wanted.precision).name
         yield name, folder / name, bundle.preprocess
         return
-    plain, spec = _branch(wanted.branch, bundle.labels)
+    plain, spec = branch_graph(wanted.branch, bundle.labels)
     if _branch_precision(wanted) == "int8":
         plain = _in_int8(plain, spec, ranges, progress)
     demand = wanted.demand

@@ -30,13 +30,13 @@ from framegate.runtime.errors import CalibrationError, DataError, UsageError
 LABELS = ("blue", "green", "red")
 BACKENDS = ("onnxruntime",)
 torch.set_num_threads(1)
-EXPORTED = lru_cache(command._branch)
+EXPORTED = lru_cache(command.branch_graph)
 """PyTorch's exporter takes seconds; a checkpoint is exported once."""
 
 
 @pytest.fixture(autouse=True)
 def exported_once(monkeypatch):
-    monkeypatch.setattr(command, "_branch", EXPORTED)
+    monkeypatch.setattr(command, "branch_graph", EXPORTED)
 
 
 def colours(count: int, seed: int, groups: np.ndarray | None = None) -> LabelledImages:
@@ -290,7 +290,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": "", **changed}
     path = tmp_path / "noted.pt"
     save_checkpoint(path, model, record["architecture"], LABELS, notes)
-    monkeypatch.setattr(command, "_branch", lambda given, labels: EXPORTED(branch, labels))
+    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED(branch, labels))
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(path)]
