@@ -43,7 +43,8 @@ class TrainSettings:
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
             (`framegate.models.training.masked_views`).
         mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
-        mask_choices: Random squares of which the one is hidden that costs the network most; 1 hides any.
+        mask_choices: Random squares of which the one is hidden that costs the network most; 1 hides any. More
+            need ``masked_views``, and no adversarial training, interval bounds or frozen blocks.
         interval_bounds: L-infinity radius in pixel units, in [0, 1], for which the worst case of interval bounds is
             trained (`framegate.models.training.interval_bounds`); 0 for none.
         interval_ramp: Share of the training over which that radius grows, after a short warm-up, in [0, 0.95]; 0 takes
@@ -122,6 +123,13 @@ class TrainSettings:
             raise UsageError(f"mask_side: {self.mask_side:g} given, expected a share of the image above 0.15, below 1")
         if not 0 <= self.interval_ramp <= 0.95:
             raise UsageError(f"interval_ramp: {self.interval_ramp:g} given, expected a share, 0 to 0.95")
+        if self.mask_choices > 1 and not (
+            self.masked_views and self.adversarial == "none" and not self.interval_bounds and not self.frozen_blocks
+        ):
+            raise UsageError(
+                f"mask_choices: {self.mask_choices} given; a choice among masks needs masked_views above 0, and no "
+                "adversarial training, interval bounds or frozen blocks; give --mask-choices 1 for masks anywhere"
+            )
         if self.interval_bounds and self.adversarial != "none":
             raise UsageError(
                 f"interval_bounds: given together with adversarial {self.adversarial}; each is a loss of "
