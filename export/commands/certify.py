@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from framegate.export.bundle_writer import edited, update_manifest
@@ -47,6 +46,7 @@ from framegate.export.progress import Progress
 from framegate.models.checkpoint import held_out_share, load_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
+from framegate.models.training.augment import Images
 from framegate.runtime.backends.choice import choose_backend, load_backend
 from framegate.runtime.bundle.bundle import Bundle, sha256_file, write_bundle_json
 from framegate.runtime.bundle.calibration import record_key
@@ -68,11 +68,9 @@ from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
-Images = npt.NDArray[np.uint8]
-
 _MASKS = 4
-"""In a row and in a column. Each place of a patch lies in about one of them, so 16 views certify: as many frames as 81
-views did that covered each place four times, for a fifth of the cost (docs/certificates.md)."""
+"""In a row and in a column. Each place of a patch lies in about one of them, so 16 views certify: nearly as many frames
+as 81 views that cover each place four times, for a fifth of the cost (docs/certificates.md)."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +133,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--precision",
         default="fp32",
-        help="of the bundle's own network, or of a branch against patches, which int8 makes three times as quick "
-        "where the processor has instructions for it (default: %(default)s)",
+        help="of the bundle's own network, or of a branch against patches, which int8 makes two to four times as "
+        "quick where the processor has instructions for it (default: %(default)s)",
     )
     parser.add_argument("--backend", default="all", help="engine; all: those of the CPU (default: %(default)s)")
     defaults = Wanted(Demand(PATCH, 1))
@@ -189,7 +187,8 @@ def run(arguments: argparse.Namespace) -> int:
             split = with_held_out(split, place, bundle.labels, bundle.preprocess, share)
         ranges = None
         if _branch_precision(wanted) == "int8":
-            ranges = load_training(place, bundle.labels, bundle.preprocess, progress).images
+            # Without what was held out: that proves, and must not choose the network.
+            ranges = load_training(place, bundle.labels, bundle.preprocess, progress, share).images
         record = certify(bundle, split, wanted, progress, unseen_by_all, ranges)
     if arguments.json:
         promises = {key: record.promise(key) for key in sorted(record.thresholds)}

@@ -94,7 +94,7 @@ def load_splits(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, pro
     """
     parts, unseen = _parts(place, place.first, labels, spec, progress)
     if place.unseen is not None and place.data is not None:
-        parts = [_training(place, labels, spec, progress), *_unite(parts)]
+        parts = [load_training(place, labels, spec, progress), *_unite(parts)]
     if not all(len(part) for part in parts):
         raise DataError(f"{place.first}: {sum(map(len, parts))} images; give at least a few hundred")
     train, calibration, test = parts
@@ -122,8 +122,17 @@ def load_calibration(
     return _halves(test)[0], USER if place.unseen is not None else OFFICIAL_TEST
 
 
-def load_training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
-    """The training part of `load_splits`: it sets INT8 ranges and proves nothing.
+def load_training(
+    place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress, held_out: float = 0.0
+) -> LabelledImages:
+    """What trained the network: it sets INT8 ranges and proves nothing.
+
+    Args:
+        place: Where it lies.
+        labels: The network's labels, in the order of its outputs.
+        spec: How an image becomes the network's input.
+        progress: Called during the work.
+        held_out: Share of a known data set's training split that did not train (`with_held_out`) and is left out here.
 
     Raises:
         DataError: There are no such data, or they have other labels.
@@ -131,9 +140,13 @@ def load_training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, p
     """
     if place.data is None:
         raise UsageError("INT8: no training images were given, whose activations set its ranges; give them as --data")
-    if place.unseen is None and is_label_folder(place.data):
-        return load_splits(place, labels, spec, progress).train
-    return _training(place, labels, spec, progress)
+    if is_label_folder(place.data):
+        return replace(read_image_folder(place.data, labels, spec, LARGEST, progress).images, name="train")
+    data = _known(place.data, spec)
+    train = data.load_training(place.data)[0]
+    if held_out:
+        train = hold_out(train, held_out)[0]
+    return _in_order(train, data.labels, labels, place.data)
 
 
 def with_held_out(
@@ -187,15 +200,6 @@ def _parts(
 def _with_units(images: LabelledImages, names: Sequence[str], place: Place) -> LabelledImages:
     groups = _units(names, place.group)
     return images if groups is None else replace(images, groups=groups, unit=place.unit)
-
-
-def _training(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> LabelledImages:
-    """What may have trained the network: it sets INT8 ranges and nothing else."""
-    assert place.data is not None
-    if is_label_folder(place.data):
-        return replace(read_image_folder(place.data, labels, spec, LARGEST, progress).images, name="train")
-    data = _known(place.data, spec)
-    return _in_order(data.load_training(place.data)[0], data.labels, labels, place.data)
 
 
 def _unite(parts: list[LabelledImages]) -> list[LabelledImages]:

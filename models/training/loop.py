@@ -287,7 +287,7 @@ class Trainer:
             done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
             loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings)
             return loss, known, inputs[:0]
-        if settings.masked_views and settings.mask_choices > 1:
+        if settings.mask_choices > 1:
             inputs = torch.cat([self._masked(inputs[:count], labels), inputs[count:]])
         logits = self._forward(inputs).float()
         known, strange = logits[:count], logits[count:]

@@ -301,6 +301,27 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     assert f"of {units} frames" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_what_proves_sets_no_int8_ranges(bundle, branch, tmp_path, monkeypatch):
+    _held_out_data(monkeypatch)
+    model, record = load_checkpoint(branch)
+    path, asked = tmp_path / "noted.pt", []
+    notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": ""}
+    save_checkpoint(path, model, record["architecture"], LABELS, notes)
+
+    def load_training(place, labels, spec, progress, held_out):
+        asked.append(held_out)
+        return colours(100, 7)
+
+    monkeypatch.setattr(command, "load_training", load_training)
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--branch", str(path)]
+    arguments = parser.parse_args([*line, "--precision", "int8", "--backend", "onnxruntime", "--target-risk", "0.05"])
+    assert arguments.run(arguments) == 0
+    assert asked == [0.5]
+    assert Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/int8"].units == 400
+
+
 def test_coverage_is_that_of_frames_which_no_network_saw(bundle, branch, quiet):
     split = colours(300, 1)
     nothing = np.full((200, 32, 32, 3), 110, np.uint8)  # grey frames, of which none can be certified

@@ -19,12 +19,13 @@ from framegate.export.data.labelled import (
     load_calibration,
     load_comparison,
     load_splits,
+    load_training,
     with_held_out,
 )
 from framegate.export.data.labels_file import check_count, read_labels
 from framegate.models.datasets import DATASETS
 from framegate.models.labelled import LabelledImages, hold_out
-from framegate.runtime.errors import DataError
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 LABELS = foreign_onnx.LABELS
@@ -191,3 +192,12 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     assert not set(joined) & set(rest.images[:, 0, 0, 0])
     assert set(both.groups[6:]) < set(held.groups)
     assert both.unit == "track"
+    # What sets INT8 ranges is what trained, and nothing that proves.
+    for share, left in ((0.1, rest), (0.0, train)):
+        ranges = load_training(place, LABELS[:2], SPEC, lambda *told: None, share)
+        assert set(ranges.images[:, 0, 0, 0]) == set(left.images[:, 0, 0, 0])
+
+
+def test_ranges_need_training_images():
+    with pytest.raises(UsageError, match="give them as --data"):
+        load_training(Place(None, Path("unseen")), LABELS[:2], SPEC, lambda *told: None)
