@@ -367,11 +367,13 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
     budget = wanted.demand.budget
     patch = max(touched(budget, width, spec.width, spec.resize), touched(budget, height, spec.height, spec.resize))
     shorter, longer = sorted((spec.width, spec.height))
+    side, stride = wanted.side, wanted.stride
     # Masks that just cover: where they overlap further, some places lie in two and others in one, and those decide.
-    largest = (wanted.side or shorter) - patch + 1
-    wished = largest if wanted.side else math.ceil((longer - patch + 1) / _MASKS)
-    stride = wanted.stride or max(1, min(largest, wished))
-    side = wanted.side or patch + stride - 1
+    if side is None:
+        widest = min(shorter, patch + math.ceil((longer - patch + 1) / _MASKS) - 1)
+        side = widest if stride is None else patch + stride - 1
+    if stride is None:
+        stride = max(1, side - patch + 1)
     return MaskGrid(spec.width, spec.height, patch, side, stride)
 
 
