@@ -71,15 +71,15 @@ def where_units_prove(certified: Values, possible: Values, units: int, seed: int
 
 
 @contextmanager
-def _network(bundle: Bundle, record: CertificateRecord, branch: Path | None) -> Iterator[Path]:
-    """File of the certificate's own network, or of a checkpoint that judges the views instead."""
-    if branch is None:
+def _network(bundle: Bundle, record: CertificateRecord, branches: tuple[Path, ...]) -> Iterator[Path]:
+    """File of the certificate's own network, or of what checkpoints say together that judge the views instead."""
+    if not branches:
         with bundle.loaded_file(record.network) as file:
             yield file
         return
-    graph, spec = branch_graph(branch, bundle.labels)
+    graph, spec = branch_graph(branches, bundle.labels)
     if spec != record.preprocess:
-        raise UsageError(f"branch {branch}: it takes another input than the certificate's network")
+        raise UsageError(f"branch {branches[0]}: it takes another input than the certificate's network")
     with tempfile.TemporaryDirectory(prefix="framegate-") as folder:
         file = Path(folder) / "branch.onnx"
         file.write_bytes(stored(graph))
@@ -99,7 +99,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(test) <= max(arguments.units):
         raise UsageError(f"units {max(arguments.units)}: there are {len(test)} frames; give fewer, or more --frames")
     rows: list[dict[str, Any]] = []
-    with _network(bundle, record, arguments.branch) as file, progress_bar() as progress:
+    with _network(bundle, record, tuple(arguments.branch)) as file, progress_bar() as progress:
         sha256 = sha256_file(file)
         for side, stride in layouts:
             grid = MaskGrid(record.masks.width, record.masks.height, record.masks.patch, side, stride)
@@ -124,7 +124,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "bundle": bundle.name,
         "budget": arguments.budget,
         "engine": record_key(arguments.backend, record.precision),
-        "branch": arguments.branch.name if arguments.branch else "",
+        "branch": " ".join(each.name for each in arguments.branch),
         "network_sha256": sha256,
         "frames": len(test),
         "seed": arguments.seed,
@@ -141,8 +141,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, type=Path, help="data set of the bundle")
     parser.add_argument("--layouts", required=True, nargs="+", metavar="SIDE/STRIDE", help="such as 11/7 10/3")
     parser.add_argument(
-        "--branch", type=Path, metavar="FILE", help="checkpoint that judges the views (default: what the bundle has)"
-    )
+        "--branch", type=Path, action="append", default=[], metavar="FILE",
+        help="checkpoint that judges the views; several: their mean answer (default: what the bundle has)",
+    )  # fmt: skip
     parser.add_argument("--backend", default="openvino", help="(default: %(default)s)")
     parser.add_argument("--precision", default="fp32", help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, default=800, help="test frames (default: %(default)s)")

@@ -44,6 +44,7 @@ from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
 from framegate.models.checkpoint import held_out_share, load_checkpoint
+from framegate.models.ensemble import MeanLogits
 from framegate.models.labelled import LabelledImages
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
@@ -79,7 +80,8 @@ class Wanted:
 
     Attributes:
         demand: Kind and budget.
-        branch: Checkpoint of the network that is asked; None asks the bundle's own, which is for patches only.
+        branches: Checkpoints of the networks that are asked, whose logits are averaged; none asks the bundle's own
+            network, which is for patches only.
         precision: Which of the bundle's own networks; of a branch against patches ``fp32`` or ``int8``. Bounds of an
             L-infinity branch are computed in float32 always.
         backends: That get a threshold.
@@ -93,7 +95,7 @@ class Wanted:
     """
 
     demand: Demand
-    branch: Path | None = None
+    branches: tuple[Path, ...] = ()
     precision: str = "fp32"
     backends: tuple[str, ...] = CPU_BACKENDS
     target_risk: float = 0.02
@@ -126,9 +128,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--branch",
         type=Path,
+        action="append",
+        default=[],
         metavar="FILE",
         help="checkpoint of a small network that is asked instead of the bundle's own; linf needs one, a plaincnn "
-        "trained with --interval-bounds (default: the bundle's own network)",
+        "trained with --interval-bounds; given several times, against patches, their mean answer is asked (default: "
+        "the bundle's own network)",
     )
     parser.add_argument(
         "--precision",
@@ -167,14 +172,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Certify, write, and say what is promised."""
     backends = CPU_BACKENDS if arguments.backend == "all" else (choose_backend(arguments.backend),)
     wanted = Wanted(
-        Demand.parse(arguments.budget), arguments.branch, arguments.precision, backends, arguments.target_risk,
+        Demand.parse(arguments.budget), tuple(arguments.branch), arguments.precision, backends, arguments.target_risk,
         arguments.confidence_level, arguments.unit, arguments.images, arguments.mask_side, arguments.mask_stride,
         arguments.seed,
     )  # fmt: skip
     path = bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path).for_classifiers("certify")
     with progress_bar() as progress:
-        place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=_trained_on(bundle, wanted.branch))
+        known = _trained_on(bundle, wanted.branches)
+        place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=known)
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
         if not unseen:
             raise UsageError(
@@ -182,7 +188,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "--unseen DIR if they did not"
             )
         # The proof counts answers of the branch alone, so what the branch never saw proves, though the trunk saw it.
-        unseen_by_all, share = len(split), _held_out(wanted.branch) if unseen == TRAINING_RECORD else 0.0
+        unseen_by_all, share = len(split), _held_out(wanted.branches) if unseen == TRAINING_RECORD else 0.0
         if share:
             split = with_held_out(split, place, bundle.labels, bundle.preprocess, share)
         ranges = None
@@ -205,17 +211,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_on(bundle: Bundle, branch: Path | None) -> str:
+def _trained_on(bundle: Bundle, branches: tuple[Path, ...]) -> str:
     """The known data set whose training split trained every network that is asked; empty if they do not all say so."""
     data = trained_on(bundle.origin)
-    if branch is not None and load_checkpoint(branch)[1]["notes"].get("data") != data:
-        return ""
-    return data
+    return data if all(load_checkpoint(each)[1]["notes"].get("data") == data for each in branches) else ""
 
 
-def _held_out(branch: Path | None) -> float:
-    """Share of the training split's units that a branch was not trained on, as its checkpoint says, or 0."""
-    return 0.0 if branch is None else held_out_share(load_checkpoint(branch)[1]["notes"])
+def _held_out(branches: tuple[Path, ...]) -> float:
+    """Share of the training split's units that no branch was trained on, as their checkpoints say, or 0."""
+    shares = {held_out_share(load_checkpoint(each)[1]["notes"]) for each in branches}
+    return shares.pop() if len(shares) == 1 else 0.0
 
 
 def certify(
@@ -292,10 +297,15 @@ def _terms(record: CertificateRecord) -> set[tuple[float, float, str]]:
 def _check(bundle: Bundle, wanted: Wanted) -> None:
     if bundle.preprocess.depth > 1:
         raise UsageError(f"bundle {bundle.path}: it takes volumes; certificates are for images")
-    if wanted.demand.kind == LINF and wanted.branch is None:
+    if wanted.demand.kind == LINF and not wanted.branches:
         raise UsageError(
             f"certificate {wanted.demand}: it needs --branch, a plaincnn trained with --interval-bounds; the bundle's "
             "own network has layers without tight bounds"
+        )
+    if wanted.demand.kind == LINF and len(wanted.branches) > 1:
+        raise UsageError(
+            f"certificate {wanted.demand}: {len(wanted.branches)} branches were given; its bounds are those of one "
+            "network, so give one"
         )
     if _branch_precision(wanted) not in (None, "fp32", "int8"):
         raise UsageError(f"precision {wanted.precision}: a branch computes in fp32 or int8; give one of these")
@@ -303,25 +313,31 @@ def _check(bundle: Bundle, wanted: Wanted) -> None:
 
 def _branch_precision(wanted: Wanted) -> str | None:
     """What a branch computes in; None without one. Interval bounds have a proof for float32 alone."""
-    if wanted.branch is None:
+    if not wanted.branches:
         return None
     return wanted.precision if wanted.demand.kind == PATCH else "fp32"
 
 
-def branch_graph(path: Path, labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
-    """The network of a checkpoint as a graph, and how images become its input.
+def branch_graph(paths: tuple[Path, ...], labels: tuple[str, ...]) -> tuple[onnx.ModelProto, PreprocessSpec]:
+    """The networks of checkpoints as one graph, which averages their logits, and how images become its input.
 
     Raises:
-        DataError: It cannot be read, or has other labels.
+        DataError: One cannot be read, has other labels, or takes another input than the first.
     """
-    model, record = load_checkpoint(path)
-    if tuple(record["labels"]) != labels:
-        raise DataError(
-            f"branch {path}: it has {len(record['labels'])} labels of its own, the bundle {len(labels)}; give one "
-            "trained on the bundle's data"
-        )
-    spec = architecture(record["architecture"]["name"]).preprocess
-    return halved(to_onnx(deployment_model(model), spec)), spec
+    models, specs = [], []
+    for path in paths:
+        model, record = load_checkpoint(path)
+        if tuple(record["labels"]) != labels:
+            raise DataError(
+                f"branch {path}: it has {len(record['labels'])} labels of its own, the bundle {len(labels)}; give one "
+                "trained on the bundle's data"
+            )
+        models.append(model)
+        specs.append(architecture(record["architecture"]["name"]).preprocess)
+        if specs[-1] != specs[0]:
+            raise DataError(f"branch {path}: it takes another input than {paths[0]}; give networks that take the same")
+    model = models[0] if len(models) == 1 else MeanLogits(models)
+    return halved(to_onnx(deployment_model(model), specs[0])), specs[0]
 
 
 def _in_int8(
@@ -342,11 +358,11 @@ def _networks(
     bundle: Bundle, folder: Path, wanted: Wanted, ranges: Images | None, progress: Progress
 ) -> Iterator[tuple[str, Path, PreprocessSpec]]:
     """File of the network that is asked, a file of the network without bounds, and how images become its input."""
-    if wanted.branch is None:
+    if not wanted.branches:
         name = bundle.model_path(wanted.precision).name
         yield name, folder / name, bundle.preprocess
         return
-    plain, spec = branch_graph(wanted.branch, bundle.labels)
+    plain, spec = branch_graph(wanted.branches, bundle.labels)
     if _branch_precision(wanted) == "int8":
         plain = _in_int8(plain, spec, ranges, progress)
     demand = wanted.demand
@@ -391,7 +407,7 @@ def _proved(
 ) -> CertificateThreshold:
     """The threshold of one engine."""
     images, labels = split.images[looked], split.labels[looked]
-    own = bundle.model_path(wanted.precision if wanted.branch is None else _own_precision(bundle))
+    own = bundle.model_path(_own_precision(bundle) if wanted.branches else wanted.precision)
     said, engine = backend_outputs(backend, own, bundle.preprocess, {"": images}, progress, bundle.monitor)
     candidates = said[""].logits.argmax(1)
     network = CertificateNetwork(record, load_backend(backend, file), len(bundle.labels))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -98,7 +99,7 @@ def test_a_patch_certificate_end_to_end(bundle, quiet):
 
 
 def test_an_linf_certificate_end_to_end(bundle, branch, quiet):
-    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 2), branch, backends=BACKENDS), quiet)
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 2), (branch,), backends=BACKENDS), quiet)
     assert record.network == "certificate-linf2.onnx"
     assert record.thresholds["onnxruntime/fp32"].tau >= 0
     session = Session.open(bundle.path, "onnxruntime", "fp32", camera=False, certificate="linf:2/255")
@@ -116,7 +117,7 @@ def test_an_linf_certificate_end_to_end(bundle, branch, quiet):
 
 def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced(bundle, branch, quiet):
     split = colours(160, 1)
-    certify(bundle, split, Wanted(Demand("linf", 1), branch, backends=BACKENDS, target_risk=0.05), quiet)
+    certify(bundle, split, Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05), quiet)
     for side in (8, 9):
         wanted = Wanted(Demand("patch", 3), backends=BACKENDS, target_risk=0.05, side=side)
         certify(Bundle.open(bundle.path), split, wanted, quiet)
@@ -165,7 +166,7 @@ def test_masks_of_a_long_input_fit_its_short_side():
 
 
 def test_a_branch_against_patches_is_quantised_by_training_images(bundle, branch, quiet):
-    split, wanted = colours(300, 1), Wanted(Demand("patch", 3), branch, "int8", BACKENDS)
+    split, wanted = colours(300, 1), Wanted(Demand("patch", 3), (branch,), "int8", BACKENDS)
     with pytest.raises(UsageError, match="needs training images"):
         certify(bundle, split, wanted, quiet)
     record = certify(bundle, split, wanted, quiet, ranges=colours(100, 4).images)
@@ -178,14 +179,30 @@ def test_a_branch_against_patches_is_quantised_by_training_images(bundle, branch
     assert len(accepted) > 10
 
 
+def test_branches_answer_together(bundle, branch, tmp_path, quiet):
+    torch.manual_seed(5)
+    another = tmp_path / "another.pt"
+    save_checkpoint(another, PlainCNN(3, width=4), {"name": "plaincnn", "classes": 3, "width": 4}, LABELS, {})
+    record = certify(bundle, colours(300, 1), Wanted(Demand("patch", 3), (branch, another), backends=BACKENDS), quiet)
+    images = np.random.default_rng(3).normal(0, 1, (4, 3, 32, 32)).astype(np.float32)
+
+    def logits(model: onnx.ModelProto) -> np.ndarray:
+        return ort.InferenceSession(model.SerializeToString()).run(None, {"image": images})[0]
+
+    alone = [logits(EXPORTED((path,), LABELS)[0]) for path in (branch, another)]
+    together = logits(onnx.load(bundle.path / record.network))
+    assert not np.allclose(alone[0], alone[1], atol=0.1)
+    np.testing.assert_allclose(together, np.mean(alone, 0), rtol=1e-4, atol=1e-4)
+
+
 def test_a_branch_in_another_precision_is_refused(bundle, branch, quiet):
-    wanted = Wanted(Demand("patch", 3), branch, "fp16", BACKENDS)
+    wanted = Wanted(Demand("patch", 3), (branch,), "fp16", BACKENDS)
     with pytest.raises(UsageError, match="fp32 or int8"):
         certify(bundle, colours(300, 1), wanted, quiet, ranges=colours(100, 4).images)
 
 
 def test_bounds_of_a_branch_stay_in_float32(bundle, branch, quiet):
-    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), branch, "int8", BACKENDS), quiet)
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), (branch,), "int8", BACKENDS), quiet)
     assert record.precision == "fp32"
 
 
@@ -216,10 +233,18 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
     ]
     other = tmp_path / "other.pt"
     save_checkpoint(other, build("plaincnn", 2, {}), {"name": "plaincnn", "classes": 2}, ("a", "b"), {})
-    cases.append((Wanted(Demand("linf", 2), other, backends=BACKENDS), DataError, "2 labels of its own"))
+    cases.append((Wanted(Demand("linf", 2), (other,), backends=BACKENDS), DataError, "2 labels of its own"))
     attention = tmp_path / "attention.pt"
     save_checkpoint(attention, build("simplecnn", 3, {}), {"name": "simplecnn", "classes": 3}, LABELS, {})
-    cases.append((Wanted(Demand("linf", 2), attention, backends=BACKENDS), UsageError, "interval bounds"))
+    cases.append((Wanted(Demand("linf", 2), (attention,), backends=BACKENDS), UsageError, "interval bounds"))
+    larger = tmp_path / "larger.pt"
+    save_checkpoint(larger, build("hybrid", 3, {}), {"name": "hybrid", "classes": 3}, LABELS, {})
+    cases += [
+        (Wanted(Demand("linf", 2), (branch, branch), backends=BACKENDS), UsageError, "give one"),
+        (Wanted(Demand("patch", 3), (branch, other), backends=BACKENDS), DataError, "2 labels of its own"),
+        (Wanted(Demand("patch", 3), (branch, larger), backends=BACKENDS), DataError, "another input"),
+        (Wanted(Demand("patch", 3), (branch, tmp_path / "gone.pt"), backends=BACKENDS), DataError, "gone.pt"),
+    ]
     for wanted, error, says in cases:
         with pytest.raises(error, match=says):
             certify(bundle, split, wanted, quiet)
@@ -293,7 +318,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": "", **changed}
     path = tmp_path / "noted.pt"
     save_checkpoint(path, model, record["architecture"], LABELS, notes)
-    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED(branch, labels))
+    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(path)]
@@ -302,6 +327,43 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     found = Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"]
     assert found.units == units
     assert f"of {units} frames" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("notes", "units"),
+    [
+        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}}, 400),
+        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.1}}, 200),
+        ({"data": "gtsrb", "settings": {"adversarial": "none"}}, 200),
+        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}, "teacher": "larger.pt"}, 200),
+    ],
+    ids=["the same", "less", "nothing", "taught"],
+)
+def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch, notes, units):
+    _held_out_data(monkeypatch)
+    model, record = load_checkpoint(branch)
+    paths = tmp_path / "first.pt", tmp_path / "second.pt"
+    first = {"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}}
+    for path, each in zip(paths, (first, notes), strict=True):
+        save_checkpoint(path, model, record["architecture"], LABELS, each)
+    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--target-risk", "0.05"]
+    line += ["--branch", str(paths[0]), "--branch", str(paths[1]), "--backend", "onnxruntime"]
+    arguments = parser.parse_args(line)
+    assert arguments.run(arguments) == 0
+    assert Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"].units == units
+
+
+def test_another_data_set_trained_one_of_the_branches(bundle, branch, tmp_path):
+    model, record = load_checkpoint(branch)
+    paths = tmp_path / "first.pt", tmp_path / "second.pt"
+    for path, data in zip(paths, ("gtsrb", "cifar10"), strict=True):
+        save_checkpoint(path, model, record["architecture"], LABELS, {"data": data})
+    of_signs = replace(bundle, origin={"training": {"data": "gtsrb"}})
+    assert command._trained_on(of_signs, paths[:1]) == command._trained_on(of_signs, ()) != ""
+    assert command._trained_on(of_signs, paths) == ""
 
 
 def test_what_proves_sets_no_int8_ranges(bundle, branch, tmp_path, monkeypatch):
@@ -329,7 +391,7 @@ def test_coverage_is_that_of_frames_which_no_network_saw(bundle, branch, quiet):
     split = colours(300, 1)
     nothing = np.full((200, 32, 32, 3), 110, np.uint8)  # grey frames, of which none can be certified
     both = LabelledImages("both", np.concatenate([split.images, nothing]), np.append(split.labels, [0] * 200))
-    wanted = Wanted(Demand("linf", 1), branch, backends=BACKENDS, target_risk=0.05)
+    wanted = Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05)
     all_of_them = certify(bundle, both, wanted, quiet).thresholds["onnxruntime/fp32"]
     own = certify(Bundle.open(bundle.path), both, wanted, quiet, 300).thresholds["onnxruntime/fp32"]
     assert (own.tau, own.units) == (all_of_them.tau, 500)
