@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from framegate.benchmarks.certificates import Measured, cost
 from framegate.benchmarks.latency.record import written
-from framegate.export.commands.certify import branch_graph
+from framegate.export.branch import branch_graph
 from framegate.export.graph.bounds import stored
 from framegate.models import datasets
 from framegate.runtime.bundle.bundle import Bundle, sha256_file

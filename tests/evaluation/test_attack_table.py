@@ -16,7 +16,7 @@ from framegate.evaluation.attack_table import Attacked, attack_table, attacks, m
 from framegate.evaluation.attacks.auto import AutoSettings
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.gate.rules import observe
-from framegate.export.commands.certify import Wanted, certify
+from framegate.export.certificate import Wanted, certify
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle

@@ -13,8 +13,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from framegate.export import certificate
+from framegate.export.branch import branch_graph, trained_all
+from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
-from framegate.export.commands.certify import Wanted, certify
 from framegate.export.data.labelled import TRAINING_RECORD
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.labelled import LabelledImages
@@ -31,13 +33,13 @@ from framegate.runtime.errors import CalibrationError, DataError, UsageError
 LABELS = ("blue", "green", "red")
 BACKENDS = ("onnxruntime",)
 torch.set_num_threads(1)
-EXPORTED = lru_cache(command.branch_graph)
+EXPORTED = lru_cache(branch_graph)
 """PyTorch's exporter takes seconds; a checkpoint is exported once."""
 
 
 @pytest.fixture(autouse=True)
 def exported_once(monkeypatch):
-    monkeypatch.setattr(command, "branch_graph", EXPORTED)
+    monkeypatch.setattr(certificate, "branch_graph", EXPORTED)
 
 
 def colours(count: int, seed: int, groups: np.ndarray | None = None) -> LabelledImages:
@@ -154,13 +156,13 @@ def test_a_certificate_of_another_precision_stays_only_if_it_promises_the_same(b
 )
 def test_masks_just_cover_unless_asked_for_more(patch, given, side, stride, views):
     spec = architecture("resnet20").preprocess
-    grid = command._masks(colours(1, 1), spec, Wanted(Demand("patch", patch), **given))
+    grid = certificate._masks(colours(1, 1), spec, Wanted(Demand("patch", patch), **given))
     assert (grid.side, grid.stride, grid.views) == (side, stride, views)
 
 
 def test_masks_of_a_long_input_fit_its_short_side():
     spec = replace(architecture("resnet20").preprocess, width=128)
-    grid = command._masks(colours(1, 1), spec, Wanted(Demand("patch", 3)))
+    grid = certificate._masks(colours(1, 1), spec, Wanted(Demand("patch", 3)))
     assert grid.side <= 32
     assert len(grid.rows) < len(grid.columns)
 
@@ -318,7 +320,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": "", **changed}
     path = tmp_path / "noted.pt"
     save_checkpoint(path, model, record["architecture"], LABELS, notes)
-    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
+    monkeypatch.setattr(certificate, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(path)]
@@ -346,7 +348,7 @@ def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch
     first = {"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}}
     for path, each in zip(paths, (first, notes), strict=True):
         save_checkpoint(path, model, record["architecture"], LABELS, each)
-    monkeypatch.setattr(command, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
+    monkeypatch.setattr(certificate, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--target-risk", "0.05"]
@@ -356,14 +358,14 @@ def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch
     assert Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"].units == units
 
 
-def test_another_data_set_trained_one_of_the_branches(bundle, branch, tmp_path):
+def test_another_data_set_trained_one_of_the_branches(branch, tmp_path):
     model, record = load_checkpoint(branch)
     paths = tmp_path / "first.pt", tmp_path / "second.pt"
     for path, data in zip(paths, ("gtsrb", "cifar10"), strict=True):
         save_checkpoint(path, model, record["architecture"], LABELS, {"data": data})
-    of_signs = replace(bundle, origin={"training": {"data": "gtsrb"}})
-    assert command._trained_on(of_signs, paths[:1]) == command._trained_on(of_signs, ()) != ""
-    assert command._trained_on(of_signs, paths) == ""
+    of_signs = {"training": {"data": "gtsrb"}}
+    assert trained_all(of_signs, paths[:1]) == trained_all(of_signs, ()) == "gtsrb"
+    assert trained_all(of_signs, paths) == ""
 
 
 def test_what_proves_sets_no_int8_ranges(bundle, branch, tmp_path, monkeypatch):
