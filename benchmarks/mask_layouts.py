@@ -93,6 +93,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if record.kind != PATCH or record.masks is None:
         raise UsageError(f"budget {arguments.budget}: layouts of masks are for patches, such as patch:5")
     layouts = [layout(text) for text in arguments.layouts]
+    for name, least in (("frames", 1), ("units", 1), ("seed", 0), ("cost_calls", 0)):
+        if np.min(getattr(arguments, name)) < least:
+            raise UsageError(f"{name} {getattr(arguments, name)}: expected at least {least}")
+    if arguments.branch and record.precision != "fp32":
+        raise UsageError(f"precision {record.precision}: a branch is measured in fp32 here; leave --precision out")
     data = datasets.detect(arguments.data)
     test = data.load_test(arguments.data)
     test = test.subset(np.random.default_rng(arguments.seed).permutation(len(test))[: arguments.frames], test.name)
@@ -124,7 +129,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "bundle": bundle.name,
         "budget": arguments.budget,
         "engine": record_key(arguments.backend, record.precision),
-        "branch": " ".join(each.name for each in arguments.branch),
+        "branches": [each.name for each in arguments.branch],
         "network_sha256": sha256,
         "frames": len(test),
         "seed": arguments.seed,

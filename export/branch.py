@@ -11,14 +11,14 @@ import onnx
 
 from framegate.export.data.labelled import trained_on
 from framegate.export.export import QUANTISER_IMAGES
+from framegate.export.graph.average import averaged
 from framegate.export.graph.bounds import halved
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import held_out_share, load_checkpoint
-from framegate.models.ensemble import MeanLogits
+from framegate.models.checkpoint import HeldOut, held_out, load_checkpoint
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
 from framegate.runtime.errors import DataError, UsageError
@@ -29,22 +29,24 @@ def branch_graph(paths: tuple[Path, ...], labels: tuple[str, ...]) -> tuple[onnx
     """The networks of checkpoints as one graph, which averages their logits, and how images become its input.
 
     Raises:
-        DataError: One cannot be read, has other labels, or takes another input than the first.
+        DataError: One cannot be read, has other labels, takes volumes, or takes another input than the first.
     """
     models, specs = [], []
     for path in paths:
         model, record = load_checkpoint(path)
         if tuple(record["labels"]) != labels:
             raise DataError(
-                f"branch {path}: it has {len(record['labels'])} labels of its own, the bundle {len(labels)}; give one "
-                "trained on the bundle's data"
+                f"branch {path}: it has {len(record['labels'])} labels of its own, or another order, the bundle has "
+                f"{len(labels)}; give one trained on the bundle's data"
             )
-        models.append(model)
         specs.append(architecture(record["architecture"]["name"]).preprocess)
+        if specs[-1].depth > 1:
+            raise DataError(f"branch {path}: it takes volumes; certificates are for images")
         if specs[-1] != specs[0]:
             raise DataError(f"branch {path}: it takes another input than {paths[0]}; give networks that take the same")
-    model = models[0] if len(models) == 1 else MeanLogits(models)
-    return halved(to_onnx(deployment_model(model), specs[0])), specs[0]
+        models.append(model)
+    graphs = [to_onnx(deployment_model(model), specs[0]) for model in models]
+    return halved(averaged(graphs)), specs[0]
 
 
 def in_int8(plain: onnx.ModelProto, spec: PreprocessSpec, ranges: Images | None, progress: Progress) -> onnx.ModelProto:
@@ -53,9 +55,9 @@ def in_int8(plain: onnx.ModelProto, spec: PreprocessSpec, ranges: Images | None,
         raise UsageError("INT8: a branch needs training images, whose activations set its ranges; give --data")
     drawn = ranges[np.random.default_rng(0).permutation(len(ranges))]
     count = min(QUANTISER_IMAGES, len(drawn) // 2)
-    images, held_out = drawn[:count], drawn[count:][:HELD_OUT]
+    images, judging = drawn[:count], drawn[count:][:HELD_OUT]
     sensitivity = LayerSensitivity(plain, images, spec, progress)
-    return choose_int8(plain, images, held_out, spec, sensitivity, "auto", progress).model
+    return choose_int8(plain, images, judging, spec, sensitivity, "auto", progress).model
 
 
 def trained_all(origin: Mapping[str, Any], branches: tuple[Path, ...]) -> str:
@@ -69,7 +71,7 @@ def trained_all(origin: Mapping[str, Any], branches: tuple[Path, ...]) -> str:
     return data if all(load_checkpoint(each)[1]["notes"].get("data") == data for each in branches) else ""
 
 
-def held_out_of_all(branches: tuple[Path, ...]) -> float:
-    """Share of the training split's units that no branch was trained on, as their checkpoints say, or 0."""
-    shares = {held_out_share(load_checkpoint(each)[1]["notes"]) for each in branches}
-    return shares.pop() if len(shares) == 1 else 0.0
+def held_out_of_all(branches: tuple[Path, ...]) -> HeldOut | None:
+    """What of the training split no branch was trained on, if the checkpoints of all say that it is the same."""
+    held = {held_out(load_checkpoint(each)[1]["notes"]) for each in branches}
+    return held.pop() if len(held) == 1 else None

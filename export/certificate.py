@@ -44,12 +44,12 @@ from framegate.runtime.bundle.certificates import (
 )
 from framegate.runtime.bundle.masks import MaskGrid, touched
 from framegate.runtime.certificate import SLACK, CertificateNetwork
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 _MASKS = 4
-"""In a row and in a column. Each place of a patch lies in about one of them, so 16 views certify: nearly as many frames
-as 81 views that cover each place four times, for a fifth of the cost (docs/certificates.md)."""
+"""In a row and in a column. Most places of a patch lie in one of them only, so 16 views do: where many units prove, they
+certify nearly as many frames as 81 that cover each place four times, for a fifth of the cost (docs/certificates.md)."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def certify(
         DataError: The branch has other labels.
         UsageError: The budget cannot be covered, or the branch has no bounds.
     """
-    _check(bundle, wanted)
+    check_wanted(bundle, wanted)
     with edited(bundle.path) as folder, _networks(bundle, folder, wanted, ranges, progress) as (file, plain, spec):
         masks = None if wanted.demand.kind == LINF else _masks(split, spec, wanted)
         precision = wanted.branch_precision or wanted.precision
@@ -163,7 +163,21 @@ def _terms(record: CertificateRecord) -> set[tuple[float, float, str]]:
     return {(each.target_risk, each.confidence_level, each.unit) for each in record.thresholds.values()}
 
 
-def _check(bundle: Bundle, wanted: Wanted) -> None:
+def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
+    """Refuse what cannot be certified, before any image is read.
+
+    Raises:
+        UsageError: The budget needs a branch or just one, a branch is given twice, precision or numbers are impossible.
+    """
+    if wanted.seed < 0:
+        raise UsageError(f"seed {wanted.seed}: expected 0 or more")
+    if wanted.images is not None and wanted.images < 1:
+        raise UsageError(f"images {wanted.images}: expected at least 1")
+    twice = [
+        str(each) for each in wanted.branches if sum(each.resolve() == one.resolve() for one in wanted.branches) > 1
+    ]
+    if twice:
+        raise UsageError(f"branch {twice[0]}: it is given twice; give networks of different trainings (--seed)")
     if bundle.preprocess.depth > 1:
         raise UsageError(f"bundle {bundle.path}: it takes volumes; certificates are for images")
     if wanted.demand.kind == LINF and not wanted.branches:
@@ -254,6 +268,11 @@ def _proved(
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
     both = looked < (len(split) if unseen_by_all is None else unseen_by_all)
+    if not both.any():
+        raise CalibrationError(
+            f"certificate: the bundle's own network was trained on all {len(looked)} images looked at, so coverage "
+            "cannot be counted; give more --images"
+        )
     passed = certified[both] >= proof.tau + SLACK
     tracks = (None, None) if groups is None else first_certified(passed, groups[both])
     return CertificateThreshold(

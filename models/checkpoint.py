@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise DataError(
             f"checkpoint {path}: its network {record.get('architecture')!r} is unknown to this version ({error})"
         ) from error
+    _check_record(path, record)
     state = record.pop("state")
     try:
         model.load_state_dict({n: value.float() if value.is_floating_point() else value for n, value in state.items()})
@@ -105,21 +108,52 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), record
 
 
-def held_out_share(notes: Mapping[str, Any]) -> float:
-    """Share of the training split's units that trained nothing in a checkpoint, as its notes say; 0 if they do not.
+def _check_record(path: str | Path, record: dict[str, Any]) -> None:
+    """Refuse labels, notes and weights that no training writes.
 
-    Nor chosen by them: training against attacks stops early by them, and keeps the weights that were best on them. What
-    a teacher had seen is not known, so a network that had one has none. One that began with another's weights has those
-    that neither run trained on, if both held out the same.
+    Raises:
+        DataError: They are of another kind; the message names them.
+    """
+    labels, notes = record.get("labels"), record.get("notes")
+    classes = record["architecture"]["classes"]
+    if not (isinstance(labels, list) and all(isinstance(each, str) for each in labels) and len(labels) == classes):
+        raise DataError(f"checkpoint {path}: its labels are not {classes} names, one for each output; train it again")
+    try:
+        plain = isinstance(notes, dict) and bool(json.dumps(notes))
+    except (TypeError, ValueError):
+        plain = False
+    if not plain or not isinstance(record.get("state"), dict):
+        raise DataError(f"checkpoint {path}: its notes or its weights are not those of a training; train it again")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What of a training split trained nothing in a checkpoint.
+
+    Attributes:
+        share: Of the split's units.
+        sha256: `framegate.models.labelled.fingerprint` of it: another copy of the data may be divided otherwise.
+    """
+
+    share: float
+    sha256: str
+
+
+def held_out(notes: Mapping[str, Any]) -> HeldOut | None:
+    """What trained nothing in a checkpoint, nor chose its weights, as its notes say; None if they do not.
+
+    Training against attacks stops early by what it holds out, and keeps the weights that were best on it. What a
+    teacher had seen is not known, so a network that had one has none. One that began with another's weights has what
+    neither run trained on, if both held out the same.
 
     Args:
         notes: Of a checkpoint.
     """
-    settings = notes.get("settings")
+    settings, sha256 = notes.get("settings"), notes.get("held_out_sha256")
     if not isinstance(settings, dict) or notes.get("teacher") or settings.get("adversarial") != "none":
-        return 0.0
+        return None
     share = settings.get("held_out")
     # What no training holds out is no record of one; taken at its word, it would let training images prove.
-    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT):
-        return 0.0
-    return share if not notes.get("start") or notes.get("start_held_out") == share else 0.0
+    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT and isinstance(sha256, str) and sha256):
+        return None
+    return HeldOut(share, sha256) if not notes.get("start") or notes.get("start_held_out") == sha256 else None

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from framegate.models import datasets
-from framegate.models.checkpoint import held_out_share, load_checkpoint, save_checkpoint
+from framegate.models.checkpoint import held_out, load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.gtsrb import with_mirror_images
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.labelled import LabelledImages, hold_out
+from framegate.models.labelled import LabelledImages, fingerprint, hold_out
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict
@@ -226,11 +226,12 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
     return masked(views, settings.masked_views, settings.mask_side) if apart else views
 
 
-def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> float:
+def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> str:
     """Give a new network the weights of a checkpoint; a narrower one is widened.
 
     Returns:
-        Share of this data set's training units that did not train those weights; 0 if that is not known.
+        Fingerprint of those of this data set's training images that did not train those weights; empty if that is not
+        known.
 
     Raises:
         UsageError: It is another network, it has other labels, or trunk weights were given, too.
@@ -254,7 +255,8 @@ def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: d
     else:
         model.load_state_dict(trained.state_dict())
     notes = record["notes"]
-    return held_out_share(notes) if notes.get("data") == data.name else 0.0
+    held = held_out(notes) if notes.get("data") == data.name else None
+    return "" if held is None else held.sha256
 
 
 def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:
@@ -287,7 +289,7 @@ def run(arguments: argparse.Namespace) -> int:
         train = with_mirror_images(train)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
-    start_held_out = 0.0
+    start_held_out = ""
     if arguments.start is not None:
         start_held_out = _load_start(
             model, arguments, {"name": chosen.name, "classes": len(data.labels), **options}, data
@@ -325,6 +327,7 @@ def run(arguments: argparse.Namespace) -> int:
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
         "start_held_out": start_held_out,
+        "held_out_sha256": fingerprint(watched),
         "device": device,
         "history": trainer.history,
         "train_minutes": round(minutes, 1),

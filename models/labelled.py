@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zipfile
 import zlib
@@ -67,6 +68,13 @@ class LabelledImages:
         groups = None if self.groups is None else self.groups[index]
         sequence = index if self.sequence is None else self.sequence[index]
         return LabelledImages(name, self.images[index], self.labels[index], groups, self.unit, sequence)
+
+
+def fingerprint(split: LabelledImages) -> str:
+    """SHA-256 of a split's images and labels, in their order."""
+    digest = hashlib.sha256(np.ascontiguousarray(split.images).tobytes())
+    digest.update(split.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def hold_out(images: LabelledImages, share: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:

@@ -9,7 +9,6 @@ so the promise is about the frames that pass score and single-frame limits.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,18 +21,11 @@ from framegate.export.calibration.engine_design import OTHERS, EngineDesign, Sel
 from framegate.export.calibration.promise import Circumstances, EngineOutputs, Promise
 from framegate.export.calibration.selective_risk import Selection, provable, select
 from framegate.export.calibration.temperature import Labels
-from framegate.models.labelled import LabelledImages
+from framegate.models.labelled import fingerprint
 from framegate.runtime.bundle.calibration import UNITS, Calibration
 from framegate.runtime.errors import CalibrationError
 
 __all__ = ["Circumstances", "EngineOutputs", "Promise", "calibrate", "calibrate_together", "fingerprint", "groups_of"]
-
-
-def fingerprint(split: LabelledImages) -> str:
-    """SHA-256 of a split's images and labels."""
-    digest = hashlib.sha256(np.ascontiguousarray(split.images).tobytes())
-    digest.update(split.labels.astype("<i8").tobytes())
-    return digest.hexdigest()
 
 
 def calibrate(

@@ -59,8 +59,9 @@ def counted(count: int, groups: Labels | None, unit: str, images: int | None, se
         return np.arange(count)
     order = rng.permutation(count)
     if groups is not None:
-        order = order[np.unique(groups[order], return_index=True)[1]]
-    return np.sort(order if images is None else order[: max(1, images)])
+        # In the order of the draw, not of the tracks' numbers: the first N are N random tracks.
+        order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
+    return np.sort(order[:images])
 
 
 def prove(

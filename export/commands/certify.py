@@ -7,7 +7,7 @@ from pathlib import Path
 
 from framegate.export.branch import held_out_of_all, trained_all
 from framegate.export.calibration.certificates import FRAME, TRACK
-from framegate.export.certificate import Wanted, certify
+from framegate.export.certificate import Wanted, certify, check_wanted
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.data.labelled import (
     AUTO,
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     path = bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path).for_classifiers("certify")
+    check_wanted(bundle, wanted)
     with progress_bar() as progress:
         known = trained_all(bundle.origin, wanted.branches)
         place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=known)
@@ -107,12 +108,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "--unseen DIR if they did not"
             )
         # The proof counts answers of the branch alone, so what the branch never saw proves, though the trunk saw it.
-        unseen_by_all, share = len(split), held_out_of_all(wanted.branches) if unseen == TRAINING_RECORD else 0.0
-        if share:
-            split = with_held_out(split, place, bundle.labels, bundle.preprocess, share)
+        unseen_by_all, held = len(split), held_out_of_all(wanted.branches) if unseen == TRAINING_RECORD else None
+        if held is not None:
+            split = with_held_out(split, place, bundle.labels, bundle.preprocess, held)
         ranges = None
         if wanted.branch_precision == "int8":
             # Without what was held out: that proves, and must not choose the network.
+            share = 0.0 if held is None else held.share
             ranges = load_training(place, bundle.labels, bundle.preprocess, progress, share).images
         record = certify(bundle, split, wanted, progress, unseen_by_all, ranges)
     if arguments.json:

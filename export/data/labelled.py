@@ -14,7 +14,8 @@ from framegate.export.data.image_folder import NamedImages, is_image_folder, rea
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
 from framegate.models import datasets
-from framegate.models.labelled import LabelledImages, Labels, hold_out
+from framegate.models.checkpoint import HeldOut
+from framegate.models.labelled import LabelledImages, Labels, fingerprint, hold_out
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -136,10 +137,15 @@ def load_training(
 
     Raises:
         DataError: There are no such data, or they have other labels.
-        UsageError: Only unseen images were given.
+        UsageError: Only unseen images were given, or others than those of which some were held out.
     """
     if place.data is None:
         raise UsageError("INT8: no training images were given, whose activations set its ranges; give them as --data")
+    if held_out and place.data != place.first:
+        raise UsageError(
+            f"INT8: what the training held out proves, and must set no ranges, but {place.data} and {place.first} are "
+            "two places that may share images; give the data set that it was trained on as --data alone"
+        )
     if is_label_folder(place.data):
         return replace(read_image_folder(place.data, labels, spec, LARGEST, progress).images, name="train")
     data = _known(place.data, spec)
@@ -150,7 +156,7 @@ def load_training(
 
 
 def with_held_out(
-    calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, share: float
+    calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, recorded: HeldOut
 ) -> LabelledImages:
     """A calibration split, and what a training run on the same data set held out, the same share of each label.
 
@@ -159,21 +165,26 @@ def with_held_out(
         place: Where it lies.
         labels: The network's labels, in the order of its outputs.
         spec: How an image becomes the network's input.
-        share: That the run held out (`framegate.models.labelled.hold_out`).
+        recorded: What the run held out (`framegate.models.labelled.hold_out`).
 
     Raises:
-        DataError: There are no such data.
+        DataError: There are no such data, or another copy of them was trained on.
     """
     data = _known(place.first, spec)
-    train = data.load_training(place.first)[0]
+    train, share = data.load_training(place.first)[0], recorded.share
     held = hold_out(train, share)[1]
+    if fingerprint(held) != recorded.sha256:
+        raise DataError(
+            f"images {place.first}: what the branch's training held out is not among them as it was, so it was another "
+            f"copy of {data.title}, and which of these images it saw is not known; give that copy"
+        )
     assert held.sequence is not None
     # Of a rare label one unit is held out whatever the share; here it would count for more than it is worth.
     units = np.arange(len(train)) if train.groups is None else train.groups
     enough = [label for label in np.unique(train.labels) if round(len(np.unique(units[train.labels == label])) * share)]
     index = np.argsort(held.sequence)
-    recorded = held.subset(index[np.isin(held.labels[index], enough)], held.name)
-    return _both(calibration, _in_order(_ungrouped(recorded, place.group), data.labels, labels, place.first))
+    proving = held.subset(index[np.isin(held.labels[index], enough)], held.name)
+    return _both(calibration, _in_order(_ungrouped(proving, place.group), data.labels, labels, place.first))
 
 
 def _parts(

@@ -47,3 +47,26 @@ def test_a_bundle_without_a_certificate_is_a_sentence(tmp_path, capsys):
     )  # fmt: skip
     assert code != 0
     assert "framegate certify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--frames", "0"], ["--units", "0"], ["--units", "-3"], ["--seed", "-1"]])
+def test_numbers_that_cannot_be_are_refused_before_anything_is_read(given, tmp_path, capsys):
+    line = ["hybrid-cifar10", "--budget", "patch:5", "--data", str(tmp_path), "--layouts", "11/7"]
+    assert mask_layouts.main([*line, "--out", str(tmp_path / "found.json"), *given]) != 0
+    assert f"{given[0][2:]} " in capsys.readouterr().err
+
+
+def test_a_branch_is_measured_in_float32(tmp_path, capsys):
+    line = [
+        "hybrid-cifar10",
+        "--budget",
+        "patch:5",
+        "--data",
+        str(tmp_path),
+        "--layouts",
+        "11/7",
+        "--precision",
+        "int8",
+    ]
+    assert mask_layouts.main([*line, "--out", str(tmp_path / "found.json"), "--branch", "views.pt"]) != 0
+    assert "leave --precision out" in capsys.readouterr().err

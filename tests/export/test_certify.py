@@ -18,7 +18,7 @@ from framegate.export.branch import branch_graph, trained_all
 from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD
-from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.checkpoint import HeldOut, load_checkpoint, save_checkpoint
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
@@ -197,6 +197,19 @@ def test_branches_answer_together(bundle, branch, tmp_path, quiet):
     np.testing.assert_allclose(together, np.mean(alone, 0), rtol=1e-4, atol=1e-4)
 
 
+def test_branches_with_the_same_weights_answer_as_one_in_int8_too(bundle, branch, tmp_path, quiet):
+    model, about = load_checkpoint(branch)
+    same = tmp_path / "same.pt"
+    save_checkpoint(same, model, about["architecture"], LABELS, {})
+    wanted = Wanted(Demand("patch", 3), (branch, same), "int8", BACKENDS)
+    record = certify(bundle, colours(300, 1), wanted, quiet, ranges=colours(100, 4).images)
+    nodes = onnx.load(bundle.path / record.network).graph.node
+    assert len({node.name for node in nodes}) == len(nodes)
+    assert nodes[-1].op_type == "Mean"  # of float32 logits: what is averaged is not rounded once more
+    session = Session.open(bundle.path, "onnxruntime", "int8", camera=False, certificate="patch:3")
+    assert sum(session.infer(image).accepted for image in colours(100, 2).images) > 10
+
+
 def test_a_branch_in_another_precision_is_refused(bundle, branch, quiet):
     wanted = Wanted(Demand("patch", 3), (branch,), "fp16", BACKENDS)
     with pytest.raises(UsageError, match="fp32 or int8"):
@@ -239,12 +252,18 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
     attention = tmp_path / "attention.pt"
     save_checkpoint(attention, build("simplecnn", 3, {}), {"name": "simplecnn", "classes": 3}, LABELS, {})
     cases.append((Wanted(Demand("linf", 2), (attention,), backends=BACKENDS), UsageError, "interval bounds"))
+    volumes = tmp_path / "volumes.pt"
+    save_checkpoint(volumes, build("hybrid3d", 3, {}), {"name": "hybrid3d", "classes": 3}, LABELS, {})
     larger = tmp_path / "larger.pt"
     save_checkpoint(larger, build("hybrid", 3, {}), {"name": "hybrid", "classes": 3}, LABELS, {})
     cases += [
-        (Wanted(Demand("linf", 2), (branch, branch), backends=BACKENDS), UsageError, "give one"),
+        (Wanted(Demand("linf", 2), (branch, other), backends=BACKENDS), UsageError, "give one"),
+        (Wanted(Demand("patch", 3), (branch, branch), backends=BACKENDS), UsageError, "given twice"),
+        (Wanted(Demand("patch", 3), backends=BACKENDS, seed=-1), UsageError, "seed -1"),
+        (Wanted(Demand("patch", 3), backends=BACKENDS, images=0), UsageError, "images 0"),
         (Wanted(Demand("patch", 3), (branch, other), backends=BACKENDS), DataError, "2 labels of its own"),
         (Wanted(Demand("patch", 3), (branch, larger), backends=BACKENDS), DataError, "another input"),
+        (Wanted(Demand("patch", 3), (volumes,), backends=BACKENDS), DataError, "volumes"),
         (Wanted(Demand("patch", 3), (branch, tmp_path / "gone.pt"), backends=BACKENDS), DataError, "gone.pt"),
     ]
     for wanted, error, says in cases:
@@ -265,11 +284,15 @@ def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
     assert "certified" in text
 
 
+HELD_OUT = "5" * 64
+NOTES = {"settings": {"adversarial": "none", "held_out": 0.5}, "held_out_sha256": HELD_OUT, "start": "", "teacher": ""}
+
+
 def _held_out_data(monkeypatch) -> None:
     """A known data set: 200 frames calibrate, 200 of 400 training frames were held out."""
 
-    def with_held_out(calibration, place, labels, spec, share):
-        assert share == 0.5
+    def with_held_out(calibration, place, labels, spec, recorded):
+        assert recorded == HeldOut(0.5, HELD_OUT)
         held = colours(200, 5)
         return LabelledImages(
             "both", np.concatenate([calibration.images, held.images]), np.append(calibration.labels, held.labels)
@@ -284,9 +307,12 @@ def _held_out_data(monkeypatch) -> None:
     [
         ({}, 400),
         ({"start": "earlier.pt"}, 200),
-        ({"start": "earlier.pt", "start_held_out": 0.5}, 400),
-        ({"start": "earlier.pt", "start_held_out": 0.1}, 200),
-        ({"start": "earlier.pt", "start_held_out": float("nan")}, 200),
+        ({"start": "earlier.pt", "start_held_out": HELD_OUT}, 400),
+        ({"start": "earlier.pt", "start_held_out": "1" * 64}, 200),
+        ({"start": "earlier.pt", "start_held_out": 0.5}, 200),
+        ({"held_out_sha256": ""}, 200),
+        ({"held_out_sha256": None}, 200),
+        ({"held_out_sha256": 7}, 200),
         ({"teacher": "larger.pt"}, 200),
         ({"settings": {"adversarial": "n-fgsm", "held_out": 0.5}}, 200),
         ({"settings": {"adversarial": "none"}}, 200),
@@ -300,8 +326,11 @@ def _held_out_data(monkeypatch) -> None:
         "held out",
         "begun from another",
         "begun from one that held out the same",
-        "begun from one that held out less",
-        "begun from one with no number",
+        "begun from one that held out others",
+        "begun from one that only gives a share",
+        "nothing known of the images",
+        "no images",
+        "a number of images",
         "taught",
         "stopped by them",
         "share not known",
@@ -317,7 +346,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
 ):
     _held_out_data(monkeypatch)
     model, record = load_checkpoint(branch)
-    notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": "", **changed}
+    notes = {**NOTES, **changed}
     path = tmp_path / "noted.pt"
     save_checkpoint(path, model, record["architecture"], LABELS, notes)
     monkeypatch.setattr(certificate, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
@@ -332,23 +361,22 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
 
 
 @pytest.mark.parametrize(
-    ("notes", "units"),
+    ("changed", "units"),
     [
-        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}}, 400),
-        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.1}}, 200),
-        ({"data": "gtsrb", "settings": {"adversarial": "none"}}, 200),
-        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}, "teacher": "larger.pt"}, 200),
+        ({}, 400),
+        ({"settings": {"adversarial": "none", "held_out": 0.1}}, 200),
+        ({"held_out_sha256": "1" * 64}, 200),
+        ({"settings": {"adversarial": "none"}}, 200),
+        ({"teacher": "larger.pt"}, 200),
     ],
-    ids=["the same", "less", "nothing", "taught"],
+    ids=["the same", "less", "others", "nothing", "taught"],
 )
-def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch, notes, units):
+def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch, changed, units):
     _held_out_data(monkeypatch)
     model, record = load_checkpoint(branch)
     paths = tmp_path / "first.pt", tmp_path / "second.pt"
-    first = {"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.5}}
-    for path, each in zip(paths, (first, notes), strict=True):
-        save_checkpoint(path, model, record["architecture"], LABELS, each)
-    monkeypatch.setattr(certificate, "branch_graph", lambda given, labels: EXPORTED((branch,), labels))
+    for path, notes in zip(paths, (NOTES, {**NOTES, **changed}), strict=True):
+        save_checkpoint(path, model, record["architecture"], LABELS, notes)
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--target-risk", "0.05"]
@@ -368,12 +396,20 @@ def test_another_data_set_trained_one_of_the_branches(branch, tmp_path):
     assert trained_all(of_signs, paths) == ""
 
 
+def test_coverage_of_nothing_is_refused(bundle, branch, quiet):
+    wanted = Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.96, images=1)
+    digest = bundle.digest
+    grey = LabelledImages("grey", np.full((4, 32, 32, 3), 110, np.uint8), np.zeros(4, np.int64))
+    with pytest.raises(CalibrationError, match="cannot be counted"):
+        certify(bundle, grey, wanted, quiet, unseen_by_all=0)
+    assert Bundle.open(bundle.path).digest == digest
+
+
 def test_what_proves_sets_no_int8_ranges(bundle, branch, tmp_path, monkeypatch):
     _held_out_data(monkeypatch)
     model, record = load_checkpoint(branch)
     path, asked = tmp_path / "noted.pt", []
-    notes = {"settings": {"adversarial": "none", "held_out": 0.5}, "start": "", "teacher": ""}
-    save_checkpoint(path, model, record["architecture"], LABELS, notes)
+    save_checkpoint(path, model, record["architecture"], LABELS, NOTES)
 
     def load_training(place, labels, spec, progress, held_out):
         asked.append(held_out)

@@ -90,3 +90,28 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     save_checkpoint(tmp_path / "m.pt", build("simplecnn", 3, {}), record, ("a", "b", "c"), {})
     with pytest.raises(DataError, match="weights are not those of its architecture"):
         load_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"labels": 7}, "labels"),
+        ({"labels": ["a", "b"]}, "labels are not 3 names"),
+        ({"labels": ["a", "b", 3]}, "labels"),
+        ({"notes": None}, "notes"),
+        ({"notes": ["teacher"]}, "notes"),
+        ({"notes": {"teacher": torch.zeros(2)}}, "notes"),
+        ({"state": None}, "weights"),
+    ],
+)
+def test_a_checkpoint_that_no_training_writes_is_refused(tmp_path, odd, says):
+    save_checkpoint(
+        tmp_path / "m.pt", build("simplecnn", 3, {}), {"name": "simplecnn", "classes": 3}, ("a", "b", "c"), {}
+    )
+    record = torch.load(tmp_path / "m.pt", weights_only=True)
+    torch.save({**record, **odd}, tmp_path / "odd.pt")
+    with pytest.raises(DataError, match=says):
+        load_checkpoint(tmp_path / "odd.pt")
+    torch.save({name: value for name, value in record.items() if name not in odd}, tmp_path / "without.pt")
+    with pytest.raises(DataError):
+        load_checkpoint(tmp_path / "without.pt")

@@ -64,17 +64,21 @@ def test_a_narrower_network_is_widened_and_a_wider_one_refused(tmp_path):
         _load_start(narrow, asked(path), {"name": "resnet20", "classes": 10, "width": 2}, DATA)
 
 
+SETTINGS = {"adversarial": "none", "held_out": 0.1}
+
+
 @pytest.mark.parametrize(
-    ("notes", "share"),
+    ("notes", "known"),
     [
-        ({"data": "cifar10", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.1),
-        ({"data": "gtsrb", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.0),
-        ({"data": "cifar10", "settings": {"adversarial": "pgd", "held_out": 0.1}}, 0.0),
-        ({"data": "cifar10", "teacher": "large.pt", "settings": {"adversarial": "none", "held_out": 0.1}}, 0.0),
-        ({}, 0.0),
+        ({"data": "cifar10", "held_out_sha256": "a1", "settings": SETTINGS}, "a1"),
+        ({"data": "cifar10", "settings": SETTINGS}, ""),
+        ({"data": "gtsrb", "held_out_sha256": "a1", "settings": SETTINGS}, ""),
+        ({"data": "cifar10", "held_out_sha256": "a1", "settings": {**SETTINGS, "adversarial": "pgd"}}, ""),
+        ({"data": "cifar10", "held_out_sha256": "a1", "teacher": "large.pt", "settings": SETTINGS}, ""),
+        ({}, ""),
     ],
 )
-def test_what_the_first_run_held_out_is_known_to_the_second(tmp_path, notes, share):
+def test_what_the_first_run_held_out_is_known_to_the_second(tmp_path, notes, known):
     path = tmp_path / "first.pt"
     save_checkpoint(path, build("simplecnn", 10, {}), WANTED, DATA.labels, notes)
-    assert _load_start(build("simplecnn", 10, {}), asked(path), WANTED, DATA) == share
+    assert _load_start(build("simplecnn", 10, {}), asked(path), WANTED, DATA) == known

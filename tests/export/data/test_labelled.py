@@ -23,8 +23,9 @@ from framegate.export.data.labelled import (
     with_held_out,
 )
 from framegate.export.data.labels_file import check_count, read_labels
+from framegate.models.checkpoint import HeldOut
 from framegate.models.datasets import DATASETS
-from framegate.models.labelled import LabelledImages, hold_out
+from framegate.models.labelled import LabelledImages, fingerprint, hold_out
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -184,7 +185,7 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     rest, held = hold_out(train, 0.1)
     assert len(set(held.groups)) == 2  # a label with two tracks gives one, too
     place = Place(Path("x"), trained_on="cifar10")
-    both = with_held_out(calibration, place, LABELS[:2], SPEC, 0.1)
+    both = with_held_out(calibration, place, LABELS[:2], SPEC, HeldOut(0.1, fingerprint(held)))
     joined = both.images[6:, 0, 0, 0]
     assert np.array_equal(both.images[:6], calibration.images)
     assert (np.diff(joined) == 1).all()  # in the order of recording
@@ -196,6 +197,12 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     for share, left in ((0.1, rest), (0.0, train)):
         ranges = load_training(place, LABELS[:2], SPEC, lambda *told: None, share)
         assert set(ranges.images[:, 0, 0, 0]) == set(left.images[:, 0, 0, 0])
+    with pytest.raises(UsageError, match="two places"):
+        load_training(Place(Path("x"), Path("y")), LABELS[:2], SPEC, quiet, 0.1)
+    # Another copy of the data: it may have been divided otherwise, so what was held out is not known.
+    for other in (replace(train, images=train.images[:, ::-1].copy() + 1), train.subset(np.arange(33), "less")):
+        with pytest.raises(DataError, match="another copy"):
+            with_held_out(calibration, place, LABELS[:2], SPEC, HeldOut(0.1, fingerprint(hold_out(other, 0.1)[1])))
 
 
 def test_ranges_need_training_images():
