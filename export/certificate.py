@@ -48,8 +48,8 @@ from framegate.runtime.errors import CalibrationError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
 _MASKS = 4
-"""In a row and in a column. Most places of a patch lie in one of them only, so 16 views do: where many units prove, they
-certify nearly as many frames as 81 that cover each place four times, for a fifth of the cost (docs/certificates.md)."""
+"""In a row and in a column. Most places of a patch lie in one of them only, so 16 views do: where many units prove,
+they certify nearly as many frames as 81 that cover each place four times, for a fifth of the cost (certificates.md)."""
 
 
 @dataclass(frozen=True)
