@@ -45,11 +45,14 @@ class MaskGrid:
         """
         numbers = (self.width, self.height, self.patch, self.side, self.stride)
         if not all(type(number) is int and number >= 1 for number in numbers):
-            raise UsageError(f"masks {numbers}: expected whole numbers, at least 1")
+            raise UsageError(
+                f"masks of side {self.side} and stride {self.stride} for a patch of {self.patch} in {self.width}x"
+                f"{self.height} pixels: expected whole numbers, at least 1"
+            )
         if self.side > min(self.width, self.height) or self.side == max(self.width, self.height):
             raise UsageError(
-                f"masks of {self.side} pixels were asked for, the network's input is {self.width}x{self.height}; "
-                "a patch budget that large cannot be certified: give a smaller one"
+                f"masks of {self.side} pixels hide an input of {self.width}x{self.height}, so a patch of {self.patch} "
+                "cannot be certified with them: give a smaller budget or smaller masks"
             )
         if self.side < self.patch + self.stride - 1:
             raise UsageError(
