@@ -18,7 +18,8 @@ from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import HeldOut, held_out, load_checkpoint
+from framegate.models.checkpoint import held_out, load_checkpoint
+from framegate.models.labelled import HeldOut
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
 from framegate.runtime.errors import DataError, UsageError

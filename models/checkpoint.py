@@ -7,13 +7,13 @@ import json
 import lzma
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from framegate.models.labelled import HeldOut
 from framegate.models.registry import build
 from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.errors import DataError, UsageError
@@ -124,19 +124,6 @@ def _check_record(path: str | Path, record: dict[str, Any]) -> None:
         plain = False
     if not plain or not isinstance(record.get("state"), dict):
         raise DataError(f"checkpoint {path}: its notes or its weights are not those of a training; train it again")
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What of a training split trained nothing in a checkpoint.
-
-    Attributes:
-        share: Of the split's units.
-        sha256: `framegate.models.labelled.fingerprint` of it: another copy of the data may be divided otherwise.
-    """
-
-    share: float
-    sha256: str
 
 
 def held_out(notes: Mapping[str, Any]) -> HeldOut | None:

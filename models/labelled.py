@@ -77,6 +77,19 @@ def fingerprint(split: LabelledImages) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What of a training split trained nothing in a network (`hold_out`).
+
+    Attributes:
+        share: Of the split's units.
+        sha256: `fingerprint` of it: another copy of the data may be divided otherwise.
+    """
+
+    share: float
+    sha256: str
+
+
 def hold_out(images: LabelledImages, share: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
     """Divide a training split into what trains and what training may watch: early stopping, printed accuracy.
 

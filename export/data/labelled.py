@@ -14,8 +14,7 @@ from framegate.export.data.image_folder import NamedImages, is_image_folder, rea
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
 from framegate.models import datasets
-from framegate.models.checkpoint import HeldOut
-from framegate.models.labelled import LabelledImages, Labels, fingerprint, hold_out
+from framegate.models.labelled import HeldOut, LabelledImages, Labels, fingerprint, hold_out
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 

@@ -18,8 +18,8 @@ from framegate.export.branch import branch_graph, trained_all
 from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD
-from framegate.models.checkpoint import HeldOut, load_checkpoint, save_checkpoint
-from framegate.models.labelled import LabelledImages
+from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.labelled import HeldOut, LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.registry import architecture, build

@@ -23,9 +23,8 @@ from framegate.export.data.labelled import (
     with_held_out,
 )
 from framegate.export.data.labels_file import check_count, read_labels
-from framegate.models.checkpoint import HeldOut
 from framegate.models.datasets import DATASETS
-from framegate.models.labelled import LabelledImages, fingerprint, hold_out
+from framegate.models.labelled import HeldOut, LabelledImages, fingerprint, hold_out
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
