@@ -18,7 +18,7 @@ from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import held_out, load_checkpoint
+from framegate.models.checkpoint import held_out, load_checkpoint, watched
 from framegate.models.labelled import HeldOut
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
@@ -70,6 +70,12 @@ def trained_all(origin: Mapping[str, Any], branches: tuple[Path, ...]) -> str:
     """
     data = trained_on(origin)
     return data if all(load_checkpoint(each)[1]["notes"].get("data") == data for each in branches) else ""
+
+
+def watched_by(branches: tuple[Path, ...]) -> set[HeldOut]:
+    """What the trainings of branches set apart, as far as their checkpoints say; not all of it proves."""
+    found = {watched(load_checkpoint(each)[1]["notes"]) for each in branches}
+    return {each for each in found if each is not None}
 
 
 def held_out_of_all(branches: tuple[Path, ...]) -> HeldOut | None:

@@ -127,9 +127,15 @@ def certify(
             wanted.demand.kind, wanted.demand.budget, file, sha256_file(folder / file), precision, spec, masks, {}
         )
         looked = counted(len(split), split.groups, wanted.unit, wanted.images, wanted.seed)
+        both = looked < (len(split) if unseen_by_all is None else unseen_by_all)
+        if not both.any():
+            raise CalibrationError(
+                f"certificate: the bundle's own network was trained on all {len(looked)} images looked at, so coverage "
+                "cannot be counted; give more --images"
+            )
         thresholds = {
             record_key(backend, precision): _proved(
-                bundle, record, folder / file, plain, split, looked, backend, wanted, progress, unseen_by_all
+                bundle, record, folder / file, plain, split, looked, both, backend, wanted, progress
             )
             for backend in wanted.backends
         }
@@ -173,11 +179,10 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
         raise UsageError(f"seed {wanted.seed}: expected 0 or more")
     if wanted.images is not None and wanted.images < 1:
         raise UsageError(f"images {wanted.images}: expected at least 1")
-    twice = [
-        str(each) for each in wanted.branches if sum(each.resolve() == one.resolve() for one in wanted.branches) > 1
-    ]
-    if twice:
-        raise UsageError(f"branch {twice[0]}: it is given twice; give networks of different trainings (--seed)")
+    files = [each.resolve() for each in wanted.branches]
+    for k, file in enumerate(files):
+        if file in files[:k]:
+            raise UsageError(f"branch {file}: it is given twice; give networks of different trainings (--seed)")
     if bundle.preprocess.depth > 1:
         raise UsageError(f"bundle {bundle.path}: it takes volumes; certificates are for images")
     if wanted.demand.kind == LINF and not wanted.branches:
@@ -241,12 +246,12 @@ def _proved(
     plain: Path,
     split: LabelledImages,
     looked: np.ndarray,
+    both: np.ndarray,
     backend: str,
     wanted: Wanted,
     progress: Progress,
-    unseen_by_all: int | None,
 ) -> CertificateThreshold:
-    """The threshold of one engine."""
+    """The threshold of one engine; ``both`` are those of the images looked at that no network saw."""
     images, labels = split.images[looked], split.labels[looked]
     own = bundle.model_path(_own_precision(bundle) if wanted.branches else wanted.precision)
     said, engine = backend_outputs(backend, own, bundle.preprocess, {"": images}, progress, bundle.monitor)
@@ -267,12 +272,6 @@ def _proved(
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
-    both = looked < (len(split) if unseen_by_all is None else unseen_by_all)
-    if not both.any():
-        raise CalibrationError(
-            f"certificate: the bundle's own network was trained on all {len(looked)} images looked at, so coverage "
-            "cannot be counted; give more --images"
-        )
     passed = certified[both] >= proof.tau + SLACK
     tracks = (None, None) if groups is None else first_certified(passed, groups[both])
     return CertificateThreshold(

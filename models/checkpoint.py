@@ -126,6 +126,22 @@ def _check_record(path: str | Path, record: dict[str, Any]) -> None:
         raise DataError(f"checkpoint {path}: its notes or its weights are not those of a training; train it again")
 
 
+def watched(notes: Mapping[str, Any]) -> HeldOut | None:
+    """What of its training split a training set apart, as a checkpoint's notes say; None if they do not.
+
+    It may have chosen the weights; whoever finds it again among other images knows that they are those of the training.
+
+    Args:
+        notes: Of a checkpoint.
+    """
+    settings, sha256 = notes.get("settings"), notes.get("held_out_sha256")
+    share = settings.get("held_out") if isinstance(settings, dict) else None
+    # What no training holds out is no record of one; taken at its word, it would let training images prove.
+    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT and isinstance(sha256, str) and sha256):
+        return None
+    return HeldOut(share, sha256)
+
+
 def held_out(notes: Mapping[str, Any]) -> HeldOut | None:
     """What trained nothing in a checkpoint, nor chose its weights, as its notes say; None if they do not.
 
@@ -136,11 +152,7 @@ def held_out(notes: Mapping[str, Any]) -> HeldOut | None:
     Args:
         notes: Of a checkpoint.
     """
-    settings, sha256 = notes.get("settings"), notes.get("held_out_sha256")
-    if not isinstance(settings, dict) or notes.get("teacher") or settings.get("adversarial") != "none":
+    found = watched(notes)
+    if found is None or notes.get("teacher") or notes["settings"].get("adversarial") != "none":
         return None
-    share = settings.get("held_out")
-    # What no training holds out is no record of one; taken at its word, it would let training images prove.
-    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT and isinstance(sha256, str) and sha256):
-        return None
-    return HeldOut(share, sha256) if not notes.get("start") or notes.get("start_held_out") == sha256 else None
+    return found if not notes.get("start") or notes.get("start_held_out") == found.sha256 else None

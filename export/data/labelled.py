@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,29 @@ def load_training(
     return _in_order(train, data.labels, labels, place.data)
 
 
+def check_copy(place: Place, spec: PreprocessSpec, recorded: Iterable[HeldOut]) -> None:
+    """Refuse a known data set that is not, image for image, the one that was trained on: it is divided otherwise.
+
+    Args:
+        place: Where it lies.
+        spec: How an image becomes the network's input.
+        recorded: What trainings on it set apart (`framegate.models.checkpoint.watched`).
+
+    Raises:
+        DataError: There are no such data, or another copy of them was trained on.
+    """
+    data = _known(place.first, spec)
+    train = data.load_training(place.first)[0]
+    for each in recorded:
+        if fingerprint(hold_out(train, each.share)[1]) != each.sha256:
+            raise DataError(
+                f"images {place.first}: what a branch's training held out is not among them as it was, so it was "
+                f"another copy of {data.title}, and which of these images it saw is not known; give that copy"
+            )
+
+
 def with_held_out(
-    calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, recorded: HeldOut
+    calibration: LabelledImages, place: Place, labels: tuple[str, ...], spec: PreprocessSpec, share: float
 ) -> LabelledImages:
     """A calibration split, and what a training run on the same data set held out, the same share of each label.
 
@@ -164,19 +185,14 @@ def with_held_out(
         place: Where it lies.
         labels: The network's labels, in the order of its outputs.
         spec: How an image becomes the network's input.
-        recorded: What the run held out (`framegate.models.labelled.hold_out`).
+        share: That the run held out (`framegate.models.labelled.hold_out`).
 
     Raises:
-        DataError: There are no such data, or another copy of them was trained on.
+        DataError: There are no such data.
     """
     data = _known(place.first, spec)
-    train, share = data.load_training(place.first)[0], recorded.share
+    train = data.load_training(place.first)[0]
     held = hold_out(train, share)[1]
-    if fingerprint(held) != recorded.sha256:
-        raise DataError(
-            f"images {place.first}: what the branch's training held out is not among them as it was, so it was another "
-            f"copy of {data.title}, and which of these images it saw is not known; give that copy"
-        )
     assert held.sequence is not None
     # Of a rare label one unit is held out whatever the share; here it would count for more than it is worth.
     units = np.arange(len(train)) if train.groups is None else train.groups

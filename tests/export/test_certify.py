@@ -19,7 +19,7 @@ from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
-from framegate.models.labelled import HeldOut, LabelledImages
+from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.registry import architecture, build
@@ -284,22 +284,28 @@ def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
     assert "certified" in text
 
 
-HELD_OUT = "5" * 64
+HELD_OUT, PART = "5" * 64, "1" * 64
 NOTES = {"settings": {"adversarial": "none", "held_out": 0.5}, "held_out_sha256": HELD_OUT, "start": "", "teacher": ""}
 
 
 def _held_out_data(monkeypatch) -> None:
     """A known data set: 200 frames calibrate, 200 of 400 training frames were held out."""
 
-    def with_held_out(calibration, place, labels, spec, recorded):
-        assert recorded == HeldOut(0.5, HELD_OUT)
+    def with_held_out(calibration, place, labels, spec, share):
+        assert share == 0.5
         held = colours(200, 5)
         return LabelledImages(
             "both", np.concatenate([calibration.images, held.images]), np.append(calibration.labels, held.labels)
         )
 
     monkeypatch.setattr(command, "load_calibration", lambda *given: (colours(200, 1), TRAINING_RECORD))
+
+    def check_copy(place, spec, recorded):
+        if any(each.sha256 not in (HELD_OUT, PART) for each in recorded):
+            raise DataError("another copy")
+
     monkeypatch.setattr(command, "with_held_out", with_held_out)
+    monkeypatch.setattr(command, "check_copy", check_copy)
 
 
 @pytest.mark.parametrize(
@@ -364,12 +370,11 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     ("changed", "units"),
     [
         ({}, 400),
-        ({"settings": {"adversarial": "none", "held_out": 0.1}}, 200),
-        ({"held_out_sha256": "1" * 64}, 200),
+        ({"settings": {"adversarial": "none", "held_out": 0.1}, "held_out_sha256": PART}, 200),
         ({"settings": {"adversarial": "none"}}, 200),
         ({"teacher": "larger.pt"}, 200),
     ],
-    ids=["the same", "less", "others", "nothing", "taught"],
+    ids=["the same", "less", "nothing", "taught"],
 )
 def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch, changed, units):
     _held_out_data(monkeypatch)
@@ -384,6 +389,27 @@ def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch
     arguments = parser.parse_args(line)
     assert arguments.run(arguments) == 0
     assert Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"].units == units
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"teacher": "larger.pt"}, {"settings": {"adversarial": "pgd", "held_out": 0.5}}]
+)
+def test_a_branch_trained_on_another_copy_is_refused_whether_what_it_held_out_proves_or_not(
+    bundle, branch, tmp_path, monkeypatch, changed
+):
+    """The other copy is divided otherwise: the branch may have seen what calibrates here."""
+    _held_out_data(monkeypatch)
+    model, record = load_checkpoint(branch)
+    paths = tmp_path / "first.pt", tmp_path / "second.pt"
+    for path, notes in zip(paths, (NOTES, {**NOTES, **changed, "held_out_sha256": "7" * 64}), strict=True):
+        save_checkpoint(path, model, record["architecture"], LABELS, notes)
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--branch", str(paths[0])]
+    arguments, digest = parser.parse_args([*line, "--branch", str(paths[1])]), bundle.digest
+    with pytest.raises(DataError, match="another copy"):
+        arguments.run(arguments)
+    assert Bundle.open(bundle.path).digest == digest
 
 
 def test_another_data_set_trained_one_of_the_branches(branch, tmp_path):

@@ -16,6 +16,7 @@ from framegate.export.data.image_folder import read_image_folder
 from framegate.export.data.labelled import (
     USER,
     Place,
+    check_copy,
     load_calibration,
     load_comparison,
     load_splits,
@@ -184,7 +185,8 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     rest, held = hold_out(train, 0.1)
     assert len(set(held.groups)) == 2  # a label with two tracks gives one, too
     place = Place(Path("x"), trained_on="cifar10")
-    both = with_held_out(calibration, place, LABELS[:2], SPEC, HeldOut(0.1, fingerprint(held)))
+    both = with_held_out(calibration, place, LABELS[:2], SPEC, 0.1)
+    check_copy(place, SPEC, [HeldOut(0.1, fingerprint(held)), HeldOut(0.3, fingerprint(hold_out(train, 0.3)[1]))])
     joined = both.images[6:, 0, 0, 0]
     assert np.array_equal(both.images[:6], calibration.images)
     assert (np.diff(joined) == 1).all()  # in the order of recording
@@ -201,7 +203,7 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     # Another copy of the data: it may have been divided otherwise, so what was held out is not known.
     for other in (replace(train, images=train.images[:, ::-1].copy() + 1), train.subset(np.arange(33), "less")):
         with pytest.raises(DataError, match="another copy"):
-            with_held_out(calibration, place, LABELS[:2], SPEC, HeldOut(0.1, fingerprint(hold_out(other, 0.1)[1])))
+            check_copy(place, SPEC, [HeldOut(0.1, fingerprint(hold_out(other, 0.1)[1]))])
 
 
 def test_ranges_need_training_images():
