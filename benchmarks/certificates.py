@@ -24,6 +24,7 @@ import torch
 from framegate.benchmarks.certificate_tables import FORMAT
 from framegate.benchmarks.latency.record import written
 from framegate.evaluation.attacks.certified import Values, allowed, attacks_on, judged, reached
+from framegate.evaluation.frames.own_data import training_of
 from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.certificates import first_certified
 from framegate.export.calibration.selective_risk import binomial_upper_bound
@@ -213,7 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             if arguments.frames:
                 part = test.subset(np.arange(min(arguments.frames, len(test))), test.name)
                 result["test"] = figures(measured, part, threshold.tau, progress)
-                calibration = data.load_training(arguments.data)[1]
+                calibration = training_of(data, arguments.data, bundle)[1]
                 if calibration.groups is None:  # of tracks all frames are needed
                     some = rng.permutation(len(calibration))[: arguments.frames]
                     calibration = calibration.subset(some, calibration.name)

@@ -17,7 +17,7 @@ from framegate.evaluation.attacks.auto import WITH_TARGETS
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.frames.own_data import data_for
+from framegate.evaluation.frames.own_data import calibration_of, data_for
 from framegate.evaluation.gate.names import ATTACKS_FORMAT
 from framegate.evaluation.gate.rules import BATCH, observe
 from framegate.evaluation.measured import manifest_sha256
@@ -163,7 +163,7 @@ def _measured(
     network = Network.from_bundle(bundle)
     saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)
-    calibration = data.load_training(arguments.data)[1]
+    calibration = calibration_of(data, arguments.data, bundle)
     calibration = calibration.subset(rng.permutation(len(calibration))[:_CALIBRATION], "calibration")
     test = data.load_test(arguments.data)
     test = test.subset(rng.permutation(len(test))[: arguments.frames], test.name)

@@ -16,7 +16,7 @@ from framegate.evaluation import boxes, tracks
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
-from framegate.evaluation.frames.own_data import data_for
+from framegate.evaluation.frames.own_data import calibration_of, data_for
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.metrics.design_effect import honest
 from framegate.evaluation.report.files import rounded, write_json
@@ -205,8 +205,8 @@ def _check_data(data: DataSet, bundle: Bundle, arguments: argparse.Namespace) ->
         check_foreign(path, data)
 
 
-def _frames(data: DataSet, arguments: argparse.Namespace, plan: Plan) -> Frames:
-    _, calibration = data.load_training(arguments.data)
+def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: Plan) -> Frames:
+    calibration = calibration_of(data, arguments.data, bundle)
     test = data.load_test(arguments.data)
     most = min(plan.calibration, max(arguments.limit, 50) if arguments.limit else plan.calibration)
     if most < len(calibration):
@@ -238,7 +238,7 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     note(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
     network = Network.from_bundle(bundle)
-    frames = _frames(data, arguments, plan)
+    frames = _frames(data, bundle, arguments, plan)
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")
     identity = {
         "format": FORMAT,

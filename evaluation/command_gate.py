@@ -13,7 +13,7 @@ import torch
 from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
-from framegate.evaluation.frames.own_data import data_for
+from framegate.evaluation.frames.own_data import data_for, training_of
 from framegate.evaluation.gate.names import FORMAT, MAIN_ATTACKS, RULES
 from framegate.evaluation.gate.promise import TRIALS, Population, simulate
 from framegate.evaluation.gate.run import GateRun, Sizes
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     network = Network.from_bundle(bundle)
     sizes = Sizes().limited(arguments.limit)
     started = time.monotonic()
-    train, calibration = data.load_training(arguments.data)
+    train, calibration = training_of(data, arguments.data, bundle)
     test = data.load_test(arguments.data)
     size = (test.images.shape[1] // data.depth, test.images.shape[2])
     count = min(_FOREIGN, arguments.limit or _FOREIGN)

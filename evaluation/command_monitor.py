@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(bundle_to_change(arguments.bundle)).for_classifiers("monitor")
     try:
         with progress_bar() as progress:
-            splits = load_splits(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+            place = place_of(arguments, bundle.origin, bundle.calibrations.values())
+            splits = load_splits(place, bundle.labels, bundle.preprocess, progress)
             require_unseen(promise, splits.unseen)
             whole = whole_monitor(progress, bundle, splits, recipe)
             monitor, calibrations = add_monitor(bundle, splits, recipe, promise, whole)

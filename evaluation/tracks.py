@@ -157,7 +157,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_promise(arguments.target_risk, arguments.confidence_level)
     bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate --tracks")
     with progress_bar() as progress:
-        place = Place(arguments.data, None, arguments.group, trained_on=trained_on(bundle.origin))
+        known = trained_on(bundle.origin, bundle.calibrations.values())
+        place = Place(arguments.data, None, arguments.group, trained_on=known)
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
     if split.groups is None:
         raise DataError(

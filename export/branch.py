@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
-from framegate.export.data.labelled import trained_on
+from framegate.export.data.labelled import TrainedOn, trained_on
 from framegate.export.export import QUANTISER_IMAGES
 from framegate.export.graph.average import averaged
 from framegate.export.graph.bounds import halved
@@ -18,10 +16,11 @@ from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
-from framegate.models.checkpoint import held_out, load_checkpoint, watched
-from framegate.models.labelled import HeldOut
+from framegate.models.checkpoint import load_checkpoint
+from framegate.models.held_out import HeldOut, held_out, watched
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -61,21 +60,23 @@ def in_int8(plain: onnx.ModelProto, spec: PreprocessSpec, ranges: Images | None,
     return choose_int8(plain, images, judging, spec, sensitivity, "auto", progress).model
 
 
-def trained_all(origin: Mapping[str, Any], branches: tuple[Path, ...]) -> str:
-    """The known data set whose training split trained every network that is asked; empty if they do not all say so.
+def trained_all(bundle: Bundle, branches: tuple[Path, ...]) -> TrainedOn:
+    """The known data set whose training split trained every network that is asked; none if they do not all say so.
+
+    The copy of it is the branches', since they alone are asked; without branches, that of the bundle's own network.
 
     Args:
-        origin: Of the bundle.
+        bundle: Opened.
         branches: Checkpoints.
     """
-    data = trained_on(origin)
-    return data if all(load_checkpoint(each)[1]["notes"].get("data") == data for each in branches) else ""
-
-
-def watched_by(branches: tuple[Path, ...]) -> set[HeldOut]:
-    """What the trainings of branches set apart, as far as their checkpoints say; not all of it proves."""
-    found = {watched(load_checkpoint(each)[1]["notes"]) for each in branches}
-    return {each for each in found if each is not None}
+    own = trained_on(bundle.origin, bundle.calibrations.values())
+    if not branches:
+        return own
+    notes = [load_checkpoint(each)[1]["notes"] for each in branches]
+    if any(each.get("data") != own.data for each in notes):
+        return TrainedOn()
+    apart = {watched(each) for each in notes}
+    return TrainedOn(own.data, frozenset(each for each in apart if each is not None))
 
 
 def held_out_of_all(branches: tuple[Path, ...]) -> HeldOut | None:

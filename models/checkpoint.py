@@ -6,16 +6,13 @@ import io
 import json
 import lzma
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from framegate.models.labelled import HeldOut
 from framegate.models.registry import build
-from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.errors import DataError, UsageError
 
 FORMAT = "framegate-checkpoint-1"
@@ -124,35 +121,3 @@ def _check_record(path: str | Path, record: dict[str, Any]) -> None:
         plain = False
     if not plain or not isinstance(record.get("state"), dict):
         raise DataError(f"checkpoint {path}: its notes or its weights are not those of a training; train it again")
-
-
-def watched(notes: Mapping[str, Any]) -> HeldOut | None:
-    """What of its training split a training set apart, as a checkpoint's notes say; None if they do not.
-
-    It may have chosen the weights; whoever finds it again among other images knows that they are those of the training.
-
-    Args:
-        notes: Of a checkpoint.
-    """
-    settings, sha256 = notes.get("settings"), notes.get("held_out_sha256")
-    share = settings.get("held_out") if isinstance(settings, dict) else None
-    # What no training holds out is no record of one; taken at its word, it would let training images prove.
-    if not (isinstance(share, float) and 0 < share <= LARGEST_HELD_OUT and isinstance(sha256, str) and sha256):
-        return None
-    return HeldOut(share, sha256)
-
-
-def held_out(notes: Mapping[str, Any]) -> HeldOut | None:
-    """What trained nothing in a checkpoint, nor chose its weights, as its notes say; None if they do not.
-
-    Training against attacks stops early by what it holds out, and keeps the weights that were best on it. What a
-    teacher had seen is not known, so a network that had one has none. One that began with another's weights has what
-    neither run trained on, if both held out the same.
-
-    Args:
-        notes: Of a checkpoint.
-    """
-    found = watched(notes)
-    if found is None or notes.get("teacher") or notes["settings"].get("adversarial") != "none":
-        return None
-    return found if not notes.get("start") or notes.get("start_held_out") == found.sha256 else None

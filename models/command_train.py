@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from framegate.models import datasets
-from framegate.models.checkpoint import held_out, load_checkpoint, save_checkpoint
+from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.gtsrb import with_mirror_images
+from framegate.models.held_out import held_out, hold_out
 from framegate.models.hybrid import HybridClassifier
-from framegate.models.labelled import LabelledImages, fingerprint, hold_out
+from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
 from framegate.models.predict import predict

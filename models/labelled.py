@@ -77,47 +77,6 @@ def fingerprint(split: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What of a training split trained nothing in a network (`hold_out`).
-
-    Attributes:
-        share: Of the split's units.
-        sha256: `fingerprint` of it: another copy of the data may be divided otherwise.
-    """
-
-    share: float
-    sha256: str
-
-
-def hold_out(images: LabelledImages, share: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
-    """Divide a training split into what trains and what training may watch: early stopping, printed accuracy.
-
-    Whole units, the same share of every label's, always the same ones; a label with a single unit only trains. What is
-    watched is in random order, so that its first images are of all labels.
-
-    Args:
-        images: The training split.
-        share: In (0, 1), of the units.
-        seed: Of the choice.
-
-    Raises:
-        DataError: No label has two units.
-    """
-    units = np.arange(len(images)) if images.groups is None else images.groups
-    rng = np.random.default_rng([seed, len(images)])
-    watched = np.zeros(len(images), bool)
-    for label in np.unique(images.labels):
-        known = np.unique(units[(images.labels == label) & ~np.isin(units, units[watched])])
-        count = min(max(1, round(len(known) * share)), len(known) - 1)
-        watched |= np.isin(units, rng.permutation(known)[: max(count, 0)])
-    if not watched.any():
-        raise DataError(f"images {images.name}: no label has two units of which one could be held out; give more")
-    held = rng.permutation(np.flatnonzero(watched)).astype(np.int64)
-    rest = np.flatnonzero(~watched).astype(np.int64)
-    return images.subset(rest, images.name), images.subset(held, f"{images.name}, held out")
-
-
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[npt.NDArray[Any]]:
     """Some arrays of an ``.npz`` file, in the order of ``names``. Pickled objects are refused: they could run code.
 

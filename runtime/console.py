@@ -167,20 +167,20 @@ _TOLD_FROM = 0.02
 
 def _progress_lines() -> Callable[[str, int, int], None]:
     """Progress for a log file: a line soon, then ever more seldom, with how long it may still take."""
-    begun = last = called = time.monotonic()
-    since, known = begun, None
+    begun = last = since = time.monotonic()
+    known, first = None, 0
 
     def update(description: str, done: int, total: int) -> None:
-        nonlocal last, since, known, called
+        nonlocal last, since, known, first
         now = time.monotonic()
         if total != known:
-            since, known = called, total  # the work that this total counts began when the one before ended
-        called = now
+            # The pace is that of what follows: much may be done already, by an earlier run or before another total.
+            since, known, first = now, total, done
         usual = min(_LINE_INTERVAL_S, max(_FIRST_LINE_S, now - begun - _FIRST_LINE_S))
         if now - last >= (_FIRST_LINE_S if is_verbose() else usual):
             last = now
-            told = _TOLD_FROM * total <= done < total and now - since >= 1
-            left = f", about {(now - since) / done * (total - done):.0f} s left" if told else ""
+            told = _TOLD_FROM * total <= done < total and done > first and now - since >= 1
+            left = f", about {(now - since) / (done - first) * (total - done):.0f} s left" if told else ""
             note(f"{now - begun:6.0f} s  {description}  {done}/{total}{left}")
 
     return update

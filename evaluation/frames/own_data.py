@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from framegate.export.data.labelled import Place, is_label_folder, load_splits
+from framegate.export.data.labelled import Place, is_label_folder, load_splits, trained_on
 from framegate.export.data.splits import Splits
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.console import progress_bar
+from framegate.runtime.console import progress_bar, to_stderr
 from framegate.runtime.errors import DataError
 
 OWN = "own-pictures"
@@ -40,6 +40,34 @@ def data_for(place: Path, bundle: Bundle, name: str | None = None) -> DataSet:
         return datasets.detect(place)
     except DataError as error:
         raise DataError(f"{error}; or a folder with one folder of pictures per label") from error
+
+
+def training_of(data: DataSet, place: Path, bundle: Bundle) -> tuple[LabelledImages, LabelledImages]:
+    """The data set's training and calibration split.
+
+    Args:
+        data: As `data_for` found it.
+        place: Where it lies.
+        bundle: Its record says which copy trained the network.
+
+    Raises:
+        DataError: It is another copy, or cannot be read.
+    """
+    train, calibration = data.load_training(place)
+    known = trained_on(bundle.origin, bundle.calibrations.values())
+    if known.data == data.name:
+        known.check(place, data.title, train, calibration)
+    return train, calibration
+
+
+def calibration_of(data: DataSet, place: Path, bundle: Bundle) -> LabelledImages:
+    """The data set's calibration split; of another copy, too, which is said on standard error."""
+    try:
+        return training_of(data, place, bundle)[1]
+    except DataError as error:
+        calibration = data.load_training(place)[1]
+        to_stderr(f"framegate: {error}; what is fitted on its calibration images here is fitted on such images")
+        return calibration
 
 
 def _own(place: Path, bundle: Bundle) -> DataSet:

@@ -189,7 +189,8 @@ def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) ->
     if (arguments.recording is None) != (arguments.labels is None):
         raise UsageError("--from and --labels belong together: a recording, and the labelled regions in it")
     if arguments.recording is None:
-        return load_calibration(place_of(arguments, bundle.origin), bundle.labels, bundle.preprocess, progress)
+        place = place_of(arguments, bundle.origin, bundle.calibrations.values())
+        return load_calibration(place, bundle.labels, bundle.preprocess, progress)
     if arguments.recording.lower().endswith(".mcap"):
         raise UsageError(
             f"--from {arguments.recording}: the pictures of an .mcap recording are made smaller and compressed for "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framegate.export.branch import held_out_of_all, trained_all, watched_by
+from framegate.export.branch import held_out_of_all, trained_all
 from framegate.export.calibration.certificates import FRAME, TRACK
 from framegate.export.certificate import Wanted, certify, check_wanted
 from framegate.export.commands.summaries import SUMMARIES
@@ -13,7 +13,6 @@ from framegate.export.data.labelled import (
     AUTO,
     TRAINING_RECORD,
     Place,
-    check_copy,
     load_calibration,
     load_training,
     with_held_out,
@@ -100,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(path).for_classifiers("certify")
     check_wanted(bundle, wanted)
     with progress_bar() as progress:
-        known = trained_all(bundle.origin, wanted.branches)
+        known = trained_all(bundle, wanted.branches)
         place = Place(arguments.data, arguments.unseen, arguments.group, trained_on=known)
         split, unseen = load_calibration(place, bundle.labels, bundle.preprocess, progress)
         if not unseen:
@@ -110,8 +109,6 @@ def run(arguments: argparse.Namespace) -> int:
             )
         # The proof counts answers of the branch alone, so what the branch never saw proves, though the trunk saw it.
         unseen_by_all, held = len(split), held_out_of_all(wanted.branches) if unseen == TRAINING_RECORD else None
-        if unseen == TRAINING_RECORD and (set_apart := watched_by(wanted.branches)):
-            check_copy(place, bundle.preprocess, set_apart)
         if held is not None:
             split = with_held_out(split, place, bundle.labels, bundle.preprocess, held.share)
         ranges = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from framegate.export.calibration.promise import AUTO
 from framegate.export.calibration.selective_risk import METHODS
 from framegate.export.data.labelled import AUTO as GROUP_AUTO
 from framegate.export.data.labelled import Place, trained_on
-from framegate.runtime.bundle.calibration import FRAMES, SCORES, UNITS
+from framegate.runtime.bundle.calibration import FRAMES, SCORES, UNITS, Calibration
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import SHIFT
 
@@ -144,19 +144,23 @@ def _class_risk(text: str) -> tuple[str, float]:
         raise UsageError(f"--risk {text!r}: expected LABEL=SHARE, such as stop=0.001") from None
 
 
-def place_of(arguments: argparse.Namespace, origin: Mapping[str, Any]) -> Place:
+def place_of(
+    arguments: argparse.Namespace, origin: Mapping[str, Any], calibrations: Iterable[Calibration] = ()
+) -> Place:
     """Where the images lie that `add_promise_options` and ``--data`` asked for.
 
     Args:
         arguments: Of the command line.
         origin: What the bundle or checkpoint says about its training.
+        calibrations: Of the bundle.
 
     Raises:
         UsageError: A unit has no name.
     """
     if not arguments.unit.strip():
         raise UsageError("--unit: an empty word was given, expected what a unit is called, such as track")
-    return Place(arguments.data, arguments.unseen, arguments.group, arguments.unit.strip(), trained_on(origin))
+    known = trained_on(origin, calibrations)
+    return Place(arguments.data, arguments.unseen, arguments.group, arguments.unit.strip(), known)
 
 
 def require_unseen(promise: Promise, unseen: str) -> None:

@@ -14,7 +14,9 @@ from framegate.export.data.image_folder import NamedImages, is_image_folder, rea
 from framegate.export.data.splits import Splits
 from framegate.export.progress import Progress
 from framegate.models import datasets
-from framegate.models.labelled import HeldOut, LabelledImages, Labels, fingerprint, hold_out
+from framegate.models.held_out import HeldOut, hold_out, watched
+from framegate.models.labelled import LabelledImages, Labels, fingerprint
+from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -25,6 +27,48 @@ LARGEST = 10_000
 """Images of a folder that are used, unless told otherwise: they lie in memory."""
 _TRAIN, _CALIBRATION = 0.1, 0.6
 """Shares of a folder of images; the rest is for the test."""
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The known data set that trained a network, its calibration split left out, and how the same copy is known again.
+
+    Another copy (all tracks instead of half of them, other pixels) is divided otherwise, so its calibration split may
+    hold what the network was trained on.
+
+    Attributes:
+        data: Its name; empty if nobody says so.
+        apart: What trainings on it set apart.
+        calibration: Fingerprints of its calibration split, as earlier calibrations recorded them; for networks whose
+            training recorded nothing.
+    """
+
+    data: str = ""
+    apart: frozenset[HeldOut] = frozenset()
+    calibration: frozenset[str] = frozenset()
+
+    def check(self, where: Path, title: str, train: LabelledImages, calibration: LabelledImages) -> None:
+        """Refuse another copy; where nothing was recorded, any one is believed.
+
+        Args:
+            where: What to name in the error.
+            title: Of the data set.
+            train: Its training split, labels as the data set numbers them.
+            calibration: Its calibration split, labels as the network numbers them.
+
+        Raises:
+            DataError: It is none of the recorded ones.
+        """
+        if self.apart:
+            same = all(fingerprint(hold_out(train, each.share)[1]) == each.sha256 for each in self.apart)
+        else:
+            same = not self.calibration or fingerprint(calibration) in self.calibration
+        if not same:
+            raise DataError(
+                f"images {where}: another copy of {title} than the one that trained the network, and divided "
+                "otherwise, so which of these images it has seen is not known; give that copy, or images that it never "
+                "saw as --unseen"
+            )
 
 
 @dataclass(frozen=True)
@@ -40,14 +84,14 @@ class Place:
             unit.
         unit: What a unit of the regular expression is called.
         trained_on: Known data set whose training split trained the network, and whose calibration split did not, as
-            its checkpoint says; empty if it does not say so.
+            its checkpoint says.
     """
 
     data: Path | None
     unseen: Path | None = None
     group: str = AUTO
     unit: str = "track"
-    trained_on: str = ""
+    trained_on: TrainedOn = TrainedOn()
 
     @property
     def first(self) -> Path:
@@ -64,14 +108,19 @@ class Place:
         return place
 
 
-def trained_on(origin: Mapping[str, Any]) -> str:
-    """The known data set that a record says the network was trained on, its calibration split left out, or nothing.
+def trained_on(origin: Mapping[str, Any], calibrations: Iterable[Calibration] = ()) -> TrainedOn:
+    """What a record says that the network was trained on.
 
     Args:
         origin: Of a bundle or a checkpoint.
+        calibrations: Of the bundle.
     """
     training = origin.get("training")
-    return str(training.get("data", "")) if isinstance(training, Mapping) else ""
+    if not isinstance(training, Mapping) or not isinstance(training.get("data"), str):
+        return TrainedOn()
+    apart = watched(training)
+    earlier = frozenset(each.fingerprint for each in calibrations if each.unseen == TRAINING_RECORD)
+    return TrainedOn(training["data"], frozenset() if apart is None else frozenset({apart}), earlier)
 
 
 def load_splits(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, progress: Progress) -> Splits:
@@ -115,8 +164,10 @@ def load_calibration(
         return splits.calibration, splits.unseen
     data = _known(where, spec)
     _check_group(where, place.group)
-    if data.name == place.trained_on:
-        split = _in_order(_ungrouped(data.load_training(where)[1], place.group), data.labels, labels, where)
+    if data.name == place.trained_on.data:
+        train, calibration = data.load_training(where)
+        split = _in_order(_ungrouped(calibration, place.group), data.labels, labels, where)
+        place.trained_on.check(where, data.title, train, split)
         return split, TRAINING_RECORD
     test = _in_order(_ungrouped(data.load_test(where), place.group), data.labels, labels, where)
     return _halves(test)[0], USER if place.unseen is not None else OFFICIAL_TEST
@@ -152,27 +203,6 @@ def load_training(
     if held_out:
         train = hold_out(train, held_out)[0]
     return _in_order(train, data.labels, labels, place.data)
-
-
-def check_copy(place: Place, spec: PreprocessSpec, recorded: Iterable[HeldOut]) -> None:
-    """Refuse a known data set that is not, image for image, the one that was trained on: it is divided otherwise.
-
-    Args:
-        place: Where it lies.
-        spec: How an image becomes the network's input.
-        recorded: What trainings on it set apart (`framegate.models.checkpoint.watched`).
-
-    Raises:
-        DataError: There are no such data, or another copy of them was trained on.
-    """
-    data = _known(place.first, spec)
-    train = data.load_training(place.first)[0]
-    for each in recorded:
-        if fingerprint(hold_out(train, each.share)[1]) != each.sha256:
-            raise DataError(
-                f"images {place.first}: what a branch's training held out is not among them as it was, so it was "
-                f"another copy of {data.title}, and which of these images it saw is not known; give that copy"
-            )
 
 
 def with_held_out(
@@ -214,11 +244,13 @@ def _parts(
         return parts, USER if place.unseen is not None else ""
     data = _known(where, spec)
     _check_group(where, place.group)
+    trained, calibration = data.load_training(where)
     train, calibration = (
-        _in_order(_ungrouped(split, place.group), data.labels, labels, where) for split in data.load_training(where)
+        _in_order(_ungrouped(split, place.group), data.labels, labels, where) for split in (trained, calibration)
     )
     test = _in_order(_ungrouped(data.load_test(where), place.group), data.labels, labels, where)
-    if data.name == place.trained_on:
+    if data.name == place.trained_on.data:
+        place.trained_on.check(where, data.title, trained, calibration)
         return [train, calibration, test], TRAINING_RECORD
     return [train, *_halves(test)], USER if place.unseen is not None else OFFICIAL_TEST
 

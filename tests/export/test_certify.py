@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,10 +16,12 @@ import torch
 
 from framegate.export import certificate
 from framegate.export.branch import branch_graph, trained_all
+from framegate.export.bundle_writer import update_manifest
 from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
-from framegate.export.data.labelled import TRAINING_RECORD
+from framegate.export.data.labelled import TRAINING_RECORD, TrainedOn
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
+from framegate.models.held_out import HeldOut
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
@@ -285,11 +288,18 @@ def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
 
 
 HELD_OUT, PART = "5" * 64, "1" * 64
-NOTES = {"settings": {"adversarial": "none", "held_out": 0.5}, "held_out_sha256": HELD_OUT, "start": "", "teacher": ""}
+NOTES = {
+    "data": "colours",
+    "settings": {"adversarial": "none", "held_out": 0.5},
+    "held_out_sha256": HELD_OUT,
+    "start": "",
+    "teacher": "",
+}
 
 
-def _held_out_data(monkeypatch) -> None:
-    """A known data set: 200 frames calibrate, 200 of 400 training frames were held out."""
+def _held_out_data(monkeypatch, bundle: Bundle) -> None:
+    """A data set that trained bundle and branches: 200 frames calibrate, 200 of 400 training frames were held out."""
+    update_manifest(bundle.path, origin={"training": {"data": "colours"}})
 
     def with_held_out(calibration, place, labels, spec, share):
         assert share == 0.5
@@ -298,14 +308,14 @@ def _held_out_data(monkeypatch) -> None:
             "both", np.concatenate([calibration.images, held.images]), np.append(calibration.labels, held.labels)
         )
 
-    monkeypatch.setattr(command, "load_calibration", lambda *given: (colours(200, 1), TRAINING_RECORD))
-
-    def check_copy(place, spec, recorded):
-        if any(each.sha256 not in (HELD_OUT, PART) for each in recorded):
+    def load_calibration(place, *given):
+        assert place.trained_on.data == "colours"
+        if any(each.sha256 not in (HELD_OUT, PART) for each in place.trained_on.apart):
             raise DataError("another copy")
+        return colours(200, 1), TRAINING_RECORD
 
     monkeypatch.setattr(command, "with_held_out", with_held_out)
-    monkeypatch.setattr(command, "check_copy", check_copy)
+    monkeypatch.setattr(command, "load_calibration", load_calibration)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +360,7 @@ def _held_out_data(monkeypatch) -> None:
 def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     bundle, branch, tmp_path, monkeypatch, capsys, changed, units
 ):
-    _held_out_data(monkeypatch)
+    _held_out_data(monkeypatch, bundle)
     model, record = load_checkpoint(branch)
     notes = {**NOTES, **changed}
     path = tmp_path / "noted.pt"
@@ -377,7 +387,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     ids=["the same", "less", "nothing", "taught"],
 )
 def test_what_proves_was_seen_by_no_branch(bundle, branch, tmp_path, monkeypatch, changed, units):
-    _held_out_data(monkeypatch)
+    _held_out_data(monkeypatch, bundle)
     model, record = load_checkpoint(branch)
     paths = tmp_path / "first.pt", tmp_path / "second.pt"
     for path, notes in zip(paths, (NOTES, {**NOTES, **changed}), strict=True):
@@ -398,7 +408,7 @@ def test_a_branch_trained_on_another_copy_is_refused_whether_what_it_held_out_pr
     bundle, branch, tmp_path, monkeypatch, changed
 ):
     """The other copy is divided otherwise: the branch may have seen what calibrates here."""
-    _held_out_data(monkeypatch)
+    _held_out_data(monkeypatch, bundle)
     model, record = load_checkpoint(branch)
     paths = tmp_path / "first.pt", tmp_path / "second.pt"
     for path, notes in zip(paths, (NOTES, {**NOTES, **changed, "held_out_sha256": "7" * 64}), strict=True):
@@ -406,7 +416,8 @@ def test_a_branch_trained_on_another_copy_is_refused_whether_what_it_held_out_pr
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "patch:3", "--branch", str(paths[0])]
-    arguments, digest = parser.parse_args([*line, "--branch", str(paths[1])]), bundle.digest
+    arguments = parser.parse_args([*line, "--branch", str(paths[1])])
+    digest = Bundle.open(bundle.path).digest
     with pytest.raises(DataError, match="another copy"):
         arguments.run(arguments)
     assert Bundle.open(bundle.path).digest == digest
@@ -417,9 +428,22 @@ def test_another_data_set_trained_one_of_the_branches(branch, tmp_path):
     paths = tmp_path / "first.pt", tmp_path / "second.pt"
     for path, data in zip(paths, ("gtsrb", "cifar10"), strict=True):
         save_checkpoint(path, model, record["architecture"], LABELS, {"data": data})
-    of_signs = {"training": {"data": "gtsrb"}}
-    assert trained_all(of_signs, paths[:1]) == trained_all(of_signs, ()) == "gtsrb"
-    assert trained_all(of_signs, paths) == ""
+    of_signs = SimpleNamespace(origin={"training": {"data": "gtsrb"}}, calibrations={})
+    assert trained_all(of_signs, paths[:1]).data == trained_all(of_signs, ()).data == "gtsrb"
+    assert trained_all(of_signs, paths).data == ""
+
+
+def test_the_copy_that_counts_is_that_of_the_networks_that_are_asked(branch, tmp_path):
+    """The bundle's own network says nothing in a certificate of branches."""
+    model, record = load_checkpoint(branch)
+    path = tmp_path / "noted.pt"
+    save_checkpoint(path, model, record["architecture"], LABELS, {**NOTES, "data": "gtsrb"})
+    earlier = {"onnxruntime/fp32": SimpleNamespace(fingerprint="f" * 64, unseen=TRAINING_RECORD)}
+    of_signs = SimpleNamespace(
+        origin={"training": {**NOTES, "data": "gtsrb", "held_out_sha256": PART}}, calibrations=earlier
+    )
+    assert trained_all(of_signs, (path,)) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, HELD_OUT)}))
+    assert trained_all(of_signs, ()) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, PART)}), frozenset({"f" * 64}))
 
 
 def test_coverage_of_nothing_is_refused(bundle, branch, quiet):
@@ -432,7 +456,7 @@ def test_coverage_of_nothing_is_refused(bundle, branch, quiet):
 
 
 def test_what_proves_sets_no_int8_ranges(bundle, branch, tmp_path, monkeypatch):
-    _held_out_data(monkeypatch)
+    _held_out_data(monkeypatch, bundle)
     model, record = load_checkpoint(branch)
     path, asked = tmp_path / "noted.pt", []
     save_checkpoint(path, model, record["architecture"], LABELS, NOTES)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from framegate.models import command_train, datasets
-from framegate.models.labelled import LabelledImages, hold_out
+from framegate.models.held_out import hold_out
+from framegate.models.labelled import LabelledImages
 from framegate.runtime.cli.main import main
 from framegate.runtime.errors import DataError
 

@@ -34,19 +34,42 @@ def test_a_log_file_is_not_flooded(capsys):
 
 
 def test_a_log_line_says_how_long_the_rest_takes(monkeypatch) -> None:
-    """From the pace of the present total, once there is one."""
+    """From the pace since the present total is counted: nothing else says how quickly that went which is done."""
     told, now = [], [100.0]
     monkeypatch.setattr(console, "_LINE_INTERVAL_S", 10.0)
     monkeypatch.setattr(console, "to_stderr", told.append)
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     update = console._progress_lines()
-    for seconds, done, total in ((20, 1, 100), (20, 20, 100), (20, 100, 100), (20, 5, 50), (1, 6, 50), (19, 10, 50)):
+    calls = (
+        (20, 500, 1000),  # an earlier run has done half
+        (20, 510, 1000),
+        (20, 5, 50),  # in between, something else
+        (20, 10, 50),
+        (20, 510, 1000),
+        (20, 520, 1000),
+        (20, 1000, 1000),
+    )
+    for seconds, done, total in calls:
         now[0] += seconds
         update("work", done, total)
     assert told == [
-        "    20 s  work  1/100",  # too little to tell
-        "    40 s  work  20/100, about 160 s left",
-        "    60 s  work  100/100",
-        "    80 s  work  5/50, about 180 s left",
-        "   100 s  work  10/50, about 160 s left",
+        "    20 s  work  500/1000",
+        "    40 s  work  510/1000, about 980 s left",
+        "    60 s  work  5/50",
+        "    80 s  work  10/50, about 160 s left",
+        "   100 s  work  510/1000",
+        "   120 s  work  520/1000, about 960 s left",
+        "   140 s  work  1000/1000",
     ]
+
+
+def test_too_little_work_tells_nothing(monkeypatch) -> None:
+    told, now = [], [100.0]
+    monkeypatch.setattr(console, "_LINE_INTERVAL_S", 10.0)
+    monkeypatch.setattr(console, "to_stderr", told.append)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    update = console._progress_lines()
+    for seconds, done in ((0.5, 0), (20, 1), (20, 20)):
+        now[0] += seconds
+        update("work", done, 100)
+    assert told == ["    20 s  work  1/100", "    40 s  work  20/100, about 160 s left"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import foreign_onnx
@@ -14,18 +15,20 @@ import pytest
 from framegate.export.data import labelled
 from framegate.export.data.image_folder import read_image_folder
 from framegate.export.data.labelled import (
+    TRAINING_RECORD,
     USER,
     Place,
-    check_copy,
     load_calibration,
     load_comparison,
     load_splits,
     load_training,
+    trained_on,
     with_held_out,
 )
 from framegate.export.data.labels_file import check_count, read_labels
 from framegate.models.datasets import DATASETS
-from framegate.models.labelled import HeldOut, LabelledImages, fingerprint, hold_out
+from framegate.models.held_out import hold_out
+from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
@@ -184,9 +187,8 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
     monkeypatch.setattr(labelled, "_known", lambda place, spec: data)
     rest, held = hold_out(train, 0.1)
     assert len(set(held.groups)) == 2  # a label with two tracks gives one, too
-    place = Place(Path("x"), trained_on="cifar10")
+    place = Place(Path("x"))
     both = with_held_out(calibration, place, LABELS[:2], SPEC, 0.1)
-    check_copy(place, SPEC, [HeldOut(0.1, fingerprint(held)), HeldOut(0.3, fingerprint(hold_out(train, 0.3)[1]))])
     joined = both.images[6:, 0, 0, 0]
     assert np.array_equal(both.images[:6], calibration.images)
     assert (np.diff(joined) == 1).all()  # in the order of recording
@@ -200,10 +202,68 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
         assert set(ranges.images[:, 0, 0, 0]) == set(left.images[:, 0, 0, 0])
     with pytest.raises(UsageError, match="two places"):
         load_training(Place(Path("x"), Path("y")), LABELS[:2], SPEC, quiet, 0.1)
-    # Another copy of the data: it may have been divided otherwise, so what was held out is not known.
-    for other in (replace(train, images=train.images[:, ::-1].copy() + 1), train.subset(np.arange(33), "less")):
-        with pytest.raises(DataError, match="another copy"):
-            check_copy(place, SPEC, [HeldOut(0.1, fingerprint(hold_out(other, 0.1)[1]))])
+
+
+def _tracks(count: int, first: int) -> LabelledImages:
+    """Tracks of three frames, numbered from ``first`` on; a frame shows its number."""
+    units = np.repeat(np.arange(first, first + count), 3)
+    images = np.zeros((len(units), 20, 20, 3), np.uint8)
+    images[:] = np.arange(3 * first, 3 * (first + count), dtype=np.uint8)[:, None, None, None]
+    return LabelledImages("s", images, np.zeros(len(units), np.int64), units, "track")
+
+
+def _of_the_same_name(train: LabelledImages, calibration: LabelledImages):
+    return replace(
+        DATASETS["cifar10"],
+        labels=LABELS[:2],
+        find=lambda place: place,
+        read_training=lambda place: (train, calibration),
+        read_test=lambda place: calibration,
+    )
+
+
+def _calibration(split: LabelledImages, unseen: str) -> SimpleNamespace:
+    return SimpleNamespace(fingerprint=fingerprint(split), unseen=unseen)
+
+
+@pytest.mark.parametrize("recorded", ["by training", "by a calibration"])
+def test_another_copy_of_the_data_that_trained_a_network_proves_nothing(quiet, monkeypatch, recorded: str) -> None:
+    """It has other tracks, or other pixels, and is divided otherwise: what calibrates there may have trained."""
+    train, calibration = _tracks(12, 0), _tracks(4, 20)
+    notes = {"data": "cifar10", "settings": {"held_out": 0.1}}
+    calibrations = []
+    if recorded == "by training":
+        notes["held_out_sha256"] = fingerprint(hold_out(train, 0.1)[1])
+    else:
+        calibrations = [_calibration(calibration, TRAINING_RECORD), _calibration(_tracks(4, 50), USER)]
+    known = trained_on({"training": notes}, calibrations)
+    others = {
+        "fewer tracks": (train.subset(np.arange(33), "s"), _tracks(4, 21)),
+        "other pixels": (replace(train, images=train.images + 1), replace(calibration, images=calibration.images + 1)),
+        "the user's own": (_tracks(12, 30), _tracks(4, 50)),
+    }
+    for name, splits in {"the same": (train, calibration), **others}.items():
+        monkeypatch.setattr(labelled, "_known", lambda place, spec, splits=splits: _of_the_same_name(*splits))
+        for load in (load_calibration, load_splits):
+            place = Place(Path("x"), trained_on=known)
+            if name == "the same":
+                load(place, LABELS[:2], SPEC, quiet)
+                continue
+            with pytest.raises(DataError, match="another copy"):
+                load(place, LABELS[:2], SPEC, quiet)
+
+
+def test_where_no_record_says_which_copy_trained_any_one_is_believed(quiet, monkeypatch) -> None:
+    splits = _tracks(12, 0), _tracks(4, 20)
+    monkeypatch.setattr(labelled, "_known", lambda place, spec: _of_the_same_name(*splits))
+    for notes in ({"data": "cifar10"}, {"data": "cifar10", "settings": {"held_out": 7.0}, "held_out_sha256": "0" * 64}):
+        place = Place(Path("x"), trained_on=trained_on({"training": notes}))
+        assert load_calibration(place, LABELS[:2], SPEC, quiet)[1] == TRAINING_RECORD
+
+
+@pytest.mark.parametrize("training", [None, {}, {"data": 7}, {"data": None}, ["cifar10"]])
+def test_an_origin_that_names_no_data_set(training) -> None:
+    assert trained_on({"training": training}).data == ""
 
 
 def test_ranges_need_training_images():
