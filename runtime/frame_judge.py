@@ -363,7 +363,7 @@ def witness(image: Image) -> bytes:
     """Some hundred numbers of the image: if they have changed, somebody wrote into it. Empty if it is no array."""
     if not isinstance(image, np.ndarray) or not image.size:
         return b""
-    if image.flags.c_contiguous:
+    if image.flags.c_contiguous or image.ndim < 2:
         step = max(1, image.size // _WITNESSES)
         return image.reshape(-1)[:: step if step % 3 else step - 1].tobytes()  # a multiple of 3: of one channel only
     step = max(1, min(image.shape[:2]) // _GRID)

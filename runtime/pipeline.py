@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ RESULTS_HELD = 64
 """Results that wait for a consumer who records all of them."""
 SHORTEST_DEADLINE_MS = 100.0
 DEADLINE_FRAMES = 3
-_ASSUMED_FPS = 30.0
+_ASSUMED_FPS, _SLOWEST_FPS = 30.0, 1 / 3600
 _LONGEST_DEADLINE_MS = 86_400_000.0
 _JOIN_S = 5.0
 
@@ -53,8 +54,12 @@ def default_deadline_ms(fps: float | None) -> float:
     Args:
         fps: Its rate; None if it does not say, and then 30.
     """
-    rate = fps if fps is not None and math.isfinite(fps) and fps > 0 else _ASSUMED_FPS
-    return max(SHORTEST_DEADLINE_MS, DEADLINE_FRAMES * 1e3 / rate)
+    return max(SHORTEST_DEADLINE_MS, DEADLINE_FRAMES * 1e3 / (_rate(fps) or _ASSUMED_FPS))
+
+
+def _rate(fps: float | None) -> float | None:
+    """A source's frames per second; None if it says none, or some that no camera has (a driver may say NaN)."""
+    return fps if fps is not None and _SLOWEST_FPS <= fps < math.inf else None
 
 
 class Pipeline:
@@ -145,6 +150,7 @@ class Pipeline:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._entered = False
+        self._process: int | None = None
         self._publishing = threading.Lock()
         self._published_ns = 0
         self._judging: tuple[int, int] | None = None
@@ -164,24 +170,32 @@ class Pipeline:
         self._session.claim(self)
         if self._object_judge is None:
             self._session.judge_together(len(self._rois))
-        self._entered = True
+        self._entered, self._process = True, os.getpid()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()  # nobody else will: the block is never entered
+            raise
+        return self
+
+    def _start(self) -> None:
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
         self._health.prepare()
         self._published_ns = time.monotonic_ns()
         self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
+        if self._deadline_ns is not None and self._source.live:
+            # Between two frames of a slow camera there is no silence, whatever the deadline.
+            rate = _rate(self._source.fps)
+            limit_ns = self._deadline_ns if rate is None else max(self._deadline_ns, int(1.5e9 / rate))
+            self._watchdog = Watchdog(limit_ns, lambda: self._published_ns, lambda: self._judging, self._report_silence)
         for name, work in (("framegate-capture", self._capture), ("framegate-worker", self._work)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
-        if self._deadline_ns is not None and self._source.live:
-            period_ns = 1e9 / self._source.fps if self._source.fps else 0.0
-            # Between two frames of a slow camera there is no silence, whatever the deadline.
-            limit_ns = max(self._deadline_ns, int(1.5 * period_ns))
-            self._watchdog = Watchdog(limit_ns, lambda: self._published_ns, lambda: self._judging, self._report_silence)
+        if self._watchdog is not None:
             self._watchdog.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -194,6 +208,10 @@ class Pipeline:
         What does not end within five seconds (a source or an engine that hangs) is named on standard error and in
         `unfinished`, and the session stays with it: it cannot be used for another stream.
         """
+        if self._process not in (None, os.getpid()):
+            # A child that was forked: the threads are the parent's, and so is what they may have locked meanwhile.
+            self._latest = self._silence(Reason.NO_FRAME, "the pipeline runs in another process")
+            return
         if self._watchdog is not None:
             self._watchdog.stop()
         self._mailbox.close()

@@ -11,6 +11,8 @@ from framegate.runtime.verdict import Image
 
 FULL = "frame"
 """Name of the stream that classifies the whole frame."""
+_ALL = 1.0 + 1e-9
+"""The whole frame in fractions, and what a sum of two of them may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Roi:
         width: Width.
         height: Height.
         fractions: The four numbers are fractions of the frame's size in [0, 1] instead of pixels.
+
+    Raises:
+        UsageError: The numbers are no rectangle, or the name cannot be shown.
     """
 
     name: str
@@ -32,6 +37,21 @@ class Roi:
     width: float
     height: float
     fractions: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part of any frame: an edge before the frame's would be counted from its end."""
+        if plain(self.name) != self.name:
+            raise UsageError(f"region {self.name!r}: its name holds characters that cannot be shown; leave them out")
+        numbers = (self.x, self.y, self.width, self.height)
+        text = ",".join(f"{number:g}" for number in numbers)
+        if not all(math.isfinite(number) for number in numbers):
+            raise UsageError(f"region {self.name!r} ({text}): expected four finite numbers")
+        if self.x < 0 or self.y < 0 or self.width <= 0 or self.height <= 0:
+            raise UsageError(f"region {self.name!r} ({text}): x and y must be >= 0, width and height > 0")
+        if self.fractions and (self.x + self.width > _ALL or self.y + self.height > _ALL):
+            raise UsageError(
+                f"region {self.name!r} ({text}): fractions of the frame must stay within 1.0 (x+w and y+h)"
+            )
 
     @classmethod
     def whole(cls) -> Roi:
@@ -57,8 +77,6 @@ class Roi:
         name, equals, numbers = text.rpartition("=")
         if equals and not name.strip():
             raise UsageError(f"region {text!r}: the name before '=' is empty")
-        if plain(name) != name:
-            raise UsageError(f"region {text!r}: its name holds characters that cannot be shown; leave them out")
         parts = [part.strip() for part in numbers.split(",")]
         try:
             values = [float(part) for part in parts]
@@ -66,13 +84,8 @@ class Roi:
             values = []
         if len(values) != 4 or not all(math.isfinite(value) for value in values):
             raise UsageError(f"region {text!r}: expected [NAME=]x,y,w,h in pixels or in fractions of the frame")
-        fractions = any("." in part for part in parts)
         x, y, width, height = values
-        if x < 0 or y < 0 or width <= 0 or height <= 0:
-            raise UsageError(f"region {text!r}: x and y must be >= 0, width and height > 0")
-        if fractions and (x + width > 1.0 + 1e-9 or y + height > 1.0 + 1e-9):
-            raise UsageError(f"region {text!r}: fractions of the frame must stay within 1.0 (x+w and y+h)")
-        return cls(name.strip() or f"roi{index}", x, y, width, height, fractions)
+        return cls(name.strip() or f"roi{index}", x, y, width, height, any("." in part for part in parts))
 
     def pixels(self, frame_width: int, frame_height: int) -> tuple[int, int, int, int] | None:
         """The rectangle (x, y, width, height) in pixels of a frame, or None if it does not fit into it."""
@@ -82,7 +95,7 @@ class Roi:
             bottom = round((self.y + self.height) * frame_height)
         else:
             left, top, right, bottom = (round(v) for v in (self.x, self.y, self.x + self.width, self.y + self.height))
-        if right > frame_width or bottom > frame_height or right <= left or bottom <= top:
+        if not (0 <= left < right <= frame_width and 0 <= top < bottom <= frame_height):
             return None
         return left, top, right - left, bottom - top
 
@@ -104,11 +117,20 @@ def parse_rois(texts: list[str]) -> tuple[Roi, ...]:
         UsageError: A region cannot be read, or two have the same name.
     """
     rois = tuple(Roi.parse(text, index) for index, text in enumerate(texts)) or (Roi.whole(),)
+    require_own_names(rois)
+    return rois
+
+
+def require_own_names(rois: tuple[Roi, ...]) -> None:
+    """Refuse regions of one name: their verdicts could not be told apart.
+
+    Raises:
+        UsageError: Two have the same name.
+    """
     names = [roi.name for roi in rois]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"region name {name!r} is used twice; give each region its own: NAME=x,y,w,h")
-    return rois
 
 
 def require_inside(rois: tuple[Roi, ...], frame_size: tuple[int, int]) -> None:

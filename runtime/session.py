@@ -27,7 +27,7 @@ from framegate.runtime.regions.base import MAX_OBJECTS
 from framegate.runtime.regions.batch_scorer import BatchScorer
 from framegate.runtime.regions.judge import ObjectJudge, Objects
 from framegate.runtime.regions.tracks import TrackMemory
-from framegate.runtime.roi import Roi
+from framegate.runtime.roi import Roi, require_own_names
 from framegate.runtime.scorer import Scorer
 from framegate.runtime.verdict import Frame, Image, Prediction
 
@@ -313,8 +313,9 @@ class Session:
             rois: None or empty: `regions`.
 
         Raises:
-            UsageError: A dense bundle is asked for another region than that of its promise.
+            UsageError: A dense bundle is asked for another region than that of its promise, or two have one name.
         """
+        require_own_names(rois or ())
         if not rois or rois in (self.regions, (Roi.whole(),)):
             return self.regions
         if isinstance(self.scorer, DenseScorer):

@@ -57,7 +57,10 @@ class Regions:
             DataError: The recording does not name the region.
         """
         if row["x"] is not None:
-            return Roi(row["region"], row["x"], row["y"], row["width"], row["height"], fractions=False)
+            try:
+                return Roi(row["region"], row["x"], row["y"], row["width"], row["height"], fractions=False)
+            except UsageError as error:
+                raise DataError(f"drive {row['drive']}: {error}") from error
         key = row["recording"]
         if key not in self._known:
             self._known[key] = {roi.name: roi for roi in Recording.from_metadata(self._recordings[key]).rois}

@@ -22,7 +22,7 @@ import numpy as np
 
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.errors import DataError
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.health.check import MIN_SIDE
 from framegate.runtime.pixel_format import to_bgr
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -95,13 +95,13 @@ def _region(path: Path, line: int, row: dict[str, str | None], labels: tuple[str
         numbers = [float(each) for each in box] if any(box) else []
     except ValueError as error:
         raise DataError(f"{where}: {error}; expected numbers for frame, x, y, width and height") from error
-    roi = (
-        Roi.whole()
-        if not numbers
-        else Roi(f"line {line}", numbers[0], numbers[1], numbers[2], numbers[3], fractions=False)
-    )
     if frame < 0 or (numbers and not (min(numbers) >= 0 and min(numbers[2:]) >= MIN_SIDE)):
         raise DataError(f"{where}: frame {frame}, region {box}; expected 0 or more, {MIN_SIDE} pixels or more a side")
+    try:
+        x, y, width, height = numbers or (0.0, 0.0, 1.0, 1.0)
+        roi = Roi(f"line {line}", x, y, width, height, fractions=False) if numbers else Roi.whole()
+    except UsageError as error:
+        raise DataError(f"{where}: {error}") from error
     return Region(line, frame, roi, labels.index(texts["label"]), texts["track"])
 
 

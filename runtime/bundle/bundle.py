@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -285,7 +285,8 @@ class Bundle:
             name: Its file.
 
         Raises:
-            BundleError: A file has changed; weights lie outside of the bundle; or a weight is not finite.
+            BundleError: A file has changed; weights lie outside of the bundle; a weight is not finite; or there is no
+                place for the folder.
         """
         contents = {name: _read_verified(self.path, name, self.hashes)}
         try:
@@ -312,10 +313,18 @@ class Bundle:
                 f"bundle {self.path}: {name} holds NaN or infinities in {not_finite[0]!r}"
                 f"{f' and {len(not_finite) - 1} more' if len(not_finite) > 1 else ''}; export the model again"
             )
-        with tempfile.TemporaryDirectory(prefix="framegate-") as private:
-            for each, content in contents.items():
-                (Path(private) / each).write_bytes(content)
-            yield Path(private) / name
+        with ExitStack() as gone:
+            try:
+                private = Path(gone.enter_context(tempfile.TemporaryDirectory(prefix="framegate-")))
+                for each, content in contents.items():
+                    (private / each).write_bytes(content)
+            except OSError as error:
+                size = sum(map(len, contents.values())) / 1e6
+                raise BundleError(
+                    f"bundle {self.path}: {name} needs {size:.1f} MB in a temporary folder of its own, and cannot have "
+                    f"them ({error.strerror or error}); let TMPDIR name a folder with room"
+                ) from error
+            yield private / name
 
     def for_classifiers(self, command: str) -> Bundle:
         """The bundle itself, if it holds a classifier.

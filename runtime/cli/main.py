@@ -29,6 +29,8 @@ from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
 _NEEDED_BY_ALL = ("numpy", "cv2", "rich")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Full, quota used up, larger than this user's files may be, or not to be written at all."""
 """Packages about which `framegate.__main__` says what to do."""
 
 
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ended = received()
         if error.errno == errno.EIO and ended is not None:  # the terminal that was closed takes no summary
             return exit_code(ended)
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _NO_ROOM:
             raise
         to_stderr(f"framegate: {error.filename or 'the output'} cannot be written: {error.strerror}")
         return 1

@@ -151,10 +151,15 @@ class MetricsServer:
             def log_message(self, format: str, *arguments: object) -> None:
                 """Say nothing: standard error belongs to the run."""
 
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing, either: whoever asks may hang up whenever he likes."""
+
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
-        except OSError as error:
-            raise UsageError(f"--metrics {address}: cannot listen there ({error.strerror or error})") from error
+            self._server = Server((host.strip("[]"), int(port)), Handler)
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"--metrics {address}: cannot listen there ({why})") from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="framegate-metrics", daemon=True).start()

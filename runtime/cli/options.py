@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from framegate.runtime.backends.choice import BACKENDS
@@ -233,7 +234,7 @@ def check_recordings(arguments: argparse.Namespace) -> None:
     if arguments.jsonl == STDOUT and getattr(arguments, "json", False):
         raise UsageError("--json and --jsonl - both write to the standard output; leave one out")
     require_formats(arguments.record)
-    require_distinct(arguments.source or "", *arguments.record, arguments.rerun, arguments.jsonl)
+    require_distinct(inputs_of(arguments), *arguments.record, arguments.rerun, arguments.jsonl)
 
 
 def open_recorder(
@@ -280,17 +281,39 @@ def wants_pictures(arguments: argparse.Namespace) -> bool:
     )
 
 
-def require_distinct(source: str, *outputs: Path | None) -> None:
-    """Refuse to write over the source, or two outputs into one file.
+_INPUTS = ("source", "objects", "label_map", "health", "trust", "handover_key")
+"""Options of the commands that record, which may name a file to be read."""
+
+
+def inputs_of(arguments: argparse.Namespace) -> list[str]:
+    """What a command line names to be read, as far as it may be files; of ``NAME=SOURCE`` the source, too."""
+    found = [getattr(arguments, name, None) for name in _INPUTS]
+    texts = [str(each) for some in found for each in (some if isinstance(some, list | tuple) else [some]) if each]
+    return [*texts, *(text.partition("=")[2] for text in texts if "=" in text)]
+
+
+def require_distinct(inputs: Iterable[str], *outputs: Path | None) -> None:
+    """Refuse to write over what is read, or two outputs into one file.
+
+    Args:
+        inputs: Names of which some are files: a source may be a camera's address.
+        outputs: Files, or the standard output; None: not asked for.
 
     Raises:
         UsageError: Two of the paths are the same file.
     """
     # os.path, which takes a pipeline longer than any file name for what it is: no file.
-    taken = {Path(source).resolve()} if os.path.exists(source) else set()
+    taken = [Path(each) for each in inputs if os.path.exists(each)]
     for output in outputs:
         if output is None or output == STDOUT:
             continue
-        if output.resolve() in taken:
-            raise UsageError(f"output {output} is also the source or another output; nothing was written")
-        taken.add(output.resolve())
+        if any(_same_file(output, each) for each in taken):
+            raise UsageError(f"output {output} is also an input or another output; nothing was written")
+        taken.append(output)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Whether two paths are one file, by whatever names and links."""
+    if first.resolve() == second.resolve():
+        return True
+    return first.exists() and second.exists() and first.samefile(second)

@@ -17,6 +17,7 @@ from framegate.runtime.cli.options import (
     LINES_OUT,
     SWITCH_INTERVAL_S,
     demand_of,
+    inputs_of,
     policy_of,
     require_distinct,
     source_options,
@@ -176,7 +177,7 @@ def _check(arguments: argparse.Namespace, names: Sequence[str]) -> None:
     if arguments.jsonl == STDOUT and arguments.json:
         raise UsageError("--json and --jsonl - both write to the standard output; leave one out")
     require_formats(arguments.record)
-    require_distinct("", arguments.jsonl, *(_file(path, name) for path in files for name in names))
+    require_distinct(inputs_of(arguments), arguments.jsonl, *(_file(path, name) for path in files for name in names))
 
 
 def _rois(texts: Sequence[str], names: Sequence[str]) -> dict[str, tuple[Roi, ...]]:

@@ -124,8 +124,9 @@ def _resolved(address: Address, error: type[FramegateError]) -> tuple[int, tuple
         raise UsageError(f"{address.text}: expected a host and a port, e.g. udp://127.0.0.1:47800")
     try:
         family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)[0]
-    except socket.gaierror as problem:
-        raise error(f"{address.text}: the host {address.host!r} is not known here ({problem.strerror})") from None
+    except (OSError, UnicodeError) as problem:  # a name with an empty label is no Unicode error to a user
+        why = getattr(problem, "strerror", None) or "no host can have this name"
+        raise error(f"{address.text}: the host {address.host!r} is not known here ({why})") from None
     if ipaddress.ip_address(str(target[0]).partition("%")[0]).is_multicast:
         raise UsageError(f"{address.text}: {address.host} is a multicast group; use multicast:// for it")
     return family, target

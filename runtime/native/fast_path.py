@@ -303,6 +303,9 @@ def fast_path_for(
         return None
     if type(image) is not np.ndarray or not (image.flags.c_contiguous and resize.takes(image)):
         return None
+    x, y, width, height = box  # compiled code reads wherever it is told to
+    if not (0 <= x < x + width <= image.shape[1] and 0 <= y < y + height <= image.shape[0]):
+        return None
     counting = check.counting(image)
     if counting is None:
         return None

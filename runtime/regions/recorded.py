@@ -64,9 +64,9 @@ def parse_line(text: str, where: str) -> tuple[int | None, tuple[Box, ...], Mapp
 def _box(record: Any, where: str) -> Box:
     try:
         x, y, width, height = (math.nan if each is None else float(each) for each in record["box"])
-        score, track = record.get("score"), record.get("track")
+        label, score, track = record.get("label"), record.get("score"), record.get("track")
         return Box(
-            x, y, width, height, str(record.get("label", "")),
+            x, y, width, height, "" if label is None else str(label),
             math.nan if score is None else float(score), None if track is None else int(track),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -24,6 +24,9 @@ def main() -> int:
         from framegate.runtime.cli.main import main as command
 
         return command()
+    except KeyboardInterrupt:  # before the command line was loaded, which takes a moment
+        print("framegate: interrupted", file=sys.stderr)
+        return 130
     except Exception:  # a command loads what it needs when it is the one that runs
         missing = _missing()
         if not missing:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
+THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 RUN = "import framegate.runtime.cli.main, framegate.runtime.cli.run, framegate.runtime.backends.openvino_cpu"
 """What `framegate run` imports before it reads its options; no thread is left behind."""
 _SERVER = """
@@ -90,7 +91,13 @@ def _server(imports: str) -> socket.socket:
     """What a server is asked through; it ends when this is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-c", _SERVER, imports, str(theirs.fileno())]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        env=os.environ | dict.fromkeys(THREAD_POOLS, "1"),  # what is imported starts no thread
+    )
     theirs.close()
 
     def end() -> None:

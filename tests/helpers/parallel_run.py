@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 from _pytest.assertion.rewrite import PYC_TAIL
 from _pytest.pathlib import ImportMode, import_path
+from forked_command import THREAD_POOLS
 
 TESTS = Path(__file__).resolve().parents[1]
 SLOW_TESTS = TESTS / "slow_tests.txt"
@@ -82,7 +83,6 @@ LONGEST = (
     "test_shipped_bundle.py",
 )
 """Files below tests/ that take ten seconds and more, in this order."""
-THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COLLECTED_FOLDERS = pytest.StashKey[set[Path]]()
 """The folders that hold tests, before ``-m`` and ``-k`` take tests away."""
 _taken_s: defaultdict[str, float] = defaultdict(float)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -262,3 +264,64 @@ def test_an_error_of_who_is_told_ends_the_pipeline_and_comes_out(session, blue, 
     pipeline.tell(tell)
     with pipeline, pytest.raises(UsageError, match="no stream here"):
         list(pipeline)
+
+
+def _own_threads():
+    return {each.name for each in threading.enumerate() if each.name.startswith("framegate-") and each.is_alive()}
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0.0, -25.0, 1e-300, 1e300])
+def test_a_live_source_of_a_nonsensical_rate_is_judged_and_watched(session, blue, fps):
+    source = Numbered(blue[:5], interval_s=0.1, live=True)
+    source.fps = fps
+    with Pipeline(source, session, deadline_ms=60_000) as pipeline:
+        assert "framegate-watchdog" in _own_threads()
+        assert sum(prediction.accepted for prediction in pipeline) >= 1
+
+
+def test_fault_a_pipeline_that_cannot_start_leaves_nothing_running(session, blue, monkeypatch):
+    """Whatever raises: no thread goes on giving verdicts that nobody watches, and the session is free."""
+    before = _own_threads()
+    source = Numbered(blue, interval_s=0.01, live=True)
+    pipeline = Pipeline(source, session)
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("framegate.runtime.watchdog.Watchdog.start", start)
+        with pytest.raises(RuntimeError, match="can't start"), pipeline:
+            pytest.fail("the block was entered")
+    assert pipeline.latest().reasons == (Reason.NO_FRAME,)
+    assert not {"framegate-capture", "framegate-worker", "framegate-watchdog"} & (_own_threads() - before)
+    with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:
+        assert len(list(again)) == 3
+
+
+def test_regions_of_one_name_are_refused(session, blue):
+    twice = (Roi("a", 0, 0, 20, 20, fractions=False), Roi("a", 20, 0, 20, 20, fractions=False))
+    with pytest.raises(UsageError, match="used twice"):
+        Pipeline(Numbered(blue), session, rois=twice)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fault_a_forked_child_that_leaves_the_block_ends(session, blue):
+    """The threads, and the locks that they may hold at that moment, are the parent's."""
+    with Pipeline(Numbered(blue, interval_s=0.01, live=True), session, deadline_ms=60_000) as pipeline:
+        until = time.monotonic() + 30
+        while pipeline.stats.frames < 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        # As it is when the fork falls into a hand-over: nobody in the child will ever let go.
+        with pipeline._mailbox._guard, pipeline._results._guard:
+            child = os.fork()
+            if child == 0:
+                pipeline.stop()
+                os._exit(0 if pipeline.latest().reasons == (Reason.NO_FRAME,) else 1)
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.01)
+        if ended == (0, 0):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert ended == (child, 0)
+        assert pipeline.latest().accepted  # the parent's goes on

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from framegate.runtime.errors import UsageError
@@ -70,6 +72,7 @@ def test_names_must_differ():
     height=st.integers(16, 4000),
 )
 def test_fractions_never_leave_the_frame(x, y, w, h, width, height):
+    assume(x < 1 and y < 1)
     roi = Roi("r", x, y, min(w, 1 - x), min(h, 1 - y), fractions=True)
     box = roi.pixels(width, height)
     if roi.width * width >= 2 and roi.height * height >= 2:
@@ -82,3 +85,26 @@ def test_fractions_never_leave_the_frame(x, y, w, h, width, height):
         assert high > 0
         assert left + wide <= width
         assert top + high <= height
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0, -100, 640, 580, False),  # counted from the end: another part of the frame
+        (-1, 0, 10, 10, False),
+        (0.0, -0.25, 1.0, 1.25, True),
+        (0, 0, 0, 10, False),
+        (0, 0, 10, -1, False),
+        (math.nan, 0, 10, 10, False),
+        (0, 0, math.inf, 10, False),
+        (0.5, 0.0, 0.6, 1.0, True),
+    ],
+)
+def test_no_region_can_be_made_that_lies_on_no_frame(numbers):
+    with pytest.raises(UsageError, match="region 'sign'"):
+        Roi("sign", *numbers)
+
+
+def test_a_name_that_cannot_be_shown_is_refused():
+    with pytest.raises(UsageError, match="cannot be shown"):
+        Roi("a\x1b[2J", 0, 0, 1, 1, fractions=False)

@@ -215,6 +215,15 @@ def test_refused_frames_never_reach_the_engine(tiny_bundle, coloured):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("shape", [(1,), (100,), (2, 2), (3, 3, 3, 3), (0, 4, 3), (4, 0, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, object])
+def test_arrays_of_any_shape_that_are_not_contiguous_are_bad_input(tiny_bundle, shape, dtype):
+    session = Session.open(tiny_bundle, "onnxruntime")
+    image = np.zeros(tuple(2 * each for each in shape), dtype)[tuple(slice(None, None, 2) for _ in shape)]
+    assert image.shape == shape
+    assert Reason.BAD_INPUT in session.infer(image).reasons
+
+
 def test_fault_camera_check_raises(tiny_bundle, coloured, monkeypatch):
     session = Session.open(tiny_bundle, "onnxruntime")
     monkeypatch.setattr("framegate.runtime.health.frozen.RecentFrames.take", lambda *_: 1 / 0)

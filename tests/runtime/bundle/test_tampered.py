@@ -125,6 +125,21 @@ def test_what_is_loaded_is_a_private_copy(folder):
     assert not model.parent.exists()
 
 
+def test_fault_no_place_for_a_private_copy(folder, tmp_path, monkeypatch):
+    bundle = Bundle.open(folder)
+
+    def none_left(*_given):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    for where, what in (("tempfile.mkdtemp", none_left), ("pathlib.Path.write_bytes", none_left)):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, what)
+            patch.setattr("tempfile.tempdir", str(tmp_path))
+            with pytest.raises(BundleError, match="let TMPDIR name a folder with room"):
+                Session.open(bundle, "onnxruntime", "fp32")
+    assert not list(tmp_path.glob("framegate-*"))
+
+
 def test_fault_external_weights_are_edited(folder):
     path = folder / "model.fp32.onnx"
     content = bytearray(path.read_bytes())

@@ -226,8 +226,42 @@ def test_a_full_disk_is_one_line(clip, tiny_bundle):
 def test_the_source_is_never_written_over(clip, tiny_bundle, capsys, tmp_path, option):
     mine = tmp_path / "mine.avi"
     mine.write_bytes(clip.read_bytes())
-    assert "is also the source" in refused(capsys, 2, "run", mine, "--bundle", tiny_bundle, option, mine)
+    assert "is also an input" in refused(capsys, 2, "run", mine, "--bundle", tiny_bundle, option, mine)
     assert mine.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--objects", "--label-map", "--health", "--trust", "--handover-key"])
+@pytest.mark.parametrize("link", [False, True])
+def test_no_other_input_is_written_over_either(clip, tiny_bundle, capsys, tmp_path, option, link):
+    read = tmp_path / "read.jsonl"
+    read.write_text("mine\n")
+    written = tmp_path / "other.jsonl" if link else read
+    if link:
+        os.link(read, written)
+    more = ("--handover", "udp://127.0.0.1:47800") if option == "--handover-key" else ()
+    call = ("run", clip, "--bundle", tiny_bundle, option, read, "--jsonl", written, *more)
+    assert "is also an input" in refused(capsys, 2, *call)
+    assert read.read_text() == "mine\n"
+
+
+def test_the_source_of_one_of_several_cameras_is_not_written_over(clip, tiny_bundle, capsys, tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_bytes(clip.read_bytes())
+    call = ("run", f"left={mine}", "right=synthetic://?frames=3", "--bundle", tiny_bundle, "--jsonl", mine)
+    assert "is also an input" in refused(capsys, 2, *call)
+    assert mine.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+@pytest.mark.parametrize("call", ["bundles > out.txt", "run 'synthetic://?frames=3' --as-fast-as-possible --bundle"])
+def test_fault_files_may_not_grow(tiny_bundle, tmp_path, call):
+    """The standard output, and the private copy of a network."""
+    words = f"{call} {tiny_bundle}" if call.endswith("--bundle") else call
+    shell = f"ulimit -f 0; exec {sys.executable} -m framegate {words}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1
+    (line,) = [each for each in done.stderr.splitlines() if not each.startswith("framegate: tiny on")]
+    assert "cannot be written: File too large" in line or "let TMPDIR name a folder with room" in line
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ def test_without_an_id_it_is_made_from_source_and_region(tiny_bundle, tmp_path):
         (["--handover", "udp://127.0.0.1:47800", "--as-fast-as-possible"], "do not come by themselves"),
         (["--handover", "udp://127.0.0.1:47800", "--handover-key", "nowhere"], "key file nowhere: No such file"),
         (["--handover", "udp://no-such-host.invalid:47800"], "is not known here"),
+        (["--handover", "udp://127.0.0..1:47800"], "is not known here"),
+        (["--handover", f"udp://{'x' * 70}:47800"], "is not known here"),
         (["--handover", "udp://127.0.0.1:1", "--handover", "udp://127.0.0.1:1"], "is given twice"),
         (["--handover", "local://here"], "stays within one process"),
     ],

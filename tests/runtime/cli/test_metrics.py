@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import urllib.error
 import urllib.request
 
@@ -50,3 +52,20 @@ def test_the_server_answers_metrics_only_and_ends():
             MetricsServer(f"127.0.0.1:{server.port}", dict)
     with pytest.raises(UsageError, match="HOST:PORT"):
         MetricsServer("9464", dict)
+
+
+def test_fault_whoever_hangs_up_is_not_told_of(capfd):
+    """A probe of a port that resets its connection is none of the run's business."""
+    with MetricsServer("127.0.0.1:0", dict) as server:
+        for _ in range(3):
+            asking = socket.create_connection(("127.0.0.1", server.port), 5)
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            asking.close()
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5).read()  # they were before this one
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "nowhere.invalid"])
+def test_a_host_that_is_none_is_refused(host):
+    with pytest.raises(UsageError, match="cannot listen there"):
+        MetricsServer(f"{host}:0", dict)

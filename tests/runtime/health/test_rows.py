@@ -148,7 +148,7 @@ for n in range(20):
     def told(value):
         done = subprocess.run(
             [sys.executable, "-c", script],
-            env={"FRAMEGATE_COMPILED": value},
+            env={"FRAMEGATE_NATIVE": value},
             capture_output=True,
             text=True,
             check=True,
@@ -156,7 +156,7 @@ for n in range(20):
         return done.stdout.split("\n", 1)
 
     why, without = told("0")
-    assert why == "switched off by FRAMEGATE_COMPILED=0"
+    assert why == "switched off by FRAMEGATE_NATIVE=0"
     assert "FROZEN" in without
     assert told("1")[1] == without
 

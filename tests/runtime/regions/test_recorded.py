@@ -44,6 +44,12 @@ def test_boxes_of_each_frame(file):
     assert regions.notes["origin"] == "a test"
 
 
+def test_what_a_box_does_not_say_is_null_or_left_out(file):
+    nothing = {"box": [1, 2, 30, 40], "label": None, "score": None, "track": None}
+    boxes = RecordedRegions(file([{"frame": 0, "boxes": [nothing, {"box": nothing["box"]}]}])).find(frame(0)).boxes
+    assert [(box.label, math.isnan(box.score), box.track) for box in boxes] == [("", True, None)] * 2
+
+
 def test_fault_a_frame_without_a_line_is_not_one_without_objects(file):
     regions = RecordedRegions(file(LINES))
     assert Reason.NO_REGIONS in regions.find(frame(3)).problem
