@@ -16,7 +16,7 @@ from framegate.evaluation.monitor.fit import Recipe, attacked_sets, fit_monitor
 from framegate.evaluation.monitor.subject import subject_of
 from framegate.evaluation.monitor.worth import worth_of
 from framegate.evaluation.summaries import SUMMARIES
-from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
+from framegate.export.bundle_writer import edited, replace_calibrations, to_change, update_manifest, write_certificates
 from framegate.export.calibration.calibrate import Promise, calibrate, fingerprint
 from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.parity import ParityRow, compare
@@ -34,7 +34,7 @@ from framegate.models.pixels import to_pixels
 from framegate.models.training.batches import Progress
 from framegate.runtime.bundle.bundle import CALIBRATION, Bundle, write_bundle_json
 from framegate.runtime.bundle.calibration import Calibration
-from framegate.runtime.bundle.search import bundle_to_change
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BundleError
 from framegate.runtime.monitor import FILE, POOLED, Monitor
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         judged=arguments.judged,
         seed=arguments.seed,
     )
-    bundle = Bundle.open(bundle_to_change(arguments.bundle)).for_classifiers("monitor")
+    bundle = Bundle.open(to_change(arguments.bundle)).for_classifiers("monitor")
     try:
         with progress_bar() as progress:
             place = place_of(arguments, bundle.origin, bundle.calibrations.values())
@@ -213,8 +213,9 @@ def write_monitor(
         BundleError: The bundle cannot be written.
         CalibrationError: No threshold keeps the promise; the bundle is unchanged.
     """
-    with edited(bundle.path) as folder:
+    with edited(bundle) as folder:
         (folder / CALIBRATION).unlink(missing_ok=True)  # of other files
+        _drop_certificates(bundle, folder)
         _write_models(bundle, monitor, folder)
         write_bundle_json(folder, FILE, monitor.to_json())
         update_manifest(folder, outputs=["logits", POOLED])
@@ -224,6 +225,19 @@ def write_monitor(
         update_manifest(folder, parity=[row.to_json() for row in parity])
         replace_calibrations(folder, calibrations)
     return calibrations
+
+
+def _drop_certificates(bundle: Bundle, folder: Path) -> None:
+    """Take certificates that ask the bundle's own network out of a copy of it: that network is another file now."""
+    kept = [each for each in bundle.certificates if each.network not in bundle.models.values()]
+    if len(kept) == len(bundle.certificates):
+        return
+    write_certificates(folder, bundle.labels, kept)
+    gone = ", ".join(str(Demand(each.kind, each.budget)) for each in bundle.certificates if each not in kept)
+    to_stderr(
+        f"framegate: the certificate {gone} was proved for the network without this monitor and goes; "
+        "framegate certify proves it anew"
+    )
 
 
 def layers_to_try(bundle: Bundle) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def add_half(path: Path) -> Bundle:
     if "fp16" in bundle.models:
         return bundle
     source = bundle.model_path("fp32").name
-    with edited(path) as folder:
+    with edited(bundle) as folder:
         try:
             half_file(folder / source, folder / HALF)
         except ExportRefusedError:

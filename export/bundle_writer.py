@@ -15,7 +15,11 @@ from typing import Any
 from framegate.runtime.bundle.bundle import CALIBRATION, MANIFEST, Bundle, seal, write_bundle_json
 from framegate.runtime.bundle.calibration import FORMAT as CALIBRATION_FORMAT
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.bundle.certificates import FILE as CERTIFICATES
+from framegate.runtime.bundle.certificates import FORMAT as CERTIFICATES_FORMAT
+from framegate.runtime.bundle.certificates import CertificateRecord, labels_sha256
 from framegate.runtime.bundle.object_promises import ObjectPromise, with_promise
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -41,6 +45,21 @@ def check_target(target: Path, force: bool) -> None:
         parent = parent.parent
     if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
         raise BundleError(f"bundle {target}: cannot write in {parent}; give another folder")
+
+
+def to_change(given: str | os.PathLike[str]) -> Path:
+    """The folder of a bundle that a command will replace by a changed one, looked at before the long work.
+
+    Raises:
+        BundleError: There is none, it is a link, holds folders, or cannot be written.
+        UsageError: It was found elsewhere by its name alone, or its name does not end in ``.bundle``.
+    """
+    path = bundle_to_change(given)
+    check_target(path, force=True)
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir():
+            raise BundleError(f"bundle {path}: it holds a folder, {entry.name}; a bundle holds files only, move it")
+    return path
 
 
 @contextmanager
@@ -71,15 +90,28 @@ def staged(target: Path, force: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def edited(bundle: Path) -> Iterator[Path]:
+def edited(bundle: Bundle) -> Iterator[Path]:
     """A copy of a bundle that can be changed, and that replaces the bundle when the block ends well.
 
+    Args:
+        bundle: As it was opened; what is written was made from what it said then.
+
     Raises:
-        BundleError: See `staged`.
+        BundleError: See `staged`; or somebody else has changed the bundle since, and would lose it.
     """
-    with staged(bundle, force=True) as folder:
-        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    with staged(bundle.path, force=True) as folder:
+        _require_unchanged(bundle)
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         yield folder
+        _require_unchanged(bundle)
+
+
+def _require_unchanged(bundle: Bundle) -> None:
+    if Bundle.open(bundle.path).digest != bundle.digest:
+        raise BundleError(
+            f"bundle {bundle.path}: another command has changed it meanwhile; it stays as that one left it, "
+            "run this one again"
+        )
 
 
 def _take_name(folder: Path, target: Path) -> None:
@@ -88,13 +120,12 @@ def _take_name(folder: Path, target: Path) -> None:
         folder.rename(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=folder.parent)) / target.name
-    target.rename(aside)
     try:
+        target.rename(aside)
         folder.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    finally:
+    finally:  # also where a signal ends it between the two
+        if not os.path.lexists(target):
+            aside.rename(target)
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
@@ -115,6 +146,25 @@ def replace_calibrations(folder: Path, calibrations: Mapping[str, Calibration]) 
     update_manifest(folder)
 
 
+def write_certificates(folder: Path, labels: tuple[str, ...], records: Sequence[CertificateRecord]) -> None:
+    """Write ``certificates.json``, or take it away where there are none; the manifest must be written afterwards.
+
+    Args:
+        folder: The (temporary) bundle.
+        labels: Its labels.
+        records: All its certificates.
+    """
+    if not records:
+        (folder / CERTIFICATES).unlink(missing_ok=True)
+        return
+    record = {
+        "format": CERTIFICATES_FORMAT,
+        "labels_sha256": labels_sha256(labels),
+        "certificates": [each.to_json() for each in records],
+    }
+    write_bundle_json(folder, CERTIFICATES, record)
+
+
 def store_promise(bundle: Path, key: str, promise: ObjectPromise) -> None:
     """Write a promise about objects into a bundle.
 
@@ -126,7 +176,7 @@ def store_promise(bundle: Path, key: str, promise: ObjectPromise) -> None:
     Raises:
         BundleError: The bundle cannot be written.
     """
-    with edited(bundle) as folder:
+    with edited(Bundle.open(bundle)) as folder:
         record = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
         write_bundle_json(folder, CALIBRATION, with_promise(record, key, promise))
         update_manifest(folder)

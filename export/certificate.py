@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from framegate.export.branch import branch_graph, in_int8
-from framegate.export.bundle_writer import edited, update_manifest
+from framegate.export.bundle_writer import edited, update_manifest, write_certificates
+from framegate.export.calibration.attempts import CertificateQuestion, count_attempt
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.certificates import (
     FRAME,
@@ -30,17 +31,14 @@ from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.models.training.augment import Images
 from framegate.runtime.backends.choice import load_backend
-from framegate.runtime.bundle.bundle import Bundle, sha256_file, write_bundle_json
+from framegate.runtime.bundle.bundle import Bundle, sha256_file
 from framegate.runtime.bundle.calibration import record_key
 from framegate.runtime.bundle.certificates import (
-    FILE,
-    FORMAT,
     LINF,
     PATCH,
     CertificateRecord,
     CertificateThreshold,
     Demand,
-    labels_sha256,
 )
 from framegate.runtime.bundle.masks import MaskGrid, touched
 from framegate.runtime.certificate import SLACK, CertificateNetwork
@@ -69,7 +67,6 @@ class Wanted:
         images: Images of the proof at most; None: all.
         side: Of a mask in pixels of the network's input; None: the default.
         stride: Between masks; None: the default.
-        seed: Of the draw of frames.
     """
 
     demand: Demand
@@ -82,7 +79,6 @@ class Wanted:
     images: int | None = None
     side: int | None = None
     stride: int | None = None
-    seed: int = 0
 
     @property
     def branch_precision(self) -> str | None:
@@ -120,42 +116,54 @@ def certify(
         UsageError: The budget cannot be covered, or the branch has no bounds.
     """
     check_wanted(bundle, wanted)
-    with edited(bundle.path) as folder, _networks(bundle, folder, wanted, ranges, progress) as (file, plain, spec):
+    with edited(bundle) as folder, _networks(bundle, folder, wanted, ranges, progress) as (file, plain, spec):
         masks = None if wanted.demand.kind == LINF else _masks(split, spec, wanted)
         precision = wanted.branch_precision or wanted.precision
         record = CertificateRecord(
             wanted.demand.kind, wanted.demand.budget, file, sha256_file(folder / file), precision, spec, masks, {}
         )
-        looked = counted(len(split), split.groups, wanted.unit, wanted.images, wanted.seed)
+        looked = counted(len(split), split.groups, wanted.unit, wanted.images)
         both = looked < (len(split) if unseen_by_all is None else unseen_by_all)
         if not both.any():
             raise CalibrationError(
                 f"certificate: the bundle's own network was trained on all {len(looked)} images looked at, so coverage "
                 "cannot be counted; give more --images"
             )
+        asked = _count(bundle, record, split, wanted)
         thresholds = {
             record_key(backend, precision): _proved(
                 bundle, record, folder / file, plain, split, looked, both, backend, wanted, progress
             )
             for backend in wanted.backends
         }
+        thresholds = {key: replace(each, attempts=asked) for key, each in thresholds.items()}
         record = replace(record, thresholds=thresholds)
         others = [each for each in bundle.certificates if not _replaces(record, each)]
-        write_bundle_json(
-            folder,
-            FILE,
-            {
-                "format": FORMAT,
-                "labels_sha256": labels_sha256(bundle.labels),
-                "certificates": [each.to_json() for each in (*others, record)],
-            },
-        )
+        write_certificates(folder, bundle.labels, (*others, record))
         used = {each.network for each in (*others, record)}
         for old in folder.glob("certificate-*.onnx"):
             if old.name not in used:
                 old.unlink()
         update_manifest(folder)
     return record
+
+
+def _count(bundle: Bundle, record: CertificateRecord, split: LabelledImages, wanted: Wanted) -> int:
+    """How many different questions about this budget and precision these images have been asked, with this one."""
+    split_sha256 = fingerprint(split)
+    earlier = [
+        (each.attempts or 1) + (old.network_sha256 != record.network_sha256)
+        for old in bundle.certificates
+        if (old.kind, old.budget, old.precision) == (record.kind, record.budget, record.precision)
+        for each in old.thresholds.values()
+        if each.split_sha256 == split_sha256
+    ]
+    masks = "" if record.masks is None else repr(record.masks)
+    question = CertificateQuestion(
+        record.network_sha256, masks, wanted.unit, wanted.images, wanted.target_risk, wanted.confidence_level
+    )
+    place = f"{split_sha256}-{record.kind}-{record.budget}-{record.precision}"
+    return count_attempt(place, question, max(earlier, default=0))
 
 
 def _replaces(new: CertificateRecord, old: CertificateRecord) -> bool:
@@ -175,8 +183,6 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
     Raises:
         UsageError: The budget needs a branch or just one, a branch is given twice, precision or numbers are impossible.
     """
-    if wanted.seed < 0:
-        raise UsageError(f"seed {wanted.seed}: expected 0 or more")
     if wanted.images is not None and wanted.images < 1:
         raise UsageError(f"images {wanted.images}: expected at least 1")
     files = [each.resolve() for each in wanted.branches]

@@ -129,14 +129,22 @@ def fingerprint(labels: Path, images: Sequence[LabelledImage], folder: Path) -> 
     """SHA-256 over the labels and the pictures.
 
     Raises:
-        DataError: One cannot be read.
+        DataError: One cannot be read, or is there twice: a copy proves nothing.
     """
+    first: dict[bytes, str] = {}
     found = hashlib.sha256(labels.read_bytes())
     for image in images:
         try:
-            found.update(hashlib.sha256((folder / image.file).read_bytes()).digest())
+            digest = hashlib.sha256((folder / image.file).read_bytes()).digest()
         except OSError as error:
             raise DataError(f"{folder / image.file}: cannot be read ({error.strerror})") from error
+        if digest in first:
+            raise DataError(
+                f"{labels}: the picture {image.file} is listed twice, or is a copy of {first[digest]}; a copy proves "
+                "nothing: list it once, with all of its boxes"
+            )
+        first[digest] = image.file
+        found.update(digest)
     return found.hexdigest()
 
 

@@ -180,14 +180,15 @@ def export_bundle(
 
             check_tunable(graph, network.preprocess, tune_int8)
         save(store_half(graph), float_file)
-        assessment = Assessment(network.reference(splits, progress), splits, promise)
+        making = (f"INT8 ranges {int8_ranges}", f"{tune_int8} steps of fine-tuning") if with_int8 else ()
+        assessment = Assessment(network.reference(splits, progress), splits, promise, making)
         # float32 first: what it cannot do, nothing that is derived from it can.
         assessment.add("fp32", float_file, network.preprocess, progress)
         no_half = _add_half(network, splits, folder)
         int8, no_int8 = None, "no INT8 file: none was asked for (--no-int8)"
         if with_int8:
-            making = Int8Making(int8_ranges, tune_int8, promise.seed)
-            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, making, progress)
+            how = Int8Making(int8_ranges, tune_int8, promise.seed)
+            int8, no_int8 = _add_int8(network, graph, splits, folder, assessment, how, progress)
         missing = tuple(reason for reason in (no_half, no_int8) if reason)
         models = {name: file for name, file in {**MODELS, "fp16": HALF}.items() if (folder / file).exists()}
         write_known_answers(folder, models, network.preprocess, splits.test.images)

@@ -34,6 +34,7 @@ class LabelledImages:
             where every image stands for itself.
         unit: What a unit is called: ``track``, ``patient``, ``drive``; what an image is called where it is one.
         sequence: (N,) position of each image in the order of names or of recording; None: they lie in this order.
+        group: Regular expression that found the units in the names of files; empty without.
 
     Raises:
         DataError: The arrays have other shapes or types.
@@ -45,6 +46,7 @@ class LabelledImages:
     groups: Labels | None = None
     unit: str = ""
     sequence: Labels | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together."""
@@ -67,7 +69,7 @@ class LabelledImages:
         """The images at ``index``, in that order."""
         groups = None if self.groups is None else self.groups[index]
         sequence = index if self.sequence is None else self.sequence[index]
-        return LabelledImages(name, self.images[index], self.labels[index], groups, self.unit, sequence)
+        return LabelledImages(name, self.images[index], self.labels[index], groups, self.unit, sequence, self.group)
 
 
 def fingerprint(split: LabelledImages) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.console import progress_bar, to_stderr
-from framegate.runtime.errors import DataError
+from framegate.runtime.errors import DataError, UsageError
 
 OWN = "own-pictures"
 """What a report calls a folder of the user's own pictures."""
@@ -73,7 +74,12 @@ def calibration_of(data: DataSet, place: Path, bundle: Bundle) -> LabelledImages
 def _own(place: Path, bundle: Bundle) -> DataSet:
     @cache
     def splits() -> Splits:
+        known = [each for each in bundle.calibrations.values() if each.group]
         with progress_bar() as progress:
+            if known:  # the same folder, divided otherwise, would report on images that calibrated
+                with suppress(UsageError):  # the expression does not match: another folder
+                    grouped = Place(place, group=known[0].group, unit=known[0].unit)
+                    return load_splits(grouped, bundle.labels, bundle.preprocess, progress)
             return load_splits(Place(place), bundle.labels, bundle.preprocess, progress)
 
     def training(_: Path) -> tuple[LabelledImages, LabelledImages]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from framegate.export.calibration.calibrate import Promise
+from framegate.export.calibration.temperature import Labels
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,52 @@ class Question:
         network: SHA-256 of the float32 network.
         keys: ``backend/precision`` of everything that the run may calibrate.
         promise: What shall hold.
+        units: (N,) unit of each image, None where each is one: how they are grouped decides what proves.
+        others: What else the answer hangs on: SHA-256 of the other precisions' files and of a monitor, or how they are
+            made.
     """
 
     network: str
     keys: tuple[str, ...]
     promise: Promise
+    units: Labels | None = None
+    others: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """By which it is known again."""
         wanted: dict[str, Any] = {**vars(self.promise), "seed": 0}  # no seed has a say in what proves
         if not self.promise.class_risks:
             del wanted["class_risks"]  # as before there were any
-        return hashlib.sha256(json.dumps([self.network, sorted(self.keys), wanted]).encode()).hexdigest()
+        asked: list[Any] = [self.network, sorted(self.keys), wanted]
+        if self.others or self.units is not None:
+            units = "" if self.units is None else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
+            asked += [units, sorted(self.others)]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CertificateQuestion:
+    """What one run asks of the images that shall prove a certificate.
+
+    Attributes:
+        network: SHA-256 of the network that is asked.
+        masks: Of a patch certificate, as text; else empty.
+        unit: See `framegate.export.calibration.certificates.counted`.
+        images: See there.
+        target_risk: See `framegate.export.calibration.certificates.prove`.
+        confidence_level: See there.
+    """
+
+    network: str
+    masks: str
+    unit: str
+    images: int | None
+    target_risk: float
+    confidence_level: float
+
+    def sha256(self) -> str:
+        """By which it is known again."""
+        return hashlib.sha256(json.dumps(list(vars(self).values())).encode()).hexdigest()
 
 
 def attempts_file(split_sha256: str) -> Path:
@@ -48,11 +83,11 @@ def attempts_file(split_sha256: str) -> Path:
     return folder / "framegate" / "asked" / f"{split_sha256}.json"
 
 
-def count_attempt(split_sha256: str, question: Question, recorded: int = 0) -> int:
+def count_attempt(split_sha256: str, question: Question | CertificateQuestion, recorded: int = 0) -> int:
     """Note a question and say how many different ones there were with it.
 
     Args:
-        split_sha256: Of the images.
+        split_sha256: Of the images; of a certificate's budget and precision, too, which are not chosen among.
         question: What is asked now.
         recorded: How many a bundle's record speaks of already: it may come from another machine.
     """

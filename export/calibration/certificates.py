@@ -20,6 +20,8 @@ from framegate.export.calibration.temperature import Labels
 from framegate.runtime.errors import CalibrationError, UsageError
 
 FRAME, TRACK = "frame", "track"
+_DRAW = 0
+"""Seeds the draw of frames; nobody can choose it."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,19 @@ class Proof:
     risk_bound: float
 
 
-def counted(count: int, groups: Labels | None, unit: str, images: int | None, seed: int) -> Labels:
-    """Positions of the images that a proof looks at.
+def counted(count: int, groups: Labels | None, unit: str, images: int | None) -> Labels:
+    """Positions of the images that a proof looks at; always the same: the best of several draws would prove nothing.
 
     Args:
         count: Images of the split.
         groups: (count,) track of each image, or None.
         unit: ``frame``: of each track one random frame; ``track``: all of them.
         images: Random images at most; None takes all. Not for tracks.
-        seed: Of the draw.
 
     Raises:
         UsageError: Whole tracks shall count, and there are none, or only some images of them.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_DRAW)
     if unit == TRACK:
         if groups is None or images is not None:
             raise UsageError("unit track: it needs data with tracks, and all of their images; leave --images out")

@@ -219,6 +219,7 @@ class EngineDesign:
             division=FINGERPRINT,
             proved=promise.proved,
             unseen=run.unseen,
+            group=run.group,
             classes=self._class_risks(selections),
         )
 

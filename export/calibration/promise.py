@@ -126,6 +126,7 @@ class Circumstances:
         unseen: See `Calibration.unseen`.
         table: Whether a refusal computes what could be proved instead.
         labels: The network's, where single labels are asked for.
+        group: See `Calibration.group`.
     """
 
     split_sha256: str
@@ -136,3 +137,4 @@ class Circumstances:
     unseen: str = ""
     table: bool = True
     labels: tuple[str, ...] = ()
+    group: str = ""

@@ -65,13 +65,19 @@ class Assessment:
         calibration_outputs: ``backend/precision`` -> outputs on the calibration split.
     """
 
-    def __init__(self, reference: Reference, splits: Splits, promise: Promise) -> None:
+    def __init__(self, reference: Reference, splits: Splits, promise: Promise, making: tuple[str, ...] = ()) -> None:
         """Calibrate the reference itself.
+
+        Args:
+            reference: What files are compared with.
+            splits: Images.
+            promise: What the calibrations shall promise.
+            making: How files are made of which nothing is known yet, see `Question.others`.
 
         Raises:
             CalibrationError: Not even the reference can keep the promise.
         """
-        self._reference, self._splits, self._promise = reference, splits, promise
+        self._reference, self._splits, self._promise, self._making = reference, splits, promise, making
         self._split_sha256 = fingerprint(splits.calibration)
         self._asked = 0
         own = {"": EngineOutputs(reference.calibration, "", reference.engine)}
@@ -88,7 +94,7 @@ class Assessment:
         split = self._splits.calibration
         run = Circumstances(
             self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen,
-            labels=self._splits.names,
+            labels=self._splits.names, group=split.group,
         )  # fmt: skip
         return calibrate_together(engines, split.labels, self._promise, run)
 
@@ -112,7 +118,8 @@ class Assessment:
             tests[key] = outputs["test"]
         if not self._asked:
             keys = tuple(record_key(backend, each) for backend in CPU_BACKENDS for each in PRECISIONS)
-            question = Question(sha256_file(model), keys, self._promise)
+            units = self._splits.calibration.groups
+            question = Question(sha256_file(model), keys, self._promise, units, self._making)
             self._asked = count_attempt(self._split_sha256, question)
         calibrations = self._calibrate(engines)
         for key, calibration in calibrations.items():

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
+from framegate.export.bundle_writer import edited, replace_calibrations, to_change, update_manifest
 from framegate.export.calibration.attempts import Question, count_attempt
 from framegate.export.calibration.calibrate import (
     Circumstances,
@@ -33,9 +33,9 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, record_key
-from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
+from framegate.runtime.monitor import FILE as MONITOR
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -117,7 +117,7 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(path).for_classifiers("calibrate")
     found = calibrations_of(bundle, split, backend, precision, promise, progress, unseen)
-    with edited(path) as folder:
+    with edited(bundle) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
         # Rows of the export's report that speak of the old thresholds.
         update_manifest(folder, parity=[dict(row) for row in bundle.parity if row["key"] not in found])
@@ -140,9 +140,14 @@ def calibrations_of(
     split_sha256 = fingerprint(split)
     network = bundle.hashes[bundle.models.get("fp32") or bundle.models[pairs[0][1]]]
     earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
-    asked = count_attempt(split_sha256, Question(network, keys, promise), max(earlier, default=0))
+    others = tuple(sorted(bundle.hashes[name] for name in {*bundle.models.values()} if bundle.hashes[name] != network))
+    monitor = (bundle.hashes[MONITOR],) if bundle.monitor is not None else ()
+    question = Question(network, keys, promise, split.groups, (*others, *monitor))
+    asked = count_attempt(split_sha256, question, max(earlier, default=0))
     precisions = _precisions(bundle, backend, precision)
-    run = Circumstances(split_sha256, split.groups, split.unit, len(precisions), asked, unseen, labels=bundle.labels)
+    run = Circumstances(
+        split_sha256, split.groups, split.unit, len(precisions), asked, unseen, labels=bundle.labels, group=split.group
+    )
     found: dict[str, Calibration] = {}
     for precision in precisions:
         model = bundle.model_path(precision)
@@ -218,7 +223,7 @@ def _drives(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    path = bundle_to_change(arguments.bundle)
+    path = to_change(arguments.bundle)
     bundle = Bundle.open(path)
     if bundle.detector is not None or bundle.dense is not None:
         return calibrate_other(arguments, path, bundle)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import edited, replace_calibrations, update_manifest
 from framegate.export.calibration.promise import AUTO
+from framegate.export.commands.promise_options import refuse_promise_options
 from framegate.export.data.coco import read_coco
 from framegate.export.data.dense_folder import read_dense_folder
 from framegate.export.data.labelled import USER
@@ -36,8 +37,10 @@ def calibrate_other(arguments: argparse.Namespace, path: Path, bundle: Bundle) -
         if getattr(arguments, name) is not None:
             option = "from" if name == "recording" else name
             raise UsageError(f"--{option} is for classifiers; give --unseen DIR, pictures that the network never saw")
-    if arguments.plan or arguments.risk:
-        raise UsageError("--plan and --risk are for classifiers; leave them out")
+    if arguments.plan:
+        raise UsageError("--plan is for classifiers; leave it out")
+    score = ("score",) if bundle.detector is not None else ()
+    refuse_promise_options(arguments, ("target_risk", "confidence_level", "no_promise", "unseen", *score))
     if arguments.unseen is None:
         raise UsageError("--unseen DIR is missing: labelled pictures that the network never saw")
     if bundle.dense is not None:
@@ -55,7 +58,7 @@ def _dense(arguments: argparse.Namespace, path: Path, bundle: Bundle, target: fl
     pictures = read_dense_folder(arguments.unseen, len(bundle.labels))
     with progress_bar() as progress:
         _, found = calibrate_dense(bundle, spec, pictures, promise, USER, backends, progress, pixels_are_set=True)
-    with edited(path) as folder:
+    with edited(bundle) as folder:
         replace_calibrations(folder, {**bundle.calibrations, **found})
     for line in summary(spec, found):
         to_stdout(line)
@@ -81,7 +84,7 @@ def _detector(arguments: argparse.Namespace, path: Path, bundle: Bundle, target:
     records = calibrate_detector(bundle, found, promise, data, USER)
     first = next(iter(found.values()))
     spec = DetectorSpec.from_json({**bundle.detector, "labelled": first.labelled, "missed": first.missed})
-    with edited(path) as folder:
+    with edited(bundle) as folder:
         # Records of other engines were made with the same head; what was missed is said of these images only.
         update_manifest(folder, detector=spec.to_json())
         replace_calibrations(folder, {**bundle.calibrations, **records})

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from framegate.export.branch import held_out_of_all, trained_all
+from framegate.export.bundle_writer import to_change
 from framegate.export.calibration.certificates import FRAME, TRACK
 from framegate.export.certificate import Wanted, certify, check_wanted
 from framegate.export.commands.summaries import SUMMARIES
@@ -21,7 +22,6 @@ from framegate.export.data.outputs import CPU_BACKENDS
 from framegate.runtime.backends.choice import choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import PATCH, Demand, budget_text
-from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.console import json_to_stdout, progress_bar, to_stdout
 from framegate.runtime.errors import UsageError
 
@@ -82,7 +82,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: four masks in a row)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of frames (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
@@ -93,9 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Wanted(
         Demand.parse(arguments.budget), tuple(arguments.branch), arguments.precision, backends, arguments.target_risk,
         arguments.confidence_level, arguments.unit, arguments.images, arguments.mask_side, arguments.mask_stride,
-        arguments.seed,
     )  # fmt: skip
-    path = bundle_to_change(arguments.bundle)
+    path = to_change(arguments.bundle)
     bundle = Bundle.open(path).for_classifiers("certify")
     check_wanted(bundle, wanted)
     with progress_bar() as progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import image_size, input_spec
+from framegate.export.commands.promise_options import refuse_promise_options
 from framegate.export.data.dense_folder import read_dense_folder
 from framegate.export.data.labelled import USER
 from framegate.export.data.labels_file import read_labels
@@ -61,6 +62,7 @@ def export_as_dense(arguments: argparse.Namespace) -> int:
     Raises:
         FramegateError: The file, the pictures or an option cannot be used; or no threshold keeps the promise.
     """
+    refuse_promise_options(arguments, ("target_risk", "confidence_level", "no_promise", "unseen"))
     promise = _promise(arguments)
     place: Path | None = arguments.unseen or arguments.data
     if arguments.out is None or place is None or arguments.labels is None:

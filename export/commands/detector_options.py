@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 from framegate.export.bundle_writer import check_target
 from framegate.export.commands.onnx_options import image_size, input_spec
+from framegate.export.commands.promise_options import refuse_promise_options
 from framegate.export.data.labels_file import read_labels
 from framegate.export.detector import OnnxDetector, export_detector, find_head
 from framegate.export.graph.source import find_input, read_onnx
@@ -66,6 +67,7 @@ def export_as_detector(arguments: argparse.Namespace) -> int:
     for name in _OTHERS:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for classifiers; a detector has none: leave it out")
+    refuse_promise_options(arguments, ())
     detector = onnx_detector(arguments)
     bundle = export_detector(detector, arguments.out, arguments.origin, arguments.force)
     spec, size = detector.spec, detector.preprocess

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from framegate.cuda_kernels.driver.open import DeviceInfo
+from framegate.export.bundle_writer import to_change
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.engines.build import EngineJob, build_engine, report_path
 from framegate.export.engines.options import THIS_GPU, BuildOptions, resolve_target
@@ -26,7 +27,6 @@ from framegate.runtime.backends.tensorrt.library import (
 from framegate.runtime.backends.tensorrt.scores import FUNCTION, KERNEL, PLUGIN, WAYS
 from framegate.runtime.backends.tensorrt.store import AMPERE, StaleEngineError, engine_folder
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import OUT, json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import BackendError, BundleError, UsageError
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     precisions = arguments.precision or sorted(bundle.models)
     if "fp16" in precisions and "fp16" not in bundle.models:
-        bundle = _with_half(bundle_to_change(arguments.bundle))
+        bundle = _with_half(to_change(arguments.bundle))
     for precision in precisions:
         bundle.model_path(precision)
     info = find_gpu()

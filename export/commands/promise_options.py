@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,23 @@ def place_of(
         raise UsageError("--unit: an empty word was given, expected what a unit is called, such as track")
     known = trained_on(origin, calibrations)
     return Place(arguments.data, arguments.unseen, arguments.group, arguments.unit.strip(), known)
+
+
+def refuse_promise_options(arguments: argparse.Namespace, heeded: Collection[str]) -> None:
+    """Refuse options of `add_promise_options` that a command would not heed: what they ask for would not be promised.
+
+    Args:
+        arguments: Of the command line.
+        heeded: Names of those that it heeds.
+
+    Raises:
+        UsageError: Another one was given.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_promise_options(parser)
+    for name, default in sorted(vars(parser.parse_args([])).items()):
+        if name not in heeded and getattr(arguments, name, default) != default:
+            raise UsageError(f"--{name.replace('_', '-')} is for classifiers; leave it out")
 
 
 def require_unseen(promise: Promise, unseen: str) -> None:

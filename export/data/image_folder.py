@@ -1,18 +1,20 @@
 """A labelled data set of one folder per label: DIR/LABEL/IMAGE.
 
 The order of the images is that of the SHA-256 of their files: the same on every machine, as good as shuffled, and
-not changed for the others when an image is added. Copies of one file count once, so that no image serves for
-calibration and test at the same time.
+not changed for the others when an image is added. Copies of one picture count once, in whatever files they lie, so that
+no image serves for calibration and test at the same time, and none proves twice.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
@@ -65,6 +67,8 @@ def read_image_folder(
         preprocess(_usable(file))
         images[k] = preprocess.small
         progress("reading images", k + 1, len(files))
+    kept = _different(images, files)
+    images, files = images[kept], [files[k] for k in kept]
     numbers = np.array([number for _, number in files], np.int64)
     names = tuple(f"{file.parent.name}/{file.name}" for file, _ in files)
     by_name = np.argsort(np.argsort(np.array(names, dtype=object), kind="stable"), kind="stable").astype(np.int64)
@@ -108,6 +112,20 @@ def _ordered(place: Path, labels: tuple[str, ...], progress: Progress) -> list[t
             raise DataError(f"image {file}: the same file is {other[0]}, under another label; remove one")
         progress("looking for copies", k + 1, len(files))
     return [found[digest] for digest in sorted(found)]
+
+
+def _different(images: npt.NDArray[np.uint8], files: Sequence[tuple[Path, int]]) -> npt.NDArray[np.int64]:
+    """Positions of images that are no copy of an earlier one, pixel for pixel as the network is shown them.
+
+    A picture in another file format, or with another comment, is the same evidence once more.
+    """
+    first: dict[bytes, int] = {}
+    for k, image in enumerate(images):
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        other, label = files[first.setdefault(digest, k)]
+        if label != files[k][1]:
+            raise DataError(f"image {files[k][0]}: the same picture is {other}, under another label; remove one")
+    return np.array(sorted(first.values()), np.int64)
 
 
 def _usable(file: Path) -> Image:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from framegate.export.data.image_folder import NamedImages, is_image_folder, read_image_folder
-from framegate.export.data.splits import Splits
+from framegate.export.data.splits import Splits, check_disjoint
 from framegate.export.progress import Progress
 from framegate.models import datasets
 from framegate.models.held_out import HeldOut, hold_out, watched
@@ -142,12 +142,16 @@ def load_splits(place: Place, labels: tuple[str, ...], spec: PreprocessSpec, pro
         UsageError: The regular expression cannot be used.
     """
     parts, unseen = _parts(place, place.first, labels, spec, progress)
-    if place.unseen is not None and place.data is not None:
+    two = place.unseen is not None and place.data is not None
+    if two:
         parts = [load_training(place, labels, spec, progress), *_unite(parts)]
     if not all(len(part) for part in parts):
         raise DataError(f"{place.first}: {sum(map(len, parts))} images; give at least a few hundred")
     train, calibration, test = parts
-    return Splits(train, calibration, test, labels, unseen)
+    splits = Splits(train, calibration, test, labels, unseen)
+    if two:  # what is said to be unseen may lie among what trained
+        check_disjoint(splits)
+    return splits
 
 
 def load_calibration(
@@ -256,8 +260,16 @@ def _parts(
 
 
 def _with_units(images: LabelledImages, names: Sequence[str], place: Place) -> LabelledImages:
+    """Images with their units; those of one unit in the order of their names, which is that of capture.
+
+    Units stay in the order in which they came, which is as good as shuffled.
+    """
     groups = _units(names, place.group)
-    return images if groups is None else replace(images, groups=groups, unit=place.unit)
+    if groups is None:
+        return images
+    assert images.sequence is not None
+    order = np.lexsort((images.sequence, _rank(groups)))
+    return replace(images, groups=groups, unit=place.unit, group=place.group).subset(order, images.name)
 
 
 def _unite(parts: list[LabelledImages]) -> list[LabelledImages]:
@@ -276,7 +288,7 @@ def _both(first: LabelledImages, second: LabelledImages) -> LabelledImages:
         sequence = np.append(first.sequence, second.sequence)
     return LabelledImages(
         "calibration", np.concatenate([first.images, second.images]), np.append(first.labels, second.labels),
-        groups, second.unit, sequence,
+        groups, second.unit, sequence, second.group,
     )  # fmt: skip
 
 
@@ -335,13 +347,17 @@ def _units(names: Sequence[str], group: str) -> Labels | None:
 
 def _cut(images: LabelledImages) -> list[Labels]:
     """Positions for training, calibration and test; a unit stays whole, in the order in which units come."""
-    units = np.arange(len(images)) if images.groups is None else images.groups
+    rank = _rank(np.arange(len(images)) if images.groups is None else images.groups)
+    count = int(rank.max()) + 1
+    cuts = [round(count * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
+    return [np.flatnonzero((rank >= low) & (rank < high)) for low, high in zip((0, *cuts), (*cuts, count), strict=True)]
+
+
+def _rank(units: Labels) -> Labels:
+    """(N,) number of each image's unit, counted by first appearance."""
     _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))[inverse.reshape(-1)]  # of each image's unit, by first appearance
-    cuts = [round(len(first) * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
-    return [
-        np.flatnonzero((rank >= low) & (rank < high)) for low, high in zip((0, *cuts), (*cuts, len(first)), strict=True)
-    ]
+    rank: Labels = np.argsort(np.argsort(first))[inverse.reshape(-1)]
+    return rank
 
 
 def _check_group(place: Path, group: str) -> None:

@@ -134,6 +134,7 @@ class Calibration:
         division: ``fingerprint``: what proves follows from the data. Empty: from a seed that could be chosen.
         proved: False: set without a proof (``--no-promise``); nothing is promised.
         unseen: Who says that the network had not seen the images: ``training record``, ``user``; empty if nobody.
+        group: Regular expression for LABEL/FILE that said which of a folder's images belong together; empty without.
         classes: Labels that were asked for by name. Each has its own threshold and target risk, at most `target_risk`;
             ``threshold`` is that of all other labels. ``coverage``, ``selective_risk`` and the promise count all
             labels, each by its own threshold; ``risk_bound`` is the largest of all bounds.
@@ -164,6 +165,7 @@ class Calibration:
     division: str = ""
     proved: bool = True
     unseen: str = ""
+    group: str = ""
     classes: tuple[ClassRisk, ...] = ()
 
     def __post_init__(self) -> None:
@@ -186,8 +188,8 @@ class Calibration:
                 raise CalibrationError(f"{name} is {value!r}; expected a whole number, {least} or more")
         if self.units_bound is not None and not 0 <= self.units_bound <= 1:
             raise CalibrationError(f"units_bound is {self.units_bound}; expected a share")
-        if not all(isinstance(each, str) for each in (self.unit, self.division, self.unseen)):
-            raise CalibrationError("unit, division and unseen of a calibration must be words")
+        if not all(isinstance(each, str) for each in (self.unit, self.division, self.unseen, self.group)):
+            raise CalibrationError("unit, division, unseen and group of a calibration must be words")
         if len({each.class_id for each in self.classes}) < len(self.classes):
             raise CalibrationError("a label has two risks of its own in one calibration")
         ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order

@@ -96,6 +96,8 @@ class CertificateThreshold:
         split_sha256: Fingerprint of the split.
         tracks_certified: Share of the split's tracks with a certified frame; None where single frames were counted.
         frames_to_first: Median frames of those tracks until the first certified one, itself counted; None likewise.
+        attempts: How many different networks, masks or targets these images had been asked about for this budget and
+            precision, with this one; None if not recorded.
     """
 
     tau: float
@@ -110,6 +112,7 @@ class CertificateThreshold:
     split_sha256: str
     tracks_certified: float | None = None
     frames_to_first: float | None = None
+    attempts: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be certified with.
@@ -124,6 +127,7 @@ class CertificateThreshold:
             and 0 < self.risk_bound <= self.target_risk
             and 0 <= self.events <= self.units
             and self.unit in UNITS
+            and (self.attempts is None or (type(self.attempts) is int and self.attempts >= 1))
         )
         if not good:
             raise BundleError(f"a certificate's threshold cannot be used: {self!r:.200}")
@@ -203,11 +207,16 @@ class CertificateRecord:
         else:
             what = f"change of at most {self.budget} of 255 levels of every pixel"
         unit = "a captured frame" if found.unit == "frame" else "a captured track"
+        again = (
+            f". It was question {found.attempts} to the same images, and a choice among the answers is not covered"
+            if found.attempts is not None and found.attempts > 1
+            else ""
+        )
         return (
             f"with {found.confidence_level:.0%} confidence, at most {found.risk_bound:.2%} of all captured "
             f"{found.unit}s can be made wrong and accepted by any {what}, whichever are attacked "
             f"({found.events} of {found.units} {found.unit}s; {unit} like those of the calibration). It says nothing "
-            "about the share among the accepted or the attacked ones"
+            f"about the share among the accepted or the attacked ones{again}"
         )
 
 

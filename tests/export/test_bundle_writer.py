@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from framegate.export.bundle_writer import check_target, staged, write_calibration, write_manifest
+from framegate.export.bundle_writer import (
+    check_target,
+    edited,
+    replace_calibrations,
+    staged,
+    to_change,
+    write_calibration,
+    write_manifest,
+)
 from framegate.models.registry import architecture
 from framegate.runtime.bundle.bundle import Bundle, sha256_file
 from framegate.runtime.bundle.calibration import Calibration
@@ -144,3 +152,62 @@ def test_bad_targets_are_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BundleError, match="cannot write in"):
         check_target(tmp_path / "file" / "m.bundle", force=False)
+
+
+def test_fault_a_signal_between_the_two_renames_loses_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "m.bundle"
+    _write(target)
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, to: Path) -> Path:
+        calls.append(to)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _write(target, "second", force=True)
+    assert Bundle.open(target).name == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.bundle"]
+
+
+def test_what_another_command_wrote_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
+    """A slow command has read thresholds that are withdrawn while it computes."""
+    target = tmp_path / "m.bundle"
+    _write(target)
+    opened = Bundle.open(target)
+
+    def slow() -> None:
+        with edited(opened) as folder:
+            with edited(Bundle.open(target)) as quick:
+                replace_calibrations(quick, {})
+            replace_calibrations(folder, opened.calibrations)
+
+    with pytest.raises(BundleError, match="another command has changed it meanwhile"):
+        slow()
+    assert not Bundle.open(target).calibrations
+    with pytest.raises(BundleError, match="another command"), edited(opened):  # known before the work
+        pytest.fail("the block was entered")
+    with edited(Bundle.open(target)) as folder:
+        replace_calibrations(folder, opened.calibrations)
+    assert Bundle.open(target).calibrations
+    assert [path.name for path in tmp_path.iterdir()] == ["m.bundle"]
+
+
+def test_what_cannot_be_changed_is_known_before_the_work(tmp_path: Path) -> None:
+    target = tmp_path / "m.bundle"
+    _write(target)
+    assert to_change(target) == target
+    (tmp_path / "link.bundle").symlink_to(target)
+    with pytest.raises(BundleError, match="something that is no bundle lies there"):
+        to_change(tmp_path / "link.bundle")
+    target.rename(tmp_path / "plain")
+    with pytest.raises(UsageError, match="ends in"):
+        to_change(tmp_path / "plain")
+    (tmp_path / "plain").rename(target)
+    (target / "notes").mkdir()
+    with pytest.raises(BundleError, match="it holds a folder, notes"):
+        to_change(target)

@@ -229,6 +229,7 @@ def test_tracks_count_as_one(bundle, quiet):
     split = colours(320, 1, groups)
     frames = certify(bundle, split, Wanted(Demand("patch", 3), backends=BACKENDS), quiet)
     assert frames.thresholds["onnxruntime/fp32"].units == 160
+    bundle = Bundle.open(bundle.path)
     tracks = certify(bundle, split, Wanted(Demand("patch", 3), backends=BACKENDS, unit="track"), quiet)
     assert tracks.thresholds["onnxruntime/fp32"].units == 160
     assert tracks.thresholds["onnxruntime/fp32"].tau >= frames.thresholds["onnxruntime/fp32"].tau
@@ -262,7 +263,6 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
     cases += [
         (Wanted(Demand("linf", 2), (branch, other), backends=BACKENDS), UsageError, "give one"),
         (Wanted(Demand("patch", 3), (branch, branch), backends=BACKENDS), UsageError, "given twice"),
-        (Wanted(Demand("patch", 3), backends=BACKENDS, seed=-1), UsageError, "seed -1"),
         (Wanted(Demand("patch", 3), backends=BACKENDS, images=0), UsageError, "images 0"),
         (Wanted(Demand("patch", 3), (branch, other), backends=BACKENDS), DataError, "2 labels of its own"),
         (Wanted(Demand("patch", 3), (branch, larger), backends=BACKENDS), DataError, "another input"),
@@ -444,6 +444,27 @@ def test_the_copy_that_counts_is_that_of_the_networks_that_are_asked(branch, tmp
     )
     assert trained_all(of_signs, (path,)) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, HELD_OUT)}))
     assert trained_all(of_signs, ()) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, PART)}), frozenset({"f" * 64}))
+
+
+def test_how_often_the_same_images_were_asked_is_recorded(bundle, quiet):
+    """The best of several networks, masks or targets is no proof; the same question again is none more."""
+    split = colours(300, 1)
+    asked = [
+        (Wanted(Demand("patch", 3), backends=BACKENDS), 1),
+        (Wanted(Demand("patch", 3), backends=BACKENDS), 1),
+        (Wanted(Demand("patch", 3), backends=BACKENDS, target_risk=0.05), 2),
+        (Wanted(Demand("patch", 3), backends=BACKENDS, side=12), 3),
+        (Wanted(Demand("patch", 2), backends=BACKENDS), 1),
+    ]
+    for wanted, attempts in asked:
+        record = certify(Bundle.open(bundle.path), split, wanted, quiet)
+        assert record.thresholds["onnxruntime/fp32"].attempts == attempts
+        said = record.promise("onnxruntime/fp32")
+        assert ("a choice among the answers is not covered" in said) == (attempts > 1)
+    found = {
+        each.budget: each.thresholds["onnxruntime/fp32"].attempts for each in Bundle.open(bundle.path).certificates
+    }
+    assert found == {3: 3, 2: 1}
 
 
 def test_coverage_of_nothing_is_refused(bundle, branch, quiet):

@@ -224,6 +224,9 @@ def test_it_is_calibrated_again_for_one_engine_and_keeps_its_pixels(folder, tmp_
     assert main([*given, "--data", str(folder / "pictures")]) != 0
     assert main([*given, "--unseen", str(folder / "few")]) != 0
     assert "--data is for classifiers" in capsys.readouterr().err
+    for more in (["--group", "(.)_"], ["--promise", "units"], ["--score", "margin"]):
+        assert main([*given, "--unseen", str(folder / "pictures"), *more]) != 0
+        assert f"{more[0]} is for classifiers" in capsys.readouterr().err
 
 
 @pytest.mark.tensorrt

@@ -260,6 +260,8 @@ def test_what_cannot_calibrate_a_detector_is_one_sentence(folder, labelled, caps
     few.write_text(json.dumps({**record, "images": record["images"][:20], "annotations": record["annotations"][:20]}))
     wrong = [{**each, "category_id": 3 - each["category_id"]} for each in record["annotations"]]
     (tmp_path / "wrong.json").write_text(json.dumps({**record, "annotations": wrong}))
+    twice = [{**each, "file_name": "0.png" if each["id"] == 1 else each["file_name"]} for each in record["images"]]
+    (tmp_path / "twice.json").write_text(json.dumps({**record, "images": twice}))
     for more, expected in [
         (unseen, "--boxes FILE.json is missing"),
         (boxes, "--unseen DIR is missing"),
@@ -268,6 +270,14 @@ def test_what_cannot_calibrate_a_detector_is_one_sentence(folder, labelled, caps
         ([*boxes, "--unseen", str(tmp_path)], "0.png: cannot be read"),
         ([*boxes, *unseen, "--backend", "tensorrt"], "a detector runs on"),
         ([*boxes, *unseen, "--score", "shift"], "a detector's boxes have entropy"),
+        ([*boxes, *unseen, "--group", "(.)_"], "--group is for classifiers"),
+        ([*boxes, *unseen, "--unit", "drive"], "--unit is for classifiers"),
+        ([*boxes, *unseen, "--promise", "units"], "--promise is for classifiers"),
+        ([*boxes, *unseen, "--method", "geifman-el-yaniv"], "--method is for classifiers"),
+        ([*boxes, *unseen, "--window", "30"], "--window is for classifiers"),
+        ([*boxes, *unseen, "--limit-share", "0.1"], "--limit-share is for classifiers"),
+        ([*boxes, *unseen, "--risk", "sky=0.01"], "--risk is for classifiers"),
+        ([*unseen, "--boxes", str(tmp_path / "twice.json")], "0.png is listed twice, or is a copy of 0.png"),
     ]:
         assert main(["calibrate", bundle, *more]) != 0
         error = " ".join(capsys.readouterr().err.split())

@@ -25,11 +25,13 @@ from framegate.evaluation.monitor.fit import (
 )
 from framegate.evaluation.monitor.views import harmless
 from framegate.export.calibration.calibrate import Promise
+from framegate.export.certificate import Wanted, certify
 from framegate.export.data.splits import Splits
 from framegate.export.graph.pooled import FEATURES, with_pooled, without_pooled
 from framegate.export.int8.quantize import to_int8
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.errors import BundleError, CalibrationError, ExportRefusedError, UsageError
 from framegate.runtime.monitor import POOLED, SHIFT
 from framegate.runtime.session import Session
@@ -249,3 +251,23 @@ def test_layers_are_looked_for_where_a_bundle_names_none(bundle_path):
     assert 1 <= len(found) <= 6
     assert list(found) == [name for name in layers if name in found]
     assert Network.from_bundle(bundle, found).taps == found
+
+
+def test_a_certificate_of_the_network_without_the_monitor_goes_and_is_named(
+    bundle_path, network, monitor, colours, quiet, tmp_path, capsys
+):
+    """It was proved for another file; one that asks a network of its own stays."""
+    path = tmp_path / "colours.bundle"
+    shutil.copytree(bundle_path, path)
+    wanted = Wanted(Demand("patch", 2), backends=("onnxruntime",), target_risk=0.9)
+    certify(Bundle.open(path), colours(60, 34, "calibration"), wanted, quiet)
+    assert len(Bundle.open(path).certificates) == 1
+    splits = Splits(
+        colours(200, 31, "train"), colours(500, 32, "calibration"), colours(10, 33, "test"), ("blue", "green", "red")
+    )
+    write_monitor(Bundle.open(path), monitor, network, splits, Promise(0.3, 0.9, limit_share=0.04), quiet)
+    after = Bundle.open(path)
+    assert after.monitor is not None
+    assert not after.certificates
+    assert not (path / "certificates.json").exists()
+    assert "the certificate patch:2 was proved for the network without this monitor" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def _stepped(model: onnx.ModelProto, quantised: bool) -> onnx.ModelProto:
 def stepped(request, bundle_path, tmp_path):
     path = tmp_path / "colours.bundle"
     shutil.copytree(bundle_path, path)
-    with edited(path) as folder:
+    with edited(Bundle.open(path)) as folder:
         onnx.save(_stepped(onnx.load(folder / "model.fp32.onnx"), request.param), folder / "model.fp32.onnx")
         update_manifest(folder)
     return path

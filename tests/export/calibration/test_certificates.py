@@ -60,17 +60,17 @@ def test_fault_outputs_that_are_not_finite_count_against_the_certificate():
 
 def test_one_random_frame_of_each_track_is_looked_at():
     groups = np.repeat(np.arange(50), 30)
-    chosen = counted(1500, groups, "frame", None, 3)
+    chosen = counted(1500, groups, "frame", None)
     assert sorted(groups[chosen]) == list(range(50))
     assert len({int(k) % 30 for k in chosen}) > 10
-    assert list(counted(1500, groups, "track", None, 3)) == list(range(1500))
-    assert len(counted(1500, None, "frame", 200, 3)) == 200
-    some = groups[counted(1500, groups, "frame", 20, 3)]
+    assert list(counted(1500, groups, "track", None)) == list(range(1500))
+    assert len(counted(1500, None, "frame", 200)) == 200
+    some = groups[counted(1500, groups, "frame", 20)]
     assert len(some) == len(set(some)) == 20
     assert max(some) > 30  # random tracks, not the first ones
     for wrong in ((None, None), (groups, 100)):
         with pytest.raises(UsageError, match="unit track"):
-            counted(1500, wrong[0], "track", wrong[1], 3)
+            counted(1500, wrong[0], "track", wrong[1])
 
 
 def test_the_first_certified_frame_of_each_track():

@@ -67,6 +67,13 @@ def test_splits_are_disjoint_and_a_copy_counts_once(photographs: Path, quiet) ->
     assert [len(part) for part in parts] == [4, 24, 12]
     pixels = [image.tobytes() for part in parts for image in part.images]
     assert len(set(pixels)) == 40
+    # The same picture in another file format is no other evidence, either.
+    for k, each in enumerate(read_image_folder(photographs, LABELS, SPEC, 12, quiet).names):
+        other = photographs / each.replace(".png", (".bmp", ".tiff", ".ppm")[k % 3])
+        cv2.imwrite(str(other), cv2.imread(str(photographs / each)))
+    splits = load_splits(Place(photographs), LABELS, SPEC, quiet)
+    assert len({image.tobytes() for part in parts for image in part.images}) == 40
+    assert sum(map(len, (splits.train, splits.calibration, splits.test))) == 40
     again, unseen = load_calibration(Place(None, photographs), LABELS, SPEC, quiet)
     assert (splits.unseen, unseen) == ("", USER)
     assert np.array_equal(again.images, splits.calibration.images)
@@ -202,6 +209,46 @@ def test_what_training_held_out_joins_the_calibration_in_proportion_and_in_order
         assert set(ranges.images[:, 0, 0, 0]) == set(left.images[:, 0, 0, 0])
     with pytest.raises(UsageError, match="two places"):
         load_training(Place(Path("x"), Path("y")), LABELS[:2], SPEC, quiet, 0.1)
+
+
+def test_one_picture_under_two_labels_is_refused_in_whatever_file(photographs: Path, quiet) -> None:
+    name = read_image_folder(photographs, LABELS, SPEC, 1, quiet).names[0]
+    other = next(label for label in LABELS if not name.startswith(label))
+    cv2.imwrite(str(photographs / other / "again.bmp"), cv2.imread(str(photographs / name)))
+    with pytest.raises(DataError, match="under another label"):
+        read_image_folder(photographs, LABELS, SPEC, None, quiet)
+
+
+def test_images_that_are_also_given_as_those_that_trained_prove_nothing(photographs: Path, tmp_path, quiet) -> None:
+    some = tmp_path / "some"
+    foreign_onnx.write_photographs(some, 200, seed=5)
+    shutil.copytree(photographs, some, dirs_exist_ok=True)
+    for trained in (photographs, some, photographs / "."):
+        for load in (load_calibration, load_splits):
+            with pytest.raises(DataError, match="lie in"):
+                load(Place(trained, some), LABELS, SPEC, quiet)
+
+
+def test_frames_of_a_track_are_in_the_order_of_their_names_and_tracks_are_not(tmp_path: Path, quiet) -> None:
+    """What a rule does on a track, and what a window sees of it, hang on the order of capture."""
+    rng = np.random.default_rng(0)
+    for track in range(40):
+        for k in range(5):
+            place = tmp_path / LABELS[track % 3]
+            place.mkdir(exist_ok=True)
+            pixels = np.full((24, 24, 3), (track, k, 0), np.uint8)
+            pixels[:, :, 2] = rng.integers(0, 255, (24, 24))
+            cv2.imwrite(str(place / f"t{track:02d}_{k}.png"), pixels)
+    place = Place(None, tmp_path, group="(t[0-9]+)_")
+    splits = load_splits(place, LABELS, SPEC, quiet)
+    seen = []
+    for part in (splits.train, splits.calibration, splits.test):
+        assert part.group == "(t[0-9]+)_"
+        shown = part.images[:, 0, 0, :2]
+        for unit in np.unique(part.groups):
+            assert list(shown[part.groups == unit, 1]) == [0, 1, 2, 3, 4]
+        seen += list(shown[::5, 0])
+    assert sorted(seen) == list(range(40)) != seen
 
 
 def _tracks(count: int, first: int) -> LabelledImages:

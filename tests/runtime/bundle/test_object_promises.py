@@ -55,7 +55,7 @@ def test_a_promise_is_stored_shown_and_goes_with_a_new_calibration(bundle, capsy
     assert "tracks under the rule 1/1/3: at most 5.00% are ever wrong" in said
     assert "it missed 5 of 50 labelled objects (10.0%)" in said
     assert said.count("NOT covered") == 2
-    with edited(bundle.path) as folder:
+    with edited(opened) as folder:
         replace_calibrations(folder, opened.calibrations)
     assert Bundle.open(bundle.path).object_promises == {}
 
