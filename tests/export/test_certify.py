@@ -17,6 +17,7 @@ import torch
 from framegate.export import certificate
 from framegate.export.branch import branch_graph, trained_all
 from framegate.export.bundle_writer import update_manifest
+from framegate.export.calibration import attempts
 from framegate.export.certificate import Wanted, certify
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD, TrainedOn
@@ -446,8 +447,9 @@ def test_the_copy_that_counts_is_that_of_the_networks_that_are_asked(branch, tmp
     assert trained_all(of_signs, ()) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, PART)}), frozenset({"f" * 64}))
 
 
-def test_how_often_the_same_images_were_asked_is_recorded(bundle, quiet):
+def test_how_often_the_same_images_were_asked_is_recorded(bundle, quiet, tmp_path, monkeypatch):
     """The best of several networks, masks or targets is no proof; the same question again is none more."""
+    monkeypatch.setattr(attempts, "attempts_file", lambda place: tmp_path / place)
     split = colours(300, 1)
     asked = [
         (Wanted(Demand("patch", 3), backends=BACKENDS), 1),
@@ -456,11 +458,11 @@ def test_how_often_the_same_images_were_asked_is_recorded(bundle, quiet):
         (Wanted(Demand("patch", 3), backends=BACKENDS, side=12), 3),
         (Wanted(Demand("patch", 2), backends=BACKENDS), 1),
     ]
-    for wanted, attempts in asked:
+    for wanted, count in asked:
         record = certify(Bundle.open(bundle.path), split, wanted, quiet)
-        assert record.thresholds["onnxruntime/fp32"].attempts == attempts
+        assert record.thresholds["onnxruntime/fp32"].attempts == count
         said = record.promise("onnxruntime/fp32")
-        assert ("a choice among the answers is not covered" in said) == (attempts > 1)
+        assert ("a choice among the answers is not covered" in said) == (count > 1)
     found = {
         each.budget: each.thresholds["onnxruntime/fp32"].attempts for each in Bundle.open(bundle.path).certificates
     }
