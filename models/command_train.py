@@ -17,7 +17,7 @@ from framegate.models import datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.gtsrb import with_mirror_images
-from framegate.models.held_out import held_out, hold_out
+from framegate.models.held_out import held_out, hold_out, watched
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.models.pixels import PixelInput, to_pixels
@@ -35,7 +35,7 @@ from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIM
 from framegate.models.widening import widen
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
-from framegate.runtime.errors import UsageError
+from framegate.runtime.errors import DataError, UsageError
 
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS, "mirror_images": MIRROR_IMAGES}
 _SETTINGS: dict[str, tuple[str | None, str]] = {
@@ -227,14 +227,28 @@ def _augmentation(data: DataSet, settings: TrainSettings) -> augment.Augmentatio
     return masked(views, settings.masked_views, settings.mask_side) if apart else views
 
 
-def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: dict[str, Any], data: DataSet) -> str:
+def _load_start(
+    model: torch.nn.Module,
+    arguments: argparse.Namespace,
+    wanted: dict[str, Any],
+    data: DataSet,
+    images: LabelledImages,
+) -> str:
     """Give a new network the weights of a checkpoint; a narrower one is widened.
+
+    Args:
+        model: The network.
+        arguments: Of the command line.
+        wanted: Its architecture, classes and options.
+        data: What is trained on.
+        images: Its whole training split.
 
     Returns:
         Fingerprint of those of this data set's training images that did not train those weights; empty if that is not
         known.
 
     Raises:
+        DataError: The checkpoint was trained on another copy of the data set.
         UsageError: It is another network, it has other labels, or trunk weights were given, too.
     """
     path: Path = arguments.start
@@ -256,7 +270,15 @@ def _load_start(model: torch.nn.Module, arguments: argparse.Namespace, wanted: d
     else:
         model.load_state_dict(trained.state_dict())
     notes = record["notes"]
-    held = held_out(notes) if notes.get("data") == data.name else None
+    if notes.get("data") != data.name:
+        return ""
+    apart = watched(notes)
+    if apart is not None and fingerprint(hold_out(images, apart.share)[1]) != apart.sha256:
+        raise DataError(
+            f"--start {path}: it was trained on another copy of {data.title}, which is divided otherwise, so it may "
+            "have seen what calibrates here; give a checkpoint that this copy has trained"
+        )
+    held = held_out(notes)
     return "" if held is None else held.sha256
 
 
@@ -280,7 +302,8 @@ def run(arguments: argparse.Namespace) -> int:
         kind = "volumes" if data.depth > 1 else "images"
         raise UsageError(f"{chosen.name} does not take {kind}, and {data.name} holds {kind}; give another pair")
     # Calibration and test images are not looked at: what is to prove a threshold must not have been seen before.
-    train, watched = hold_out(data.load_training(arguments.data)[0], settings.held_out)
+    images = data.load_training(arguments.data)[0]
+    train, apart = hold_out(images, settings.held_out)
     if settings.mirror_images == "relabelled":
         if data.name != "gtsrb":
             raise UsageError(
@@ -292,9 +315,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = build(chosen.name, len(data.labels), options)
     start_held_out = ""
     if arguments.start is not None:
-        start_held_out = _load_start(
-            model, arguments, {"name": chosen.name, "classes": len(data.labels), **options}, data
-        )
+        wanted = {"name": chosen.name, "classes": len(data.labels), **options}
+        start_held_out = _load_start(model, arguments, wanted, data, images)
     elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
@@ -311,7 +333,7 @@ def run(arguments: argparse.Namespace) -> int:
     teacher = None if arguments.teacher is None else teacher_logits(arguments.teacher, data, train, device)
     started = time.monotonic()
     task = Task(
-        model, chosen.preprocess, train, watched, _augmentation(data, settings), teacher, device,
+        model, chosen.preprocess, train, apart, _augmentation(data, settings), teacher, device,
         chosen.bfloat16_on_cpu,
     )  # fmt: skip
     note(_beginning(task, settings, device, f"{chosen.name} on {data.name}"))
@@ -328,7 +350,7 @@ def run(arguments: argparse.Namespace) -> int:
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
         "start_held_out": start_held_out,
-        "held_out_sha256": fingerprint(watched),
+        "held_out_sha256": fingerprint(apart),
         "device": device,
         "history": trainer.history,
         "train_minutes": round(minutes, 1),
@@ -336,13 +358,13 @@ def run(arguments: argparse.Namespace) -> int:
     record = {"name": chosen.name, "classes": len(data.labels), **options}
     # Saving rounds the weights, so accuracy is measured afterwards: it belongs to the file, not to the memory.
     save_checkpoint(out, model, record, data.labels, notes)
-    logits = predict(model, watched.images, chosen.preprocess)
-    accuracy = {watched.name: float(np.mean(logits.argmax(1) == watched.labels))}
-    said = [f"{watched.name}: accuracy {accuracy[watched.name]:.4f} on {len(watched)} images"]
+    logits = predict(model, apart.images, chosen.preprocess)
+    accuracy = {apart.name: float(np.mean(logits.argmax(1) == apart.labels))}
+    said = [f"{apart.name}: accuracy {accuracy[apart.name]:.4f} on {len(apart)} images"]
     if isinstance(model, PlainCNN) and settings.interval_bounds:
-        accuracy["certified"] = _certified(model, watched, chosen, settings.interval_bounds)
+        accuracy["certified"] = _certified(model, apart, chosen, settings.interval_bounds)
         radius = settings.interval_bounds * 255
-        said.append(f"{watched.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
+        said.append(f"{apart.name}: {accuracy['certified']:.4f} certified within {radius:g}/255")
     save_checkpoint(out, model, record, data.labels, {**notes, "accuracy": accuracy})
     state_file.unlink(missing_ok=True)
     if arguments.json:
