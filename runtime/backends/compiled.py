@@ -2,7 +2,7 @@
 
     $XDG_CACHE_HOME/framegate/openvino/<key>.blob
 
-`FRAMEGATE_COMPILED` names another folder, or is ``off``. A file is ``MAGIC``, the SHA-256 of its name and the rest, the
+`FRAMEGATE_COMPILED` names another folder, or is ``off`` (or 0). A file is ``MAGIC``, the SHA-256 of its name and the rest, the
 rest. It is used only if nobody else can have written it. The hash finds accidents; who can write the cache folder can
 forge it, so a bundle whose signature is asked for is compiled anew each time. What comes out of the cache must give the
 bundle's known answers like any other engine; of a network that has none, nothing is kept.
@@ -41,7 +41,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 def compiled_folder() -> Path | None:
     """Where compiled networks are kept; None if they are not."""
     named = os.environ.get(VARIABLE, "")
-    if named == "off" or not hasattr(os, "geteuid"):  # whose a file is cannot be seen elsewhere
+    if named in ("off", "0") or not hasattr(os, "geteuid"):  # whose a file is cannot be seen elsewhere
         return None
     try:
         return Path(named) if named else default_cache().parent / "openvino"

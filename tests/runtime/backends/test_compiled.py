@@ -135,8 +135,10 @@ def test_a_bundle_whose_signature_is_asked_for_is_compiled_anew(folder, count, m
     assert not folder.exists()
 
 
-def test_off_keeps_nothing(tmp_path, monkeypatch, count):
-    monkeypatch.setenv("FRAMEGATE_COMPILED", "off")
+@pytest.mark.parametrize("word", ["off", "0"])
+def test_off_keeps_nothing(tmp_path, monkeypatch, count, word):
+    monkeypatch.setenv("FRAMEGATE_COMPILED", word)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     answer()
     answer()
