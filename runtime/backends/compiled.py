@@ -2,10 +2,10 @@
 
     $XDG_CACHE_HOME/framegate/openvino/<key>.blob
 
-`FRAMEGATE_COMPILED` names another folder, or is ``off`` (or 0). A file is ``MAGIC``, the SHA-256 of its name and the rest, the
-rest. It is used only if nobody else can have written it. The hash finds accidents; who can write the cache folder can
-forge it, so a bundle whose signature is asked for is compiled anew each time. What comes out of the cache must give the
-bundle's known answers like any other engine; of a network that has none, nothing is kept.
+`FRAMEGATE_COMPILED` names another folder, or is ``off`` (or 0). A file is ``MAGIC``, the SHA-256 of its name and the
+rest, the rest. It is used only if nobody else can have written it. The hash finds accidents; who can write the cache
+folder can forge it, so a bundle whose signature is asked for is compiled anew each time. What comes out of the cache
+must give the bundle's known answers like any other engine; of a network that has none, nothing is kept.
 """
 
 from __future__ import annotations
