@@ -223,7 +223,8 @@ class Pipeline:
         # A worker waiting for room in a full result channel is let go only after the channel is closed.
         self._results.close()
         for thread in self._threads:
-            thread.join(timeout=_JOIN_S)
+            if thread.ident is not None:  # else it could not be started
+                thread.join(timeout=_JOIN_S)
         self._health.close()
         hanging = tuple(thread.name for thread in self._threads if thread.is_alive())
         if self._threads:

@@ -279,17 +279,20 @@ def test_a_live_source_of_a_nonsensical_rate_is_judged_and_watched(session, blue
         assert sum(prediction.accepted for prediction in pipeline) >= 1
 
 
-def test_fault_a_pipeline_that_cannot_start_leaves_nothing_running(session, blue, monkeypatch):
+@pytest.mark.parametrize("which", ["framegate-capture", "framegate-worker", "framegate-watchdog"])
+def test_fault_a_pipeline_that_cannot_start_leaves_nothing_running(session, blue, monkeypatch, which):
     """Whatever raises: no thread goes on giving verdicts that nobody watches, and the session is free."""
     before = _own_threads()
     source = Numbered(blue, interval_s=0.01, live=True)
-    pipeline = Pipeline(source, session)
+    pipeline, begin = Pipeline(source, session), threading.Thread.start
 
     def start(self):
-        raise RuntimeError("can't start new thread")
+        if self.name == which:
+            raise RuntimeError("can't start new thread")
+        begin(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr("framegate.runtime.watchdog.Watchdog.start", start)
+        patch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="can't start"), pipeline:
             pytest.fail("the block was entered")
     assert pipeline.latest().reasons == (Reason.NO_FRAME,)
