@@ -68,7 +68,7 @@ private:
     framegate_objects_reading raw_;
 };
 
-/// The receiver of a scene and its slots, for one thread. It takes about 10 kB.
+/// The receiver of a scene and its slots, for one thread. It takes about 13 kB.
 class ObjectsReceiver {
 public:
     /// With the data id of the scene, and as many slots as the sender has, 1 to FRAMEGATE_MAX_SLOTS.
