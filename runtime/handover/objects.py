@@ -222,7 +222,7 @@ class ObjectsReceiver:
         return State.LATCHED if State.LATCHED in states else states[0]
 
     def _said_of(self, scene: VerdictMessage | None) -> _Said | None:
-        """What the slots said on the scene's frame; None if that was not the same of all, or not what the scene says."""
+        """What the slots said on the scene's frame; None if they differed, or the scene says something else."""
         wanted = None if scene is None else _of(scene, len(self._slots))
         return next((said for said in self._said if said.of == wanted), None)
 
