@@ -19,6 +19,8 @@ from framegate.runtime.verdict import NO_FRAME_ID
 
 MAX_SLOTS: Final = 16
 """Slots at most: the objects of a frame that are judged at most."""
+MAX_REGIONS: Final = 1000
+"""Fixed regions beside the objects at most that a receiver is told of."""
 SCENE_NAME: Final = "scene"
 _IDS = 1 << 32
 # A slot that says nothing else than these is good, and of the present: it is empty, rejected, or not proven yet.
@@ -70,10 +72,12 @@ def ids_of(data_id: int, slots: int, regions: int = 0) -> list[int]:
         regions: How many fixed regions.
 
     Raises:
-        UsageError: The number of slots is out of range.
+        UsageError: The number of slots or of regions is out of range.
     """
     if not 1 <= slots <= MAX_SLOTS:
         raise UsageError(f"{slots} slots for objects: expected 1 to {MAX_SLOTS}")
+    if not 0 <= regions <= MAX_REGIONS:
+        raise UsageError(f"{regions} regions beside the objects: expected 0 to {MAX_REGIONS}")
     return [(data_id + number) % _IDS for number in range(1 + slots + regions)]
 
 
@@ -132,10 +136,15 @@ class ObjectsReceiver:
         config: What the scene's receiver expects, with the data id of the scene; the slots' receivers expect the same.
         slots: As many as the sender has, 1 to `MAX_SLOTS`.
         labels: Of the classes, for `Reading.label`; empty if they are not needed.
+        regions: Fixed regions that the sender judges beside the objects and whose messages come here, too. They are
+            counted, and otherwise ignored: whoever uses their verdicts has a `Receiver` for each.
         compiled: See `Receiver`.
 
+    Attributes:
+        beside: Messages of these regions.
+
     Raises:
-        UsageError: The number of slots is out of range.
+        UsageError: The number of slots or of regions is out of range.
     """
 
     def __init__(
@@ -144,9 +153,12 @@ class ObjectsReceiver:
         slots: int = MAX_SLOTS,
         labels: tuple[str, ...] = (),
         *,
+        regions: int = 0,
         compiled: bool = True,
     ) -> None:
-        ids = ids_of(config.data_id, slots)
+        ids = ids_of(config.data_id, slots, regions)
+        ids, self._beside = ids[: 1 + slots], frozenset(ids[1 + slots :])
+        self.beside = 0
         self._scene = Receiver(replace(config, scene=True), compiled=compiled)
         self._slots = [
             Receiver(replace(config, data_id=each, scene=False), labels, compiled=compiled) for each in ids[1:]
@@ -162,6 +174,8 @@ class ObjectsReceiver:
     def feed(self, data: bytes, arrival_ns: int | None = None) -> Fault:
         """Take one message of any of the streams; what belongs to none of them is the scene's to refuse.
 
+        What is sent for a region beside the objects says nothing about them, whatever its bytes are: it is ignored.
+
         Args:
             data: Its bytes, whatever they are.
             arrival_ns: When it came, on the receiver's monotonic clock; None is now.
@@ -169,7 +183,11 @@ class ObjectsReceiver:
         Returns:
             What was wrong with it; see `Receiver.feed`.
         """
-        receiver = self._by_id.get(int.from_bytes(data[4:8], "big"), self._scene) if len(data) >= 8 else self._scene
+        data_id = int.from_bytes(data[4:8], "big") if len(data) >= 8 else self._scene.config.data_id
+        if data_id in self._beside:
+            self.beside += 1
+            return Fault.NONE
+        receiver = self._by_id.get(data_id, self._scene)
         if receiver is self._scene:
             self._look_at_slots()
         return receiver.feed(data, arrival_ns)
@@ -209,8 +227,8 @@ class ObjectsReceiver:
         self._said = _NOTHING, _NOTHING
 
     def counts(self) -> Mapping[str, int]:
-        """Counts of messages and of every kind of fault, of all streams together."""
-        total: Counter[str] = Counter()
+        """Counts of messages and of every kind of fault, of all streams together, and of the regions' messages."""
+        total: Counter[str] = Counter(beside=self.beside)
         for each in self._by_id.values():
             total.update(each.counts())
         return total

@@ -158,7 +158,7 @@ def read_key(path: Path) -> bytes:
     key = bytes.fromhex(digits.decode("ascii")) if _HEX.fullmatch(digits) else b""
     if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY:
         raise UsageError(
-            f"key file {path}: expected {2 * _SHORTEST_KEY} to {2 * _LONGEST_KEY} hexadecimal digits in one line, and nothing else; "
-            f"make one: (umask 077; openssl rand -hex 32 > {path})"
+            f"key file {path}: expected {2 * _SHORTEST_KEY} to {2 * _LONGEST_KEY} hexadecimal digits in one line, and "
+            f"nothing else; make one: (umask 077; openssl rand -hex 32 > {path})"
         )
     return key

@@ -5,6 +5,7 @@
  *     framegate_objects objects;
  *     framegate_config config = framegate_config_default(0x101u);                     the data id of the scene
  *     if (!framegate_objects_init(&objects, &config, 16u)) { ... out of range ... }
+ *     framegate_objects_set_regions(&objects, 2u);                                    only if the sender has --roi, too
  *     framegate_objects_feed(&objects, bytes, size, arrival_ns);                      for every message that comes
  *     framegate_objects_verdict(&objects, now_ns, &seen);                             as often as you like
  *     if (!seen.whole) { ... it is not known what is there: your safe state ... }
@@ -19,6 +20,7 @@
 #include "framegate_verdict.h"
 
 #define FRAMEGATE_MAX_SLOTS 16u
+#define FRAMEGATE_MAX_REGIONS 1000u /* beside the objects */
 
 /* What the slots said when a scene came. A reading of later may find a slot that went on to the next frame, whose scene
  * is not there yet: so the list of the scene's frame is kept. */
@@ -34,7 +36,9 @@ typedef struct framegate_said {
 typedef struct framegate_objects {
     framegate_receiver scene;
     framegate_receiver slots[FRAMEGATE_MAX_SLOTS];
-    uint32_t count; /* of slots */
+    uint32_t count;   /* of slots */
+    uint32_t regions; /* beside the objects, whose messages come here, too */
+    uint64_t beside;  /* messages of these regions */
     framegate_said said[2];
 } framegate_objects;
 
@@ -83,6 +87,16 @@ static inline bool framegate_objects_init(framegate_objects *objects, const fram
     return good;
 }
 
+/* Fixed regions that the sender judges beside the objects and whose messages come here, too, 0 to 1000. They are counted,
+ * and otherwise ignored: whoever uses their verdicts has a framegate_receiver for each. Returns false if there cannot be so
+ * many: then it is as before. */
+static inline bool framegate_objects_set_regions(framegate_objects *objects, uint32_t regions)
+{
+    const bool good = regions <= FRAMEGATE_MAX_REGIONS;
+    objects->regions = good ? regions : objects->regions;
+    return good;
+}
+
 /* Note what the slots say, when a scene comes and before it is read. */
 static inline void framegate_look_at_slots(framegate_objects *objects)
 {
@@ -104,7 +118,8 @@ static inline void framegate_look_at_slots(framegate_objects *objects)
     objects->said[1] = now;
 }
 
-/* Take one message of any of the streams; what belongs to none of them is the scene's to refuse. */
+/* Take one message of any of the streams; what belongs to none of them is the scene's to refuse. What is sent for a region
+ * beside the objects says nothing about them, whatever its bytes are: it is ignored, and FRAMEGATE_NONE. */
 static inline framegate_fault framegate_objects_feed(framegate_objects *objects, const uint8_t *bytes, size_t size,
                                                      int64_t arrival_ns)
 {
@@ -112,6 +127,10 @@ static inline framegate_fault framegate_objects_feed(framegate_objects *objects,
         const uint32_t number = (uint32_t)framegate_get(&bytes[4], 4u) - objects->scene.config.data_id;
         if ((number >= 1u) && (number <= objects->count)) {
             return framegate_receiver_feed(&objects->slots[number - 1u], bytes, size, arrival_ns);
+        }
+        if ((number > objects->count) && ((number - objects->count) <= objects->regions)) {
+            ++objects->beside;
+            return FRAMEGATE_NONE;
         }
     }
     framegate_look_at_slots(objects);

@@ -11,6 +11,8 @@ import pytest
 from handover_tape import RUNNER, compile_c, config_line, play_in_c, play_in_python
 from object_drive import ID, MS, SLOTS, VALID, World
 
+from framegate.runtime.errors import UsageError
+from framegate.runtime.handover import ObjectsReceiver, ReceiverConfig
 from framegate.runtime.handover.message import NO_CLASS
 from framegate.runtime.handover.reading import WhyNot
 from framegate.runtime.native import short_calls
@@ -148,6 +150,51 @@ def test_a_restart_of_the_sender_within_a_frame_is_not_whole(runner):
     ((whole, objects),) = drive.play(runner)
     assert not whole
     assert objects == {}
+
+
+def test_regions_beside_the_objects_are_counted_and_the_list_is_whole(runner):
+    """Between the slots and the scene of every frame; a receiver that was not told of them refuses them."""
+    regions = ("road", "sky")
+    for listed in range(4):
+        drive = Drive(regions=regions, listed=listed)
+        drive.show({11: "car"}, frames=5, fixed=regions)
+        drive.read()
+        ((whole, objects),) = drive.play(runner)
+        assert whole == (listed >= 2)
+        assert objects == {11: (0, 0)}
+    receiver = ObjectsReceiver(ReceiverConfig(ID), SLOTS, regions=2)
+    for data in drive.world.frame({11: "car"}, fixed=regions):
+        receiver.feed(data, drive.world.now)
+    assert receiver.beside == receiver.counts()["beside"] == 2
+    assert receiver.counts()["received"] == SLOTS + 1
+
+
+def test_nothing_that_is_sent_under_a_regions_data_id_changes_the_list(runner):
+    drive = Drive(listed=1)
+    drive.show({11: "car"}, frames=5)
+    region = (ID + SLOTS + 1).to_bytes(4, "big")
+    drive.feed([bytes(4) + region + bytes(136), bytes(4) + region, b"\xff" * 4 + region + b"\xff" * 999])
+    drive.read()
+    drive.feed([bytes(4) + (ID + SLOTS + 2).to_bytes(4, "big") + bytes(136)])  # one region more than there are
+    drive.read()
+    (whole, objects), (after, _) = drive.play(runner)
+    assert whole
+    assert objects == {11: (0, 0)}
+    assert not after
+
+
+def test_data_ids_that_wrap_around_are_those_of_slots_and_regions(runner):
+    for data_id in (2**32 - 1, 2**32 - 2, 2**32 - SLOTS - 1, 2**32 - SLOTS - 2):
+        drive = Drive(regions=("road",), listed=1, data_id=data_id)
+        drive.show({11: "car"}, frames=5, fixed=("road",))
+        drive.read()
+        assert drive.play(runner) == [(True, {11: (0, 0)})]
+
+
+@pytest.mark.parametrize("regions", [-1, 1001, 2**32])
+def test_a_number_of_regions_that_cannot_be_is_refused(regions):
+    with pytest.raises(UsageError, match="expected 0 to 1000"):
+        ObjectsReceiver(ReceiverConfig(ID), SLOTS, regions=regions)
 
 
 @pytest.mark.parametrize("size", range(9))
