@@ -178,6 +178,7 @@ def _object_sender_of(
         f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
         f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
         f"calibration {identity.calibration.hex()}"
+        + (f"; receivers of the objects must be told of {len(regions)} region(s) beside them" if regions else "")
     )
     return sender
 

@@ -67,6 +67,7 @@ def test_run_sends_objects_in_slots_and_the_scene_last(tiny_bundle, tmp_path):
     options = ("--objects", str(boxes), "--max-objects", "2", "--roi", "road=0,0,64,64", "--handover-id", "0x20")
     found, said = sent_by(tiny_bundle, *options)
     assert "the scene is data id 0x20, its 2 slots for objects are 0x21 to 0x22, region road is 0x23, bundle" in said
+    assert "receivers of the objects must be told of 1 region(s) beside them" in said
     frames = [(e.data_id, m) for e, m in map(decode, found) if m.frame_id >= 0]
     assert [data_id for data_id, _ in frames[:4]] == [0x21, 0x22, 0x23, 0x20]
     assert (frames[0][1].track, frames[1][1].reason_names[-1]) == (5, "NO_OBJECT")
