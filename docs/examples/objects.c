@@ -2,6 +2,7 @@
  *
  *     cc -std=c11 -I "$(framegate handover include)" objects.c -o objects
  *     ./objects 47800 0x200 16
+ *     ./objects 47800 0x200 16 2        where the sender has two --roi beside the objects
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -44,11 +45,12 @@ int main(int count, char **words)
     framegate_config config;
     char last[512] = "";
     uint32_t slots;
+    uint32_t regions = 0u;
     uint32_t data_id;
     uint16_t port;
     int handle;
     if (count < 4) {
-        (void)fprintf(stderr, "usage: %s PORT DATA-ID-OF-THE-SCENE SLOTS\n", words[0]);
+        (void)fprintf(stderr, "usage: %s PORT DATA-ID-OF-THE-SCENE SLOTS [REGIONS]\n", words[0]);
         return 2;
     }
     if (!framegate_read_port(words[1], &port) || !framegate_read_data_id(words[2], &data_id)) {
@@ -60,6 +62,11 @@ int main(int count, char **words)
     if (!framegate_read_number(words[3], 1u, FRAMEGATE_MAX_SLOTS, &slots) ||
         !framegate_objects_init(&objects, &config, slots)) {
         (void)fprintf(stderr, "%s slots: expected 1 to %u, as many as the sender has\n", words[3], FRAMEGATE_MAX_SLOTS);
+        return 2;
+    }
+    if ((count > 4) && (!framegate_read_number(words[4], 0u, FRAMEGATE_MAX_REGIONS, &regions) ||
+                        !framegate_objects_set_regions(&objects, regions))) {
+        (void)fprintf(stderr, "%s regions: expected 0 to %u, as many --roi as the sender has\n", words[4], FRAMEGATE_MAX_REGIONS);
         return 2;
     }
     handle = framegate_udp_listen("127.0.0.1", port);

@@ -2,6 +2,7 @@
 //
 //     c++ -std=c++17 -I "$(framegate handover include)" objects.cpp -o objects_cpp
 //     ./objects_cpp 47800 0x200 16
+//     ./objects_cpp 47800 0x200 16 2        where the sender has two --roi beside the objects
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -34,12 +35,13 @@ std::string plan(const framegate::ObjectsReading &seen)
 int main(int count, char **words)
 {
     if (count < 4) {
-        std::cerr << "usage: " << words[0] << " PORT DATA-ID-OF-THE-SCENE SLOTS\n";
+        std::cerr << "usage: " << words[0] << " PORT DATA-ID-OF-THE-SCENE SLOTS [REGIONS]\n";
         return 2;
     }
     std::uint16_t port = 0;
     std::uint32_t data_id = 0;
     std::uint32_t slots = 0;
+    std::uint32_t regions = 0;
     if (!framegate_read_port(words[1], &port) || !framegate_read_data_id(words[2], &data_id)) {
         std::cerr << words[1] << ' ' << words[2] << ": expected a port, 1 to 65535, and a data id, 0x0 to 0xffffffff\n";
         return 2;
@@ -48,9 +50,13 @@ int main(int count, char **words)
         std::cerr << words[3] << " slots: expected 1 to " << FRAMEGATE_MAX_SLOTS << ", as many as the sender has\n";
         return 2;
     }
+    if (count > 4 && !framegate_read_number(words[4], 0u, FRAMEGATE_MAX_REGIONS, &regions)) {
+        std::cerr << words[4] << " regions: expected 0 to " << FRAMEGATE_MAX_REGIONS << ", as many --roi as the sender has\n";
+        return 2;
+    }
     auto config = framegate::default_config(data_id);
     config.clock_domain = framegate_this_clock();  // the sender's, if it runs on this machine
-    framegate::ObjectsReceiver receiver{config, slots};
+    framegate::ObjectsReceiver receiver{config, slots, regions};
     const int handle = framegate_udp_listen("127.0.0.1", port);
     if (!receiver.configured() || handle < 0) {
         std::cerr << "port " << words[1] << ": cannot listen there (" << std::strerror(errno)

@@ -55,6 +55,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="N",
         help=f"the stream has moving objects, in so many slots, 1 to {MAX_SLOTS} (default: it has none)",
     )
+    listen.add_argument(
+        "--regions",
+        type=int,
+        metavar="N",
+        help="with --slots: so many --roi are sent beside the objects, and are none of them (default: 0)",
+    )
     listen.set_defaults(run=_listen)
 
 
@@ -172,6 +178,7 @@ def _object_sender_of(
         f"framegate: hand-over to {', '.join(each.name for each in outgoing)}: the scene is data id 0x{ids[0]:x}, its "
         f"{slots} slots for objects are 0x{ids[1]:x} to 0x{ids[slots]:x}{beside}, bundle {identity.bundle.hex()}, "
         f"calibration {identity.calibration.hex()}"
+        + (f"; receivers of the objects must be told of {len(regions)} region(s) beside them" if regions else "")
     )
     return sender
 
@@ -239,7 +246,11 @@ def _listen(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.url}: nobody knows where to send to port 0; give one, e.g. udp://127.0.0.1:47800")
     key = read_key(arguments.key) if arguments.key else b""
     config = ReceiverConfig(arguments.id, max_age_ns=int(arguments.max_age_ms * MS), clock_domain=this_clock(), key=key)
-    receiver = Receiver(config) if arguments.slots is None else ObjectsReceiver(config, arguments.slots)
+    receiver: Receiver | ObjectsReceiver = Receiver(config)
+    if arguments.slots is not None:
+        receiver = ObjectsReceiver(config, arguments.slots, regions=arguments.regions or 0)
+    elif arguments.regions is not None:
+        raise UsageError("--regions says what is sent beside moving objects, so it needs --slots; leave it out")
     incoming = open_incoming(arguments.url)
     stopped: list[bool] = []
     try:

@@ -128,7 +128,7 @@ class MetricsServer:
 
     def __init__(self, address: str, stats: Stats) -> None:
         host, colon, port = address.rpartition(":")
-        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        if not colon or not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
             raise UsageError(f"--metrics {address}: expected HOST:PORT, e.g. {DEFAULT}")
 
         # Loaded only here, because most runs serve no metrics and would start later.
@@ -156,9 +156,10 @@ class MetricsServer:
                 """Say nothing, either: whoever asks may hang up whenever he likes."""
 
         try:
+            host.encode("idna")  # bind says TypeError of a name that no host can have
             self._server = Server((host.strip("[]"), int(port)), Handler)
         except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or error
+            why = getattr(error, "strerror", None) or "no host can have this name"
             raise UsageError(f"--metrics {address}: cannot listen there ({why})") from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])

@@ -248,7 +248,9 @@ class PythonMachine:
 
     def _offset_by_arrival(self, message: VerdictMessage, arrival: int) -> int:
         seen = arrival - message.sent_ns
-        if self._offset_domain != message.clock_domain:
+        # A clock without a name may be another one after each start.
+        another = message.clock_domain == 0 and self._epoch is not None and message.epoch > self._epoch
+        if another or self._offset_domain != message.clock_domain:
             self._offset_domain, self._offset_ns, self._offset_at_ns = message.clock_domain, seen, arrival
         grown = self._offset_ns + (arrival - self._offset_at_ns) // DRIFT
         lowest = grown - max(self.config.transit_ns, self.config.future_ns)
@@ -261,7 +263,8 @@ class PythonMachine:
         step = (envelope.counter - self._counter) % COUNTERS
         if step == 0:
             return Fault.REPEATED
-        if step > COUNTERS // 2 or message.sent_ns <= self._sent_ns:
+        # How far the counter went does not tell which of two messages is the newer one: it wraps around.
+        if message.sent_ns <= self._sent_ns:
             return Fault.REORDERED
         self.lost_messages += step - 1
         if step - 1 > self.config.max_lost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import stat
 import struct
 from collections.abc import Callable
@@ -28,6 +29,9 @@ MAC_BYTES = 16
 _CRC_AT, _AFTER_CRC = 8, 12
 _POLYNOMIAL = 0xC8DF352F  # 0xF4ACFB13 with its bits in reverse order
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+# As framegate_read_number: so short that any value fits, whatever it is.
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,99}|0|[1-9][0-9]{0,99}")
+_HEX = re.compile(rb"(?:[0-9a-fA-F]{2})+")
 _SHORTEST_KEY, _LONGEST_KEY = 16, 64  # bytes; the longest is HMAC's block
 
 
@@ -125,17 +129,14 @@ def read_data_id(text: str) -> int:
     Raises:
         UsageError: It is none.
     """
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
+    value = int(text, 0) if _NUMBER.fullmatch(text) else -1
     if not 0 <= value < 1 << 32:
         raise UsageError(f"{text!r} is no data id; expected 0 to 4294967295, or 0x0 to 0xffffffff")
     return value
 
 
 def read_key(path: Path) -> bytes:
-    """The shared key of a file: 32 to 128 hexadecimal digits, as ``openssl rand -hex 32`` writes them.
+    """The shared key of a file: 32 to 128 hexadecimal digits, as ``openssl rand -hex 32`` writes them, and no more.
 
     Raises:
         UsageError: It cannot be read, holds something else, or others than its owner may read or write it.
@@ -152,13 +153,12 @@ def read_key(path: Path) -> bytes:
     mode = about & 0o777
     if mode & 0o077:
         raise UsageError(f"key file {path} has mode {mode:03o}, so others can use it; do: chmod 600 {path}")
-    try:
-        key = bytes.fromhex(text.decode("ascii").strip())
-    except ValueError:
-        key = b""
+    # As framegate_read_key does: nothing before the digits, among them or behind them but the end of their line.
+    digits = text.removesuffix(b"\n")
+    key = bytes.fromhex(digits.decode("ascii")) if _HEX.fullmatch(digits) else b""
     if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY:
         raise UsageError(
-            f"key file {path}: expected {2 * _SHORTEST_KEY} to {2 * _LONGEST_KEY} hexadecimal digits in one line; "
-            f"make one: (umask 077; openssl rand -hex 32 > {path})"
+            f"key file {path}: expected {2 * _SHORTEST_KEY} to {2 * _LONGEST_KEY} hexadecimal digits in one line, and "
+            f"nothing else; make one: (umask 077; openssl rand -hex 32 > {path})"
         )
     return key

@@ -17,7 +17,7 @@ SWITCH = "FRAMEGATE_NATIVE"
 """Environment variable: 0 leaves the compiled code aside."""
 FILE = "_native.so"
 """The library's name beside this module: no version of Python is in it, since nothing of Python is in the library."""
-_VERSION = 8
+_VERSION = 9
 _P, _I, _L, _D, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_float
 _SIGNATURES = {
     "framegate_count_rows": (None, [_P, _L, _I, _I, _D, *[_P] * 5]),

@@ -257,16 +257,19 @@ def test_a_second_control_loop_on_one_port_says_so(program):
 @pytest.mark.parametrize("suffix", ["c", "cpp"])
 def test_the_control_loop_for_objects_says_what_is_there_and_brakes_when_it_does_not_know(tmp_path, suffix):
     program = built(EXAMPLES / f"objects.{suffix}", tmp_path / "objects")
-    for words in (("47800", "zz", "4"), ("x", "1", "4"), ("47800", "1", "17"), ("47800", "1", "4x")):
+    mistakes = [("47800", "zz", "4"), ("x", "1", "4"), ("47800", "1", "17"), ("47800", "1", "4x")]
+    for words in (*mistakes, ("47800", "1", "4", "1001"), ("47800", "1", "4", "-1"), ("47800", "1", "4", "")):
         done = subprocess.run([*program, *words], capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), words
-    with Consumer(program, "4") as consumer:
+    with Consumer(program, "4", "2") as consumer:
         out = open_outgoing(consumer.url)
-        with ObjectSender([out], ID, 4, Identity(("cat", "dog"), b"bundle-1", b"calibr-1")) as sender:
+        identity = Identity(("cat", "dog"), b"bundle-1", b"calibr-1")
+        with ObjectSender([out], ID, 4, identity, regions=("road", "sky")) as sender:
             for frame_id in range(500):
                 whole = replace(prediction(frame_id), stream="frame", candidate="")
                 seen = replace(prediction(frame_id), stream="track-7", found=FoundObject((0, 0, 9, 9), track=7))
-                sender.send_result(FrameResult((seen,), None, "", whole))
+                beside = [replace(prediction(frame_id), stream=name) for name in ("road", "sky")]
+                sender.send_result(FrameResult((seen, *beside), None, "", whole))
                 time.sleep(0.03)
                 if any(line == "WHOLE 7:class1\n" for line in consumer.lines):
                     break

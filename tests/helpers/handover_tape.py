@@ -5,6 +5,7 @@
     X                  a restart                                   G HEX [KEY]   read a message and write it again
     D HEX              every field of a message
     O N key=value ...  a new receiver of objects with N slots      f, r, l, x   the same to it
+    O N/M key=value ...  the same beside M regions
 
 The answers are lines, too, the same in both languages.
 """
@@ -100,7 +101,9 @@ def play_in_python(tape: list[str], compiled: bool = False) -> list[str]:
             receiver = Receiver(config_of(line), compiled=compiled)
             answers.append("C 1")
         elif kind == "O":
-            objects = ObjectsReceiver(config_of(line.removeprefix("O ")), int(rest[0]), compiled=compiled)
+            slots, _, beside = rest[0].partition("/")
+            config, regions = config_of(line.removeprefix("O ")), int(beside or 0)
+            objects = ObjectsReceiver(config, int(slots), regions=regions, compiled=compiled)
             answers.append("O 1")
         elif kind in "frlx":
             answers.append(_of_objects(objects, kind, rest))

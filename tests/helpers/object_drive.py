@@ -50,8 +50,9 @@ class World:
     def __init__(self, slots=SLOTS, regions=(), **config):
         self.now, self.frame_id = 1000 * MS, -1
         self.wire = Wire()
-        self.sender = Clocked([self.wire], ID, slots, IDENTITY, regions=regions, heartbeat_s=None)
         self.config = {"data_id": ID, "clock_domain": this_clock(), **config}
+        data_id = self.config["data_id"]
+        self.sender = Clocked([self.wire], data_id, slots, IDENTITY, regions=regions, heartbeat_s=None)
         self.receiver = ObjectsReceiver(ReceiverConfig(**self.config), slots, LABELS)
 
     def judged(self, stream, label, reasons=(), track=None):

@@ -139,8 +139,10 @@ int main(void)
         } else if (line[0] == 'O') {
             char *end = NULL;
             const uint32_t slots = (uint32_t)strtoul(&line[1], &end, 10);
+            const uint32_t regions = *end == '/' ? (uint32_t)strtoul(end + 1, &end, 10) : 0u;
             const framegate_config config = configured(end);
-            printf("O %d\n", framegate_objects_init(&objects, &config, slots) ? 1 : 0);
+            const bool good = framegate_objects_init(&objects, &config, slots);
+            printf("O %d\n", framegate_objects_set_regions(&objects, regions) && good ? 1 : 0);
         } else if (line[0] == 'x') {
             framegate_objects_restart(&objects);
             printf("x\n");

@@ -68,16 +68,20 @@ private:
     framegate_objects_reading raw_;
 };
 
-/// The receiver of a scene and its slots, for one thread. It takes about 10 kB.
+/// The receiver of a scene and its slots, for one thread. It takes about 13 kB.
 class ObjectsReceiver {
 public:
-    /// With the data id of the scene, and as many slots as the sender has, 1 to FRAMEGATE_MAX_SLOTS.
-    explicit ObjectsReceiver(const Config &config, std::uint32_t slots = FRAMEGATE_MAX_SLOTS) noexcept
+    /// With the data id of the scene, as many slots as the sender has, 1 to FRAMEGATE_MAX_SLOTS, and as many regions as it
+    /// judges beside the objects, 0 to FRAMEGATE_MAX_REGIONS: their messages are counted, and otherwise ignored.
+    explicit ObjectsReceiver(const Config &config, std::uint32_t slots = FRAMEGATE_MAX_SLOTS,
+                             std::uint32_t regions = 0) noexcept
     {
-        configured_ = framegate_objects_init(&raw_, &config, slots);
+        const bool fits = regions <= FRAMEGATE_MAX_REGIONS;
+        configured_ = framegate_objects_init(&raw_, &config, fits ? slots : 0u);
+        (void)framegate_objects_set_regions(&raw_, regions);
     }
 
-    /// False if the configuration or the number of slots is out of range: then nothing will ever be usable.
+    /// False if the configuration or the number of slots or of regions is out of range: then nothing will ever be usable.
     [[nodiscard]] bool configured() const noexcept { return configured_; }
     /// Take one message of any of the streams, whatever its bytes are.
     Fault feed(const std::uint8_t *bytes, std::size_t size, std::int64_t arrival_ns) noexcept
@@ -103,6 +107,8 @@ public:
         for (std::uint32_t i = 0; i < raw_.count; ++i) { sum += raw_.slots[i].faults[fault]; }
         return sum;
     }
+    /// Messages of the regions beside the objects.
+    [[nodiscard]] std::uint64_t beside() const noexcept { return raw_.beside; }
     /// The receiver as C sees it.
     [[nodiscard]] framegate_objects *raw() noexcept { return &raw_; }
 

@@ -162,13 +162,14 @@ static inline int framegate_udp_feed_objects(int handle, framegate_objects *obje
     return count;
 }
 
-/* The shared key of a file, 32 to 128 hexadecimal digits in one line, into a configuration. Returns NULL, or in words
- * what is wrong; then the configuration has no key. */
+/* The shared key of a file, 32 to 128 hexadecimal digits in one line and nothing else, into a configuration. Returns NULL,
+ * or in words what is wrong; then the configuration has no key. */
 static inline const char *framegate_read_key(const char *path, framegate_config *config)
 {
     struct stat about;
     uint32_t digits = 0u;
     int letter;
+    bool read;
     const int handle = open(path, O_RDONLY | O_NONBLOCK); /* opening a pipe would take until somebody writes into it */
     FILE *file;
     config->key_size = 0u;
@@ -195,9 +196,16 @@ static inline const char *framegate_read_key(const char *path, framegate_config 
         ++digits;
         letter = fgetc(file);
     }
+    if (letter == '\n') {
+        letter = fgetc(file); /* what follows the line */
+    }
+    read = ferror(file) == 0;
     (void)fclose(file);
-    if (((letter != EOF) && (letter != '\n')) || ((digits % 2u) != 0u) || (digits < (2u * FRAMEGATE_SHORTEST_KEY))) {
-        return "the key file must hold 32 to 128 hexadecimal digits in one line: openssl rand -hex 32";
+    if (!read) {
+        return "the key file cannot be read";
+    }
+    if ((letter != EOF) || ((digits % 2u) != 0u) || (digits < (2u * FRAMEGATE_SHORTEST_KEY))) {
+        return "the key file must hold 32 to 128 hexadecimal digits in one line, and nothing else: openssl rand -hex 32";
     }
     config->key_size = digits / 2u;
     return NULL;

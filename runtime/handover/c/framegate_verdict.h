@@ -751,6 +751,8 @@ static inline int64_t framegate_offset(framegate_receiver *receiver, const frame
 {
     const framegate_config *config = &receiver->config;
     const int64_t seen = arrival_ns - message->sent_ns;
+    /* A clock without a name may be another one after each start. */
+    const bool another = (message->clock_domain == 0u) && receiver->has_epoch && (message->epoch > receiver->epoch);
     int64_t grown;
     int64_t lowest;
     if (framegate_same_clock(receiver, message)) {
@@ -759,7 +761,7 @@ static inline int64_t framegate_offset(framegate_receiver *receiver, const frame
     if (framegate_measured(receiver, message)) {
         return config->offset_ns;
     }
-    if (!receiver->has_offset || (receiver->offset_domain != message->clock_domain)) {
+    if (!receiver->has_offset || another || (receiver->offset_domain != message->clock_domain)) {
         receiver->has_offset = true;
         receiver->offset_domain = message->clock_domain;
         receiver->offset_ns = seen;
@@ -785,9 +787,11 @@ static inline framegate_fault framegate_time_fault(framegate_receiver *receiver,
     }
     way = arrival_ns - message->sent_ns - framegate_offset(receiver, message, arrival_ns);
     if (way < -(receiver->config.future_ns + uncertainty)) {
-        /* By arrival: the clocks changed, or all messages before were held up; begin anew. */
-        receiver->offset_ns = arrival_ns - message->sent_ns;
-        receiver->offset_at_ns = arrival_ns;
+        if (!framegate_same_clock(receiver, message) && !framegate_measured(receiver, message)) {
+            /* By arrival: the clocks changed, or all messages before were held up; begin anew. */
+            receiver->offset_ns = arrival_ns - message->sent_ns;
+            receiver->offset_at_ns = arrival_ns;
+        }
         return FRAMEGATE_FUTURE;
     }
     return (way <= (receiver->config.transit_ns + uncertainty)) ? FRAMEGATE_NONE : FRAMEGATE_LATE;
@@ -801,7 +805,8 @@ static inline framegate_fault framegate_sequence_fault(framegate_receiver *recei
     if (step == 0u) {
         return FRAMEGATE_REPEATED;
     }
-    if ((step > 32768u) || (message->sent_ns <= receiver->sent_ns)) {
+    /* How far the counter went does not tell which of two messages is the newer one: it wraps around. */
+    if (message->sent_ns <= receiver->sent_ns) {
         return FRAMEGATE_REORDERED;
     }
     receiver->lost_messages += (uint64_t)missing;

@@ -14,10 +14,12 @@ from forked_command import Forked, run_forked
 
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.cli import main as cli
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.handover import Identity, Receiver, ReceiverConfig, Sender, open_incoming, open_outgoing
 from framegate.runtime.handover.message import HEARTBEAT, SCENE, decode
+from framegate.runtime.handover.object_sender import ObjectSender
 from framegate.runtime.handover.protection import mac_holds, stream_id
-from framegate.runtime.verdict import Prediction
+from framegate.runtime.verdict import FoundObject, Prediction
 
 KEY = bytes(range(32))
 
@@ -65,6 +67,7 @@ def test_run_sends_objects_in_slots_and_the_scene_last(tiny_bundle, tmp_path):
     options = ("--objects", str(boxes), "--max-objects", "2", "--roi", "road=0,0,64,64", "--handover-id", "0x20")
     found, said = sent_by(tiny_bundle, *options)
     assert "the scene is data id 0x20, its 2 slots for objects are 0x21 to 0x22, region road is 0x23, bundle" in said
+    assert "receivers of the objects must be told of 1 region(s) beside them" in said
     frames = [(e.data_id, m) for e, m in map(decode, found) if m.frame_id >= 0]
     assert [data_id for data_id, _ in frames[:4]] == [0x21, 0x22, 0x23, 0x20]
     assert (frames[0][1].track, frames[1][1].reason_names[-1]) == (5, "NO_OBJECT")
@@ -127,6 +130,63 @@ def test_an_id_that_is_none_is_refused(text, capsys):
 def test_an_address_at_which_nothing_could_arrive_is_refused(url, words, capsys):
     assert cli.main(["handover", "listen", url, "--id", "7"]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--regions", "1"], "needs --slots"),
+        (["--slots", "4", "--regions", "-1"], "expected 0 to 1000"),
+        (["--slots", "4", "--regions", "1001"], "expected 0 to 1000"),
+        (["--slots", "0"], "expected 1 to 16"),
+    ],
+)
+def test_slots_and_regions_that_cannot_be_are_refused(options, words, capsys):
+    assert cli.main(["handover", "listen", "udp://127.0.0.1:47800", "--id", "7", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_listen_shows_a_whole_list_of_objects_beside_a_region():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
+    command = [
+        sys.executable,
+        "-m",
+        "framegate",
+        "handover",
+        "listen",
+        url,
+        "--id",
+        "7",
+        "--slots",
+        "2",
+        "--regions",
+        "1",
+    ]
+    with Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listening:
+        assert "NOT_ALIVE" in listening.stdout.readline()
+        lines: list[str] = []
+        threading.Thread(target=lambda: lines.extend(listening.stdout), daemon=True).start()
+        identity = Identity(("cat", "dog"), b"bundle-1", b"calibr-1")
+        with ObjectSender([open_outgoing(url)], 7, 2, identity, regions=("road",)) as sender:
+            for frame_id in range(200):
+                now = time.monotonic_ns()
+                times = {"captured_ns": now, "decided_ns": now, "valid_until_ns": now + 10**9}
+                numbers = (0.9, 0.1, 0.8, -1.0, 0.1, 0.3)
+                found = FoundObject((0, 0, 9, 9), track=5)
+                seen = Prediction(frame_id, "object-5", (), "dog", *numbers, **times, found=found)
+                road = Prediction(frame_id, "road", (), "dog", *numbers, **times)
+                scene = Prediction(frame_id, "frame", (), "", *numbers, **times)
+                sender.send_result(FrameResult((seen, road), None, "", scene))
+                time.sleep(0.03)
+                if any("WHOLE: track 5 class 1" in line for line in lines):
+                    break
+        listening.send_signal(signal.SIGINT)
+        assert listening.wait(30) == 130
+        assert any("  WHOLE: track 5 class 1" in line for line in lines)
+        assert "beside " in listening.stderr.read()
 
 
 def test_include_prints_the_folder_of_the_header(capsys):

@@ -65,7 +65,13 @@ def test_fault_whoever_hangs_up_is_not_told_of(capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 70, "nowhere.invalid"])
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "é..", "é" * 70, "nowhere.invalid"])
 def test_a_host_that_is_none_is_refused(host):
     with pytest.raises(UsageError, match="cannot listen there"):
+        MetricsServer(f"{host}:0", dict)
+
+
+@pytest.mark.parametrize("host", ["", "[]", "["])
+def test_no_host_is_not_every_address_of_the_machine(host):
+    with pytest.raises(UsageError, match="expected HOST:PORT"):
         MetricsServer(f"{host}:0", dict)

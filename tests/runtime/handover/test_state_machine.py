@@ -78,6 +78,7 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
     values |= {"scene": int(rng.random() < 0.15)}
     values |= {"grave": frozenset(rng.sample(list(Fault)[1:14], rng.choice((0, 1, 3)))), "period_ns": 60 * MS}
     calm = rng.random() < 0.6
+    clocks = [rng.choice((1, 1, 1, 0, 2)) for _ in range(3)]  # of one start, the next, and so on
 
     def pick(usual, *others):
         return usual if calm and rng.random() < 0.99 else rng.choice((usual, *others))
@@ -90,7 +91,7 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
     sent: list[bytes] = []
     for _ in range(steps):
         now += pick(33, 33, 33, 1, 10, 60, 170) * MS
-        counter = (counter + pick(1, 1, 1, 1, 1, 1, 2, 5, 0)) % 65536
+        counter = (counter + pick(1, 1, 1, 1, 1, 1, 2, 5, 0, 40000, 65535)) % 65536
         frame += pick(1, 1, 1, 1, 1, 0)
         epoch += pick(*(0,) * 20, 1, -1)
         accepted = not chance(0.2)
@@ -107,7 +108,7 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
             captured_ns=pick(*(times[0],) * 15, -1, 2**62),
             decided_ns=times[1],
             valid_until_ns=times[0] + pick(100, 100, 20) * MS,
-            clock_domain=1,
+            clock_domain=clocks[epoch % 3] if chance(0.99) or calm else 1,
             reasons=0 if accepted else 1 << rng.randrange(64),
             class_id=NO_CLASS if values["scene"] else pick(*(3,) * 9, NO_CLASS),
             classes=10,
@@ -130,7 +131,7 @@ def random_tape(seed: int, steps: int = 60) -> list[str]:
         if chance(0.03):
             del data[rng.randrange(len(data)) :]
         sent.append(bytes(data))
-        again = rng.choice(sent) if chance(0.04) else sent[-1]
+        again = rng.choice((*sent, *sent[-3:] * 5)) if chance(0.04) else sent[-1]
         tape.append(f"F {now} {again.hex()}")
         tape.append(f"R {now + rng.choice((0, 1, 50, 120, 200, -1)) * MS}")
         if rng.random() < 0.05:
