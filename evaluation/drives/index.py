@@ -111,7 +111,8 @@ def plan(files: Sequence[Path]) -> Plan:
             )
         status = path.stat()
         about = {"drive": drive, "camera": camera, "drive_id": about.get("drive_id", "")}
-        order = (drive, camera, about["drive_id"], path.name)
+        # Not by the clock on the wall, which may have been set back: a drive that goes on counts on.
+        order = (drive, camera, len(path.name), path.name)
         units.append(
             (order, Unit(str(path), record_json({**about, "bytes": status.st_size, "at": status.st_mtime_ns})))
         )

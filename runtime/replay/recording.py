@@ -22,7 +22,7 @@ METADATA = "framegate.recording"
 """Name of the MCAP metadata record that holds it."""
 DRIVE_METADATA = "framegate.drive"
 """Name of the one that says which drive a file of a black box belongs to: ``drive``, ``drive_id`` (another one after
-every start), ``camera``, ``segment`` (from 0), ``pictures`` and ``framegate`` (the version that recorded)."""
+every start), ``camera``, ``segment`` (its number), ``pictures`` and ``framegate`` (the version that recorded)."""
 PREVIEW = "/preview"
 """Topic of the small pictures that a black box writes at a low rate."""
 EVENT = "/event"

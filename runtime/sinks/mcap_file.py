@@ -83,12 +83,13 @@ class McapSink:
     (``NonSeekingReader``, Foxglove), and ``mcap recover`` gives it an index again.
 
     Args:
-        path: File to create; an existing one is replaced.
+        path: File to create.
         rois: The pipeline's regions; empty where objects are judged, which are ``/verdict/objects``.
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
         about: More metadata records: name -> its texts.
         chunk_bytes: Messages are compressed so many bytes at a time, also between flushes.
+        replace: Whether an existing file is; otherwise it stays, and there is an error.
 
     Raises:
         UsageError: The package mcap is not installed.
@@ -107,13 +108,14 @@ class McapSink:
         pictures: bool = True,
         about: Mapping[str, dict[str, str]] | None = None,
         chunk_bytes: int = 2**20,
+        replace: bool = True,
     ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
         from mcap.writer import Writer
 
         self.path = path
-        self._file = RecordFile(path, "recording")
+        self._file = RecordFile(path, "recording", replace=replace)
         self._waiting = _Waiting()
         self.takes_pictures = pictures
         self._frames = self._stored = 0
