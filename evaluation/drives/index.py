@@ -24,7 +24,7 @@ from framegate.evaluation.drives.table import (
 from framegate.evaluation.drives.verdicts import Batch, Verdicts, read_verdicts
 from framegate.evaluation.drives.work import Unit
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.replay.messages import Contents
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recording
 
 

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from framegate.evaluation.drives.table import SIGNAL, VALUES
 from framegate.runtime.errors import DataError
+from framegate.runtime.mcap_messages import Contents, Message
 from framegate.runtime.replay.columns import NO_NUMBER, Columns, read_columns
-from framegate.runtime.replay.messages import Contents, Message
 from framegate.runtime.replay.recording import EVENT
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.sinks.mcap_file import CAMERA
@@ -43,6 +43,8 @@ _FIELDS = {
 }
 _EVIDENCE = {"found": ["VARCHAR"], "score": "DOUBLE", "threshold": "DOUBLE"}
 _BATCH = 100_000
+_LATEST_NS = 2**63 - 1
+_YEAR_NS = 31_556_952 * 10**9
 _BOX = ("x", "y", "width", "height")
 Batch = dict[str, Any]
 """Column of the table -> its values, for some verdicts; with ``logged_ns``, the time on the wall in ns since 1970."""
@@ -135,6 +137,8 @@ def _read_slowly(path: Path) -> Verdicts:
     pictures: set[int] = set()
     events: list[bytes] = []
     for message in contents.messages(lambda topic: topic.startswith(TOPIC) or topic in (CAMERA, EVENT)):
+        if message.log_ns > _LATEST_NS:
+            raise DataError(f"{path}: a message is of the year {1970 + message.log_ns // _YEAR_NS}")
         if message.topic == CAMERA:
             pictures.add(message.sequence)
         elif message.topic == EVENT:

@@ -155,7 +155,7 @@ class Recording:
             )
         except FramegateError as error:
             raise DataError(str(error)) from error
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise DataError(f"what it says about itself lacks or garbles {error}") from error
 
 

@@ -19,11 +19,11 @@ from framegate.evaluation.drives.index import IndexTask, find_files, plan, read_
 from framegate.evaluation.drives.table import VALUES
 from framegate.evaluation.drives.work import Unit
 from framegate.runtime.errors import DataError
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.native import library
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.replay import columns
 from framegate.runtime.replay.columns import read_columns
-from framegate.runtime.replay.messages import Contents
 from framegate.runtime.replay.recording import METADATA, Recording
 
 ABOUT = '{"drive":"x","camera":"c"}'
