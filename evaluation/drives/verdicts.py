@@ -26,6 +26,7 @@ from framegate.runtime.replay.columns import NO_NUMBER, Columns, read_columns
 from framegate.runtime.replay.recording import EVENT
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.sinks.mcap_file import CAMERA
+from framegate.runtime.verdict import NO_FRAME_ID
 
 _FIELDS = {
     "frame_id": "BIGINT",
@@ -60,6 +61,7 @@ class Verdicts:
         signals: Names of the monitor's signals.
         pictures: Numbers of the frames with a full picture, rising.
         events: Number of a frame -> what was worth pictures there, separated by spaces.
+        silences: Time of a report of silence, as its ``captured_ns`` -> the same of it.
         batches: Their columns, in their order.
     """
 
@@ -68,6 +70,7 @@ class Verdicts:
     signals: tuple[str, ...]
     pictures: npt.NDArray[np.int64]
     events: dict[int, str]
+    silences: dict[int, str]
     batches: Iterator[Batch]
 
 
@@ -82,16 +85,30 @@ def read_verdicts(path: Path) -> Verdicts:
     if found is None:
         return _read_slowly(path)
     signals = tuple(sorted(set(found.values) - set(VALUES)))
-    events = _events(path, found.events)
-    return Verdicts(contents, len(found.rows), signals, np.unique(found.pictures), events, _one(found))
+    events, silences = _events(path, found.events)
+    return Verdicts(contents, len(found.rows), signals, np.unique(found.pictures), events, silences, _one(found))
 
 
-def _events(path: Path, messages: Sequence[bytes]) -> dict[int, str]:
+def _events(path: Path, messages: Sequence[bytes]) -> tuple[dict[int, str], dict[int, str]]:
+    """Events on frames by their number, and those of silence, which has none, by their time."""
+    events, silences = {}, {}
     try:
-        records = [json.loads(each) for each in messages]
-        return {record["frame_id"]: " ".join(record["kinds"]) for record in records}
+        for each in messages:
+            record = json.loads(each)
+            frame, kinds = record["frame_id"], " ".join(record["kinds"])
+            if frame is not None and frame != NO_FRAME_ID:
+                events[_whole(frame)] = kinds
+            elif "captured_ns" in record:  # older recordings do not say it: nobody knows which silence it was
+                silences[_whole(record["captured_ns"])] = kinds
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: an event is garbled ({error})") from error
+    return events, silences
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, int) or not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number!r} is no number of a frame or time")
+    return number
 
 
 def _one(found: Columns) -> Iterator[Batch]:
@@ -148,7 +165,7 @@ def _read_slowly(path: Path) -> Verdicts:
     signals = _signals(path, verdicts)
     batches = (_batch(path, verdicts[k : k + _BATCH], signals) for k in range(0, len(verdicts), _BATCH))
     numbers = np.array(sorted(pictures), np.int64)
-    return Verdicts(contents, len(verdicts), signals, numbers, _events(path, events), batches)
+    return Verdicts(contents, len(verdicts), signals, numbers, *_events(path, events), batches)
 
 
 def _signals(path: Path, verdicts: Sequence[Message]) -> tuple[str, ...]:

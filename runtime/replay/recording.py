@@ -26,7 +26,8 @@ every start), ``camera``, ``segment`` (its number), ``pictures`` and ``framegate
 PREVIEW = "/preview"
 """Topic of the small pictures that a black box writes at a low rate."""
 EVENT = "/event"
-"""Topic of what a black box held worth full pictures: ``{"frame_id": 17, "kinds": ["changed"]}``."""
+"""Topic of what a black box held worth full pictures: ``{"frame_id": 17, "captured_ns": 4711, "kinds": ["changed"]}``;
+``frame_id`` is null for a report of silence. Older recordings have no ``captured_ns``, and -1 for silence."""
 _INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
 
 

@@ -191,12 +191,13 @@ class BlackBoxSink:
     def _add(self, segment: McapSink, result: FrameResult) -> None:
         kinds = self._events.of(result)
         segment.add_verdicts(result)
-        captured_ns = result.first.captured_ns
+        first, captured_ns = result.first, result.first.captured_ns
         pictured = self.takes_pictures and result.has_frame
         sample = pictured and (self._sample_ns is None or not 0 <= captured_ns - self._sample_ns < SAMPLE_S * 1e9)
         said = (*kinds, SAMPLE) if sample else kinds
         if said:
-            segment.add_record(EVENT, result.first, {"frame_id": result.first.frame_id, "kinds": said})
+            number = first.frame_id if result.has_frame else None  # of silence the time alone says which one it is
+            segment.add_record(EVENT, first, {"frame_id": number, "captured_ns": captured_ns, "kinds": said})
         if not pictured:
             return
         if sample:

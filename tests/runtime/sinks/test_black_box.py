@@ -91,8 +91,8 @@ def test_all_verdicts_and_the_pictures_around_an_event_are_kept(tmp_path):
     assert topics == {"/verdict/car": 60, "/event": 2, "/camera": 12, "/preview": 3}
     assert sorted(pictures(tmp_path)) == [0, *range(25, 36)]
     assert [json.loads(data) for topic, data in mcap_messages(path) if topic == "/event"] == [
-        {"frame_id": 0, "kinds": ["sample"]},
-        {"frame_id": 30, "kinds": ["changed"]},
+        {"frame_id": 0, "captured_ns": 10**9, "kinds": ["sample"]},
+        {"frame_id": 30, "captured_ns": 10**9 + 30 * 40_000_000, "kinds": ["changed"]},
     ]
     assert replay(path, read_recording(path), None).verdicts == 60
 
