@@ -191,8 +191,7 @@ class McapSink:
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
         if result.scene is not None:
-            scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
-            self._add(self._verdicts[FULL], at, scene, sequence)
+            self._add(self._verdicts[FULL], at, result.to_scene_json(), sequence)
         for prediction in result.predictions:
             # Objects come and go; one topic holds them all, and each message the name of its track.
             channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]
