@@ -9,6 +9,11 @@ from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Image, Prediction
 
 
+def is_fixed(prediction: Prediction) -> bool:
+    """Whether a verdict among those on objects is on a region with a name of its own, which nobody had to find."""
+    return prediction.found is not None and prediction.found.fixed
+
+
 @dataclass(frozen=True, slots=True)
 class FrameResult:
     """All verdicts on one frame, or on the absence of one.
@@ -38,6 +43,27 @@ class FrameResult:
     def verdicts(self) -> tuple[Prediction, ...]:
         """The scene, if there is one, and all predictions."""
         return self.predictions if self.scene is None else (self.scene, *self.predictions)
+
+    @property
+    def objects(self) -> int:
+        """With moving regions: how many of the predictions are on objects, which somebody had to find."""
+        return len(self.predictions) - self.fixed_regions
+
+    @property
+    def fixed_regions(self) -> int:
+        """With moving regions: how many of the predictions are on fixed regions beside the objects."""
+        return sum(map(is_fixed, self.predictions))
+
+    def to_scene_json(self) -> dict[str, object]:
+        """The record of the scene, and how many objects and fixed regions belong to it.
+
+        Raises:
+            ValueError: There is no scene.
+        """
+        if self.scene is None:
+            raise ValueError("a frame without moving regions has no scene")
+        counts = {"objects": self.objects, "regions": self.fixed_regions, "left_out": dict(self.left_out)}
+        return self.scene.to_json() | counts
 
     def rois(self, fixed: tuple[Roi, ...]) -> tuple[Roi, ...]:
         """Where each of the predictions lies on this frame.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from framegate.runtime.frame_result import is_fixed
 from framegate.runtime.verdict import Prediction, Reason
 
 OBJECTS = "objects"
@@ -125,7 +126,7 @@ class ObjectStats:
         left_out: Why boxes have no verdict -> how many.
         called: What the giver calls an object -> verdicts on those, without fixed regions.
         used: The same of the accepted ones.
-        empty: Frames without an object.
+        empty: Frames without an object, whatever regions stand beside.
     """
 
     tracks: Tracks | None = None
@@ -241,7 +242,7 @@ class PipelineStats:
         counts = self.objects
         counts.scene.record(scene)
         counts.left_out.update(left_out)
-        counts.empty += not predictions
+        counts.empty += all(map(is_fixed, predictions))
         self.streams.setdefault(OBJECTS, StreamStats())
         for prediction in predictions:
             self._object_stream(prediction).record(prediction)
@@ -253,7 +254,7 @@ class PipelineStats:
     def _object_stream(self, prediction: Prediction) -> StreamStats:
         """Where a verdict is counted: fixed regions keep their names."""
         name = prediction.stream
-        if prediction.found is None or not prediction.found.fixed:
+        if not is_fixed(prediction):
             self.objects.record(prediction)
             return self.streams[OBJECTS]
         if name not in self.streams and len(self.streams) >= _MOST_NAMES:

@@ -37,9 +37,9 @@ from framegate.evaluation.report.files import write_json
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import to_stdout
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.native import library
 from framegate.runtime.replay.columns import read_columns
-from framegate.runtime.replay.messages import Contents
 from framegate.runtime.replay.recording import DRIVE_METADATA, EVENT, METADATA
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.roi import Roi

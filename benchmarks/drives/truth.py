@@ -21,7 +21,7 @@ from framegate.evaluation.drives.labelling import add_labels
 from framegate.evaluation.drives.mine import CRITERIA, draw, mine
 from framegate.evaluation.drives.table import DriveTable
 from framegate.evaluation.drives.what_if import what_if
-from framegate.runtime.replay.messages import Contents
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.session import Session
 

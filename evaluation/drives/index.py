@@ -24,7 +24,7 @@ from framegate.evaluation.drives.table import (
 from framegate.evaluation.drives.verdicts import Batch, Verdicts, read_verdicts
 from framegate.evaluation.drives.work import Unit
 from framegate.runtime.errors import DataError, UsageError
-from framegate.runtime.replay.messages import Contents
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.replay.recording import DRIVE_METADATA, METADATA, Recording
 
 
@@ -111,7 +111,8 @@ def plan(files: Sequence[Path]) -> Plan:
             )
         status = path.stat()
         about = {"drive": drive, "camera": camera, "drive_id": about.get("drive_id", "")}
-        order = (drive, camera, about["drive_id"], path.name)
+        # Not by the clock on the wall, which may have been set back: a drive that goes on counts on.
+        order = (drive, camera, len(path.name), path.name)
         units.append(
             (order, Unit(str(path), record_json({**about, "bytes": status.st_size, "at": status.st_mtime_ns})))
         )
@@ -150,11 +151,16 @@ def read_file(unit: Unit) -> tuple[pa.Table, tuple[str, ...], About]:
 
 def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:
     """The columns that follow from what else is in the file, and the time."""
-    frames, events = batch["frame_id"], verdicts.events
-    if isinstance(frames, pa.ChunkedArray):
-        frames = frames.combine_chunks()
+    frames, captured = (
+        each.combine_chunks() if isinstance(each, pa.ChunkedArray) else each
+        for each in (batch["frame_id"], batch["captured_ns"])
+    )
+    events, silences = verdicts.events, verdicts.silences
     event = pc.index_in(frames, value_set=pa.array(list(events), pa.int64()))
-    batch["events"] = words(["", *events.values()]).take(pc.add(pc.fill_null(event, -1), 1))
+    silence = pc.index_in(captured, value_set=pa.array(list(silences), pa.int64()))
+    number = pc.if_else(pc.is_null(frames), pc.add(silence, len(events)), event)
+    kinds = words(["", *events.values(), *silences.values()])
+    batch["events"] = kinds.take(pc.add(pc.fill_null(number, -1), 1))
     batch["picture"] = pc.is_in(frames, value_set=pa.array(verdicts.pictures, pa.int64()))
     batch["recorded_at"] = pa.array(batch.pop("logged_ns") // 1000, pa.timestamp("us", tz="UTC"))
 

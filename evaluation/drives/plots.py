@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from framegate.evaluation.drives.questions import Questions
-from framegate.evaluation.report.style import BLUE, GREY, Picture, legend_below, looks, new_figure, percent_axis
+from framegate.evaluation.report.style import BLUE, GREY, Picture, legend_below, looks, new_figure, percent_axis, style
 
 BINS = 40
 _MOST = 6
+
+
+def pictures(questions: Questions) -> tuple[Picture, Picture, Picture]:
+    """Coverage, reasons and scores, in the report's style, which also makes room for labels and legend."""
+    with style():
+        return coverage(questions), reasons(questions), scores(questions)
+
+
+def drive_count(number: int) -> str:
+    """The number of drives in words."""
+    return f"{number:,} drive" if number == 1 else f"{number:,} drives"
 
 
 def coverage(questions: Questions) -> Picture:
@@ -18,14 +30,16 @@ def coverage(questions: Questions) -> Picture:
     figure, axes = new_figure()
     axes.plot(np.arange(1, len(shares) + 1), shares, "o", color=BLUE)
     axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(0.5, len(shares) + 0.5)  # a drive is a whole number, also where there is one alone
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("drive, from the lowest coverage")
     axes.set_ylabel("accepted / evaluated")
     percent_axis(axes)
     return Picture(
         "coverage",
         "Coverage of each drive",
-        f"{len(shares)} drives; lowest {shares[0]:.1%} ({rows[0][0]}), highest {shares[-1]:.1%}.",
-        f"Coverage of {len(shares)} drives, from {shares[0]:.1%} to {shares[-1]:.1%}.",
+        f"{drive_count(len(shares))}; lowest {shares[0]:.1%} ({rows[0][0]}), highest {shares[-1]:.1%}.",
+        f"Coverage of {drive_count(len(shares))}, from {shares[0]:.1%} to {shares[-1]:.1%}.",
         figure,
     )
 

@@ -40,13 +40,14 @@ def write_report(table: DriveTable, path: Path) -> None:
     drives = len(whole)
     verdicts, accepted, labelled, wrong = (sum(int(row[k]) for row in whole) for k in range(2, 6))
     summary = [
-        f"{count(verdicts)} verdicts in {count(drives)} drives: {accepted / verdicts:.1%} accepted.",
+        f"{count(verdicts)} verdicts in {plots.drive_count(drives)}: {accepted / verdicts:.1%} accepted.",
         f"Of {count(labelled)} accepted verdicts with a label {count(wrong)} are wrong."
         if labelled
         else "No accepted verdict has a label, so nothing is known about wrong accepts.",
     ]
     if table.about.broken:
         summary.append(f"{count(len(table.about.broken))} files are damaged; the last table names them.")
+    coverage, reasons, scores = plots.pictures(questions)
     page = template("framegate.evaluation.report", "report.html.j2").render(
         title="Recorded drives",
         scope=f"{table.path.name}. Intervals are over drives; fewer than {FEWEST} have none.",
@@ -55,9 +56,9 @@ def write_report(table: DriveTable, path: Path) -> None:
         not_measured=NOT_MEASURED,
         slider=None,
         parts=[
-            Part(_coverage(questions), [plots.coverage(questions)]),
-            Part(_reasons(questions, verdicts), [plots.reasons(questions)]),
-            Part(_scores(questions), [plots.scores(questions)]),
+            Part(_coverage(questions), [coverage]),
+            Part(_reasons(questions, verdicts), [reasons]),
+            Part(_scores(questions), [scores]),
             Part(_damaged(table), ()),
         ],
     )

@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 
 from framegate.evaluation.drives.table import SIGNAL, VALUES
 from framegate.runtime.errors import DataError
+from framegate.runtime.mcap_messages import Contents, Message
 from framegate.runtime.replay.columns import NO_NUMBER, Columns, read_columns
-from framegate.runtime.replay.messages import Contents, Message
 from framegate.runtime.replay.recording import EVENT
 from framegate.runtime.replay.replay import TOPIC
 from framegate.runtime.sinks.mcap_file import CAMERA
+from framegate.runtime.verdict import NO_FRAME_ID
 
 _FIELDS = {
     "frame_id": "BIGINT",
@@ -43,6 +44,8 @@ _FIELDS = {
 }
 _EVIDENCE = {"found": ["VARCHAR"], "score": "DOUBLE", "threshold": "DOUBLE"}
 _BATCH = 100_000
+_LATEST_NS = 2**63 - 1
+_YEAR_NS = 31_556_952 * 10**9
 _BOX = ("x", "y", "width", "height")
 Batch = dict[str, Any]
 """Column of the table -> its values, for some verdicts; with ``logged_ns``, the time on the wall in ns since 1970."""
@@ -58,6 +61,7 @@ class Verdicts:
         signals: Names of the monitor's signals.
         pictures: Numbers of the frames with a full picture, rising.
         events: Number of a frame -> what was worth pictures there, separated by spaces.
+        silences: Time of a report of silence, as its ``captured_ns`` -> the same of it.
         batches: Their columns, in their order.
     """
 
@@ -66,6 +70,7 @@ class Verdicts:
     signals: tuple[str, ...]
     pictures: npt.NDArray[np.int64]
     events: dict[int, str]
+    silences: dict[int, str]
     batches: Iterator[Batch]
 
 
@@ -80,16 +85,30 @@ def read_verdicts(path: Path) -> Verdicts:
     if found is None:
         return _read_slowly(path)
     signals = tuple(sorted(set(found.values) - set(VALUES)))
-    events = _events(path, found.events)
-    return Verdicts(contents, len(found.rows), signals, np.unique(found.pictures), events, _one(found))
+    events, silences = _events(path, found.events)
+    return Verdicts(contents, len(found.rows), signals, np.unique(found.pictures), events, silences, _one(found))
 
 
-def _events(path: Path, messages: Sequence[bytes]) -> dict[int, str]:
+def _events(path: Path, messages: Sequence[bytes]) -> tuple[dict[int, str], dict[int, str]]:
+    """Events on frames by their number, and those of silence, which has none, by their time."""
+    events, silences = {}, {}
     try:
-        records = [json.loads(each) for each in messages]
-        return {record["frame_id"]: " ".join(record["kinds"]) for record in records}
+        for each in messages:
+            record = json.loads(each)
+            frame, kinds = record["frame_id"], " ".join(record["kinds"])
+            if frame is not None and frame != NO_FRAME_ID:
+                events[_whole(frame)] = kinds
+            elif "captured_ns" in record:  # older recordings do not say it: nobody knows which silence it was
+                silences[_whole(record["captured_ns"])] = kinds
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: an event is garbled ({error})") from error
+    return events, silences
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, int) or not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number!r} is no number of a frame or time")
+    return number
 
 
 def _one(found: Columns) -> Iterator[Batch]:
@@ -135,6 +154,8 @@ def _read_slowly(path: Path) -> Verdicts:
     pictures: set[int] = set()
     events: list[bytes] = []
     for message in contents.messages(lambda topic: topic.startswith(TOPIC) or topic in (CAMERA, EVENT)):
+        if message.log_ns > _LATEST_NS:
+            raise DataError(f"{path}: a message is of the year {1970 + message.log_ns // _YEAR_NS}")
         if message.topic == CAMERA:
             pictures.add(message.sequence)
         elif message.topic == EVENT:
@@ -144,7 +165,7 @@ def _read_slowly(path: Path) -> Verdicts:
     signals = _signals(path, verdicts)
     batches = (_batch(path, verdicts[k : k + _BATCH], signals) for k in range(0, len(verdicts), _BATCH))
     numbers = np.array(sorted(pictures), np.int64)
-    return Verdicts(contents, len(verdicts), signals, numbers, _events(path, events), batches)
+    return Verdicts(contents, len(verdicts), signals, numbers, *_events(path, events), batches)
 
 
 def _signals(path: Path, verdicts: Sequence[Message]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ an empty list.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -23,11 +22,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import DataError
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.regions.base import Box, Found
 from framegate.runtime.verdict import Frame, Reason
 
 _MCAP = ".mcap"
+_TOPIC = "/boxes"
 _MOST_BOXES = 10_000
 _HELD_FRAMES = 256
 _LONGEST_LINE = 4_000_000
@@ -246,15 +247,12 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _messages(path: Path) -> Iterator[tuple[str, str]]:
-    """The JSON messages of an MCAP file on the topic ``/boxes``."""
-    if importlib.util.find_spec("mcap") is None:
-        raise UsageError(f"{path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
-    from mcap.exceptions import McapError
-    from mcap.reader import NonSeekingReader
-
+    """The JSON messages of an MCAP file."""
+    contents = Contents(path)
     try:
-        with path.open("rb") as file:
-            for _, channel, message in NonSeekingReader(file).iter_messages(topics=["/boxes"]):
-                yield f"{path}, {channel.topic} {message.sequence}", bytes(message.data).decode("utf-8")
-    except (OSError, McapError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as MCAP ({error!r}); expected JSON messages on /boxes") from error
+        for message in contents.messages(lambda topic: topic == _TOPIC):
+            yield f"{path}, {_TOPIC} {message.sequence}", message.data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as MCAP ({error!r}); expected JSON messages on {_TOPIC}") from error
+    if contents.broken_off:
+        raise DataError(f"{path}: it breaks off, or is damaged ({contents.broken_off}); record the boxes again")

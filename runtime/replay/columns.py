@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.native import library
-from framegate.runtime.replay.messages import Contents
 
 WORDS = ("stream", "reasons", "found", "candidate", "detected")
 """Columns of words, in the order of the C code."""

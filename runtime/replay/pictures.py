@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.errors import DataError
-from framegate.runtime.replay.messages import Contents
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.verdict import Image
 
 PICTURES = "/camera"

@@ -22,11 +22,12 @@ METADATA = "framegate.recording"
 """Name of the MCAP metadata record that holds it."""
 DRIVE_METADATA = "framegate.drive"
 """Name of the one that says which drive a file of a black box belongs to: ``drive``, ``drive_id`` (another one after
-every start), ``camera``, ``segment`` (from 0), ``pictures`` and ``framegate`` (the version that recorded)."""
+every start), ``camera``, ``segment`` (its number), ``pictures`` and ``framegate`` (the version that recorded)."""
 PREVIEW = "/preview"
 """Topic of the small pictures that a black box writes at a low rate."""
 EVENT = "/event"
-"""Topic of what a black box held worth full pictures: ``{"frame_id": 17, "kinds": ["changed"]}``."""
+"""Topic of what a black box held worth full pictures: ``{"frame_id": 17, "captured_ns": 4711, "kinds": ["changed"]}``;
+``frame_id`` is null for a report of silence. Older recordings have no ``captured_ns``, and -1 for silence."""
 _INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
 
 
@@ -155,7 +156,7 @@ class Recording:
             )
         except FramegateError as error:
             raise DataError(str(error)) from error
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise DataError(f"what it says about itself lacks or garbles {error}") from error
 
 

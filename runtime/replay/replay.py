@@ -9,10 +9,8 @@ recorded; `Replay.unlike` counts where it is not, because the recorder left out 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from typing import Any
 
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.replay.recording import METADATA, Recording, number
@@ -245,63 +244,30 @@ def read_recording(path: Path) -> Recording:
         UsageError: The package mcap is not installed.
         DataError: It cannot be read, or was not made by ``framegate run --record``.
     """
-    if importlib.util.find_spec("mcap") is None:
-        raise UsageError(f"replay {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
-    from mcap.exceptions import InvalidMagic
-    from mcap.reader import NonSeekingReader
-
+    contents = Contents(path)
     try:
-        with path.open("rb") as file:
-            for record in NonSeekingReader(file).iter_metadata():
-                if record.name == METADATA:
-                    return Recording.from_metadata(record.metadata)
-    except OSError as error:
-        raise DataError(f"recording {path}: cannot be read ({error.strerror})") from error
-    except InvalidMagic:
-        raise DataError(f"recording {path}: it is no MCAP file; replay takes what --record FILE.mcap wrote") from None
+        metadata = contents.read_metadata(METADATA)
+        if METADATA in metadata:
+            return Recording.from_metadata(metadata[METADATA])
     except DataError as error:
-        raise DataError(f"recording {path}: {error}") from error
-    except _damage():
+        raise DataError(f"recording {error if str(path) in str(error) else f'{path}: {error}'}") from error
+    if contents.broken_off:
         raise DataError(
             f"recording {path}: it broke off, or is damaged, before it says under which calibration it was made; "
             "nothing of it can be decided again"
-        ) from None
+        )
     raise DataError(
         f"recording {path}: it does not say under which calibration it was made, as those of older versions do not; "
         "record the drive again"
     )
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """What readers raise where a file breaks off or is damaged."""
-    from mcap.exceptions import McapError
-
-    try:
-        from zstandard import ZstdError
-    except ImportError:
-        return (McapError, EOFError, struct.error, ValueError, RuntimeError)
-    return (McapError, EOFError, struct.error, ValueError, RuntimeError, ZstdError)
-
-
 def _verdicts(path: Path, found: Replay) -> Iterator[Recorded]:
     """The verdicts up to the end or to where the file breaks off, which ``found`` is told."""
-    from mcap.reader import NonSeekingReader
-
-    try:
-        with path.open("rb") as file:
-            messages = iter(NonSeekingReader(file).iter_messages(log_time_order=False))
-            while True:
-                try:
-                    _, channel, message = next(messages)
-                except StopIteration:
-                    return
-                except _damage() as error:
-                    found.broken_off = " ".join(str(error).split()) or type(error).__name__
-                    return
-                if channel.topic.startswith(TOPIC):
-                    yield _recorded(path, channel.topic[len(TOPIC) :], message.data, found.regions)
-    except OSError as error:
-        raise DataError(f"recording {path}: cannot be read ({error.strerror})") from error
+    contents = Contents(path)
+    for message in contents.messages(lambda topic: topic.startswith(TOPIC)):
+        yield _recorded(path, message.topic[len(TOPIC) :], message.data, found.regions)
+    found.broken_off = contents.broken_off
 
 
 def _recorded(path: Path, region: str, data: bytes, regions: Mapping[str, RegionReplay]) -> Recorded:
@@ -320,5 +286,5 @@ def _recorded(path: Path, region: str, data: bytes, regions: Mapping[str, Region
             {str(name): number(value) for name, value in evidence["values"].items()},
             str(record["candidate"] or ""),
         )
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"recording {path}: a verdict on {region!r} lacks or garbles {error}") from error

@@ -7,7 +7,8 @@
 
 The folder is a ring of MCAP files, ``DRIVE.CAMERA.000017.mcap``. Each is a whole recording (`McapSink`): it can be
 replayed by itself, and a killed process loses of the newest one what came after the last flush. The oldest file goes
-when the next would not fit.
+when the next would not fit. Which one that is does not depend on the clock on the wall, as far as this drive goes: its
+files go in the order of their numbers, and after those of all other drives.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -56,6 +58,7 @@ _CHUNK_BYTES = 2**16
 _INDEX_BYTES = 2**18
 """What the index of a file, and the chunk that is being filled, take at most beyond what is known of its size."""
 _WORD = re.compile(r"[^A-Za-z0-9_-]+")
+_NAME = re.compile(r"(?P<drive>[A-Za-z0-9_-]+)\.(?P<camera>[A-Za-z0-9_-]+)\.(?P<number>[0-9]{6,})\.mcap")
 
 
 def file_word(text: str) -> str:
@@ -68,11 +71,21 @@ def drive_name() -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A file that is part of the ring."""
+
+    path: Path
+    drive: str
+    number: int
+
+
 class BlackBoxSink:
     """Writes the ring of one camera.
 
     Args:
-        folder: Created if it is not there. Files of earlier drives of this camera count as part of the ring.
+        folder: Created if it is not there. Files of earlier drives of this camera count as part of the ring. A drive
+            whose name is there goes on, behind its last file.
         keep_bytes: The ring is at most so large.
         rois: The pipeline's regions; empty where objects are judged.
         recording: Under which bundle, calibration and policy the verdicts are given.
@@ -134,8 +147,6 @@ class BlackBoxSink:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"black box {folder}: cannot be created ({error.strerror})") from error
-        while self._name(self._number).exists():  # the same drive goes on
-            self._number += 1
         self._segment: McapSink | None = self._next()
 
     def write(self, result: FrameResult) -> None:
@@ -180,12 +191,13 @@ class BlackBoxSink:
     def _add(self, segment: McapSink, result: FrameResult) -> None:
         kinds = self._events.of(result)
         segment.add_verdicts(result)
-        captured_ns = result.first.captured_ns
+        first, captured_ns = result.first, result.first.captured_ns
         pictured = self.takes_pictures and result.has_frame
         sample = pictured and (self._sample_ns is None or not 0 <= captured_ns - self._sample_ns < SAMPLE_S * 1e9)
         said = (*kinds, SAMPLE) if sample else kinds
         if said:
-            segment.add_record(EVENT, result.first, {"frame_id": result.first.frame_id, "kinds": said})
+            number = first.frame_id if result.has_frame else None  # of silence the time alone says which one it is
+            segment.add_record(EVENT, first, {"frame_id": number, "captured_ns": captured_ns, "kinds": said})
         if not pictured:
             return
         if sample:
@@ -234,8 +246,23 @@ class BlackBoxSink:
     def _name(self, number: int) -> Path:
         return self.path / f"{self._drive}.{self._camera}.{number:06d}.mcap"
 
+    def _files(self) -> list[_Kept]:
+        """The files of this camera that are there, of all drives."""
+        found = []
+        for path in self.path.glob("*.mcap"):
+            name = _NAME.fullmatch(path.name)
+            if name and name["camera"] == self._camera:
+                found.append(_Kept(path, name["drive"], int(name["number"])))
+        return found
+
     def _next(self) -> McapSink:
-        """The next file of the ring, after the oldest were removed."""
+        """The next file of the ring, after the oldest were removed.
+
+        Its number is above all that are there: the same drive goes on after a restart, and whoever fetches files may
+        have removed the oldest, so that a number below would be free, but the one after it not.
+        """
+        own = [each.number for each in self._files() if each.drive == self._drive]
+        self._number = max(self._number, max(own, default=-1) + 1)
         self._make_room(self._segment_bytes + _INDEX_BYTES)
         about = {DRIVE_METADATA: {**self._about, "segment": str(self._number)}}
         segment = McapSink(
@@ -245,12 +272,14 @@ class BlackBoxSink:
             pictures=False,
             about=about,
             chunk_bytes=_CHUNK_BYTES,
+            replace=False,
         )
         try:
             segment.flush()  # what it says about itself outlives the process, and a full disk shows at once
         except SinkError:
-            with contextlib.suppress(SinkError):
+            with contextlib.suppress(SinkError, OSError):
                 segment.close()
+                segment.path.unlink()  # nothing is in it, and a disk that stays full would get one every `RETRY_S`
             raise
         return segment
 
@@ -260,24 +289,30 @@ class BlackBoxSink:
         Args:
             needed: Bytes of the newest file. Large pictures can make it outgrow what was reserved for it.
         """
-        files = []
-        own = self._name(self._number)
-        for path in self.path.glob(f"*.{self._camera}.[0-9][0-9][0-9][0-9][0-9][0-9].mcap"):
+        newest: dict[str, int] = {}
+        files: list[tuple[_Kept, int]] = []
+        for each in self._files():
+            if each.drive == self._drive and each.number == self._number:
+                continue
             try:
-                status = path.stat()
+                status = each.path.stat()
             except OSError:
                 continue
-            if path == own:
-                continue
-            files.append((status.st_mtime_ns, path.name, path, status.st_size))
-        total = sum(each[3] for each in files)
-        for _, _, path, size in sorted(files):
+            files.append((each, status.st_size))
+            newest[each.drive] = max(newest.get(each.drive, 0), status.st_mtime_ns)
+        # Within a drive the numbers say what is older, and this drive is the newest. Times say only in which order the
+        # other drives go: a clock that was set back can confuse those, but not cost what is being recorded.
+        files.sort(
+            key=lambda file: (file[0].drive == self._drive, newest[file[0].drive], file[0].drive, file[0].number)
+        )
+        total = sum(size for _, size in files)
+        for each, size in files:
             if total + needed <= self._keep:
                 return
             try:
-                path.unlink()
+                each.path.unlink()
             except OSError as error:
-                raise SinkError(f"black box {path}: cannot be removed ({error.strerror})") from error
+                raise SinkError(f"black box {each.path}: cannot be removed ({error.strerror})") from error
             total -= size
 
     def _give_up(self, error: SinkError) -> None:

@@ -50,9 +50,7 @@ class JsonLinesSink:
         """Write the verdicts on one frame."""
         records = []
         for prediction in result.verdicts:
-            record = prediction.to_json()
-            if prediction is result.scene:
-                record["objects"], record["left_out"] = len(result.predictions), dict(result.left_out)
+            record = result.to_scene_json() if prediction is result.scene else prediction.to_json()
             if result.name:
                 record["file"] = result.name
             records.append(record)

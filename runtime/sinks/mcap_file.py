@@ -83,12 +83,13 @@ class McapSink:
     (``NonSeekingReader``, Foxglove), and ``mcap recover`` gives it an index again.
 
     Args:
-        path: File to create; an existing one is replaced.
+        path: File to create.
         rois: The pipeline's regions; empty where objects are judged, which are ``/verdict/objects``.
         recording: Under which bundle, calibration and policy the verdicts are given; None: it cannot be replayed.
         pictures: Whether the frames are stored, too.
         about: More metadata records: name -> its texts.
         chunk_bytes: Messages are compressed so many bytes at a time, also between flushes.
+        replace: Whether an existing file is; otherwise it stays, and there is an error.
 
     Raises:
         UsageError: The package mcap is not installed.
@@ -107,13 +108,14 @@ class McapSink:
         pictures: bool = True,
         about: Mapping[str, dict[str, str]] | None = None,
         chunk_bytes: int = 2**20,
+        replace: bool = True,
     ) -> None:
         if importlib.util.find_spec("mcap") is None:
             raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
         from mcap.writer import Writer
 
         self.path = path
-        self._file = RecordFile(path, "recording")
+        self._file = RecordFile(path, "recording", replace=replace)
         self._waiting = _Waiting()
         self.takes_pictures = pictures
         self._frames = self._stored = 0
@@ -189,8 +191,7 @@ class McapSink:
         at = first.captured_ns + self._to_wall_ns
         sequence = max(first.frame_id, 0)
         if result.scene is not None:
-            scene = {**result.scene.to_json(), "objects": len(result.predictions), "left_out": dict(result.left_out)}
-            self._add(self._verdicts[FULL], at, scene, sequence)
+            self._add(self._verdicts[FULL], at, result.to_scene_json(), sequence)
         for prediction in result.predictions:
             # Objects come and go; one topic holds them all, and each message the name of its track.
             channel = self._verdicts[prediction.stream if prediction.found is None else OBJECTS]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from framegate.runtime.console import plain
+from framegate.runtime.frame_result import is_fixed
 from framegate.runtime.roi import FULL, Roi
 from framegate.runtime.sinks.shade import shaded
 from framegate.runtime.verdict import Image, Prediction
@@ -121,13 +122,17 @@ def draw(
 
 def _bar(predictions: tuple[Prediction, ...], scene: Prediction | None) -> tuple[str, bool]:
     """What the status bar says, and whether it is that nothing may be used."""
-    accepted = sum(prediction.accepted_when_decided for prediction in predictions)
     if scene is not None:
         shared = set(scene.decided_reasons)
-        bar = f"frame {scene.frame_id}: {accepted} of {len(predictions)} objects usable"
+        regions = tuple(each for each in predictions if is_fixed(each))
+        objects = tuple(each for each in predictions if not is_fixed(each))
+        both = [_share(objects, "objects")] * bool(objects or not regions) + [_share(regions, "regions")] * bool(
+            regions
+        )
+        bar = f"frame {scene.frame_id}: {', '.join(both)} usable"
     elif predictions:
         shared = set.intersection(*(set(prediction.decided_reasons) for prediction in predictions))
-        bar = f"frame {predictions[0].frame_id}: {accepted} of {len(predictions)} regions usable"
+        bar = f"frame {predictions[0].frame_id}: {_share(predictions, 'regions')} usable"
     else:
         return "", False
     if shared:
@@ -135,6 +140,10 @@ def _bar(predictions: tuple[Prediction, ...], scene: Prediction | None) -> tuple
     elif scene is not None and scene.detail:
         bar += f"   {plain(scene.detail)}"
     return bar, bool(shared)
+
+
+def _share(predictions: tuple[Prediction, ...], what: str) -> str:
+    return f"{sum(prediction.accepted_when_decided for prediction in predictions)} of {len(predictions)} {what}"
 
 
 def _colour(prediction: Prediction) -> tuple[int, int, int]:

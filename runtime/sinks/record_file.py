@@ -22,8 +22,9 @@ class RecordFile:
     process that is killed in the middle of an append leaves at most that one record cut off.
 
     Args:
-        path: File or named pipe; an existing file is replaced. `STDOUT` is the standard output.
+        path: File or named pipe. `STDOUT` is the standard output.
         what: What is written, for messages, e.g. ``verdicts``.
+        replace: Whether an existing file is replaced; otherwise it stays, and there is an error.
 
     Attributes:
         path: As given.
@@ -33,12 +34,12 @@ class RecordFile:
         SinkError: It cannot be created.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, *, replace: bool = True) -> None:
         self.path = path
         self.size = 0
         self._what = what
         try:
-            self._file = _standard_output() if path == STDOUT else path.open("wb", buffering=0)
+            self._file = _standard_output() if path == STDOUT else path.open("wb" if replace else "xb", buffering=0)
             self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         except OSError as error:
             raise SinkError(f"{what} {path}: cannot be written ({error.strerror})") from error

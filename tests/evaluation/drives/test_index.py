@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from drive_files import FRAMES
+from flipped_bits import fuzz
 from recordings import mcap_messages
 
 from framegate.evaluation.drives.index import read_file
@@ -126,6 +127,46 @@ def test_a_flipped_byte_is_found(drives, tmp_path):
     path.write_bytes(bytes(data))
     _, _, about = read_file(Unit(str(path), '{"drive":"x","camera":"c"}'))
     assert "breaks off" in about.broken[str(path)]
+
+
+@pytest.mark.parametrize("bit", [0, 7])
+def test_fault_flipped_bit_in_a_length_costs_its_file_alone(drives, tmp_path, capsys, bit):
+    folder = tmp_path / "drives"
+    shutil.copytree(drives, folder)
+    broken = sorted(folder.rglob("*.mcap"))[1]
+    data = bytearray(broken.read_bytes())
+    data[14] ^= 1 << bit  # the first record claims to be 256 TB long, or more
+    broken.write_bytes(data)
+    out = tmp_path / "drives.parquet"
+    assert index(folder, "--out", out) == 1
+    assert str(broken) in capsys.readouterr().err.replace("\n", "")
+    assert set(DriveTable(out).about.broken) == {str(broken)}
+    assert duckdb.sql(f"select count(distinct drive) from '{out}'").fetchall() == [(5,)]
+
+
+@pytest.mark.parametrize("reader", ["indexed", "indexed_slowly", "pictures", "replayed"])
+def test_fault_flipped_bits_end_no_reading_of_a_black_box(drives, reader):
+    (path,) = (drives / "car00").glob("*.mcap")
+    lines, last = fuzz(path, reader, 200 if reader == "indexed_slowly" else 400, 150)
+    assert not lines
+    assert " read, " in last
+
+
+def test_fault_numbers_beyond_all_sense_are_damage(tmp_path):
+    from mcap.writer import Writer
+
+    texts = Recording("b", "d" * 64, "onnxruntime", "fp32", None, Policy(), True, ()).to_metadata()
+    policy = json.loads(texts["policy"]) | {"debounce": {"NOISY": [math.inf, 3, 2]}}
+    for k, (metadata, at) in enumerate(((texts, 2**63), (texts | {"policy": json.dumps(policy)}, 1))):
+        path = tmp_path / f"{k}.mcap"
+        with path.open("wb") as file:
+            writer = Writer(file)
+            writer.start()
+            writer.add_metadata("framegate.recording", metadata)
+            writer.add_message(writer.register_channel("/verdict/front", "json", 0), at, b"{}", at)
+            writer.finish()
+        with pytest.raises(DataError):
+            read_file(Unit(str(path), '{"drive":"x","camera":"c"}'))
 
 
 def test_two_drives_with_one_name_are_refused(drives, tmp_path, capsys):

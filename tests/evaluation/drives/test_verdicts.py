@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,16 @@ from framegate.evaluation.drives.index import IndexTask, find_files, plan, read_
 from framegate.evaluation.drives.table import VALUES
 from framegate.evaluation.drives.work import Unit
 from framegate.runtime.errors import DataError
+from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.native import library
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.replay import columns
 from framegate.runtime.replay.columns import read_columns
-from framegate.runtime.replay.messages import Contents
 from framegate.runtime.replay.recording import METADATA, Recording
+from framegate.runtime.roi import Roi
+from framegate.runtime.sinks.black_box import BlackBoxSink
+from framegate.runtime.verdict import Prediction, Reason
 
 ABOUT = '{"drive":"x","camera":"c"}'
 TOPICS = ("/verdict/", "/camera", "/event")
@@ -124,6 +129,56 @@ def test_both_ways_give_the_same_bytes(tmp_path, monkeypatch):
     assert rows[3]["events"] == "changed sample"
     assert {row["region"] for row in rows} >= {'t\u00fcr "a"\\ \U0001f600', "r1"}
     assert [row["scene"] for row in rows[-4:]] == [False, False, True, False]
+
+
+def test_fault_silences_are_events_of_their_own(tmp_path, monkeypatch):
+    """Of a real black box: they have no frame, and were lost, or one and the same."""
+    rois = (Roi.parse("left=0,0,40,40"), Roi.parse("right=40,0,40,40"))
+    recording = Recording("b", "d" * 64, "onnxruntime", "fp32", None, Policy(), True, rois)
+    sink = BlackBoxSink(tmp_path / "box", 2**23, rois, recording, drive="d", camera="c", version="1", pictures="none")
+    now, reported = 10**9, {}
+
+    def write(number, *reasons):
+        values = ("cat", 0.9, 0.1, 0.8, -3.0, 0.1, 0.5, now, now) if number >= 0 else ("", *[math.nan] * 6, now, now)
+        sink.write(FrameResult(tuple(Prediction(number, roi.name, reasons, *values) for roi in rois), None, ""))
+
+    for k in range(3):
+        now += 10**9
+        write(k)
+        for again in range(2):
+            now += 10**8
+            write(-1, Reason.NO_FRAME)
+            reported[now] = "" if again else "changed fault"
+    sink.close()
+    (unit,) = plan(find_files([tmp_path / "box"])).units
+    fast, slow = both_ways(unit, tmp_path, monkeypatch)
+    assert fast == slow
+    rows = read_file(unit)[0].to_pylist()
+    silent = [(row["captured_ns"], row["events"]) for row in rows if row["frame_id"] is None]
+    assert silent == [each for each in reported.items() for _ in rois]
+    assert {row["events"] for row in rows if row["frame_id"] is not None} == {"", "changed"}
+
+
+def test_events_of_older_recordings_are_read(tmp_path, monkeypatch):
+    silence = json.dumps(verdict(None, reasons=["NO_FRAME"]))
+    messages = [
+        json.dumps(verdict(3)), silence,
+        ("/event", '{"frame_id":3,"kinds":["changed"]}'), ("/event", '{"frame_id":-1,"kinds":["fault"]}'),
+    ]  # fmt: skip
+    unit = record(tmp_path / "old.mcap", messages)
+    fast, slow = both_ways(unit, tmp_path, monkeypatch)
+    assert fast == slow
+    assert [row["events"] for row in read_file(unit)[0].to_pylist()] == ["changed", ""]
+
+
+@pytest.mark.parametrize(
+    "event",
+    ['{"frame_id":"3","kinds":[]}', '{"frame_id":1e99,"kinds":[]}', '{"frame_id":99999999999999999999,"kinds":[]}'],
+)
+def test_fault_garbled_event_is_said(event, tmp_path):
+    unit = record(tmp_path / "g.mcap", [json.dumps(verdict(0)), ("/event", event)])
+    with pytest.raises(DataError, match="an event is garbled"):
+        read_file(unit)
 
 
 @compiled

@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from recordings import mcap_messages
 
 from framegate.runtime.cli.main import main
 
@@ -35,7 +36,8 @@ def test_each_object_has_a_line_and_so_has_the_frame(place, tiny_bundle, capsys)
     more = ["--track-rule", "none", "--max-objects", "2", "--roi", "low=20,140,100,80"]
     assert main(words(place, tiny_bundle, *objects, *more)) == 0
     scene, *found = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
-    assert (scene["stream"], scene["objects"], scene["left_out"]) == ("frame", 2, {"not_finite": 1})
+    assert (scene["stream"], scene["objects"], scene["regions"]) == ("frame", 1, 1)
+    assert scene["left_out"] == {"not_finite": 1}
     by_name = {each["stream"]: each for each in found}
     blue = next(each for each in found if each["detected"] == "sky")
     assert (blue["verdict"], blue["candidate"], blue["box"]) == ("ACCEPT", "blue", [20, 20, 60, 60])
@@ -43,6 +45,18 @@ def test_each_object_has_a_line_and_so_has_the_frame(place, tiny_bundle, capsys)
     said = capsys.readouterr().out
     assert "boxes WITHOUT a verdict: not_finite 1" in said
     assert "missed are in none of these figures" in said
+
+
+def test_fault_fixed_regions_are_no_objects(place, tiny_bundle, capsys):
+    """Of a frame without an object it was said that it has one."""
+    (place / "boxes.jsonl").write_text(json.dumps({"frame": 0, "boxes": []}) + "\n")
+    more = ["--objects", str(place / "boxes.jsonl"), "--roi", "low=20,140,100,80", "--record", str(place / "out.mcap")]
+    assert main(words(place, tiny_bundle, *more)) == 0
+    scene, low = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    assert (scene["objects"], scene["regions"], low["stream"]) == (0, 1, "low")
+    recorded = [json.loads(data) for topic, data in mcap_messages(place / "out.mcap") if topic == "/verdict/frame"]
+    assert [(each["objects"], each["regions"]) for each in recorded] == [(0, 1)]
+    assert "frames without objects: 1;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

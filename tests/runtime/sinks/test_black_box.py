@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import time
 from collections import Counter
 
@@ -39,9 +40,30 @@ def result(number, reasons=(), score=0.1, image=None, rng=None):
     return FrameResult((one,), np.full((48, 64, 3), 200, np.uint8) if image is None else image, "")
 
 
-def box(folder, keep=4 * MIB, said=None, **options):
+def box(folder, keep=4 * MIB, said=None, drive="d", **options):
     report = (lambda line: None) if said is None else said.append
-    return BlackBoxSink(folder, keep, ROIS, RECORDING, drive="d", camera="front", version="1", report=report, **options)
+    return BlackBoxSink(
+        folder, keep, ROIS, RECORDING, drive=drive, camera="front", version="1", report=report, **options
+    )
+
+
+def fill_box(sink, frames=80):
+    """Write noise, of which several files are full."""
+    rng = np.random.default_rng(0)
+    for number in range(frames):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number % 2 else (), rng=rng))
+    sink.close()
+
+
+def numbers(folder, drive="d"):
+    return sorted(int(path.name.split(".")[2]) for path in folder.glob(f"{drive}.front.*.mcap"))
+
+
+def set_times(paths, hours):
+    """As if the files had been written so many hours from now."""
+    at = time.time() + 3600 * hours
+    for path in paths:
+        os.utime(path, (at, at))
 
 
 def pictures(folder, topic="/camera"):
@@ -69,8 +91,8 @@ def test_all_verdicts_and_the_pictures_around_an_event_are_kept(tmp_path):
     assert topics == {"/verdict/car": 60, "/event": 2, "/camera": 12, "/preview": 3}
     assert sorted(pictures(tmp_path)) == [0, *range(25, 36)]
     assert [json.loads(data) for topic, data in mcap_messages(path) if topic == "/event"] == [
-        {"frame_id": 0, "kinds": ["sample"]},
-        {"frame_id": 30, "kinds": ["changed"]},
+        {"frame_id": 0, "captured_ns": 10**9, "kinds": ["sample"]},
+        {"frame_id": 30, "captured_ns": 10**9 + 30 * 40_000_000, "kinds": ["changed"]},
     ]
     assert replay(path, read_recording(path), None).verdicts == 60
 
@@ -101,6 +123,74 @@ def test_the_ring_stays_within_its_size(tmp_path):
     assert not (tmp_path / "d.front.000000.mcap").exists()
 
 
+def test_fault_clock_set_back_costs_earlier_drives_and_not_this_one(tmp_path):
+    fill_box(box(tmp_path, drive="before"))
+    set_times(tmp_path.glob("before.*"), 240)
+    sink, rng = box(tmp_path), np.random.default_rng(0)
+    for number in range(30):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number % 2 else (), rng=rng))
+        set_times([tmp_path / f"d.front.{sink._number:06d}.mcap"], -number)  # and it goes on going back
+    sink.close()
+    first, *rest = numbers(tmp_path)
+    assert [first, *rest] == list(range(sink._number + 1))  # nothing of this drive is gone
+    assert numbers(tmp_path, "before")
+    assert numbers(tmp_path, "before")[0] > 0  # of the other one the oldest are
+    fill_box(box(tmp_path, drive="third"), 140)
+    kept = numbers(tmp_path, "third")
+    assert kept == list(range(kept[0], kept[-1] + 1))
+    assert kept[0] > 0  # this drive alone fills the ring; its own oldest files went
+    assert not numbers(tmp_path)
+    assert not numbers(tmp_path, "before")
+
+
+def test_earlier_drives_go_whole_and_the_oldest_first(tmp_path):
+    for k, drive in enumerate(("z", "a")):
+        fill_box(box(tmp_path, drive=drive), 30)
+        set_times(tmp_path.glob(f"{drive}.*"), k - 2)
+        set_times([tmp_path / f"{drive}.front.000000.mcap"], k - 1.5)  # touched since, as by a copy
+    before = numbers(tmp_path, "z"), numbers(tmp_path, "a")
+    assert min(len(each) for each in before) > 2
+    sink, rng = box(tmp_path), np.random.default_rng(0)
+    while numbers(tmp_path, "z") == before[0]:
+        sink.write(result(sink._pending, rng=rng))
+        sink.write(result(sink._pending, (Reason.HIGH_SCORE,), rng=rng))
+    sink.close()
+    assert numbers(tmp_path, "z") == before[0][-len(numbers(tmp_path, "z")) :]
+    assert numbers(tmp_path, "a") == before[1]
+
+
+def test_fault_a_drive_that_goes_on_writes_over_none_of_its_files(tmp_path):
+    fill_box(box(tmp_path, keep=24 * MIB))
+    set_times(tmp_path.glob("*.mcap"), -1)
+    (tmp_path / "d.front.000000.mcap").unlink()  # fetched, and removed
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.mcap")}
+    last = numbers(tmp_path)[-1]
+    assert last > 1
+    (tmp_path / f"d.rear.{last + 7:06d}.mcap").touch()  # of another camera
+    fill_box(box(tmp_path, keep=24 * MIB))
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.mcap") if path.name in before} == before
+    assert numbers(tmp_path)[len(before)] == last + 1
+
+
+def test_fault_a_file_that_appears_under_the_next_name_stays(tmp_path):
+    sink = box(tmp_path, keep=24 * MIB)
+    (tmp_path / "d.front.000001.mcap").write_bytes(b"whole")
+    fill_box(sink)
+    assert (tmp_path / "d.front.000001.mcap").read_bytes() == b"whole"
+    assert numbers(tmp_path)[:3] == [0, 1, 2]
+    assert verdicts(tmp_path / "d.front.000000.mcap") + verdicts(tmp_path / "d.front.000002.mcap") > 0
+
+
+def test_numbers_above_a_million_are_of_the_ring(tmp_path):
+    (tmp_path / "d.front.999999.mcap").write_bytes(b"0" * MIB)
+    (tmp_path / "d.front.1000000.mcap").write_bytes(b"0" * MIB)
+    sink = box(tmp_path)
+    assert numbers(tmp_path)[-1] == 1_000_001
+    fill_box(sink, 140)
+    assert numbers(tmp_path)[0] > 1_000_000
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.mcap")) <= 4 * MIB
+
+
 def test_a_full_disk_is_said_once_and_the_box_goes_on_when_there_is_room(tmp_path, monkeypatch):
     said = []
     with small_disk(tmp_path / "disk", 1024) as disk:
@@ -119,6 +209,7 @@ def test_a_full_disk_is_said_once_and_the_box_goes_on_when_there_is_room(tmp_pat
         sink.close()
         assert len(said) == 2
         *older, newest = sorted((disk / "box").glob("*.mcap"))
+        assert all(path.stat().st_size for path in older)
         assert verdicts(newest) == 1
         lost = 50 - sum(verdicts(path) for path in older)
         assert lost > 25

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from framegate.runtime.roi import Roi
+from framegate.runtime.sinks import overlay
 from framegate.runtime.sinks.overlay import draw
-from framegate.runtime.verdict import Prediction, Reason
+from framegate.runtime.verdict import FoundObject, Prediction, Reason
 
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
@@ -39,6 +42,31 @@ def test_a_reason_shared_by_all_regions_is_shown_at_the_top():
     one = (prediction(Reason.HIGH_SCORE, stream="a"), prediction(stream="b"))
     assert is_red(draw(GREY, both, rois)[2, 2])
     assert not is_red(draw(GREY, one, rois)[2, 2])
+
+
+@pytest.mark.parametrize(
+    ("objects", "regions", "says"),
+    [
+        ("ARA", "RR", "2 of 3 objects, 0 of 2 regions usable"),
+        ("RA", "", "1 of 2 objects usable"),
+        ("", "AR", "1 of 2 regions usable"),
+        ("", "", "0 of 0 objects usable"),
+    ],
+)
+def test_fault_the_bar_tells_objects_from_fixed_regions(monkeypatch, objects, regions, says):
+    said = []
+    monkeypatch.setattr(overlay, "_text", lambda image, lines, *place: said.extend(lines))
+    found = [
+        replace(
+            prediction(*[Reason.HIGH_SCORE] * (each == "R"), stream=f"{fixed}{k}"),
+            found=FoundObject((10 * k, 10, 40, 40), fixed=fixed),
+        )
+        for fixed, each_kind in ((False, objects), (True, regions))
+        for k, each in enumerate(each_kind)
+    ]
+    rois = tuple(Roi(each.stream, *each.found.box, fractions=False) for each in found)
+    draw(GREY, tuple(found), rois, prediction(stream="frame"))
+    assert said[-1] == f"frame 3: {says}"
 
 
 @pytest.mark.parametrize("text", ["0,0,640,480", "0,440,640,40", "600,0,40,480", "0,0,40,40", "600,440,40,40"])

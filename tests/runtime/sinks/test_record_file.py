@@ -52,6 +52,14 @@ def test_fault_disk_full_leaves_whole_records(tmp_path):
         assert (disk / "out").read_bytes() == data + b"less"
 
 
+def test_fault_an_existing_file_is_kept_where_it_must_be(tmp_path):
+    (tmp_path / "out").write_bytes(b"whole")
+    with pytest.raises(SinkError, match=r"recording .*out: cannot be written \(File exists\)"):
+        RecordFile(tmp_path / "out", "recording", replace=False)
+    assert (tmp_path / "out").read_bytes() == b"whole"
+    RecordFile(tmp_path / "new", "recording", replace=False).close()
+
+
 def test_fault_limit_on_the_size_of_files_leaves_whole_lines(tmp_path):
     path = tmp_path / "verdicts.jsonl"
     code = f"""

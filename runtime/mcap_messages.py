@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ _RECORD = struct.Struct("<BQ")
 _HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
 _BUFFER = 2**18
+_MOST_TIMES = 2**16
+"""Nothing that zstd compressed becomes so many times as large: three bytes stand for 128 KiB at most."""
 _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX, _METADATA, _DATA_END = 2, 4, 5, 6, 7, 12, 15
 """Opcodes."""
@@ -98,8 +101,12 @@ class Contents:
         """
         try:
             with self.path.open("rb", buffering=_BUFFER) as file:
-                if file.read(len(_MAGIC)) != _MAGIC:
-                    raise DataError(f"{self.path}: it is no MCAP file")
+                first = file.read(len(_MAGIC))
+                if first != _MAGIC:
+                    if not _MAGIC.startswith(first):
+                        raise DataError(f"{self.path}: it is no MCAP file")
+                    self._ends(EOFError("the file ends within its first bytes"))
+                    return
                 unpack = _Unpacker()
                 while True:
                     try:
@@ -132,14 +139,22 @@ class Contents:
             return _RECORD.pack(opcode, len(content)) + content
         return b""
 
-    def read_metadata(self) -> dict[str, dict[str, str]]:
+    def read_metadata(self, name: str = "") -> dict[str, dict[str, str]]:
         """The metadata records that stand before the first message.
+
+        Args:
+            name: Of one that is looked for to the end of the file if need be; a tool may have put it there.
 
         Raises:
             DataError: The file cannot be read, or is no MCAP file.
         """
-        for _ in self.messages(lambda topic: True):
-            break
+        if name:
+            for _ in self.chunks():
+                if name in self.metadata:
+                    break
+        else:
+            for _ in self.messages(lambda topic: True):
+                break
         return self.metadata
 
 
@@ -151,16 +166,29 @@ def _next_record(file: IO[bytes]) -> tuple[int, bytes]:
     """
     opcode, length = _RECORD.unpack(_exactly(file, _RECORD.size))
     if opcode == _MESSAGE_INDEX:
+        _require(file, length)
         file.seek(length, io.SEEK_CUR)
         return opcode, b""
     return opcode, _exactly(file, length)
 
 
 def _exactly(file: IO[bytes], length: int) -> bytes:
+    if length > _BUFFER:
+        _require(file, length)
     data = file.read(length)
     if len(data) != length:
         raise EOFError("the file ends within a record")
     return data
+
+
+def _require(file: IO[bytes], length: int) -> None:
+    """Before memory is taken: one flipped bit makes a length of some bytes one of exabytes.
+
+    Raises:
+        EOFError: The file has not so much left.
+    """
+    if length > os.fstat(file.fileno()).st_size - file.tell():
+        raise EOFError("the file ends within a record, or a record is longer than it was")
 
 
 class _Unpacker:
@@ -168,11 +196,12 @@ class _Unpacker:
 
     def __init__(self) -> None:
         try:
-            from zstandard import ZstdDecompressor
+            import zstandard
         except ImportError:
             self._zstd = None
         else:
-            self._zstd = ZstdDecompressor()
+            self._zstd = zstandard.ZstdDecompressor()
+            self._said_size = zstandard.frame_content_size
 
     def __call__(self, content: bytes) -> bytes:
         """The records of a chunk, checked.
@@ -188,7 +217,10 @@ class _Unpacker:
         at += 8
         if at + packed > len(content):
             raise EOFError("a chunk is shorter than it says")
-        data = self._zstd.decompress(memoryview(content)[at : at + packed], max_output_size=size)
+        frame = memoryview(content)[at : at + packed]
+        if self._said_size(frame) not in (size, -1) or size > packed * _MOST_TIMES:  # before the memory is taken
+            raise ValueError("a chunk cannot be as large as it says")
+        data = self._zstd.decompress(frame, max_output_size=size)
         if crc and zlib.crc32(data) != crc:
             return _unpacked(content)  # which says so
         return data
@@ -227,11 +259,12 @@ def _of_chunk(
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What readers raise where a file breaks off or is damaged."""
+    """What readers raise where a file breaks off or is damaged, whatever a garbled length or number makes them do."""
     from mcap.exceptions import McapError
 
+    found = (McapError, EOFError, struct.error, ValueError, RuntimeError, LookupError, MemoryError, OverflowError)
     try:
         from zstandard import ZstdError
     except ImportError:
-        return (McapError, EOFError, struct.error, ValueError, RuntimeError, LookupError)
-    return (McapError, EOFError, struct.error, ValueError, RuntimeError, LookupError, ZstdError)
+        return found
+    return (*found, ZstdError)
