@@ -54,13 +54,8 @@ def test_the_shells_code_is_printed_as_it_is(shell, capsys):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_completes_after_it_evaluated_the_code():
     code = 'eval "$("$0" -m framegate completion bash)" && complete -p framegate'
-    done = subprocess.run(
-        ["bash", "--norc", "--noprofile", "-c", code, sys.executable],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    bash = ["bash", "--norc", "--noprofile", "-c", code, sys.executable]
+    done = subprocess.run(bash, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "_python_argcomplete framegate" in done.stdout
 
