@@ -330,6 +330,13 @@ class PartialReports:
         self._next = now + self._COST * (now - begun)
 
 
+def _gate_score(bundle: Bundle) -> str:
+    """The score that the bundle's gate compares for the network that is evaluated; empty if there is not just one."""
+    found = {key: each.score for key, each in bundle.calibrations.items()}
+    own = {score for key, score in found.items() if key.endswith("/fp32")} or set(found.values())
+    return own.pop() if len(own) == 1 else ""
+
+
 def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any]:
     return {
         "name": bundle.name,
@@ -338,6 +345,7 @@ def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any
         "labels": list(bundle.labels),
         "model_file": bundle.models["fp32"],
         "precision": "fp32",
+        "score": _gate_score(bundle),
         "data": data.name,
         "training": bundle.origin.get("training", {}),
     }
