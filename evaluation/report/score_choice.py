@@ -233,9 +233,9 @@ def advise(results: object) -> Advice | None:
     """Which score to gate on, by these rules; None if no score was measured.
 
     The present score stays unless another one deserves its place: it must beat a coin at the network's own errors, must
-    not be clearly worse at them than the present one, and must let clearly less through without a warning (`let_through`), each with
-    intervals that hold for all compared scores at once. Both scores judge the same frames, so taking their figures for
-    independent makes the difference harder to prove, not easier.
+    not be clearly worse at them than the present one, and must let clearly less through without a warning
+    (`let_through`), each with intervals that hold for all compared scores at once. Both scores judge the same frames,
+    so taking their figures for independent makes the difference harder to prove, not easier.
 
     Args:
         results: A results record; any of it may be missing.

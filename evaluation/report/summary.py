@@ -134,19 +134,19 @@ def _advice_sentence(results: object) -> str:
             "finding its errors; train it longer, on more data, or another one."
         )
     through = f" {_share(advice.through)}" if advice.through else ""
-    whose = _whose(results, advice.present)
+    present, whose = named(advice.present), _whose(results, advice.present)
     if advice.answer == "keep":
         return (
-            f"What to do: keep gating on {named(advice.present)}{whose}. Of the {advice.among} scores compared none that the runtime can "
-            "threshold finds the network's own errors as well and lets clearly less through without a warning."
+            f"What to do: keep gating on {present}{whose}. Of the {advice.among} scores compared none that the runtime "
+            "can threshold finds the network's own errors as well and lets clearly less through without a warning."
             + _promising(advice.promising)
         )
     assert advice.instead is not None
     return (
-        f"What to do: calibrate with {named(advice.score)} in place of {named(advice.present)}{whose} (framegate calibrate "
-        f"BUNDLE --score {advice.score}, which proves its threshold anew). It finds the network's own errors about as well, and lets "
-        f"{_share(advice.instead)} of wrong, corrupted and foreign frames through without a warning; "
-        f"{named(advice.present)}{through}." + _promising(advice.promising)
+        f"What to do: calibrate with {named(advice.score)} in place of {present}{whose} (framegate calibrate BUNDLE "
+        f"--score {advice.score}, which proves its threshold anew). It finds the network's own errors about as well, "
+        f"and lets {_share(advice.instead)} of wrong, corrupted and foreign frames through without a warning; "
+        f"{present}{through}." + _promising(advice.promising)
     )
 
 
