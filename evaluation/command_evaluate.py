@@ -35,6 +35,7 @@ from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
@@ -226,6 +227,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
     if arguments.store and arguments.boxes is None and not arguments.tracks:
         raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
+    if arguments.store:
+        bundle_to_change(arguments.bundle)  # refused before the work, if at all
     if arguments.boxes is not None:
         return boxes.run(arguments)
     if arguments.tracks:

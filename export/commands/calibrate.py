@@ -33,7 +33,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, record_key
-from framegate.runtime.bundle.search import bundle_to_change
+from framegate.runtime.bundle.search import bundle_to_change, find_bundle
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 
@@ -218,7 +218,8 @@ def _drives(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    path = bundle_to_change(arguments.bundle)
+    # A plan changes nothing, so a name may stand for a bundle that comes with framegate.
+    path = find_bundle(arguments.bundle) if arguments.plan else bundle_to_change(arguments.bundle)
     bundle = Bundle.open(path)
     if bundle.detector is not None or bundle.dense is not None:
         return calibrate_other(arguments, path, bundle)
