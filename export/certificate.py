@@ -240,8 +240,8 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
         return MaskGrid(spec.width, spec.height, patch, side, stride)
     except UsageError as error:
         raise UsageError(
-            f"certificate {wanted.demand}: a patch of {budget} pixels of regions of {width}x{height} changes up to {patch} "
-            f"pixels of the network's input: {error}"
+            f"certificate {wanted.demand}: a patch of {budget} pixels of regions of {width}x{height} changes up to "
+            f"{patch} pixels of the network's input: {error}"
         ) from error
 
 

@@ -376,6 +376,6 @@ def _refusal(
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}: of "
         f"{found}, those accepted by the threshold that the design images pointed to are {count} with {errors} "
         f"error{'' if errors == 1 else 's'} (coverage {count / size:.1%}), and even without a single error "
-        f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed{more}. Give more calibration images, train a "
-        f"better model, or {other_target}"
+        f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed{more}. Give more calibration "
+        f"images, train a better model, or {other_target}"
     )

@@ -29,8 +29,8 @@ def open_regions(text: str, *, loop: bool = False) -> RegionGiver:
             find_bundle(text)
         except BundleError:
             raise BundleError(
-                f"objects {text!r}: not found: give the folder or the name of a detector bundle, a file of boxes (.jsonl, "
-                f".mcap) or a named pipe; {_named_detectors()}"
+                f"objects {text!r}: not found: give the folder or the name of a detector bundle, a file of boxes "
+                f"(.jsonl, .mcap) or a named pipe; {_named_detectors()}"
             ) from None
         return DetectorRegions.open(text)
     return open_recorded(place, loop=loop)
