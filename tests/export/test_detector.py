@@ -192,7 +192,7 @@ WEAK = (150, 130, 10)
 
 
 def test_a_detector_that_is_not_found_names_detectors_and_no_classifier(folder, monkeypatch):
-    with pytest.raises(BundleError, match="'nosuch': not found: .*no bundle that is found by name is a detector"):
+    with pytest.raises(BundleError, match=r"'nosuch': not found: .*no bundle that is found by name is a detector"):
         open_regions("nosuch")
     monkeypatch.setenv(VARIABLE, str(folder))
     with pytest.raises(BundleError, match="detectors found by name: found") as caught:
