@@ -49,7 +49,7 @@ from framegate.runtime.sources.options import SourceOptions
 
 PORT = 8321
 OWN_BOXES = "clip"
-"""As ``--objects``: the boxes that come with the repository's clip."""
+"""As ``--objects``: the boxes that come with the shipped clip."""
 DEADLINE_MS = 150.0
 _NEEDED = ("starlette", "uvicorn", "websockets")
 
@@ -71,7 +71,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         metavar="[NAME=]x,y,w,h",
         help="classify this region, in pixels or (with a decimal point) fractions; repeat for several "
-        "(default: the whole frame; beside the cars of the repository's clip its sky and its road)",
+        "(default: the whole frame; beside the cars of the shipped clip its sky and its road)",
     )
     parser.add_argument(
         "--deadline-ms",

@@ -36,6 +36,6 @@ class RegionSlots:
         return {**{name: place for name, place in self._fixed.items() if name in present}, **self._lines}
 
     def title(self, stream: str) -> str:
-        """What a stream is called on the page: its name, and its line if it has one that changes."""
+        """What a stream is called on the page: its name, after the letter of its line if it has one that changes."""
         line = self._lines.get(stream)
-        return stream if line is None else f"{stream} ({self.names[line][-1]})"
+        return stream if line is None else f"{self.names[line][-1]} · {stream}"

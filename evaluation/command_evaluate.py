@@ -35,6 +35,7 @@ from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
@@ -226,6 +227,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
     if arguments.store and arguments.boxes is None and not arguments.tracks:
         raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
+    if arguments.store:
+        bundle_to_change(arguments.bundle)  # refused before the work, if at all
     if arguments.boxes is not None:
         return boxes.run(arguments)
     if arguments.tracks:
@@ -330,6 +333,13 @@ class PartialReports:
         self._next = now + self._COST * (now - begun)
 
 
+def _gate_score(bundle: Bundle) -> str:
+    """The score that the bundle's gate compares for the network that is evaluated; empty if there is not just one."""
+    found = {key: each.score for key, each in bundle.calibrations.items()}
+    own = {score for key, score in found.items() if key.endswith("/fp32")} or set(found.values())
+    return own.pop() if len(own) == 1 else ""
+
+
 def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any]:
     return {
         "name": bundle.name,
@@ -338,6 +348,7 @@ def _about(bundle: Bundle, data: DataSet, manifest_sha256: str) -> dict[str, Any
         "labels": list(bundle.labels),
         "model_file": bundle.models["fp32"],
         "precision": "fp32",
+        "score": _gate_score(bundle),
         "data": data.name,
         "training": bundle.origin.get("training", {}),
     }

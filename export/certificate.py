@@ -242,7 +242,13 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
         side = widest if stride is None else patch + stride - 1
     if stride is None:
         stride = max(1, side - patch + 1)
-    return MaskGrid(spec.width, spec.height, patch, side, stride)
+    try:
+        return MaskGrid(spec.width, spec.height, patch, side, stride)
+    except UsageError as error:
+        raise UsageError(
+            f"certificate {wanted.demand}: a patch of {budget} pixels of regions of {width}x{height} changes up to "
+            f"{patch} pixels of the network's input: {error}"
+        ) from error
 
 
 def _proved(

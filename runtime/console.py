@@ -99,6 +99,14 @@ def to_stdout(line: str) -> None:
     _consoles()["OUT"].print(line, soft_wrap=True)
 
 
+def code_to_stdout(code: str) -> None:
+    """Print text of this program or of its packages that a program reads: every line break stays one.
+
+    Not for text that others wrote, which could obey itself in a terminal.
+    """
+    print(code, file=_consoles()["OUT"].file)
+
+
 def json_to_stdout(record: object) -> None:
     """Print a result as JSON, which writes control characters as text itself."""
     print(json.dumps(record, indent=2), file=_consoles()["OUT"].file)

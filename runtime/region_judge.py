@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration, Limit
+from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.monitor import Signals
 from framegate.runtime.native.fast_path import WITHIN, Looked
@@ -121,7 +121,7 @@ class RegionJudge:
         self._score_name = calibration.score if calibration else "entropy"
         self._score_of = SCORE_OF.get(self._score_name)
         proved = calibration is not None and calibration.proved
-        self._remark = NO_PROMISE if calibration is not None and not proved else ""
+        self._remark = calibration.unproved if calibration is not None else ""
         self._promised_for = calibration.drawn if calibration is not None and proved else ""
         self.limits = tuple(limit for limit in calibration.limits if limit.frames == 1) if calibration else ()
 

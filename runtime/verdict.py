@@ -46,7 +46,7 @@ class Reason(str, enum.Enum):
     SATURATED = "SATURATED"
     """Most of the frame is at the end of the sensor's range: glare, or an exposure that failed."""
     LOW_CONTRAST = "LOW_CONTRAST"
-    """Fog, a dirty or covered lens: hardly any difference between light and dark."""
+    """A covered or dirty lens, or some thick fog: hardly any difference between light and dark."""
     BLURRED = "BLURRED"
     """Far less detail than this camera showed before, or than was calibrated."""
     NOISY = "NOISY"

@@ -24,7 +24,7 @@ WORDS: dict[Reason, Words] = {
     Reason.WRONG_SIZE: Words("other size", "the picture has another size than the stream"),
     Reason.BLACK: Words("black picture", "no light reaches the camera, or there is no signal"),
     Reason.SATURATED: Words("overexposed", "most of the picture is too bright: glare, or a wrong exposure"),
-    Reason.LOW_CONTRAST: Words("no contrast", "fog, dirt or a covered lens: light and dark hardly differ"),
+    Reason.LOW_CONTRAST: Words("no contrast", "a covered or dirty lens, or thick fog: light and dark hardly differ"),
     Reason.BLURRED: Words("blurred", "far less detail than this camera showed before"),
     Reason.NOISY: Words("noisy", "far more noise than this camera showed before"),
     Reason.COLOUR_LOST: Words("colour lost", "a colour of the camera is missing or stuck"),

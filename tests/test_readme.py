@@ -165,7 +165,8 @@ def test_the_python_snippet():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "captured" in lines[-1]
-    assert any("do not use:" in line for line in lines[:-1])
+    accepted = [line for line in lines if re.fullmatch(r"\d+ automobile \d\.\d\d", line)]
+    assert len(accepted) > 10, done.stdout  # a reader shall see that something is accepted, and why not everything is
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from repository import CLASSIFIERS, ROOT, SHIPPED
 
 from framegate.runtime import Bundle, Pipeline, Reason, Session, open_source
-from framegate.runtime.bundle.calibration import NO_PROMISE
+from framegate.runtime.bundle.calibration import UNPROVED
 from framegate.runtime.cli.main import main
 from framegate.runtime.faults.inject import FaultInjector, parse_faults
 from framegate.runtime.roi import parse_rois
@@ -118,4 +118,4 @@ def test_the_example_of_a_dense_network_uses_a_roadside_without_signs_and_promis
     assert {each.candidate for each in accepted} == {"background"}
     for each in predictions:
         assert (each.stream, each.promised_for) == ("roadside", "")
-        assert NO_PROMISE in each.detail
+        assert UNPROVED in each.detail

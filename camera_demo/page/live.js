@@ -217,7 +217,8 @@ function showState() {
   text($("latency-recent"), `50 % in ${ms(latency.p50_ms)}, 99 % in ${ms(latency.p99_ms)}`);
   $("latency-recent").title = `p50 and p99 of the last ${latency.frames || 0} frames`;
   text($("latency-all"), `Since the start: p50 ${ms(latency.all_p50_ms)}, p99 ${ms(latency.all_p99_ms)}.`);
-  text($("counts"), `${counters.verdicts} on ${counters.captured - counters.dropped} frames, ${counters.dropped} left out`);
+  text($("total"), counters.verdicts);
+  text($("counts"), `${counters.captured - counters.dropped} frames, ${counters.dropped} left out`);
   $("counts").title = `${counters.verdicts} verdicts; ${counters.captured} frames captured, ${counters.dropped} of them never judged because a newer one was there`;
   text($("drift"), driftWords(counters));
   const total = Math.max(counters.verdicts, 1);

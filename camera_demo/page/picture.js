@@ -65,13 +65,14 @@ function card(item, region, silent, long) {
   if (!item.firstChild) item.innerHTML = '<b></b><span class="name"></span><span class="label"></span>';
   item.className = region.accepted ? "yes" : "no";
   text(item.children[0], region.accepted ? "✓ USE" : "✕ DO NOT USE");
-  text(item.children[1], region.whole ? "whole picture" : region.name);
+  // A card is narrow and a track's number grows: "A #592" is readable where "A · track-592" is cut off.
+  text(item.children[1], region.whole ? "whole picture" : long ? region.name : region.name.replace(/(?: · )?track-/, " #").trim());
   const found = region.detected ? `, detector: ${region.detected}` : "";
   const guess = region.label ? ` (${region.label}?\u00a0${percent(region.confidence)})` : "";
   const sure = region.usable === undefined ? percent(region.confidence) : `${percent(region.usable)} of the pixels usable`;
   const why = long ? region.reasons.map((reason) => `${sentence(reason)} (${reason})`).join("; ") : shorts(region.reasons);
   text(item.children[2], region.accepted ? `${region.label} ${sure}` : silent ? "no verdict" : why + guess + found);
-  const tip = region.accepted ? item.children[2].textContent : codes(region.reasons) + (region.detail ? `\n${region.detail}` : "");
+  const tip = `${region.whole ? "" : region.name + ": "}` + (region.accepted ? item.children[2].textContent : codes(region.reasons) + (region.detail ? `\n${region.detail}` : ""));
   if (item.title !== tip) item.title = tip;
 }
 function cards(list, regions, silent, long) {

@@ -34,8 +34,8 @@ def load_image(
         image = maker(source, architecture, driver_version, cache or default_cache(), refused)
         if image is not None:
             return image
-    reasons = "\n  ".join(refused)
-    raise CompilerError(f"no machine code of {name} for sm_{architecture} and this driver:\n  {reasons}")
+    reasons = "; ".join(refused)  # an error is shown as one line
+    raise CompilerError(f"no machine code of {name} for sm_{architecture} and this driver: {reasons}")
 
 
 def _shipped(

@@ -35,8 +35,8 @@ def load_ptx(
         path = maker(source, architecture, driver_version, cache or default_cache(), refused)
         if path is not None:
             return path.read_bytes()
-    reasons = "\n  ".join(refused)
-    raise CompilerError(f"no PTX of {name} for sm_{architecture} and this driver:\n  {reasons}")
+    reasons = "; ".join(refused)  # an error is shown as one line
+    raise CompilerError(f"no PTX of {name} for sm_{architecture} and this driver: {reasons}")
 
 
 def _by_nvcc(

@@ -149,7 +149,7 @@ def promise(found: Sequence[Record]) -> Table:
                         text(record, "bundle"),
                         text(each, "key"),
                         method,
-                        NOT_MEASURED if frames is None else _split(each, frames),
+                        NOT_MEASURED if frames is None else _split(record, each, frames),
                         share(number(each, "target_risk"), 0),
                         Cell(count(number(each, "trials"))),
                         percent(estimate(each, "broken")),
@@ -181,14 +181,20 @@ def promise(found: Sequence[Record]) -> Table:
     )
 
 
-def _split(each: Record, frames: float) -> str:
-    """How large the calibration splits were, and what was drawn."""
+def _split(record: Record, each: Record, frames: float) -> str:
+    """How large the calibration splits were, and what was drawn; how much is in an old row's neighbour."""
     units = text(each, "units")
     if units == "frames":
         return f"{count(frames)} frames"
-    known = number(each, "population_units")
+    alike = [other for other in mapping(record, "promise").values() if _population(other) == _population(each)]
+    known = next((found for row in (each, *alike) if (found := number(row, "population_units")) is not None), None)
     drawn = units if known is None else f"{count(known)} {units}"
     return f"{count(frames)} frames of {drawn}"
+
+
+def _population(each: Record) -> tuple[float | None, str]:
+    """What was drawn from: how many frames, and in which units."""
+    return number(each, "population"), text(each, "units")
 
 
 def _false_accepts(record: Record, attack: str, rule: str) -> Cell:

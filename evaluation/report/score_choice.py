@@ -191,10 +191,10 @@ def choose_best(rows: Sequence[Row], attack: str) -> dict[str, Any]:
     return best
 
 
-def _clearly_worse(row: Row, entropy: Estimate | None, among: int) -> bool:
-    """Whether a score finds the network's own errors worse than entropy, with an interval for all compared scores."""
+def _clearly_worse(row: Row, other: Estimate | None, among: int) -> bool:
+    """Whether a score finds the network's own errors worse than another, with an interval for all compared scores."""
     own = of_the_best(estimate(row, *_OWN_ERRORS), among)
-    return entropy is not None and own is not None and own.high is not None and not own.high >= entropy.value
+    return other is not None and own is not None and own.high is not None and not own.high >= other.value
 
 
 @dataclass(frozen=True)
@@ -202,56 +202,66 @@ class Advice:
     """What somebody who has to choose a score should do.
 
     Attributes:
-        answer: ``keep`` entropy, ``switch`` to ``score``, ``collect`` more frames, or ``none`` of the scores will do.
+        answer: ``keep`` the present score, ``switch`` to ``score``, ``collect`` more frames, or ``none`` of the scores
+            will do.
         score: The score to gate on; empty for ``collect`` and ``none``.
-        entropy: What the entropy gate lets through (`let_through`), if measured.
+        present: The score that the others were compared with, see `present_score`.
+        through: What a gate on ``present`` lets through (`let_through`), if measured.
         instead: What ``score`` lets through, if it is another one.
         errors: Wrong clean frames that were seen, None if not recorded.
         among: Scores that were compared.
-        promising: A score that the runtime has not, and that lets clearly less through than entropy; or empty.
+        promising: A score that the runtime has not, and that lets clearly less through than ``present``; or empty.
     """
 
     answer: str
     score: str = ""
-    entropy: Estimate | None = None
+    present: str = ENTROPY
+    through: Estimate | None = None
     instead: Estimate | None = None
     errors: int | None = None
     among: int = 0
     promising: str = ""
 
 
+def present_score(results: object) -> str:
+    """The score that the bundle gates on, if the record says so and measured it; entropy otherwise."""
+    own = text(results, "bundle", "score")
+    return own if score_named(results, own) else ENTROPY
+
+
 def advise(results: object) -> Advice | None:
     """Which score to gate on, by these rules; None if no score was measured.
 
-    Entropy stays unless another score deserves its place: it must beat a coin at the network's own errors, must not be
-    clearly worse at them than entropy, and must let clearly less through without a warning (`let_through`), each with
-    intervals that hold for all compared scores at once. Both scores judge the same frames, so taking their figures for
-    independent makes the difference harder to prove, not easier.
+    The present score stays unless another one deserves its place: it must beat a coin at the network's own errors, must
+    not be clearly worse at them than the present one, and must let clearly less through without a warning
+    (`let_through`), each with intervals that hold for all compared scores at once. Both scores judge the same frames,
+    so taking their figures for independent makes the difference harder to prove, not easier.
 
     Args:
         results: A results record; any of it may be missing.
     """
     rows = records(results, "scores")
-    entropy = score_named(results, ENTROPY)
-    own = estimate(entropy, *_OWN_ERRORS)
-    if not rows or not entropy:
+    name = present_score(results)
+    present = score_named(results, name)
+    own = estimate(present, *_OWN_ERRORS)
+    if not rows or not present:
         return None
     found = [row for _, row in _compared(rows, "overall", "")]
     errors = _errors(results)
     if own is None or (errors is not None and errors < FEWEST_ERRORS):
-        return Advice("collect", errors=errors, among=len(found))
-    base = let_through(entropy)
+        return Advice("collect", present=name, errors=errors, among=len(found))
+    base = let_through(present)
     better = [row for row in found if _deserves(row, own, base, len(found))]
     better.sort(key=lambda row: _figure(row, "overall", "") or 0.0)
     usable = [row for row in better if text(row, "name") in SCORES]
     promising = text(better[0], "name") if better and better[0] not in usable else ""
     if usable:
         best = usable[0]
-        return Advice("switch", text(best, "name"), base, let_through(best), errors, len(found), promising)
+        return Advice("switch", text(best, "name"), name, base, let_through(best), errors, len(found), promising)
     if beats_a_coin(own):
-        return Advice("keep", ENTROPY, base, None, errors, len(found), promising)
+        return Advice("keep", name, name, base, None, errors, len(found), promising)
     answer = "collect" if own.high is None or own.high > COIN else "none"
-    return Advice(answer, "", base, None, errors, len(found))
+    return Advice(answer, "", name, base, None, errors, len(found))
 
 
 def _errors(results: object) -> int | None:
@@ -259,10 +269,10 @@ def _errors(results: object) -> int | None:
     return None if accuracy is None or not accuracy.n else round((1.0 - accuracy.value) * accuracy.n)
 
 
-def _deserves(row: Row, entropy: Estimate, base: Estimate | None, among: int) -> bool:
-    """Whether a score deserves entropy's place."""
+def _deserves(row: Row, present: Estimate, base: Estimate | None, among: int) -> bool:
+    """Whether a score deserves the present one's place."""
     own, through = estimate(row, *_OWN_ERRORS), let_through(row)
-    if through is None or base is None or not beats_a_coin(own, among) or _clearly_worse(row, entropy, among):
+    if through is None or base is None or not beats_a_coin(own, among) or _clearly_worse(row, present, among):
         return False
     doubt = _wider(among) * math.hypot(through.spread()[1], base.spread()[0])
     return base.value - through.value > doubt

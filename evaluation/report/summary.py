@@ -133,20 +133,29 @@ def _advice_sentence(results: object) -> str:
             f"What to do: do not gate on this network. None of the {advice.among} scores compared beats a coin at "
             "finding its errors; train it longer, on more data, or another one."
         )
-    through = f" {_share(advice.entropy)}" if advice.entropy else ""
+    through = f" {_share(advice.through)}" if advice.through else ""
+    present, whose = named(advice.present), _whose(results, advice.present)
     if advice.answer == "keep":
         return (
-            f"What to do: keep gating on entropy. Of the {advice.among} scores compared none that the runtime can "
-            "threshold finds the network's own errors as well and lets clearly less through without a warning."
+            f"What to do: keep gating on {present}{whose}. Of the {advice.among} scores compared none that the runtime "
+            "can threshold finds the network's own errors as well and lets clearly less through without a warning."
             + _promising(advice.promising)
         )
     assert advice.instead is not None
     return (
-        f"What to do: calibrate with {named(advice.score)} in place of entropy (framegate calibrate BUNDLE --score "
-        f"{advice.score}, which proves its threshold anew). It finds the network's own errors about as well, and lets "
-        f"{_share(advice.instead)} of wrong, corrupted and foreign frames through without a warning; entropy"
-        f"{through}." + _promising(advice.promising)
+        f"What to do: calibrate with {named(advice.score)} in place of {present}{whose} (framegate calibrate BUNDLE "
+        f"--score {advice.score}, which proves its threshold anew). It finds the network's own errors about as well, "
+        f"and lets {_share(advice.instead)} of wrong, corrupted and foreign frames through without a warning; "
+        f"{present}{through}." + _promising(advice.promising)
     )
+
+
+def _whose(results: object, present: str) -> str:
+    """Whether the score that the others were compared with is that of the bundle's gate."""
+    own = text(results, "bundle", "score")
+    if own == present:
+        return ", the bundle's own score"
+    return f" (the bundle's own score, {named(own)}, was not measured here)" if own else ""
 
 
 def _promising(name: str) -> str:

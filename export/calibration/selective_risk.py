@@ -107,9 +107,22 @@ def binomial_upper_bound(errors: int, trials: int, confidence_level: float) -> f
     return high  # the side that is never too small
 
 
-def images_needed(target_risk: float, confidence_level: float) -> int:
-    """How many accepted images without a single error it takes to keep the promise."""
-    return math.ceil(math.log1p(-confidence_level) / math.log1p(-target_risk))
+def images_needed(target_risk: float, confidence_level: float, errors: int = 0) -> int:
+    """How many accepted images with so many errors among them it takes to keep the promise."""
+    fewest = math.ceil(math.log1p(-confidence_level) / math.log1p(-target_risk))
+    if errors == 0:
+        return fewest
+    delta, enough = 1.0 - confidence_level, fewest + errors
+    while not _proved((enough, errors), target_risk, delta):
+        enough *= 2
+    too_few = errors
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if _proved((middle, errors), target_risk, delta):
+            enough = middle
+        else:
+            too_few = middle
+    return enough
 
 
 def check_promise(target_risk: float, confidence_level: float) -> None:
@@ -357,10 +370,12 @@ def _refusal(
         (part.counts[part.at(0, sequence)] for part in parts), key=lambda each: each[0] - each[1] / target_risk
     )
     found = f"{size} {unit}s" if unit == "image" else f"one image each of {size} {unit}s"
+    more = f", and with {errors} errors {images_needed(target_risk, 1.0 - delta, errors)}" if errors > 1 else ""
+    more = f", and with one {images_needed(target_risk, 1.0 - delta, 1)}" if errors == 1 else more
     return (
         f"calibration: no threshold keeps selective risk <= {target_risk:g} with probability {confidence_level:g}: of "
         f"{found}, those accepted by the threshold that the design images pointed to are {count} with {errors} "
-        f"errors (coverage {count / size:.1%}), and even without a single error "
-        f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed. Give more calibration images, train a "
-        f"better model, or {other_target}"
+        f"error{'' if errors == 1 else 's'} (coverage {count / size:.1%}), and even without a single error "
+        f"{images_needed(target_risk, 1.0 - delta)} accepted {unit}s are needed{more}. Give more calibration "
+        f"images, train a better model, or {other_target}"
     )

@@ -33,6 +33,7 @@ from framegate.models.labelled import LabelledImages
 from framegate.runtime.backends.choice import BACKENDS, choose_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration, record_key
+from framegate.runtime.bundle.search import find_bundle
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.monitor import FILE as MONITOR
@@ -223,7 +224,8 @@ def _drives(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and print the new thresholds."""
     promise = promise_of(arguments)
-    path = to_change(arguments.bundle)
+    # A plan changes nothing, so a name may stand for a bundle that comes with framegate.
+    path = find_bundle(arguments.bundle) if arguments.plan else to_change(arguments.bundle)
     bundle = Bundle.open(path)
     if bundle.detector is not None or bundle.dense is not None:
         return calibrate_other(arguments, path, bundle)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from framegate.export.checks.parity import ParityRow
-from framegate.runtime.bundle.calibration import NO_PROMISE, UNITS, Calibration
+from framegate.runtime.bundle.calibration import UNITS, Calibration
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
@@ -38,7 +38,7 @@ def calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
     what = "new units with a wrong accept" if first.about == UNITS else f"accepted frames wrong, for {first.drawn}"
     title = f"Promise: at most {first.target_risk:.2%} of {what}; {first.confidence_level:.0%} confidence"
     table = Table(
-        title=title if first.proved else NO_PROMISE,
+        title=first.unproved or title,
         caption="for frames like the calibration data; not under attack. Coverage and risk count frames outside the "
         "limits as rejected. Given that a threshold was issued, nothing more is promised",
     )

@@ -20,7 +20,7 @@ from framegate.runtime.bundle.known_answers import KnownAnswers
 from framegate.runtime.bundle.object_promises import ObjectPromise, read_object_promises
 from framegate.runtime.bundle.onnx_file import holds_finite, read_onnx_facts
 from framegate.runtime.bundle.search import MANIFEST as MANIFEST
-from framegate.runtime.bundle.search import find_bundle
+from framegate.runtime.bundle.search import SUFFIX, find_bundle
 from framegate.runtime.bundle.signature import FILE as SIGNATURE
 from framegate.runtime.bundle.signature import require_signature
 from framegate.runtime.errors import BundleError, CalibrationError
@@ -167,6 +167,11 @@ class Bundle:
         if not folder.is_dir():
             found = "a file" if folder.exists() else "nothing"
             raise BundleError(f"bundle {folder}: expected a folder NAME.bundle, found {found} there")
+        if folder.suffix != SUFFIX and not os.path.lexists(folder / MANIFEST):
+            raise BundleError(
+                f"bundle {folder}: this folder is no bundle (it has no {MANIFEST}); framegate bundles lists those that "
+                "are found"
+            )
         manifest = _parsed(folder, MANIFEST, _read(folder, MANIFEST))
         if manifest.get("format") != FORMAT:
             raise BundleError(

@@ -22,6 +22,8 @@ FRAMES, UNITS = "frames", "units"
 FINGERPRINT = "fingerprint"
 """As `Calibration.division`: which images prove follows from the data, not from a seed to be tried."""
 NO_PROMISE = "NOTHING IS PROMISED: the threshold was set on images that the network may have seen (--no-promise)"
+UNPROVED = "NOTHING IS PROMISED: nothing was proved about the threshold (--no-promise)"
+"""The same where somebody vouched for the images."""
 IMAGE = "image"
 """The unit of data in which every image stands for itself."""
 SCORES = ("entropy", "max_probability", "margin", "energy")
@@ -322,6 +324,13 @@ class Calibration:
             return "box", "boxes"
         return ("region", "regions") if self.score == UNUSABLE else ("frame", "frames")
 
+    @property
+    def unproved(self) -> str:
+        """What is said in place of a promise where nothing was proved; empty where something was."""
+        if self.proved:
+            return ""
+        return UNPROVED if self.unseen else NO_PROMISE
+
     def short(self) -> str:
         """The promise in a few words, for tables."""
         if not self.proved:
@@ -337,7 +346,7 @@ class Calibration:
     def promise(self) -> str:
         """The promise in one sentence, with its limits."""
         if not self.proved:
-            return NO_PROMISE
+            return self.unproved
         errors, trials = self.counts
         if self.about == UNITS:
             what = f"at most {self.target_risk:.2%} of new {self.unit or 'unit'}s contain a wrong accept"
@@ -357,7 +366,7 @@ class Calibration:
     def explanation(self) -> list[str]:
         """The promise for people who want to repeat it in their own words: what it is about, and what it is not."""
         if not self.proved:
-            return [NO_PROMISE]
+            return [self.unproved]
         errors, trials = self.counts
         level, target = f"{self.confidence_level:.0%}", f"{self.target_risk:.2%}"
         if self.about == UNITS:

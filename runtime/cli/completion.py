@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from framegate.runtime.cli.summaries import SUMMARIES
-from framegate.runtime.console import to_stdout
+from framegate.runtime.console import code_to_stdout
 from framegate.runtime.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "completion: the package argcomplete is not installed; pip install 'framegate[completion]'"
         ) from error
-    to_stdout(shellcode(["framegate"], shell=arguments.shell))
+    code_to_stdout(shellcode(["framegate"], shell=arguments.shell))
     return 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.calibration import NO_PROMISE, SCORES, Calibration
+from framegate.runtime.bundle.calibration import SCORES, Calibration
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.roi import Roi
 
@@ -92,7 +92,7 @@ class DenseSpec:
     def promise(self, calibration: Calibration) -> str:
         """What is promised about the region, in one sentence, and what is not."""
         if not calibration.proved:
-            return NO_PROMISE
+            return calibration.unproved
         errors, trials = calibration.counts
         return (
             f"of the accepted regions {self.region!r} at most {calibration.target_risk:.2%} have more than "

@@ -142,7 +142,9 @@ class HealthThresholds:
             reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
             raise UsageError(f"health thresholds {path}: cannot be read: {reason}") from error
         except (json.JSONDecodeError, RecursionError) as error:
-            raise UsageError(f"health thresholds {path}: not JSON ({error})") from error
+            raise UsageError(
+                f"health thresholds {path}: not JSON ({error}); write one with framegate health"
+            ) from error
         return cls.from_json(record, f"health thresholds {path}")
 
     def save(self, path: str | Path, origin: dict[str, Any] | None = None) -> None:

@@ -266,6 +266,36 @@ def test_a_laptop_shows_everything_without_scrolling(page, name):
     press(page, "none")
 
 
+AFTER_HOURS = """(() => {
+  const [shown, written] = [cards, text];
+  const number = (_, n) => `track-${5900 + Number(n)}`;
+  const later = (region) => ({...region, name: region.name.replace(/track-(\\d+)/, number)});
+  cards = (list, regions, ...rest) => shown(list, regions.map(later), ...rest);
+  text = (element, words) => written(element, element.id === "counts" ? "160110 frames, 111500 left out" : words);
+  window.afresh = () => { [cards, text] = [shown, written]; };
+})()"""
+"""What the page shows when thousands of objects have passed."""
+NAMES = "[...document.querySelectorAll('#regions .name')]"
+CUT = f"{NAMES}.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)"
+NUMBERED = f"{NAMES}.some((e) => /^([A-C] )?#59\\d\\d$/.test(e.textContent))"
+
+
+def test_after_hours_every_card_says_which_object_it_is_and_nothing_is_pushed_off_the_screen(page):
+    page.value(AFTER_HOURS)
+    try:
+        page.wait(f"{NUMBERED} && document.getElementById('counts').textContent.includes('111500')", SLOW_MACHINE_S)
+        assert page.value(CUT) == []
+        assert page.value("document.documentElement.scrollHeight") <= 800
+        assert page.value("document.getElementById('counts').getClientRects()[0].height") < 20  # one line
+        page.size(390, 844, phone=True)
+        page.wait(f"document.documentElement.clientWidth === 390 && {NUMBERED}", SLOW_MACHINE_S)
+        assert page.value(CUT) == []
+        assert page.value("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.size(1280, 800)
+        page.value("afresh()")
+
+
 def test_a_low_window_keeps_picture_and_buttons_on_the_screen(page):
     page.size(1366, 700)
     try:

@@ -28,7 +28,7 @@ def test_an_object_keeps_its_line_and_a_new_one_takes_the_first_free_one():
     assert slots.names == ["sky", "road", "object A", "object B", "object C"]
     assert slots.place(seen("track-1", "track-2", "sky", "road")) == {"sky": 0, "road": 1, "track-1": 2, "track-2": 3}
     assert slots.place(seen("track-2", "track-3", "road")) == {"road": 1, "track-3": 2, "track-2": 3}
-    assert slots.title("track-2") == "track-2 (B)"
+    assert slots.title("track-2") == "B · track-2"
     assert slots.title("road") == "road"
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from framegate.runtime import Bundle, BundleError, Frame, Reason, Session
 from framegate.runtime.bundle.bundle import MANIFEST, manifest_digest
+from framegate.runtime.bundle.search import VARIABLE
 from framegate.runtime.cli.main import main
 from framegate.runtime.errors import BackendError
 from framegate.runtime.regions.detector import DetectorRegions
@@ -188,6 +189,15 @@ def test_a_damaged_detector_entry_is_refused(folder):
 
 
 WEAK = (150, 130, 10)
+
+
+def test_a_detector_that_is_not_found_names_detectors_and_no_classifier(folder, monkeypatch):
+    with pytest.raises(BundleError, match=r"'nosuch': not found: .*no bundle that is found by name is a detector"):
+        open_regions("nosuch")
+    monkeypatch.setenv(VARIABLE, str(folder))
+    with pytest.raises(BundleError, match="detectors found by name: found") as caught:
+        open_regions("nosuch")
+    assert "hybrid-cifar10" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -202,6 +202,7 @@ def record(classes: int = 10, accuracy: float = 0.93, data: str = "cifar10") -> 
             "labels": CIFAR if classes == 10 else [f"class {k}" for k in range(classes)],
             "model_file": "model.fp32.onnx",
             "precision": "fp32",
+            "score": "entropy",
             "data": data,
             "training": {"settings": {"epochs": 10, "learning_rate": 0.001}, "seed": 0},
         },

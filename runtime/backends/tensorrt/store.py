@@ -203,8 +203,8 @@ def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folde
     others = sorted(path.name for path in (folder / digest[:16]).glob("*.engine"))
     raise BackendError(
         f"no usable {flavour} {version} engine of {model} for {info.name} (sm_{info.architecture}); build it on this "
-        f"machine: framegate engine {model.parent} --backend {flavour}\n  "
-        + "\n  ".join([*reasons, f"engines of this model that are there: {', '.join(others) or 'none'}"])
+        f"machine: framegate engine {model.parent} --backend {flavour}: "
+        + "; ".join([*reasons, f"engines of this model that are there: {', '.join(others) or 'none'}"])
     )
 
 

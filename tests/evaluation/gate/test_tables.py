@@ -107,3 +107,8 @@ def test_a_split_of_tracks_is_never_called_so_many_tracks():
     written = markdown(tables.promise([grouped]))
     assert "| 3,390 frames of 113 tracks |" in written
     assert "3,390 tracks" not in written
+    old = {each: value for each, value in grouped["promise"]["learn-then-test"].items() if each != "population_units"}
+    grouped["promise"]["geifman-el-yaniv"] = old  # a record that does not say how many tracks the same population has
+    assert markdown(tables.promise([grouped])).count("| 3,390 frames of 113 tracks |") == 2
+    old["population"] = 99  # another population
+    assert "| 3,390 frames of tracks |" in markdown(tables.promise([grouped]))

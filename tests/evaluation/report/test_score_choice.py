@@ -13,6 +13,7 @@ from framegate.evaluation.report.score_choice import (
     let_through,
     of_the_best,
 )
+from framegate.evaluation.report.summary import summary
 from framegate.evaluation.report.values import Estimate
 
 
@@ -98,6 +99,25 @@ def test_entropy_stays_unless_another_score_deserves_its_place():
     assert advise(results([entropy, worse])).answer == "keep"
     other = advise(results([entropy, row("knn", foreign=(0.1, 0.1))]))  # the runtime cannot threshold it
     assert (other.answer, other.score, other.promising) == ("keep", "entropy", "knn")
+
+
+def test_the_others_are_compared_with_the_score_that_the_bundle_gates_on():
+    """A bundle that gates on max_probability was told to keep entropy."""
+    rows = [row("entropy", foreign=(0.7, 0.7)), row("max_probability"), row("energy", foreign=(0.1, 0.1))]
+    bundle = {"score": "max_probability"}
+    kept = results(rows[:2]) | {"bundle": bundle}
+    assert (advise(kept).answer, advise(kept).score, advise(kept).present) == ("keep", *["max_probability"] * 2)
+    assert summary(kept)[0].startswith(
+        "What to do: keep gating on largest probability [max_probability], the bundle's own score."
+    )
+    switch = summary(results(rows) | {"bundle": bundle})[0]
+    assert "calibrate with energy of the logits [energy] in place of largest probability [max_prob" in switch
+    assert "through without a warning; largest probability [max_probability] 1" in switch
+    other = results(rows[:1]) | {"bundle": {"score": "attacked"}}  # a signal of the bundle's monitor
+    assert summary(other)[0].startswith(
+        "What to do: keep gating on entropy (the bundle's own score, attacked, was not measured here)."
+    )
+    assert summary(results(rows[:1]))[0].startswith("What to do: keep gating on entropy. Of")  # an old record
 
 
 def test_where_nothing_can_be_said_the_answer_is_to_collect_more():

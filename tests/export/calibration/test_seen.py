@@ -14,7 +14,7 @@ from framegate.export.calibration.seen import audit, check_recorded, check_repor
 from framegate.export.calibration.undeclared import neighbours_alike, undeclared_tracks
 from framegate.export.data.splits import Splits, check_disjoint
 from framegate.models.labelled import LabelledImages
-from framegate.runtime.bundle.calibration import NO_PROMISE, Calibration
+from framegate.runtime.bundle.calibration import NO_PROMISE, UNPROVED, Calibration
 from framegate.runtime.errors import CalibrationError, DataError
 
 RECORD = {"split_sha256": "a" * 64, "model_sha256": "b" * 64, "engine": "recorded 1"}
@@ -126,6 +126,9 @@ def test_without_a_promise_nothing_is_said_to_be_proved() -> None:
     assert found.promise() == found.explanation()[0] == NO_PROMISE
     assert "at most" not in found.short()
     assert Calibration.from_json(found.to_json()) == found
+    vouched = replace(found, unseen="user")  # a person said that the network saw none of the images
+    assert vouched.promise() == vouched.explanation()[0] == vouched.unproved == UNPROVED
+    assert "may have seen" not in UNPROVED
 
 
 def _in_tracks(seed: int, tracks: bool) -> tuple[Outputs, LabelledImages]:

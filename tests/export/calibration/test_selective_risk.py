@@ -57,6 +57,22 @@ def test_images_needed_is_the_first_count_that_suffices() -> None:
     assert binomial_upper_bound(0, needed, CONFIDENCE) <= TARGET < binomial_upper_bound(0, needed - 1, CONFIDENCE)
 
 
+@pytest.mark.parametrize("errors", [0, 1, 7, 40])
+def test_images_needed_with_errors_is_the_first_count_that_suffices(errors: int) -> None:
+    needed = images_needed(TARGET, CONFIDENCE, errors)
+    enough, too_few = (binomial_upper_bound(errors, each, CONFIDENCE) for each in (needed, needed - 1))
+    assert enough <= TARGET + 1e-9
+    assert too_few > TARGET
+
+
+def test_a_refusal_says_how_many_images_would_do_with_as_many_errors() -> None:
+    scores, wrong = np.linspace(0, 1, 80), np.arange(80) == 40
+    with pytest.raises(CalibrationError) as caught:
+        select_threshold((scores, wrong), (scores, wrong), 0.04, CONFIDENCE)
+    assert "80 with 1 error (coverage" in str(caught.value)
+    assert "even without a single error 74 accepted images are needed, and with one 117" in str(caught.value)
+
+
 def test_nan_and_infinities_are_never_accepted() -> None:
     scores = np.array([np.nan, np.inf, -np.inf, 0.5, 1.0, 1.1])
     assert accepts(scores, 1.0).tolist() == [False, False, False, True, True, False]

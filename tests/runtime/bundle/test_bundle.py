@@ -30,6 +30,12 @@ def test_no_folder(tmp_path):
         Bundle.open(tmp_path / "file.bundle")
 
 
+def test_a_folder_that_is_no_bundle_is_not_called_a_damaged_one(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(BundleError, match=r"images: this folder is no bundle .*framegate bundles lists"):
+        Bundle.open(tmp_path / "images")
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "calibration.json", "model.int8.onnx"])
 def test_missing_file(make_bundle, name):
     folder = make_bundle()

@@ -226,6 +226,18 @@ def test_a_command_that_changes_a_bundle_needs_its_path(places):
         assert f"the name was found in {places[place]}; give the path of the folder to change" in str(caught.value)
 
 
+def test_a_plan_changes_nothing_and_takes_a_name(places, capsys, tmp_path):
+    """The same command without ``--plan`` is refused; so is an evaluation that stores its promise in the bundle."""
+    wanted = ("calibrate", "only-package", "--unseen", str(tmp_path / "no-photographs"))
+    _, _, err = say(capsys, *wanted, "--plan")
+    assert "no-photographs" in err
+    assert "changes the bundle" not in err
+    for command in (wanted, ("evaluate", "only-package", "--data", str(tmp_path), "--tracks", "--store")):
+        code, _, err = say(capsys, *command)
+        assert code != 0
+        assert "this changes the bundle, and the name was found in" in err
+
+
 def test_session_and_commands_take_names(places, capsys, tmp_path):
     assert Session.open("only-listed", "onnxruntime", "fp32").bundle.path == places["listed"] / "only-listed.bundle"
     code, out, _ = say(capsys, "info", "only-package")

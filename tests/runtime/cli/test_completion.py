@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -42,9 +43,21 @@ def test_the_command_is_the_first_finished_word():
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_the_shells_code_names_the_command(shell, capsys):
+def test_the_shells_code_is_printed_as_it_is(shell, capsys):
+    """The console of people writes a line break as two characters; a shell would take the code for one comment."""
+    from argcomplete.shell_integration import shellcode
+
     assert main(["completion", shell]) == 0
-    assert "framegate" in capsys.readouterr().out
+    assert capsys.readouterr().out.rstrip("\n") == shellcode(["framegate"], shell=shell).rstrip("\n")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_after_it_evaluated_the_code():
+    code = 'eval "$("$0" -m framegate completion bash)" && complete -p framegate'
+    bash = ["bash", "--norc", "--noprofile", "-c", code, sys.executable]
+    done = subprocess.run(bash, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_python_argcomplete framegate" in done.stdout
 
 
 def test_without_the_package_its_install_line_is_named(monkeypatch):

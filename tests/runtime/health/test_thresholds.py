@@ -58,7 +58,7 @@ def test_a_file_edited_by_hand_to_nonsense_is_refused(tmp_path: Path, name: str,
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "not JSON"),
+        ("# framegate", "not JSON .*; write one with framegate health"),
         ("{", "not JSON"),
         ("[]", "found 'a list'"),
         ('{"format": "framegate-calibration-1"}', "found 'framegate-calibration-1'"),
