@@ -29,13 +29,13 @@ from framegate.evaluation.suite.results import SuiteFigures
 from framegate.evaluation.suite.run import Frames, Suite
 from framegate.evaluation.suite.store import Store
 from framegate.evaluation.summaries import SUMMARIES
+from framegate.export.bundle_writer import to_change
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.data.labelled import AUTO
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.bundle.search import bundle_to_change
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.cli.options import BUNDLE_HELP
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
@@ -228,7 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.store and arguments.boxes is None and not arguments.tracks:
         raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
     if arguments.store:
-        bundle_to_change(arguments.bundle)  # refused before the work, if at all
+        to_change(arguments.bundle)  # refused before the work, if at all
     if arguments.boxes is not None:
         return boxes.run(arguments)
     if arguments.tracks:
