@@ -28,7 +28,7 @@ class Roi:
         fractions: The four numbers are fractions of the frame's size in [0, 1] instead of pixels.
 
     Raises:
-        UsageError: The numbers are no rectangle, or the name cannot be shown.
+        UsageError: The numbers are no rectangle.
     """
 
     name: str
@@ -40,8 +40,6 @@ class Roi:
 
     def __post_init__(self) -> None:
         """Refuse what is no part of any frame: an edge before the frame's would be counted from its end."""
-        if plain(self.name) != self.name:
-            raise UsageError(f"region {self.name!r}: its name holds characters that cannot be shown; leave them out")
         numbers = (self.x, self.y, self.width, self.height)
         text = ",".join(f"{number:g}" for number in numbers)
         if not all(math.isfinite(number) for number in numbers):
@@ -77,6 +75,8 @@ class Roi:
         name, equals, numbers = text.rpartition("=")
         if equals and not name.strip():
             raise UsageError(f"region {text!r}: the name before '=' is empty")
+        if plain(name) != name:
+            raise UsageError(f"region {text!r}: its name holds characters that cannot be shown; leave them out")
         parts = [part.strip() for part in numbers.split(",")]
         try:
             values = [float(part) for part in parts]

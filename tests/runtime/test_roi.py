@@ -105,6 +105,7 @@ def test_no_region_can_be_made_that_lies_on_no_frame(numbers):
         Roi("sign", *numbers)
 
 
-def test_a_name_that_cannot_be_shown_is_refused():
+def test_a_name_that_cannot_be_shown_is_refused_where_it_is_typed():
     with pytest.raises(UsageError, match="cannot be shown"):
-        Roi("a\x1b[2J", 0, 0, 1, 1, fractions=False)
+        Roi.parse("a\x1b[2J=0,0,1,1")
+    assert Roi("a\x1b[2J", 0, 0, 1, 1, fractions=False).pixels(4, 4) == (0, 0, 1, 1)  # what shows it leaves them out
