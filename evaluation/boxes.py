@@ -189,7 +189,7 @@ def _store(session: Session, record: dict[str, Any], giver: str, data: str) -> N
         missed=record["missed_by_the_detector"], data=data,
     )  # fmt: skip
     key = record_key(session.scorer.backend.name, session.precision)
-    store_promise(session.bundle.path, key, promise)
+    store_promise(session.bundle, key, promise)
     note(f"stored in {session.bundle.path} for {key}")
 
 

@@ -201,7 +201,7 @@ def _store(bundle: Bundle, record: dict[str, Any], promise: TrackPromise, data: 
         TRACKS, promise.target_risk, promise.confidence_level, promise.wrong, promise.tracks, promise.bound,
         bundle.calibrations[record["key"]].threshold, rule=str(promise.rule), data=data,
     )  # fmt: skip
-    store_promise(bundle.path, record["key"], stored)
+    store_promise(bundle, record["key"], stored)
     note(f"stored in {bundle.path} for {record['key']}")
 
 
@@ -220,6 +220,8 @@ def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precisi
         images = {split.name: split.images}
         outputs, engine = backend_outputs(backend, model, bundle.preprocess, images, progress, bundle.monitor)
     passed, found = accepted(outputs[split.name], calibration), predicted(outputs[split.name])
+    order = split.as_captured()  # a rule hangs on which frame came first
+    judged = split.labels[order], found[order], passed[order], split.groups[order]
     return {
         "format": FORMAT,
         "bundle": {"name": bundle.name, "digest": bundle.digest},
@@ -231,7 +233,7 @@ def evaluate_tracks(bundle: Bundle, split: LabelledImages, backend: str, precisi
         "accuracy": proportion(int((found == split.labels).sum()), len(split)).to_json(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": circumstances(),
-        "rules": [apply_rule(rule, split.labels, found, passed, split.groups).to_json() for rule in RULES],
+        "rules": [apply_rule(rule, *judged).to_json() for rule in RULES],
     }
 
 

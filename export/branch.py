@@ -17,7 +17,7 @@ from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity
 from framegate.export.progress import Progress
 from framegate.models.checkpoint import load_checkpoint
-from framegate.models.held_out import HeldOut, held_out, watched
+from framegate.models.held_out import HeldOut, held_out
 from framegate.models.registry import architecture
 from framegate.models.training.augment import Images
 from framegate.runtime.bundle.bundle import Bundle
@@ -61,22 +61,19 @@ def in_int8(plain: onnx.ModelProto, spec: PreprocessSpec, ranges: Images | None,
 
 
 def trained_all(bundle: Bundle, branches: tuple[Path, ...]) -> TrainedOn:
-    """The known data set whose training split trained every network that is asked; none if they do not all say so.
+    """The known data set whose training split trained all networks, and its copy; none if they do not all say so.
 
-    The copy of it is the branches', since they alone are asked; without branches, that of the bundle's own network.
+    Branches alone are asked, but coverage is counted on what the bundle's own network never saw, either.
 
     Args:
         bundle: Opened.
         branches: Checkpoints.
     """
     own = trained_on(bundle.origin, bundle.calibrations.values())
-    if not branches:
-        return own
-    notes = [load_checkpoint(each)[1]["notes"] for each in branches]
-    if any(each.get("data") != own.data for each in notes):
+    known = [trained_on({"training": load_checkpoint(each)[1]["notes"]}) for each in branches]
+    if any(each.data != own.data for each in known):
         return TrainedOn()
-    apart = {watched(each) for each in notes}
-    return TrainedOn(own.data, frozenset(each for each in apart if each is not None))
+    return TrainedOn(own.data, own.apart.union(*(each.apart for each in known)), own.calibration)
 
 
 def held_out_of_all(branches: tuple[Path, ...]) -> HeldOut | None:

@@ -165,18 +165,18 @@ def write_certificates(folder: Path, labels: tuple[str, ...], records: Sequence[
     write_bundle_json(folder, CERTIFICATES, record)
 
 
-def store_promise(bundle: Path, key: str, promise: ObjectPromise) -> None:
+def store_promise(bundle: Bundle, key: str, promise: ObjectPromise) -> None:
     """Write a promise about objects into a bundle.
 
     Args:
-        bundle: Its folder.
+        bundle: As it was opened before what is promised was measured.
         key: ``backend/precision``.
         promise: What was proved.
 
     Raises:
-        BundleError: The bundle cannot be written.
+        BundleError: The bundle cannot be written, or was changed meanwhile.
     """
-    with edited(Bundle.open(bundle)) as folder:
+    with edited(bundle) as folder:
         record = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
         write_bundle_json(folder, CALIBRATION, with_promise(record, key, promise))
         update_manifest(folder)

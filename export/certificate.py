@@ -14,7 +14,7 @@ import numpy as np
 
 from framegate.export.branch import branch_graph, in_int8
 from framegate.export.bundle_writer import edited, update_manifest, write_certificates
-from framegate.export.calibration.attempts import CertificateQuestion, count_attempt
+from framegate.export.calibration.attempts import CertificateQuestion, count_attempt, was_asked
 from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.certificates import (
     FRAME,
@@ -151,18 +151,20 @@ def certify(
 def _count(bundle: Bundle, record: CertificateRecord, split: LabelledImages, wanted: Wanted) -> int:
     """How many different questions about this budget and precision these images have been asked, with this one."""
     split_sha256 = fingerprint(split)
-    earlier = [
-        (each.attempts or 1) + (old.network_sha256 != record.network_sha256)
-        for old in bundle.certificates
-        if (old.kind, old.budget, old.precision) == (record.kind, record.budget, record.precision)
-        for each in old.thresholds.values()
-        if each.split_sha256 == split_sha256
-    ]
     masks = "" if record.masks is None else repr(record.masks)
     question = CertificateQuestion(
         record.network_sha256, masks, wanted.unit, wanted.images, wanted.target_risk, wanted.confidence_level
     )
     place = f"{split_sha256}-{record.kind}-{record.budget}-{record.precision}"
+    asked = was_asked(place, question)
+    earlier = [
+        # A bundle from another machine speaks of questions that are not noted here, and this one may be none of them.
+        (each.attempts or 1) + (not asked and old.network_sha256 != record.network_sha256)
+        for old in bundle.certificates
+        if (old.kind, old.budget, old.precision) == (record.kind, record.budget, record.precision)
+        for each in old.thresholds.values()
+        if each.split_sha256 == split_sha256
+    ]
     return count_attempt(place, question, max(earlier, default=0))
 
 
@@ -285,7 +287,7 @@ def _proved(
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
     passed = certified[both] >= proof.tau + SLACK
-    tracks = (None, None) if groups is None else first_certified(passed, groups[both])
+    tracks = (None, None) if groups is None else first_certified(*_as_captured(split, looked[both], passed))
     return CertificateThreshold(
         tau=proof.tau,
         target_risk=wanted.target_risk,
@@ -301,6 +303,14 @@ def _proved(
         tracks_certified=tracks[0],
         frames_to_first=tracks[1],
     )
+
+
+def _as_captured(split: LabelledImages, shown: np.ndarray, passed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What passed of some frames of tracks, and their tracks, in the order of capture."""
+    part = split.subset(shown, split.name)
+    order = part.as_captured()
+    assert part.groups is not None
+    return passed[order], part.groups[order]
 
 
 def _own_precision(bundle: Bundle) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx
 
 from framegate.export import bundle_writer
+from framegate.export.calibration.attempts import INT8_MAKING, int8_making
 from framegate.export.calibration.calibrate import Promise, fingerprint
 from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.checks.assess import Assessment, Reference
@@ -180,7 +181,7 @@ def export_bundle(
 
             check_tunable(graph, network.preprocess, tune_int8)
         save(store_half(graph), float_file)
-        making = (f"INT8 ranges {int8_ranges}", f"{tune_int8} steps of fine-tuning") if with_int8 else ()
+        making = int8_making(int8_ranges, tune_int8) if with_int8 else ()
         assessment = Assessment(network.reference(splits, progress), splits, promise, making)
         # float32 first: what it cannot do, nothing that is derived from it can.
         assessment.add("fp32", float_file, network.preprocess, progress)
@@ -201,7 +202,7 @@ def export_bundle(
             preprocess=network.preprocess,
             models=models,
             taps=network.taps,
-            origin=_origin(network, origin, int8, missing),
+            origin=_origin(network, origin, int8, missing) | ({INT8_MAKING: list(making)} if making else {}),
             parity=[row.to_json() for row in assessment.table()],
         )
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}

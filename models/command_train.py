@@ -17,7 +17,7 @@ from framegate.models import datasets
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.datasets import DataSet
 from framegate.models.gtsrb import with_mirror_images
-from framegate.models.held_out import held_out, hold_out, watched
+from framegate.models.held_out import held_out, hold_out, require_same_copy
 from framegate.models.hybrid import HybridClassifier
 from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.models.pixels import PixelInput, to_pixels
@@ -35,7 +35,7 @@ from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIM
 from framegate.models.widening import widen
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import UsageError
 
 _CHOICES = {"adversarial": ADVERSARIAL, "optimizer": OPTIMIZERS, "mirror_images": MIRROR_IMAGES}
 _SETTINGS: dict[str, tuple[str | None, str]] = {
@@ -233,7 +233,7 @@ def _load_start(
     wanted: dict[str, Any],
     data: DataSet,
     images: LabelledImages,
-) -> str:
+) -> tuple[str, str]:
     """Give a new network the weights of a checkpoint; a narrower one is widened.
 
     Args:
@@ -244,8 +244,8 @@ def _load_start(
         images: Its whole training split.
 
     Returns:
-        Fingerprint of those of this data set's training images that did not train those weights; empty if that is not
-        known.
+        The data set that trained those weights, empty if that is not known; and the fingerprint of those of this data
+        set's training images that did not train them, likewise.
 
     Raises:
         DataError: The checkpoint was trained on another copy of the data set.
@@ -270,16 +270,9 @@ def _load_start(
     else:
         model.load_state_dict(trained.state_dict())
     notes = record["notes"]
-    if notes.get("data") != data.name:
-        return ""
-    apart = watched(notes)
-    if apart is not None and fingerprint(hold_out(images, apart.share)[1]) != apart.sha256:
-        raise DataError(
-            f"--start {path}: it was trained on another copy of {data.title}, which is divided otherwise, so it may "
-            "have seen what calibrates here; give a checkpoint that this copy has trained"
-        )
-    held = held_out(notes)
-    return "" if held is None else held.sha256
+    require_same_copy(f"--start {path}", notes, data.name, data.title, images)
+    held = held_out(notes) if notes.get("data") == data.name else None
+    return str(notes.get("data", "")), "" if held is None else held.sha256
 
 
 def _certified(model: PlainCNN, split: LabelledImages, chosen: Architecture, radius: float) -> float:
@@ -313,10 +306,10 @@ def run(arguments: argparse.Namespace) -> int:
         train = with_mirror_images(train)
     torch.manual_seed(settings.seed)
     model = build(chosen.name, len(data.labels), options)
-    start_held_out = ""
+    start_data = start_held_out = ""
     if arguments.start is not None:
         wanted = {"name": chosen.name, "classes": len(data.labels), **options}
-        start_held_out = _load_start(model, arguments, wanted, data, images)
+        start_data, start_held_out = _load_start(model, arguments, wanted, data, images)
     elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
@@ -330,7 +323,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{state_file} is left from an interrupted run: give --resume to go on, or --restart to begin anew"
         )
-    teacher = None if arguments.teacher is None else teacher_logits(arguments.teacher, data, train, device)
+    teacher = None if arguments.teacher is None else teacher_logits(arguments.teacher, data, images, train, device)
     started = time.monotonic()
     task = Task(
         model, chosen.preprocess, train, apart, _augmentation(data, settings), teacher, device,
@@ -349,6 +342,7 @@ def run(arguments: argparse.Namespace) -> int:
         "settings": settings.to_json(),
         "teacher": str(arguments.teacher.name) if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
+        "start_data": start_data,
         "start_held_out": start_held_out,
         "held_out_sha256": fingerprint(apart),
         "device": device,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from framegate.models.labelled import LabelledImages
+from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.models.training.settings import LARGEST_HELD_OUT
 from framegate.runtime.errors import DataError
 
@@ -56,6 +56,27 @@ def hold_out(images: LabelledImages, share: float, seed: int = 0) -> tuple[Label
     held = rng.permutation(np.flatnonzero(watched)).astype(np.int64)
     rest = np.flatnonzero(~watched).astype(np.int64)
     return images.subset(rest, images.name), images.subset(held, f"{images.name}, held out")
+
+
+def require_same_copy(what: str, notes: Mapping[str, Any], name: str, title: str, images: LabelledImages) -> None:
+    """Refuse a network that another copy of a data set has trained: it may have seen what calibrates in this one.
+
+    Args:
+        what: What to name in the error, e.g. ``--start FILE``.
+        notes: Of its checkpoint, or what its bundle says about its training.
+        name: Of the data set.
+        title: Of the data set, for people.
+        images: The whole training split of this copy.
+
+    Raises:
+        DataError: It is another copy.
+    """
+    apart = watched(notes) if notes.get("data") == name else None
+    if apart is not None and fingerprint(hold_out(images, apart.share)[1]) != apart.sha256:
+        raise DataError(
+            f"{what}: it was trained on another copy of {title}, which is divided otherwise, so it may have seen what "
+            "calibrates here; give one that this copy has trained"
+        )
 
 
 def watched(notes: Mapping[str, Any]) -> HeldOut | None:

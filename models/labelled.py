@@ -65,6 +65,12 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def as_captured(self) -> Labels:
+        """(N,) positions of the images in the order of capture, those of a unit one after the other."""
+        sequence = np.arange(len(self)) if self.sequence is None else self.sequence
+        order: Labels = np.lexsort((sequence,) if self.groups is None else (sequence, self.groups))
+        return order
+
     def subset(self, index: Labels, name: str) -> LabelledImages:
         """The images at ``index``, in that order."""
         groups = None if self.groups is None else self.groups[index]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from framegate.models.checkpoint import load_checkpoint
 from framegate.models.datasets import DataSet
+from framegate.models.held_out import require_same_copy
 from framegate.models.labelled import LabelledImages
 from framegate.models.predict import predict
 from framegate.models.registry import architecture
@@ -30,13 +32,14 @@ _ENGINE = "onnxruntime"
 """Computes float32 as it is written, on every machine."""
 
 
-def teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str) -> Tensor:
+def teacher_logits(path: Path, data: DataSet, images: LabelledImages, train: LabelledImages, device: str) -> Tensor:
     """The teacher's answers to the plain training images.
 
     Args:
         path: A checkpoint, or the folder of a bundle.
         data: What is trained on.
-        train: The images.
+        images: Its whole training split.
+        train: The images of it that train.
         device: Where a checkpoint computes; a bundle computes on the CPU.
 
     Returns:
@@ -45,9 +48,10 @@ def teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str
     Raises:
         BackendError: ONNX Runtime is not installed; said of bundles only.
         BundleError: The folder is no bundle of a classifier.
-        DataError: The checkpoint cannot be read, or the teacher has other labels.
+        DataError: The checkpoint cannot be read, or the teacher has other labels or another copy of the data set.
     """
-    answers = _of_bundle(path, data) if path.is_dir() else _of_checkpoint(path, data, device)
+    answers, notes = _of_bundle(path, data) if path.is_dir() else _of_checkpoint(path, data, device)
+    require_same_copy(f"--teacher {path}", notes, data.name, data.title, images)
     parts = []
     with progress_bar() as progress:
         for k in range(0, len(train), _STEP):
@@ -56,15 +60,15 @@ def teacher_logits(path: Path, data: DataSet, train: LabelledImages, device: str
     return torch.from_numpy(np.concatenate(parts))
 
 
-def _of_checkpoint(path: Path, data: DataSet, device: str) -> Answers:
+def _of_checkpoint(path: Path, data: DataSet, device: str) -> tuple[Answers, Mapping[str, Any]]:
     teacher, record = load_checkpoint(path)
     _require_same_labels(path, tuple(record["labels"]), data, record["notes"].get("data", "other data"))
     spec = architecture(record["architecture"]["name"]).preprocess
     teacher.to(device)
-    return lambda images: predict(teacher, images, spec)
+    return lambda images: predict(teacher, images, spec), record["notes"]
 
 
-def _of_bundle(path: Path, data: DataSet) -> Answers:
+def _of_bundle(path: Path, data: DataSet) -> tuple[Answers, Mapping[str, Any]]:
     bundle = Bundle.open(path).for_classifiers("train --teacher")
     _require_same_labels(path, bundle.labels, data, "other data")
     preprocess, engine = Preprocessor(bundle.preprocess), load_backend(_ENGINE, bundle.model_path("fp32"))
@@ -77,7 +81,8 @@ def _of_bundle(path: Path, data: DataSet) -> Answers:
             found[k] = infer(engine)[0]
         return found
 
-    return answers
+    training = bundle.origin.get("training")
+    return answers, training if isinstance(training, Mapping) else {}
 
 
 def _require_same_labels(path: Path, labels: tuple[str, ...], data: DataSet, trained_on: str) -> None:

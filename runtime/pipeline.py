@@ -151,6 +151,7 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
         self._entered = False
         self._process: int | None = None
+        self._claimed = self._frozen = False
         self._publishing = threading.Lock()
         self._published_ns = 0
         self._judging: tuple[int, int] | None = None
@@ -168,10 +169,10 @@ class Pipeline:
         if self._entered:
             raise UsageError("this pipeline has run already, or runs; make a new one for the next run")
         self._session.claim(self)
-        if self._object_judge is None:
-            self._session.judge_together(len(self._rois))
-        self._entered, self._process = True, os.getpid()
+        self._entered, self._claimed, self._process = True, True, os.getpid()
         try:
+            if self._object_judge is None:
+                self._session.judge_together(len(self._rois))
             self._start()
         except BaseException:
             self.stop()  # nobody else will: the block is never entered
@@ -182,6 +183,7 @@ class Pipeline:
         # What exists now lives as long as the pipeline: frozen, it no longer costs collections in the hot loop.
         gc.collect()
         gc.freeze()
+        self._frozen = True
         self._health.prepare()
         self._published_ns = time.monotonic_ns()
         self._latest = self._silence(Reason.NO_FRAME, "no frame has been judged yet")
@@ -227,14 +229,17 @@ class Pipeline:
                 thread.join(timeout=_JOIN_S)
         self._health.close()
         hanging = tuple(thread.name for thread in self._threads if thread.is_alive())
-        if self._threads:
+        if self._frozen:
             gc.unfreeze()
+            self._frozen = False
+        if self._threads:
             self.unfinished = hanging
-            for name in hanging:
-                what = f"the source {self._source.name}" if name == "framegate-capture" else "the engine"
-                to_stderr(f"framegate: {what} does not answer: the thread {name} did not end within {_JOIN_S:g} s")
-            if not hanging:
-                self._session.release(self)
+        for name in hanging:
+            what = f"the source {self._source.name}" if name == "framegate-capture" else "the engine"
+            to_stderr(f"framegate: {what} does not answer: the thread {name} did not end within {_JOIN_S:g} s")
+        if self._claimed and not hanging:
+            self._session.release(self)
+        self._claimed = False
         self._threads.clear()
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline was stopped")
 

@@ -63,12 +63,14 @@ def training_of(data: DataSet, place: Path, bundle: Bundle) -> tuple[LabelledIma
 
 def calibration_of(data: DataSet, place: Path, bundle: Bundle) -> LabelledImages:
     """The data set's calibration split; of another copy, too, which is said on standard error."""
-    try:
-        return training_of(data, place, bundle)[1]
-    except DataError as error:
-        calibration = data.load_training(place)[1]
-        to_stderr(f"framegate: {error}; what is fitted on its calibration images here is fitted on such images")
-        return calibration
+    train, calibration = data.load_training(place)
+    known = trained_on(bundle.origin, bundle.calibrations.values())
+    if known.data == data.name and not known.is_copy(train, calibration):
+        to_stderr(
+            f"framegate: images {place}: another copy of {data.title} than the one that trained the network; some of "
+            "its calibration images may have trained it, and figures that are fitted on them may be too good"
+        )
+    return calibration
 
 
 def _own(place: Path, bundle: Bundle) -> DataSet:

@@ -19,6 +19,9 @@ from typing import Any
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.temperature import Labels
 
+INT8_MAKING = "int8_making"
+"""Entry of a bundle's origin: `int8_making`."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -29,8 +32,7 @@ class Question:
         keys: ``backend/precision`` of everything that the run may calibrate.
         promise: What shall hold.
         units: (N,) unit of each image, None where each is one: how they are grouped decides what proves.
-        others: What else the answer hangs on: SHA-256 of the other precisions' files and of a monitor, or how they are
-            made.
+        others: What else the answer hangs on: how an INT8 network is made (`int8_making`), SHA-256 of a monitor.
     """
 
     network: str
@@ -76,11 +78,26 @@ class CertificateQuestion:
         return hashlib.sha256(json.dumps(list(vars(self).values())).encode()).hexdigest()
 
 
+def int8_making(ranges: str, steps: int) -> tuple[str, ...]:
+    """How an INT8 network is made, for `Question.others`: known before there is a file, and in its bundle's origin.
+
+    Args:
+        ranges: One of `framegate.export.int8.choice.FAMILIES`.
+        steps: Of fine-tuning.
+    """
+    return f"INT8 ranges {ranges}", f"{steps} steps of fine-tuning"
+
+
 def attempts_file(split_sha256: str) -> Path:
     """``$XDG_CACHE_HOME/framegate/asked/<split>.json``; XDG_CACHE_HOME is ``~/.cache`` where it is not set."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     return folder / "framegate" / "asked" / f"{split_sha256}.json"
+
+
+def was_asked(split_sha256: str, question: Question | CertificateQuestion) -> bool:
+    """Whether a question is noted on this machine already; see `count_attempt`."""
+    return question.sha256() in _known(attempts_file(split_sha256))
 
 
 def count_attempt(split_sha256: str, question: Question | CertificateQuestion, recorded: int = 0) -> int:

@@ -91,13 +91,19 @@ def choose_limits(values: dict[str, Floats], share: float) -> tuple[Limit, ...]:
 
 
 def choose_window(
-    values: dict[str, Floats], design: Labels, groups: Labels | None, frames: int, share: float, seed: int
+    values: dict[str, Floats],
+    design: Labels,
+    groups: Labels | None,
+    frames: int,
+    share: float,
+    seed: int,
+    sequence: Labels | None = None,
 ) -> tuple[Limit, ...]:
     """The limit of the mean ``shift`` over a window, which the limit share of clean streams exceed.
 
-    With units, the streams are the design units themselves, in the order of the split, and a stream exceeds the limit
-    if any of its windows does. Without, they are windows of independent images, and frames of a real stream, which
-    resemble each other, will exceed the limit more often.
+    With units, the streams are the design units themselves, in the order of ``sequence``, and a stream exceeds the
+    limit if any of its windows does. Without, they are windows of independent images, and frames of a real stream,
+    which resemble each other, will exceed the limit more often.
     """
     if SHIFT not in values:
         raise CalibrationError(
@@ -110,6 +116,8 @@ def choose_window(
         means = shift[draws].mean(axis=1)
     else:
         units = [np.flatnonzero(groups == unit) for unit in np.unique(groups[design])]
+        if sequence is not None:
+            units = [unit[np.argsort(sequence[unit], kind="stable")] for unit in units]
         kernel = np.full(frames, 1 / frames)
         long = [np.convolve(shift[unit], kernel, "valid").max() for unit in units if len(unit) >= frames]
         means = np.array(long)

@@ -93,7 +93,8 @@ class EngineDesign:
         limits = choose_limits({name: each[design] for name, each in values.items()}, promise.limit_share)
         if promise.window:
             seed = division_seed(run.split_sha256)
-            limits += choose_window(values, design, run.groups, promise.window, promise.limit_share, seed)
+            order = run.sequence
+            limits += choose_window(values, design, run.groups, promise.window, promise.limit_share, seed, order)
         read_as = predicted(outputs)
         return cls(
             temperature, values, read_as != labels, limits, within(values, limits), promise.score, division, run.groups,

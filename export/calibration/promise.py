@@ -127,6 +127,7 @@ class Circumstances:
         table: Whether a refusal computes what could be proved instead.
         labels: The network's, where single labels are asked for.
         group: See `Calibration.group`.
+        sequence: (N,) position of each image in the order of capture; None: they lie in it.
     """
 
     split_sha256: str
@@ -138,3 +139,4 @@ class Circumstances:
     table: bool = True
     labels: tuple[str, ...] = ()
     group: str = ""
+    sequence: npt.NDArray[np.int64] | None = None

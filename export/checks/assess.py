@@ -94,7 +94,7 @@ class Assessment:
         split = self._splits.calibration
         run = Circumstances(
             self._split_sha256, split.groups, split.unit, len(PRECISIONS), max(self._asked, 1), self._splits.unseen,
-            labels=self._splits.names, group=split.group,
+            labels=self._splits.names, group=split.group, sequence=split.sequence,
         )  # fmt: skip
         return calibrate_together(engines, split.labels, self._promise, run)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from framegate.export.bundle_writer import edited, replace_calibrations, to_change, update_manifest
-from framegate.export.calibration.attempts import Question, count_attempt
+from framegate.export.calibration.attempts import INT8_MAKING, Question, count_attempt, int8_making
 from framegate.export.calibration.calibrate import (
     Circumstances,
     EngineOutputs,
@@ -141,13 +141,22 @@ def calibrations_of(
     split_sha256 = fingerprint(split)
     network = bundle.hashes[bundle.models.get("fp32") or bundle.models[pairs[0][1]]]
     earlier = [each.attempts or 1 for each in bundle.calibrations.values() if each.fingerprint == split_sha256]
-    others = tuple(sorted(bundle.hashes[name] for name in {*bundle.models.values()} if bundle.hashes[name] != network))
+    usual = int8_making("auto", 0) if "int8" in bundle.models else ()  # bundles that do not say it
+    making = tuple(map(str, bundle.origin.get(INT8_MAKING, usual)))
     monitor = (bundle.hashes[MONITOR],) if bundle.monitor is not None else ()
-    question = Question(network, keys, promise, split.groups, (*others, *monitor))
+    question = Question(network, keys, promise, split.groups, (*making, *monitor))
     asked = count_attempt(split_sha256, question, max(earlier, default=0))
     precisions = _precisions(bundle, backend, precision)
     run = Circumstances(
-        split_sha256, split.groups, split.unit, len(precisions), asked, unseen, labels=bundle.labels, group=split.group
+        split_sha256,
+        split.groups,
+        split.unit,
+        len(precisions),
+        asked,
+        unseen,
+        labels=bundle.labels,
+        group=split.group,
+        sequence=split.sequence,
     )
     found: dict[str, Calibration] = {}
     for precision in precisions:

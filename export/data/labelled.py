@@ -39,35 +39,40 @@ class TrainedOn:
     Attributes:
         data: Its name; empty if nobody says so.
         apart: What trainings on it set apart.
-        calibration: Fingerprints of its calibration split, as earlier calibrations recorded them; for networks whose
-            training recorded nothing.
+        calibration: Fingerprints of its calibration split, as earlier calibrations of the network recorded them.
     """
 
     data: str = ""
     apart: frozenset[HeldOut] = frozenset()
     calibration: frozenset[str] = frozenset()
 
+    def is_copy(self, train: LabelledImages, calibration: LabelledImages) -> bool:
+        """Whether all records are of this copy; where there are none, any one is believed.
+
+        Args:
+            train: Its training split, labels as the data set numbers them.
+            calibration: Its calibration split, labels as the network numbers them.
+        """
+        same = all(fingerprint(hold_out(train, each.share)[1]) == each.sha256 for each in self.apart)
+        return same and (not self.calibration or fingerprint(calibration) in self.calibration)
+
     def check(self, where: Path, title: str, train: LabelledImages, calibration: LabelledImages) -> None:
-        """Refuse another copy; where nothing was recorded, any one is believed.
+        """Refuse another copy, see `is_copy`.
 
         Args:
             where: What to name in the error.
             title: Of the data set.
-            train: Its training split, labels as the data set numbers them.
-            calibration: Its calibration split, labels as the network numbers them.
+            train: See there.
+            calibration: See there.
 
         Raises:
-            DataError: It is none of the recorded ones.
+            DataError: It is another one.
         """
-        if self.apart:
-            same = all(fingerprint(hold_out(train, each.share)[1]) == each.sha256 for each in self.apart)
-        else:
-            same = not self.calibration or fingerprint(calibration) in self.calibration
-        if not same:
+        if not self.is_copy(train, calibration):
             raise DataError(
                 f"images {where}: another copy of {title} than the one that trained the network, and divided "
-                "otherwise, so which of these images it has seen is not known; give that copy, or images that it never "
-                "saw as --unseen"
+                "otherwise, so which of these images it has seen is not known; give that copy, or other images that it "
+                "never saw"
             )
 
 
@@ -118,6 +123,8 @@ def trained_on(origin: Mapping[str, Any], calibrations: Iterable[Calibration] = 
     training = origin.get("training")
     if not isinstance(training, Mapping) or not isinstance(training.get("data"), str):
         return TrainedOn()
+    if training.get("start") and training.get("start_data", training["data"]) != training["data"]:
+        return TrainedOn()  # begun with weights of which nobody says what they saw
     apart = watched(training)
     earlier = frozenset(each.fingerprint for each in calibrations if each.unseen == TRAINING_RECORD)
     return TrainedOn(training["data"], frozenset() if apart is None else frozenset({apart}), earlier)
@@ -260,16 +267,10 @@ def _parts(
 
 
 def _with_units(images: LabelledImages, names: Sequence[str], place: Place) -> LabelledImages:
-    """Images with their units; those of one unit in the order of their names, which is that of capture.
-
-    Units stay in the order in which they came, which is as good as shuffled.
-    """
+    # In the order in which they are: the fingerprint, by which it is known how often they were asked, must not hang on
+    # how they are grouped.
     groups = _units(names, place.group)
-    if groups is None:
-        return images
-    assert images.sequence is not None
-    order = np.lexsort((images.sequence, _rank(groups)))
-    return replace(images, groups=groups, unit=place.unit, group=place.group).subset(order, images.name)
+    return images if groups is None else replace(images, groups=groups, unit=place.unit, group=place.group)
 
 
 def _unite(parts: list[LabelledImages]) -> list[LabelledImages]:
@@ -347,17 +348,13 @@ def _units(names: Sequence[str], group: str) -> Labels | None:
 
 def _cut(images: LabelledImages) -> list[Labels]:
     """Positions for training, calibration and test; a unit stays whole, in the order in which units come."""
-    rank = _rank(np.arange(len(images)) if images.groups is None else images.groups)
-    count = int(rank.max()) + 1
-    cuts = [round(count * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
-    return [np.flatnonzero((rank >= low) & (rank < high)) for low, high in zip((0, *cuts), (*cuts, count), strict=True)]
-
-
-def _rank(units: Labels) -> Labels:
-    """(N,) number of each image's unit, counted by first appearance."""
+    units = np.arange(len(images)) if images.groups is None else images.groups
     _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
-    rank: Labels = np.argsort(np.argsort(first))[inverse.reshape(-1)]
-    return rank
+    rank = np.argsort(np.argsort(first))[inverse.reshape(-1)]  # of each image's unit, by first appearance
+    cuts = [round(len(first) * share) for share in (_TRAIN, _TRAIN + _CALIBRATION)]
+    return [
+        np.flatnonzero((rank >= low) & (rank < high)) for low, high in zip((0, *cuts), (*cuts, len(first)), strict=True)
+    ]
 
 
 def _check_group(place: Path, group: str) -> None:

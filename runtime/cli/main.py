@@ -29,9 +29,9 @@ from framegate.runtime.passwords import hide_passwords
 
 _GROUP = "framegate.commands"
 _NEEDED_BY_ALL = ("numpy", "cv2", "rich")
+"""Packages about which `framegate.__main__` says what to do."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Full, quota used up, larger than this user's files may be, or not to be written at all."""
-"""Packages about which `framegate.__main__` says what to do."""
 
 
 class _Misuse(Exception):  # noqa: N818 - no error of the program

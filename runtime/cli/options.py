@@ -316,4 +316,7 @@ def _same_file(first: Path, second: Path) -> bool:
     """Whether two paths are one file, by whatever names and links."""
     if first.resolve() == second.resolve():
         return True
-    return first.exists() and second.exists() and first.samefile(second)
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one is not there, or its name is longer than any file's
+        return False

@@ -439,7 +439,7 @@ def test_another_data_set_trained_one_of_the_branches(branch, tmp_path):
 
 
 def test_the_copy_that_counts_is_that_of_the_networks_that_are_asked(branch, tmp_path):
-    """The bundle's own network says nothing in a certificate of branches."""
+    """Branches are asked; coverage is counted on what the bundle's own network never saw, either."""
     model, record = load_checkpoint(branch)
     path = tmp_path / "noted.pt"
     save_checkpoint(path, model, record["architecture"], LABELS, {**NOTES, "data": "gtsrb"})
@@ -447,7 +447,8 @@ def test_the_copy_that_counts_is_that_of_the_networks_that_are_asked(branch, tmp
     of_signs = SimpleNamespace(
         origin={"training": {**NOTES, "data": "gtsrb", "held_out_sha256": PART}}, calibrations=earlier
     )
-    assert trained_all(of_signs, (path,)) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, HELD_OUT)}))
+    both = frozenset({HeldOut(0.5, HELD_OUT), HeldOut(0.5, PART)})
+    assert trained_all(of_signs, (path,)) == TrainedOn("gtsrb", both, frozenset({"f" * 64}))
     assert trained_all(of_signs, ()) == TrainedOn("gtsrb", frozenset({HeldOut(0.5, PART)}), frozenset({"f" * 64}))
 
 
@@ -460,6 +461,7 @@ def test_how_often_the_same_images_were_asked_is_recorded(bundle, quiet, tmp_pat
         (Wanted(Demand("patch", 3), backends=BACKENDS), 1),
         (Wanted(Demand("patch", 3), backends=BACKENDS, target_risk=0.05), 2),
         (Wanted(Demand("patch", 3), backends=BACKENDS, side=12), 3),
+        (Wanted(Demand("patch", 3), backends=BACKENDS), 3),  # asked before: no fourth question
         (Wanted(Demand("patch", 2), backends=BACKENDS), 1),
     ]
     for wanted, count in asked:

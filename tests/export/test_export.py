@@ -19,10 +19,12 @@ from traced_once import traced_once
 
 from framegate.export import export as export_road
 from framegate.export import trained_checkpoint
+from framegate.export.calibration.attempts import INT8_MAKING
 from framegate.export.calibration.calibrate import Promise, fingerprint
 from framegate.export.calibration.design import division_seed, split_units
 from framegate.export.commands import calibrate as command_calibrate
 from framegate.export.commands import export as command_export
+from framegate.export.commands.calibrate import calibrations_of
 from framegate.export.data.splits import Splits
 from framegate.export.export import ExportReport, export_bundle, quantiser_images
 from framegate.export.int8.choice import Candidate, Int8Choice
@@ -121,6 +123,18 @@ def test_bundle_opens_and_is_calibrated_for_every_backend_and_precision(report: 
     assert bundle.origin["weights"] == "made for this test"
     assert bundle.origin["training"] == {"data": "colours"}
     assert [path.name for path in report.bundle.parent.iterdir()] == ["colours.bundle"]
+
+
+def test_the_same_question_after_an_export_is_no_second_one(report: ExportReport, splits: Splits, quiet) -> None:
+    bundle = Bundle.open(report.bundle)
+    asked = {each.attempts for each in bundle.calibrations.values()}
+    again = calibrations_of(bundle, splits.calibration, "all", "all", PROMISE, quiet, splits.unseen)
+    assert set(again) == KEYS
+    assert {each.attempts for each in again.values()} == asked
+    # Calibrated for what its INT8 network is not: another question.
+    other = replace(bundle, origin={**bundle.origin, INT8_MAKING: ["INT8 ranges minmax", "0 steps of fine-tuning"]})
+    found = calibrations_of(other, splits.calibration, "all", "all", PROMISE, quiet, splits.unseen)
+    assert {each.attempts for each in found.values()} == {max(asked) + 1}
 
 
 def test_engines_are_asked_known_answers_of_every_precision(report: ExportReport, splits: Splits) -> None:

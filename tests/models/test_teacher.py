@@ -23,12 +23,12 @@ def train():
 
 
 def data_of(labels):
-    return SimpleNamespace(labels=tuple(labels), name="things")
+    return SimpleNamespace(labels=tuple(labels), name="things", title="Things")
 
 
 def test_a_bundle_answers_as_its_own_engine_does(tiny_bundle, train):
     labels = Bundle.open(tiny_bundle).labels
-    found = teacher_logits(tiny_bundle, data_of(labels), train, "cpu")
+    found = teacher_logits(tiny_bundle, data_of(labels), train, train, "cpu")
     assert found.dtype == torch.float32
     assert found.shape == (5, len(labels))
     session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
@@ -40,7 +40,7 @@ def test_a_bundle_answers_as_its_own_engine_does(tiny_bundle, train):
 def test_a_checkpoint_answers_as_its_network_does(train, tmp_path):
     model = build("simplecnn", 4, {}).eval()
     save_checkpoint(tmp_path / "t.pt", model, {"name": "simplecnn", "classes": 4}, tuple("abcd"), {"data": "things"})
-    found = teacher_logits(tmp_path / "t.pt", data_of("abcd"), train, "cpu")
+    found = teacher_logits(tmp_path / "t.pt", data_of("abcd"), train, train, "cpu")
     spec = architecture("simplecnn").preprocess
     image = (train.images[0][..., ::-1].astype(np.float32) - spec.mean) / spec.std
     with torch.inference_mode():
@@ -50,6 +50,16 @@ def test_a_checkpoint_answers_as_its_network_does(train, tmp_path):
 
 def test_other_labels_and_other_folders_are_refused(tiny_bundle, train, tmp_path):
     with pytest.raises(DataError, match=r"teacher .*: trained on other data with \d+ labels, things has 2 of its own"):
-        teacher_logits(tiny_bundle, data_of("ab"), train, "cpu")
+        teacher_logits(tiny_bundle, data_of("ab"), train, train, "cpu")
     with pytest.raises(BundleError):
-        teacher_logits(tmp_path, data_of("ab"), train, "cpu")
+        teacher_logits(tmp_path, data_of("ab"), train, train, "cpu")
+
+
+def test_a_teacher_that_another_copy_of_the_data_has_taught_is_refused(tmp_path):
+    """It may have seen what calibrates in this one, and hands it on."""
+    train = LabelledImages("train", np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 4)
+    notes = {"data": data_of("abcd").name, "settings": {"held_out": 0.1}, "held_out_sha256": "b" * 64}
+    model = build("simplecnn", 4, {})
+    save_checkpoint(tmp_path / "t.pt", model, {"name": "simplecnn", "classes": 4}, tuple("abcd"), notes)
+    with pytest.raises(DataError, match="another copy"):
+        teacher_logits(tmp_path / "t.pt", data_of("abcd"), train, train, "cpu")

@@ -301,6 +301,15 @@ def test_fault_a_pipeline_that_cannot_start_leaves_nothing_running(session, blue
         assert len(list(again)) == 3
 
 
+def test_fault_a_session_whose_preparation_fails_is_free_again(session, blue, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "judge_together", lambda count: 1 / 0)
+        with pytest.raises(ZeroDivisionError), Pipeline(Numbered(blue[:3]), session):
+            pytest.fail("the block was entered")
+    with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:
+        assert len(list(again)) == 3
+
+
 def test_regions_of_one_name_are_refused(session, blue):
     twice = (Roi("a", 0, 0, 20, 20, fractions=False), Roi("a", 20, 0, 20, 20, fractions=False))
     with pytest.raises(UsageError, match="used twice"):

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from framegate.export.calibration.design import choose_window
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.export.calibration.track_promise import prove_rule
 from framegate.runtime import UsageError
+from framegate.runtime.monitor import SHIFT
 from framegate.runtime.policy.track import TrackRule
 
 STRICT, MIDDLE, LAX = TrackRule(5, 6, 5), TrackRule(1, 1, 3), TrackRule()
@@ -44,3 +47,16 @@ def test_the_bound_is_the_exact_one():
 def test_numbers_that_are_no_promise_are_refused(risk, level):
     with pytest.raises(UsageError):
         prove_rule([(STRICT, 0)], 100, risk, level)
+
+
+def test_the_limit_of_a_window_hangs_on_the_order_of_capture_and_not_on_that_of_files():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), 12)
+    shift = np.repeat(rng.normal(size=(400, 2)), 6, axis=1).ravel() + rng.normal(0, 0.1, 4800)  # frames resemble others
+    design = np.arange(4800)
+    (right,) = choose_window({SHIFT: shift}, design, groups, 6, 0.01, 0)
+    mixed = rng.permutation(4800)
+    shuffled = {SHIFT: shift[mixed]}, design, groups[mixed], 6, 0.01, 0
+    (ordered,), (blind,) = choose_window(*shuffled, mixed), choose_window(*shuffled)
+    assert ordered == right
+    assert blind.high < right.high

@@ -244,11 +244,28 @@ def test_frames_of_a_track_are_in_the_order_of_their_names_and_tracks_are_not(tm
     seen = []
     for part in (splits.train, splits.calibration, splits.test):
         assert part.group == "(t[0-9]+)_"
-        shown = part.images[:, 0, 0, :2]
-        for unit in np.unique(part.groups):
-            assert list(shown[part.groups == unit, 1]) == [0, 1, 2, 3, 4]
+        order = part.as_captured()
+        shown, units = part.images[order, 0, 0, :2], part.groups[order]
+        for unit in np.unique(units):
+            assert list(shown[units == unit, 1]) == [0, 1, 2, 3, 4]
+        assert list(part.images[:, 0, 0, 1]) != list(shown[:, 1])
         seen += list(shown[::5, 0])
-    assert sorted(seen) == list(range(40)) != seen
+    assert sorted(seen) == list(range(40))
+
+
+def test_how_images_are_grouped_does_not_change_what_they_are_known_by(tmp_path: Path, quiet) -> None:
+    """Else each grouping would be a first question, with a division of its own."""
+    foreign_onnx.write_photographs(tmp_path, 60)
+    whole = [
+        read_image_folder(tmp_path, LABELS, SPEC, None, quiet).images,
+        *(
+            labelled._with_units(named.images, named.names, Place(None, tmp_path, group=group))
+            for named in [read_image_folder(tmp_path, LABELS, SPEC, None, quiet)]
+            for group in ("([0-9]{3})[0-9]", "[0-9]{3}([0-9])", "none")
+        ),
+    ]
+    assert len({fingerprint(each) for each in whole}) == 1
+    assert len({None if each.groups is None else each.groups.tobytes() for each in whole}) == 3
 
 
 def _tracks(count: int, first: int) -> LabelledImages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -43,11 +44,17 @@ BASE = {
 }
 
 
+def store(bundle, promise):
+    store_promise(Bundle.open(bundle.path), KEY, promise)
+
+
 def test_a_promise_is_stored_shown_and_goes_with_a_new_calibration(bundle, capsys):
-    store_promise(bundle.path, KEY, tracks(bundle))
+    store(bundle, tracks(bundle))
     boxes = tracks(bundle, about=BOXES, rule="", giver="yolo", labelled=50, missed=5)
-    store_promise(bundle.path, KEY, boxes)
-    store_promise(bundle.path, KEY, tracks(bundle, counted=200, bound=1 - 0.05 ** (1 / 200)))  # in place of the first
+    store(bundle, boxes)
+    store_promise(
+        Bundle.open(bundle.path), KEY, tracks(bundle, counted=200, bound=1 - 0.05 ** (1 / 200))
+    )  # in place of the first
     opened = Bundle.open(bundle.path)
     assert [(each.about, each.counted) for each in opened.object_promises[KEY]] == [(BOXES, 100), (TRACKS, 200)]
     assert main(["info", str(bundle.path)]) == 0
@@ -61,8 +68,10 @@ def test_a_promise_is_stored_shown_and_goes_with_a_new_calibration(bundle, capsy
 
 
 def test_a_run_says_what_is_promised_about_its_objects_and_nothing_else(bundle):
-    store_promise(bundle.path, KEY, tracks(bundle))
-    store_promise(bundle.path, KEY, tracks(bundle, about=BOXES, rule="", giver="yolo", labelled=50, missed=5))
+    store(bundle, tracks(bundle))
+    store_promise(
+        Bundle.open(bundle.path), KEY, tracks(bundle, about=BOXES, rule="", giver="yolo", labelled=50, missed=5)
+    )
     session = Session.open(bundle.path, "onnxruntime", "fp32", 1)
     others = Objects(FunctionRegions(lambda image: []), rule=TrackRule(1, 1, 2))
     assert promises_on(session, others) == []
@@ -100,3 +109,14 @@ def test_fault_an_edited_promise_is_refused_with_the_bundle(bundle, changes, sai
     seal(bundle.path, json.loads((bundle.path / "manifest.json").read_text()))
     with pytest.raises(BundleError, match=said):
         Bundle.open(bundle.path)
+
+
+def test_what_was_measured_before_somebody_changed_the_bundle_is_not_stored(bundle):
+    """The same threshold, and other verdicts: what was counted was counted on another gate."""
+    opened = Bundle.open(bundle.path)
+    with edited(Bundle.open(bundle.path)) as folder:
+        changed = {key: replace(each, temperature=each.temperature * 2) for key, each in opened.calibrations.items()}
+        replace_calibrations(folder, changed)
+    with pytest.raises(BundleError, match="another command has changed it meanwhile"):
+        store_promise(opened, KEY, tracks(opened))
+    assert not Bundle.open(bundle.path).object_promises

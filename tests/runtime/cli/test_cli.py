@@ -244,6 +244,14 @@ def test_no_other_input_is_written_over_either(clip, tiny_bundle, capsys, tmp_pa
     assert read.read_text() == "mine\n"
 
 
+def test_an_output_with_a_name_that_no_file_can_have_is_one_line(clip, tiny_bundle, tmp_path):
+    long = tmp_path / f"{'a' * 300}.jsonl"
+    done = framegate("run", clip, "--bundle", tiny_bundle, "--as-fast-as-possible", "--jsonl", long)
+    assert done.returncode == 1
+    assert "File name too long" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_source_of_one_of_several_cameras_is_not_written_over(clip, tiny_bundle, capsys, tmp_path):
     mine = tmp_path / "mine.jsonl"
     mine.write_bytes(clip.read_bytes())
