@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from framegate.export.data.labelled import Place, is_label_folder, load_splits, trained_on
+from framegate.export.data.labelled import Place, TrainedOn, is_label_folder, load_splits, trained_on
 from framegate.export.data.splits import Splits
 from framegate.models import datasets
 from framegate.models.datasets import DataSet
@@ -54,23 +54,26 @@ def training_of(data: DataSet, place: Path, bundle: Bundle) -> tuple[LabelledIma
     Raises:
         DataError: It is another copy, or cannot be read.
     """
-    train, calibration = data.load_training(place)
-    known = trained_on(bundle.origin, bundle.calibrations.values())
-    if known.data == data.name:
-        known.check(place, data.title, train, calibration)
+    train, calibration, known = _recorded(data, place, bundle)
+    known.check(place, data.title, train, calibration)
     return train, calibration
 
 
 def calibration_of(data: DataSet, place: Path, bundle: Bundle) -> LabelledImages:
     """The data set's calibration split; of another copy, too, which is said on standard error."""
-    train, calibration = data.load_training(place)
-    known = trained_on(bundle.origin, bundle.calibrations.values())
-    if known.data == data.name and not known.is_copy(train, calibration):
+    train, calibration, known = _recorded(data, place, bundle)
+    if not known.is_copy(train, calibration):
         to_stderr(
             f"framegate: images {place}: another copy of {data.title} than the one that trained the network; some of "
             "its calibration images may have trained it, and figures that are fitted on them may be too good"
         )
     return calibration
+
+
+def _recorded(data: DataSet, place: Path, bundle: Bundle) -> tuple[LabelledImages, LabelledImages, TrainedOn]:
+    """Training and calibration split, and how the copy that trained the bundle's network is known, if this data did."""
+    known = trained_on(bundle.origin, bundle.calibrations.values())
+    return *data.load_training(place), known if known.data == data.name else TrainedOn()
 
 
 def _own(place: Path, bundle: Bundle) -> DataSet:

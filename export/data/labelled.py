@@ -226,7 +226,7 @@ def with_held_out(
         place: Where it lies.
         labels: The network's labels, in the order of its outputs.
         spec: How an image becomes the network's input.
-        share: That the run held out (`framegate.models.labelled.hold_out`).
+        share: That the run held out (`framegate.models.held_out.hold_out`).
 
     Raises:
         DataError: There are no such data.

@@ -65,7 +65,7 @@ class Task:
         model: Trained in place.
         preprocess: How an image becomes its input.
         train: Training split.
-        watched: Held-out part of the training split (`framegate.models.labelled.hold_out`), on which accuracy is
+        watched: Held-out part of the training split (`framegate.models.held_out.hold_out`), on which accuracy is
             reported; adversarial training stops early by it. Never calibration images: what proves must not have been
             looked at.
         augment: Random views that keep the label.

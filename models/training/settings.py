@@ -53,7 +53,7 @@ class TrainSettings:
         mirror_images: ``none``, or ``relabelled``: the mirror images of traffic signs that are signs, too, train under
             those signs' labels (`framegate.models.gtsrb.with_mirror_images`).
         held_out: Share of the training split's units (images, or tracks) that do not train, in (0, 0.5]
-            (`framegate.models.labelled.hold_out`): for the accuracy that is printed, for early stopping, and for
+            (`framegate.models.held_out.hold_out`): for the accuracy that is printed, for early stopping, and for
             `framegate certify`.
         seed: Seed of everything random.
     """
