@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from framegate.runtime.console import plain
 from framegate.runtime.errors import UsageError
@@ -41,6 +42,10 @@ class Roi:
     def __post_init__(self) -> None:
         """Refuse what is no part of any frame: an edge before the frame's would be counted from its end."""
         numbers = (self.x, self.y, self.width, self.height)
+        if not isinstance(self.name, str):
+            raise UsageError(f"region {self.name!r}: expected a text as its name")
+        if not all(isinstance(number, Real) for number in numbers):
+            raise UsageError(f"region {self.name!r} {numbers}: expected four numbers: x, y, width, height")
         text = ",".join(f"{number:g}" for number in numbers)
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"region {self.name!r} ({text}): expected four finite numbers")

@@ -98,11 +98,26 @@ def test_fractions_never_leave_the_frame(x, y, w, h, width, height):
         (math.nan, 0, 10, 10, False),
         (0, 0, math.inf, 10, False),
         (0.5, 0.0, 0.6, 1.0, True),
+        ("0", 0, 10, 10, False),
+        (0, None, 10, 10, False),
+        (0, 0, 1j, 10, False),
     ],
 )
 def test_no_region_can_be_made_that_lies_on_no_frame(numbers):
     with pytest.raises(UsageError, match="region 'sign'"):
         Roi("sign", *numbers)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"sign"])
+def test_a_name_is_a_text(name):
+    with pytest.raises(UsageError, match="expected a text"):
+        Roi(name, 0, 0, 1, 1, fractions=False)
+
+
+def test_numbers_of_numpy_are_numbers():
+    box = np.array([1, 2, 3, 4], np.int32)
+    assert Roi("sign", *box, fractions=False).pixels(8, 8) == (1, 2, 3, 4)
+    assert Roi("sign", *box.astype(np.float32), fractions=False).pixels(8, 8) == (1, 2, 3, 4)
 
 
 def test_a_name_that_cannot_be_shown_is_refused_where_it_is_typed():
