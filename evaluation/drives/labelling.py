@@ -34,7 +34,11 @@ UNLABELLED = "unlabelled"
 """As the label of CVAT's boxes: nobody has looked yet. The network's own guess would be taken for a label."""
 OTHER = "other"
 """The label of what is none of the network's labels. It is wrong whatever the network said."""
-KEY = ("drive", "camera", "region", "frame_id")
+KEY = ("drive", "camera", "file", "region", "frame_id")
+"""What a label belongs to. A drive that goes on after a restart counts its frames from 0 again, in another file: without
+the file (its name; recordings may move) one label would be given to two pictures."""
+Label = tuple[str, str, str, str, int]
+"""The values of `KEY`."""
 _COLUMNS = (
     "image", *KEY, "x", "y", "width", "height", "candidate", "detected", "score", "threshold", "accepted", "reasons",
     "why", "label",
@@ -91,6 +95,7 @@ def write_frames(
                 (out / "images" / name).write_bytes(data)
                 record = {
                     **row,
+                    "file": Path(path).name,
                     "image": name,
                     **dict(zip(("x", "y", "width", "height"), box, strict=True)),
                     "label": "",
@@ -163,7 +168,7 @@ def _write_cvat(found: Sequence[tuple[int, dict[str, Any], tuple[int, int]]], la
     (out / "cvat.xml").write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def read_labels(path: Path, frames: Path | None = None) -> dict[tuple[str, str, str, int], str]:
+def read_labels(path: Path, frames: Path | None = None) -> dict[Label, str]:
     """The labels that came back.
 
     Args:
@@ -171,7 +176,7 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[tuple[str, str, 
         frames: The ``frames.csv`` that the tool's file belongs to; None looks beside it.
 
     Returns:
-        Drive, camera, region and frame -> label; frames without a label are left out.
+        Drive, camera, file, region and frame -> label; frames without a label are left out.
 
     Raises:
         DataError: A file cannot be read, or names an image that was not given out.
@@ -208,9 +213,9 @@ def _read_frames(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
 
 
-def _key(row: Mapping[str, str]) -> tuple[str, str, str, int]:
+def _key(row: Mapping[str, str]) -> Label:
     try:
-        return row["drive"], row["camera"], row["region"], int(row["frame_id"])
+        return row["drive"], row["camera"], row["file"], row["region"], int(row["frame_id"])
     except ValueError:
         raise DataError(f"{FRAMES}: frame_id {row['frame_id']!r} of {row['image']!r} is no number") from None
 
@@ -237,7 +242,7 @@ def _cvat(path: Path) -> dict[str, str]:
     return found
 
 
-def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str], out: Path) -> tuple[int, int]:
+def add_labels(table: DriveTable, labels: Mapping[Label, str], out: Path) -> tuple[int, int]:
     """Write the table again, with labels.
 
     Args:
@@ -251,7 +256,7 @@ def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str
     Raises:
         DataError: A label is for a frame that the table does not have.
     """
-    met: set[tuple[str, str, str, int]] = set()
+    met: set[Label] = set()
 
     def labelled() -> Any:
         wanted = {drive for drive, *_ in labels}
@@ -260,7 +265,10 @@ def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str
             if not drives & wanted:
                 yield batch
                 continue
-            keys = zip(*(batch[name].to_pylist() for name in KEY), strict=True)
+            columns = {name: batch[name].to_pylist() for name in KEY}
+            names = {path: Path(path).name for path in set(columns["file"])}
+            columns["file"] = [names[path] for path in columns["file"]]
+            keys = zip(*columns.values(), strict=True)
             column = batch["label"].to_pylist()
             for k, key in enumerate(keys):
                 if key in labels:
@@ -271,10 +279,10 @@ def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str
             yield batch.set_column(place, batch.schema.field(place), new)
         lost = sorted(set(labels) - met)
         if lost:
-            drive, camera, region, frame = lost[0]
+            drive, camera, file, region, frame = lost[0]
             raise DataError(
                 f"{len(lost)} labels are for frames that {table.path} does not have, first drive {drive!r}, camera "
-                f"{camera!r}, region {region!r}, frame {frame}; nothing was written"
+                f"{camera!r}, file {file!r}, region {region!r}, frame {frame}; nothing was written"
             )
 
     rows = write_table(out, labelled(), table.signals, table.about)

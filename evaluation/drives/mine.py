@@ -38,6 +38,7 @@ POOL = 20
 """So many times the budget are compared with each other; the others are worth less."""
 Floats = npt.NDArray[np.float64]
 
+# A drive goes on in its next file, whose number is larger; after a restart of the machine its monotonic clock begins anew.
 _WORTH = f"""
     with streams as (
         select *,
@@ -45,9 +46,9 @@ _WORTH = f"""
             lag(candidate) over stream as was_label, lead(candidate) over stream as becomes_label,
             count(*) over (partition by candidate, reasons, region) as alike,
             count(*) over () as total,
-            row_number() over (order by drive, camera, region, captured_ns, frame_id) as place
+            row_number() over (order by drive, camera, region, length(file), file, captured_ns, frame_id) as place
         from drives where frame_id is not null
-        window stream as (partition by drive, camera, region order by captured_ns, frame_id)),
+        window stream as (partition by drive, camera, region order by length(file), file, captured_ns, frame_id)),
     judged as (
         select *,
             coalesce(greatest(0, 1 - abs(score - threshold) / ({NEAR} * abs(threshold))), 0) as near,
@@ -135,7 +136,8 @@ def draw(table: DriveTable, budget: int) -> Mined:
             f"""select *, 1.0 as worth, 'random' as why from drives
             where picture and label is null and candidate is not null
                 and list_contains(string_split(events, ' '), '{SAMPLE}')
-            order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id
+            order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id,
+                length(file), file
             limit {budget}"""
         ).to_arrow_table()
     if not rows.num_rows:

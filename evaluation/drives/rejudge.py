@@ -29,7 +29,8 @@ from framegate.runtime.replay.replay import OF_CALIBRATION
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Frame, Reason
 
-KEY = ("drive", "camera", "region", "frame_id")
+KEY = ("file", "region", "frame_id")
+"""Of a verdict. Not the drive: one that goes on after a restart counts its frames from 0 again, in another file."""
 
 
 @dataclass
@@ -73,7 +74,7 @@ class JudgeTask:
         regions = Regions(about.recordings)
         frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
         judged_alone = pc.and_(table["picture"], pc.invert(table["scene"]))
-        shown = table.filter(judged_alone).select([*KEY, "recording", "x", "y", "width", "height"])
+        shown = table.filter(judged_alone).select([*KEY, "drive", "recording", "x", "y", "width", "height"])
         for row in shown.to_pylist():
             frames[row["frame_id"]].append(row)
         path = Path(unit.path)
@@ -105,8 +106,7 @@ class JudgeTask:
 
 _SCHEMA = pa.schema(
     [
-        ("drive", pa.string()),
-        ("camera", pa.string()),
+        ("file", pa.string()),
         ("region", pa.string()),
         ("frame_id", pa.int64()),
         ("candidate", pa.string()),
@@ -143,7 +143,7 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     Raises:
         UsageError: Nothing was judged.
     """
-    now: dict[tuple[str, str, str, int], tuple[str, str]] = {}
+    now: dict[tuple[str, str, int], tuple[str, str]] = {}
     for path in parts:
         rows = pq.read_table(path, use_threads=False).to_pydict()
         keys = zip(*(rows[name] for name in KEY), strict=True)
@@ -151,7 +151,7 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     if not now:
         raise UsageError(f"{table.path}: none of its pictures could be judged; are the recordings still there?")
     found = Difference()
-    for batch in table.batches([*KEY, "picture", "scene", "found", "candidate", "label"]):
+    for batch in table.batches([*KEY, "drive", "picture", "scene", "found", "candidate", "label"]):
         rows = batch.filter(pc.and_(batch["picture"], pc.invert(batch["scene"]))).to_pydict()
         wanted = list(zip(*(rows[name] for name in KEY), strict=True))
         if not wanted:

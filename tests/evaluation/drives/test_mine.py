@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from drive_files import LABELS, colour
+from drive_files import LABELS, colour, record_drive
 
 from framegate.evaluation.drives.labelling import read_labels
 from framegate.evaluation.drives.mine import CRITERIA, choose, draw, mine
 from framegate.evaluation.drives.table import DriveTable
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError
+from framegate.runtime.session import Session
 
 
 def listed(path):
@@ -119,6 +120,28 @@ def test_label_studio_and_cvat(table, tmp_path):
     (tmp_path / "elsewhere.xml").write_bytes(ElementTree.tostring(root))
     found = read_labels(tmp_path / "elsewhere.xml", tmp_path / "cvat" / "frames.csv")
     assert list(found.values()) == ["green"]
+
+
+def test_fault_a_drive_that_was_started_again_has_its_numbers_twice(tmp_path, tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    for _ in range(2):  # the box goes on with the drive that is there, and counts frames from 0 again
+        record_drive(tmp_path / "box", session, 0)
+    table, out = tmp_path / "t.parquet", tmp_path / "m"
+    assert cli.main(["drives", "index", str(tmp_path / "box"), "--out", str(table), "--workers", "1"]) == 0
+    assert cli.main(["drives", "mine", str(table), "--out", str(out), "--random"]) == 0
+    rows = fill(out / "frames.csv", lambda row: "red" if row["file"] == "d00.front.000000.mcap" else "green")
+    assert len(rows) == 2 * len({(row["region"], row["frame_id"]) for row in rows}) == 8
+    labelled = tmp_path / "labelled.parquet"
+    assert cli.main(["drives", "labels", str(table), str(out / "frames.csv"), "--out", str(labelled)]) == 0
+    found = DriveTable(labelled).read(["file", "label"]).to_pylist()
+    given = [(each["file"].endswith("000000.mcap"), each["label"]) for each in found if each["label"]]
+    assert sorted(given) == [(False, "green")] * 4 + [(True, "red")] * 4
+
+    again = mine(DriveTable(table), ["changed"], 100).rows.to_pylist()
+    one = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000000.mcap")]
+    other = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000001.mcap")]
+    # Two equal runs change at the same frames, whatever their clock says; before the first of the second was another one.
+    assert set(one) == set(other) - {("left", 0), ("right", 0)}
 
 
 def test_labels_for_frames_that_do_not_exist_are_refused(table, tmp_path, capsys):

@@ -85,6 +85,27 @@ def test_a_debounce_is_decided_in_order(tmp_path, tiny_bundle):
     assert found.unlike == 0
 
 
+def test_fault_a_drive_that_was_started_again_remembers_nothing(tmp_path, tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    for policy in (Policy({Reason.HIGH_SCORE: Debounce(1, 1, 8)}), Policy()):
+        place = tmp_path / f"{len(policy.debounce)}"
+        for _ in range(4):  # each ends rejected, and the box goes on with the drive that is there
+            record_drive(place, session, 0, policy)
+        out = place / "t.parquet"
+        assert cli.main(["drives", "index", str(place), "--out", str(out), "--workers", "1"]) == 0
+        for change in (lambda c: c, CHANGES["drifts"]):
+            found = what_if(DriveTable(out), lambda recording, change=change: change(recording.calibration), nothing)
+            assert found.unlike == 0
+            files = [replay(path, *with_calibration(path, change)) for path in sorted(place.rglob("*.mcap"))]
+            accepted = sum(region.accepted_now for done in files for region in done.regions.values())
+            assert found.drives["d00"][2] == accepted
+
+
+def with_calibration(path, change):
+    recording = read_recording(path)
+    return recording, change(recording.calibration)
+
+
 def test_the_drift_of_columns_is_that_of_frames(tiny_bundle):
     calibration = replace(
         Session.open(tiny_bundle, "onnxruntime", "fp32", 1).calibration, score_quantiles=tuple(np.linspace(0, 0.5, 31))
