@@ -16,6 +16,7 @@ from framegate.evaluation.drives.table import (
     About,
     conform,
     full_schema,
+    reasons_of,
     record_json,
     same,
     words,
@@ -146,7 +147,11 @@ def read_file(unit: Unit) -> tuple[pa.Table, tuple[str, ...], About]:
     for batch in verdicts.batches:
         _add_pictures(batch, verdicts)
         parts.append(conform(_with_drive(batch, unit, key, recording), schema))
-    return pa.concat_tables(parts).unify_dictionaries(), signals, about
+    table = pa.concat_tables(parts).unify_dictionaries()
+    for name in ("reasons", "found"):
+        for text in table[name].unique().to_pylist():
+            reasons_of(text, f"{path}: a verdict")
+    return table, signals, about
 
 
 def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:

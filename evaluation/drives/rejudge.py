@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from framegate.evaluation.drives.difference import Difference
 from framegate.evaluation.drives.index import read_file
-from framegate.evaluation.drives.table import DriveTable, record_json
+from framegate.evaluation.drives.table import DriveTable, reasons_of, record_json
 from framegate.evaluation.drives.work import Unit
 from framegate.export.data.drives import Regions
 from framegate.runtime.errors import DataError, UsageError
@@ -156,8 +156,8 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
         wanted = list(zip(*(rows[name] for name in KEY), strict=True))
         if not wanted:
             continue
-        alone = [str(each or "").split() for each in rows["found"]]
-        stays = [[each for each in reasons if Reason(each) not in OF_CALIBRATION] for reasons in alone]
+        alone = [reasons_of(each, "a verdict of the table") for each in rows["found"]]
+        stays = [[each.value for each in reasons if each not in OF_CALIBRATION] for reasons in alone]
         judged = [now.get(key) for key in wanted]
         after = [None if each is None else [*kept, *each[1].split()] for each, kept in zip(judged, stays, strict=True)]
         names = sorted(set(rows["drive"]))

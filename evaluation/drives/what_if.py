@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framegate.evaluation.drives.difference import Difference
-from framegate.evaluation.drives.table import SIGNAL, VALUES, DriveTable
+from framegate.evaluation.drives.table import SIGNAL, VALUES, DriveTable, reasons_of
 from framegate.export.progress import Progress
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, UsageError
@@ -298,8 +298,8 @@ def _words(batch: pa.Table) -> _Words:
     known, code = np.unique(pair, return_inverse=True)
     pairs, finite, evidence = [], [], []
     for number in known.tolist():
-        decided = [Reason(each) for each in (reason_words[number // len(alone_words)] or "").split()]
-        found = [Reason(each) for each in (alone_words[number % len(alone_words)] or "").split()]
+        decided = reasons_of(reason_words[number // len(alone_words)], "a verdict of the table")
+        found = reasons_of(alone_words[number % len(alone_words)], "a verdict of the table")
         stays = [each for each in found if each not in OF_CALIBRATION]
         stays += [each for each in decided if each not in found and each is not Reason.DRIFT]
         pairs.append(tuple(each.value for each in stays if each not in OF_CALIBRATION))

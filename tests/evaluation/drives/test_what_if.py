@@ -10,7 +10,7 @@ import pytest
 from drive_files import record_drive
 
 from framegate.evaluation.drives.intervals import difference, ratio
-from framegate.evaluation.drives.table import DriveTable
+from framegate.evaluation.drives.table import DriveTable, words, write_table
 from framegate.evaluation.drives.what_if import _Drift, what_if
 from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.bundle.class_risk import ClassRisk
@@ -149,6 +149,18 @@ def test_the_command_writes_page_and_record(table, tiny_bundle, tmp_path, capsys
     ):
         assert cli.main(["drives", "what-if", str(table), *arguments, "--out", str(out)]) != 0
         assert sentence in capsys.readouterr().err
+
+
+def test_fault_a_table_of_a_later_version_is_one_sentence(table, tiny_bundle, tmp_path, capsys):
+    whole = DriveTable(table)
+    rows = whole.read()
+    later = words(["NOPE"] * len(rows)).cast(rows.schema.field("found").type)
+    path = tmp_path / "later.parquet"
+    write_table(path, [rows.set_column(rows.schema.get_field_index("found"), "found", later)], [], whole.about)
+    for arguments in (["--threshold", "0.1"], ["--bundle", str(tiny_bundle), "--workers", "1"]):
+        out = str(tmp_path / "w.json")
+        assert cli.main(["drives", "what-if", str(path), *arguments, "--out", out]) == 1
+        assert "a reason that this version does not know" in capsys.readouterr().err
 
 
 def test_another_network_is_refused(table, tmp_path, tiny_bundle, capsys):
