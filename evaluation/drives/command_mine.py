@@ -87,6 +87,8 @@ def run_labels(arguments: argparse.Namespace) -> int:
     from framegate.evaluation.drives.labelling import add_labels, read_labels
     from framegate.evaluation.drives.table import DriveTable
 
+    if arguments.out.suffix != ".parquet":  # of any other name it would be no table to the next command
+        raise UsageError(f"--out {arguments.out}: expected a file that ends in .parquet")
     labels = read_labels(arguments.labels, arguments.frames)
     if not labels:
         to_stderr(f"framegate: {arguments.labels} holds no label; nothing was written")

@@ -122,6 +122,25 @@ def test_label_studio_and_cvat(table, tmp_path):
     assert list(found.values()) == ["green"]
 
 
+def test_fault_nothing_is_written_over_labels_table_or_calibration(table, tiny_bundle, tmp_path, capsys):
+    mine, labels = tmp_path / "t.parquet", tmp_path / "m" / "frames.csv"
+    mine.write_bytes(table.read_bytes())
+    assert cli.main(["drives", "mine", str(mine), "--out", str(labels.parent), "--budget", "2"]) == 0
+    fill(labels, truth)
+    calibration = tmp_path / "calibration.json"
+    calibration.write_bytes((tiny_bundle / "calibration.json").read_bytes())
+    before = [path.read_bytes() for path in (mine, labels, calibration)]
+    for arguments, sentence in (
+        (["labels", mine, labels, "--out", labels], "expected a file that ends in .parquet"),
+        (["labels", mine, labels, "--out", tmp_path / "labelled"], "expected a file that ends in .parquet"),
+        (["report", mine, "--out", mine], "expected a file that ends in .html"),
+        (["what-if", mine, "--calibration", calibration, "--out", calibration], "is also an input"),
+    ):
+        assert cli.main(["drives", *map(str, arguments)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert [path.read_bytes() for path in (mine, labels, calibration)] == before
+
+
 def test_fault_a_drive_that_was_started_again_has_its_numbers_twice(tmp_path, tiny_bundle):
     session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
     for _ in range(2):  # the box goes on with the drive that is there, and counts frames from 0 again
