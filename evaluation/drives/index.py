@@ -58,6 +58,7 @@ class IndexTask:
 
         Raises:
             DataError: It cannot be read.
+            SinkError: The part cannot be written.
         """
         table, signals, about = read_file(unit)
         write_table(part, [table], signals, about)

@@ -23,7 +23,7 @@ from framegate.evaluation.drives.index import read_file
 from framegate.evaluation.drives.table import DriveTable, reasons_of, record_json
 from framegate.evaluation.drives.work import Unit
 from framegate.export.data.drives import Regions
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import DataError, SinkError, UsageError
 from framegate.runtime.replay.pictures import decode, read_jpegs
 from framegate.runtime.replay.replay import OF_CALIBRATION
 from framegate.runtime.session import Session
@@ -68,6 +68,7 @@ class JudgeTask:
 
         Raises:
             DataError: It cannot be read.
+            SinkError: The part cannot be written.
         """
         assert self._session is not None
         table, _, about = read_file(Unit(unit.path, unit.about))
@@ -101,7 +102,10 @@ class JudgeTask:
                         "reasons": " ".join(reasons if said else [each.value for each in prediction.found_reasons]),
                     }
                 )
-        pq.write_table(pa.Table.from_pylist(found, _SCHEMA), part, compression="zstd")
+        try:
+            pq.write_table(pa.Table.from_pylist(found, _SCHEMA), part, compression="zstd")
+        except OSError as error:
+            raise SinkError(f"{part}: cannot be written ({error.strerror or error}); choose another place") from error
 
 
 _SCHEMA = pa.schema(
