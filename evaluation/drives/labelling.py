@@ -13,15 +13,16 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow as pa
 
+from framegate.evaluation.drives.mine import RANDOM
 from framegate.evaluation.drives.table import About, DriveTable, write_table
-from framegate.export.data.drives import Regions
+from framegate.export.data.drives import MINED, Regions
 from framegate.export.progress import Progress
 from framegate.runtime.errors import DataError, SinkError
 from framegate.runtime.replay.pictures import decode, read_jpegs
@@ -181,7 +182,7 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[Label, str]:
     Raises:
         DataError: A file cannot be read, or names an image that was not given out.
     """
-    listed = _read_frames(path if path.suffix == ".csv" else frames or path.with_name(FRAMES))
+    listed = _read_frames(_list_of(path, frames))
     if path.suffix == ".csv":
         return {_key(row): row["label"].strip() for row in listed.values() if row["label"].strip()}
     try:
@@ -197,6 +198,25 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[Label, str]:
             raise DataError(f"{path}: the image {name!r} is labelled, but {FRAMES} does not list it")
         found[_key(row)] = label
     return found
+
+
+def read_mined(path: Path, frames: Path | None = None) -> set[Label]:
+    """Which frames of the list were not drawn at random; a list that no longer says it drew none.
+
+    Args:
+        path: As of `read_labels`.
+        frames: The same.
+
+    Raises:
+        DataError: The list cannot be read.
+    """
+    listed = _read_frames(_list_of(path, frames))
+    return {_key(row) for image, row in listed.items() if image and row.get("why") != RANDOM}
+
+
+def _list_of(path: Path, frames: Path | None) -> Path:
+    """The ``frames.csv`` that labels belong to."""
+    return path if path.suffix == ".csv" else frames or path.with_name(FRAMES)
 
 
 def _read_frames(path: Path) -> dict[str, dict[str, str]]:
@@ -242,13 +262,16 @@ def _cvat(path: Path) -> dict[str, str]:
     return found
 
 
-def add_labels(table: DriveTable, labels: Mapping[Label, str], out: Path) -> tuple[int, int]:
+def add_labels(
+    table: DriveTable, labels: Mapping[Label, str], out: Path, mined: Container[Label] = ()
+) -> tuple[int, int]:
     """Write the table again, with labels.
 
     Args:
         table: The drives.
         labels: From `read_labels`; they replace those that are there.
         out: The new table.
+        mined: Which of them were given out for what was seen in them, so that a calibration can say so.
 
     Returns:
         Rows, and rows that were labelled.
@@ -269,14 +292,18 @@ def add_labels(table: DriveTable, labels: Mapping[Label, str], out: Path) -> tup
             names = {path: Path(path).name for path in set(columns["file"])}
             columns["file"] = [names[path] for path in columns["file"]]
             keys = zip(*columns.values(), strict=True)
-            column = batch["label"].to_pylist()
+            changed = {name: batch[name].to_pylist() for name in ("label", "events")}
             for k, key in enumerate(keys):
                 if key in labels:
                     met.add(key)
-                    column[k] = labels[key]
-            place = batch.schema.get_field_index("label")
-            new = pa.array(column, pa.string()).dictionary_encode().cast(batch.schema.field(place).type)
-            yield batch.set_column(place, batch.schema.field(place), new)
+                    changed["label"][k] = labels[key]
+                    events = [each for each in (changed["events"][k] or "").split() if each != MINED]
+                    changed["events"][k] = " ".join([*events, MINED] if key in mined else events)
+            for name, column in changed.items():
+                place = batch.schema.get_field_index(name)
+                new = pa.array(column, pa.string()).dictionary_encode().cast(batch.schema.field(place).type)
+                batch = batch.set_column(place, batch.schema.field(place), new)
+            yield batch
         lost = sorted(set(labels) - met)
         if lost:
             drive, camera, file, region, frame = lost[0]

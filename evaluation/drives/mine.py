@@ -32,6 +32,8 @@ from framegate.runtime.sinks.events import SAMPLE
 
 NEAR_THRESHOLD, DISAGREE, CHANGED, RARE = "near", "disagree", "changed", "rare"
 CRITERIA = (NEAR_THRESHOLD, DISAGREE, CHANGED, RARE)
+RANDOM = "random"
+"""Why a frame was chosen that was drawn."""
 NEAR = 0.5
 SCENE_S = 30.0
 POOL = 20
@@ -133,7 +135,7 @@ def draw(table: DriveTable, budget: int) -> Mined:
     with duckdb.connect() as connection:
         connection.execute(f"create view drives as select * from {table.sql_source()}")
         rows = connection.sql(
-            f"""select *, 1.0 as worth, 'random' as why from drives
+            f"""select *, 1.0 as worth, '{RANDOM}' as why from drives
             where picture and label is null and candidate is not null
                 and list_contains(string_split(events, ' '), '{SAMPLE}')
             order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id,

@@ -14,8 +14,10 @@ from drive_files import LABELS, colour, record_drive
 from framegate.evaluation.drives.labelling import read_labels
 from framegate.evaluation.drives.mine import CRITERIA, choose, draw, mine
 from framegate.evaluation.drives.table import DriveTable
+from framegate.export.data.drives import read_drives
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError
+from framegate.runtime.preprocess import PreprocessSpec
 from framegate.runtime.session import Session
 
 
@@ -92,6 +94,31 @@ def test_labels_go_out_and_come_back(table, tmp_path, capsys):
     assert "Coverage of each drive" in text
     assert "HIGH_SCORE" in text
     assert "<svg" in text
+
+
+@pytest.mark.parametrize("how", ["--random", "--rare"])
+def test_fault_what_was_mined_is_never_taken_for_drawn(table, tmp_path, how):
+    out, labelled = tmp_path / "m", tmp_path / "labelled.parquet"
+    assert cli.main(["drives", "mine", str(table), "--out", str(out), "--budget", "1000", how]) == 0
+    sampled = DriveTable(table).read(["drive", "region", "frame_id", "events"]).to_pylist()
+    samples = {(row["drive"], row["region"], str(row["frame_id"])) for row in sampled if "sample" in row["events"]}
+
+    def label_of(row):  # those whose time had come anyway, of which one looks as good as a drawn one
+        if (row["drive"], row["region"], row["frame_id"]) not in samples:
+            return ""
+        return "gren" if row["drive"] == "d01" else truth(row)
+
+    rows = fill(out / "frames.csv", label_of)
+    given = [row for row in rows if row["label"]]
+    with (out / "frames.csv").open("a") as file:
+        file.write("," * (len(rows[0]) - 1) + "\n")  # as a spreadsheet leaves it
+    assert cli.main(["drives", "labels", str(table), str(out / "frames.csv"), "--out", str(labelled)]) == 0
+    found = read_drives(labelled, LABELS, PreprocessSpec(8, 8, "bilinear", "stretch", "rgb", (0.0,) * 3, (1.0,) * 3), lambda *_: None)
+    assert found.picked == (0 if how == "--random" else len(found.images))
+    assert any("were not drawn at random" in each for each in found.remarks()) == (how == "--rare")
+    wrong = sum(row["label"] == "gren" for row in given)
+    assert len(found.images) == len(given) - wrong > 0 < wrong
+    assert any(f"('gren' {wrong}): a misspelt label hides" in each for each in found.remarks())
 
 
 def test_label_studio_and_cvat(table, tmp_path):
