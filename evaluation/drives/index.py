@@ -98,8 +98,12 @@ def plan(files: Sequence[Path]) -> Plan:
                     "version"
                 )
             Recording.from_metadata(metadata[METADATA])
+            status = path.stat()
         except DataError as error:
             broken[str(path)] = str(error)
+            continue
+        except OSError as error:  # the ring of a black box goes on while it is read
+            broken[str(path)] = f"{path}: cannot be read ({error.strerror})"
             continue
         about = metadata.get(DRIVE_METADATA, {})
         drive = about.get("drive", path.stem)
@@ -111,7 +115,6 @@ def plan(files: Sequence[Path]) -> Plan:
             raise UsageError(
                 f"two drives are called {drive!r}: {first[1]} and {path}; rename one file, or record with --drive NAME"
             )
-        status = path.stat()
         about = {"drive": drive, "camera": camera, "drive_id": about.get("drive_id", "")}
         # Not by the clock on the wall, which may have been set back: a drive that goes on counts on.
         order = (drive, camera, len(path.name), path.name)

@@ -180,7 +180,7 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[Label, str]:
         Drive, camera, file, region and frame -> label; frames without a label are left out.
 
     Raises:
-        DataError: A file cannot be read, or names an image that was not given out.
+        DataError: A file cannot be read, names an image that was not given out, or gives one two labels.
     """
     listed = _read_frames(_list_of(path, frames))
     if path.suffix == ".csv":
@@ -226,7 +226,13 @@ def _read_frames(path: Path) -> dict[str, dict[str, str]]:
             missing = [name for name in ("image", *KEY, "label") if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path}: no column {missing[0]!r}; expected what framegate drives mine wrote")
-            return {(row["image"] or "").strip(): {k: v or "" for k, v in row.items() if k} for row in reader}
+            found: dict[str, dict[str, str]] = {}
+            for row in reader:
+                image = (row["image"] or "").strip()
+                if image and image in found:
+                    raise DataError(f"{path}: the image {image!r} stands in two lines; leave one of them")
+                found[image] = {k: v or "" for k, v in row.items() if k}
+            return found
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); framegate drives mine writes it") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -249,17 +255,33 @@ def _label_studio(path: Path) -> dict[str, str]:
                 continue
             for result in annotation["result"]:
                 if result["type"] == "choices":
-                    found[name] = str(result["value"]["choices"][0])
+                    _add(found, name, str(result["value"]["choices"][0]), path)
     return found
 
 
 def _cvat(path: Path) -> dict[str, str]:
     found = {}
     for image in ElementTree.parse(path).getroot().iter("image"):
-        boxes = image.findall("box") or image.findall("tag")
-        if boxes and boxes[0].attrib["label"] != UNLABELLED:
-            found[image.attrib["name"].rpartition("/")[2]] = boxes[0].attrib["label"]
+        name = image.attrib["name"].rpartition("/")[2]
+        labels = [each.attrib["label"] for each in image.findall("box") or image.findall("tag")]
+        if labels and labels[0] != UNLABELLED:
+            for label in labels:
+                if label != UNLABELLED:
+                    _add(found, name, label, path)
     return found
+
+
+def _add(found: dict[str, str], name: str, label: str, path: Path) -> None:
+    """Note the label of an image.
+
+    Raises:
+        DataError: It has another one already: of two people, or of two boxes, nobody knows who is right.
+    """
+    if found.setdefault(name, label) != label:
+        raise DataError(
+            f"{path}: the image {name!r} is labelled {found[name]!r} and {label!r}; leave one of them in the labelling "
+            "tool, and export again"
+        )
 
 
 def add_labels(

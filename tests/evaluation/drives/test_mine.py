@@ -137,6 +137,10 @@ def test_label_studio_and_cvat(table, tmp_path):
     back = tmp_path / "label-studio" / "export.json"
     back.write_text(json.dumps(tasks))
     assert list(read_labels(back).values()) == ["red"]
+    tasks[0]["annotations"] += [{"result": [{"type": "choices", "value": {"choices": ["green"]}}]}]  # somebody else's
+    back.write_text(json.dumps(tasks))
+    with pytest.raises(DataError, match="is labelled 'red' and 'green'; leave one"):
+        read_labels(back)
     assert ElementTree.parse(tmp_path / "label-studio" / "label_studio.xml").find("Choices/Choice") is not None
 
     path = tmp_path / "cvat" / "cvat.xml"
@@ -147,6 +151,14 @@ def test_label_studio_and_cvat(table, tmp_path):
     (tmp_path / "elsewhere.xml").write_bytes(ElementTree.tostring(root))
     found = read_labels(tmp_path / "elsewhere.xml", tmp_path / "cvat" / "frames.csv")
     assert list(found.values()) == ["green"]
+    ElementTree.SubElement(root.find("image"), "box", label="red")  # which of the two is meant?
+    (tmp_path / "elsewhere.xml").write_bytes(ElementTree.tostring(root))
+    with pytest.raises(DataError, match="is labelled 'green' and 'red'; leave one"):
+        read_labels(tmp_path / "elsewhere.xml", tmp_path / "cvat" / "frames.csv")
+    lines = (tmp_path / "cvat" / "frames.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "twice.csv").write_text("".join([*lines, lines[1]]))
+    with pytest.raises(DataError, match="stands in two lines"):
+        read_labels(tmp_path / "twice.csv")
 
 
 def test_fault_nothing_is_written_over_labels_table_or_calibration(table, tiny_bundle, tmp_path, capsys):
