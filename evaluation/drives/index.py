@@ -170,7 +170,9 @@ def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:
     number = pc.if_else(pc.is_null(frames), pc.add(silence, len(events)), event)
     kinds = words(["", *events.values(), *silences.values()])
     batch["events"] = kinds.take(pc.add(pc.fill_null(number, -1), 1))
-    batch["picture"] = pc.is_in(frames, value_set=pa.array(verdicts.pictures, pa.int64()))
+    # What ``run --record`` keeps for people is scaled: a region's pixels are elsewhere in it, or mean something else.
+    full = verdicts.pictures if DRIVE_METADATA in verdicts.contents.metadata else verdicts.pictures[:0]
+    batch["picture"] = pc.is_in(frames, value_set=pa.array(full, pa.int64()))
     batch["recorded_at"] = pa.array(batch.pop("logged_ns") // 1000, pa.timestamp("us", tz="UTC"))
 
 
