@@ -36,8 +36,8 @@ UNLABELLED = "unlabelled"
 OTHER = "other"
 """The label of what is none of the network's labels. It is wrong whatever the network said."""
 KEY = ("drive", "camera", "file", "region", "frame_id")
-"""What a label belongs to. A drive that goes on after a restart counts its frames from 0 again, in another file: without
-the file (its name; recordings may move) one label would be given to two pictures."""
+"""What a label belongs to. A drive that goes on after a restart counts its frames from 0 again, in another file:
+without the file (its name; recordings may move) one label would be given to two pictures."""
 Label = tuple[str, str, str, str, int]
 """The values of `KEY`."""
 _COLUMNS = (
@@ -247,7 +247,7 @@ def _key(row: Mapping[str, str]) -> Label:
 
 
 def _label_studio(path: Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for task in json.loads(path.read_text(encoding="utf-8")):
         name = str(task["data"]["image"]).rpartition("/")[2]
         for annotation in task.get("annotations") or ():
@@ -260,7 +260,7 @@ def _label_studio(path: Path) -> dict[str, str]:
 
 
 def _cvat(path: Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for image in ElementTree.parse(path).getroot().iter("image"):
         name = image.attrib["name"].rpartition("/")[2]
         labels = [each.attrib["label"] for each in image.findall("box") or image.findall("tag")]

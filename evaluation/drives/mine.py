@@ -40,7 +40,7 @@ POOL = 20
 """So many times the budget are compared with each other; the others are worth less."""
 Floats = npt.NDArray[np.float64]
 
-# A drive goes on in its next file, whose number is larger; after a restart of the machine its monotonic clock begins anew.
+# A drive goes on in its next file, whose number is larger; after a restart its monotonic clock may begin anew.
 _WORTH = f"""
     with streams as (
         select *,

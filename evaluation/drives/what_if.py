@@ -41,8 +41,8 @@ Stream = tuple[str, ...]
 Chooser = Callable[[Recording], Calibration]
 """Gives the calibration by which a recording is decided again."""
 _COLUMNS = (
-    "drive", "camera", "file", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons",
-    "found", "candidate", "label",
+    "drive", "camera", "file", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted",
+    "reasons", "found", "candidate", "label",
 )  # fmt: skip
 
 
@@ -81,14 +81,16 @@ class _Runs:
         begins = np.zeros(len(rows), np.int64)
         same = (drive[1:] == drive[:-1]) & (camera[1:] == camera[:-1])
         begins[1:] = same & (file[1:] != file[:-1]) & (frames[1:] < frames[:-1])
-        first, last = (
-            (*(str(words[code[rows[k]]]) for code, words in codes.values()), int(frames[k])) for k in (0, -1)
-        )
+
+        def place(k: int) -> tuple[str, str, str, int]:
+            a, b, c = (str(words[code[rows[k]]]) for code, words in codes.values())
+            return a, b, c, int(frames[k])
+
         if self.last is not None:
-            before, now = self.last, first
+            before, now = self.last, place(0)
             begins[0] = before[:2] == now[:2] and before[2] != now[2] and now[3] < before[3]
         found[rows] = self.number + np.cumsum(begins)
-        self.number, self.last = int(found[rows[-1]]), last
+        self.number, self.last = int(found[rows[-1]]), place(-1)
         return found
 
 

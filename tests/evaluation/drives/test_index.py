@@ -90,7 +90,8 @@ def test_fault_scaled_pictures_are_neither_labelled_nor_judged_again(tmp_path, t
     sink = McapSink(tmp_path / "d.mcap", ROIS, recording)
     for number in range(5):
         image = cv2.resize(scene(0, number), (1280, 768))
-        judged = session.frame_judge.judge(Frame(number, 10**9 + number, image), ROIS, session.camera_health(), None, None)
+        frame = Frame(number, 10**9 + number, image)
+        judged = session.frame_judge.judge(frame, ROIS, session.camera_health(), None, None)
         sink.write(FrameResult(judged, image, ""))
     sink.close()
     out = tmp_path / "t.parquet"

@@ -113,7 +113,8 @@ def test_fault_what_was_mined_is_never_taken_for_drawn(table, tmp_path, how):
     with (out / "frames.csv").open("a") as file:
         file.write("," * (len(rows[0]) - 1) + "\n")  # as a spreadsheet leaves it
     assert cli.main(["drives", "labels", str(table), str(out / "frames.csv"), "--out", str(labelled)]) == 0
-    found = read_drives(labelled, LABELS, PreprocessSpec(8, 8, "bilinear", "stretch", "rgb", (0.0,) * 3, (1.0,) * 3), lambda *_: None)
+    spec = PreprocessSpec(8, 8, "bilinear", "stretch", "rgb", (0.0,) * 3, (1.0,) * 3)
+    found = read_drives(labelled, LABELS, spec, lambda *_: None)
     assert found.picked == (0 if how == "--random" else len(found.images))
     assert any("were not drawn at random" in each for each in found.remarks()) == (how == "--rare")
     wrong = sum(row["label"] == "gren" for row in given)
@@ -198,7 +199,7 @@ def test_fault_a_drive_that_was_started_again_has_its_numbers_twice(tmp_path, ti
     again = mine(DriveTable(table), ["changed"], 100).rows.to_pylist()
     one = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000000.mcap")]
     other = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000001.mcap")]
-    # Two equal runs change at the same frames, whatever their clock says; before the first of the second was another one.
+    # Two equal runs change at the same frames, whatever their clock says; the second begins behind another frame.
     assert set(one) == set(other) - {("left", 0), ("right", 0)}
 
 

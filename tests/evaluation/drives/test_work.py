@@ -92,7 +92,7 @@ def test_fault_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
         Path(unit.path).write_text("a" * (20 - number) if number < 3 else "full")  # the largest is done first
     task, store = Copy(str(tmp_path / "log")), tmp_path / "store"
     hands = None if workers == 1 else lambda: Processes(task, workers)
-    with pytest.raises(SinkError, match="No space left on device.*what was done before is kept"):
+    with pytest.raises(SinkError, match=r"No space left on device.*what was done before is kept"):
         run_units(task, units, store, hands, lambda *_: None, "")
     assert names(tmp_path / "log").count("3") == 1  # not tried again
     for unit in units[3:]:
