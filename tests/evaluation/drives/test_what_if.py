@@ -144,7 +144,7 @@ def test_the_command_writes_page_and_record(table, tiny_bundle, tmp_path, capsys
     assert "Drives that change" not in page.read_text()
     for arguments, sentence in (
         (["--threshold", "nan"], "expected a finite number"),
-        (["--calibration", str(out)], "no calibration.json"),
+        (["--calibration", str(table)], "no calibration.json"),
         (["--bundle", str(tmp_path)], "bundle"),
     ):
         assert cli.main(["drives", "what-if", str(table), *arguments, "--out", str(out)]) != 0
