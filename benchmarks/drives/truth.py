@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from framegate.benchmarks.drives.make import make
 from framegate.benchmarks.drives.scenes import Scene
 from framegate.benchmarks.drives.tables import quiet, table_of, with_threshold
 from framegate.evaluation.drives.intervals import ratio
-from framegate.evaluation.drives.labelling import add_labels
+from framegate.evaluation.drives.labelling import Label, add_labels
 from framegate.evaluation.drives.mine import CRITERIA, draw, mine
 from framegate.evaluation.drives.table import DriveTable
 from framegate.evaluation.drives.what_if import what_if
@@ -104,6 +105,16 @@ def _place(row: dict[str, Any]) -> Place:
     return row["drive"], row["region"], row["frame_id"]
 
 
+def _labels(table: DriveTable, truth: Mapping[Place, tuple[str, bool]]) -> dict[Label, str]:
+    """The truth about the rows of a table, as labels."""
+    rows = table.read(["drive", "camera", "file", "region", "frame_id"]).to_pylist()
+    return {
+        (row["drive"], row["camera"], Path(row["file"]).name, row["region"], row["frame_id"]): truth[_place(row)][0]
+        for row in rows
+        if _place(row) in truth
+    }
+
+
 def measure_truth(
     folders: list[Path], scenes: dict[str, tuple[Scene, Session]], work: Path, budget: int
 ) -> dict[str, Any]:
@@ -117,9 +128,8 @@ def _risk(folder: Path, work: Path, budget: int) -> dict[str, Any]:
     """Wrong accepts: from the labelled table, from the recordings' own JSON, and from labels of a random sample."""
     table = DriveTable(table_of(folder, work / folder.name))
     truth = truth_of(folder)
-    labels = {(drive, "front", region, frame): label for (drive, region, frame), (label, _) in truth.items()}
     labelled = work / folder.name / "labelled.parquet"
-    add_labels(table, labels, labelled)
+    add_labels(table, _labels(table, truth), labelled)
     same = what_if(DriveTable(labelled), with_threshold(1.0), quiet)
     counts = same.counts
     accepted = wrong = 0
@@ -165,10 +175,9 @@ def _driven_again(scene: Scene, session: Session, work: Path) -> dict[str, Any]:
         # One after the other: an engine has one session at a time, and says BACKEND_FAULT to the one before.
         judge = Session(session.bundle, session.scorer.backend, session.precision, own)
         make(folder, judge, scene, 2, 4.0)
-        truth = truth_of(folder)
-        labels = {(drive, "front", region, frame): label for (drive, region, frame), (label, _) in truth.items()}
+        table = DriveTable(table_of(folder, folder / "table"))
         labelled = folder / "labelled.parquet"
-        add_labels(DriveTable(table_of(folder, folder / "table")), labels, labelled)
+        add_labels(table, _labels(table, truth_of(folder)), labelled)
         tables.append(DriveTable(labelled))
     found = what_if(tables[0], with_threshold(0.5), quiet)
     rows = tables[1].read(["drive", "accepted", "candidate", "label"]).to_pylist()

@@ -39,7 +39,7 @@ from framegate.benchmarks.latency.yardstick import BareLoop
 from framegate.evaluation.report.files import write_text
 from framegate.runtime.backends.choice import choose_backend, default_precision
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.cli.options import BUNDLE_HELP, SWITCH_INTERVAL_S
+from framegate.runtime.cli.options import BUNDLE_HELP, SWITCH_INTERVAL_S, require_distinct
 from framegate.runtime.console import OUT, json_to_stdout, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
 from framegate.runtime.passwords import hide_passwords
@@ -132,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bundle is None:
         raise UsageError("bench needs a bundle to measure, or --compare with two records")
     check_options(arguments)
+    require_distinct([arguments.source or ""], arguments.out, arguments.html)
     bundle = Bundle.open(arguments.bundle).for_classifiers("bench")
     size = frame_size(arguments.size, bundle.preprocess)
     if arguments.source:

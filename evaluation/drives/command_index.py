@@ -84,6 +84,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     from framegate.evaluation.drives.report import write_report
     from framegate.evaluation.drives.table import DriveTable
 
+    if arguments.out.suffix != ".html":
+        raise UsageError(f"--out {arguments.out}: expected a file that ends in .html")
     write_report(DriveTable(arguments.table), arguments.out)
     to_stdout(f"report: {arguments.out}")
     return 0

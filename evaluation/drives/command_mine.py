@@ -84,13 +84,16 @@ def run_labels(arguments: argparse.Namespace) -> int:
     Returns:
         1 if nothing is labelled.
     """
-    from framegate.evaluation.drives.labelling import add_labels, read_labels
+    from framegate.evaluation.drives.labelling import add_labels, read_labels, read_mined
     from framegate.evaluation.drives.table import DriveTable
 
+    if arguments.out.suffix != ".parquet":  # of any other name it would be no table to the next command
+        raise UsageError(f"--out {arguments.out}: expected a file that ends in .parquet")
     labels = read_labels(arguments.labels, arguments.frames)
     if not labels:
         to_stderr(f"framegate: {arguments.labels} holds no label; nothing was written")
         return 1
-    rows, labelled = add_labels(DriveTable(arguments.table), labels, arguments.out)
+    mined = read_mined(arguments.labels, arguments.frames)
+    rows, labelled = add_labels(DriveTable(arguments.table), labels, arguments.out, mined)
     to_stdout(f"{labelled} of {rows} verdicts labelled: {arguments.out}")
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from framegate.evaluation.drives.options import add_worker_options, hands_of, say_outcome, store_of
 from framegate.export.progress import Progress
 from framegate.runtime.bundle.calibration import Calibration
+from framegate.runtime.cli.options import require_distinct
 from framegate.runtime.cli.replay import read_calibration
 from framegate.runtime.console import progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.out.suffix not in (".html", ".json"):
         raise UsageError(f"--out {arguments.out}: expected a file that ends in .html or .json")
+    require_distinct([str(arguments.calibration or "")], arguments.out)
     table = DriveTable(arguments.table)
     with progress_bar() as progress:
         if arguments.bundle is None:

@@ -16,6 +16,7 @@ from framegate.evaluation.drives.table import (
     About,
     conform,
     full_schema,
+    reasons_of,
     record_json,
     same,
     words,
@@ -57,6 +58,7 @@ class IndexTask:
 
         Raises:
             DataError: It cannot be read.
+            SinkError: The part cannot be written.
         """
         table, signals, about = read_file(unit)
         write_table(part, [table], signals, about)
@@ -96,8 +98,12 @@ def plan(files: Sequence[Path]) -> Plan:
                     "version"
                 )
             Recording.from_metadata(metadata[METADATA])
+            status = path.stat()
         except DataError as error:
             broken[str(path)] = str(error)
+            continue
+        except OSError as error:  # the ring of a black box goes on while it is read
+            broken[str(path)] = f"{path}: cannot be read ({error.strerror})"
             continue
         about = metadata.get(DRIVE_METADATA, {})
         drive = about.get("drive", path.stem)
@@ -109,7 +115,6 @@ def plan(files: Sequence[Path]) -> Plan:
             raise UsageError(
                 f"two drives are called {drive!r}: {first[1]} and {path}; rename one file, or record with --drive NAME"
             )
-        status = path.stat()
         about = {"drive": drive, "camera": camera, "drive_id": about.get("drive_id", "")}
         # Not by the clock on the wall, which may have been set back: a drive that goes on counts on.
         order = (drive, camera, len(path.name), path.name)
@@ -146,7 +151,11 @@ def read_file(unit: Unit) -> tuple[pa.Table, tuple[str, ...], About]:
     for batch in verdicts.batches:
         _add_pictures(batch, verdicts)
         parts.append(conform(_with_drive(batch, unit, key, recording), schema))
-    return pa.concat_tables(parts).unify_dictionaries(), signals, about
+    table = pa.concat_tables(parts).unify_dictionaries()
+    for name in ("reasons", "found"):
+        for text in table[name].unique().to_pylist():
+            reasons_of(text, f"{path}: a verdict")
+    return table, signals, about
 
 
 def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:
@@ -161,7 +170,9 @@ def _add_pictures(batch: Batch, verdicts: Verdicts) -> None:
     number = pc.if_else(pc.is_null(frames), pc.add(silence, len(events)), event)
     kinds = words(["", *events.values(), *silences.values()])
     batch["events"] = kinds.take(pc.add(pc.fill_null(number, -1), 1))
-    batch["picture"] = pc.is_in(frames, value_set=pa.array(verdicts.pictures, pa.int64()))
+    # What ``run --record`` keeps for people is scaled: a region's pixels are elsewhere in it, or mean something else.
+    full = verdicts.pictures if DRIVE_METADATA in verdicts.contents.metadata else verdicts.pictures[:0]
+    batch["picture"] = pc.is_in(frames, value_set=pa.array(full, pa.int64()))
     batch["recorded_at"] = pa.array(batch.pop("logged_ns") // 1000, pa.timestamp("us", tz="UTC"))
 
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow as pa
 
+from framegate.evaluation.drives.mine import RANDOM
 from framegate.evaluation.drives.table import About, DriveTable, write_table
-from framegate.export.data.drives import Regions
+from framegate.export.data.drives import MINED, Regions
 from framegate.export.progress import Progress
 from framegate.runtime.errors import DataError, SinkError
 from framegate.runtime.replay.pictures import decode, read_jpegs
@@ -34,7 +35,11 @@ UNLABELLED = "unlabelled"
 """As the label of CVAT's boxes: nobody has looked yet. The network's own guess would be taken for a label."""
 OTHER = "other"
 """The label of what is none of the network's labels. It is wrong whatever the network said."""
-KEY = ("drive", "camera", "region", "frame_id")
+KEY = ("drive", "camera", "file", "region", "frame_id")
+"""What a label belongs to. A drive that goes on after a restart counts its frames from 0 again, in another file:
+without the file (its name; recordings may move) one label would be given to two pictures."""
+Label = tuple[str, str, str, str, int]
+"""The values of `KEY`."""
 _COLUMNS = (
     "image", *KEY, "x", "y", "width", "height", "candidate", "detected", "score", "threshold", "accepted", "reasons",
     "why", "label",
@@ -91,6 +96,7 @@ def write_frames(
                 (out / "images" / name).write_bytes(data)
                 record = {
                     **row,
+                    "file": Path(path).name,
                     "image": name,
                     **dict(zip(("x", "y", "width", "height"), box, strict=True)),
                     "label": "",
@@ -163,7 +169,7 @@ def _write_cvat(found: Sequence[tuple[int, dict[str, Any], tuple[int, int]]], la
     (out / "cvat.xml").write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def read_labels(path: Path, frames: Path | None = None) -> dict[tuple[str, str, str, int], str]:
+def read_labels(path: Path, frames: Path | None = None) -> dict[Label, str]:
     """The labels that came back.
 
     Args:
@@ -171,12 +177,12 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[tuple[str, str, 
         frames: The ``frames.csv`` that the tool's file belongs to; None looks beside it.
 
     Returns:
-        Drive, camera, region and frame -> label; frames without a label are left out.
+        Drive, camera, file, region and frame -> label; frames without a label are left out.
 
     Raises:
-        DataError: A file cannot be read, or names an image that was not given out.
+        DataError: A file cannot be read, names an image that was not given out, or gives one two labels.
     """
-    listed = _read_frames(path if path.suffix == ".csv" else frames or path.with_name(FRAMES))
+    listed = _read_frames(_list_of(path, frames))
     if path.suffix == ".csv":
         return {_key(row): row["label"].strip() for row in listed.values() if row["label"].strip()}
     try:
@@ -194,6 +200,25 @@ def read_labels(path: Path, frames: Path | None = None) -> dict[tuple[str, str, 
     return found
 
 
+def read_mined(path: Path, frames: Path | None = None) -> set[Label]:
+    """Which frames of the list were not drawn at random; a list that no longer says it drew none.
+
+    Args:
+        path: As of `read_labels`.
+        frames: The same.
+
+    Raises:
+        DataError: The list cannot be read.
+    """
+    listed = _read_frames(_list_of(path, frames))
+    return {_key(row) for image, row in listed.items() if image and row.get("why") != RANDOM}
+
+
+def _list_of(path: Path, frames: Path | None) -> Path:
+    """The ``frames.csv`` that labels belong to."""
+    return path if path.suffix == ".csv" else frames or path.with_name(FRAMES)
+
+
 def _read_frames(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -201,22 +226,28 @@ def _read_frames(path: Path) -> dict[str, dict[str, str]]:
             missing = [name for name in ("image", *KEY, "label") if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path}: no column {missing[0]!r}; expected what framegate drives mine wrote")
-            return {(row["image"] or "").strip(): {k: v or "" for k, v in row.items() if k} for row in reader}
+            found: dict[str, dict[str, str]] = {}
+            for row in reader:
+                image = (row["image"] or "").strip()
+                if image and image in found:
+                    raise DataError(f"{path}: the image {image!r} stands in two lines; leave one of them")
+                found[image] = {k: v or "" for k, v in row.items() if k}
+            return found
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); framegate drives mine writes it") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
 
 
-def _key(row: Mapping[str, str]) -> tuple[str, str, str, int]:
+def _key(row: Mapping[str, str]) -> Label:
     try:
-        return row["drive"], row["camera"], row["region"], int(row["frame_id"])
+        return row["drive"], row["camera"], row["file"], row["region"], int(row["frame_id"])
     except ValueError:
         raise DataError(f"{FRAMES}: frame_id {row['frame_id']!r} of {row['image']!r} is no number") from None
 
 
 def _label_studio(path: Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for task in json.loads(path.read_text(encoding="utf-8")):
         name = str(task["data"]["image"]).rpartition("/")[2]
         for annotation in task.get("annotations") or ():
@@ -224,26 +255,45 @@ def _label_studio(path: Path) -> dict[str, str]:
                 continue
             for result in annotation["result"]:
                 if result["type"] == "choices":
-                    found[name] = str(result["value"]["choices"][0])
+                    _add(found, name, str(result["value"]["choices"][0]), path)
     return found
 
 
 def _cvat(path: Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for image in ElementTree.parse(path).getroot().iter("image"):
-        boxes = image.findall("box") or image.findall("tag")
-        if boxes and boxes[0].attrib["label"] != UNLABELLED:
-            found[image.attrib["name"].rpartition("/")[2]] = boxes[0].attrib["label"]
+        name = image.attrib["name"].rpartition("/")[2]
+        labels = [each.attrib["label"] for each in image.findall("box") or image.findall("tag")]
+        if labels and labels[0] != UNLABELLED:
+            for label in labels:
+                if label != UNLABELLED:
+                    _add(found, name, label, path)
     return found
 
 
-def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str], out: Path) -> tuple[int, int]:
+def _add(found: dict[str, str], name: str, label: str, path: Path) -> None:
+    """Note the label of an image.
+
+    Raises:
+        DataError: It has another one already: of two people, or of two boxes, nobody knows who is right.
+    """
+    if found.setdefault(name, label) != label:
+        raise DataError(
+            f"{path}: the image {name!r} is labelled {found[name]!r} and {label!r}; leave one of them in the labelling "
+            "tool, and export again"
+        )
+
+
+def add_labels(
+    table: DriveTable, labels: Mapping[Label, str], out: Path, mined: Container[Label] = ()
+) -> tuple[int, int]:
     """Write the table again, with labels.
 
     Args:
         table: The drives.
         labels: From `read_labels`; they replace those that are there.
         out: The new table.
+        mined: Which of them were given out for what was seen in them, so that a calibration can say so.
 
     Returns:
         Rows, and rows that were labelled.
@@ -251,7 +301,7 @@ def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str
     Raises:
         DataError: A label is for a frame that the table does not have.
     """
-    met: set[tuple[str, str, str, int]] = set()
+    met: set[Label] = set()
 
     def labelled() -> Any:
         wanted = {drive for drive, *_ in labels}
@@ -260,21 +310,28 @@ def add_labels(table: DriveTable, labels: Mapping[tuple[str, str, str, int], str
             if not drives & wanted:
                 yield batch
                 continue
-            keys = zip(*(batch[name].to_pylist() for name in KEY), strict=True)
-            column = batch["label"].to_pylist()
+            columns = {name: batch[name].to_pylist() for name in KEY}
+            names = {path: Path(path).name for path in set(columns["file"])}
+            columns["file"] = [names[path] for path in columns["file"]]
+            keys = zip(*columns.values(), strict=True)
+            changed = {name: batch[name].to_pylist() for name in ("label", "events")}
             for k, key in enumerate(keys):
                 if key in labels:
                     met.add(key)
-                    column[k] = labels[key]
-            place = batch.schema.get_field_index("label")
-            new = pa.array(column, pa.string()).dictionary_encode().cast(batch.schema.field(place).type)
-            yield batch.set_column(place, batch.schema.field(place), new)
+                    changed["label"][k] = labels[key]
+                    events = [each for each in (changed["events"][k] or "").split() if each != MINED]
+                    changed["events"][k] = " ".join([*events, MINED] if key in mined else events)
+            for name, column in changed.items():
+                place = batch.schema.get_field_index(name)
+                new = pa.array(column, pa.string()).dictionary_encode().cast(batch.schema.field(place).type)
+                batch = batch.set_column(place, batch.schema.field(place), new)
+            yield batch
         lost = sorted(set(labels) - met)
         if lost:
-            drive, camera, region, frame = lost[0]
+            drive, camera, file, region, frame = lost[0]
             raise DataError(
                 f"{len(lost)} labels are for frames that {table.path} does not have, first drive {drive!r}, camera "
-                f"{camera!r}, region {region!r}, frame {frame}; nothing was written"
+                f"{camera!r}, file {file!r}, region {region!r}, frame {frame}; nothing was written"
             )
 
     rows = write_table(out, labelled(), table.signals, table.about)

@@ -32,12 +32,15 @@ from framegate.runtime.sinks.events import SAMPLE
 
 NEAR_THRESHOLD, DISAGREE, CHANGED, RARE = "near", "disagree", "changed", "rare"
 CRITERIA = (NEAR_THRESHOLD, DISAGREE, CHANGED, RARE)
+RANDOM = "random"
+"""Why a frame was chosen that was drawn."""
 NEAR = 0.5
 SCENE_S = 30.0
 POOL = 20
 """So many times the budget are compared with each other; the others are worth less."""
 Floats = npt.NDArray[np.float64]
 
+# A drive goes on in its next file, whose number is larger; after a restart its monotonic clock may begin anew.
 _WORTH = f"""
     with streams as (
         select *,
@@ -45,9 +48,9 @@ _WORTH = f"""
             lag(candidate) over stream as was_label, lead(candidate) over stream as becomes_label,
             count(*) over (partition by candidate, reasons, region) as alike,
             count(*) over () as total,
-            row_number() over (order by drive, camera, region, captured_ns, frame_id) as place
+            row_number() over (order by drive, camera, region, length(file), file, captured_ns, frame_id) as place
         from drives where frame_id is not null
-        window stream as (partition by drive, camera, region order by captured_ns, frame_id)),
+        window stream as (partition by drive, camera, region order by length(file), file, captured_ns, frame_id)),
     judged as (
         select *,
             coalesce(greatest(0, 1 - abs(score - threshold) / ({NEAR} * abs(threshold))), 0) as near,
@@ -132,10 +135,11 @@ def draw(table: DriveTable, budget: int) -> Mined:
     with duckdb.connect() as connection:
         connection.execute(f"create view drives as select * from {table.sql_source()}")
         rows = connection.sql(
-            f"""select *, 1.0 as worth, 'random' as why from drives
+            f"""select *, 1.0 as worth, '{RANDOM}' as why from drives
             where picture and label is null and candidate is not null
                 and list_contains(string_split(events, ' '), '{SAMPLE}')
-            order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id
+            order by md5(concat_ws(' ', drive, camera, region, frame_id)), drive, camera, region, frame_id,
+                length(file), file
             limit {budget}"""
         ).to_arrow_table()
     if not rows.num_rows:

@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 
 from framegate.evaluation.drives.difference import Difference
 from framegate.evaluation.drives.index import read_file
-from framegate.evaluation.drives.table import DriveTable, record_json
+from framegate.evaluation.drives.table import DriveTable, reasons_of, record_json
 from framegate.evaluation.drives.work import Unit
 from framegate.export.data.drives import Regions
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import DataError, SinkError, UsageError
 from framegate.runtime.replay.pictures import decode, read_jpegs
 from framegate.runtime.replay.replay import OF_CALIBRATION
 from framegate.runtime.session import Session
 from framegate.runtime.verdict import Frame, Reason
 
-KEY = ("drive", "camera", "region", "frame_id")
+KEY = ("file", "region", "frame_id")
+"""Of a verdict. Not the drive: one that goes on after a restart counts its frames from 0 again, in another file."""
 
 
 @dataclass
@@ -67,13 +68,14 @@ class JudgeTask:
 
         Raises:
             DataError: It cannot be read.
+            SinkError: The part cannot be written.
         """
         assert self._session is not None
         table, _, about = read_file(Unit(unit.path, unit.about))
         regions = Regions(about.recordings)
         frames: dict[int, list[dict[str, Any]]] = defaultdict(list)
         judged_alone = pc.and_(table["picture"], pc.invert(table["scene"]))
-        shown = table.filter(judged_alone).select([*KEY, "recording", "x", "y", "width", "height"])
+        shown = table.filter(judged_alone).select([*KEY, "drive", "recording", "x", "y", "width", "height"])
         for row in shown.to_pylist():
             frames[row["frame_id"]].append(row)
         path = Path(unit.path)
@@ -100,13 +102,15 @@ class JudgeTask:
                         "reasons": " ".join(reasons if said else [each.value for each in prediction.found_reasons]),
                     }
                 )
-        pq.write_table(pa.Table.from_pylist(found, _SCHEMA), part, compression="zstd")
+        try:
+            pq.write_table(pa.Table.from_pylist(found, _SCHEMA), part, compression="zstd")
+        except OSError as error:
+            raise SinkError(f"{part}: cannot be written ({error.strerror or error}); choose another place") from error
 
 
 _SCHEMA = pa.schema(
     [
-        ("drive", pa.string()),
-        ("camera", pa.string()),
+        ("file", pa.string()),
         ("region", pa.string()),
         ("frame_id", pa.int64()),
         ("candidate", pa.string()),
@@ -143,7 +147,7 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     Raises:
         UsageError: Nothing was judged.
     """
-    now: dict[tuple[str, str, str, int], tuple[str, str]] = {}
+    now: dict[tuple[str, str, int], tuple[str, str]] = {}
     for path in parts:
         rows = pq.read_table(path, use_threads=False).to_pydict()
         keys = zip(*(rows[name] for name in KEY), strict=True)
@@ -151,13 +155,13 @@ def compare(table: DriveTable, parts: Sequence[Path]) -> Difference:
     if not now:
         raise UsageError(f"{table.path}: none of its pictures could be judged; are the recordings still there?")
     found = Difference()
-    for batch in table.batches([*KEY, "picture", "scene", "found", "candidate", "label"]):
+    for batch in table.batches([*KEY, "drive", "picture", "scene", "found", "candidate", "label"]):
         rows = batch.filter(pc.and_(batch["picture"], pc.invert(batch["scene"]))).to_pydict()
         wanted = list(zip(*(rows[name] for name in KEY), strict=True))
         if not wanted:
             continue
-        alone = [str(each or "").split() for each in rows["found"]]
-        stays = [[each for each in reasons if Reason(each) not in OF_CALIBRATION] for reasons in alone]
+        alone = [reasons_of(each, "a verdict of the table") for each in rows["found"]]
+        stays = [[each.value for each in reasons if each not in OF_CALIBRATION] for reasons in alone]
         judged = [now.get(key) for key in wanted]
         after = [None if each is None else [*kept, *each[1].split()] for each, kept in zip(judged, stays, strict=True)]
         names = sorted(set(rows["drive"]))

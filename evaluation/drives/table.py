@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from framegate.export.data.drives import FORMAT, KEY
 from framegate.runtime.errors import DataError, FramegateError, SinkError
 from framegate.runtime.replay.recording import Recording
+from framegate.runtime.verdict import Reason
 
 SIGNAL = "signal:"
 """Before the name of a monitor's signal: its column."""
@@ -59,6 +60,7 @@ COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 NAMES = tuple(name for name, _ in COLUMNS)
 WORDS = tuple(name for name, kind in COLUMNS if kind == _WORD)
 GROUP_ROWS = 1_000_000
+_REASONS = frozenset(each.value for each in Reason)
 _DICTIONARIES = (*WORDS, "threshold")
 _DELTAS = tuple(name for name, kind in COLUMNS if pa.types.is_integer(kind) or pa.types.is_timestamp(kind))
 """Columns whose values rise with time, or repeat: their differences are short. Readers of Parquet 2 know both."""
@@ -258,6 +260,26 @@ def _in_groups(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tabl
             rows -= GROUP_ROWS
     if rows:
         yield pa.concat_tables(held).unify_dictionaries().combine_chunks()
+
+
+def reasons_of(text: str | None, where: str) -> list[Reason]:
+    """The reasons that stand in a row.
+
+    Args:
+        text: Separated by spaces.
+        where: They stand, for the message.
+
+    Raises:
+        DataError: This version does not know one of them, so it cannot say what they mean.
+    """
+    found = (text or "").split()
+    for each in found:
+        if each not in _REASONS:
+            raise DataError(
+                f"{where} is rejected for {each!r}, a reason that this version does not know; read it with the version "
+                "that recorded it, or a later one"
+            )
+    return [Reason(each) for each in found]
 
 
 def words(texts: Sequence[str | None]) -> pa.Array:

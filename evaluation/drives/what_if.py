@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framegate.evaluation.drives.difference import Difference
-from framegate.evaluation.drives.table import SIGNAL, VALUES, DriveTable
+from framegate.evaluation.drives.table import SIGNAL, VALUES, DriveTable, reasons_of
 from framegate.export.progress import Progress
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.errors import DataError, UsageError
@@ -37,16 +37,61 @@ Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Stream = tuple[str, ...]
-"""Drive, camera and region."""
+"""Drive, camera, run and region."""
 Chooser = Callable[[Recording], Calibration]
 """Gives the calibration by which a recording is decided again."""
 _COLUMNS = (
-    "drive", "camera", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted", "reasons",
-    "found", "candidate", "label",
+    "drive", "camera", "file", "recording", "region", "scene", "frame_id", "captured_ns", "decided_ns", "accepted",
+    "reasons", "found", "candidate", "label",
 )  # fmt: skip
 
 
 _STREAM = ("drive", "camera", "recording", "region")
+
+
+@dataclass
+class _Runs:
+    """Tells the starts of one drive apart: the black box goes on with a drive whose name is there, in its next file.
+
+    The process that was started again knew nothing of what came before, so nothing may be remembered here either. Its
+    frames are counted from 0 again, so a file that begins with a smaller number than the last one ended with is a new
+    start.
+
+    Attributes:
+        number: Of the run of the last row, over all drives.
+        last: Drive, camera, file and number of the last row on a frame.
+    """
+
+    number: int = 0
+    last: tuple[str, str, str, int] | None = None
+
+    def of(self, batch: pa.Table) -> Codes:
+        """The run of each row; 0 for reports of silence, which are not decided again.
+
+        Args:
+            batch: The next rows of the table.
+        """
+        found = np.zeros(batch.num_rows, np.int64)
+        rows = np.flatnonzero(np.asarray(batch["frame_id"].is_valid().to_numpy(), bool))
+        if not len(rows):
+            return found
+        frames = batch["frame_id"].take(pa.array(rows)).to_numpy()
+        codes = {name: _codes(batch, name) for name in ("drive", "camera", "file")}
+        drive, camera, file = (code[rows] for code, _ in codes.values())
+        begins = np.zeros(len(rows), np.int64)
+        same = (drive[1:] == drive[:-1]) & (camera[1:] == camera[:-1])
+        begins[1:] = same & (file[1:] != file[:-1]) & (frames[1:] < frames[:-1])
+
+        def place(k: int) -> tuple[str, str, str, int]:
+            a, b, c = (str(words[code[rows[k]]]) for code, words in codes.values())
+            return a, b, c, int(frames[k])
+
+        if self.last is not None:
+            before, now = self.last, place(0)
+            begins[0] = before[:2] == now[:2] and before[2] != now[2] and now[3] < before[3]
+        found[rows] = self.number + np.cumsum(begins)
+        self.number, self.last = int(found[rows[-1]]), place(-1)
+        return found
 
 
 @dataclass
@@ -152,9 +197,9 @@ def what_if(table: DriveTable, choose: Chooser, progress: Progress) -> Differenc
     sides, refused = _sides(table, choose)
     found = Difference()
     columns = [*_COLUMNS, *VALUES, *table.signals]
-    done = 0
+    done, runs = 0, _Runs()
     for batch in table.batches(columns):
-        _decide(batch, sides, table.signals, found)
+        _decide(batch, runs.of(batch), sides, table.signals, found)
         done += batch.num_rows
         progress("deciding again", done, table.rows)
     found.refused = refused
@@ -188,9 +233,13 @@ def _codes(batch: pa.Table, name: str) -> tuple[Codes, list[str | None]]:
 
 
 def _decide(
-    batch: pa.Table, sides: Mapping[str, tuple[_Side, _Side]], signals: tuple[str, ...], found: Difference
+    batch: pa.Table,
+    runs: Codes,
+    sides: Mapping[str, tuple[_Side, _Side]],
+    signals: tuple[str, ...],
+    found: Difference,
 ) -> None:
-    """One batch of rows."""
+    """One batch of rows, of which each is of one of these runs."""
     names = {name: _codes(batch, name) for name in (*_STREAM, "candidate", "label")}
     words = _words(batch)
     frames = batch["frame_id"].combine_chunks()
@@ -200,7 +249,7 @@ def _decide(
     candidate, candidates = names["candidate"]
     said = np.array([bool(each) for each in candidates])[candidate] | ~words.finite[words.code]
     values = {name: _floats(batch, name) for name in (*VALUES, *signals)}
-    stream = np.zeros(batch.num_rows, np.int64)
+    stream = runs
     for name in _STREAM:
         codes, known = names[name]
         stream = stream * len(known) + codes
@@ -218,8 +267,10 @@ def _decide(
         edges = [0, *(np.flatnonzero(np.diff(stream[places])) + 1).tolist(), len(places)]
         parts = []
         for first, last in pairwise(edges):
-            who = tuple(str(names[name][1][names[name][0][places[first]]]) for name in ("drive", "camera", "region"))
-            parts.append((who, slice(first, last)))
+            drive, camera, region = (
+                str(names[name][1][names[name][0][places[first]]]) for name in ("drive", "camera", "region")
+            )
+            parts.append(((drive, camera, str(runs[places[first]]), region), slice(first, last)))
         own, other = sides[key]
         found.unlike += int((rows.decide(own, parts, places)[0] != recorded[places]).sum())
         after[places], reasons = rows.decide(other, parts, places)
@@ -249,8 +300,8 @@ def _words(batch: pa.Table) -> _Words:
     known, code = np.unique(pair, return_inverse=True)
     pairs, finite, evidence = [], [], []
     for number in known.tolist():
-        decided = [Reason(each) for each in (reason_words[number // len(alone_words)] or "").split()]
-        found = [Reason(each) for each in (alone_words[number % len(alone_words)] or "").split()]
+        decided = reasons_of(reason_words[number // len(alone_words)], "a verdict of the table")
+        found = reasons_of(alone_words[number % len(alone_words)], "a verdict of the table")
         stays = [each for each in found if each not in OF_CALIBRATION]
         stays += [each for each in decided if each not in found and each is not Reason.DRIFT]
         pairs.append(tuple(each.value for each in stays if each not in OF_CALIBRATION))
@@ -361,7 +412,7 @@ class _Rows:
             if self.said[place]:
                 values = {name.removeprefix(SIGNAL): float(column[place]) for name, column in self.values.items()}
             verdict = Recorded(
-                who[2],
+                who[-1],
                 frame,
                 captured,
                 decided,

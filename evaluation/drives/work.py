@@ -4,9 +4,10 @@
 
 A unit is one file. Its part is written beside its place and renamed, so that it is there whole or not at all, and once:
 a part that is there is never made again, which is also how an interrupted run goes on. A unit that raises `DataError`
-is put in quarantine: its file is damaged, and will be the next time. A unit whose worker died, or that failed in
-another way, is tried again, `TRIES` times in all, on a new worker; then it goes to quarantine, too. What comes out does
-not depend on who did what, nor in which order.
+is put in quarantine: its file is damaged, and will be the next time. One that raises `SinkError` ends the run: there is
+no room for any part, and no file is to blame. A unit whose worker died, or that failed in another way, is tried again,
+`TRIES` times in all, on a new worker; then it goes to quarantine, too. What comes out does not depend on who did what,
+nor in which order.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Task(Protocol):
 
         Raises:
             DataError: The unit's file cannot be used, and never will be.
+            SinkError: The part cannot be written.
         """
 
 
@@ -85,11 +87,13 @@ class Answer:
     Attributes:
         error: Why it was not done; empty if it was.
         damaged: The file is the reason; another worker would say the same.
+        full: The place of the parts is the reason; every other file would fail there, too.
         died: The worker is no more.
     """
 
     error: str = ""
     damaged: bool = False
+    full: bool = False
     died: bool = False
 
 
@@ -129,6 +133,8 @@ def attempt(task: Task, unit: Unit, part: Path) -> Answer:
             temporary.unlink(missing_ok=True)
     except DataError as error:
         return Answer(str(error), damaged=True)
+    except SinkError as error:
+        return Answer(str(error), full=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this unit alone
         return Answer(f"{type(error).__name__}: {error}")
     return Answer()
@@ -165,7 +171,7 @@ def run_units(
 
     Raises:
         UsageError: A worker has another version of framegate, or another bundle.
-        SinkError: The folder cannot be written.
+        SinkError: The folder cannot be written, or has no room for a part; what was done stays there.
     """
     store = store.resolve()  # a worker of a cluster has another current folder
     try:
@@ -191,6 +197,7 @@ def _alone(
     task.prepare()
     for unit in waiting:
         answer = attempt(task, unit, parts[unit])
+        _require_room(answer)
         if answer.error:
             outcome.quarantined[unit.path] = answer.error
         outcome.done += 1
@@ -225,6 +232,7 @@ def _shared(
                 workers.give(number, unit, parts[unit])
             for number, answer in workers.wait():
                 unit = busy.pop(number)
+                _require_room(answer)
                 if not answer.error and not parts[unit].exists():
                     answer = Answer(
                         f"a worker has written {parts[unit]}, which is not seen here: --out must be on storage that "
@@ -240,6 +248,11 @@ def _shared(
                 progress(outcome.done)
     finally:
         workers.close()
+
+
+def _require_room(answer: Answer) -> None:
+    if answer.full:
+        raise SinkError(f"{answer.error}; what was done before is kept, and used when the command is given again")
 
 
 def _size(unit: Unit) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ FORMAT = "framegate-drives-1"
 KEY = b"framegate.drives"
 """Under which the footer of a table says its format and what the recordings say about themselves."""
 UNIT = "drive"
+MINED = "mined"
+"""Among the events of a labelled verdict that was given out for what was seen in it, and not drawn at random."""
+_SHOWN = 8
 _COLUMNS = (
     "drive", "camera", "file", "recording", "region", "frame_id", "x", "y", "width", "height", "picture", "label",
     "events",
@@ -77,13 +80,13 @@ class DriveImages:
 
     Attributes:
         images: The labelled regions; their unit is the drive.
-        foreign: Labelled verdicts that are none of the network's classes, which are left out.
+        foreign: Label that is none of the network's classes -> how many verdicts have it; they are left out.
         picked: Used ones that were not drawn at random, but for what was seen in them.
         lost: Labelled verdicts whose picture is no longer there, or that have none.
     """
 
     images: LabelledImages
-    foreign: int
+    foreign: Mapping[str, int]
     picked: int
     lost: int
 
@@ -91,7 +94,13 @@ class DriveImages:
         """What whoever calibrates must know, in sentences."""
         said = []
         if self.foreign:
-            said.append(f"{self.foreign} labelled verdicts are none of the network's classes and are left out")
+            count = sum(self.foreign.values())
+            names = [f"{label!r} {number}" for label, number in sorted(self.foreign.items())]
+            listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+            said.append(
+                f"{count} labelled verdicts are none of the network's classes and are left out ({listed}): a misspelt "
+                "label hides what the network did there"
+            )
         if self.picked:
             said.append(
                 f"{self.picked} of {len(self.images)} labelled verdicts were not drawn at random: what is promised is "
@@ -139,14 +148,16 @@ def read_drives(path: Path, labels: tuple[str, ...], spec: PreprocessSpec, progr
     if not used:
         raise DataError(
             f"{path}: of its {len(rows)} labelled verdicts none has a picture and a label of this network "
-            f"({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})"
+            f"({', '.join(labels[:_SHOWN])}{', ...' if len(labels) > _SHOWN else ''})"
         )
     words, inverse = np.unique(np.array([row["drive"] for row in used]), return_inverse=True)
     groups = None if len(words) == len(used) else inverse.reshape(-1).astype(np.int64)
     numbers = np.array([labels.index(row["label"]) for row in used], np.int64)
-    picked = sum(SAMPLE not in (row["events"] or "").split() for row in used)
+    events = [(row["events"] or "").split() for row in used]
+    picked = sum(SAMPLE not in each or MINED in each for each in events)
+    foreign = Counter(row["label"] for row in rows if row["label"] not in labels)
     found = LabelledImages(path.name, np.stack(images), numbers, groups, UNIT)
-    return DriveImages(found, len(rows) - len(known), picked, len(known) - len(used))
+    return DriveImages(found, foreign, picked, len(known) - len(used))
 
 
 def _labelled(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from framegate.runtime.cli.options import require_distinct
 from framegate.runtime.cli.summaries import SUMMARIES
 from framegate.runtime.console import json_to_stdout, to_stdout
 from framegate.runtime.errors import CalibrationError, SinkError, UsageError
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--frames {arguments.frames}: expected at least 1")
     if not arguments.out.parent.is_dir():
         raise SinkError(f"health thresholds {arguments.out}: the folder {arguments.out.parent} does not exist")
+    require_distinct(arguments.sources, arguments.out)
     frames: list[Content] = []
     size: tuple[int, int] | None = None
     base = HealthThresholds()

@@ -23,6 +23,8 @@ from framegate.runtime.mcap_messages import Contents
 from framegate.runtime.policy.rules import judge_limits, judge_score
 from framegate.runtime.policy.stream import StreamPolicy
 from framegate.runtime.replay.recording import METADATA, Recording, number
+from framegate.runtime.roi import FULL
+from framegate.runtime.stats import OBJECTS
 from framegate.runtime.verdict import NO_CLASS, NO_FRAME_ID, Reason
 
 TOPIC = "/verdict/"
@@ -271,6 +273,11 @@ def _verdicts(path: Path, found: Replay) -> Iterator[Recorded]:
 
 
 def _recorded(path: Path, region: str, data: bytes, regions: Mapping[str, RegionReplay]) -> Recorded:
+    if region not in regions and region in (FULL, OBJECTS):
+        raise DataError(
+            f"recording {path}: its verdicts are on objects that move, which replay does not decide again; framegate "
+            "drives index makes a table of it, and framegate drives what-if decides that again"
+        )
     if region not in regions:
         raise DataError(f"recording {path}: there is a verdict on {region!r}, which is no region of it")
     try:

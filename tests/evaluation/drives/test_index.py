@@ -6,10 +6,11 @@ import json
 import math
 import shutil
 
+import cv2
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from drive_files import FRAMES
+from drive_files import FRAMES, ROIS, scene
 from flipped_bits import fuzz
 from recordings import mcap_messages
 
@@ -21,8 +22,9 @@ from framegate.runtime.errors import DataError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.replay.recording import Recording
+from framegate.runtime.session import Session
 from framegate.runtime.sinks.mcap_file import McapSink
-from framegate.runtime.verdict import FoundObject, Prediction, Reason
+from framegate.runtime.verdict import FoundObject, Frame, Prediction, Reason
 
 
 def index(*arguments):
@@ -79,6 +81,27 @@ def test_infinities_nan_objects_and_silences_keep_what_they_are(tmp_path):
     assert signals == ("signal:a'b", "signal:shift")
     assert (found["signal:shift"], found["signal:a'b"]) == (-math.inf, 1.5)
     assert (silence["frame_id"], silence["reasons"]) == (None, "NO_FRAME")
+
+
+def test_fault_scaled_pictures_are_neither_labelled_nor_judged_again(tmp_path, tiny_bundle, capsys):
+    """On a picture made smaller for people a region of pixels lies elsewhere."""
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    recording = Recording.of(session, ROIS, sequence=True, source="made")
+    sink = McapSink(tmp_path / "d.mcap", ROIS, recording)
+    for number in range(5):
+        image = cv2.resize(scene(0, number), (1280, 768))
+        frame = Frame(number, 10**9 + number, image)
+        judged = session.frame_judge.judge(frame, ROIS, session.camera_health(), None, None)
+        sink.write(FrameResult(judged, image, ""))
+    sink.close()
+    out = tmp_path / "t.parquet"
+    assert index(tmp_path / "d.mcap", "--out", out) == 0
+    assert [row["picture"] for row in DriveTable(out).read(["picture"]).to_pylist()] == [False] * 10
+    for arguments in (["mine"], ["mine", "--random"], ["what-if", "--bundle", str(tiny_bundle)]):
+        target = str(tmp_path / ("w.json" if arguments[0] == "what-if" else "m"))
+        assert cli.main(["drives", arguments[0], str(out), *arguments[1:], "--out", target]) == 1
+        assert "picture" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
 
 
 def test_damaged_files_cost_themselves_alone(drives, tmp_path, capsys):

@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from drive_files import LABELS, colour
+from drive_files import LABELS, colour, record_drive
 
 from framegate.evaluation.drives.labelling import read_labels
 from framegate.evaluation.drives.mine import CRITERIA, choose, draw, mine
 from framegate.evaluation.drives.table import DriveTable
+from framegate.export.data.drives import read_drives
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError
+from framegate.runtime.preprocess import PreprocessSpec
+from framegate.runtime.session import Session
 
 
 def listed(path):
@@ -93,6 +96,32 @@ def test_labels_go_out_and_come_back(table, tmp_path, capsys):
     assert "<svg" in text
 
 
+@pytest.mark.parametrize("how", ["--random", "--rare"])
+def test_fault_what_was_mined_is_never_taken_for_drawn(table, tmp_path, how):
+    out, labelled = tmp_path / "m", tmp_path / "labelled.parquet"
+    assert cli.main(["drives", "mine", str(table), "--out", str(out), "--budget", "1000", how]) == 0
+    sampled = DriveTable(table).read(["drive", "region", "frame_id", "events"]).to_pylist()
+    samples = {(row["drive"], row["region"], str(row["frame_id"])) for row in sampled if "sample" in row["events"]}
+
+    def label_of(row):  # those whose time had come anyway, of which one looks as good as a drawn one
+        if (row["drive"], row["region"], row["frame_id"]) not in samples:
+            return ""
+        return "gren" if row["drive"] == "d01" else truth(row)
+
+    rows = fill(out / "frames.csv", label_of)
+    given = [row for row in rows if row["label"]]
+    with (out / "frames.csv").open("a") as file:
+        file.write("," * (len(rows[0]) - 1) + "\n")  # as a spreadsheet leaves it
+    assert cli.main(["drives", "labels", str(table), str(out / "frames.csv"), "--out", str(labelled)]) == 0
+    spec = PreprocessSpec(8, 8, "bilinear", "stretch", "rgb", (0.0,) * 3, (1.0,) * 3)
+    found = read_drives(labelled, LABELS, spec, lambda *_: None)
+    assert found.picked == (0 if how == "--random" else len(found.images))
+    assert any("were not drawn at random" in each for each in found.remarks()) == (how == "--rare")
+    wrong = sum(row["label"] == "gren" for row in given)
+    assert len(found.images) == len(given) - wrong > 0 < wrong
+    assert any(f"('gren' {wrong}): a misspelt label hides" in each for each in found.remarks())
+
+
 def test_label_studio_and_cvat(table, tmp_path):
     for form in ("label-studio", "cvat"):
         assert (
@@ -109,6 +138,10 @@ def test_label_studio_and_cvat(table, tmp_path):
     back = tmp_path / "label-studio" / "export.json"
     back.write_text(json.dumps(tasks))
     assert list(read_labels(back).values()) == ["red"]
+    tasks[0]["annotations"] += [{"result": [{"type": "choices", "value": {"choices": ["green"]}}]}]  # somebody else's
+    back.write_text(json.dumps(tasks))
+    with pytest.raises(DataError, match="is labelled 'red' and 'green'; leave one"):
+        read_labels(back)
     assert ElementTree.parse(tmp_path / "label-studio" / "label_studio.xml").find("Choices/Choice") is not None
 
     path = tmp_path / "cvat" / "cvat.xml"
@@ -119,6 +152,55 @@ def test_label_studio_and_cvat(table, tmp_path):
     (tmp_path / "elsewhere.xml").write_bytes(ElementTree.tostring(root))
     found = read_labels(tmp_path / "elsewhere.xml", tmp_path / "cvat" / "frames.csv")
     assert list(found.values()) == ["green"]
+    ElementTree.SubElement(root.find("image"), "box", label="red")  # which of the two is meant?
+    (tmp_path / "elsewhere.xml").write_bytes(ElementTree.tostring(root))
+    with pytest.raises(DataError, match="is labelled 'green' and 'red'; leave one"):
+        read_labels(tmp_path / "elsewhere.xml", tmp_path / "cvat" / "frames.csv")
+    lines = (tmp_path / "cvat" / "frames.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "twice.csv").write_text("".join([*lines, lines[1]]))
+    with pytest.raises(DataError, match="stands in two lines"):
+        read_labels(tmp_path / "twice.csv")
+
+
+def test_fault_nothing_is_written_over_labels_table_or_calibration(table, tiny_bundle, tmp_path, capsys):
+    mine, labels = tmp_path / "t.parquet", tmp_path / "m" / "frames.csv"
+    mine.write_bytes(table.read_bytes())
+    assert cli.main(["drives", "mine", str(mine), "--out", str(labels.parent), "--budget", "2"]) == 0
+    fill(labels, truth)
+    calibration = tmp_path / "calibration.json"
+    calibration.write_bytes((tiny_bundle / "calibration.json").read_bytes())
+    before = [path.read_bytes() for path in (mine, labels, calibration)]
+    for arguments, sentence in (
+        (["labels", mine, labels, "--out", labels], "expected a file that ends in .parquet"),
+        (["labels", mine, labels, "--out", tmp_path / "labelled"], "expected a file that ends in .parquet"),
+        (["report", mine, "--out", mine], "expected a file that ends in .html"),
+        (["what-if", mine, "--calibration", calibration, "--out", calibration], "is also an input"),
+    ):
+        assert cli.main(["drives", *map(str, arguments)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert [path.read_bytes() for path in (mine, labels, calibration)] == before
+
+
+def test_fault_a_drive_that_was_started_again_has_its_numbers_twice(tmp_path, tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    for _ in range(2):  # the box goes on with the drive that is there, and counts frames from 0 again
+        record_drive(tmp_path / "box", session, 0)
+    table, out = tmp_path / "t.parquet", tmp_path / "m"
+    assert cli.main(["drives", "index", str(tmp_path / "box"), "--out", str(table), "--workers", "1"]) == 0
+    assert cli.main(["drives", "mine", str(table), "--out", str(out), "--random"]) == 0
+    rows = fill(out / "frames.csv", lambda row: "red" if row["file"] == "d00.front.000000.mcap" else "green")
+    assert len(rows) == 2 * len({(row["region"], row["frame_id"]) for row in rows}) == 8
+    labelled = tmp_path / "labelled.parquet"
+    assert cli.main(["drives", "labels", str(table), str(out / "frames.csv"), "--out", str(labelled)]) == 0
+    found = DriveTable(labelled).read(["file", "label"]).to_pylist()
+    given = [(each["file"].endswith("000000.mcap"), each["label"]) for each in found if each["label"]]
+    assert sorted(given) == [(False, "green")] * 4 + [(True, "red")] * 4
+
+    again = mine(DriveTable(table), ["changed"], 100).rows.to_pylist()
+    one = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000000.mcap")]
+    other = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000001.mcap")]
+    # Two equal runs change at the same frames, whatever their clock says; the second begins behind another frame.
+    assert set(one) == set(other) - {("left", 0), ("right", 0)}
 
 
 def test_labels_for_frames_that_do_not_exist_are_refused(table, tmp_path, capsys):

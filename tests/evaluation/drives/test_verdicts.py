@@ -233,6 +233,15 @@ def test_a_garbled_verdict_is_refused_and_said(text, tmp_path):
 
 
 @compiled
+@pytest.mark.parametrize("place", ["reasons", "found"])
+def test_fault_a_reason_that_this_version_does_not_know_is_said(place, tmp_path):
+    odd = verdict()
+    (odd if place == "reasons" else odd["evidence"])[place] = ["HIGH_SCORE", "NOPE"]
+    unit = record(tmp_path / "a.mcap", [json.dumps(verdict()), json.dumps(odd)])
+    with pytest.raises(DataError, match=r"a\.mcap: a verdict is rejected for 'NOPE', a reason that"):
+        read_file(unit)
+
+
 def test_many_signals_and_many_words_are_refused_not_lost(tmp_path, monkeypatch):
     evidence = verdict()["evidence"]
     wide = {**evidence, "values": {**evidence["values"], **{f"s{k}": float(k) for k in range(80)}}}

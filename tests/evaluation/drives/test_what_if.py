@@ -10,7 +10,7 @@ import pytest
 from drive_files import record_drive
 
 from framegate.evaluation.drives.intervals import difference, ratio
-from framegate.evaluation.drives.table import DriveTable
+from framegate.evaluation.drives.table import DriveTable, words, write_table
 from framegate.evaluation.drives.what_if import _Drift, what_if
 from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.bundle.class_risk import ClassRisk
@@ -85,6 +85,27 @@ def test_a_debounce_is_decided_in_order(tmp_path, tiny_bundle):
     assert found.unlike == 0
 
 
+def test_fault_a_drive_that_was_started_again_remembers_nothing(tmp_path, tiny_bundle):
+    session = Session.open(tiny_bundle, "onnxruntime", "fp32", 1)
+    for policy in (Policy({Reason.HIGH_SCORE: Debounce(1, 1, 8)}), Policy()):
+        place = tmp_path / f"{len(policy.debounce)}"
+        for _ in range(4):  # each ends rejected, and the box goes on with the drive that is there
+            record_drive(place, session, 0, policy)
+        out = place / "t.parquet"
+        assert cli.main(["drives", "index", str(place), "--out", str(out), "--workers", "1"]) == 0
+        for change in (lambda c: c, CHANGES["drifts"]):
+            found = what_if(DriveTable(out), lambda recording, change=change: change(recording.calibration), nothing)
+            assert found.unlike == 0
+            files = [replay(path, *with_calibration(path, change)) for path in sorted(place.rglob("*.mcap"))]
+            accepted = sum(region.accepted_now for done in files for region in done.regions.values())
+            assert found.drives["d00"][2] == accepted
+
+
+def with_calibration(path, change):
+    recording = read_recording(path)
+    return recording, change(recording.calibration)
+
+
 def test_the_drift_of_columns_is_that_of_frames(tiny_bundle):
     calibration = replace(
         Session.open(tiny_bundle, "onnxruntime", "fp32", 1).calibration, score_quantiles=tuple(np.linspace(0, 0.5, 31))
@@ -123,11 +144,23 @@ def test_the_command_writes_page_and_record(table, tiny_bundle, tmp_path, capsys
     assert "Drives that change" not in page.read_text()
     for arguments, sentence in (
         (["--threshold", "nan"], "expected a finite number"),
-        (["--calibration", str(out)], "no calibration.json"),
+        (["--calibration", str(table)], "no calibration.json"),
         (["--bundle", str(tmp_path)], "bundle"),
     ):
         assert cli.main(["drives", "what-if", str(table), *arguments, "--out", str(out)]) != 0
         assert sentence in capsys.readouterr().err
+
+
+def test_fault_a_table_of_a_later_version_is_one_sentence(table, tiny_bundle, tmp_path, capsys):
+    whole = DriveTable(table)
+    rows = whole.read()
+    later = words(["NOPE"] * len(rows)).cast(rows.schema.field("found").type)
+    path = tmp_path / "later.parquet"
+    write_table(path, [rows.set_column(rows.schema.get_field_index("found"), "found", later)], [], whole.about)
+    for arguments in (["--threshold", "0.1"], ["--bundle", str(tiny_bundle), "--workers", "1"]):
+        out = str(tmp_path / "w.json")
+        assert cli.main(["drives", "what-if", str(path), *arguments, "--out", out]) == 1
+        assert "a reason that this version does not know" in capsys.readouterr().err
 
 
 def test_another_network_is_refused(table, tmp_path, tiny_bundle, capsys):

@@ -12,7 +12,7 @@ import pytest
 from framegate import __version__
 from framegate.evaluation.drives.processes import Processes
 from framegate.evaluation.drives.work import TRIES, Answer, Unit, part_name, require_alike, run_units
-from framegate.runtime.errors import DataError, UsageError
+from framegate.runtime.errors import DataError, SinkError, UsageError
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Copy:
         if content == "kills" or (content == "kills once" and not Path(unit.path + ".died").exists()):
             Path(unit.path + ".died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if content == "full":
+            raise SinkError(f"{part}: cannot be written (No space left on device)")
         if content == "fails":
             raise RuntimeError("an engine broke")
         part.write_text(content, encoding="utf-8")
@@ -81,6 +83,24 @@ def test_killed_workers_and_damaged_files_cost_themselves_alone(files, tmp_path)
     assert done(again) == done(outcome)
     assert names(log) == ["1"]
     assert (again.found, again.done) == (4, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fault_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
+    units = [Unit(str(tmp_path / str(number))) for number in range(5)]
+    for number, unit in enumerate(units):
+        Path(unit.path).write_text("a" * (20 - number) if number < 3 else "full")  # the largest is done first
+    task, store = Copy(str(tmp_path / "log")), tmp_path / "store"
+    hands = None if workers == 1 else lambda: Processes(task, workers)
+    with pytest.raises(SinkError, match=r"No space left on device.*what was done before is kept"):
+        run_units(task, units, store, hands, lambda *_: None, "")
+    assert names(tmp_path / "log").count("3") == 1  # not tried again
+    for unit in units[3:]:
+        Path(unit.path).write_text("now there is room")
+    again = run_units(task, units, store, None, lambda *_: None, "")
+    assert not again.quarantined
+    assert again.found >= 2  # another worker may have been in the middle of one
+    assert again.found + again.done == 5
 
 
 def test_a_file_that_kills_every_worker_goes_to_quarantine(files, tmp_path):

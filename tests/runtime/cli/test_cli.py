@@ -244,6 +244,20 @@ def test_no_other_input_is_written_over_either(clip, tiny_bundle, capsys, tmp_pa
     assert read.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_fault_learning_and_measuring_write_over_no_recording(clip, tiny_bundle, capsys, tmp_path, link):
+    mine, written = tmp_path / "mine.avi", tmp_path / "other.avi" if link else tmp_path / "mine.avi"
+    mine.write_bytes(clip.read_bytes())
+    if link:
+        os.link(mine, written)
+    assert "is also an input" in refused(capsys, 2, "health", mine, "--out", written)
+    for option in ("--out", "--html"):
+        assert "is also an input" in refused(capsys, 2, "bench", tiny_bundle, "--source", mine, option, written)
+    both = ("--out", tmp_path / "x.json", "--html", tmp_path / "x.json")
+    assert "is also an input or another output" in refused(capsys, 2, "bench", tiny_bundle, *both)
+    assert mine.read_bytes() == clip.read_bytes()
+
+
 def test_an_output_with_a_name_that_no_file_can_have_is_one_line(clip, tiny_bundle, tmp_path):
     long = tmp_path / f"{'a' * 300}.jsonl"
     done = framegate("run", clip, "--bundle", tiny_bundle, "--as-fast-as-possible", "--jsonl", long)

@@ -25,7 +25,7 @@ from framegate.runtime.replay.replay import read_recording, replay, require_appl
 from framegate.runtime.roi import Roi
 from framegate.runtime.session import Session
 from framegate.runtime.sinks.mcap_file import McapSink
-from framegate.runtime.verdict import Frame, Prediction, Reason
+from framegate.runtime.verdict import FoundObject, Frame, Prediction, Reason
 
 pytest.importorskip("mcap")
 POLICY = Policy({Reason.HIGH_SCORE: Debounce(1, 1, 3), Reason.LOW_CONTRAST: Debounce(2, 3, 2)}, warm_up=2)
@@ -161,6 +161,13 @@ def test_what_cannot_be_replayed_is_said_in_one_sentence(capsys, drive, tmp_path
     for content in (b"", b"no recording at all", b"\x89MCAP"):
         no_mcap.write_bytes(content)
         assert "recording" in refused(capsys, 1, no_mcap)
+    objects = tmp_path / "objects.mcap"
+    sink = McapSink(objects, (), Recording("b", "d" * 64, "onnxruntime", "fp32", None, Policy(), True, ()))
+    one = Prediction(0, "track-7", (), "cat", 0.9, 0.1, 0.8, -3.0, 0.1, 0.5, 10, 20, found=FoundObject((3, 4, 30, 40)))
+    whole = Prediction(0, "frame", (), "", *[math.nan] * 6, 10, 20)
+    sink.write(FrameResult((one,), None, "", scene=whole))
+    sink.close()
+    assert "framegate drives what-if decides that again" in refused(capsys, 1, objects)
     assert "finite" in refused(capsys, 2, path, "--threshold", "nan")
     no_calibration = tmp_path / "calibration.json"
     for content in ("", "[]", "{}", '{"format": "x", "records": {}}', '{"format": 1, "records": 1}'):
