@@ -15,7 +15,9 @@ from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier, find_certificate
 from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.policy.debounce import Debounce, check_rule
+from framegate.runtime.policy.stream import Policy
 
 BACKENDS = ["openvino", "onnxruntime"]
 
@@ -167,6 +169,29 @@ def test_fault_a_margin_that_is_no_number(make_bundle, coloured, monkeypatch, ma
 def test_a_debounce_cannot_let_uncertified_frames_pass():
     with pytest.raises(UsageError, match="always rejects at once"):
         check_rule(Reason.NOT_CERTIFIED, Debounce(2, 3, 1))
+
+
+@pytest.mark.parametrize(("tau", "accepted"), [(-0.7, True), (1.0, False)])
+def test_a_frame_whose_soft_reason_waits_is_certified_like_any_other(make_bundle, blue_scene, tau, accepted):
+    policy = Policy({Reason.BLURRED: Debounce(3, 5, 1)}, drift=False)
+    session = Session.open(
+        certified_bundle(make_bundle(), tau=tau), "onnxruntime", "fp32", policy=policy, certificate="patch:3",
+        health=HealthThresholds(sharpness=1.0),
+    )  # fmt: skip
+    seen = [session.infer(blue_scene(k)) for k in range(4)]
+    assert [Reason.BLURRED in each.found_reasons for each in seen] == [True] * 4
+    assert [each.accepted for each in seen] == [accepted, accepted, False, False]
+    assert all(each.certificate is not None for each in seen)
+    assert all((Reason.NOT_CERTIFIED in each.reasons) is not accepted for each in seen)
+
+
+def test_a_soft_reason_that_cannot_wait_costs_no_certificate(make_bundle, blue_scene):
+    session = Session.open(
+        certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3",
+        health=HealthThresholds(sharpness=1.0),
+    )  # fmt: skip
+    seen = session.infer(blue_scene(0))
+    assert (seen.reasons, seen.certificate) == ((Reason.BLURRED,), None)
 
 
 @pytest.mark.parametrize(("text", "kind", "budget"), [("patch:5", "patch", 5), ("linf:2/255", "linf", 2),
