@@ -175,7 +175,7 @@ def check_white_box(attack: str, right: Tensor, other: str, other_right: Tensor,
 
 
 def check_whole_ball(result: AttackResult, pixels: Tensor) -> HealthCheck:
-    """On the frames that an attack left right it has gone as far as it may: one that stops halfway looks like robustness.
+    """On frames that an attack left right it has gone as far as it may: one that stops halfway looks like robustness.
 
     Args:
         result: What an attack of many steps made of N frames.
@@ -186,7 +186,9 @@ def check_whole_ball(result: AttackResult, pixels: Tensor) -> HealthCheck:
     room = torch.maximum(clean, 1 - clean).amax(1).clamp(max=result.epsilon)
     reached = (result.pixels[left].flatten(1) - clean).abs().amax(1)
     size, short = int(left.sum()), int((~(reached >= WHOLE * room)).sum())
-    detail = f"of {size} frames still right {short} were moved by less than {WHOLE:.0%} of {epsilon_text(result.epsilon)}"
+    detail = (
+        f"of {size} frames still right {short} were moved by less than {WHOLE:.0%} of {epsilon_text(result.epsilon)}"
+    )
     return HealthCheck("uses the whole ball", short <= _allowed(size, ZERO_GRADIENTS), detail)
 
 
