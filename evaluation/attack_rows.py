@@ -1,4 +1,4 @@
-"""What must hold between the rows of an attack table: an attack that has no checks of its own shows there that it fails.
+"""What must hold between the rows of an attack table, where an attack without checks of its own shows that it fails.
 
 Without PyTorch, so that the documents' tables can ask, too. PGD has more checks: `framegate.evaluation.attacks.health`.
 """
