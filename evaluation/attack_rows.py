@@ -58,7 +58,7 @@ def row_checks(rows: Sequence[Row]) -> list[RowCheck]:
 
 
 def _wrong(row: Row) -> int:
-    return round(row["wrong"]["value"] * row["n"])
+    return round(float(row["wrong"]["value"]) * int(row["n"]))
 
 
 def _allowed(none: Row) -> int:

@@ -196,7 +196,8 @@ def _measured(
         "asked": dict(asked),
         "seconds": round(saved.seconds(), 1),
         "machine": {**circumstances(), "torch": torch.__version__},
-        "health": [{"name": check.name, "passed": check.passed} for check in (*health.checks, *row_checks(rows))],
+        "health": [{"name": check.name, "passed": check.passed} for check in health.checks]
+        + [{"name": check.name, "passed": check.passed} for check in row_checks(rows)],
         "rows": rows,
     }
     return dict(rounded(record))

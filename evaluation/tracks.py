@@ -147,8 +147,8 @@ def apply_rule(rule: TrackRule, labels: Labels, found: Labels, passed: Flags, gr
             waits.append(used[0][0] + 1)
             wrong_first += not used[0][2]
     return TrackFigures(
-        rule, len(tracks), len(waits), wrong_tracks, at_worst, wrong_first, flips, len(labels), used_frames, wrong_frames,
-        wrong_early, tuple(waits),
+        rule, len(tracks), len(waits), wrong_tracks, at_worst, wrong_first, flips, len(labels), used_frames,
+        wrong_frames, wrong_early, tuple(waits),
     )  # fmt: skip
 
 
