@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from framegate.evaluation.attack_rows import row_checks
 from framegate.evaluation.attack_table import Attacked, attack_table, markdown
 from framegate.evaluation.attacks.auto import WITH_TARGETS
 from framegate.evaluation.attacks.health import check_attack_health
@@ -195,7 +196,8 @@ def _measured(
         "asked": dict(asked),
         "seconds": round(saved.seconds(), 1),
         "machine": {**circumstances(), "torch": torch.__version__},
-        "health": [{"name": check.name, "passed": check.passed} for check in health.checks],
+        "health": [{"name": check.name, "passed": check.passed} for check in health.checks]
+        + [{"name": check.name, "passed": check.passed} for check in row_checks(rows)],
         "rows": rows,
     }
     return dict(rounded(record))

@@ -147,7 +147,9 @@ class FrameJudge:
             if not inspected:
                 camera, inspected = self._inspect(health, frame), True
             certificate = None
-            if self._certifier is not None and shown is not None and scored is not None and not (camera or failed):
+            # A soft reason may wait, and a frame that is accepted with it must be certified like any other.
+            passes = not failed and (policy.may_wait.issuperset(camera) if policy is not None else not camera)
+            if self._certifier is not None and shown is not None and scored is not None and passes:
                 certificate, failed = self.regions.certify(self._certifier, shown, roi, scored)
             # What the camera check and the networks saw must still be what was handed over.
             if shown is not None and witness(frame.image) != shown_first:

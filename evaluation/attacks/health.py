@@ -22,6 +22,7 @@ from framegate.evaluation.attacks.health_checks import (
     check_never_weaker,
     check_unbounded,
     check_white_box,
+    check_whole_ball,
 )
 from framegate.evaluation.attacks.linf import LinfSettings, run_linf, uniform_noise
 from framegate.evaluation.attacks.loss import LogitsOf, check_loss
@@ -140,7 +141,8 @@ class _Sample:
         # The first misclassified iterate shows success as well as the best one does, in fewer passes.
         usual = replace(settings, keep="last" if settings.keep == "last" else "first")
         fewer, more = max(1, settings.steps // 2), 2 * settings.steps
-        base = self._right(usual)
+        attacked = self._attacked(usual)
+        base = ~attacked.misclassified
         by_steps = {
             f"{fewer} steps": self._right(replace(usual, steps=fewer)),
             f"{settings.steps} steps": base,
@@ -166,14 +168,20 @@ class _Sample:
             check_never_weaker("more steps", by_steps, tolerance),
             check_never_weaker("more restarts", by_restarts, tolerance),
             check_never_weaker("larger epsilon", by_epsilon, tolerance),
+            check_whole_ball(attacked, self.pixels),
             check_unbounded(far, self.labels != grey),
             check_white_box(settings.name, base, "3 draws of noise", noise, tolerance),
             check_white_box(settings.name, base, f"Square with {queries} queries", black_box, tolerance),
         ]
 
-    def _right(self, settings: LinfSettings) -> Tensor:
+    def _attacked(self, settings: LinfSettings) -> AttackResult:
         problem = (self.logits_of, self.pixels, self.labels)
-        return self._count(run_linf(settings, *problem, batch=self.batch, seed=self.seed))
+        result = run_linf(settings, *problem, batch=self.batch, seed=self.seed)
+        self._count(result)
+        return result
+
+    def _right(self, settings: LinfSettings) -> Tensor:
+        return ~self._attacked(settings).misclassified
 
     def _count(self, result: AttackResult) -> Tensor:
         """(n,) bool, still right; one more run is over."""

@@ -24,6 +24,8 @@ ZERO_GRADIENTS = 0.05
 """Share of frames that may have a zero gradient, and of frames that may survive epsilon 0.5."""
 ROUNDING = 1e-6
 """Pixels are float32: clean + epsilon may round up."""
+WHOLE = 0.95
+"""Share of the radius that an attack must have used on frames that it left right."""
 REPEAT = 1e-3
 """Largest difference between two passes, relative to the largest logit."""
 
@@ -170,6 +172,24 @@ def check_white_box(attack: str, right: Tensor, other: str, other_right: Tensor,
     only = int((right & ~other_right).sum())
     detail = f"of {size} frames still right: {attack} {ours}, {other} {theirs}; {only} fell to the latter only"
     return HealthCheck(f"as strong as {other}", ours - theirs <= _allowed(size, tolerance), detail)
+
+
+def check_whole_ball(result: AttackResult, pixels: Tensor) -> HealthCheck:
+    """On frames that an attack left right it has gone as far as it may: one that stops halfway looks like robustness.
+
+    Args:
+        result: What an attack of many steps made of N frames.
+        pixels: (N, ...) clean frames.
+    """
+    left = ~result.misclassified
+    clean = pixels[left].flatten(1)
+    room = torch.maximum(clean, 1 - clean).amax(1).clamp(max=result.epsilon)
+    reached = (result.pixels[left].flatten(1) - clean).abs().amax(1)
+    size, short = int(left.sum()), int((~(reached >= WHOLE * room)).sum())
+    detail = (
+        f"of {size} frames still right {short} were moved by less than {WHOLE:.0%} of {epsilon_text(result.epsilon)}"
+    )
+    return HealthCheck("uses the whole ball", short <= _allowed(size, ZERO_GRADIENTS), detail)
 
 
 def check_inside_ball(

@@ -14,6 +14,7 @@ from framegate.evaluation.attacks.problem import (
     evaluate,
     uniform,
 )
+from framegate.evaluation.attacks.two_goals import unit
 from framegate.runtime.errors import UsageError
 
 _TINY = 1e-12
@@ -74,8 +75,7 @@ def pgd_l2(
         for _ in range(steps):
             logits, values, gradient = gradient_of(logits_of, moving, known, LOSSES[loss])
             best.offer(everything, moving, logits, values)
-            step = _scaled(gradient.nan_to_num(nan=0.0), 1 / (lengths(gradient) + _TINY))
-            moving = _projected(moving + 2.5 * radius / steps * step, clean, radius)
+            moving = _projected(moving + 2.5 * radius / steps * unit(gradient), clean, radius)
         logits = evaluate(logits_of, moving, batch)
         best.offer(everything, moving, logits, LOSSES[loss](logits, known))
         parts.append(best)

@@ -306,7 +306,8 @@ def _words(batch: pa.Table) -> _Words:
         stays += [each for each in decided if each not in found and each is not Reason.DRIFT]
         pairs.append(tuple(each.value for each in stays if each not in OF_CALIBRATION))
         finite.append(Reason.NOT_FINITE not in found)
-        evidence.append(Reason.STALE_FRAME not in stays and JUDGED.issuperset(set(found) - OF_CALIBRATION))
+        no_evidence = set(found) - OF_CALIBRATION - JUDGED - {Reason.NOT_CERTIFIED}  # see `DriftAlarm.saw`
+        evidence.append(Reason.STALE_FRAME not in stays and not no_evidence)
     stays_flags = np.array([bool(each) for each in pairs], bool)
     return _Words(code.reshape(-1), tuple(pairs), stays_flags, np.array(finite, bool), np.array(evidence, bool))
 

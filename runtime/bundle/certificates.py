@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from framegate.runtime.bundle.binomial import binomial_tail
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
@@ -115,17 +116,20 @@ class CertificateThreshold:
     attempts: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be certified with.
+        """Refuse what nothing can be certified with, and a bound that does not follow from the counts: an edited one.
 
         Raises:
-            BundleError: A number is outside its range.
+            BundleError: A number is outside its range, or the bound is none (see `Calibration.require_consistent`).
         """
         good = (
             math.isfinite(self.tau)
             and 0 < self.target_risk < 1
             and 0 < self.confidence_level < 1
             and 0 < self.risk_bound <= self.target_risk
+            and type(self.events) is int
+            and type(self.units) is int
             and 0 <= self.events <= self.units
+            and binomial_tail(self.events, self.units, self.risk_bound) <= (1 - self.confidence_level) * (1 + 1e-6)
             and self.unit in UNITS
             and (self.attempts is None or (type(self.attempts) is int and self.attempts >= 1))
         )
@@ -169,6 +173,11 @@ class CertificateRecord:
         complete = fits if self.kind == PATCH else self.kind == LINF and self.masks is None
         if type(self.budget) is not int or self.budget < 1 or not complete:
             raise BundleError(f"certificate {self.kind}:{self.budget} lacks its masks, or is of an unknown kind")
+        if self.kind == LINF and any(each.tau < 0 for each in self.thresholds.values()):
+            raise BundleError(
+                f"certificate {budget_text(self.kind, self.budget)}: a threshold below 0 proves nothing, for the "
+                "label could be another one inside the ball; certify the bundle again"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A plain record."""

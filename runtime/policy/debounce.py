@@ -8,7 +8,7 @@ nothing may delay it; coming back can be delayed for both.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from framegate.runtime.errors import UsageError
@@ -110,6 +110,20 @@ def check_rule(reason: Reason, rule: Debounce) -> None:
         )
 
 
+def require_before_track(reasons: Collection[Reason]) -> None:
+    """Refuse rules that would be ignored: of objects these reasons are found after the policy.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for reason in (Reason.UNCONFIRMED, Reason.NOT_CERTIFIED):
+        if reason in reasons:
+            raise UsageError(
+                f"{reason} of objects cannot be debounced: it is judged after the policy, with the rule of the track "
+                "(--track-rule)"
+            )
+
+
 def parse_debounce(texts: list[str]) -> dict[Reason, Debounce]:
     """Read ``REASON=M/N/K`` of a command line, e.g. ``BLURRED=3/5/10``.
 
@@ -161,10 +175,14 @@ class Debouncer:
 
     Args:
         rules: Reasons without one reject at once and come back at once.
+
+    Attributes:
+        may_wait: Reasons with which a frame may be accepted all the same.
     """
 
     def __init__(self, rules: Mapping[Reason, Debounce]) -> None:
         self._states = {reason: _State(rule) for reason, rule in rules.items()}
+        self.may_wait = frozenset(reason for reason, rule in rules.items() if rule.m > 1)
 
     @property
     def has_rules(self) -> bool:

@@ -71,6 +71,7 @@ class StreamPolicy:
 
     Attributes:
         drift: The alarm, None without calibration or if the policy does not want one.
+        may_wait: Reasons with which a frame may be accepted all the same, until they last.
     """
 
     def __init__(self, policy: Policy, calibration: Calibration | None, *, sequence: bool = True) -> None:
@@ -80,6 +81,7 @@ class StreamPolicy:
         self._unseen = policy.warm_up if sequence else 0
         self._debouncer = Debouncer(policy.debounce if sequence else {})
         self._debounces = self._debouncer.has_rules
+        self.may_wait = self._debouncer.may_wait
         self._latest_ns: int | None = None
         self._latest_id: int | None = None
 

@@ -265,8 +265,6 @@ class ObjectJudge:
                 continue
             crop = np.ascontiguousarray(shown.image[y : y + height, x : x + width])
             certificate, against = certifier.decide(crop, label)
-            if track is not None and not against:
-                track.certified = label
             detail = "; ".join(filter(None, (one.detail, *against.values())))
             found.append(
                 one._replace(findings=dict(against), found=tuple(against), detail=detail, certificate=certificate)
@@ -277,6 +275,8 @@ class ObjectJudge:
         for track, one in zip(tracks, judged, strict=True):
             if track is not None and not one.findings:
                 self.memory.used(track)
+                if one.certificate is not None:  # only now: a frame that was overwritten meanwhile certifies no track
+                    track.certified = one.scored.scores.argmax
 
     def _unconfirmed(self, judged: Judged, track: TrackState | None) -> Findings:
         """UNCONFIRMED, unless the rule is fulfilled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from framegate.evaluation import attack_table as table
 from framegate.evaluation import command_attacks
+from framegate.evaluation.attack_rows import row_checks
 from framegate.evaluation.attack_table import Attacked, attack_table, attacks, markdown
 from framegate.evaluation.attacks.auto import AutoSettings
 from framegate.evaluation.frames.network import Network
@@ -79,6 +81,41 @@ def test_attacks_break_what_is_right_without_them(rows):
     assert rows["none"]["wrong"]["value"] < rows["PGD-3 8/255"]["wrong"]["value"]
     # From the network itself, what is transferred is what attacks it.
     assert rows["transfer of PGD-3 8/255"]["wrong"] == rows["PGD-3 8/255"]["wrong"]
+
+
+def record_rows(name):
+    return json.loads((Path(table.__file__).parents[1] / f"benchmarks/results/attacks/{name}.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("name", ["hybrid-cifar10", "mobilenet-cifar10", "resnet20-robust-cifar10"])
+def test_the_committed_rows_hold_together(name):
+    checks = row_checks(record_rows(name))
+    assert len(checks) > 20
+    assert [str(check) for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "like", "failed"),
+    [
+        ("patch", "none", "patch: does harm"),
+        ("PGD-20 L2", "none", "PGD-20 L2: does harm"),
+        ("patch 8x8", "patch 3x3", "patch: larger never weaker"),
+        ("APGD 8/255", "FGSM 2/255", "APGD 8/255: as strong as FGSM"),
+        ("adaptive 2/255", "none", "adaptive 2/255: not behind others"),
+        ("rotation", "FGSM 8/255", ""),
+    ],
+)
+def test_an_attack_that_is_broken_shows_in_the_rows(broken, like, failed):
+    """The health checks are those of PGD: without this a patch that changes nothing passed all of them."""
+    rows = {row["attack"]: row for row in record_rows("mobilenet-cifar10")}
+    kept = {key: rows[like][key] for key in ("wrong", "wrong_and_accepted")}
+    changed = [{**row, **(kept if name.startswith(broken) else {})} for name, row in rows.items()]
+    assert (failed in [check.name for check in row_checks(changed) if not check.passed]) is bool(failed)
+
+
+def test_rows_without_the_clean_one_say_nothing(rows):
+    assert row_checks([rows["FGSM 1/255"]]) == []
+    assert row_checks([]) == []
 
 
 def test_the_table_for_people(rows):

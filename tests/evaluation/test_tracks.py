@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from framegate.evaluation.report.table import markdown
-from framegate.evaluation.tracks import FORMAT, _store, apply_rule, read_tracks, table, tracks_of
+from framegate.evaluation.tracks import FORMAT, RULES, _store, apply_rule, prove_tracks, read_tracks, table, tracks_of
 from framegate.export.calibration.track_promise import prove_rule
 from framegate.runtime import Bundle
 from framegate.runtime.errors import DataError, UsageError
@@ -40,6 +40,29 @@ def test_equal_labels_keep_single_wrong_ones_out():
     record = found.to_json()
     assert record["frames_to_first_accept"] == {"median": 3.0, "p90": pytest.approx(3.8), "max": 4}
     assert record["tracks_wrong"]["high"] > 0.5  # three tracks promise nothing
+
+
+@pytest.mark.parametrize("rule", [TrackRule(1, 1, 1), TrackRule(1, 1, 2), TrackRule(2, 3, 2), TrackRule(3, 4, 3)])
+def test_what_is_promised_of_tracks_holds_whichever_frames_are_rejected_besides(rule):
+    """The camera check takes a right frame away, and two wrong ones that it kept apart agree."""
+    rng, worse = np.random.default_rng(0), 0
+    for _ in range(40):
+        found, passed = (rng.random(7) < 0.5).astype(np.int64), rng.random(7) < 0.8
+        labels = groups = np.zeros(7, np.int64)
+        counted = apply_rule(rule, labels, found, passed, groups)
+        kept = [np.array([bit >> k & 1 for k in range(7)], bool) for bit in range(128)]
+        some = [apply_rule(rule, labels, found, passed & each, groups).wrong for each in kept]
+        assert counted.wrong_at_worst == max(some)
+        worse += counted.wrong_at_worst > counted.wrong
+    assert (worse > 0) is (rule.k > 1)
+
+
+def test_the_promise_of_tracks_counts_the_worst():
+    record = {"rules": [figures(rule).to_json() for rule in RULES]}
+    for each in record["rules"]:
+        each["tracks_wrong_at_worst_count"] = 3 if each["rule"] == "1/1/3" else 0
+    promise = prove_tracks(record, 0.7, 0.9)
+    assert (str(promise.rule), promise.wrong) == ("3/5/3", 0)
 
 
 def test_a_rule_that_uses_nothing_has_no_times():

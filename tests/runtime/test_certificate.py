@@ -15,7 +15,9 @@ from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork, Certifier, find_certificate
 from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.health.thresholds import HealthThresholds
 from framegate.runtime.policy.debounce import Debounce, check_rule
+from framegate.runtime.policy.stream import Policy
 
 BACKENDS = ["openvino", "onnxruntime"]
 
@@ -169,6 +171,29 @@ def test_a_debounce_cannot_let_uncertified_frames_pass():
         check_rule(Reason.NOT_CERTIFIED, Debounce(2, 3, 1))
 
 
+@pytest.mark.parametrize(("tau", "accepted"), [(-0.7, True), (1.0, False)])
+def test_a_frame_whose_soft_reason_waits_is_certified_like_any_other(make_bundle, blue_scene, tau, accepted):
+    policy = Policy({Reason.BLURRED: Debounce(3, 5, 1)}, drift=False)
+    session = Session.open(
+        certified_bundle(make_bundle(), tau=tau), "onnxruntime", "fp32", policy=policy, certificate="patch:3",
+        health=HealthThresholds(sharpness=1.0),
+    )  # fmt: skip
+    seen = [session.infer(blue_scene(k)) for k in range(4)]
+    assert [Reason.BLURRED in each.found_reasons for each in seen] == [True] * 4
+    assert [each.accepted for each in seen] == [accepted, accepted, False, False]
+    assert all(each.certificate is not None for each in seen)
+    assert all((Reason.NOT_CERTIFIED in each.reasons) is not accepted for each in seen)
+
+
+def test_a_soft_reason_that_cannot_wait_costs_no_certificate(make_bundle, blue_scene):
+    session = Session.open(
+        certified_bundle(make_bundle()), "onnxruntime", "fp32", certificate="patch:3",
+        health=HealthThresholds(sharpness=1.0),
+    )  # fmt: skip
+    seen = session.infer(blue_scene(0))
+    assert (seen.reasons, seen.certificate) == ((Reason.BLURRED,), None)
+
+
 @pytest.mark.parametrize(("text", "kind", "budget"), [("patch:5", "patch", 5), ("linf:2/255", "linf", 2),
                                                       ("linf:1.2/255", "linf", 2)])  # fmt: skip
 def test_demands_are_read_and_rounded_up(text, kind, budget):
@@ -228,6 +253,10 @@ def test_of_several_certificates_the_session_gets_the_one_of_its_precision(make_
         (lambda c: c["certificates"][0]["masks"].update(side=7), "cannot be read.*uncovered"),
         (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(tau=math.inf), "cannot be used"),
         (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(risk_bound=0.2), "cannot be used"),
+        (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(units=180), "cannot be used"),
+        (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(events=11), "cannot be used"),
+        (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(units=400.5), "cannot be used"),
+        (lambda c: c["certificates"][0].update(kind="linf", masks=None), "below 0 proves nothing"),
         (lambda c: c["certificates"][0].pop("preprocess"), "cannot be read"),
         (lambda c: c.update(certificates=7), "lists no certificates"),
     ],

@@ -37,6 +37,23 @@ def test_l2_stays_in_its_ball_and_finds_the_best_point_of_a_linear_network():
     torch.testing.assert_close(found, reach, rtol=0.02, atol=0.02)
 
 
+def test_l2_follows_gradients_whose_squares_vanish():
+    """Of a network that is very sure, whose cross-entropy has a gradient of 1e-16."""
+    pixels, labels = frames()
+    sure = lambda x: linear(x) * 40 / gap  # noqa: E731 - every margin is 40
+    gap = (linear(pixels).topk(2).values @ torch.tensor([1.0, -1.0]))[:, None]
+    assert pgd_l2(sure, pixels, labels, 2.0, 20, loss="cross_entropy").misclassified.all()
+
+
+def test_l2_with_a_gradient_of_nan_moves_nothing():
+    """It used to give pixels of NaN, which no network reads rightly."""
+    pixels, labels = frames()
+    broken = lambda x: linear(x) + 0 * (x.sum() - x.sum().detach()).abs().sqrt()  # noqa: E731
+    result = pgd_l2(broken, pixels, labels, 1e-4, 3)
+    assert result.pixels.isfinite().all()
+    assert not result.misclassified.any()
+
+
 def test_a_larger_radius_is_never_weaker():
     pixels, labels = frames(20)
     fallen = [int(pgd_l2(linear, pixels, labels, radius, 20).misclassified.sum()) for radius in (0.01, 0.5, 3.0)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from framegate.evaluation.attacks import linf, problem
 from framegate.evaluation.attacks.health import AttackHealth, check_attack_health
 from framegate.evaluation.attacks.health_checks import (
     HealthCheck,
@@ -18,7 +19,7 @@ from framegate.evaluation.attacks.health_checks import (
     check_white_box,
 )
 from framegate.evaluation.attacks.linf import LinfSettings, fgsm, pgd, uniform_noise
-from framegate.evaluation.attacks.problem import AttackResult
+from framegate.evaluation.attacks.problem import AttackResult, project
 from framegate.runtime.errors import UsageError
 
 EPSILON = 0.06
@@ -81,7 +82,7 @@ def test_a_healthy_attack_on_an_honest_network_passes(network, frames):
     assert health.failed == ()
     assert health.frames == 64
     names = [check.name for check in health.checks]
-    assert len(names) == len(set(names)) == 9 + 2 * len(results)
+    assert len(names) == len(set(names)) == 10 + 2 * len(results)
     assert seen[-1] == ("attack health", 9, 9)
     assert seen[0][1] == 1
 
@@ -115,6 +116,22 @@ def test_a_gradient_that_points_the_wrong_way_fails_against_black_box_and_noise(
     assert "gradients" not in health.failed
     assert "as strong as Square with 100 queries" in health.failed
     assert "epsilon 0.5 fools every frame" in health.failed
+
+
+@pytest.mark.parametrize("keep", ["best", "first", "last"])
+def test_an_attack_that_uses_half_of_its_ball_fails(network, frames, monkeypatch, keep):
+    """It is stronger than noise and inside the ball, and grows with all that it is given."""
+    for module in (linf, problem):
+        monkeypatch.setattr(module, "project", lambda pixels, clean, epsilon: project(pixels, clean, epsilon / 2))
+    settings = replace(SETTINGS, keep=keep)
+    assert "uses the whole ball" in check_attack_health(network, *frames, settings, queries=5).failed
+    monkeypatch.undo()
+    assert "uses the whole ball" not in check_attack_health(network, *frames, settings, queries=5).failed
+
+
+def test_steps_that_cannot_reach_the_edge_of_the_ball_fail(network, frames):
+    short = replace(SETTINGS, step_size=EPSILON / 20, random_start=False)
+    assert "uses the whole ball" in check_attack_health(network, *frames, short, queries=5).failed
 
 
 def test_a_random_network_is_flagged(network, frames):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from certified_bundles import certified_bundle
 from drive_files import record_drive
 
 from framegate.evaluation.drives.intervals import difference, ratio
@@ -104,6 +105,20 @@ def test_fault_a_drive_that_was_started_again_remembers_nothing(tmp_path, tiny_b
 def with_calibration(path, change):
     recording = read_recording(path)
     return recording, change(recording.calibration)
+
+
+def test_what_lacks_a_certificate_is_evidence_about_drift_as_it_is_on_the_road(tmp_path, make_bundle):
+    bundle = certified_bundle(make_bundle(), tau=1.0)  # which nothing reaches
+    session = Session.open(bundle, "onnxruntime", "fp32", 1, certificate="patch:3")
+    record_drive(tmp_path, session, 4, frames=600)
+    out = tmp_path / "t.parquet"
+    assert cli.main(["drives", "index", str(tmp_path), "--out", str(out), "--workers", "1"]) == 0
+    found = what_if(DriveTable(out), lambda recording: CHANGES["drifts"](recording.calibration), nothing)
+    expected = replayed(tmp_path, CHANGES["drifts"])
+    assert expected["reasons"]["NOT_CERTIFIED"] > 0
+    assert expected["reasons"]["DRIFT"] > 0
+    assert dict(found.reasons) == expected["reasons"]
+    assert found.unlike == 0
 
 
 def test_the_drift_of_columns_is_that_of_frames(tiny_bundle):
