@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,7 +32,8 @@ class Channel(Generic[T]):
         self._overwrite = overwrite
         self._closed = False
         self._spin_ns = round(spin_us * 1000)
-        self._guard = threading.Lock()
+        # A signal handler that stops the pipeline may call `close` while this very thread is in `take`.
+        self._guard = threading.RLock()
         # A thread waits by acquiring one of these. A condition variable would do the same, but makes a lock for every
         # wait and takes some twenty calls between the two threads, all of them while somebody waits for a verdict.
         self._filled, self._room = threading.Lock(), threading.Lock()
@@ -89,6 +91,12 @@ class Channel(Generic[T]):
             time.sleep(_LOOK_S)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether a signal handler asks that has interrupted this thread in here: others cannot go on before it can."""
+        owned: bool = self._guard._is_owned()  # type: ignore[attr-defined] # as threading.Condition asks its lock
+        return owned
+
+    @property
     def closed(self) -> bool:
         """Whether no further items are taken."""
         return self._closed
@@ -108,9 +116,10 @@ class Channel(Generic[T]):
 
 
 def _release(lock: threading.Lock) -> None:
-    """Wake one that waits for this lock, now or later; called under the guard, so never by two at once."""
+    """Wake one that waits for this lock, now or later; called under the guard, so never by two threads at once."""
     if lock.locked():
-        lock.release()
+        with suppress(RuntimeError):  # `close`, called by a signal handler just now, has released it
+            lock.release()
 
 
 def _acquire(lock: threading.Lock, end: float | None) -> bool:

@@ -211,7 +211,11 @@ class Pipeline:
         """Stop capturing, let the worker finish its frame, close the source. Verdicts already given stay readable.
 
         What does not end within five seconds (a source or an engine that hangs) is named on standard error and in
-        `unfinished`, and the session stays with it: it cannot be used for another stream.
+        `unfinished`. A session whose engine may still be computing, or whose source still be read, stays with it: it
+        cannot be used for another stream.
+
+        Raises:
+            Exception: What the source, or the giver of regions, raised when it was closed; all else is done by then.
         """
         if self._process not in (None, os.getpid()):
             # A child that was forked: the threads are the parent's, and so is what they may have locked meanwhile.
@@ -220,31 +224,62 @@ class Pipeline:
         if self._watchdog is not None:
             self._watchdog.stop()
         self._mailbox.close()
-        self._source.close()
-        if self._objects is not None:
-            self._objects.giver.close()
+        failures: list[Exception] = []
+        closing = self._close_inputs(failures)
         if threading.current_thread() in self._threads:
             return
+        if self._mailbox.interrupted or self._results.interrupted:
+            return  # a signal handler: the threads end when this one goes on, and the end of the block waits for them
         # A worker waiting for room in a full result channel is let go only after the channel is closed.
         self._results.close()
-        for thread in self._threads:
+        until = time.monotonic() + _JOIN_S
+        for thread in [*self._threads, *closing]:
             if thread.ident is not None:  # else it could not be started
-                thread.join(timeout=_JOIN_S)
+                thread.join(timeout=max(0.0, until - time.monotonic()))
         self._health.close()
-        hanging = tuple(thread.name for thread in self._threads if thread.is_alive())
+        busy = tuple(thread.name for thread in self._threads if thread.is_alive())
+        hanging = busy + tuple(thread.name for thread in closing if thread.is_alive())
         if self._frozen:
             gc.unfreeze()
             self._frozen = False
         if self._threads:
             self.unfinished = hanging
         for name in hanging:
-            what = f"the source {self._source.name}" if name == "framegate-capture" else "the engine"
+            what = "the engine" if name == "framegate-worker" else f"the source {self._source.name}"
             to_stderr(f"framegate: {what} does not answer: the thread {name} did not end within {_JOIN_S:g} s")
-        if self._claimed and not hanging:
+        if self._claimed and not busy:
             self._session.release(self)
         self._claimed = False
         self._threads.clear()
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline was stopped")
+        if failures:
+            raise failures[0]
+
+    def _close_inputs(self, failures: list[Exception]) -> list[threading.Thread]:
+        """Close source and giver, each in a thread of its own: a driver may wait for ever for its camera.
+
+        Args:
+            failures: What they raise is added.
+
+        Returns:
+            The threads.
+        """
+
+        def attempt(close: Callable[[], object]) -> None:
+            try:
+                close()
+            except Exception as error:  # noqa: BLE001 - `stop` raises it when it has ended everything else
+                failures.append(error)
+
+        threads = []
+        for close in (self._source.close, *(() if self._objects is None else (self._objects.giver.close,))):
+            thread = threading.Thread(target=attempt, args=(close,), name="framegate-close", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no room for another thread, or the interpreter ends
+                attempt(close)
+            threads.append(thread)
+        return threads
 
     def tell(self, told: Callable[[FrameResult], None]) -> None:
         """Have every result told at once, by the thread that made it, before anybody who iterates gets it.

@@ -100,6 +100,7 @@ class Session:
         self._claiming = threading.Lock()
         self._holder: object | None = None
         self._thread: threading.Thread | None = None
+        self._inferring = False
 
     @classmethod
     def open(
@@ -197,6 +198,7 @@ class Session:
             UsageError: Somebody else has it, or it was opened in another process.
         """
         self._require_process()
+        self._require_idle()
         with self._claiming:
             if self._holder is not None or (self._thread is not None and self._in_use_elsewhere()):
                 raise UsageError(f"this session judges another stream already; {_REMEDY}")
@@ -222,6 +224,20 @@ class Session:
             if self._in_use_elsewhere():
                 raise UsageError(f"infer() of this session is called from a second thread; {_REMEDY}")
             self._thread = threading.current_thread()
+
+    def _require_idle(self) -> None:
+        """Refuse what interrupts `infer` in its own thread: a signal handler, a finalizer.
+
+        There is one input: the interrupted frame would be given the answer to the other one.
+
+        Raises:
+            UsageError: A frame is being judged.
+        """
+        if self._inferring:
+            raise UsageError(
+                "this session is judging a frame, which a signal handler or a finalizer has interrupted; set a flag "
+                "there, and use the session when infer() has returned"
+            )
 
     def _in_use_elsewhere(self) -> bool:
         return self._thread not in (None, threading.current_thread()) and self._thread.is_alive()
@@ -358,15 +374,21 @@ class Session:
             or engine faults: they are rejected with a reason. It has no deadline, and so its verdict no end.
 
         Raises:
-            UsageError: The session is used by a pipeline, by another thread, or in another process.
+            UsageError: The session is used by a pipeline, by another thread, or in another process; or this call
+                comes from a signal handler that has interrupted another one.
         """
         if self._thread is not threading.current_thread() or os.getpid() != self._process:
             self._require_thread()
-        number = self._frames if frame_id is None else frame_id
-        self._frames += 1
-        frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
-        prediction = self.frame_judge.judge(frame, self.regions, self._health, streams=self._streams)[0]
-        self._ask_if_due()
+        self._require_idle()
+        self._inferring = True
+        try:
+            number = self._frames if frame_id is None else frame_id
+            self._frames += 1
+            frame = Frame(number, time.monotonic_ns() if captured_ns is None else captured_ns, image)
+            prediction = self.frame_judge.judge(frame, self.regions, self._health, streams=self._streams)[0]
+            self._ask_if_due()
+        finally:
+            self._inferring = False
         return prediction
 
     def look_after_engine(self) -> None:

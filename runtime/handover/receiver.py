@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.config import ReceiverConfig
 from framegate.runtime.handover.machine_native import machine_for
 from framegate.runtime.handover.reading import Fault, Reading, WhyNot
@@ -33,7 +34,8 @@ class Receiver:
     def __init__(self, config: ReceiverConfig, labels: tuple[str, ...] = (), *, compiled: bool = True) -> None:
         self.config = config
         self._labels = labels
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
+        self._changing = False
         self._machine = machine_for(config, compiled)
 
     @property
@@ -66,10 +68,18 @@ class Receiver:
         Returns:
             What was wrong with it; MISSED, NEW_EPOCH and NEW_TRACK speak of what came before it, and the message itself
             is good.
+
+        Raises:
+            UsageError: A signal handler calls it that has interrupted another call in this thread.
         """
         arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
         with self._writing:
-            return self._machine.feed(bytes(data), arrival)
+            self._require_idle()
+            try:
+                self._changing = True
+                return self._machine.feed(bytes(data), arrival)
+            finally:
+                self._changing = False
 
     def verdict(self, now_ns: int | None = None) -> Reading:
         """The newest verdict, and whether it may be used. Never waits, changes nothing, can be called from any thread.
@@ -97,15 +107,40 @@ class Receiver:
         Returns:
             Whether the receiver is not latched any more. False: good messages are missing since the fault, or it was
             too short a time ago.
+
+        Raises:
+            UsageError: See `feed`.
         """
         now = time.monotonic_ns() if now_ns is None else now_ns
         with self._writing:
-            return self._machine.release(now)
+            self._require_idle()
+            try:
+                self._changing = True
+                return self._machine.release(now)
+            finally:
+                self._changing = False
 
     def restart(self) -> None:
-        """Forget epoch, bundle, latch and everything proven, as a new receiver would; the counts stay."""
+        """Forget epoch, bundle, latch and everything proven, as a new receiver would; the counts stay.
+
+        Raises:
+            UsageError: See `feed`.
+        """
         with self._writing:
-            self._machine.restart()
+            self._require_idle()
+            try:
+                self._changing = True
+                self._machine.restart()
+            finally:
+                self._changing = False
+
+    def _require_idle(self) -> None:
+        # A signal handler runs in the thread that it interrupts: it would wait for ever for that thread to go on.
+        if self._changing:
+            raise UsageError(
+                "this receiver is at work on a message, which a signal handler has interrupted; set a flag there, and "
+                "call feed(), release() or restart() from the loop"
+            )
 
     def counts(self) -> Mapping[str, int]:
         """Counts of messages and of every kind of fault, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -113,6 +114,7 @@ class Sender:
         self._domain = this_clock()
         self._sending = threading.Lock()
         self._closed = threading.Event()
+        self._process = os.getpid()
         self._thread: threading.Thread | None = None
         self._start_beating(heartbeat_s)
 
@@ -188,7 +190,12 @@ class Sender:
                     self._say_nothing(stream, HEARTBEAT)
 
     def close(self) -> None:
-        """Say that nothing more comes (REJECT, NO_FRAME), and close the transports; can be called twice."""
+        """Say that nothing more comes (REJECT, NO_FRAME), and close the transports; can be called twice.
+
+        In a child that was forked it does nothing: the streams, and what is to be said of their end, are the parent's.
+        """
+        if os.getpid() != self._process:
+            return
         with self._sending:
             if self._closed.is_set():
                 return

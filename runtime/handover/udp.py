@@ -6,8 +6,8 @@ udp://HOST:PORT      the sender sends there; the receiver listens on that addres
 from __future__ import annotations
 
 import ipaddress
+import select
 import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,6 @@ LARGEST = 2048
 """Bytes read of a datagram: more than any message has, so that a longer one is seen to be longer."""
 _MOST_WAITING = 4096
 _BUFFER = 1 << 20
-_TIMEVAL = struct.Struct("@ll")
 
 
 class UdpOutgoing:
@@ -81,8 +80,11 @@ class UdpIncoming:
     def __init__(self, opened: socket.socket, name: str) -> None:
         self.name = name
         self._socket = opened
-        self._socket.setblocking(True)
-        self._patience_s = 0.0
+        self._socket.setblocking(False)
+        # Not SO_RCVTIMEO: interrupted by a signal, Python begins that wait anew, so that a timer of the program that
+        # comes more often than the timeout ends would make a receiver wait for as long as its sender is silent.
+        self._coming = select.poll()
+        self._coming.register(opened, select.POLLIN)
 
     @property
     def port(self) -> int:
@@ -92,18 +94,12 @@ class UdpIncoming:
     def receive(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The next datagram and when it was read; None if none comes in time."""
         try:
-            # The system waits in recv itself: one call, and one wake-up, for each datagram.
-            if timeout_s > 0 and timeout_s != self._patience_s:
-                self._be_patient(timeout_s)
-            data = self._socket.recv(LARGEST, 0 if timeout_s > 0 else socket.MSG_DONTWAIT)
+            if timeout_s > 0 and not self._coming.poll(timeout_s * 1e3):
+                return None
+            data = self._socket.recv(LARGEST)
         except OSError:  # nothing there, or what the network said about an earlier datagram
             return None
         return data, time.monotonic_ns()
-
-    def _be_patient(self, seconds: float) -> None:
-        microseconds = max(int(seconds * 1e6), 1)  # 0 would wait for ever
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
-        self._patience_s = seconds
 
     def waiting(self) -> Iterator[tuple[bytes, int]]:
         """All datagrams that wait, the oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class Beside:
         self.thread.start()
         self.kept: list[object] = [state, None, None]
         """What the thread may be working on: it lives until the thread has stopped."""
-        self.close = weakref.finalize(self, _stop, code, at, self.kept)
+        self.close = weakref.finalize(self, _stop, code, at, self.kept, os.getpid())
         """Ends the thread; what is asked for afterwards is done by whoever asks."""
 
     def keep(self, helped: object) -> None:
@@ -102,6 +103,7 @@ class Beside:
         return bool(self._finish(self.at))
 
 
-def _stop(code: ctypes.CDLL, at: int, kept: list[object]) -> None:
-    code.framegate_beside_stop(at)
-    kept.clear()
+def _stop(code: ctypes.CDLL, at: int, kept: list[object], process: int) -> None:
+    if os.getpid() == process:  # a child that was forked has no such thread, and would wait for ever for its work
+        code.framegate_beside_stop(at)
+        kept.clear()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
+from framegate.runtime import channel as channel_module
 from framegate.runtime.channel import Channel
 
 
@@ -90,3 +91,39 @@ def test_a_full_channel_refuses_after_its_time_and_takes_again_when_there_is_roo
     assert channel.put(3, timeout=0.0)
     assert channel.take(timeout=0.0) == 3
     assert channel.take(timeout=0.0) is None
+
+
+def test_a_signal_handler_can_close_a_channel_whose_reader_it_has_interrupted(monkeypatch):
+    """A handler runs in the thread that it interrupts, which holds the guard meanwhile."""
+    channel, found = Channel(1, overwrite=True), []
+    channel.put("first")
+    release = channel_module._release
+
+    def interrupted(lock):
+        found.append(channel.interrupted)
+        if not channel.closed:
+            channel.close()
+        release(lock)
+
+    monkeypatch.setattr(channel_module, "_release", interrupted)
+    reader = threading.Thread(target=lambda: found.append(channel.take()), daemon=True)
+    reader.start()
+    reader.join(5)
+    assert not reader.is_alive(), "it waits for itself"
+    assert found[0] is True
+    assert found[-1] == "first"
+    assert channel.take() is None
+    assert not channel.interrupted
+
+
+def test_what_a_signal_handler_has_released_meanwhile_is_no_error():
+    class Released:
+        """A lock that somebody else releases between the question and the release."""
+
+        def locked(self):
+            return True
+
+        def release(self):
+            raise RuntimeError("release unlocked lock")
+
+    channel_module._release(Released())

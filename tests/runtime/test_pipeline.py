@@ -310,6 +310,71 @@ def test_fault_a_session_whose_preparation_fails_is_free_again(session, blue, mo
         assert len(list(again)) == 3
 
 
+def test_fault_a_source_that_raises_when_it_is_closed_leaves_nothing_running(session, blue):
+    class Refusing(Numbered):
+        def close(self):
+            super().close()
+            raise OSError("the driver says no")
+
+    pipeline = Pipeline(Refusing(blue, interval_s=0.01, live=True), session, deadline_ms=60_000)
+    with pytest.raises(OSError, match="the driver says no"), pipeline:
+        assert pipeline.take(30) is not None
+    assert pipeline.unfinished == ()
+    assert pipeline.latest().reasons == (Reason.NO_FRAME,)
+    assert not [each.name for each in threading.enumerate() if each.name in ("framegate-capture", "framegate-worker")]
+    with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:  # the session is free
+        assert len(list(again)) == 3
+
+
+def test_fault_a_source_that_never_ends_its_close_is_named_and_holds_nobody_up(session, blue, capsys, monkeypatch):
+    class Stuck(Numbered):
+        driver_answers = threading.Event()
+
+        def close(self):
+            super().close()
+            self.driver_answers.wait()
+
+    monkeypatch.setattr("framegate.runtime.pipeline._JOIN_S", 0.5)
+    stuck = Stuck(blue, interval_s=0.01, live=True)
+    with Pipeline(stuck, session, deadline_ms=60_000) as pipeline:
+        assert pipeline.take(30) is not None
+        begun = time.monotonic()
+        threading.Timer(10, stuck.driver_answers.set).start()
+    assert time.monotonic() - begun < 5
+    assert pipeline.unfinished == ("framegate-close",)
+    assert "the source numbered does not answer" in capsys.readouterr().err
+    stuck.driver_answers.set()
+    with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:  # the session is free
+        assert len(list(again)) == 3
+
+
+def test_a_source_is_closed_where_no_thread_can_be_started(session, blue, monkeypatch):
+    source = Numbered(blue[:3])
+    pipeline = Pipeline(source, session, lossless=True)
+    with pipeline, monkeypatch.context() as patch:
+        assert len(list(pipeline)) == 3
+        patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no room")))
+        pipeline.stop()
+        assert source.status.state == "ended"
+        assert source._closed.is_set()
+        assert pipeline.unfinished == ()
+
+
+def test_fault_a_signal_handler_stops_the_pipeline_whose_reader_it_has_interrupted(session, blue, capsys):
+    """The worker may be waiting for what the interrupted thread holds, which goes on only after the handler."""
+    with Pipeline(Numbered(blue, interval_s=0.01, live=True), session, deadline_ms=60_000) as pipeline:
+        assert pipeline.take(30) is not None
+        with pipeline._results._guard:  # as in the middle of `take`
+            begun = time.monotonic()
+            pipeline.stop()
+            assert time.monotonic() - begun < 2
+        assert pipeline.take(30) is None or pipeline.take(30) is None  # one may have been waiting
+    assert pipeline.unfinished == ()
+    assert "does not answer" not in capsys.readouterr().err
+    with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:
+        assert len(list(again)) == 3
+
+
 def test_regions_of_one_name_are_refused(session, blue):
     twice = (Roi("a", 0, 0, 20, 20, fractions=False), Roi("a", 20, 0, 20, 20, fractions=False))
     with pytest.raises(UsageError, match="used twice"):

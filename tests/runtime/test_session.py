@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import signal
 import time
 
 import numpy as np
@@ -288,3 +289,42 @@ def test_an_engine_with_two_steps_computes_while_the_camera_is_checked(tiny_bund
     assert prediction.candidate == "blue"
     assert Reason.BAD_INPUT in prediction.reasons
     assert prediction.engine_ns > 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such signal")
+def test_fault_a_signal_handler_judges_another_frame_in_the_middle_of_one(tiny_bundle, coloured, backend, monkeypatch):
+    """There is one input: the frame that was interrupted would get the other one's label."""
+    session = Session.open(tiny_bundle, backend, camera=False)
+    blue, grey = coloured((250, 10, 10)), coloured((128, 128, 128))
+    assert session.infer(blue).accepted
+    assert not session.infer(grey).accepted
+    refused, finish, handled = [], session.scorer.finish, signal.getsignal(signal.SIGALRM)
+
+    def handler(*_):
+        for attempt in (lambda: session.infer(blue), lambda: session.claim("a pipeline")):
+            with pytest.raises(UsageError, match="signal handler") as error:
+                attempt()
+            refused.append(str(error.value))
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGALRM)
+        return finish(*given)
+
+    signal.signal(signal.SIGALRM, handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(session.scorer, "finish", interrupted)
+            assert not session.infer(grey).accepted
+    finally:
+        signal.signal(signal.SIGALRM, handled)
+    assert len(refused) == 2
+    assert session.infer(blue).accepted  # and afterwards it goes on
+
+
+def test_a_session_whose_judging_was_broken_off_can_be_used_again(tiny_bundle, coloured, monkeypatch):
+    session = Session.open(tiny_bundle, "onnxruntime", camera=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.frame_judge, "judge", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            session.infer(coloured((250, 10, 10)))
+    assert session.infer(coloured((250, 10, 10))).accepted

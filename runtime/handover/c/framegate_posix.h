@@ -48,6 +48,9 @@ static inline uint64_t framegate_this_clock(void)
     while ((boot_size > 0u) && ((boot[boot_size - 1u] == '\n') || (boot[boot_size - 1u] == ' '))) {
         --boot_size;
     }
+    if (boot_size == 0u) {
+        return 0u; /* hidden from a container: on every such machine alike, and their clocks are not */
+    }
     space_size = readlink("/proc/self/ns/time", space, sizeof space);
     framegate_sha256_start(&sha);
     framegate_sha256_add(&sha, (const uint8_t *)start, sizeof start - 1u);

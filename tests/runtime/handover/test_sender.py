@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 import time
 
@@ -160,6 +162,26 @@ def test_messages_of_many_threads_stay_in_order():
     ends.sender.close()
     counters = [envelope.counter for envelope, _ in ends.taken()]
     assert counters == list(range(len(counters)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fault_a_forked_child_says_no_goodbye_in_the_parents_name():
+    """Its counters would be those of the parent's next messages, and nobody in it lets go of the lock."""
+    incoming = open_incoming("udp://127.0.0.1:0")
+    sender = Sender([open_outgoing(f"udp://127.0.0.1:{incoming.port}")], [("road", ID)], IDENTITY, heartbeat_s=None)
+    with sender._sending:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)  # ends it
+            sender.close()
+            os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+    assert incoming.receive(0.05) is None
+    sender.send(prediction(1))
+    assert incoming.receive(5) is not None
+    sender.close()
+    incoming.close()
 
 
 def test_a_receiver_that_is_not_there_holds_nobody_up():

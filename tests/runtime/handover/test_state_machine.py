@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from handover_tape import (
 )
 from object_drive import Life
 
+from framegate.runtime.errors import UsageError
 from framegate.runtime.handover.message import NO_CLASS, NO_TRACK, VerdictMessage, encode
 from framegate.runtime.handover.protection import protect
 from framegate.runtime.handover.reading import MS, Fault
@@ -199,3 +201,28 @@ def test_both_receivers_of_objects_agree_on_drives_over_a_bad_line(runner):
     answers = play_in_python(tape)
     require_same(tape, play_in_c(runner, tape), answers)
     assert sum(line.startswith("r 1") for line in answers) > 100
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_fault_a_signal_handler_calls_a_receiver_that_it_has_interrupted(compiled, monkeypatch):
+    """It runs in the thread that feeds, and must not wait for it: a consumer that stands still does not brake."""
+    receiver, refused = Receiver(ReceiverConfig(1), compiled=compiled), []
+
+    def handler(*_):
+        for call in (lambda: receiver.feed(b""), receiver.release, receiver.restart):
+            with pytest.raises(UsageError, match="signal handler"):
+                call()
+            refused.append(call)
+        assert not receiver.verdict().usable  # to read is always possible
+        return Fault.NONE
+
+    with monkeypatch.context() as patch:
+        patch.setattr(receiver._machine, "feed", handler)
+        feeds = threading.Thread(target=receiver.feed, args=(b"",), daemon=True)
+        feeds.start()
+        feeds.join(5)
+    assert not feeds.is_alive(), "it waits for itself"
+    assert len(refused) == 3
+    assert receiver.feed(b"") is Fault.TRUNCATED
+    assert receiver.release()
+    receiver.restart()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,29 @@ def test_all_that_waits_is_read_at_once_the_oldest_first(kind, tmp_path):
         time.sleep(0.1)
         assert [data for data, _ in incoming.waiting()] == messages(30)
         assert list(incoming.waiting()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that sends signals")
+def test_waiting_ends_in_time_while_a_timer_of_the_program_interrupts_it_more_often(kind, tmp_path):
+    """A consumer that waits for longer than its timeout does not brake."""
+    came = []
+
+    def tick(*_):
+        came.append(None)
+        if len(came) >= 300:  # three seconds: whoever still waits is let go
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    before = signal.signal(signal.SIGALRM, tick)
+    try:
+        with ends(kind, tmp_path) as (_, incoming):
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            begun = time.monotonic()
+            assert incoming.receive(0.1) is None
+            assert 0.05 <= time.monotonic() - begun < 1.0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert came
 
 
 def test_waiting_for_a_message_ends_when_it_comes_or_in_time(kind, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -226,3 +228,27 @@ def test_fault_who_attends_while_the_first_frame_makes_the_memory():
             assert Reason.BAD_INPUT not in health.inspect(image)
             health.attend()
     assert len(attended) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fault_a_child_that_was_forked_while_the_thread_counts_ends():
+    memory, rows = NativeRowMemory(CODE, 299, 10_000, 4), pictures(1, 299, 10_000)[0]  # takes some milliseconds
+    children = []
+    for _ in range(8):
+        assert memory.begin(0, 0, rows, None)
+        time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            memory.close()  # as the end of the interpreter does
+            os._exit(0)
+        children.append(child)
+        memory.forget_begun()
+    until, ended = time.monotonic() + 10, set()
+    while len(ended) < len(children) and time.monotonic() < until:
+        ended |= {child for child in children if child not in ended and os.waitpid(child, os.WNOHANG) != (0, 0)}
+        time.sleep(0.01)
+    for child in set(children) - ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert len(ended) == len(children)
