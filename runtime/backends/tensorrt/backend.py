@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -97,7 +96,6 @@ class TensorRtBackend:
     def _open(self) -> None:
         try:
             self._gpu = open_driver()
-            self._thread = threading.get_ident()
             info, flavour = self._gpu.info, self._trt.flavour
             stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder())
             self._engine = OpenedEngine(self._trt, stored, self._gpu)
@@ -341,9 +339,9 @@ class TensorRtBackend:
     def _current_gpu(self) -> Driver:
         if self._gpu is None:
             raise BackendError(f"{self.name}: closed")
-        if threading.get_ident() != self._thread:  # a context is current per thread
-            self._gpu.make_current()
-            self._thread = threading.get_ident()
+        # A context is current per thread, and anybody may have changed that: another backend that was closed, or a
+        # thread that has ended and left its number to this one. Asking costs as much as setting it.
+        self._gpu.make_current()
         return self._gpu
 
     def _guarded(self, work: Callable[[], Result]) -> Result:
