@@ -228,6 +228,8 @@ int cuGraphLaunch(void *executable, void *stream) {
     for (int i = 0; i < ((graph *)executable)->length; i++) perform(&((graph *)executable)->operations[i]);
     return 0;
 }
+/* Called when an execution context of the stand-in for TensorRT goes. */
+void stub_context_destroyed(void *capsule) { (void)capsule; called(__func__); }
 /* cuda-bindings asks for its functions here, by names without version suffix. */
 int cuGetProcAddress_v2(const char *name, void **out, int version, unsigned long long flags, int *status) {
     static const char *suffixes[] = {"_v2", "WithFlags", ""};

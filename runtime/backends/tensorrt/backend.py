@@ -31,7 +31,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from framegate.cuda_kernels.compile.compiler import CompilerError
-from framegate.cuda_kernels.driver.checks import TIMEOUT
 from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
 from framegate.cuda_kernels.softmax_entropy.launch import LARGEST_CHANNELS, Record
 from framegate.runtime.backends.base import ALL_ROWS, PixelMaps
@@ -55,7 +54,6 @@ from framegate.runtime.scores import FrameScores, Tensor, not_finite
 from framegate.runtime.verdict import BGR, NV12, Image
 
 Result = TypeVar("Result")
-_ABANDONED: list[object] = []  # what belongs to a GPU that hangs: destroying it would wait for ever
 _URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
 
 
@@ -79,7 +77,6 @@ class TensorRtBackend:
         self.scores: FrameScores | None = None
         self.maps: PixelMaps | None = None
         self.graph: FrameGraph | None = None
-        self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
         self._turn = 0
         self._flying: Slot | None = None
@@ -87,13 +84,18 @@ class TensorRtBackend:
         self._frame_shape: tuple[int, ...] | None = None
         self._dense: DenseKernel | None = None
         self._gpu: Driver | None = None
+        self._open()
+
+    def _open(self) -> None:
+        if Driver.hangs():
+            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
         try:
-            self._open()
+            self._open_engine()
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open_engine(self) -> None:
         try:
             self._gpu = open_driver()
             info, flavour = self._gpu.info, self._trt.flavour
@@ -108,18 +110,16 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """Give everything back, unless the GPU hangs. May be called twice."""
-        if self._hangs() and self._gpu is not None:
-            self._gpu.abandon()
-            _ABANDONED.append((self._gpu, self._engine, self.graph))
-            self._gpu = self.graph = None
-            return
         self.graph = None
+        if self._gpu is None:
+            return
+        with suppress(CudaError):  # after a fault the driver refuses to free anything
+            self._gpu.make_current()
         if hasattr(self, "_engine"):
             self._engine.close()  # before its memory and its context go
-        if self._gpu is not None:
-            with suppress(CudaError):  # after a fault the driver refuses to free anything
-                self._gpu.close()
-            self._gpu = None
+        with suppress(CudaError):
+            self._gpu.close()
+        self._gpu = None
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`. The array is copied into pinned memory at each call."""
@@ -197,7 +197,8 @@ class TensorRtBackend:
         if slot is None:
             raise BackendError(f"{self.name}: start a frame before finishing it")
         self._flying = None
-        record = self._guarded(lambda: self._wait(graph, slot))
+        self.pooled = graph.side_of(slot)
+        record = self._guarded(lambda: graph.wait(slot))
         if self._frame_shape is not None:
             self.scores = _scores(record, slot)
         if self._dense is not None:
@@ -216,40 +217,23 @@ class TensorRtBackend:
             BackendError: It did not work; the backend stays faulted.
         """
         self.fault = self.fault or "being re-initialised"
-        if self._hangs():
-            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
-        self.close()
-        self._hanging = 0
+        if not Driver.hangs():  # `_open` says so; until then nothing is given back
+            self.close()
         self._flying, self._turn = None, 0
         self._open()
         if self._rebind is not None:
-            self._translated(self._rebind)
+            self._bound(self._rebind)
         self.fault = ""
 
-    def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
-        self.pooled = graph.side_of(slot)
-        try:
-            return graph.wait(slot)
-        except CudaError as error:
-            self._hanging = slot.event if error.name == TIMEOUT else 0
-            raise
-
-    def _hangs(self) -> bool:
-        """Whether the work that was given up is still under way."""
-        if not self._hanging or self._gpu is None:
-            return False
-        try:
-            return not self._current_gpu().event_done(self._hanging)
-        except CudaError:  # it has ended, badly
-            return False
-
     def _start(self, build: Callable[[], None]) -> None:
-        if self.graph is not None:  # another size: its buffers go with everything else
+        if self.fault:
+            raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
+        if self.graph is not None or self._gpu is None:  # another size: its buffers go with everything else
             self.close()
             self._open()
         self._flying, self._turn = None, 0
         self._rebind = build
-        self._translated(build)
+        self._bound(build)
 
     def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, temperature: float) -> None:
         gpu = self._current_gpu()
@@ -356,11 +340,15 @@ class TensorRtBackend:
             self.fault = f"interrupted by {type(error).__name__}"
             raise
 
-    def _translated(self, build: Callable[[], None]) -> None:
+    def _bound(self, build: Callable[[], None]) -> None:
+        """Build the graph; what was allocated for one that cannot be built is given back."""
         try:
             build()
-        except (CudaError, CompilerError) as error:
-            raise BackendError(f"{self.name}: {error}") from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, CudaError | CompilerError):
+                raise BackendError(f"{self.name}: {error}") from error
+            raise
 
 
 def _limit() -> float:

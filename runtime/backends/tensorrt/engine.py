@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,10 @@ class OpenedEngine:
             CudaError: No memory is left for its scratch space.
         """
         self._trt, self._gpu, self._stored = trt, gpu, stored
+        self._context: Any = None
+        self._cache: Any = None
+        self._engine: Any = None
+        self._runtime: Any = None
         self._messages = trt.logger()
         self._runtime = trt.module.Runtime(self._messages.native)
         if self._runtime.engine_host_code_allowed:
@@ -64,7 +69,6 @@ class OpenedEngine:
             if self._engine.get_tensor_dtype(name) != trt.module.DataType.FLOAT:
                 raise BackendError(f"engine {stored.path}: {name} is not float32; {self.rebuild_hint()}")
         self._outputs = [name for name in names if name not in inputs]
-        self._cache: Any = None
         self._context = self._make_context()
         if self._context is None:
             raise BackendError(f"{trt.engine} cannot make a context of {stored.path}: {self._said()}")
@@ -159,8 +163,17 @@ class OpenedEngine:
         return ""
 
     def close(self) -> None:
-        """Let go of everything, context first. May be called twice."""
+        """Let go of everything, context first. May be called twice.
+
+        While the GPU hangs TensorRT's objects stay for good, also at the end of the process: they wait when they go.
+        """
+        if self._gpu.hangs():
+            for one in (self._context, self._cache, self._engine, self._runtime):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
         self._context = self._cache = self._engine = self._runtime = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def _said(self) -> str:
         return self._messages.take() or "no reason given"

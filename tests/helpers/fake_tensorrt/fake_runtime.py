@@ -91,8 +91,16 @@ def launch(function: ctypes.c_void_p, stream: int, grid: int, block: int, values
     return CUDA.cuLaunchKernel(function, grid, 1, 1, block, 1, 1, 0, where, pointers, nothing) == 0
 
 
+def native() -> Any:
+    """What a context is in C++: destroyed when nothing refers to it any more, and not by the garbage collector."""
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return make(1, None, ctypes.cast(CUDA.stub_context_destroyed, ctypes.c_void_p))
+
+
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        self._native = native()
         self._engine, self._addresses, self._memory = engine, {}, 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._function = function_of(b"colour_network")

@@ -54,3 +54,79 @@ infer(second)
 first.close()
 assert np.isfinite(infer(second)).all()
 """)
+
+
+RELEASES = {
+    "cuMemFree_v2",
+    "cuMemFreeHost",
+    "cuStreamSynchronize",
+    "cuStreamDestroy_v2",
+    "cuModuleUnload",
+    "stub_context_destroyed",
+}
+"""What waits for all work of the context, and so for ever on a GPU that hangs."""
+
+
+def after_the_last_frame(calls):
+    return set(calls[max(i for i, call in enumerate(calls) if call == "cuEventRecord") :])
+
+
+def test_fault_a_gpu_that_hangs_keeps_no_process_from_ending(child):
+    """Python lets go of everything at the end of a process, TensorRT's objects among it."""
+    _, told, calls = child(
+        """
+built()
+session, other = open_tensorrt(), open_tensorrt()
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted and other.infer(good).accepted
+os.environ["STUB_FAIL"] = "cuEventQuery=600"
+assert not session.infer(good).accepted
+assert not other.infer(good).accepted
+del other, good
+gc.collect()
+print("the end", file=sys.stderr)
+""",
+        FRAMEGATE_GPU_LIMIT="0.2",
+    )
+    assert told.endswith("the end")
+    assert not RELEASES & after_the_last_frame(calls)
+
+
+def test_fault_a_gpu_that_hangs_while_the_graph_is_made_is_not_waited_for(child):
+    _, told, calls = child(
+        """
+built()
+os.environ["STUB_FAIL"] = "cuEventQuery=600"
+refused(open_tensorrt, "not done after 0.2 s")
+refused(open_tensorrt, "the GPU still hangs")
+gc.collect()
+print("the end", file=sys.stderr)
+""",
+        FRAMEGATE_GPU_LIMIT="0.2",
+    )
+    assert told == "the end"
+    assert not RELEASES & after_the_last_frame(calls)
+
+
+def test_what_was_allocated_for_a_graph_that_cannot_be_made_is_given_back(child):
+    """A stream asks again for each of its frames; on a board the machine's own memory would go with it."""
+    _, _, calls = child("""
+built()
+session = open_tensorrt(gpu_preprocess=True)
+small, large = (np.full((side, 64, 3), (250, side // 8, 5), np.uint8) for side in (48, 64))
+assert session.infer(small).accepted
+os.environ["STUB_FAIL"] = "cuMemHostAlloc=2"
+for _ in range(5):
+    rejected = session.infer(large)
+    assert [r.name for r in rejected.reasons] == ["BACKEND_FAULT"] and "OUT_OF_MEMORY" in rejected.detail, rejected
+os.environ["STUB_FAIL"] = ""
+assert session.infer(large).accepted
+session.scorer.backend.close()
+""")
+    assert calls.count("cuMemAlloc_v2") == calls.count("cuMemFree_v2")
+    # What five attempts hold at once is what one holds.
+    held = most = 0
+    for call in calls:
+        held += {"cuMemAlloc_v2": 1, "cuMemFree_v2": -1}.get(call, 0)
+        most = max(most, held)
+    assert most < 10, most
