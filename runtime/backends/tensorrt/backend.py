@@ -317,7 +317,7 @@ class TensorRtBackend:
             raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
         if self.graph is None:
             raise BackendError(f"{self.name}: bind an input first")
-        self._current_gpu()
+        self._guarded(self._current_gpu)
         return self.graph
 
     def _current_gpu(self) -> Driver:

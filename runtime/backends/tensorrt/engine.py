@@ -39,7 +39,7 @@ class OpenedEngine:
         self._engine: Any = None
         self._runtime: Any = None
         self._messages = trt.logger()
-        self._runtime = trt.module.Runtime(self._messages.native)
+        self._runtime = trt.runtime(self._messages)
         if self._runtime.engine_host_code_allowed:
             # A plan with host code is a program that runs in this process; ours never hold any.
             raise BackendError(f"{trt.engine} would run host code out of engines; framegate does not use it so")

@@ -8,7 +8,7 @@ It takes up to 16 images at once. It has the names of
 `framegate.runtime.backends.tensorrt.names`, which other tests hold against the real bindings, and no others.
 
 FAKE_TENSORRT=word,word: ``execute`` fails every inference, ``capturable`` denies that it can be captured, ``hostcode``
-allows host code, ``nan`` is a network that gives NaN.
+allows host code, ``nan`` is a network that gives NaN, ``nocuda`` is a TensorRT for a newer CUDA than the driver's.
 """
 
 from __future__ import annotations
@@ -200,6 +200,9 @@ class Runtime:
     DLA_core, engine_host_code_allowed = 0, False
 
     def __init__(self, logger: Any) -> None:
+        if wanted("nocuda"):
+            logger.log(ILogger.ERROR, "createInferRuntime: Error Code 6: CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
         self.engine_host_code_allowed = wanted("hostcode")
 

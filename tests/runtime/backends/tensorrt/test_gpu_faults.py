@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 STREAM = """
 class Frames:
     frame_size, fixed_size, live = (64, 48), True, False
@@ -130,3 +132,37 @@ session.scorer.backend.close()
         held += {"cuMemAlloc_v2": 1, "cuMemFree_v2": -1}.get(call, 0)
         most = max(most, held)
     assert most < 10, most
+
+
+def test_a_tensorrt_for_a_newer_cuda_than_the_drivers_is_refused_in_words_and_auto_goes_on(child):
+    output, told, _ = child(
+        """
+from framegate.runtime.cli.main import main
+built()
+refused(open_tensorrt, "cannot start", "CUDA initialization failure", "framegate doctor")
+assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
+main(["doctor", "--json"])
+""",
+        FAKE_TENSORRT="nocuda",
+        STUB_VERSION="12060",
+    )
+    assert "not on tensorrt: " in told
+    finding = next(one for one in json.loads(output) if one["what"] == "backend tensorrt")
+    assert not finding["usable"]
+    assert "CUDA initialization failure" in finding["explanation"]
+
+
+def test_fault_a_context_that_cannot_be_made_current_is_a_fault_like_the_others(child):
+    child("""
+built()
+session = open_tensorrt()
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+assert session.infer(good).accepted
+os.environ["STUB_FAIL"] = "cuCtxSetCurrent=700"
+rejected = session.infer(good)
+assert [r.name for r in rejected.reasons] == ["BACKEND_FAULT"] and "the GPU failed" in rejected.detail, rejected
+os.environ["STUB_FAIL"] = ""
+assert "not used since the GPU failed" in session.infer(good).detail
+session.recover()
+assert session.infer(good).accepted
+""")
