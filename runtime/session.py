@@ -403,6 +403,10 @@ class Session:
         try:
             for engine in failed:
                 engine.reinitialise()
+            for _ in engines:  # before a frame is
+                self._asked.ask()
+                if self._asked.wrong:
+                    raise BackendError(self._asked.wrong)
         except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
             to_stderr(f"framegate: it does not start again, every frame will be rejected: {error}")
             return

@@ -47,13 +47,15 @@ from framegate.runtime.backends.tensorrt.scores import (
     ScoreSource,
 )
 from framegate.runtime.backends.tensorrt.store import engine_folder, find_engine
+from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.preprocess import PreprocessSpec
-from framegate.runtime.scores import FrameScores, Tensor, not_finite
+from framegate.runtime.scores import FrameScores, Tensor, frame_scores, not_finite
 from framegate.runtime.verdict import BGR, NV12, Image
 
 Result = TypeVar("Result")
+_SCORE_TOLERANCE = 5e-3  # far above rounding and far below a wrong kernel's
 _URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
 
 
@@ -68,9 +70,18 @@ class TensorRtBackend:
 
     takes_frames = True
 
-    def __init__(self, flavour: str, model: Path) -> None:
+    def __init__(self, flavour: str, model: Path, network: str = "") -> None:
+        """Open the engine.
+
+        Args:
+            flavour: ``tensorrt`` or ``tensorrt-rtx``.
+            model: The ONNX file.
+            network: Its SHA-256; empty: as it is now. Whatever lies there later, this network is the one that labels
+                and calibration in memory belong to.
+        """
         self.name = flavour
         self._model = model
+        self._network = network or sha256_file(model)
         self._trt = load_tensorrt(flavour)
         self.engine = self._trt.engine
         self.fault = ""
@@ -99,7 +110,7 @@ class TensorRtBackend:
         try:
             self._gpu = open_driver()
             info, flavour = self._gpu.info, self._trt.flavour
-            stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder())
+            stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder(), self._network)
             self._engine = OpenedEngine(self._trt, stored, self._gpu)
             self._stream = self._gpu.create_stream(_URGENT)
         except (CudaError, CompilerError) as error:
@@ -208,7 +219,7 @@ class TensorRtBackend:
 
     def share(self) -> TensorRtBackend:
         """See `Backend.share`: the engine is loaded again, its weights are not shared."""
-        return TensorRtBackend(self.name, self._model)
+        return TensorRtBackend(self.name, self._model, self._network)
 
     def reinitialise(self) -> None:
         """Open GPU, engine and graph anew after a fault.
@@ -258,14 +269,30 @@ class TensorRtBackend:
             input_bytes=nbytes,
             slots=slots,
             feed=feed,
+            logits=outputs[self._engine.logits],
             scores=scores,
             capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
             blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
             limit_s=_limit(),
             side=side,
         )
-        self.pooled = self.graph.side_of(self.graph.slots[0])
+        slot = self.graph.slots[0]
+        self.pooled = self.graph.side_of(slot)
+        if frame is not None:
+            self._require_scores(self.graph, slot, temperature)
         self._engine.save_runtime_cache()
+
+    def _require_scores(self, graph: FrameGraph, slot: Slot, temperature: float) -> None:
+        """Compare the scores that the GPU gives with those of its logits, once: nobody else looks at the kernel.
+
+        Raises:
+            BackendError: They differ.
+        """
+        graph.submit(slot)
+        found = _scores(graph.wait(slot), slot)
+        wanted = frame_scores(slot.logits[None], temperature)
+        if not np.allclose(found, wanted, rtol=_SCORE_TOLERANCE, atol=_SCORE_TOLERANCE, equal_nan=True):
+            raise BackendError(f"the GPU gives {tuple(found)}, and {tuple(wanted)} are those of the logits beside them")
 
     def _score_source(
         self, gpu: Driver, shapes: Mapping[str, Sequence[int]], temperature: float
@@ -366,10 +393,12 @@ def _limit() -> float:
 def _scores(record: Record, slot: Slot) -> FrameScores:
     if record.argmax < 0 or not np.isfinite(slot.logits).all():
         return not_finite()
+    if record.argmax != slot.logits.argmax():
+        raise BackendError(f"the GPU's label {record.argmax} is not the one of the logits beside them")
     return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
 
 
 def load(name: str, model: Path, threads: int | None, network: str) -> TensorRtBackend:
     """Entry point of the table in `framegate.runtime.backends.choice`; ``threads`` means nothing on a GPU."""
-    del threads, network  # an engine in the store names the network that it was built from
-    return TensorRtBackend(name, model)
+    del threads
+    return TensorRtBackend(name, model, network)

@@ -187,14 +187,24 @@ def _require_own(path: Path) -> None:
         raise StaleEngineError(f"engine cache: {why}, and build the engine again as this user")
 
 
-def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path) -> StoredEngine:
+def find_engine(
+    model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path, network: str = ""
+) -> StoredEngine:
     """Return the best usable engine of a model for a GPU.
+
+    Args:
+        model: The ONNX file.
+        flavour: ``tensorrt`` or ``tensorrt-rtx``.
+        version: TensorRT's.
+        info: The GPU.
+        folder: The cache's folder.
+        network: SHA-256 that the file had when its bundle was opened; empty: as it is now.
 
     Raises:
         BackendError: There is none; the message says why each candidate was passed over, and what to do.
     """
     reasons = []
-    digest = sha256_file(model)
+    digest = network or sha256_file(model)
     for target in targets_for(info):
         try:
             return read_engine(EngineKey(digest, model.name, flavour, version, target), folder)
