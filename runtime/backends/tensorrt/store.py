@@ -88,8 +88,11 @@ def engine_folder() -> Path:
 
 
 def device_target(info: DeviceInfo) -> str:
-    """The target of an engine whose kernels were timed and chosen on this GPU."""
-    return f"{info.name}, sm_{info.architecture}"
+    """The target of an engine whose kernels were timed and chosen on this GPU.
+
+    The name is not enough: every board of the Orin family calls its GPU Orin.
+    """
+    return f"{info.name}, sm_{info.architecture}, {info.multiprocessors} multiprocessors"
 
 
 def targets_for(info: DeviceInfo) -> list[str]:
@@ -212,8 +215,8 @@ def find_engine(
             reasons.append(str(error))
     others = sorted(path.name for path in (folder / digest[:16]).glob("*.engine"))
     raise BackendError(
-        f"no usable {flavour} {version} engine of {model} for {info.name} (sm_{info.architecture}); build it on this "
-        f"machine: framegate engine {model.parent} --backend {flavour}: "
+        f"no usable {flavour} {version} engine of {model} for {device_target(info)}; build it on this machine: "
+        f"framegate engine {model.parent} --backend {flavour}: "
         + "; ".join([*reasons, f"engines of this model that are there: {', '.join(others) or 'none'}"])
     )
 
