@@ -121,11 +121,14 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """Give everything back, unless the GPU hangs. May be called twice."""
-        self.graph = None
+        graph, flying = self.graph, self._flying
+        self.graph = self._flying = None
         if self._gpu is None:
             return
-        with suppress(CudaError):  # after a fault the driver refuses to free anything
+        with suppress(CudaError, BackendError):  # after a fault the driver refuses to free anything
             self._gpu.make_current()
+            if graph is not None and flying is not None:  # TensorRT's objects must not go while they compute
+                graph.wait(flying)
         if hasattr(self, "_engine"):
             self._engine.close()  # before its memory and its context go
         with suppress(CudaError):

@@ -324,3 +324,54 @@ assert session.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
 """,
         FRAMEGATE_GPU_LIMIT="0.05",
     )
+
+
+def test_auto_goes_on_where_the_engine_opens_and_its_graph_cannot_be_made(child):
+    """No compiler for the kernels, no memory for the buffers, an engine that computes something else."""
+    _, told, _ = child(
+        KNOWN
+        + """
+from framegate.cuda_kernels.compile.compiler import CompilerError
+know()
+built()
+def no_compiler(*arguments): raise CompilerError("no nvcc, no NVRTC")
+image, kernels.load_image = kernels.load_image, no_compiler
+refused(open_tensorrt, "no nvcc")
+assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
+kernels.load_image = image
+assert Session.open(BUNDLE).scorer.backend.name == "tensorrt"
+broken(wrong_network)
+session = Session.open(BUNDLE)
+assert session.scorer.backend.name in ("openvino", "onnxruntime")
+assert session.calibration == session.bundle.calibration(session.scorer.backend.name, session.precision)
+"""
+    )
+    assert told.count("not on tensorrt: ") == 2
+
+
+def test_an_engine_is_not_destroyed_while_it_computes(child):
+    """A frame that was started and never finished, and then one of another size."""
+    _, _, calls = child("""
+built()
+backend = load_backend("tensorrt", BUNDLE / "model.fp32.onnx")
+spec = Bundle.open(BUNDLE).preprocess
+backend.bind_frames(spec, 64, 48, 1.0)
+backend.start(np.full((48, 64, 3), 7, np.uint8))
+backend.bind_frames(spec, 64, 64, 1.0)
+""")
+    destroyed = calls.index("stub_context_destroyed")
+    launched = max(i for i, call in enumerate(calls[:destroyed]) if call == "cuGraphLaunch")
+    assert "cuEventQuery" in calls[launched:destroyed]
+
+
+def test_several_regions_are_not_preprocessed_on_the_gpu(child):
+    """Each has a size of its own, and the engine would be opened again for each of them in every frame."""
+    child("""
+from framegate.runtime.roi import Roi
+built()
+session = open_tensorrt(gpu_preprocess=True)
+whole, left = Roi.whole(), Roi.parse("left=0,0,32,48")
+assert session.regions_of((left,)) == (left,)
+refused(lambda: session.regions_of((whole, left)), "one region")
+assert open_tensorrt().regions_of((whole, left)) == (whole, left)
+""")
