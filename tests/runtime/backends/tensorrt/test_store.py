@@ -59,7 +59,7 @@ def test_the_engine_tuned_for_this_gpu_is_taken_before_a_more_general_one(model,
 def test_an_engine_of_another_board_whose_gpu_has_the_same_name_is_not_found(model, tmp_path):
     """AGX Orin and Orin Nano: one name, one compute capability, 16 and 8 multiprocessors."""
     stored(model, tmp_path, device_target(gpu(87, "Orin")))
-    with pytest.raises(BackendError, match="no usable tensorrt .*Orin_sm_87_16_multiprocessors.engine"):
+    with pytest.raises(BackendError, match=r"no usable tensorrt .*Orin_sm_87_16_multiprocessors\.engine"):
         find_engine(model, "tensorrt", "11.4.0.106", gpu(87, "Orin", multiprocessors=8), tmp_path)
 
 
