@@ -13,6 +13,7 @@ from framegate.runtime.backends.tensorrt.plugin import REGISTERED, register_plug
 from framegate.runtime.backends.tensorrt.scores import KERNEL, SCORES, TEMPERATURE
 from framegate.runtime.backends.tensorrt.store import StoredEngine
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 
 _ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT32": 4, "INT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1}
 
@@ -65,7 +66,8 @@ class OpenedEngine:
                 f"engine {stored.path}: its header says that the scores come from the {way}, its tensors are {names}; "
                 f"{self.rebuild_hint()}"
             )
-        for name in (*inputs, self.logits, *(SCORES if self.own_scores else ())):
+        read = (self.logits, *(SCORES if self.own_scores else ()), *({POOLED} & set(names)))
+        for name in (*inputs, *read):  # the host takes them for float32, and copies as many bytes
             if self._engine.get_tensor_dtype(name) != trt.module.DataType.FLOAT:
                 raise BackendError(f"engine {stored.path}: {name} is not float32; {self.rebuild_hint()}")
         self._outputs = [name for name in names if name not in inputs]

@@ -375,3 +375,18 @@ assert session.regions_of((left,)) == (left,)
 refused(lambda: session.regions_of((whole, left)), "one region")
 assert open_tensorrt().regions_of((whole, left)) == (whole, left)
 """)
+
+
+def test_a_second_output_in_half_precision_is_refused(child):
+    """As many bytes as float32 has would be copied out of, and into, half of the memory."""
+    child("""
+import fake_runtime as fake
+class WithMonitor(fake.ICudaEngine):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.tensors |= {"pooled": (-1, 6)}
+fake.ICudaEngine = WithMonitor
+built()
+os.environ["FAKE_TENSORRT"] = "half-pooled"
+refused(lambda: load_backend("tensorrt", BUNDLE / "model.fp32.onnx"), "pooled is not float32", "--force")
+""")
