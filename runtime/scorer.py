@@ -77,7 +77,7 @@ class Scorer(EngineCheck):
         self.preprocessor = Preprocessor(bundle.preprocess)
         self.temperature = calibration.temperature if calibration else 1.0
         self.probabilities = False
-        self.takes_nv12 = gpu_preprocess
+        self.takes_nv12 = False
         self._monitor = bundle.monitor
         self._bound_frames: tuple[int, int, str] | None = None
         self._shape = (1, len(bundle.labels))
@@ -87,12 +87,9 @@ class Scorer(EngineCheck):
         self._last_logits: Tensor | None = None
         self._seen: Tensor | None = None
         self._bound: BoundAnswer | None = None
-        if not gpu_preprocess:
-            backend.bind(self.preprocessor.tensor)  # first: a network that was compiled before need not be read then
+        backend.bind(self.preprocessor.tensor)  # first: a network that was compiled before need not be read then
         if backend.classes != len(bundle.labels):
             raise BundleError(f"bundle {bundle.path}: {len(bundle.labels)} labels, but {backend.classes} logits")
-        if gpu_preprocess:
-            return  # bound to the size of the first frame, and warmed up then
         if self._monitor:
             found = 0 if backend.pooled is None else backend.pooled.shape[1]
             if found != self._monitor.size:
@@ -103,6 +100,8 @@ class Scorer(EngineCheck):
         for _ in range(_WARM_UP):
             frame_scores(infer(backend), self.temperature)
         self._require_known_answers(precision)
+        # An engine that preprocesses is asked as well, before it is bound to the size of the first frame.
+        self.takes_nv12 = gpu_preprocess
 
     @property
     def computes_beside(self) -> bool:
@@ -134,7 +133,7 @@ class Scorer(EngineCheck):
         self._started_ns = time.perf_counter_ns() - began
 
     def ask(self) -> None:
-        """See `EngineCheck.ask`; an engine that preprocesses is not asked."""
+        """See `EngineCheck.ask`; one that preprocesses takes frames of the camera's size, and is not asked again."""
         if self.takes_nv12:
             return
         if self._bound is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from framegate.runtime.backends.base import Backend
-from framegate.runtime.backends.choice import open_engine
+from framegate.runtime.backends.choice import BACKENDS, choose_backend, open_engine
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
@@ -151,20 +151,31 @@ class Session:
                 f"bundle {opened.path}: it holds a detector, which names no label that may be used; give a classifier "
                 "as --bundle, and this one as --objects"
             )
-        engine, name, chosen = open_engine(opened, backend, precision, threads)
         demand = Demand.parse(certificate) if isinstance(certificate, str) else certificate
-        session = cls(
-            opened,
-            engine,
-            chosen,
-            opened.calibration(name, chosen),
-            camera=camera,
-            gpu_preprocess=gpu_preprocess,
-            policy=policy,
-            health=health,
-            certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
-            probabilities=probabilities,
-        )
+
+        def opened_on(engine: Backend, name: str, chosen: str) -> Session:
+            return cls(
+                opened,
+                engine,
+                chosen,
+                opened.calibration(name, chosen),
+                camera=camera,
+                gpu_preprocess=gpu_preprocess,
+                policy=policy,
+                health=health,
+                certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
+                probabilities=probabilities,
+            )
+
+        engine, name, chosen = open_engine(opened, backend, precision, threads)
+        try:
+            session = opened_on(engine, name, chosen)
+        except BackendError as error:
+            if backend != "auto" or not BACKENDS[name].gpu:
+                raise
+            # As in `open_engine`: that an engine cannot run here may show only when it is bound and asked.
+            to_stderr(f"framegate: not on {name}: {error}")
+            session = opened_on(*open_engine(opened, choose_backend("auto"), precision, threads))
         if backend == "auto":
             note(f"framegate: {session.describe()}")
         return session
@@ -329,11 +340,17 @@ class Session:
             rois: None or empty: `regions`.
 
         Raises:
-            UsageError: A dense bundle is asked for another region than that of its promise, or two have one name.
+            UsageError: A dense bundle is asked for another region than that of its promise, two have one name, or
+                several would be preprocessed on the GPU.
         """
         require_own_names(rois or ())
         if not rois or rois in (self.regions, (Roi.whole(),)):
             return self.regions
+        if self.scorer.takes_nv12 and len(rois) > 1:
+            raise UsageError(
+                f"{len(rois)} regions: preprocessing on the GPU is bound to frames of one size and takes one region; "
+                "leave it out, or the other regions"
+            )
         if isinstance(self.scorer, DenseScorer):
             own = self.scorer.spec
             raise UsageError(
@@ -425,6 +442,10 @@ class Session:
         try:
             for engine in failed:
                 engine.reinitialise()
+            for _ in engines:  # before a frame is
+                self._asked.ask()
+                if self._asked.wrong:
+                    raise BackendError(self._asked.wrong)
         except Exception as error:  # noqa: BLE001 - whatever it is, the backend stays faulted and every frame rejected
             to_stderr(f"framegate: it does not start again, every frame will be rejected: {error}")
             return

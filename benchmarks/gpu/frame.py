@@ -91,6 +91,7 @@ class FramePath:
             input_bytes=self._pixels,
             slots=2,
             feed=frame_feed(gpu, stream, plan, self._pixels, engine.network_input),
+            logits=engine.logits,
             scores=KernelRecord(gpu, engine.logits, CLASSES, TEMPERATURE),
             capture=capture,
         )

@@ -22,8 +22,19 @@ ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
 """Turing, Ampere (server, desktop, Orin), Ada, Hopper, Blackwell (server, Thor, desktop). A cubin also runs on later
 minor versions of its major one, so 8.8, 10.3 and 12.1 are covered; PTX of the newest is for what comes after."""
 
+TEGRA = frozenset((72, 87, 101, 110))
+"""Xavier, Orin, Thor (by its two names). Between these, and between them and other GPUs, machine code is not exchanged:
+CUDA C++ Programming Guide, "Binary Compatibility"."""
+
 OPTIONS = ("-O3", "-std=c++17")
 """No --use_fast_math: it flushes denormals and approximates division, and the scores must match the reference."""
+
+
+def runs_machine_code(of: int, on: int) -> bool:
+    """Whether a GPU runs the machine code of an architecture: its own, or an older minor version's of its major one."""
+    if TEGRA & {of, on}:
+        return of == on
+    return of // 10 == on // 10 and of <= on
 
 
 class CompilerError(RuntimeError):

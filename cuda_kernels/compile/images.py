@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from framegate.cuda_kernels.compile.build import NO_COMPILER, build, find_source, target_path
+from framegate.cuda_kernels.compile.build import NO_COMPILER, compile_cached, find_source, target_path
 from framegate.cuda_kernels.compile.cache import default_cache, entry_folder, source_hash, write_atomically
-from framegate.cuda_kernels.compile.compiler import ARCHITECTURES, CompilerError, Nvcc, Nvrtc
+from framegate.cuda_kernels.compile.compiler import ARCHITECTURES, CompilerError, Nvcc, Nvrtc, runs_machine_code
 from framegate.cuda_kernels.compile.sources import FOLDER, kernel_name
 
 
@@ -31,7 +32,11 @@ def load_image(
     source = find_source(name, folder)
     refused: list[str] = []
     for maker in (_shipped, _by_nvcc, _by_nvrtc):
-        image = maker(source, architecture, driver_version, cache or default_cache(), refused)
+        try:
+            image = maker(source, architecture, driver_version, cache or default_cache(), refused)
+        except OSError as error:
+            refused.append(f"{error}; make room, or set XDG_CACHE_HOME to a folder that this user may write")
+            continue
         if image is not None:
             return image
     reasons = "; ".join(refused)  # an error is shown as one line
@@ -61,9 +66,8 @@ def _shipped(
 
 
 def _runs_on(architectures: Sequence[int], architecture: int) -> bool:
-    """Whether a GPU has something to run: machine code of its major version, not newer than itself, or older PTX."""
-    machine_code = any(a // 10 == architecture // 10 and a <= architecture for a in architectures)
-    return machine_code or max(architectures) <= architecture
+    """Whether a GPU has something to run: machine code (`runs_machine_code`), or PTX of an older one, the last's."""
+    return any(runs_machine_code(a, architecture) for a in architectures) or max(architectures) <= architecture
 
 
 def _by_nvcc(
@@ -76,15 +80,18 @@ def _by_nvcc(
     if not _loadable(nvcc.release, driver_version):
         refused.append(_too_new(nvcc.identity, nvcc.release, driver_version))
         return None
-    # A cubin runs on later minor versions of its own major one, so the nearest older sibling will do.
-    siblings = [a for a in {*ARCHITECTURES, architecture} if a // 10 == architecture // 10 and a <= architecture]
+    # The nearest older sibling will do for a GPU that is newer than this nvcc.
+    siblings = [a for a in {*ARCHITECTURES, architecture} if runs_machine_code(a, architecture)]
     try:
         nearest = max(nvcc.known(tuple(siblings)))
     except CompilerError as error:
         refused.append(str(error))
         return None
-    build([source], (nearest,), cache)
-    return target_path(entry_folder(source, nvcc.identity, cache), f"sm_{nearest}").read_bytes()
+    folder, target = entry_folder(source, nvcc.identity, cache), f"sm_{nearest}"
+    if not target_path(folder, target).is_file():
+        print(f"framegate: compiling {kernel_name(source)} for {target}, once; it may take a minute", file=sys.stderr)
+    compile_cached(nvcc, source, target, folder)
+    return target_path(folder, target).read_bytes()
 
 
 def _by_nvrtc(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class Driver(ABC):
 
     name: str
     info: DeviceInfo
+    _late: ClassVar[list[tuple[Driver, int]]] = []  # waits of this process that were given up, whoever waited
 
     def __init__(self) -> None:
         self._owned: dict[tuple[str, int], Callable[[], object]] = {}
@@ -87,9 +89,15 @@ class Driver(ABC):
     def close(self) -> None:
         """Release everything that was created here, newest first, then the context. May be called twice.
 
+        Nothing is released while the GPU hangs: the driver would wait for ever.
+
         Raises:
             CudaError: the first refusal, after everything was tried.
         """
+        if self.hangs():
+            # Nor by Python: PyCUDA's objects free what they stand for when they go.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+            return
         atexit.unregister(self._close_at_exit)
         refusals: list[CudaError] = []
         # The context goes last: without it nothing else can be released.
@@ -102,10 +110,21 @@ class Driver(ABC):
         if refusals:
             raise refusals[0]
 
-    def abandon(self) -> None:
-        """Forget everything without releasing it: on a GPU that hangs the driver would wait for ever."""
-        atexit.unregister(self._close_at_exit)
-        self._owned.clear()
+    @staticmethod
+    def hangs() -> bool:
+        """Whether work that somebody in this process gave up waiting for is still under way.
+
+        What frees memory or destroys something waits for all work in the context, whoever gave it.
+        """
+        for entry in list(Driver._late):
+            driver, event = entry
+            with suppress(CudaError):  # it has ended, badly
+                driver.make_current()
+                if not driver.event_done(event):
+                    continue
+            with suppress(ValueError):  # another thread was faster
+                Driver._late.remove(entry)
+        return bool(Driver._late)
 
     def _close_at_exit(self) -> None:
         with suppress(CudaError):
@@ -197,6 +216,7 @@ class Driver(ABC):
             waited = time.monotonic() - started
             if waited > seconds:
                 meaning = f"the GPU was not done after {seconds:g} s"
+                self._late.append((self, event))
                 raise CudaError(TIMEOUT, meaning, "waiting for an event")
             if sleeping or waited > _SPIN_S:
                 time.sleep(_SLEEP_S)

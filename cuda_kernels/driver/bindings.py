@@ -71,7 +71,7 @@ class BindingsDriver(Driver):
 
     def _open_context(self) -> None:
         doing = "setting the primary context's flags"
-        (result,) = self._cuda.cuDevicePrimaryCtxSetFlags(self._device, CONTEXT_FLAGS)
+        (result,) = self._answer(doing, "cuDevicePrimaryCtxSetFlags", self._device, CONTEXT_FLAGS)
         # Whoever opened it first (PyTorch, say) chose its flags; it works without ours, only waiting differs.
         if result != self._cuda.CUresult.CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE:
             self._checked(doing, result)
@@ -106,15 +106,22 @@ class BindingsDriver(Driver):
             raise CudaError(f"CUDA_ERROR_{int(result)}", UNEXPLAINED, doing)
         raise CudaError(name.decode(), meaning.decode(), doing)
 
-    def _calls(self, doing: str, function: str, *arguments: Any) -> tuple[Any, ...]:
+    def _answer(self, doing: str, function: str, *arguments: Any) -> tuple[Any, ...]:
+        """The driver's result, whatever it is, and what it gives."""
         try:
-            result, *values = getattr(self._cuda, function)(*arguments)
+            return tuple(getattr(self._cuda, function)(*arguments))
         except ValueError as error:
             # A newer driver's result that this release of cuda-bindings has no name for.
             number = re.match(r"(\d+) is not a valid CUresult", str(error))
             if number is None:
                 raise
             raise CudaError(f"CUDA_ERROR_{number[1]}", UNEXPLAINED, doing) from error
+        except RuntimeError as error:
+            # A newer cuda-bindings' function that this driver does not have.
+            raise CudaError("DRIVER_TOO_OLD", f"{error}: take the cuda-bindings of the driver's CUDA", doing) from error
+
+    def _calls(self, doing: str, function: str, *arguments: Any) -> tuple[Any, ...]:
+        result, *values = self._answer(doing, function, *arguments)
         self._checked(doing, result)
         return tuple(values)
 
@@ -129,8 +136,10 @@ class BindingsDriver(Driver):
         if self._context is None:
             return
         self._context = None
-        self._call("restoring the previous context", "cuCtxSetCurrent", self._previous)
-        self._call("releasing the primary context", "cuDevicePrimaryCtxRelease", self._device)
+        try:
+            self._call("restoring the previous context", "cuCtxSetCurrent", self._previous)
+        finally:  # after a fault the driver may refuse the former; a context that is kept keeps the fault
+            self._call("releasing the primary context", "cuDevicePrimaryCtxRelease", self._device)
 
     def allocate(self, nbytes: int) -> int:  # noqa: D102
         check_size(nbytes, "device memory")
@@ -184,10 +193,11 @@ class BindingsDriver(Driver):
         self._call("waiting for an event", "cuEventSynchronize", event)
 
     def event_done(self, event: int) -> bool:  # noqa: D102
-        (result,) = self._cuda.cuEventQuery(event)
+        doing = "looking whether an event was reached"
+        (result,) = self._answer(doing, "cuEventQuery", event)
         if result == self._cuda.CUresult.CUDA_ERROR_NOT_READY:
             return False
-        self._checked("looking whether an event was reached", result)
+        self._checked(doing, result)
         return True
 
     def elapsed_ms(self, start: int, end: int) -> float:  # noqa: D102

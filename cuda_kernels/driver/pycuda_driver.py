@@ -137,8 +137,10 @@ class PycudaDriver(Driver):
             return
         context, self._context = self._context, None
         previous = ctypes.c_void_p(self._previous)
-        self._library.call("restoring the previous context", "cuCtxSetCurrent", previous)
-        self._explained("releasing the primary context", context.detach)
+        try:
+            self._library.call("restoring the previous context", "cuCtxSetCurrent", previous)
+        finally:  # after a fault the driver may refuse the former; a context that is kept keeps the fault
+            self._explained("releasing the primary context", context.detach)
 
     def allocate(self, nbytes: int) -> int:  # noqa: D102
         check_size(nbytes, "device memory")

@@ -196,7 +196,7 @@ def inspect_plan(trt: TensorRt, plan: bytes, dla_core: int | None = None) -> Any
         BackendError: The plan cannot be opened here, or the description is no JSON.
     """
     messages: Messages = trt.logger()
-    runtime = trt.module.Runtime(messages.native)
+    runtime = trt.runtime(messages)
     if dla_core is not None:
         runtime.DLA_core = dla_core
     engine = runtime.deserialize_cuda_engine(plan)

@@ -48,7 +48,7 @@ def open_engine(bundle: Bundle, backend: str, precision: str | None, threads: in
 
 def _load(bundle: Bundle, name: str, precision: str, threads: int | None) -> Backend:
     if BACKENDS[name].gpu:  # it loads an engine, which names the hash of the network that it was built from
-        return load_backend(name, bundle.model_path(precision), threads)
+        return load_backend(name, bundle.model_path(precision), threads, bundle.hashes[bundle.models[precision]])
     answers = bundle.known_answers
     # What comes out of a cache must be asked something.
     may_keep = answers is not None and answers.tolerance(name, precision) is not None
@@ -145,7 +145,8 @@ def load_backend(name: str, model: Path, threads: int | None = None, network: st
         name: A key of `BACKENDS`.
         model: The ONNX file.
         threads: CPU threads for one inference; None leaves it to the engine.
-        network: `Bundle.network_digest`: what the engine makes of the network may be kept for the next time.
+        network: For a GPU the SHA-256 of the file as it was when the bundle was opened. For a CPU
+            `Bundle.network_digest`: what the engine makes of the network may be kept for the next time.
 
     Raises:
         BackendError: The library cannot be imported or refuses the model.

@@ -101,6 +101,8 @@ def _tensorrt(flavour: str, info: DeviceInfo | None) -> Finding:
         return what, False, f"not installed; {line}"
     try:
         trt = load_tensorrt(flavour)
+        if info is not None:
+            trt.runtime(trt.logger())
     except FramegateError as error:
         return what, False, str(error)
     return what, _runs(trt, info), f"{trt.version}; {_abilities(trt, info)}"

@@ -40,8 +40,9 @@ typedef struct graph {
     operation operations[64];
 } graph;
 
-static void *current, *stack[16];
-static int depth, retained;
+static _Thread_local void *current, *stack[16]; /* a context is current in one thread */
+static _Thread_local int depth;
+static int retained;
 static unsigned context_flags;
 static graph *recording;
 static char context_object[8], function_object[8], module_object[8], network_object[8];
@@ -146,13 +147,13 @@ int cuMemHostAlloc(void **out, size_t bytes, unsigned flags) { BEGIN; NEEDS_CONT
 int cuMemHostGetDevicePointer_v2(pointer *out, void *p, unsigned flags) { (void)flags; BEGIN; *out = (pointer)p; return 0; }
 int cuMemFreeHost(void *p) { BEGIN; NEEDS_CONTEXT; free(p); return 0; }
 int cuMemcpyHtoDAsync_v2(pointer to, const void *from, size_t bytes, void *stream) {
-    (void)stream; BEGIN; return submit((operation){.to = (void *)to, .from = from, .bytes = bytes});
+    (void)stream; BEGIN; NEEDS_CONTEXT; return submit((operation){.to = (void *)to, .from = from, .bytes = bytes});
 }
 int cuMemcpyDtoHAsync_v2(void *to, pointer from, size_t bytes, void *stream) {
-    (void)stream; BEGIN; return submit((operation){.to = to, .from = (void *)from, .bytes = bytes});
+    (void)stream; BEGIN; NEEDS_CONTEXT; return submit((operation){.to = to, .from = (void *)from, .bytes = bytes});
 }
 int cuMemcpyDtoDAsync_v2(pointer to, pointer from, size_t bytes, void *stream) {
-    (void)stream; BEGIN; return submit((operation){.to = (void *)to, .from = (void *)from, .bytes = bytes});
+    (void)stream; BEGIN; NEEDS_CONTEXT; return submit((operation){.to = (void *)to, .from = (void *)from, .bytes = bytes});
 }
 int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
     BEGIN; NEEDS_CONTEXT;
@@ -163,7 +164,7 @@ int cuStreamDestroy_v2(void *stream) { BEGIN; free(stream); return 0; }
 int cuStreamSynchronize(void *stream) { (void)stream; BEGIN; return 0; }
 int cuEventCreate(void **event, unsigned flags) { (void)flags; BEGIN; NEEDS_CONTEXT; *event = malloc(1); return 0; }
 int cuEventDestroy_v2(void *event) { BEGIN; free(event); return 0; }
-int cuEventRecord(void *event, void *stream) { (void)event; (void)stream; BEGIN; return 0; }
+int cuEventRecord(void *event, void *stream) { (void)event; (void)stream; BEGIN; NEEDS_CONTEXT; return 0; }
 int cuEventSynchronize(void *event) { (void)event; BEGIN; return 0; }
 int cuEventQuery(void *event) { (void)event; BEGIN; return 0; }
 int cuEventElapsedTime(float *ms, void *start, void *end) { BEGIN; *ms = start == end ? 0.0f : 1.5f; return 0; }
@@ -202,7 +203,7 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **parameters, void **extra) {
-    (void)stream; BEGIN;
+    (void)stream; BEGIN; NEEDS_CONTEXT;
     if (function == network_object)
         return submit((operation){.kind = 3, .to = *(void **)parameters[1], .from = *(void **)parameters[0], .count = *(int *)parameters[2]});
     for (int i = 0; i < known; i++) if (function == &kernels[i]) {
@@ -223,10 +224,12 @@ int cuGraphInstantiateWithFlags(void **out, void *template, unsigned long long f
 int cuGraphDestroy(void *template) { BEGIN; free(template); return 0; }
 int cuGraphExecDestroy(void *executable) { BEGIN; free(executable); return 0; }
 int cuGraphLaunch(void *executable, void *stream) {
-    (void)stream; BEGIN;
+    (void)stream; BEGIN; NEEDS_CONTEXT;
     for (int i = 0; i < ((graph *)executable)->length; i++) perform(&((graph *)executable)->operations[i]);
     return 0;
 }
+/* Called when an execution context of the stand-in for TensorRT goes. */
+void stub_context_destroyed(void *capsule) { (void)capsule; called(__func__); }
 /* cuda-bindings asks for its functions here, by names without version suffix. */
 int cuGetProcAddress_v2(const char *name, void **out, int version, unsigned long long flags, int *status) {
     static const char *suffixes[] = {"_v2", "WithFlags", ""};

@@ -20,7 +20,7 @@ FACTS = {
     "network": {"inputs": [{"name": "image"}], "outputs": [{"name": "logits", "shape": [-1, 3]}]},
 }
 
-def built(flavour="tensorrt", target="stub, sm_87", plan=b"PLAN of the colour network"):
+def built(flavour="tensorrt", target="stub, sm_87, 16 multiprocessors", plan=b"PLAN of the colour network"):
     key = EngineKey.of(BUNDLE / "model.fp32.onnx", flavour, VERSIONS[flavour], target)
     return write_engine(key, engine_folder(), plan, FACTS)
 

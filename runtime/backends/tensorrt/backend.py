@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +31,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from framegate.cuda_kernels.compile.compiler import CompilerError
-from framegate.cuda_kernels.driver.checks import TIMEOUT
 from framegate.cuda_kernels.driver.open import CudaError, Driver, open_driver
 from framegate.cuda_kernels.softmax_entropy.launch import LARGEST_CHANNELS, Record
 from framegate.runtime.backends.base import ALL_ROWS, PixelMaps
@@ -49,14 +47,15 @@ from framegate.runtime.backends.tensorrt.scores import (
     ScoreSource,
 )
 from framegate.runtime.backends.tensorrt.store import engine_folder, find_engine
+from framegate.runtime.bundle.bundle import sha256_file
 from framegate.runtime.errors import BackendError, UsageError
 from framegate.runtime.monitor import POOLED
 from framegate.runtime.preprocess import PreprocessSpec
-from framegate.runtime.scores import FrameScores, Tensor, not_finite
+from framegate.runtime.scores import FrameScores, Tensor, frame_scores, not_finite
 from framegate.runtime.verdict import BGR, NV12, Image
 
 Result = TypeVar("Result")
-_ABANDONED: list[object] = []  # what belongs to a GPU that hangs: destroying it would wait for ever
+_SCORE_TOLERANCE = 5e-3  # far above rounding and far below a wrong kernel's
 _URGENT = -5  # of what streams may have; the driver takes the nearest that the GPU knows
 
 
@@ -71,16 +70,24 @@ class TensorRtBackend:
 
     takes_frames = True
 
-    def __init__(self, flavour: str, model: Path) -> None:
+    def __init__(self, flavour: str, model: Path, network: str = "") -> None:
+        """Open the engine.
+
+        Args:
+            flavour: ``tensorrt`` or ``tensorrt-rtx``.
+            model: The ONNX file.
+            network: Its SHA-256; empty: as it is now. Whatever lies there later, this network is the one that labels
+                and calibration in memory belong to.
+        """
         self.name = flavour
         self._model = model
+        self._network = network or sha256_file(model)
         self._trt = load_tensorrt(flavour)
         self.engine = self._trt.engine
         self.fault = ""
         self.scores: FrameScores | None = None
         self.maps: PixelMaps | None = None
         self.graph: FrameGraph | None = None
-        self._hanging = 0  # the event that was not reached in time
         self._rebind: Callable[[], None] | None = None
         self._turn = 0
         self._flying: Slot | None = None
@@ -88,18 +95,22 @@ class TensorRtBackend:
         self._frame_shape: tuple[int, ...] | None = None
         self._dense: DenseKernel | None = None
         self._gpu: Driver | None = None
+        self._open()
+
+    def _open(self) -> None:
+        if Driver.hangs():
+            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
         try:
-            self._open()
+            self._open_engine()
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open_engine(self) -> None:
         try:
             self._gpu = open_driver()
-            self._thread = threading.get_ident()
             info, flavour = self._gpu.info, self._trt.flavour
-            stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder())
+            stored = find_engine(self._model, flavour, self._trt.version, info, engine_folder(), self._network)
             self._engine = OpenedEngine(self._trt, stored, self._gpu)
             self._stream = self._gpu.create_stream(_URGENT)
         except (CudaError, CompilerError) as error:
@@ -110,18 +121,19 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """Give everything back, unless the GPU hangs. May be called twice."""
-        if self._hangs() and self._gpu is not None:
-            self._gpu.abandon()
-            _ABANDONED.append((self._gpu, self._engine, self.graph))
-            self._gpu = self.graph = None
+        graph, flying = self.graph, self._flying
+        self.graph = self._flying = None
+        if self._gpu is None:
             return
-        self.graph = None
+        with suppress(CudaError, BackendError):  # after a fault the driver refuses to free anything
+            self._gpu.make_current()
+            if graph is not None and flying is not None:  # TensorRT's objects must not go while they compute
+                graph.wait(flying)
         if hasattr(self, "_engine"):
             self._engine.close()  # before its memory and its context go
-        if self._gpu is not None:
-            with suppress(CudaError):  # after a fault the driver refuses to free anything
-                self._gpu.close()
-            self._gpu = None
+        with suppress(CudaError):
+            self._gpu.close()
+        self._gpu = None
 
     def bind(self, tensor: Tensor) -> None:
         """See `Backend.bind`. The array is copied into pinned memory at each call."""
@@ -199,7 +211,8 @@ class TensorRtBackend:
         if slot is None:
             raise BackendError(f"{self.name}: start a frame before finishing it")
         self._flying = None
-        record = self._guarded(lambda: self._wait(graph, slot))
+        self.pooled = graph.side_of(slot)
+        record = self._guarded(lambda: graph.wait(slot))
         if self._frame_shape is not None:
             self.scores = _scores(record, slot)
         if self._dense is not None:
@@ -209,7 +222,7 @@ class TensorRtBackend:
 
     def share(self) -> TensorRtBackend:
         """See `Backend.share`: the engine is loaded again, its weights are not shared."""
-        return TensorRtBackend(self.name, self._model)
+        return TensorRtBackend(self.name, self._model, self._network)
 
     def reinitialise(self) -> None:
         """Open GPU, engine and graph anew after a fault.
@@ -218,40 +231,23 @@ class TensorRtBackend:
             BackendError: It did not work; the backend stays faulted.
         """
         self.fault = self.fault or "being re-initialised"
-        if self._hangs():
-            raise BackendError(f"{self.name}: the GPU still hangs; a new start of the process or the machine may help")
-        self.close()
-        self._hanging = 0
+        if not Driver.hangs():  # `_open` says so; until then nothing is given back
+            self.close()
         self._flying, self._turn = None, 0
         self._open()
         if self._rebind is not None:
-            self._translated(self._rebind)
+            self._bound(self._rebind)
         self.fault = ""
 
-    def _wait(self, graph: FrameGraph, slot: Slot) -> Record:
-        self.pooled = graph.side_of(slot)
-        try:
-            return graph.wait(slot)
-        except CudaError as error:
-            self._hanging = slot.event if error.name == TIMEOUT else 0
-            raise
-
-    def _hangs(self) -> bool:
-        """Whether the work that was given up is still under way."""
-        if not self._hanging or self._gpu is None:
-            return False
-        try:
-            return not self._current_gpu().event_done(self._hanging)
-        except CudaError:  # it has ended, badly
-            return False
-
     def _start(self, build: Callable[[], None]) -> None:
-        if self.graph is not None:  # another size: its buffers go with everything else
+        if self.fault:
+            raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
+        if self.graph is not None or self._gpu is None:  # another size: its buffers go with everything else
             self.close()
             self._open()
         self._flying, self._turn = None, 0
         self._rebind = build
-        self._translated(build)
+        self._bound(build)
 
     def _build(self, shape: Sequence[int], nbytes: int, *, slots: int, frame: Any, temperature: float) -> None:
         gpu = self._current_gpu()
@@ -276,14 +272,30 @@ class TensorRtBackend:
             input_bytes=nbytes,
             slots=slots,
             feed=feed,
+            logits=outputs[self._engine.logits],
             scores=scores,
             capture=os.environ.get("FRAMEGATE_CUDA_GRAPH", "1") != "0",
             blocking=os.environ.get("FRAMEGATE_GPU_WAIT", "spin") == "block",
             limit_s=_limit(),
             side=side,
         )
-        self.pooled = self.graph.side_of(self.graph.slots[0])
+        slot = self.graph.slots[0]
+        self.pooled = self.graph.side_of(slot)
+        if frame is not None:
+            self._require_scores(self.graph, slot, temperature)
         self._engine.save_runtime_cache()
+
+    def _require_scores(self, graph: FrameGraph, slot: Slot, temperature: float) -> None:
+        """Compare the scores that the GPU gives with those of its logits, once: nobody else looks at the kernel.
+
+        Raises:
+            BackendError: They differ.
+        """
+        graph.submit(slot)
+        found = _scores(graph.wait(slot), slot)
+        wanted = frame_scores(slot.logits[None], temperature)
+        if not np.allclose(found, wanted, rtol=_SCORE_TOLERANCE, atol=_SCORE_TOLERANCE, equal_nan=True):
+            raise BackendError(f"the GPU gives {tuple(found)}, and {tuple(wanted)} are those of the logits beside them")
 
     def _score_source(
         self, gpu: Driver, shapes: Mapping[str, Sequence[int]], temperature: float
@@ -335,15 +347,15 @@ class TensorRtBackend:
             raise BackendError(f"{self.name}: not used since the GPU failed: {self.fault}")
         if self.graph is None:
             raise BackendError(f"{self.name}: bind an input first")
-        self._current_gpu()
+        self._guarded(self._current_gpu)
         return self.graph
 
     def _current_gpu(self) -> Driver:
         if self._gpu is None:
             raise BackendError(f"{self.name}: closed")
-        if threading.get_ident() != self._thread:  # a context is current per thread
-            self._gpu.make_current()
-            self._thread = threading.get_ident()
+        # A context is current per thread, and anybody may have changed that: another backend that was closed, or a
+        # thread that has ended and left its number to this one. Asking costs as much as setting it.
+        self._gpu.make_current()
         return self._gpu
 
     def _guarded(self, work: Callable[[], Result]) -> Result:
@@ -358,11 +370,15 @@ class TensorRtBackend:
             self.fault = f"interrupted by {type(error).__name__}"
             raise
 
-    def _translated(self, build: Callable[[], None]) -> None:
+    def _bound(self, build: Callable[[], None]) -> None:
+        """Build the graph; what was allocated for one that cannot be built is given back."""
         try:
             build()
-        except (CudaError, CompilerError) as error:
-            raise BackendError(f"{self.name}: {error}") from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, CudaError | CompilerError):
+                raise BackendError(f"{self.name}: {error}") from error
+            raise
 
 
 def _limit() -> float:
@@ -380,10 +396,12 @@ def _limit() -> float:
 def _scores(record: Record, slot: Slot) -> FrameScores:
     if record.argmax < 0 or not np.isfinite(slot.logits).all():
         return not_finite()
+    if record.argmax != slot.logits.argmax():
+        raise BackendError(f"the GPU's label {record.argmax} is not the one of the logits beside them")
     return FrameScores(record.argmax, record.max_probability, record.entropy, record.margin, record.energy)
 
 
 def load(name: str, model: Path, threads: int | None, network: str) -> TensorRtBackend:
     """Entry point of the table in `framegate.runtime.backends.choice`; ``threads`` means nothing on a GPU."""
-    del threads, network  # an engine in the store names the network that it was built from
-    return TensorRtBackend(name, model)
+    del threads
+    return TensorRtBackend(name, model, network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ from framegate.runtime.backends.tensorrt.plugin import REGISTERED, register_plug
 from framegate.runtime.backends.tensorrt.scores import KERNEL, SCORES, TEMPERATURE
 from framegate.runtime.backends.tensorrt.store import StoredEngine
 from framegate.runtime.errors import BackendError
+from framegate.runtime.monitor import POOLED
 
 _ITEM_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT32": 4, "INT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1}
 
@@ -33,8 +35,12 @@ class OpenedEngine:
             CudaError: No memory is left for its scratch space.
         """
         self._trt, self._gpu, self._stored = trt, gpu, stored
+        self._context: Any = None
+        self._cache: Any = None
+        self._engine: Any = None
+        self._runtime: Any = None
         self._messages = trt.logger()
-        self._runtime = trt.module.Runtime(self._messages.native)
+        self._runtime = trt.runtime(self._messages)
         if self._runtime.engine_host_code_allowed:
             # A plan with host code is a program that runs in this process; ours never hold any.
             raise BackendError(f"{trt.engine} would run host code out of engines; framegate does not use it so")
@@ -60,11 +66,11 @@ class OpenedEngine:
                 f"engine {stored.path}: its header says that the scores come from the {way}, its tensors are {names}; "
                 f"{self.rebuild_hint()}"
             )
-        for name in (*inputs, self.logits, *(SCORES if self.own_scores else ())):
+        read = (self.logits, *(SCORES if self.own_scores else ()), *({POOLED} & set(names)))
+        for name in (*inputs, *read):  # the host takes them for float32, and copies as many bytes
             if self._engine.get_tensor_dtype(name) != trt.module.DataType.FLOAT:
                 raise BackendError(f"engine {stored.path}: {name} is not float32; {self.rebuild_hint()}")
         self._outputs = [name for name in names if name not in inputs]
-        self._cache: Any = None
         self._context = self._make_context()
         if self._context is None:
             raise BackendError(f"{trt.engine} cannot make a context of {stored.path}: {self._said()}")
@@ -159,8 +165,17 @@ class OpenedEngine:
         return ""
 
     def close(self) -> None:
-        """Let go of everything, context first. May be called twice."""
+        """Let go of everything, context first. May be called twice.
+
+        While the GPU hangs TensorRT's objects stay for good, also at the end of the process: they wait when they go.
+        """
+        if self._gpu.hangs():
+            for one in (self._context, self._cache, self._engine, self._runtime):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
         self._context = self._cache = self._engine = self._runtime = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def _said(self) -> str:
         return self._messages.take() or "no reason given"

@@ -30,6 +30,7 @@ from framegate.runtime.errors import BackendError
 
 WAIT_LIMIT_S = 2.0
 """A frame takes milliseconds; after this long the GPU hangs."""
+_UNWRITTEN = 0xFF  # four of these bytes are a NaN that no computation leaves behind
 
 
 @dataclass(eq=False)
@@ -94,6 +95,7 @@ class FrameGraph:
         input_bytes: int,
         slots: int,
         feed: Feed,
+        logits: int,
         scores: ScoreSource,
         capture: bool = True,
         blocking: bool = False,
@@ -109,21 +111,23 @@ class FrameGraph:
             input_bytes: Size of a slot's input.
             slots: How many frames may be in flight.
             feed: Enqueues the slot's way to the engine's input.
+            logits: Device address of the engine's output.
             scores: Comes behind the engine.
             capture: False for stream launches on purpose.
             blocking: Waiting sleeps instead of spinning: later by tens of microseconds, but a free core.
             side: A further output that is copied to the host with each frame, if there is one.
-            limit_s: Seconds after which a frame that is not done counts as never done.
+            limit_s: Seconds after which a frame that is not done counts as never done; of the warm-up at least
+                `WAIT_LIMIT_S`, because the first inferences load kernels.
 
         Raises:
             CudaError: Out of memory, or the GPU failed during the warm-up.
-            BackendError: The engine failed during the warm-up.
+            BackendError: The engine failed during the warm-up, or does not run in the graph.
         """
         self._gpu, self._engine, self._stream = gpu, engine, stream
         self._feed, self._scores = feed, scores
         self._sequence = 0
         self._side = side
-        self._limit_s, self._blocking = limit_s, blocking
+        self._limit_s, self._blocking = max(limit_s, WAIT_LIMIT_S), blocking
         self.captured = False
         self.slots = [self._make_slot(input_bytes, blocking) for _ in range(slots)]
         problem = "" if capture else "stream launches were asked for"
@@ -138,9 +142,9 @@ class FrameGraph:
             if capture:
                 to_stderr(f"framegate: no CUDA graph ({problem}); launching each kernel, which is slower")
         for slot in self.slots:  # a graph's first launch uploads it, and shows whether it works at all
-            self.submit(slot)
-            self.wait(slot)
+            self._require_outputs(slot, logits)
         self.captured = not problem
+        self._limit_s = limit_s
 
     def _make_slot(self, input_bytes: int, blocking: bool) -> Slot:
         result = self._gpu.allocate_host(self._scores.result_bytes)
@@ -160,6 +164,28 @@ class FrameGraph:
             return f"capture failed: {error}"
         slot.graph = capture.graph
         return ""
+
+    def _require_outputs(self, slot: Slot, logits: int) -> None:
+        """Run a slot's frame over outputs that hold nothing: what the engine leaves out would be an earlier frame's.
+
+        Raises:
+            CudaError: The GPU failed.
+            BackendError: The engine wrote none, or not all, of its outputs.
+        """
+        side = 0 if self._side is None else self._side.nbytes
+        nothing = np.full(max(slot.logits.nbytes, side), _UNWRITTEN, np.uint8)
+        self._gpu.copy_to_device(logits, nothing[: slot.logits.nbytes], self._stream)
+        if self._side is not None:
+            self._gpu.copy_to_device(self._side.address, nothing[:side], self._stream)
+        self.submit(slot)
+        self.wait(slot)
+        found = {"logits": slot.logits.view(np.uint32)}
+        if slot.side is not None:
+            found["second output"] = slot.side.array.view(np.uint32)
+        for what, words in found.items():
+            if (words == nothing[:4].view(np.uint32)).any():
+                how = "in the CUDA graph of a frame" if slot.graph else "in a frame"
+                raise BackendError(f"the engine left no {what} {how}: it does not run where it should")
 
     def _enqueue(self, slot: Slot) -> None:
         self._feed(slot)

@@ -105,6 +105,20 @@ class TensorRt:
         """A fresh logger; hand its ``native`` to TensorRT."""
         return Messages(self.module)
 
+    def runtime(self, messages: Messages) -> Any:
+        """What opens engines.
+
+        Raises:
+            BackendError: It does not start, with a driver that is older than the CUDA release it was made for, say.
+        """
+        try:
+            return self.module.Runtime(messages.native)
+        except TypeError as error:  # pybind11's way to say that the factory returned nothing
+            raise BackendError(
+                f"{self.engine} cannot start: {messages.take() or error}; a TensorRT made for CUDA 13 needs a driver "
+                "for CUDA 13 (framegate doctor says which one is there)"
+            ) from error
+
 
 @contextmanager
 def _printing_to_standard_error() -> Iterator[None]:

@@ -88,8 +88,11 @@ def engine_folder() -> Path:
 
 
 def device_target(info: DeviceInfo) -> str:
-    """The target of an engine whose kernels were timed and chosen on this GPU."""
-    return f"{info.name}, sm_{info.architecture}"
+    """The target of an engine whose kernels were timed and chosen on this GPU.
+
+    The name is not enough: every board of the Orin family calls its GPU Orin.
+    """
+    return f"{info.name}, sm_{info.architecture}, {info.multiprocessors} multiprocessors"
 
 
 def targets_for(info: DeviceInfo) -> list[str]:
@@ -187,14 +190,24 @@ def _require_own(path: Path) -> None:
         raise StaleEngineError(f"engine cache: {why}, and build the engine again as this user")
 
 
-def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path) -> StoredEngine:
+def find_engine(
+    model: Path, flavour: str, version: str, info: DeviceInfo, folder: Path, network: str = ""
+) -> StoredEngine:
     """Return the best usable engine of a model for a GPU.
+
+    Args:
+        model: The ONNX file.
+        flavour: ``tensorrt`` or ``tensorrt-rtx``.
+        version: TensorRT's.
+        info: The GPU.
+        folder: The cache's folder.
+        network: SHA-256 that the file had when its bundle was opened; empty: as it is now.
 
     Raises:
         BackendError: There is none; the message says why each candidate was passed over, and what to do.
     """
     reasons = []
-    digest = sha256_file(model)
+    digest = network or sha256_file(model)
     for target in targets_for(info):
         try:
             return read_engine(EngineKey(digest, model.name, flavour, version, target), folder)
@@ -202,8 +215,8 @@ def find_engine(model: Path, flavour: str, version: str, info: DeviceInfo, folde
             reasons.append(str(error))
     others = sorted(path.name for path in (folder / digest[:16]).glob("*.engine"))
     raise BackendError(
-        f"no usable {flavour} {version} engine of {model} for {info.name} (sm_{info.architecture}); build it on this "
-        f"machine: framegate engine {model.parent} --backend {flavour}: "
+        f"no usable {flavour} {version} engine of {model} for {device_target(info)}; build it on this machine: "
+        f"framegate engine {model.parent} --backend {flavour}: "
         + "; ".join([*reasons, f"engines of this model that are there: {', '.join(others) or 'none'}"])
     )
 

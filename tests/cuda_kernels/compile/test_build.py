@@ -17,7 +17,7 @@ from framegate.cuda_kernels.compile import compiler, images
 from framegate.cuda_kernels.compile.build import build, kernel_sources, main
 from framegate.cuda_kernels.compile.build_pycuda import build_stub_library, site_configuration
 from framegate.cuda_kernels.compile.cache import default_cache, entry_folder, source_hash, write_atomically
-from framegate.cuda_kernels.compile.compiler import ARCHITECTURES, CompilerError, Nvcc, Nvrtc, toolkit_root
+from framegate.cuda_kernels.compile.compiler import ARCHITECTURES, Compiled, CompilerError, Nvcc, Nvrtc, toolkit_root
 from framegate.cuda_kernels.compile.images import load_image
 from framegate.cuda_kernels.compile.resources import parse_report, resource_table, spilling
 
@@ -265,7 +265,8 @@ def test_the_stub_for_pycudas_linker_exports_the_functions_of_the_driver(tmp_pat
     [
         (80, False),
         (87, True),
-        (89, True),
+        (88, False),
+        (89, False),  # machine code of a Jetson runs on no other GPU
         (90, True),
         (100, False),
         (110, False),
@@ -277,3 +278,27 @@ def test_the_stub_for_pycudas_linker_exports_the_functions_of_the_driver(tmp_pat
 def test_a_fat_binary_is_not_taken_for_a_gpu_that_it_has_nothing_for(architecture, runs):
     """Of sm_87, sm_90, sm_120 and PTX of the last, nothing runs on sm_100: there the kernels must be compiled."""
     assert images._runs_on((87, 90, 120), architecture) is runs
+
+
+def test_no_jetson_runs_the_machine_code_of_another_gpu():
+    assert not images._runs_on((80, 86, 120), 87)
+    assert not images._runs_on((101, 120), 110)
+    assert images._runs_on((80, 86, 120), 89)
+    assert images._runs_on((75,), 87)  # by its PTX
+
+
+def test_a_cache_that_cannot_be_written_is_one_error(source, tmp_path, monkeypatch):
+    """A vehicle may well have nothing that can be written."""
+    closed = tmp_path / "closed"
+    closed.write_text("not a folder")
+
+    class Compiler:
+        release, identity = (13, 0), "a compiler"
+        find = classmethod(lambda cls: cls())
+        known = staticmethod(lambda architectures: architectures)
+        compile = staticmethod(lambda *_: Compiled(b"", ""))
+
+    monkeypatch.setattr(images, "Nvcc", Compiler)
+    monkeypatch.setattr(images, "Nvrtc", Compiler)
+    with pytest.raises(CompilerError, match=r"no machine code of scale for sm_87 .*XDG_CACHE_HOME"):
+        load_image("scale", 87, (13, 0), source.parents[1], closed)

@@ -169,6 +169,56 @@ gpu.close()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_a_context_is_released_although_the_one_before_cannot_be_restored(driver, child):
+    """After an illegal address any call may answer with it; a context that is kept keeps the fault for good."""
+    _, calls = child(
+        driver,
+        """
+import os
+gpu = open_driver(sys.argv[1])
+os.environ["STUB_FAIL"] = "cuCtxSetCurrent=700"
+try:
+    gpu.close()
+except CudaError as error:
+    assert error.name == "CUDA_ERROR_ILLEGAL_ADDRESS", error
+os.environ["STUB_FAIL"] = ""
+""",
+    )
+    assert calls.count("cuDevicePrimaryCtxRetain") == calls.count("cuDevicePrimaryCtxRelease_v2") == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_event_that_the_driver_answers_with_an_unknown_number_is_a_cuda_error(driver, child):
+    output, _ = child(
+        driver,
+        """
+with open_driver(sys.argv[1]) as gpu:
+    try:
+        gpu.event_done(gpu.create_event())
+    except CudaError as error:
+        print(error)
+""",
+        STUB_FAIL="cuEventQuery=12345",
+    )
+    assert output.startswith("looking whether an event was reached: CUDA_ERROR_12345")
+
+
+def test_a_function_that_a_newer_package_wants_and_the_driver_lacks_is_a_cuda_error(child):
+    output, _ = child(
+        "bindings",
+        """
+with open_driver("bindings") as gpu:
+    try:
+        gpu._call("asking for free memory", "cuMemGetInfo")
+    except CudaError as error:
+        print(error)
+""",
+    )
+    assert output.startswith("asking for free memory: DRIVER_TOO_OLD")
+    assert "cuMemGetInfo" in output
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_copies_events_and_large_shared_memory(driver, child):
     output, calls = child(
         driver,

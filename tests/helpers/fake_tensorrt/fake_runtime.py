@@ -8,7 +8,7 @@ It takes up to 16 images at once. It has the names of
 `framegate.runtime.backends.tensorrt.names`, which other tests hold against the real bindings, and no others.
 
 FAKE_TENSORRT=word,word: ``execute`` fails every inference, ``capturable`` denies that it can be captured, ``hostcode``
-allows host code, ``nan`` is a network that gives NaN.
+allows host code, ``nan`` is a network that gives NaN, ``nocuda`` is a TensorRT for a newer CUDA than the driver's.
 """
 
 from __future__ import annotations
@@ -91,8 +91,16 @@ def launch(function: ctypes.c_void_p, stream: int, grid: int, block: int, values
     return CUDA.cuLaunchKernel(function, grid, 1, 1, block, 1, 1, 0, where, pointers, nothing) == 0
 
 
+def native() -> Any:
+    """What a context is in C++: destroyed when nothing refers to it any more, and not by the garbage collector."""
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return make(1, None, ctypes.cast(CUDA.stub_context_destroyed, ctypes.c_void_p))
+
+
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        self._native = native()
         self._engine, self._addresses, self._memory = engine, {}, 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._function = function_of(b"colour_network")
@@ -192,6 +200,9 @@ class Runtime:
     DLA_core, engine_host_code_allowed = 0, False
 
     def __init__(self, logger: Any) -> None:
+        if wanted("nocuda"):
+            logger.log(ILogger.ERROR, "createInferRuntime: Error Code 6: CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
         self.engine_host_code_allowed = wanted("hostcode")
 

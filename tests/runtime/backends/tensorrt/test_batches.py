@@ -50,7 +50,7 @@ def test_all_objects_of_a_frame_are_one_graph_launch_with_the_verdicts_of_onnxru
     frames = [call for call in calls[: last + 1] if call == "cuGraphLaunch"]
     assert len(frames) >= 9
     # Of the last frame, with seven objects: one launch, and nothing else before the wait.
-    assert calls[last : last + 3] == ["cuGraphLaunch", "cuEventRecord", "cuEventQuery"]
+    assert calls[last : last + 4] == ["cuGraphLaunch", "cuEventRecord", "cuCtxSetCurrent", "cuEventQuery"]
 
 
 def test_fault_logits_that_never_came_are_a_fault_and_nans_are_not(child):

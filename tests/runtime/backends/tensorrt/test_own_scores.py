@@ -36,7 +36,7 @@ def scored(how, flavour="tensorrt", scores=None, plugin=None, plan=None):
             "outputs": [{"name": "logits", "shape": [-1, 3]}],
         },
     }
-    key = EngineKey.of(BUNDLE / "model.fp32.onnx", flavour, VERSIONS[flavour], "stub, sm_87")
+    key = EngineKey.of(BUNDLE / "model.fp32.onnx", flavour, VERSIONS[flavour], "stub, sm_87, 16 multiprocessors")
     return write_engine(key, engine_folder(), plan or content, facts)
 """
 

@@ -21,8 +21,8 @@ from framegate.runtime.backends.tensorrt.store import (
 from framegate.runtime.errors import BackendError
 
 
-def gpu(architecture: int, name: str = "NVIDIA Test/GPU 9000") -> DeviceInfo:
-    return DeviceInfo(name, architecture, 16, 1 << 30, 1 << 22, False, (13, 0), 9)
+def gpu(architecture: int, name: str = "NVIDIA Test/GPU 9000", multiprocessors: int = 16) -> DeviceInfo:
+    return DeviceInfo(name, architecture, multiprocessors, 1 << 30, 1 << 22, False, (13, 0), 9)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_was_written_is_read_and_is_named_for_people(model, tmp_path):
     engine = read_engine(key, tmp_path)
     assert engine.plan == b"plan " * 100
     assert engine.header["key"]["version"] == "11.4.0.106"
-    assert engine.path.name == "model.fp16-tensorrt-11.4.0.106-NVIDIA_Test_GPU_9000_sm_89.engine"
+    assert engine.path.name == "model.fp16-tensorrt-11.4.0.106-NVIDIA_Test_GPU_9000_sm_89_16_multiprocessors.engine"
     assert [path.name for path in engine.path.parent.iterdir()] == [engine.path.name]  # no temporary file is left
 
 
@@ -56,12 +56,19 @@ def test_the_engine_tuned_for_this_gpu_is_taken_before_a_more_general_one(model,
         assert find_engine(model, "tensorrt", "11.4.0.106", info, tmp_path).plan == bytes([number]) * 10
 
 
+def test_an_engine_of_another_board_whose_gpu_has_the_same_name_is_not_found(model, tmp_path):
+    """AGX Orin and Orin Nano: one name, one compute capability, 16 and 8 multiprocessors."""
+    stored(model, tmp_path, device_target(gpu(87, "Orin")))
+    with pytest.raises(BackendError, match=r"no usable tensorrt .*Orin_sm_87_16_multiprocessors\.engine"):
+        find_engine(model, "tensorrt", "11.4.0.106", gpu(87, "Orin", multiprocessors=8), tmp_path)
+
+
 def test_engines_of_another_gpu_release_or_model_are_not_found(model, tmp_path):
     stored(model, tmp_path, device_target(gpu(90)))
     stored(model, tmp_path, device_target(gpu(89)), version="10.3.0")
     with pytest.raises(BackendError, match=r"no usable tensorrt 11\.4\.0\.106 engine") as error:
         find_engine(model, "tensorrt", "11.4.0.106", gpu(89), tmp_path)
-    assert "10.3.0-NVIDIA_Test_GPU_9000_sm_89.engine" in str(error.value)
+    assert "10.3.0-NVIDIA_Test_GPU_9000_sm_89_16_multiprocessors.engine" in str(error.value)
     assert "framegate engine" in str(error.value)
     key = stored(model, tmp_path, "sm_89")
     model.write_bytes(b"another model")
