@@ -145,7 +145,7 @@ class Pipeline:
                 objects.rule,
                 counter_examples=known_unlike,
             )
-            self._object_judge = session.object_judge(objects, memory)
+            self._object_judge = session.object_judge(objects, memory, policy, sequence=source.fixed_size)
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []

@@ -264,12 +264,16 @@ class Session:
         """
         return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
 
-    def object_judge(self, objects: Objects, memory: TrackMemory) -> ObjectJudge:
+    def object_judge(
+        self, objects: Objects, memory: TrackMemory, policy: Policy | None = None, *, sequence: bool = True
+    ) -> ObjectJudge:
         """What judges the objects of a stream, all of a frame's in one engine call. It opens an engine for each batch.
 
         Args:
             objects: Where they are, and how they are followed.
             memory: Of the stream's tracks.
+            policy: Of the stream; None takes the session's.
+            sequence: See `stream_policy`.
 
         Raises:
             BackendError: The engine refuses a batch.
@@ -289,7 +293,8 @@ class Session:
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches
-        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier)
+        debounce = (policy or self.policy).debounce if sequence else {}
+        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier, debounce)
 
     def judge_together(self, count: int) -> None:
         """Judge so many fixed regions of a frame in one engine call from now on, until `release`.

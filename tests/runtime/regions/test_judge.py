@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from framegate.runtime import Bundle, Frame, Pipeline, Reason, Roi, Session, UsageError
+from framegate.runtime import Bundle, Debounce, Frame, Pipeline, Policy, Reason, Roi, Session, UsageError
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.policy.track import TrackRule
@@ -300,6 +300,37 @@ def test_two_boxes_with_one_number_do_not_confirm_each_other(session, scene):
     _, predictions, _ = judged(scene(PLACES))
     assert predictions[0].reasons == (Reason.UNCONFIRMED,)
     assert Reason.STALE_FRAME in predictions[1].reasons
+
+
+def test_fault_a_track_that_begins_under_a_bad_camera_does_not_wait_anew(session, scene):
+    """What a frame as a whole is rejected for waits, and is held, for the stream: objects come and go."""
+    session.policy = Policy({Reason.LOW_CONTRAST: Debounce(3, 5, 10), Reason.BLACK: Debounce(1, 1, 4)})
+    boxes = [(10, 10, 40, 40, "", 0.9, 1)]
+    judged = judge_of(session, lambda image: boxes)
+
+    def look(number, image):
+        verdict, predictions, _ = judged(image, number)
+        return verdict.decided_reasons, [each.decided_reasons for each in predictions], predictions
+
+    for number in range(12):
+        assert look(number, scene({(10, 10): BLUE}, seed=number))[:2] == ((), [()])
+    found = []
+    for number in range(12, 24):
+        foggy = cv2.GaussianBlur(scene({}, seed=number), (0, 0), 8)
+        foggy[10:50, 10:50] = scene({(10, 10): BLUE}, seed=number)[10:50, 10:50]
+        boxes[:] = [(10, 10, 40, 40, "", 0.9, number // 3)]  # another object every three frames
+        of_scene, of_objects, (prediction,) = look(number, foggy)
+        assert of_scene == prediction.found_reasons == (Reason.LOW_CONTRAST,)  # the scene never waits
+        found += of_objects
+    assert found == [()] * 2 + [(Reason.LOW_CONTRAST,)] * 10
+    boxes.clear()  # nothing is found on a black picture, and nothing of it is remembered by a track
+    assert Reason.BLACK in look(24, np.zeros((240, 320, 3), np.uint8))[0]
+    boxes.append((10, 10, 40, 40, "", 0.9, 99))
+    for number in range(25, 28):
+        of_scene, (of_object,), _ = look(number, scene({(10, 10): BLUE}, seed=number))
+        assert Reason.BLACK in of_scene
+        assert Reason.BLACK in of_object
+    assert Reason.BLACK not in look(28, scene({(10, 10): BLUE}, seed=28))[0]
 
 
 def test_fixed_regions_keep_their_names_and_must_lie_on_the_frame(session, scene):
