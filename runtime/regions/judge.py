@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -230,15 +231,22 @@ class ObjectJudge:
             return (None,) * len(taken.boxes), {Reason.UNCONFIRMED: why}
 
     def _follow(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
-        numbers = [box.track for box in taken.boxes]
+        # Below 0 are the numbers of fixed regions; of a giver it is none, as trackers write it (-1).
+        numbers = [
+            box.track if box.track is None or box.stream or box.track >= 0 else None for box in taken.boxes
+        ]
         self._has_numbers |= any(number is not None and number >= 0 for number in numbers)
         unknown = [k for k, number in enumerate(numbers) if number is None]
         tracker = self._objects.tracker
         if tracker is not None:
             boxes, pixels = [taken.boxes[k] for k in unknown], [taken.pixels[k] for k in unknown]
             for k, number in zip(unknown, tracker.update(boxes, pixels, frame.frame_id), strict=True):
-                numbers[k] = int(number) + _APART * self._has_numbers
+                numbers[k] = int(number) + _APART * self._has_numbers if int(number) >= 0 else None
         self.memory.end_unseen(frame.frame_id)
+        # A number that two objects of a frame have says of neither which it is: they would confirm each other.
+        for number in [number for number, times in Counter(numbers).items() if times > 1 and number is not None]:
+            self.memory.end(number)
+            numbers = [None if each == number else each for each in numbers]
         seen = (
             None if number is None else self.memory.see(number, pixels, frame.frame_id, box.stream)
             for number, pixels, box in zip(numbers, taken.pixels, taken.boxes, strict=True)

@@ -19,6 +19,7 @@ from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.function import FunctionRegions, as_box
 from framegate.runtime.regions.judge import Objects
 from framegate.runtime.regions.label_map import LabelMap
+from framegate.runtime.regions.together import TogetherRegions
 from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.regions.tracks import TrackMemory
 from framegate.runtime.sources.base import BaseSource
@@ -294,12 +295,50 @@ def test_numbers_of_the_giver_and_of_the_tracker_are_kept_apart(session, scene):
     assert predictions[1].stream == "track-1000001"
 
 
-def test_two_boxes_with_one_number_do_not_confirm_each_other(session, scene):
-    boxes = [(10, 10, 40, 40, "", 0.9, 4), (210, 10, 40, 40, "", 0.8, 4)]
+def test_fault_objects_with_one_number_do_not_confirm_each_other(session, scene):
+    """Not on one frame, and not on the frames that follow: the surest of them is another one on each."""
+    places = {(10, 10): BLUE, (60, 10): BLUE, (110, 10): BLUE}
+    surest = [0]
+
+    def one_number(image):
+        return [(x, y, 40, 40, "", 0.9 if k == surest[0] else 0.5, 4) for k, (x, y) in enumerate(places)]
+
+    judged = judge_of(session, one_number, rule=TrackRule(1, 1, 3))
+    for surest[0] in range(3):
+        _, predictions, _ = judged(scene(places, seed=surest[0]), surest[0])
+        assert [p.reasons for p in predictions] == [(Reason.UNCONFIRMED,)] * 3
+        assert {p.stream for p in predictions} == {"object-0", "object-1", "object-2"}
+
+
+def test_fault_a_number_that_was_given_twice_starts_anew(session, scene):
+    boxes = [(10, 10, 40, 40, "", 0.9, 4)]
     judged = judge_of(session, lambda image: boxes, rule=TrackRule(1, 1, 2))
-    _, predictions, _ = judged(scene(PLACES))
-    assert predictions[0].reasons == (Reason.UNCONFIRMED,)
-    assert Reason.STALE_FRAME in predictions[1].reasons
+    colours = {(10, 10): BLUE, (60, 10): BLUE}
+    assert [judged(scene(colours, seed=k), k)[1][0].accepted for k in range(3)] == [False, True, True]
+    boxes.append((60, 10, 40, 40, "", 0.8, 4))
+    assert not any(judged(scene(colours, seed=3), 3)[1])
+    del boxes[0]  # which of the two is left?
+    assert [judged(scene(colours, seed=k), k)[1][0].accepted for k in (4, 5)] == [False, True]
+
+
+@pytest.mark.parametrize("with_tracker", [True, False])
+def test_a_number_below_0_is_none(session, scene, with_tracker):
+    """Trackers write -1 for what they do not follow yet; below 0 are the numbers of fixed regions."""
+
+    class NotYet(OverlapTracker):
+        def update(self, boxes, pixels, frame_id):
+            return [-1] * len(boxes)
+
+    loose = FunctionRegions(lambda image: [(110, 10, 40, 40, "", 0.9, -1), (210, 10, 40, 40, "", 0.9, -1)])
+    giver = TogetherRegions((loose, FixedRegions((Roi.parse("left=10,10,40,40"),))))
+    rule = TrackRule(1, 1, 2)
+    for tracker in (NotYet(), OverlapTracker()) if with_tracker else (None,):
+        judged = judge_of(session, giver, tracker=tracker, rule=rule)
+        for number in range(3):
+            _, (fixed, *others), _ = judged(scene(PLACES, seed=number), number)
+            assert fixed.stream == "left"
+            assert fixed.accepted == (number > 0)
+            assert all(p.accepted for p in others) == (number > 0 and type(tracker) is OverlapTracker)
 
 
 def test_fault_a_track_that_begins_under_a_bad_camera_does_not_wait_anew(session, scene):
