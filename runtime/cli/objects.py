@@ -75,7 +75,8 @@ def objects_of(
     rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
     names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
     if giver is None:
-        giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
+        loop = getattr(arguments, "loop", not getattr(arguments, "once", True))
+        giver = open_regions(arguments.objects, loop=loop, trust=arguments.trust)
         if arguments.roi:  # judged beside them, in the same engine call
             giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)

@@ -137,13 +137,17 @@ class DetectorRegions:
         self._new = NewAnswers(f"the detector {bundle.name}")
 
     @classmethod
-    def open(cls, path: str | Path) -> DetectorRegions:
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> DetectorRegions:
         """Open a bundle by its path or name.
+
+        Args:
+            path: See `Bundle.open`.
+            trust: The same.
 
         Raises:
             FramegateError: See the class, and `Bundle.open`.
         """
-        return cls(Bundle.open(path))
+        return cls(Bundle.open(path, trust))
 
     def find(self, frame: Frame) -> Found:
         """See `RegionGiver.find`.
