@@ -31,6 +31,8 @@ from framegate.runtime.verdict import NO_FINDINGS, Findings, Frame
 _MOST = 300
 """Boxes that a detector gives at most on a frame, after suppression."""
 _CANDIDATES = 5_000
+_FARTHEST = 1e6
+"""Pixels from the origin beyond which a box does not reach where boxes are compared."""
 _SAMPLED = 997
 
 
@@ -207,9 +209,14 @@ def strongest(
     numbers = np.flatnonzero(best >= score)
     numbers = numbers[np.argsort(-best[numbers], kind="stable")[:_CANDIDATES]]
     if overlap < 1 and len(numbers):
-        corners = decoded.corners[numbers]
+        # OpenCV shifts the boxes of each class by the largest edge of all, so that one that is huge or infinite would
+        # make all others fall into one; and one with a negative area would suppress what is smaller. What is no box
+        # suppresses nothing and stays, to be counted as one without a verdict.
+        corners = decoded.corners[numbers].clip(-_FARTHEST, _FARTHEST)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), best[numbers].tolist(), labels[numbers].tolist(), score, overlap)
-        numbers = numbers[np.sort(np.asarray(kept, np.int64).reshape(-1))]
+        real = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+        compared = (boxes[real].tolist(), best[numbers[real]].tolist(), labels[numbers[real]].tolist())
+        kept = np.flatnonzero(real)[np.asarray(cv2.dnn.NMSBoxesBatched(*compared, 0.0, overlap), np.int64).reshape(-1)]
+        numbers = numbers[np.sort(np.concatenate([kept, np.flatnonzero(~real)]))]
     numbers = numbers[:_MOST]
     return numbers, labels[numbers], best[numbers]
