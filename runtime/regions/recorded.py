@@ -126,6 +126,9 @@ class RecordedRegions:
 class StreamedRegions:
     """Boxes that come with the frames, through a pipe, from whoever finds them. See `RegionGiver`.
 
+    A second line for a frame is a mistake, as it is in a file: a writer of a line for each object would lose all but
+    one of them. Nothing more is read from there on, and frames are rejected with NO_REGIONS.
+
     Args:
         path: A named pipe; its writer writes one line a frame.
         wait_ms: A frame whose boxes have not come within this time is rejected with NO_REGIONS, in milliseconds.
@@ -139,7 +142,7 @@ class StreamedRegions:
         self._wait_s = wait_ms / 1e3
         self._changed = threading.Condition()
         self._boxes: dict[int, tuple[Box, ...]] = {}
-        self._newest = -1
+        self._newest = self._given = -1
         self._ended = self._closed = False
         self._problem = ""
         try:
@@ -163,6 +166,7 @@ class StreamedRegions:
             for number in [each for each in self._boxes if each <= frame.frame_id]:
                 del self._boxes[number]  # of frames that were dropped
             if boxes is not None:
+                self._given = frame.frame_id
                 return Found(boxes)
             why = self._problem or (f"its writer has left; frame {frame.frame_id}" if self._ended else "")
         why = why or f"no boxes for frame {frame.frame_id} came within {self._wait_s * 1e3:.0f} ms"
@@ -211,6 +215,9 @@ class StreamedRegions:
         if number is None:
             return
         with self._changed:
+            if number in self._boxes or number == self._given:
+                self._boxes.pop(number, None)  # which of the two holds all of its objects?
+                raise DataError(f"frame {number} has had a line already; write all of its boxes into one")
             self._boxes[number] = boxes
             self._newest = max(self._newest, number)
             while len(self._boxes) > _HELD_FRAMES:  # nobody asks for them
