@@ -14,7 +14,7 @@ from framegate.runtime import Bundle, Debounce, Frame, Pipeline, Policy, Reason,
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.policy.track import TrackRule
-from framegate.runtime.regions.base import Found
+from framegate.runtime.regions.base import Box, Found
 from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.function import FunctionRegions, as_box
 from framegate.runtime.regions.judge import Objects
@@ -378,6 +378,16 @@ def test_fixed_regions_keep_their_names_and_must_lie_on_the_frame(session, scene
     assert sorted((p.stream, p.candidate) for p in predictions) == [("left", "blue"), ("right", "red")]
     verdict, predictions, _ = judge_of(session, FixedRegions((Roi.parse("far=300,200,40,60"),)))(scene(PLACES))
     assert verdict.reasons == (Reason.NO_REGIONS,)
+
+
+@pytest.mark.parametrize("name", ["frame", "objects", "track-1", "object-0"])
+def test_fault_a_region_beside_objects_has_no_name_that_another_verdict_has(session, scene, name):
+    with pytest.raises(UsageError, match=f"region name '{name}'"):
+        FixedRegions((Roi.parse(f"{name}=10,10,40,40"),))
+    for boxes in ([Box(10, 10, 40, 40, stream=name)], [Box(10, 10, 40, 40, stream="a"), Box(60, 10, 40, 40, stream="a")]):
+        verdict, predictions, _ = judge_of(session, lambda image, boxes=boxes: boxes)(scene(PLACES))
+        assert verdict.reasons == (Reason.NO_REGIONS,)
+        assert predictions == ()
 
 
 def test_a_box_needs_four_to_seven_values():
