@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable
-from framegate.runtime.policy.debounce import SOFT, Debounce, Debouncer
+from framegate.runtime.policy.debounce import SOFT, Debouncer
 from framegate.runtime.policy.rules import judge_age
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.policy.track import TrackRule
@@ -41,6 +40,7 @@ DEFAULT_RULE = TrackRule(1, 1, 3)
 hybrid-gtsrb (benchmarks/results/tracks)."""
 _AT_ONCE = TrackRule()
 _NOTHING = Taken((), (), {})
+_NO_POLICY = Policy()
 _OF_CAMERA = SOFT - {Reason.ACTIVATION_SHIFT, Reason.DRIFT}
 """Soft reasons that a frame gives all of its objects: whether they wait is decided once a frame, for the stream."""
 _APART = 1_000_000
@@ -100,8 +100,8 @@ class ObjectJudge:
         objects: Where they are, and how they are followed.
         memory: Of the stream's tracks.
         certifier: Certifies what would be accepted; None: no certificate is required.
-        debounce: Rules of the stream. What a frame as a whole is rejected for waits and is held for the stream, not for
-            each track: a track that begins under a camera that is known to be bad shall not begin to count anew.
+        policy: Of the stream. What a frame as a whole is rejected for waits and is held for the stream, not for each
+            track: a track that begins under a camera that is known to be bad shall not begin to count anew.
 
     Attributes:
         memory: See above.
@@ -115,7 +115,7 @@ class ObjectJudge:
         objects: Objects,
         memory: TrackMemory,
         certifier: Certifier | None = None,
-        debounce: Mapping[Reason, Debounce] = MappingProxyType({}),
+        policy: Policy = _NO_POLICY,
     ) -> None:
         self.memory = memory
         self._certifier = certifier
@@ -127,7 +127,8 @@ class ObjectJudge:
         self._has_numbers = False
         # The time of capture is judged once a frame, for all objects.
         self._time = StreamPolicy(Policy(drift=False), None)
-        self._debouncer = Debouncer(debounce)
+        self._debouncer = Debouncer(policy.debounce)
+        self._warms_up = policy.warm_up > 0
 
     def judge(self, frame: Frame, health: CameraHealth, deadline_ns: int | None = None) -> ObjectVerdicts:
         """Judge every object of one frame.
@@ -317,10 +318,14 @@ class ObjectJudge:
                 self.memory.used(track)
 
     def _unconfirmed(self, judged: Judged, track: TrackState | None) -> Findings:
-        """UNCONFIRMED, unless the rule is fulfilled."""
+        """UNCONFIRMED, unless the rule is fulfilled; of an object that nobody follows every frame is its first one."""
         if track is not None:
             return track.gate.decide(not judged.findings, judged.candidate)
-        if judged.findings or self._objects.rule.delay == 0:
+        if judged.findings:
+            return NO_FINDINGS
+        if self._warms_up:
+            return {Reason.WARMING_UP: "nobody follows this object, and a warm-up needs a track"}
+        if self._objects.rule.delay == 0:
             return NO_FINDINGS
         return {Reason.UNCONFIRMED: f"nobody follows this object, and the rule {self._objects.rule} needs a track"}
 

@@ -273,6 +273,21 @@ def test_fault_an_object_that_nobody_follows_is_never_used_under_a_rule(session,
         assert "nobody follows" in prediction.detail
 
 
+def test_fault_a_warm_up_of_objects_that_nobody_follows_does_not_end(session, scene):
+    session.policy = Policy(warm_up=2)
+    for giver, accepted in (((10, 10, 40, 40), [False] * 4), ((10, 10, 40, 40, "", 0.9, 7), [False] * 2 + [True] * 2)):
+        judged = judge_of(session, lambda image, box=giver: [box])
+        seen = [judged(scene({(10, 10): BLUE}, seed=k), k)[1][0] for k in range(4)]
+        assert [p.accepted for p in seen] == accepted
+        assert all(p.reasons in ((), (Reason.WARMING_UP,)) for p in seen)
+
+
+def test_a_reason_that_is_found_last_cannot_be_held(session):
+    session.policy = Policy({Reason.NOT_CERTIFIED: Debounce(1, 1, 3)})
+    with pytest.raises(UsageError, match="NOT_CERTIFIED cannot be debounced for objects"):
+        judge_of(session, lambda image: [])
+
+
 @pytest.mark.parametrize("numbers", [[], [1, 2], ["one"], None])
 def test_fault_a_tracker_that_fails_confirms_nothing(session, scene, numbers):
     class Broken:
