@@ -294,6 +294,7 @@ class Session:
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches
+        batches.probabilities = self.scorer.probabilities
         policy = (policy or self.policy) if sequence else Policy()
         if Reason.NOT_CERTIFIED in policy.debounce:
             raise UsageError("NOT_CERTIFIED cannot be debounced for objects: they are certified last of all")

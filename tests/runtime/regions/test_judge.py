@@ -122,6 +122,16 @@ def test_a_batch_says_of_every_object_what_it_would_say_of_it_alone(session, sce
         assert alone.entropy == pytest.approx(prediction.entropy, abs=1e-4)
 
 
+def test_every_object_has_the_probabilities_that_were_asked_for(session, scene):
+    session.scorer.probabilities = True
+    judged = judge_of(session, lambda image: BOXES)
+    predictions = judged(scene(PLACES), 0)[1][:3]
+    assert all(sum(p.candidate_probabilities) == pytest.approx(1) for p in predictions)
+    assert [p.probabilities[p.class_id] for p in predictions] == pytest.approx([p.confidence for p in predictions])
+    Counted.mode = "nan"
+    assert judged(scene(PLACES, seed=1), 1)[1][0].candidate_probabilities == ()
+
+
 def test_no_object_is_an_answer_and_needs_no_engine(session, scene):
     judged = judge_of(session, lambda image: [])
     calls = Counted.calls
