@@ -107,6 +107,10 @@ function judge() {
     reasons = shared.length ? shared : [...new Set(regions.flatMap((region) => region.reasons))];
   }
   if (reasons.length) why = `${capital(reasons.length > 2 ? shorts(reasons) : reasons.map(sentence).join("; "))}.`;
+  if (!silent && head.scene) {  // what has no verdict at all; and a fault of the picture that a debounce lets wait
+    if (head.scene.accepted && head.scene.detail) why += ` — ${head.scene.detail}`;
+    else if (!head.scene.accepted && usable.length) why += ` — the picture: ${shorts(head.scene.reasons)}`;
+  }
   document.body.classList.toggle("use", usable.length > 0);
   document.body.classList.toggle("stop", !usable.length);
   text($("sign"), usable.length ? "✓" : "✕");
@@ -219,7 +223,7 @@ function showState() {
   text($("latency-all"), `Since the start: p50 ${ms(latency.all_p50_ms)}, p99 ${ms(latency.all_p99_ms)}.`);
   text($("total"), counters.verdicts);
   text($("counts"), `${counters.captured - counters.dropped} frames, ${counters.dropped} left out`);
-  $("counts").title = `${counters.verdicts} verdicts; ${counters.captured} frames captured, ${counters.dropped} of them never judged because a newer one was there`;
+  $("counts").title = `${counters.verdicts} verdicts; ${counters.captured} frames captured, ${counters.dropped} of them never judged because a newer one was there${state.objects.map((each) => "\n" + each).join("")}`;
   text($("drift"), driftWords(counters));
   const total = Math.max(counters.verdicts, 1);
   bars([["accepted", counters.accepted, "ok"], ...state.reasons.slice(0, 5).map(([name, count]) => [name, count, ""])], total);
