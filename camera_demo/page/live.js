@@ -107,10 +107,10 @@ function judge() {
     reasons = shared.length ? shared : [...new Set(regions.flatMap((region) => region.reasons))];
   }
   if (reasons.length) why = `${capital(reasons.length > 2 ? shorts(reasons) : reasons.map(sentence).join("; "))}.`;
-  if (!silent && head.scene) {  // what has no verdict at all; and a fault of the picture that a debounce lets wait
-    if (head.scene.accepted && head.scene.detail) why += ` — ${head.scene.detail}`;
-    else if (!head.scene.accepted && usable.length) why += ` — the picture: ${shorts(head.scene.reasons)}`;
-  }
+  // First, because a long list of objects is cut off: what has no verdict at all; what a debounce lets wait.
+  const scene = silent ? null : head.scene;
+  if (scene && scene.accepted && scene.detail) why = `${capital(scene.detail)}. ${why}`;
+  else if (scene && !scene.accepted && usable.length) why = `The picture: ${shorts(scene.reasons)}. ${why}`;
   document.body.classList.toggle("use", usable.length > 0);
   document.body.classList.toggle("stop", !usable.length);
   text($("sign"), usable.length ? "✓" : "✕");
@@ -124,9 +124,9 @@ function judge() {
     text($("spoken"), `${word}. ${why}`);
   }
   showRegions(regions, silent);
-  const scene = `${head && head.frame} ${Boolean(silent)} ${$("picture").clientWidth}`;
-  if (scene !== drawn) draw(silent);  // painting what has not changed would take the time to decode the next picture
-  drawn = scene;
+  const painted = `${head && head.frame} ${Boolean(silent)} ${$("picture").clientWidth}`;
+  if (painted !== drawn) draw(silent);  // painting what has not changed would take the time to decode the next picture
+  drawn = painted;
 }
 
 function showRegions(regions, silent) {

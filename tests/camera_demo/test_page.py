@@ -65,7 +65,7 @@ def test_frames_move_and_the_cars_may_be_used(page):
     ("scene", "says"),
     [
         ('{accepted: true, reasons: [], detail: "boxes without a verdict: 8 more than are judged"}', "8 more than are"),
-        ('{accepted: false, reasons: ["BLURRED"], detail: ""}', "the picture: blurred"),
+        ('{accepted: false, reasons: ["BLURRED"], detail: ""}', "The picture: blurred. "),
     ],
 )
 def test_fault_what_has_no_verdict_is_said_beside_what_may_be_used(page, scene, says):
