@@ -285,13 +285,13 @@ def _print_summary(
 
 
 def promises_on(session: Session, objects: Objects) -> list[str]:
-    """What the bundle promises about these objects: about tracks under this rule, about boxes of this giver."""
+    """What the bundle promises about these objects: about tracks under this rule, about boxes of this very detector."""
     key = record_key(session.scorer.backend.name, session.precision)
     return [
         f"promise about objects: {each.describe()}"
         for each in session.bundle.object_promises.get(key, ())
         if (each.about == TRACKS and each.rule == str(objects.rule))
-        or (each.about == BOXES and each.giver == objects.giver.name)
+        or (each.about == BOXES and each.giver == getattr(objects.giver, "identity", None))
     ]
 
 

@@ -107,6 +107,7 @@ class DetectorRegions:
 
     Attributes:
         engine: Library and version.
+        identity: Name and digest of the bundle: which detector a promise is about.
         calibration: Its threshold on this engine; None: its boxes are judged by the classifier alone.
 
     Raises:
@@ -121,6 +122,7 @@ class DetectorRegions:
                 "`framegate export --kind detector` writes"
             )
         self.name = bundle.name
+        self.identity = f"{bundle.name} ({bundle.digest[:16]})"
         self._labels = bundle.labels
         self._spec = DetectorSpec.from_json(bundle.detector)
         self._head = head_named(self._spec.head)

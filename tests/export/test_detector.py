@@ -88,6 +88,7 @@ def test_what_the_bundle_says_is_what_the_head_asks_for(folder):
     assert bundle.detector == {"head": "fastestdet", "fit": "stretch", "score": 0.4, "overlap": 0.45}
     assert (bundle.preprocess.colour, bundle.preprocess.resize) == ("bgr", "area")
     assert bundle.origin["source"] == "detector.onnx"
+    assert bundle.digest.startswith(DetectorRegions(bundle, "onnxruntime", 1).identity.partition("(")[2].rstrip(")"))
 
 
 def test_options_that_were_given_are_kept(folder):
