@@ -88,7 +88,8 @@ class RecordedRegions:
         notes: What its notes say, e.g. the origin of the boxes.
 
     Raises:
-        DataError: The file cannot be read, or two lines are of one frame.
+        DataError: The file cannot be read, two lines are of one frame, or of a clip that starts again it is not said how
+            many frames it has.
         UsageError: The package mcap is not installed.
     """
 
@@ -107,8 +108,14 @@ class RecordedRegions:
                 self._boxes[number] = boxes
         if not self._boxes:
             raise DataError(f"{file}: it holds no frame; expected one line a frame: {{'frame': 0, 'boxes': [...]}}")
-        given = self.notes.get("frames")
-        self._frames = given if isinstance(given, int) and given > max(self._boxes) else max(self._boxes) + 1
+        given, last = self.notes.get("frames"), max(self._boxes)
+        known = isinstance(given, int) and given > last
+        if loop and not known:  # else a clip whose last frames have no line would be given the boxes of its first ones
+            raise DataError(
+                f"{file}: how many frames the clip has is not said, and it starts again when it ends: add the line "
+                f'{{"frames": N}}, N being {last + 1} or more'
+            )
+        self._frames = given if known else last + 1
         self._loop = loop
 
     def find(self, frame: Frame) -> Found:

@@ -146,6 +146,15 @@ def test_fault_boxes_that_do_not_come_in_time(tmp_path):
         StreamedRegions(tmp_path / "none")
 
 
+@pytest.mark.parametrize("note", [[], [{"frames": 2}], [{"frames": "4"}]])
+def test_fault_a_clip_that_starts_again_is_not_known_to_be_as_long_as_its_lines(file, note):
+    """Its last frame may have no line: it would be given the boxes of the first one, and the next pass those of others."""
+    path = file([*note, *LINES[1:]])
+    with pytest.raises(DataError, match=r'add the line \{"frames": N\}, N being 3 or more'):
+        RecordedRegions(path, loop=True)
+    assert RecordedRegions(path).find(frame(0)).boxes
+
+
 @pytest.mark.parametrize("asked_between", [False, True])
 def test_fault_a_writer_of_one_line_an_object_does_not_lose_all_but_one(tmp_path, asked_between):
     pipe = tmp_path / "boxes"
