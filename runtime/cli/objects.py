@@ -77,6 +77,23 @@ def objects_of(
     if giver is None:
         loop = getattr(arguments, "loop", not getattr(arguments, "once", True))
         giver = open_regions(arguments.objects, loop=loop, trust=arguments.trust)
+        if names is not None:
+            _require_known(names, giver)
         if arguments.roi:  # judged beside them, in the same engine call
             giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)
+
+
+def _require_known(names: LabelMap, giver: RegionGiver) -> None:
+    """Refuse a map that names an object as this detector never does: what it rules out would not be ruled out.
+
+    Raises:
+        UsageError: It does.
+    """
+    labels = getattr(giver, "labels", None)  # others do not say beforehand what they call objects
+    unknown = [] if labels is None else sorted(set(names.detected) - set(labels))
+    if unknown:
+        raise UsageError(
+            f"--label-map: the detector {giver.name} calls nothing {unknown[0]!r}, so that nothing would be compared; "
+            f"it has {', '.join(labels)}"
+        )

@@ -107,6 +107,7 @@ class DetectorRegions:
 
     Attributes:
         engine: Library and version.
+        labels: What it calls objects.
         identity: Name and digest of the bundle: which detector a promise is about.
         calibration: Its threshold on this engine; None: its boxes are judged by the classifier alone.
 
@@ -123,7 +124,7 @@ class DetectorRegions:
             )
         self.name = bundle.name
         self.identity = f"{bundle.name} ({bundle.digest[:16]})"
-        self._labels = bundle.labels
+        self.labels = bundle.labels
         self._spec = DetectorSpec.from_json(bundle.detector)
         self._head = head_named(self._spec.head)
         size = bundle.preprocess
@@ -134,7 +135,7 @@ class DetectorRegions:
         self.engine = self._network.engine
         self.calibration = bundle.calibration(self.engine.partition(" ")[0], "fp32")
         shapes = {name: values.shape for name, values in self._network.run().items()}
-        if not self._head.fits(shapes, len(self._labels), size.width, size.height):
+        if not self._head.fits(shapes, len(self.labels), size.width, size.height):
             raise BundleError(f"bundle {bundle.path}: its outputs {shapes} are not those of the head {self._head.name}")
         self._input = size.width, size.height
         self._sample = some_of(self._preprocess.tensor, _SAMPLED)
@@ -163,7 +164,7 @@ class DetectorRegions:
         self._preprocess(self._fit(frame.image))
         outputs = self._network.run()
         self._require_new_answer(outputs)
-        decoded = self._head.decode(outputs, len(self._labels), width, height)
+        decoded = self._head.decode(outputs, len(self.labels), width, height)
         kept = strongest(decoded, self._spec.score, self._spec.overlap if self._head.suppress else 1.0)
         corners = self._fit.back(decoded.corners[kept[0]])
         found = box_scores(decoded.scores[kept[0]], decoded.exclusive)
@@ -172,7 +173,7 @@ class DetectorRegions:
             scores = {name: float(values[k]) for name, values in found.items()}
             place = float(x), float(y), float(right - x), float(bottom - y)
             against = self._against(scores, int(label))
-            boxes.append(Box(*place, self._labels[label], float(score), scores=scores, against=against))
+            boxes.append(Box(*place, self.labels[label], float(score), scores=scores, against=against))
         return Found(tuple(boxes))
 
     def _against(self, scores: Mapping[str, float], label: int) -> Findings:
