@@ -87,7 +87,8 @@ class ObjectPromise:
             missed = f"; it missed {self.missed} of {self.labelled} labelled objects ({share:.1%})"
         return (
             f"accepted boxes of {self.giver} on single images, without a rule of tracks: at most {target} are wrong "
-            f"(overlap below one half, or another label), one box drawn from each image, {sure} ({found}){missed}; objects that it misses are NOT covered"
+            f"(overlap below one half, or another label), one box drawn from each image, {sure} "
+            f"({found}){missed}; objects that it misses are NOT covered"
         )
 
     def to_json(self) -> dict[str, Any]:

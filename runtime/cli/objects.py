@@ -9,6 +9,7 @@ from pathlib import Path
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.track import TrackRule
 from framegate.runtime.regions.base import MAX_OBJECTS, RegionGiver
+from framegate.runtime.regions.detector import DetectorRegions
 from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
 from framegate.runtime.regions.label_map import LabelMap
@@ -90,10 +91,11 @@ def _require_known(names: LabelMap, giver: RegionGiver) -> None:
     Raises:
         UsageError: It does.
     """
-    labels = getattr(giver, "labels", None)  # others do not say beforehand what they call objects
-    unknown = [] if labels is None else sorted(set(names.detected) - set(labels))
+    if not isinstance(giver, DetectorRegions):  # others do not say beforehand what they call objects
+        return
+    unknown = sorted(set(names.detected) - set(giver.labels))
     if unknown:
         raise UsageError(
             f"--label-map: the detector {giver.name} calls nothing {unknown[0]!r}, so that nothing would be compared; "
-            f"it has {', '.join(labels)}"
+            f"it has {', '.join(giver.labels)}"
         )

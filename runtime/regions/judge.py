@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -183,7 +183,10 @@ class ObjectJudge:
         """Where the objects are; nowhere, and why, if that is not known."""
         objects = self._objects
         try:
-            found: Found = objects.giver.find(shown)
+            # What was converted, from NV12 say, is no part of the frame, whose pixels are compared afterwards.
+            pixels = shown.image.view()
+            pixels.setflags(write=False)
+            found: Found = objects.giver.find(replace(shown, image=pixels))
             if found.problem:
                 return _NOTHING, found.problem
             height, width = shown.image.shape[:2]
@@ -233,9 +236,7 @@ class ObjectJudge:
 
     def _follow(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
         # Below 0 are the numbers of fixed regions; of a giver it is none, as trackers write it (-1).
-        numbers = [
-            box.track if box.track is None or box.stream or box.track >= 0 else None for box in taken.boxes
-        ]
+        numbers = [box.track if box.track is None or box.stream or box.track >= 0 else None for box in taken.boxes]
         self._has_numbers |= any(number is not None and number >= 0 for number in numbers)
         unknown = [k for k, number in enumerate(numbers) if number is None]
         tracker = self._objects.tracker

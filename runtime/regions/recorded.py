@@ -88,8 +88,8 @@ class RecordedRegions:
         notes: What its notes say, e.g. the origin of the boxes.
 
     Raises:
-        DataError: The file cannot be read, two lines are of one frame, or of a clip that starts again it is not said how
-            many frames it has.
+        DataError: The file cannot be read, two lines are of one frame, or it is not said how many frames a clip has
+            that starts again.
         UsageError: The package mcap is not installed.
     """
 
@@ -109,13 +109,14 @@ class RecordedRegions:
         if not self._boxes:
             raise DataError(f"{file}: it holds no frame; expected one line a frame: {{'frame': 0, 'boxes': [...]}}")
         given, last = self.notes.get("frames"), max(self._boxes)
-        known = isinstance(given, int) and given > last
-        if loop and not known:  # else a clip whose last frames have no line would be given the boxes of its first ones
+        self._frames: int = given if isinstance(given, int) and given > last else last + 1
+        if (
+            loop and self._frames != given
+        ):  # else its last frames, if they have no line, would get the boxes of the first
             raise DataError(
                 f"{file}: how many frames the clip has is not said, and it starts again when it ends: add the line "
                 f'{{"frames": N}}, N being {last + 1} or more'
             )
-        self._frames = given if known else last + 1
         self._loop = loop
 
     def find(self, frame: Frame) -> Found:

@@ -223,10 +223,10 @@ def test_fault_a_detector_that_nobody_signed_where_a_signature_is_asked_for(fold
 
 
 def test_fault_a_label_map_that_names_what_the_detector_never_says(folder, tmp_path, capsys):
-    """"Sky" would rule nothing out of what it calls "sky"."""
+    """ "Sky" would rule nothing out of what it calls "sky"."""
     cv2.imwrite(str(tmp_path / "picture.png"), picture({(1, 2): BLUE}))
-    command = ["run", str(tmp_path / "picture.png"), "--bundle", "simplecnn-cifar10", "--label-map", str(tmp_path / "map")]
-    command += ["--objects", str(folder / "found.bundle"), "--track-rule", "none"]
+    command = ["run", str(tmp_path / "picture.png"), "--bundle", "simplecnn-cifar10", "--track-rule", "none"]
+    command += ["--objects", str(folder / "found.bundle"), "--label-map", str(tmp_path / "map")]
     (tmp_path / "map").write_text('{"Sky": []}')
     assert main(command) == 2
     assert "the detector found calls nothing 'Sky'" in " ".join(capsys.readouterr().err.split())

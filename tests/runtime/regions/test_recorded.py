@@ -148,7 +148,7 @@ def test_fault_boxes_that_do_not_come_in_time(tmp_path):
 
 @pytest.mark.parametrize("note", [[], [{"frames": 2}], [{"frames": "4"}]])
 def test_fault_a_clip_that_starts_again_is_not_known_to_be_as_long_as_its_lines(file, note):
-    """Its last frame may have no line: it would be given the boxes of the first one, and the next pass those of others."""
+    """Its last frame may have no line: it would be given the boxes of the first one."""
     path = file([*note, *LINES[1:]])
     with pytest.raises(DataError, match=r'add the line \{"frames": N\}, N being 3 or more'):
         RecordedRegions(path, loop=True)
