@@ -282,6 +282,8 @@ def _print_summary(
         show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             show(line)
+        if objects is not None and policy.drift and session.calibration is not None:
+            show("drift of objects: each track has an alarm of its own; one that ends before is never DRIFT")
 
 
 def promises_on(session: Session, objects: Objects) -> list[str]:
