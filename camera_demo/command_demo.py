@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         objects = _objects(arguments, session, shipped)
         if objects is not None:
             stack.callback(objects.giver.close)
-            rois = rois if shipped else ()
+            rois = rois if shipped or arguments.roi else ()
         attacked = REGIONS if shipped else rois or (Roi.whole(),)
         demo = stack.enter_context(
             LiveDemo(

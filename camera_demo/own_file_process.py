@@ -85,7 +85,7 @@ def judge(settings: dict[str, Any], say: Callable[[bytes], None]) -> None:
         mapped = None if settings["label_map"] is None else Path(settings["label_map"])
         if not is_clip and wanted["objects"] is not None:
             wanted["track_rule"] = "none"  # of one picture nothing is followed
-        options = argparse.Namespace(**wanted, label_map=mapped, max_objects=None, roi=[])
+        options = argparse.Namespace(**wanted, label_map=mapped, max_objects=None, roi=[], trust=settings["trust"])
         objects = objects_of(options, session.bundle.labels) if wanted["objects"] is not None else None
         pipeline = Pipeline(source, session, lossless=True, keep_frames=True, objects=objects)
         rois = session.regions if objects is None else ()

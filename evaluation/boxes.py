@@ -167,7 +167,9 @@ def run(arguments: argparse.Namespace) -> int:
             to_stdout(line)
         to_stdout(f"figures: {out}")
     if arguments.store:
-        _store(session, record, objects.giver.name, sha256_file(arguments.boxes))
+        # Another detector of the same name finds other boxes.
+        giver = getattr(objects.giver, "identity", objects.giver.name)
+        _store(session, record, giver, sha256_file(arguments.boxes))
     return 0
 
 

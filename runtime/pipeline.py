@@ -29,7 +29,6 @@ from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.pixel_format import to_bgr
-from framegate.runtime.policy.debounce import require_before_track
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.regions.judge import ObjectJudge, Objects
 from framegate.runtime.regions.tracks import TrackMemory
@@ -121,8 +120,6 @@ class Pipeline:
             raise UsageError("regions and objects were both given; fixed regions beside objects are not judged")
         if objects is None and session.certifier is not None and session.certifier.demand.once:
             raise UsageError("a certificate once a track needs objects that are followed; certify every frame")
-        if objects is not None:
-            require_before_track((policy or session.policy).debounce)
         self._rois = session.regions_of(rois)
         if source.frame_size is not None:
             require_inside(self._rois, source.frame_size)
@@ -148,7 +145,7 @@ class Pipeline:
                 objects.rule,
                 counter_examples=known_unlike,
             )
-            self._object_judge = session.object_judge(objects, memory)
+            self._object_judge = session.object_judge(objects, memory, policy, sequence=source.fixed_size)
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []

@@ -29,7 +29,7 @@ from framegate.runtime.regions.judge import ObjectJudge, Objects
 from framegate.runtime.regions.tracks import TrackMemory
 from framegate.runtime.roi import Roi, require_own_names
 from framegate.runtime.scorer import Scorer
-from framegate.runtime.verdict import Frame, Image, Prediction
+from framegate.runtime.verdict import Frame, Image, Prediction, Reason
 
 ASK_EVERY_S = 10.0
 """Between two known answers that the engine of a running stream is asked."""
@@ -291,16 +291,21 @@ class Session:
         """
         return StreamPolicy(policy or self.policy, self.calibration, sequence=sequence)
 
-    def object_judge(self, objects: Objects, memory: TrackMemory) -> ObjectJudge:
+    def object_judge(
+        self, objects: Objects, memory: TrackMemory, policy: Policy | None = None, *, sequence: bool = True
+    ) -> ObjectJudge:
         """What judges the objects of a stream, all of a frame's in one engine call. It opens an engine for each batch.
 
         Args:
             objects: Where they are, and how they are followed.
             memory: Of the stream's tracks.
+            policy: Of the stream; None takes the session's.
+            sequence: See `stream_policy`.
 
         Raises:
             BackendError: The engine refuses a batch.
-            UsageError: The session preprocesses on the GPU, which takes whole frames, or certifies only some frames.
+            UsageError: The session preprocesses on the GPU, which takes whole frames, or certifies only some frames, or
+                NOT_CERTIFIED shall be held.
         """
         if self.scorer.takes_nv12:
             raise UsageError("preprocessing on the GPU takes whole frames, not moving regions: leave one of them out")
@@ -316,7 +321,11 @@ class Session:
         backend = self.scorer.backend
         batches = BatchScorer(self.bundle, backend, self.precision, self.calibration, objects.most)
         self._asked = batches
-        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier)
+        batches.probabilities = self.scorer.probabilities
+        policy = (policy or self.policy) if sequence else Policy()
+        if Reason.NOT_CERTIFIED in policy.debounce:
+            raise UsageError("NOT_CERTIFIED cannot be debounced for objects: they are certified last of all")
+        return ObjectJudge(self.bundle, self.frame_judge, batches, objects, memory, self.certifier, policy)
 
     def judge_together(self, count: int) -> None:
         """Judge so many fixed regions of a frame in one engine call from now on, until `release`.

@@ -107,6 +107,10 @@ function judge() {
     reasons = shared.length ? shared : [...new Set(regions.flatMap((region) => region.reasons))];
   }
   if (reasons.length) why = `${capital(reasons.length > 2 ? shorts(reasons) : reasons.map(sentence).join("; "))}.`;
+  // First, because a long list of objects is cut off: what has no verdict at all; what a debounce lets wait.
+  const scene = silent ? null : head.scene;
+  if (scene && scene.accepted && scene.detail) why = `${capital(scene.detail)}. ${why}`;
+  else if (scene && !scene.accepted && usable.length) why = `The picture: ${shorts(scene.reasons)}. ${why}`;
   document.body.classList.toggle("use", usable.length > 0);
   document.body.classList.toggle("stop", !usable.length);
   text($("sign"), usable.length ? "✓" : "✕");
@@ -120,9 +124,9 @@ function judge() {
     text($("spoken"), `${word}. ${why}`);
   }
   showRegions(regions, silent);
-  const scene = `${head && head.frame} ${Boolean(silent)} ${$("picture").clientWidth}`;
-  if (scene !== drawn) draw(silent);  // painting what has not changed would take the time to decode the next picture
-  drawn = scene;
+  const painted = `${head && head.frame} ${Boolean(silent)} ${$("picture").clientWidth}`;
+  if (painted !== drawn) draw(silent);  // painting what has not changed would take the time to decode the next picture
+  drawn = painted;
 }
 
 function showRegions(regions, silent) {
@@ -219,7 +223,7 @@ function showState() {
   text($("latency-all"), `Since the start: p50 ${ms(latency.all_p50_ms)}, p99 ${ms(latency.all_p99_ms)}.`);
   text($("total"), counters.verdicts);
   text($("counts"), `${counters.captured - counters.dropped} frames, ${counters.dropped} left out`);
-  $("counts").title = `${counters.verdicts} verdicts; ${counters.captured} frames captured, ${counters.dropped} of them never judged because a newer one was there`;
+  $("counts").title = `${counters.verdicts} verdicts; ${counters.captured} frames captured, ${counters.dropped} of them never judged because a newer one was there${state.objects.map((each) => "\n" + each).join("")}`;
   text($("drift"), driftWords(counters));
   const total = Math.max(counters.verdicts, 1);
   bars([["accepted", counters.accepted, "ok"], ...state.reasons.slice(0, 5).map(([name, count]) => [name, count, ""])], total);

@@ -34,7 +34,7 @@ class ObjectPromise:
         bound: Upper bound of the share (Clopper and Pearson 1934), at most the target.
         threshold: Of the calibration in force.
         rule: Of tracks: the laxest rule that keeps it, M/N/K.
-        giver: Of boxes: what found them.
+        giver: Of boxes: what found them; of a detector bundle its name and digest.
         labelled: Of boxes: labelled objects of all images; None for tracks.
         missed: Those that the detector did not find; no promise covers them.
         data: SHA-256 of the labels, or fingerprint of the split, that it was counted on.
@@ -86,8 +86,9 @@ class ObjectPromise:
             share = (self.missed or 0) / self.labelled
             missed = f"; it missed {self.missed} of {self.labelled} labelled objects ({share:.1%})"
         return (
-            f"accepted boxes of {self.giver}: at most {target} are wrong (overlap below one half, or another label), "
-            f"one box drawn from each image, {sure} ({found}){missed}; objects that it misses are NOT covered"
+            f"accepted boxes of {self.giver} on single images, without a rule of tracks: at most {target} are wrong "
+            f"(overlap below one half, or another label), one box drawn from each image, {sure} "
+            f"({found}){missed}; objects that it misses are NOT covered"
         )
 
     def to_json(self) -> dict[str, Any]:

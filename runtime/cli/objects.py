@@ -9,6 +9,7 @@ from pathlib import Path
 from framegate.runtime.errors import UsageError
 from framegate.runtime.policy.track import TrackRule
 from framegate.runtime.regions.base import MAX_OBJECTS, RegionGiver
+from framegate.runtime.regions.detector import DetectorRegions
 from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.judge import DEFAULT_RULE, Objects
 from framegate.runtime.regions.label_map import LabelMap
@@ -75,7 +76,26 @@ def objects_of(
     rule = TrackRule.parse(arguments.track_rule) if follow and arguments.track_rule is not None else DEFAULT_RULE
     names = None if arguments.label_map is None else LabelMap.load(arguments.label_map, labels)
     if giver is None:
-        giver = open_regions(arguments.objects, loop=getattr(arguments, "loop", not getattr(arguments, "once", True)))
+        loop = getattr(arguments, "loop", not getattr(arguments, "once", True))
+        giver = open_regions(arguments.objects, loop=loop, trust=arguments.trust)
+        if names is not None:
+            _require_known(names, giver)
         if arguments.roi:  # judged beside them, in the same engine call
             giver = TogetherRegions((giver, FixedRegions(parse_rois(arguments.roi))))
     return Objects(giver, most, OverlapTracker() if follow else None, rule if follow else TrackRule(), names)
+
+
+def _require_known(names: LabelMap, giver: RegionGiver) -> None:
+    """Refuse a map that names an object as this detector never does: what it rules out would not be ruled out.
+
+    Raises:
+        UsageError: It does.
+    """
+    if not isinstance(giver, DetectorRegions):  # others do not say beforehand what they call objects
+        return
+    unknown = sorted(set(names.detected) - set(giver.labels))
+    if unknown:
+        raise UsageError(
+            f"--label-map: the detector {giver.name} calls nothing {unknown[0]!r}, so that nothing would be compared; "
+            f"it has {', '.join(giver.labels)}"
+        )

@@ -282,16 +282,18 @@ def _print_summary(
         show(pipeline.stats.drift_line())
         for line in policy_lines(policy, session.calibration, source.fps, source.fixed_size):
             show(line)
+        if objects is not None and policy.drift and session.calibration is not None:
+            show("drift of objects: each track has an alarm of its own; one that ends before is never DRIFT")
 
 
 def promises_on(session: Session, objects: Objects) -> list[str]:
-    """What the bundle promises about these objects: about tracks under this rule, about boxes of this giver."""
+    """What the bundle promises about these objects: about tracks under this rule, about boxes of this very detector."""
     key = record_key(session.scorer.backend.name, session.precision)
     return [
         f"promise about objects: {each.describe()}"
         for each in session.bundle.object_promises.get(key, ())
         if (each.about == TRACKS and each.rule == str(objects.rule))
-        or (each.about == BOXES and each.giver == objects.giver.name)
+        or (each.about == BOXES and each.giver == getattr(objects.giver, "identity", None))
     ]
 
 

@@ -8,7 +8,7 @@ nothing may delay it; coming back can be delayed for both.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from framegate.runtime.errors import UsageError
@@ -42,6 +42,13 @@ BLIND = frozenset(
 )
 """Frames with one of these show nothing of the present scene: they are evidence neither for nor against a soft reason,
 and do not count as clean."""
+_AFTER = {
+    Reason.LATE: "it is judged at publication, for each frame alone",
+    Reason.EXPIRED: "it is judged when a verdict is read",
+    Reason.NO_FRAME: "it says that there is no frame, and ends with the next one",
+    Reason.UNCONFIRMED: "it is judged after the policy, by the rule of the track (--track-rule)",
+}
+"""Reasons that the policy of a stream never sees, and why."""
 _LONGEST = 10_000
 
 
@@ -98,30 +105,16 @@ def check_rule(reason: Reason, rule: Debounce) -> None:
     """Refuse what a reason cannot have.
 
     Raises:
-        UsageError: A hard reason shall wait, or LATE, which is judged after the policy, shall be held.
+        UsageError: A hard reason shall wait, or one that is not judged by the policy shall be held.
     """
-    if reason is Reason.LATE:
-        raise UsageError("LATE cannot be debounced: it is judged at publication, for each frame alone")
+    if reason in _AFTER:
+        raise UsageError(f"{reason} cannot be debounced: {_AFTER[reason]}")
     if reason in HARD and rule.m > 1:
         soft = ", ".join(sorted(SOFT))
         raise UsageError(
             f"debounce {reason}={rule}: {reason} always rejects at once, only K can be set ({reason}=1/1/{rule.k}); "
             f"M of N is for {soft}"
         )
-
-
-def require_before_track(reasons: Collection[Reason]) -> None:
-    """Refuse rules that would be ignored: of objects these reasons are found after the policy.
-
-    Raises:
-        UsageError: There is one.
-    """
-    for reason in (Reason.UNCONFIRMED, Reason.NOT_CERTIFIED):
-        if reason in reasons:
-            raise UsageError(
-                f"{reason} of objects cannot be debounced: it is judged after the policy, with the rule of the track "
-                "(--track-rule)"
-            )
 
 
 def parse_debounce(texts: list[str]) -> dict[Reason, Debounce]:

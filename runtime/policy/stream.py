@@ -50,7 +50,8 @@ class Policy:
         """Check the rules.
 
         Raises:
-            UsageError: A hard reason shall wait, LATE shall be debounced, or ``warm_up`` is not a whole number >= 0.
+            UsageError: A hard reason shall wait, one that the policy does not judge shall be debounced, or ``warm_up``
+                is not a whole number >= 0.
         """
         for reason, rule in self.debounce.items():
             check_rule(reason, rule)

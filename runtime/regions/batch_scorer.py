@@ -23,7 +23,7 @@ from framegate.runtime.native.answer import BoundRows, bound_rows
 from framegate.runtime.preprocess import Preprocessor, input_shape
 from framegate.runtime.regions.base import MAX_OBJECTS
 from framegate.runtime.scorer import Scored
-from framegate.runtime.scores import FrameScores, Tensor, frame_scores, not_finite
+from framegate.runtime.scores import FrameScores, Tensor, class_probabilities, frame_scores, not_finite
 from framegate.runtime.verdict import Image
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -45,6 +45,7 @@ class BatchScorer:
 
     Attributes:
         most: See above.
+        probabilities: Set to True, every object comes with the probability of each class.
         wrong: What was wrong with the engines' last known answer; empty while all is well.
 
     Raises:
@@ -66,6 +67,7 @@ class BatchScorer:
             raise UsageError(f"--max-objects {most}: expected 1 to {MAX_OBJECTS}, the largest batch of one engine call")
         self.wrong = ""
         self.most = most
+        self.probabilities = False
         self._temperature = calibration.temperature if calibration else 1.0
         self._monitor = bundle.monitor
         self._classes = len(bundle.labels)
@@ -153,11 +155,22 @@ class BatchScorer:
         self._require_new_answers(engine, logits)
         rows = self._rows_of(engine, logits)
         if rows is not None:
-            return [self._scored(found, engine, k, engine_ns) for k, found in enumerate(rows(count, self._temperature))]
-        return [
-            Scored(frame_scores(logits[k : k + 1], self._temperature), self._signals(engine, k), engine_ns)
-            for k in range(count)
-        ]
+            scored = [
+                self._scored(found, engine, k, engine_ns) for k, found in enumerate(rows(count, self._temperature))
+            ]
+        else:
+            scored = [
+                Scored(frame_scores(logits[k : k + 1], self._temperature), self._signals(engine, k), engine_ns)
+                for k in range(count)
+            ]
+        if self.probabilities:
+            return [self._with_probabilities(one, logits[k : k + 1]) for k, one in enumerate(scored)]
+        return scored
+
+    def _with_probabilities(self, scored: Scored, logits: Tensor) -> Scored:
+        if not scored.scores.finite:
+            return scored
+        return scored._replace(probabilities=class_probabilities(logits, self._temperature))
 
     def _rows_of(self, engine: Backend, logits: Tensor) -> BoundRows | None:
         """What looks at all rows in one call: an engine on the CPU writes the same array again and again.

@@ -31,6 +31,8 @@ from framegate.runtime.verdict import NO_FINDINGS, Findings, Frame
 _MOST = 300
 """Boxes that a detector gives at most on a frame, after suppression."""
 _CANDIDATES = 5_000
+_FARTHEST = 1e6
+"""Pixels from the origin beyond which a box does not reach where boxes are compared."""
 _SAMPLED = 997
 
 
@@ -105,6 +107,8 @@ class DetectorRegions:
 
     Attributes:
         engine: Library and version.
+        labels: What it calls objects.
+        identity: Name and digest of the bundle: which detector a promise is about.
         calibration: Its threshold on this engine; None: its boxes are judged by the classifier alone.
 
     Raises:
@@ -119,7 +123,8 @@ class DetectorRegions:
                 "`framegate export --kind detector` writes"
             )
         self.name = bundle.name
-        self._labels = bundle.labels
+        self.identity = f"{bundle.name} ({bundle.digest[:16]})"
+        self.labels = bundle.labels
         self._spec = DetectorSpec.from_json(bundle.detector)
         self._head = head_named(self._spec.head)
         size = bundle.preprocess
@@ -130,20 +135,24 @@ class DetectorRegions:
         self.engine = self._network.engine
         self.calibration = bundle.calibration(self.engine.partition(" ")[0], "fp32")
         shapes = {name: values.shape for name, values in self._network.run().items()}
-        if not self._head.fits(shapes, len(self._labels), size.width, size.height):
+        if not self._head.fits(shapes, len(self.labels), size.width, size.height):
             raise BundleError(f"bundle {bundle.path}: its outputs {shapes} are not those of the head {self._head.name}")
         self._input = size.width, size.height
         self._sample = some_of(self._preprocess.tensor, _SAMPLED)
         self._new = NewAnswers(f"the detector {bundle.name}")
 
     @classmethod
-    def open(cls, path: str | Path) -> DetectorRegions:
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> DetectorRegions:
         """Open a bundle by its path or name.
+
+        Args:
+            path: See `Bundle.open`.
+            trust: The same.
 
         Raises:
             FramegateError: See the class, and `Bundle.open`.
         """
-        return cls(Bundle.open(path))
+        return cls(Bundle.open(path, trust))
 
     def find(self, frame: Frame) -> Found:
         """See `RegionGiver.find`.
@@ -155,7 +164,7 @@ class DetectorRegions:
         self._preprocess(self._fit(frame.image))
         outputs = self._network.run()
         self._require_new_answer(outputs)
-        decoded = self._head.decode(outputs, len(self._labels), width, height)
+        decoded = self._head.decode(outputs, len(self.labels), width, height)
         kept = strongest(decoded, self._spec.score, self._spec.overlap if self._head.suppress else 1.0)
         corners = self._fit.back(decoded.corners[kept[0]])
         found = box_scores(decoded.scores[kept[0]], decoded.exclusive)
@@ -164,7 +173,7 @@ class DetectorRegions:
             scores = {name: float(values[k]) for name, values in found.items()}
             place = float(x), float(y), float(right - x), float(bottom - y)
             against = self._against(scores, int(label))
-            boxes.append(Box(*place, self._labels[label], float(score), scores=scores, against=against))
+            boxes.append(Box(*place, self.labels[label], float(score), scores=scores, against=against))
         return Found(tuple(boxes))
 
     def _against(self, scores: Mapping[str, float], label: int) -> Findings:
@@ -203,9 +212,14 @@ def strongest(
     numbers = np.flatnonzero(best >= score)
     numbers = numbers[np.argsort(-best[numbers], kind="stable")[:_CANDIDATES]]
     if overlap < 1 and len(numbers):
-        corners = decoded.corners[numbers]
+        # OpenCV shifts the boxes of each class by the largest edge of all, so that one that is huge or infinite would
+        # make all others fall into one; and one with a negative area would suppress what is smaller. What is no box
+        # suppresses nothing and stays, to be counted as one without a verdict.
+        corners = decoded.corners[numbers].clip(-_FARTHEST, _FARTHEST)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), best[numbers].tolist(), labels[numbers].tolist(), score, overlap)
-        numbers = numbers[np.sort(np.asarray(kept, np.int64).reshape(-1))]
+        real = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+        compared = (boxes[real].tolist(), best[numbers[real]].tolist(), labels[numbers[real]].tolist())
+        kept = np.flatnonzero(real)[np.asarray(cv2.dnn.NMSBoxesBatched(*compared, 0.0, overlap), np.int64).reshape(-1)]
+        numbers = numbers[np.sort(np.concatenate([kept, np.flatnonzero(~real)]))]
     numbers = numbers[:_MOST]
     return numbers, labels[numbers], best[numbers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from framegate.runtime.regions.base import Box, Found
+from framegate.runtime.regions.intake import require_free_names
 from framegate.runtime.roi import Roi
 from framegate.runtime.verdict import Frame, Reason
 
@@ -14,9 +15,13 @@ class FixedRegions:
 
     Args:
         rois: The rectangles.
+
+    Raises:
+        UsageError: A name cannot be told apart from those of objects (`framegate.runtime.regions.intake`).
     """
 
     def __init__(self, rois: tuple[Roi, ...]) -> None:
+        require_free_names([roi.name for roi in rois])
         self.name = f"{len(rois)} fixed regions"
         self._rois = rois
 

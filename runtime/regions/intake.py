@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from framegate.runtime.errors import UsageError
 from framegate.runtime.regions.base import Box
+from framegate.runtime.roi import FULL
+from framegate.runtime.stats import OBJECTS
 
 NOT_FINITE, INVERTED, OUTSIDE, BEYOND = "not_finite", "inverted", "outside", "beyond"
 """Why a box has no verdict: an edge is NaN or infinite; its width or height is not positive; no pixel of it lies on the
@@ -17,6 +21,9 @@ _SAYS = {
     OUTSIDE: "wholly outside the frame",
     BEYOND: "more than are judged",
 }
+
+_TAKEN = re.compile(rf"{FULL}|{OBJECTS}|(track|object)-\d+")
+"""Names of streams that are not a giver's to give: of the scene, of what is counted together, of tracks and objects."""
 
 Pixels = tuple[int, int, int, int]
 """x, y, width, height of a part of the frame, in whole pixels."""
@@ -48,7 +55,11 @@ def take(boxes: Sequence[Box], width: int, height: int, most: int) -> Taken:
         width: Of the frame, in pixels.
         height: Of the frame, in pixels.
         most: Boxes that are judged at most.
+
+    Raises:
+        UsageError: See `require_free_names`.
     """
+    require_free_names([box.stream for box in boxes if box.stream])
     left_out: dict[str, int] = {}
     kept: list[tuple[float, int, int, Box, Pixels]] = []
     for place, box in enumerate(boxes):
@@ -64,6 +75,22 @@ def take(boxes: Sequence[Box], width: int, height: int, most: int) -> Taken:
     kept.sort(key=lambda each: each[:3])
     del kept[most:]
     return Taken(tuple(each[3] for each in kept), tuple(each[4] for each in kept), left_out)
+
+
+def require_free_names(names: Sequence[str]) -> None:
+    """Refuse names of regions by which the verdicts on a frame could not be told apart.
+
+    Raises:
+        UsageError: Two are the same, or one is that of the scene, or may be that of a track.
+    """
+    for name in names:
+        if _TAKEN.fullmatch(name):
+            raise UsageError(
+                f"region name {name!r}: beside objects {FULL!r} is the scene, {OBJECTS!r} are all of them, and track-N "
+                "and object-N are single ones; give the region another name"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError(f"region names {', '.join(names)}: each region needs a name of its own")
 
 
 def on_frame(box: Box, width: int, height: int) -> Pixels | str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable
+from framegate.runtime.policy.debounce import SOFT, Debouncer
 from framegate.runtime.policy.rules import judge_age
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.policy.track import TrackRule
@@ -38,6 +40,9 @@ DEFAULT_RULE = TrackRule(1, 1, 3)
 hybrid-gtsrb (benchmarks/results/tracks)."""
 _AT_ONCE = TrackRule()
 _NOTHING = Taken((), (), {})
+_NO_POLICY = Policy()
+_OF_CAMERA = SOFT - {Reason.ACTIVATION_SHIFT, Reason.DRIFT}
+"""Soft reasons that a frame gives all of its objects: whether they wait is decided once a frame, for the stream."""
 _APART = 1_000_000
 """Added to the tracker's numbers where a giver has numbers of its own, too."""
 
@@ -95,6 +100,8 @@ class ObjectJudge:
         objects: Where they are, and how they are followed.
         memory: Of the stream's tracks.
         certifier: Certifies what would be accepted; None: no certificate is required.
+        policy: Of the stream. What a frame as a whole is rejected for waits and is held for the stream, not for each
+            track: a track that begins under a camera that is known to be bad shall not begin to count anew.
 
     Attributes:
         memory: See above.
@@ -108,6 +115,7 @@ class ObjectJudge:
         objects: Objects,
         memory: TrackMemory,
         certifier: Certifier | None = None,
+        policy: Policy = _NO_POLICY,
     ) -> None:
         self.memory = memory
         self._certifier = certifier
@@ -119,6 +127,8 @@ class ObjectJudge:
         self._has_numbers = False
         # The time of capture is judged once a frame, for all objects.
         self._time = StreamPolicy(Policy(drift=False), None)
+        self._debouncer = Debouncer(policy.debounce)
+        self._warms_up = policy.warm_up > 0
 
     def judge(self, frame: Frame, health: CameraHealth, deadline_ns: int | None = None) -> ObjectVerdicts:
         """Judge every object of one frame.
@@ -146,6 +156,7 @@ class ObjectJudge:
         if shown is not None and witness(frame.image) != first:
             unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
         camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
+        counted = self._debouncer.decide(tuple(camera)) if self._debouncer.has_rules else None
         by_box = dict(zip(started, scored, strict=False))
         common = {**camera, **lost}
         judged = [
@@ -155,6 +166,7 @@ class ObjectJudge:
                 by_box.get(k),
                 box,
                 tracks[k],
+                counted,
             )
             for k, box in enumerate(taken.boxes)
         ]
@@ -163,13 +175,18 @@ class ObjectJudge:
             # The certificate's network must have seen the pixels that the classifier saw.
             judged = certified if witness(frame.image) == first else [_overwritten(each) for each in judged]
         self._note_use(tracks, judged)
+        # The scene never waits: that no object was found on a bad picture says nothing.
+        camera = {**camera, **{reason: "" for reason in counted or () if reason not in camera}}
         return self._stamp(frame, camera, taken, known, judged, deadline_ns)
 
     def _look(self, shown: Frame) -> tuple[Taken, Findings]:
         """Where the objects are; nowhere, and why, if that is not known."""
         objects = self._objects
         try:
-            found: Found = objects.giver.find(shown)
+            # What was converted, from NV12 say, is no part of the frame, whose pixels are compared afterwards.
+            pixels = shown.image.view()
+            pixels.setflags(write=False)
+            found: Found = objects.giver.find(replace(shown, image=pixels))
             if found.problem:
                 return _NOTHING, found.problem
             height, width = shown.image.shape[:2]
@@ -218,15 +235,20 @@ class ObjectJudge:
             return (None,) * len(taken.boxes), {Reason.UNCONFIRMED: why}
 
     def _follow(self, taken: Taken, frame: Frame) -> list[TrackState | None]:
-        numbers = [box.track for box in taken.boxes]
+        # Below 0 are the numbers of fixed regions; of a giver it is none, as trackers write it (-1).
+        numbers = [box.track if box.track is None or box.stream or box.track >= 0 else None for box in taken.boxes]
         self._has_numbers |= any(number is not None and number >= 0 for number in numbers)
         unknown = [k for k, number in enumerate(numbers) if number is None]
         tracker = self._objects.tracker
         if tracker is not None:
             boxes, pixels = [taken.boxes[k] for k in unknown], [taken.pixels[k] for k in unknown]
             for k, number in zip(unknown, tracker.update(boxes, pixels, frame.frame_id), strict=True):
-                numbers[k] = int(number) + _APART * self._has_numbers
+                numbers[k] = int(number) + _APART * self._has_numbers if int(number) >= 0 else None
         self.memory.end_unseen(frame.frame_id)
+        # A number that two objects of a frame have says of neither which it is: they would confirm each other.
+        for number in [number for number, times in Counter(numbers).items() if times > 1 and number is not None]:
+            self.memory.end(number)
+            numbers = [None if each == number else each for each in numbers]
         seen = (
             None if number is None else self.memory.see(number, pixels, frame.frame_id, box.stream)
             for number, pixels, box in zip(numbers, taken.pixels, taken.boxes, strict=True)
@@ -234,13 +256,31 @@ class ObjectJudge:
         return list(seen)
 
     def _decide(
-        self, frame: Frame, findings: Findings, scored: Scored | None, box: Box, track: TrackState | None
+        self,
+        frame: Frame,
+        findings: Findings,
+        scored: Scored | None,
+        box: Box,
+        track: TrackState | None,
+        counted: tuple[Reason, ...] | None,
     ) -> Judged:
-        """Every reason to reject one object: what was found so far, the labels, the network, its track."""
+        """Every reason to reject one object: what was found so far, the labels, the network, its track.
+
+        Args:
+            frame: Of which it is.
+            findings: What was found so far.
+            scored: What the network said; None only with findings.
+            box: What the giver said.
+            track: None if it is not followed.
+            counted: What counts of the frame's own reasons after the debounce of the stream; None: there is none.
+        """
         labels = self._objects.labels
         if scored is not None and labels is not None and scored.scores.finite:
             findings = {**findings, **labels.judge(box.label, self._labels[scored.scores.argmax])}
         judged = self._judge.regions.decide(findings, scored, None if track is None else track.policy, frame)
+        if counted is not None:
+            own = {reason: text for reason, text in judged.findings.items() if reason not in _OF_CAMERA}
+            judged = judged._replace(findings={**{reason: findings.get(reason, "") for reason in counted}, **own})
         unconfirmed = self._unconfirmed(judged, track)
         if unconfirmed:
             why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))
@@ -279,10 +319,14 @@ class ObjectJudge:
                     track.certified = one.scored.scores.argmax
 
     def _unconfirmed(self, judged: Judged, track: TrackState | None) -> Findings:
-        """UNCONFIRMED, unless the rule is fulfilled."""
+        """UNCONFIRMED, unless the rule is fulfilled; of an object that nobody follows every frame is its first one."""
         if track is not None:
             return track.gate.decide(not judged.findings, judged.candidate)
-        if judged.findings or self._objects.rule.delay == 0:
+        if judged.findings:
+            return NO_FINDINGS
+        if self._warms_up:
+            return {Reason.WARMING_UP: "nobody follows this object, and a warm-up needs a track"}
+        if self._objects.rule.delay == 0:
             return NO_FINDINGS
         return {Reason.UNCONFIRMED: f"nobody follows this object, and the rule {self._objects.rule} needs a track"}
 

@@ -46,6 +46,11 @@ class LabelMap:
             raise DataError(f"{path}: the classifier has no label {unknown[0]!r}; it has {', '.join(labels)}")
         return cls(record)
 
+    @property
+    def detected(self) -> Collection[str]:
+        """The detector's labels that it says something about."""
+        return self._allowed.keys()
+
     def knows(self, detected: str) -> bool:
         """Whether the map says anything about this label of the detector."""
         return detected in self._allowed

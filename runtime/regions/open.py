@@ -13,12 +13,13 @@ from framegate.runtime.regions.detector import DetectorRegions
 from framegate.runtime.regions.recorded import open_recorded
 
 
-def open_regions(text: str, *, loop: bool = False) -> RegionGiver:
+def open_regions(text: str, *, loop: bool = False, trust: str | Path | None = None) -> RegionGiver:
     """A giver of regions.
 
     Args:
         text: A detector bundle (its folder or name), a file of boxes (``.jsonl``, ``.mcap``) or a named pipe.
         loop: The clip starts again when it ends.
+        trust: A detector bundle must be signed, see `Bundle.open`; None asks for no signature.
 
     Raises:
         FramegateError: It cannot be opened.
@@ -32,7 +33,7 @@ def open_regions(text: str, *, loop: bool = False) -> RegionGiver:
                 f"objects {text!r}: not found: give the folder or the name of a detector bundle, a file of boxes "
                 f"(.jsonl, .mcap) or a named pipe; {_named_detectors()}"
             ) from None
-        return DetectorRegions.open(text)
+        return DetectorRegions.open(text, trust)
     return open_recorded(place, loop=loop)
 
 

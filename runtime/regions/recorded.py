@@ -88,7 +88,8 @@ class RecordedRegions:
         notes: What its notes say, e.g. the origin of the boxes.
 
     Raises:
-        DataError: The file cannot be read, or two lines are of one frame.
+        DataError: The file cannot be read, two lines are of one frame, or it is not said how many frames a clip has
+            that starts again.
         UsageError: The package mcap is not installed.
     """
 
@@ -107,8 +108,15 @@ class RecordedRegions:
                 self._boxes[number] = boxes
         if not self._boxes:
             raise DataError(f"{file}: it holds no frame; expected one line a frame: {{'frame': 0, 'boxes': [...]}}")
-        given = self.notes.get("frames")
-        self._frames = given if isinstance(given, int) and given > max(self._boxes) else max(self._boxes) + 1
+        given, last = self.notes.get("frames"), max(self._boxes)
+        self._frames: int = given if isinstance(given, int) and given > last else last + 1
+        if (
+            loop and self._frames != given
+        ):  # else its last frames, if they have no line, would get the boxes of the first
+            raise DataError(
+                f"{file}: how many frames the clip has is not said, and it starts again when it ends: add the line "
+                f'{{"frames": N}}, N being {last + 1} or more'
+            )
         self._loop = loop
 
     def find(self, frame: Frame) -> Found:
@@ -126,6 +134,9 @@ class RecordedRegions:
 class StreamedRegions:
     """Boxes that come with the frames, through a pipe, from whoever finds them. See `RegionGiver`.
 
+    A second line for a frame is a mistake, as it is in a file: a writer of a line for each object would lose all but
+    one of them. Nothing more is read from there on, and frames are rejected with NO_REGIONS.
+
     Args:
         path: A named pipe; its writer writes one line a frame.
         wait_ms: A frame whose boxes have not come within this time is rejected with NO_REGIONS, in milliseconds.
@@ -139,7 +150,7 @@ class StreamedRegions:
         self._wait_s = wait_ms / 1e3
         self._changed = threading.Condition()
         self._boxes: dict[int, tuple[Box, ...]] = {}
-        self._newest = -1
+        self._newest = self._given = -1
         self._ended = self._closed = False
         self._problem = ""
         try:
@@ -163,6 +174,7 @@ class StreamedRegions:
             for number in [each for each in self._boxes if each <= frame.frame_id]:
                 del self._boxes[number]  # of frames that were dropped
             if boxes is not None:
+                self._given = frame.frame_id
                 return Found(boxes)
             why = self._problem or (f"its writer has left; frame {frame.frame_id}" if self._ended else "")
         why = why or f"no boxes for frame {frame.frame_id} came within {self._wait_s * 1e3:.0f} ms"
@@ -211,6 +223,9 @@ class StreamedRegions:
         if number is None:
             return
         with self._changed:
+            if number in self._boxes or number == self._given:
+                self._boxes.pop(number, None)  # which of the two holds all of its objects?
+                raise DataError(f"frame {number} has had a line already; write all of its boxes into one")
             self._boxes[number] = boxes
             self._newest = max(self._newest, number)
             while len(self._boxes) > _HELD_FRAMES:  # nobody asks for them

@@ -119,6 +119,10 @@ class TrackMemory:
             del self._tracks[number]
         self.counts.ended += len(gone)
 
+    def end(self, number: int) -> None:
+        """Forget the track with this number, if there is one: it is not known any more which object it is."""
+        self.counts.ended += self._tracks.pop(number, None) is not None
+
     def reset_drift(self) -> None:
         """End every track's drift alarm."""
         for track in self._tracks.values():

@@ -74,8 +74,8 @@ def _lines(prediction: Prediction, named: bool) -> list[str]:
         lines.append(f"({dense.usable_share:.0%} of the pixels usable, {1 - prediction.threshold:.0%} needed)")
     elif prediction.candidate:
         lines.append(
-            f"({prediction.candidate}? H={prediction.entropy:.2f} > {prediction.threshold:.2f})"
-            if prediction.entropy > prediction.threshold
+            f"({prediction.candidate}? score {prediction.score:.2f} > {prediction.threshold:.2f})"
+            if prediction.score > prediction.threshold
             else f"({prediction.candidate}?)"
         )
     return lines
@@ -135,8 +135,11 @@ def _bar(predictions: tuple[Prediction, ...], scene: Prediction | None) -> tuple
         bar = f"frame {predictions[0].frame_id}: {_share(predictions, 'regions')} usable"
     else:
         return "", False
+    words = ", ".join(sorted(map(short, shared)))
+    if shared and any(each.accepted_when_decided for each in predictions):  # a debounce lets a soft reason wait
+        return f"{bar}   picture: {words}", False
     if shared:
-        bar += "   ALL REJECTED: " + ", ".join(sorted(map(short, shared)))
+        bar += f"   ALL REJECTED: {words}"
     elif scene is not None and scene.detail:
         bar += f"   {plain(scene.detail)}"
     return bar, bool(shared)

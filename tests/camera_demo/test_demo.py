@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from recordings import frames_in, small_disk, verdict_lines
 
+from framegate.camera_demo.shipped import BOXES, CLIP
 from framegate.runtime.cli.main import main
 
 SOURCE = "synthetic://?width=320&height=240&fps=25"
@@ -361,6 +362,15 @@ def test_without_a_source_it_plays_the_clip_of_the_repository(start_demo, viewer
     assert all(re.fullmatch(r"([A-Z] · )?track-\d+", name) and each["detected"] for name, each in shown.items()), shown
     client.until(lambda c: any(each["accepted"] and each["label"] == "automobile" for each in c.picture["regions"]))
     assert client.about["moving"]
+    client.close()
+
+
+def test_regions_beside_objects_have_lines_of_their_own(start_demo, viewer):
+    demo = start_demo(str(CLIP), "--objects", str(BOXES), "--roi", "sky=0.2,0.0,0.2,0.3")
+    client = viewer(demo.address)
+    client.until(lambda c: c.about and c.picture)
+    assert client.about["regions"] == ["sky", "object A", "object B", "object C"]
+    assert "sky" in [region["name"] for region in client.picture["regions"]]
     client.close()
 
 

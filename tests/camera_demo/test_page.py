@@ -62,6 +62,22 @@ def test_frames_move_and_the_cars_may_be_used(page):
 
 
 @pytest.mark.parametrize(
+    ("scene", "says"),
+    [
+        ('{accepted: true, reasons: [], detail: "boxes without a verdict: 8 more than are judged"}', "8 more than are"),
+        ('{accepted: false, reasons: ["BLURRED"], detail: ""}', "The picture: blurred. "),
+    ],
+)
+def test_fault_what_has_no_verdict_is_said_beside_what_may_be_used(page, scene, says):
+    page.wait(USE, SLOW_MACHINE_S)
+    shown = f"(() => {{ const was = head.scene; head.scene = {scene}; judge(); const said = [{WORD}, {WHY}].join(); "
+    said = page.value(shown + "head.scene = was; judge(); return said; })()")
+    assert said.startswith("USE")
+    assert says in said
+    assert says not in page.value(WHY)
+
+
+@pytest.mark.parametrize(
     ("button", "reason"),
     [
         ("black", "BLACK"),

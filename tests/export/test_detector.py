@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from repository import BUNDLES
 
 from framegate.runtime import Bundle, BundleError, Frame, Reason, Session
 from framegate.runtime.bundle.bundle import MANIFEST, manifest_digest
@@ -86,6 +88,7 @@ def test_what_the_bundle_says_is_what_the_head_asks_for(folder):
     assert bundle.detector == {"head": "fastestdet", "fit": "stretch", "score": 0.4, "overlap": 0.45}
     assert (bundle.preprocess.colour, bundle.preprocess.resize) == ("bgr", "area")
     assert bundle.origin["source"] == "detector.onnx"
+    assert bundle.digest.startswith(DetectorRegions(bundle, "onnxruntime", 1).identity.partition("(")[2].rstrip(")"))
 
 
 def test_options_that_were_given_are_kept(folder):
@@ -198,6 +201,38 @@ def test_a_detector_that_is_not_found_names_detectors_and_no_classifier(folder, 
     with pytest.raises(BundleError, match="detectors found by name: found") as caught:
         open_regions("nosuch")
     assert "hybrid-cifar10" not in str(caught.value)
+
+
+def test_fault_a_detector_that_nobody_signed_where_a_signature_is_asked_for(folder, tmp_path, capsys):
+    """Where it says that there is no object, none is judged."""
+    pytest.importorskip("cryptography")
+    from framegate.runtime.bundle.signature import new_key, sign
+
+    public = new_key(tmp_path / "own.pem")
+    classifier, detector = tmp_path / "classifier.bundle", tmp_path / "detector.bundle"
+    for path, copied in ((BUNDLES / "simplecnn-cifar10.bundle", classifier), (folder / "found.bundle", detector)):
+        shutil.copytree(path, copied)
+    sign(classifier, Bundle.open(classifier).digest, tmp_path / "own.pem")
+    cv2.imwrite(str(tmp_path / "picture.png"), picture({(1, 2): BLUE}))
+    command = ["run", str(tmp_path / "picture.png"), "--bundle", str(classifier), "--objects", str(detector)]
+    command += ["--trust", str(public)]
+    assert main(command) == 1
+    assert "detector.bundle: it is not signed" in " ".join(capsys.readouterr().err.split())
+    sign(detector, Bundle.open(detector).digest, tmp_path / "own.pem")
+    assert main(command) == 0
+
+
+def test_fault_a_label_map_that_names_what_the_detector_never_says(folder, tmp_path, capsys):
+    """ "Sky" would rule nothing out of what it calls "sky"."""
+    cv2.imwrite(str(tmp_path / "picture.png"), picture({(1, 2): BLUE}))
+    command = ["run", str(tmp_path / "picture.png"), "--bundle", "simplecnn-cifar10", "--track-rule", "none"]
+    command += ["--objects", str(folder / "found.bundle"), "--label-map", str(tmp_path / "map")]
+    (tmp_path / "map").write_text('{"Sky": []}')
+    assert main(command) == 2
+    assert "the detector found calls nothing 'Sky'" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "map").write_text('{"sky": []}')
+    assert main(command) == 0
+    assert "NO_AGREEMENT 1" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture(scope="module")

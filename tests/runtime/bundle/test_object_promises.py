@@ -77,6 +77,8 @@ def test_a_run_says_what_is_promised_about_its_objects_and_nothing_else(bundle):
     assert promises_on(session, others) == []
     assert len(promises_on(session, Objects(others.giver, rule=TrackRule(1, 1, 3)))) == 1
     others.giver.name = "yolo"
+    assert promises_on(session, others) == []  # that is what others call it, too
+    others.giver.identity = "yolo"
     (said,) = promises_on(session, others)
     assert "it missed 5 of 50" in said
 

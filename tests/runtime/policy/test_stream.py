@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from framegate.runtime.bundle.calibration import Calibration, Limit
 from framegate.runtime.errors import UsageError
-from framegate.runtime.policy.debounce import HARD, SOFT, Debounce
+from framegate.runtime.policy.debounce import _AFTER, HARD, SOFT, Debounce
 from framegate.runtime.policy.delays import policy_lines, policy_record
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.policy.window import Windows
@@ -123,7 +123,7 @@ RULES = st.tuples(st.integers(1, 5), st.integers(0, 5), st.integers(1, 5))
 @st.composite
 def policies(draw):
     debounce = {}
-    for reason in draw(st.sets(st.sampled_from(sorted(set(Reason) - {Reason.LATE})))):
+    for reason in draw(st.sets(st.sampled_from(sorted(set(Reason) - set(_AFTER))))):
         m, more, k = draw(RULES)
         debounce[reason] = Debounce(m, m + more, k) if reason in SOFT else Debounce(1, 1 + more, k)
     return Policy(debounce, draw(st.integers(0, 3)), draw(st.booleans()))

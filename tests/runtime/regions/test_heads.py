@@ -147,6 +147,32 @@ def test_overlapping_boxes_of_one_class_are_suppressed_and_those_of_two_are_not(
     assert len(strongest(Decoded(boxes, scores), 0.95, 0.5)[0]) == 0
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize(
+    "strange",
+    [
+        (-1e20, -1e20, 1e20, 1e20),
+        (0, 0, np.inf, np.inf),
+        (-np.inf, 0, np.inf, 9),
+        (np.nan,) * 4,
+        (500, 300, 300, 400),  # its right edge lies left of the left one
+        (7, 7, 7, 7),
+    ],
+)
+def test_fault_what_is_no_box_takes_no_other_one_away(strange, label):
+    boxes = np.array([(10, 10, 50, 50), (200, 100, 240, 140), (400, 100, 440, 140), strange], np.float32)
+    scores = np.zeros((4, 2), np.float32)
+    scores[:3, 1] = 0.9, 0.8, 0.7
+    scores[3, label] = 0.95
+    numbers, _, best = strongest(Decoded(boxes, scores), 0.3, 0.45)
+    assert sorted(numbers) == [0, 1, 2, 3]  # the last one is counted as left out, or judged by what lies on the frame
+    assert list(best) == sorted(best, reverse=True)
+
+
+def test_a_box_with_just_the_smallest_score_is_one():
+    assert len(strongest(Decoded(np.array([(0, 0, 9, 9)], np.float32), np.array([[0.5]], np.float32)), 0.5, 0.45)[0])
+
+
 def test_ten_thousand_boxes_are_decided_soon_and_none_twice():
     rng = np.random.default_rng(0)
     edges = rng.uniform(0, 1000, (10_000, 2)).astype(np.float32)

@@ -6,15 +6,14 @@ import json
 import time
 import tracemalloc
 
-import cv2
 import numpy as np
 import pytest
+from squares import BLUE, BOXES, PLACES, RED, Counted, counted_session, judge_of, scene_maker
 
-from framegate.runtime import Bundle, Frame, Pipeline, Reason, Roi, Session, UsageError
-from framegate.runtime.backends.base import CpuBackend
-from framegate.runtime.backends.choice import load_backend
+from framegate.runtime import Frame, Pipeline, Reason, Roi, UsageError
+from framegate.runtime.pixel_format import to_nv12
 from framegate.runtime.policy.track import TrackRule
-from framegate.runtime.regions.base import Found
+from framegate.runtime.regions.base import Box, Found
 from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.function import FunctionRegions, as_box
 from framegate.runtime.regions.judge import Objects
@@ -22,76 +21,18 @@ from framegate.runtime.regions.label_map import LabelMap
 from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.regions.tracks import TrackMemory
 from framegate.runtime.sources.base import BaseSource
-
-BLUE, GREEN, RED, GREY = (250, 10, 10), (10, 250, 10), (10, 10, 250), (120, 120, 120)
-
-
-class Counted(CpuBackend):
-    """A real engine that counts its calls, and can be told to fail or to repeat itself."""
-
-    calls = 0
-    mode = ""
-
-    def __init__(self, inner):
-        self._inner = inner
-        self.name, self.engine, self.classes, self.pooled = inner.name, inner.engine, inner.classes, None
-        self._old = None
-
-    def bind(self, tensor):
-        self._inner.bind(tensor)
-
-    def share(self):
-        return Counted(self._inner.share())
-
-    def finish(self):
-        Counted.calls += 1
-        if Counted.mode == "fail":
-            raise RuntimeError("the engine is gone")
-        if Counted.mode == "stuck" and self._old is not None:
-            return self._old
-        self._old = self._inner.finish().copy()
-        if Counted.mode == "nan":
-            self._old[0] = np.nan
-        return self._old
+from framegate.runtime.verdict import NV12
 
 
 @pytest.fixture
 def session(tiny_bundle):
-    Counted.calls, Counted.mode = 0, ""
-    bundle = Bundle.open(tiny_bundle)
-    engine = Counted(load_backend("onnxruntime", bundle.model_path("fp32"), 1))
-    return Session(bundle, engine, "fp32", bundle.calibration("onnxruntime", "fp32"))
+    return counted_session(tiny_bundle)
 
 
 @pytest.fixture
 def scene():
-    """A healthy camera's frame, 320 x 240, with coloured squares of 40 x 40: scene({(x, y): colour}, seed)."""
-    structure = cv2.GaussianBlur(np.random.default_rng(0).normal(120, 180, (240, 320, 3)), (0, 0), 3)
-
-    def make(squares, seed=0):
-        rng = np.random.default_rng([1, seed])
-        image = np.clip(structure + rng.normal(0, 5, structure.shape), 0, 255).astype(np.uint8)
-        for (x, y), colour in squares.items():
-            noise = rng.integers(-5, 6, (40, 40, 3))
-            image[y : y + 40, x : x + 40] = np.clip(np.array(colour) + noise, 0, 255)
-        return image
-
-    return make
-
-
-def judge_of(session, giver, **options):
-    objects = Objects(giver if hasattr(giver, "find") else FunctionRegions(giver), **options)
-    memory = TrackMemory(session.stream_policy, objects.rule)
-    judge, health = session.object_judge(objects, memory), session.camera_health()
-
-    def judged(image, number=0, deadline_ns=None):
-        return judge.judge(Frame(number, time.monotonic_ns(), image), health, deadline_ns)
-
-    return judged
-
-
-PLACES = {(10, 10): BLUE, (60, 10): GREEN, (110, 10): RED, (160, 10): GREY, (210, 10): BLUE}
-BOXES = [(x, y, 40, 40, "", 0.9 - 0.1 * k) for k, (x, y) in enumerate(PLACES)]
+    """See `scene_maker`: scene({(x, y): colour}, seed)."""
+    return scene_maker()
 
 
 def test_all_objects_of_a_frame_go_through_one_call_and_get_one_stamp(session, scene):
@@ -119,6 +60,16 @@ def test_a_batch_says_of_every_object_what_it_would_say_of_it_alone(session, sce
         _, (alone,), _ = judge_of(session, lambda _, p=prediction: [p.found.box])(image)
         assert alone.candidate == prediction.candidate
         assert alone.entropy == pytest.approx(prediction.entropy, abs=1e-4)
+
+
+def test_every_object_has_the_probabilities_that_were_asked_for(session, scene):
+    session.scorer.probabilities = True
+    judged = judge_of(session, lambda image: BOXES)
+    predictions = judged(scene(PLACES), 0)[1][:3]
+    assert all(sum(p.candidate_probabilities) == pytest.approx(1) for p in predictions)
+    assert [p.probabilities[p.class_id] for p in predictions] == pytest.approx([p.confidence for p in predictions])
+    Counted.mode = "nan"
+    assert judged(scene(PLACES, seed=1), 1)[1][0].candidate_probabilities == ()
 
 
 def test_no_object_is_an_answer_and_needs_no_engine(session, scene):
@@ -157,8 +108,29 @@ def test_fault_a_giver_that_writes_into_the_frame_is_found_out(session, scene):
         return BOXES
 
     verdict, predictions, _ = judge_of(session, scribbles)(scene(PLACES))
+    assert verdict.reasons == (Reason.NO_REGIONS,)
+    assert "read-only" in verdict.detail
+    assert predictions == ()
+    image = scene(PLACES)
+    verdict, predictions, _ = judge_of(session, lambda _: scribbles(image))(image)  # it kept the array
     assert Reason.BAD_INPUT in verdict.reasons
+    assert len(predictions) == 5
     assert not any(p.accepted for p in predictions)
+
+
+def test_fault_a_giver_that_paints_into_a_frame_that_was_converted(session, scene):
+    """What the classifier is shown of a camera that gives NV12 is not the frame itself."""
+
+    def paints(image):
+        image[10:50, 10:50] = BLUE
+        return [(10, 10, 40, 40)]
+
+    objects = Objects(FunctionRegions(paints))
+    judge = session.object_judge(objects, TrackMemory(session.stream_policy, objects.rule))
+    frame = Frame(0, time.monotonic_ns(), to_nv12(scene({(10, 10): RED})), pixel_format=NV12)
+    verdict, predictions, _ = judge.judge(frame, session.camera_health())
+    assert verdict.reasons == (Reason.NO_REGIONS,)
+    assert predictions == ()
 
 
 def test_fault_a_tiny_object_is_rejected_beside_the_others(session, scene):
@@ -206,28 +178,6 @@ def test_fault_an_engine_that_repeats_itself_is_found_out_until_it_stops(session
     assert predictions[0].accepted
 
 
-@pytest.mark.parametrize("counts", [(1, 2, 1, 2), (3, 4, 1, 3), (2, 3, 4, 2, 4)])
-def test_fault_a_stuck_engine_is_found_out_whatever_the_number_of_objects(session, scene, counts):
-    """Each number has an engine of its own, or rows of one that were not looked at on the frame before."""
-    wanted = [len(BOXES)]
-    judged = judge_of(session, lambda image: BOXES[: wanted[0]])
-    frames = iter(range(100))
-
-    def accepted(count, seed):
-        wanted[0] = count
-        _, predictions, _ = judged(scene(PLACES, seed=seed), next(frames))
-        assert len(predictions) == count
-        return [p.accepted for p in predictions if Reason.BACKEND_FAULT not in p.reasons]
-
-    for seed, count in enumerate(counts):
-        assert any(accepted(count, seed))
-    Counted.mode = "stuck"
-    for seed, count in enumerate(counts * 2):
-        assert not accepted(count, 50 + seed)
-    Counted.mode = ""
-    assert any(accepted(counts[0], 99))
-
-
 def test_fault_a_late_frame_rejects_every_object(session, scene):
     def slow(image):
         time.sleep(0.05)
@@ -253,61 +203,25 @@ def test_labels_that_exclude_each_other_are_no_agreement(session, scene):
     assert "'sky'" in predictions[1].detail
 
 
-def test_a_track_is_used_when_its_rule_says_so_and_a_new_label_starts_anew(session, scene):
-    judged = judge_of(session, lambda image: [(10, 10, 40, 40)], tracker=OverlapTracker(), rule=TrackRule(2, 3, 2))
-    colours = [BLUE, BLUE, RED, RED, GREY, RED]
-    seen = [judged(scene({(10, 10): colour}, seed=k), k)[1][0] for k, colour in enumerate(colours)]
-    assert [p.accepted for p in seen] == [False, True, False, True, False, True]
-    assert seen[0].reasons == seen[2].reasons == (Reason.UNCONFIRMED,)
-    assert seen[4].reasons == (Reason.HIGH_SCORE,)
-    assert {p.stream for p in seen} == {"track-1"}
-    assert [p.found.age for p in seen] == [1, 2, 3, 4, 5, 6]
-
-
-def test_fault_an_object_that_nobody_follows_is_never_used_under_a_rule(session, scene):
-    judged = judge_of(session, lambda image: [(10, 10, 40, 40)], rule=TrackRule(1, 1, 2))
-    for number in range(3):
-        _, (prediction,), _ = judged(scene({(10, 10): BLUE}, seed=number), number)
-        assert prediction.reasons == (Reason.UNCONFIRMED,)
-        assert "nobody follows" in prediction.detail
-
-
-@pytest.mark.parametrize("numbers", [[], [1, 2], ["one"], None])
-def test_fault_a_tracker_that_fails_confirms_nothing(session, scene, numbers):
-    class Broken:
-        def update(self, boxes, pixels, frame_id):
-            return numbers
-
-    judged = judge_of(session, lambda image: [(10, 10, 40, 40)], tracker=Broken())
-    verdict, (prediction,), _ = judged(scene({(10, 10): BLUE}))
-    assert verdict.accepted
-    assert prediction.reasons == (Reason.UNCONFIRMED,)
-    assert "the tracker failed" in prediction.detail
-
-
-def test_numbers_of_the_giver_and_of_the_tracker_are_kept_apart(session, scene):
-    boxes = [(10, 10, 40, 40, "", 0.9, 1), (210, 10, 40, 40, "", 0.8)]
-    judged = judge_of(session, lambda image: boxes, tracker=OverlapTracker())
-    _, predictions, _ = judged(scene(PLACES))
-    assert [p.accepted for p in predictions] == [True, True]
-    assert predictions[0].stream == "track-1"
-    assert predictions[1].stream == "track-1000001"
-
-
-def test_two_boxes_with_one_number_do_not_confirm_each_other(session, scene):
-    boxes = [(10, 10, 40, 40, "", 0.9, 4), (210, 10, 40, 40, "", 0.8, 4)]
-    judged = judge_of(session, lambda image: boxes, rule=TrackRule(1, 1, 2))
-    _, predictions, _ = judged(scene(PLACES))
-    assert predictions[0].reasons == (Reason.UNCONFIRMED,)
-    assert Reason.STALE_FRAME in predictions[1].reasons
-
-
 def test_fixed_regions_keep_their_names_and_must_lie_on_the_frame(session, scene):
     rois = (Roi.parse("left=10,10,40,40"), Roi.parse("right=110,10,40,40"))
     _, predictions, _ = judge_of(session, FixedRegions(rois))(scene(PLACES))
     assert sorted((p.stream, p.candidate) for p in predictions) == [("left", "blue"), ("right", "red")]
     verdict, predictions, _ = judge_of(session, FixedRegions((Roi.parse("far=300,200,40,60"),)))(scene(PLACES))
     assert verdict.reasons == (Reason.NO_REGIONS,)
+
+
+@pytest.mark.parametrize("name", ["frame", "objects", "track-1", "object-0"])
+def test_fault_a_region_beside_objects_has_no_name_that_another_verdict_has(session, scene, name):
+    with pytest.raises(UsageError, match=f"region name '{name}'"):
+        FixedRegions((Roi.parse(f"{name}=10,10,40,40"),))
+    for boxes in (
+        [Box(10, 10, 40, 40, stream=name)],
+        [Box(10, 10, 40, 40, stream="a"), Box(60, 10, 40, 40, stream="a")],
+    ):
+        verdict, predictions, _ = judge_of(session, lambda image, boxes=boxes: boxes)(scene(PLACES))
+        assert verdict.reasons == (Reason.NO_REGIONS,)
+        assert predictions == ()
 
 
 def test_a_box_needs_four_to_seven_values():
@@ -321,23 +235,6 @@ def test_a_box_needs_four_to_seven_values():
 def test_more_objects_than_a_batch_holds_are_refused(most):
     with pytest.raises(UsageError, match="1 to 16"):
         Objects(FunctionRegions(lambda image: []), most)
-
-
-def test_after_warm_up_a_frame_leaves_nothing_behind_and_makes_no_array(session, scene):
-    judged = judge_of(session, lambda image: BOXES, tracker=OverlapTracker())
-    frames = [scene(PLACES, seed=k) for k in range(40)]
-    for k in range(20):
-        judged(frames[k], k)
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
-    for k in range(20, 40):
-        judged(frames[k], k)
-    after, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    # Scores of the last frames, which drift and windows look at: they stop growing after some hundred frames.
-    assert after - before < 60_000
-    assert peak - before < 150_000  # one frame has 230,400 bytes, the batch of five 98,304
 
 
 class Frames(BaseSource):
@@ -381,3 +278,42 @@ def test_regions_and_objects_together_are_refused(session, scene):
     objects = Objects(FunctionRegions(lambda image: []))
     with pytest.raises(UsageError, match="regions and objects"):
         Pipeline(Frames([scene({})]), session, objects=objects, rois=(Roi.whole(),))
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 1, 2), (3, 4, 1, 3), (2, 3, 4, 2, 4)])
+def test_fault_a_stuck_engine_is_found_out_whatever_the_number_of_objects(session, scene, counts):
+    """Each number has an engine of its own, or rows of one that were not looked at on the frame before."""
+    wanted = [len(BOXES)]
+    judged = judge_of(session, lambda image: BOXES[: wanted[0]])
+    frames = iter(range(100))
+
+    def accepted(count, seed):
+        wanted[0] = count
+        _, predictions, _ = judged(scene(PLACES, seed=seed), next(frames))
+        assert len(predictions) == count
+        return [p.accepted for p in predictions if Reason.BACKEND_FAULT not in p.reasons]
+
+    for seed, count in enumerate(counts):
+        assert any(accepted(count, seed))
+    Counted.mode = "stuck"
+    for seed, count in enumerate(counts * 2):
+        assert not accepted(count, 50 + seed)
+    Counted.mode = ""
+    assert any(accepted(counts[0], 99))
+
+
+def test_after_warm_up_a_frame_leaves_nothing_behind_and_makes_no_array(session, scene):
+    judged = judge_of(session, lambda image: BOXES, tracker=OverlapTracker())
+    frames = [scene(PLACES, seed=k) for k in range(40)]
+    for k in range(20):
+        judged(frames[k], k)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    for k in range(20, 40):
+        judged(frames[k], k)
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Scores of the last frames, which drift and windows look at: they stop growing after some hundred frames.
+    assert after - before < 60_000
+    assert peak - before < 150_000  # one frame has 230,400 bytes, the batch of five 98,304

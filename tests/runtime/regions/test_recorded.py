@@ -144,3 +144,31 @@ def test_fault_boxes_that_do_not_come_in_time(tmp_path):
     regions.close()
     with pytest.raises(DataError, match="mkfifo"):
         StreamedRegions(tmp_path / "none")
+
+
+@pytest.mark.parametrize("note", [[], [{"frames": 2}], [{"frames": "4"}]])
+def test_fault_a_clip_that_starts_again_is_not_known_to_be_as_long_as_its_lines(file, note):
+    """Its last frame may have no line: it would be given the boxes of the first one."""
+    path = file([*note, *LINES[1:]])
+    with pytest.raises(DataError, match=r'add the line \{"frames": N\}, N being 3 or more'):
+        RecordedRegions(path, loop=True)
+    assert RecordedRegions(path).find(frame(0)).boxes
+
+
+@pytest.mark.parametrize("asked_between", [False, True])
+def test_fault_a_writer_of_one_line_an_object_does_not_lose_all_but_one(tmp_path, asked_between):
+    pipe = tmp_path / "boxes"
+    os.mkfifo(pipe)
+    regions = StreamedRegions(pipe, wait_ms=2_000)
+    with pipe.open("w") as writer:
+        writer.write('{"frame": 0, "boxes": [{"box": [1, 1, 5, 5]}]}\n')
+        writer.flush()
+        if asked_between:
+            assert len(regions.find(frame(0)).boxes) == 1
+        writer.write('{"frame": 0, "boxes": [{"box": [6, 6, 3, 3]}]}\n')
+        writer.flush()
+        regions._thread.join(5)
+        found = regions.find(frame(int(asked_between)))
+    assert found.boxes == ()
+    assert "frame 0 has had a line already" in found.problem[Reason.NO_REGIONS]
+    regions.close()

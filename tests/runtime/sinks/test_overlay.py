@@ -86,3 +86,28 @@ def test_a_region_that_does_not_fit_this_frame_is_left_out():
     # After a wrong-size frame: its verdict exists, its region does not.
     drawn = draw(GREY, (prediction(Reason.WRONG_SIZE),), (Roi.parse("car=600,400,200,200"),))
     assert drawn.shape == GREY.shape
+
+
+def test_the_number_beside_a_threshold_is_the_score_that_was_compared_with_it(monkeypatch):
+    """A bundle may be calibrated by another score than the entropy."""
+    said = []
+    monkeypatch.setattr(overlay, "_text", lambda image, lines, *place: said.extend(lines))
+    by_margin = replace(prediction(Reason.HIGH_SCORE), entropy=0.9, score=0.31, threshold=0.25)
+    by_shift = replace(prediction(Reason.ACTIVATION_SHIFT), entropy=0.9, score=0.2, threshold=0.25)
+    draw(GREY, (by_margin, by_shift), (Roi.parse("a=100,100,100,100"), Roi.parse("b=300,100,100,100")))
+    assert "(cat? score 0.31 > 0.25)" in said
+    assert "(cat?)" in said
+
+
+def test_a_picture_whose_fault_waits_is_not_said_to_reject_what_may_be_used(monkeypatch):
+    """A debounce lets the objects be used meanwhile; the scene does not wait."""
+    said = []
+    monkeypatch.setattr(overlay, "_text", lambda image, lines, *place: said.extend(lines))
+    scene = replace(prediction(Reason.BLURRED, stream="frame"), candidate="")
+    car = replace(prediction(), found=FoundObject((100, 100, 50, 50)))
+    draw(GREY, (car,), (Roi.parse("car=100,100,50,50"),), scene)
+    assert "frame 3: 1 of 1 objects usable   picture: blurred" in said
+    said.clear()
+    rejected = replace(car, decided_reasons=(Reason.BLURRED,))
+    draw(GREY, (rejected,), (Roi.parse("car=100,100,50,50"),), scene)
+    assert "frame 3: 0 of 1 objects usable   ALL REJECTED: blurred" in said
