@@ -12,8 +12,6 @@ from certified_bundles import certified_bundle
 from framegate.runtime import Frame, Pipeline, Reason, Session, UsageError
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import CertificateNetwork
-from framegate.runtime.policy.debounce import Debounce
-from framegate.runtime.policy.stream import Policy
 from framegate.runtime.policy.track import TrackRule
 from framegate.runtime.regions.function import FunctionRegions
 from framegate.runtime.regions.judge import Objects
@@ -128,16 +126,6 @@ def test_fault_a_frame_that_was_overwritten_certifies_no_track(make_bundle, aske
     monkeypatch.setattr(CertificateNetwork, "certified", counting)
     asked["fail"] = True
     assert judged(scene(BLUE, 1), 1).reasons == (Reason.NOT_CERTIFIED,)
-
-
-@pytest.mark.parametrize("reason", [Reason.NOT_CERTIFIED, Reason.UNCONFIRMED])
-def test_a_rule_for_what_is_judged_after_the_policy_is_refused(make_bundle, reason):
-    objects = Objects(FunctionRegions(lambda image: [BOX]), tracker=OverlapTracker(), rule=AT_ONCE)
-    with pytest.raises(UsageError, match=f"{reason} of objects cannot be debounced"):
-        Pipeline(
-            Nothing("nothing", live=False), opened(make_bundle, "frame"), objects=objects,
-            policy=Policy({reason: Debounce(1, 1, 5)}),
-        )  # fmt: skip
 
 
 def test_what_proves_nothing_about_tracks_is_refused(make_bundle):
