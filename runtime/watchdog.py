@@ -60,7 +60,8 @@ class Watchdog:
             now = time.monotonic_ns()
             away_ns, looked_ns = now - looked_ns - pause_ns, now
             if away_ns > self._limit_ns:
-                # Stopped (SIGSTOP), suspended, or starved of processor time: no earlier verdict holds any more.
+                # Stopped (SIGSTOP) or starved of processor time: no earlier verdict holds any more. Not seen here is a
+                # machine that slept (suspend to RAM), because the monotonic clock of Linux stood still meanwhile.
                 self._report(Reason.NO_FRAME, f"this process did not run for {away_ns / 1e6:.0f} ms", True)
                 continue
             judging, silent_ns = self._judging(), now - self._last_ns()
