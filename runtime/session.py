@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from framegate.runtime.backends.base import Backend
-from framegate.runtime.backends.choice import BACKENDS, choose_backend, open_engine
+from framegate.runtime.backends.choice import BACKENDS, choose_backend, choose_engine, open_engine
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
@@ -153,29 +153,34 @@ class Session:
             )
         demand = Demand.parse(certificate) if isinstance(certificate, str) else certificate
 
-        def opened_on(engine: Backend, name: str, chosen: str) -> Session:
-            return cls(
-                opened,
-                engine,
-                chosen,
-                opened.calibration(name, chosen),
-                camera=camera,
-                gpu_preprocess=gpu_preprocess,
-                policy=policy,
-                health=health,
-                certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
-                probabilities=probabilities,
-            )
+        def opened_on(name: str) -> Session:
+            engine, chosen = open_engine(opened, name, precision, threads)
+            try:
+                return cls(
+                    opened,
+                    engine,
+                    chosen,
+                    opened.calibration(name, chosen),
+                    camera=camera,
+                    gpu_preprocess=gpu_preprocess,
+                    policy=policy,
+                    health=health,
+                    certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
+                    probabilities=probabilities,
+                )
+            except BaseException:
+                engine.close()
+                raise
 
-        engine, name, chosen = open_engine(opened, backend, precision, threads)
+        name = choose_engine(opened, backend, precision)
         try:
-            session = opened_on(engine, name, chosen)
+            session = opened_on(name)
         except BackendError as error:
             if backend != "auto" or not BACKENDS[name].gpu:
                 raise
-            # As in `open_engine`: that an engine cannot run here may show only when it is bound and asked.
+            # auto may choose: that an engine cannot run here may show only when it is bound and asked.
             to_stderr(f"framegate: not on {name}: {error}")
-            session = opened_on(*open_engine(opened, choose_backend("auto"), precision, threads))
+            session = opened_on(choose_backend("auto"))
         if backend == "auto":
             note(f"framegate: {session.describe()}")
         return session

@@ -328,7 +328,7 @@ assert session.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
 
 def test_auto_goes_on_where_the_engine_opens_and_its_graph_cannot_be_made(child):
     """No compiler for the kernels, no memory for the buffers, an engine that computes something else."""
-    _, told, _ = child(
+    _, told, calls = child(
         KNOWN
         + """
 from framegate.cuda_kernels.compile.compiler import CompilerError
@@ -339,14 +339,20 @@ image, kernels.load_image = kernels.load_image, no_compiler
 refused(open_tensorrt, "no nvcc")
 assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
 kernels.load_image = image
-assert Session.open(BUNDLE).scorer.backend.name == "tensorrt"
+on_gpu = Session.open(BUNDLE)
+assert on_gpu.scorer.backend.name == "tensorrt"
+on_gpu.scorer.backend.close()
 broken(wrong_network)
 session = Session.open(BUNDLE)
+print("used", file=open(os.environ["STUB_LOG"], "a"))  # the GPU that is not
 assert session.scorer.backend.name in ("openvino", "onnxruntime")
 assert session.calibration == session.bundle.calibration(session.scorer.backend.name, session.precision)
 """
     )
     assert told.count("not on tensorrt: ") == 2
+    before = calls[: calls.index("used")]
+    for taken, given in (("cuMemAlloc_v2", "cuMemFree_v2"), ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2")):
+        assert before.count(taken) == before.count(given) > 0
 
 
 def test_an_engine_is_not_destroyed_while_it_computes(child):
