@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from certified_bundles import certified_bundle
 from drive_files import record_drive
+from repository import BUNDLES
 
 from framegate.evaluation.drives.intervals import difference, ratio
 from framegate.evaluation.drives.table import DriveTable, words, write_table
@@ -200,6 +201,22 @@ def test_pictures_are_judged_again(table, tiny_bundle, make_bundle, tmp_path):
     assert cli.main(["drives", "what-if", str(table), "--bundle", str(make_bundle(threshold=0.001)), *common]) == 0
     assert json.loads(out.read_text())["figures"]["coverage_after"]["value"] == 0.0
     assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("simplecnn-cifar10", "3 of 3 recorded labels are none of its own, first 'blue'"),
+        ("hybrid3d-adrenalmnist3d", "it is for volumes"),
+        ("dense-signs", "is for classifiers, this one holds a dense network"),
+    ],
+)
+def test_fault_a_bundle_that_says_something_else_is_not_compared(table, tmp_path, capsys, name, sentence):
+    out = tmp_path / "w.json"
+    bundle = str(BUNDLES / f"{name}.bundle")
+    assert cli.main(["drives", "what-if", str(table), "--bundle", bundle, "--workers", "1", "--out", str(out)]) != 0
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_intervals_are_over_drives():
