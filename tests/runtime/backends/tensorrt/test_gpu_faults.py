@@ -122,6 +122,7 @@ for _ in range(5):
     rejected = session.infer(large)
     assert [r.name for r in rejected.reasons] == ["BACKEND_FAULT"] and "OUT_OF_MEMORY" in rejected.detail, rejected
 os.environ["STUB_FAIL"] = ""
+assert session.infer(small).accepted  # the size that it had before
 assert session.infer(large).accepted
 session.scorer.backend.close()
 """)
