@@ -446,17 +446,19 @@ class Session:
 
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
-        engines = self._asked.engines if isinstance(self._asked, BatchScorer) else (self.scorer.backend,)
-        failed = [engine for engine in engines if engine.fault]
-        if not failed or not self._may_recover:
+        batches = self._asked.engines if isinstance(self._asked, BatchScorer) else ()
+        engines = list(dict.fromkeys((self.scorer.backend, *batches)))
+        backend = next((engine for engine in engines if engine.fault), None)
+        if backend is None or not self._may_recover:
             return
         self._may_recover = False
-        backend = failed[0]
         to_stderr(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
         try:
-            for engine in failed:
+            for engine in engines:  # all of them: a broken context is renewed only when nobody holds it any more
+                engine.close()
+            for engine in engines:
                 engine.reinitialise()
-            for _ in engines:  # before a frame is
+            for _ in batches or engines:  # before a frame is
                 self._asked.ask()
                 if self._asked.wrong:
                     raise BackendError(self._asked.wrong)

@@ -169,6 +169,34 @@ assert session.infer(good).accepted
 """)
 
 
+def test_fault_where_objects_are_judged_all_engines_start_again(child):
+    """An illegal address ends the context of all of them, and it is renewed only when none of them holds it."""
+    child(
+        """
+from framegate.runtime.regions.batch_scorer import BatchScorer
+built()
+session = open_tensorrt()
+session._asked = batches = BatchScorer(session.bundle, session.scorer.backend, "fp32", session.calibration, 3)
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+seed = [0]
+def judged(count):
+    seed[0] += 1  # an answer that repeats is suspect
+    noise = np.random.default_rng(seed[0]).integers(-4, 5, (count, 48, 64, 3))
+    batches.start([np.clip(good + one, 0, 255).astype(np.uint8) for one in noise])
+    return [scored.scores.argmax for scored in batches.finish()]
+assert judged(1) == [0] and judged(3) == [0] * 3
+os.environ["STUB_FAIL"] = "cuEventQuery=700"
+refused(lambda: judged(3), "the GPU failed")
+os.environ["STUB_FAIL"] = ""
+refused(lambda: judged(2), "the GPU failed")
+session.recover()
+assert judged(1) == [0] and judged(2) == [0] * 2 and judged(3) == [0] * 3
+assert session.infer(good).accepted
+""",
+        STUB_STICKY="1",
+    )
+
+
 KNOWN = """
 import ctypes, json
 import fake_runtime as fake
