@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framegate.benchmarks.table_text import paragraph
-from framegate.evaluation.attack_rows import row_checks
+from framegate.evaluation.attack_rows import failed_checks
 from framegate.evaluation.report.table import Row, Table, grid
 from framegate.evaluation.report.values import NOT_MEASURED, Cell
 
@@ -95,19 +95,13 @@ def _columns(records: Sequence[Record]) -> list[_Column]:
 def _circumstances(records: Sequence[Record]) -> str:
     """Frames of each record, and what the health checks of its attacks said."""
     frames = "; ".join(_frames(each) for each in records)
-    failed = [f"{each['bundle']} ({', '.join(names)})" for each in records if (names := _failed(each))]
+    failed = [f"{each['bundle']} ({', '.join(names)})" for each in records if (names := failed_checks(each))]
     said = (
         f"Health checks of the attacks failed for {'; '.join(failed)}: do not quote these columns."
         if failed
         else "The attacks passed all their health checks."
     )
     return f"Test frames: {frames}. A gate that accepts little on clean frames lets little through. {said}"
-
-
-def _failed(record: Record) -> list[str]:
-    """Health checks that failed: those of PGD, and what must hold between the rows, which older records do not have."""
-    failed = [check["name"] for check in record["health"] if not check["passed"]]
-    return list(dict.fromkeys((*failed, *(check.name for check in row_checks(record["rows"]) if not check.passed))))
 
 
 def _frames(record: Record) -> str:

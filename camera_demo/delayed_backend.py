@@ -104,3 +104,7 @@ class DelayedBackend:
     def reinitialise(self) -> None:
         """See `Backend.reinitialise`."""
         self._backend.reinitialise()
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._backend.close()

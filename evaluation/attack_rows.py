@@ -57,6 +57,12 @@ def row_checks(rows: Sequence[Row]) -> list[RowCheck]:
     return found
 
 
+def failed_checks(record: Mapping[str, Any]) -> list[str]:
+    """Names of the health checks that failed: those of a record, and of its rows, which older ones do not have."""
+    failed = [check["name"] for check in record["health"] if not check["passed"]]
+    return list(dict.fromkeys((*failed, *(check.name for check in row_checks(record["rows"]) if not check.passed))))
+
+
 def _wrong(row: Row) -> int:
     return round(float(row["wrong"]["value"]) * int(row["n"]))
 

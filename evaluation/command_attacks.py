@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from framegate.evaluation.attack_rows import row_checks
+from framegate.evaluation.attack_rows import failed_checks, row_checks
 from framegate.evaluation.attack_table import Attacked, attack_table, markdown
 from framegate.evaluation.attacks.auto import WITH_TARGETS
 from framegate.evaluation.attacks.health import check_attack_health
@@ -205,7 +205,7 @@ def _measured(
 
 def _shown(record: Mapping[str, Any], arguments: argparse.Namespace) -> int:
     """Print a record; 1 if a health check of its attacks failed."""
-    failed = [check["name"] for check in record["health"] if not check["passed"]]
+    failed = failed_checks(record)
     if arguments.json:
         json_to_stdout(record)
         return 1 if failed else 0

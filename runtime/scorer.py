@@ -286,6 +286,7 @@ class Scorer(EngineCheck):
         if (width, height, pixel_format) == self._bound_frames:
             return
         spec = self.preprocessor.spec
+        self._bound_frames = None  # if it fails, the engine is bound to nothing, and the former size is asked for anew
         self.backend.bind_frames(spec, width, height, self.temperature, pixel_format)
         self._bound_frames = (width, height, pixel_format)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from framegate.runtime.backends.base import Backend
-from framegate.runtime.backends.choice import BACKENDS, choose_backend, open_engine
+from framegate.runtime.backends.choice import BACKENDS, choose_backend, choose_engine, open_engine
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import Calibration
 from framegate.runtime.bundle.certificates import Demand
@@ -153,29 +153,34 @@ class Session:
             )
         demand = Demand.parse(certificate) if isinstance(certificate, str) else certificate
 
-        def opened_on(engine: Backend, name: str, chosen: str) -> Session:
-            return cls(
-                opened,
-                engine,
-                chosen,
-                opened.calibration(name, chosen),
-                camera=camera,
-                gpu_preprocess=gpu_preprocess,
-                policy=policy,
-                health=health,
-                certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
-                probabilities=probabilities,
-            )
+        def opened_on(name: str) -> Session:
+            engine, chosen = open_engine(opened, name, precision, threads)
+            try:
+                return cls(
+                    opened,
+                    engine,
+                    chosen,
+                    opened.calibration(name, chosen),
+                    camera=camera,
+                    gpu_preprocess=gpu_preprocess,
+                    policy=policy,
+                    health=health,
+                    certifier=None if demand is None else Certifier(opened, demand, name, threads, chosen),
+                    probabilities=probabilities,
+                )
+            except BaseException:
+                engine.close()
+                raise
 
-        engine, name, chosen = open_engine(opened, backend, precision, threads)
+        name = choose_engine(opened, backend, precision)
         try:
-            session = opened_on(engine, name, chosen)
+            session = opened_on(name)
         except BackendError as error:
             if backend != "auto" or not BACKENDS[name].gpu:
                 raise
-            # As in `open_engine`: that an engine cannot run here may show only when it is bound and asked.
+            # auto may choose: that an engine cannot run here may show only when it is bound and asked.
             to_stderr(f"framegate: not on {name}: {error}")
-            session = opened_on(*open_engine(opened, choose_backend("auto"), precision, threads))
+            session = opened_on(choose_backend("auto"))
         if backend == "auto":
             note(f"framegate: {session.describe()}")
         return session
@@ -441,17 +446,19 @@ class Session:
 
         Frames in between are rejected with BACKEND_FAULT, and all later ones if it fails again.
         """
-        engines = self._asked.engines if isinstance(self._asked, BatchScorer) else (self.scorer.backend,)
-        failed = [engine for engine in engines if engine.fault]
-        if not failed or not self._may_recover:
+        batches = self._asked.engines if isinstance(self._asked, BatchScorer) else ()
+        engines = list(dict.fromkeys((self.scorer.backend, *batches)))
+        backend = next((engine for engine in engines if engine.fault), None)
+        if backend is None or not self._may_recover:
             return
         self._may_recover = False
-        backend = failed[0]
         to_stderr(f"framegate: {backend.engine} failed ({backend.fault}); starting it again, once")
         try:
-            for engine in failed:
+            for engine in engines:  # all of them: a broken context is renewed only when nobody holds it any more
+                engine.close()
+            for engine in engines:
                 engine.reinitialise()
-            for _ in engines:  # before a frame is
+            for _ in batches or engines:  # before a frame is
                 self._asked.ask()
                 if self._asked.wrong:
                     raise BackendError(self._asked.wrong)

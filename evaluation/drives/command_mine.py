@@ -70,7 +70,11 @@ def run_mine(arguments: argparse.Namespace) -> int:
     labels = [*sorted(each for each in seen if each), OTHER]
     with progress_bar() as progress:
         written, lost = write_frames(mined.rows, table.about, labels, arguments.out, arguments.format, progress)
-    to_stdout(f"{written} frames to label ({'random' if arguments.random else ', '.join(criteria)}): {arguments.out}")
+    how = "random" if arguments.random else ", ".join(criteria)
+    if written:
+        to_stdout(f"{written} frames to label ({how}): {arguments.out}")
+    else:
+        to_stderr(f"framegate: no frame to label was found ({how}); nothing was written")
     if mined.unseen:
         to_stderr(f"framegate: {mined.unseen} verdicts have no full picture and could not be chosen")
     if lost:

@@ -106,12 +106,13 @@ def _from_scores(arguments: argparse.Namespace, table: DriveTable, progress: Pro
 
 
 def _from_pictures(arguments: argparse.Namespace, table: DriveTable, progress: Progress) -> Difference:
-    from framegate.evaluation.drives.rejudge import JudgeTask, compare, units_of
+    from framegate.evaluation.drives.rejudge import JudgeTask, compare, require_comparable, units_of
     from framegate.evaluation.drives.work import run_units
     from framegate.runtime.bundle.bundle import Bundle
     from framegate.runtime.bundle.search import find_bundle
 
     bundle = Bundle.open(find_bundle(arguments.bundle))
+    require_comparable(bundle, table)
     task = JudgeTask(str(bundle.path.resolve()), bundle.digest, *_engine(arguments, table))
     units = units_of(table)
     store = store_of(arguments.out)

@@ -112,8 +112,11 @@ def plan(files: Sequence[Path]) -> Plan:
         whose = str(path.parent) if about else str(path)
         first = known.setdefault((drive, camera), (whose, path))
         if first[0] != whose:
+            # Only of `run --record` the drive is called as the file is.
+            named = [each for each, of in (first[::-1], (path, whose)) if of == str(each)]
+            remedy = f"rename {named[0]}" if named else "the name is inside the files, so index each folder by itself"
             raise UsageError(
-                f"two drives are called {drive!r}: {first[1]} and {path}; rename one file, or record with --drive NAME"
+                f"two drives are called {drive!r}: {first[1]} and {path}; {remedy}, or record with another --drive NAME"
             )
         about = {"drive": drive, "camera": camera, "drive_id": about.get("drive_id", "")}
         # Not by the clock on the wall, which may have been set back: a drive that goes on counts on.

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -60,20 +62,21 @@ def write_frames(
         progress: Called during the work.
 
     Returns:
-        Frames that were written, and frames whose recording is no longer there.
+        Frames that were written, and frames whose recording is no longer there. If none was, there is no folder.
 
     Raises:
         DataError: The folder has something in it.
         SinkError: It cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    there = out.exists()
+    if there and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: it is there already; give a new folder, so that no labels are lost")
     regions = Regions(about.recordings)
     by_file: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for number, row in enumerate(rows.to_pylist()):
         by_file[row["file"]].append((number, row))
     found: list[tuple[int, dict[str, Any], tuple[int, int]]] = []
-    done = 0
+    done, whole = 0, False
     try:
         (out / "images").mkdir(parents=True)
         for path, wanted in sorted(by_file.items()):
@@ -111,9 +114,25 @@ def write_frames(
             _write_label_studio(found, labels, out)
         elif form == CVAT:
             _write_cvat(found, labels, out)
+        whole = bool(found)
     except OSError as error:
         raise SinkError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        if not whole:  # with something in it, it would be refused the next time
+            _empty(out, there)
     return len(found), rows.num_rows - len(found)
+
+
+def _empty(folder: Path, keep: bool) -> None:
+    """Remove everything in a folder, and the folder unless it is to be kept."""
+    with suppress(OSError):
+        for each in folder.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
+        if not keep:
+            folder.rmdir()
 
 
 def _write_label_studio(
@@ -225,7 +244,10 @@ def _read_frames(path: Path) -> dict[str, dict[str, str]]:
             reader = csv.DictReader(file)
             missing = [name for name in ("image", *KEY, "label") if name not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{path}: no column {missing[0]!r}; expected what framegate drives mine wrote")
+                raise DataError(
+                    f"{path}: no column {missing[0]!r}; expected what framegate drives mine wrote (an older version "
+                    "wrote no column 'file', the name of the recording: add it)"
+                )
             found: dict[str, dict[str, str]] = {}
             for row in reader:
                 image = (row["image"] or "").strip()

@@ -23,6 +23,7 @@ from framegate.evaluation.drives.index import read_file
 from framegate.evaluation.drives.table import DriveTable, reasons_of, record_json
 from framegate.evaluation.drives.work import Unit
 from framegate.export.data.drives import Regions
+from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.errors import DataError, SinkError, UsageError
 from framegate.runtime.replay.pictures import decode, read_jpegs
 from framegate.runtime.replay.replay import OF_CALIBRATION
@@ -118,6 +119,27 @@ _SCHEMA = pa.schema(
         ("reasons", pa.string()),
     ]
 )
+
+
+def require_comparable(bundle: Bundle, table: DriveTable) -> None:
+    """Refuse a bundle that cannot say what the recorded one said.
+
+    Raises:
+        BundleError: It holds no classifier.
+        UsageError: It is for volumes, or has not the labels that were recorded.
+    """
+    bundle.for_classifiers("drives what-if --bundle")
+    if bundle.preprocess.depth > 1:
+        raise UsageError(f"--bundle {bundle.name}: it is for volumes; give one for pictures")
+    recorded: set[str] = set()
+    for batch in table.batches(["candidate"]):
+        recorded.update(filter(None, batch["candidate"].unique().to_pylist()))
+    unknown = sorted(recorded.difference(bundle.labels))
+    if unknown:
+        raise UsageError(
+            f"--bundle {bundle.name}: {len(unknown)} of {len(recorded)} recorded labels are none of its own, first "
+            f"{unknown[0]!r}, so its verdicts cannot be compared; give a bundle with the labels of the recordings"
+        )
 
 
 def units_of(table: DriveTable) -> list[Unit]:

@@ -54,8 +54,8 @@ class _Runs:
     """Tells the starts of one drive apart: the black box goes on with a drive whose name is there, in its next file.
 
     The process that was started again knew nothing of what came before, so nothing may be remembered here either. Its
-    frames are counted from 0 again, so a file that begins with a smaller number than the last one ended with is a new
-    start.
+    frames are counted from 0 again, and no frame is in two files, so a file that begins with no larger number than the
+    last one ended with is a new start.
 
     Attributes:
         number: Of the run of the last row, over all drives.
@@ -80,7 +80,7 @@ class _Runs:
         drive, camera, file = (code[rows] for code, _ in codes.values())
         begins = np.zeros(len(rows), np.int64)
         same = (drive[1:] == drive[:-1]) & (camera[1:] == camera[:-1])
-        begins[1:] = same & (file[1:] != file[:-1]) & (frames[1:] < frames[:-1])
+        begins[1:] = same & (file[1:] != file[:-1]) & (frames[1:] <= frames[:-1])
 
         def place(k: int) -> tuple[str, str, str, int]:
             a, b, c = (str(words[code[rows[k]]]) for code, words in codes.values())
@@ -88,7 +88,7 @@ class _Runs:
 
         if self.last is not None:
             before, now = self.last, place(0)
-            begins[0] = before[:2] == now[:2] and before[2] != now[2] and now[3] < before[3]
+            begins[0] = before[:2] == now[:2] and before[2] != now[2] and now[3] <= before[3]
         found[rows] = self.number + np.cumsum(begins)
         self.number, self.last = int(found[rows[-1]]), place(-1)
         return found

@@ -17,6 +17,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,11 +183,14 @@ def run_units(
     waiting = deque(unit for unit in units if not parts[unit].exists())
     outcome = Outcome(found=len(units) - len(waiting))
     progress(what, outcome.found, len(units))
-    if waiting:
-        if hands is None:
+    try:
+        if waiting and hands is None:
             _alone(task, waiting, parts, outcome, lambda: progress(what, outcome.found + outcome.done, len(units)))
-        else:
+        elif waiting and hands is not None:
             _shared(task, waiting, parts, outcome, hands, lambda n: progress(what, outcome.found + n, len(units)))
+    finally:
+        with suppress(OSError):
+            store.rmdir()  # no part came into it: no cluster answered, say
     outcome.parts = [parts[unit] for unit in units if unit.path not in outcome.quarantined]
     return outcome
 

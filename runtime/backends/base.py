@@ -163,6 +163,9 @@ class Backend(Protocol):
             BackendError: It did not work; the backend stays as it is.
         """
 
+    def close(self) -> None:
+        """Give back what it holds of a GPU. May be called twice."""
+
 
 class CpuBackend:
     """What engines on the CPU have in common: they compute in `finish`, on arrays, and have no fault that stays."""
@@ -211,6 +214,9 @@ class CpuBackend:
     def reinitialise(self) -> None:
         """See `Backend.reinitialise`: always refused, since there is no fault to recover from."""
         raise BackendError(f"{self.engine} has nothing to start again")
+
+    def close(self) -> None:
+        """See `Backend.close`: it holds nothing that does not go with it."""
 
 
 def infer(backend: Backend) -> Tensor:

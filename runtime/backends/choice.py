@@ -11,39 +11,42 @@ from pathlib import Path
 from framegate.runtime.backends.base import Backend
 from framegate.runtime.backends.int8 import adds_int8_exactly
 from framegate.runtime.bundle.bundle import Bundle
-from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import BackendError, UsageError
 
 
-def open_engine(bundle: Bundle, backend: str, precision: str | None, threads: int | None) -> tuple[Backend, str, str]:
+def choose_engine(bundle: Bundle, backend: str, precision: str | None) -> str:
+    """The backend that runs a bundle's network.
+
+    Args:
+        bundle: Opened.
+        backend: A name, or ``auto``: the fastest that is installed, a GPU if an engine was built for the bundle.
+        precision: None takes the backend's fastest.
+
+    Raises:
+        UsageError: The backend's name is unknown.
+        BackendError: Its library is not installed.
+    """
+    return choose_backend(backend, lambda candidate: _engine_is_there(bundle, candidate, precision))
+
+
+def open_engine(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> tuple[Backend, str]:
     """Load a bundle's network into an engine.
 
     Args:
         bundle: Opened.
-        backend: A name, which is used or fails, or ``auto``.
+        name: Of the backend.
         precision: None takes the backend's fastest.
         threads: CPU threads of the engine; None leaves it to the engine.
 
     Returns:
-        The engine, the backend's name, and the precision.
+        The engine and the precision.
 
     Raises:
         BundleError: The bundle lacks the precision.
         BackendError: The engine is not installed or refuses the model.
-        UsageError: The backend's name is unknown.
     """
-    name = choose_backend(backend, lambda candidate: _engine_is_there(bundle, candidate, precision))
     chosen = precision or default_precision(name, bundle.models)
-    try:
-        return _load(bundle, name, chosen, threads), name, chosen
-    except BackendError as error:
-        if backend != "auto" or not BACKENDS[name].gpu:
-            raise
-        # auto may choose; an engine that is there but cannot run here is a reason to choose again.
-        to_stderr(f"framegate: not on {name}: {error}")
-    name = choose_backend("auto")
-    chosen = precision or default_precision(name, bundle.models)
-    return _load(bundle, name, chosen, threads), name, chosen
+    return _load(bundle, name, chosen, threads), chosen
 
 
 def _load(bundle: Bundle, name: str, precision: str, threads: int | None) -> Backend:

@@ -150,6 +150,18 @@ def test_what_was_measured_with_the_same_settings_is_shown_and_not_measured_agai
     assert shown[-2].endswith("do not quote these figures: gradients")
 
 
+def test_rows_that_were_measured_before_there_were_checks_of_rows_are_checked(tmp_path, capsys):
+    record = {"rows": record_rows("mobilenet-cifar10"), "health": [{"name": "gradients", "passed": True}]}
+    arguments = type("Given", (), {"json": False, "out": tmp_path / "table.json"})()
+    assert command_attacks._shown(record, arguments) == 0
+    record["rows"] = [
+        {**row, "wrong": record["rows"][0]["wrong"]} if row["attack"].startswith("patch") else row
+        for row in record["rows"]
+    ]
+    assert command_attacks._shown(record, arguments) == 1
+    assert "do not quote these figures: patch: does harm" in capsys.readouterr().out
+
+
 def test_rows_are_plain_json(rows):
     assert json.loads(json.dumps(list(rows.values())))[0]["attack"] == "none"
 

@@ -118,7 +118,7 @@ def test_fault_an_engine_that_gives_its_last_map_again(session, asked):
 
 def test_fault_an_engine_that_computes_something_else_is_not_opened(folder):
     bundle = Bundle.open(folder / "colours.bundle")
-    engine, _, _ = open_engine(bundle, "onnxruntime", None, 1)
+    engine, _ = open_engine(bundle, "onnxruntime", None, 1)
     answers = bundle.known_answers
     wrong = replace(bundle, known_answers=replace(answers, logits=answers.logits + 5))
     with pytest.raises(BackendError, match="does not compute what was exported"):

@@ -198,7 +198,20 @@ def test_two_drives_with_one_name_are_refused(drives, tmp_path, capsys):
         (tmp_path / name).mkdir()
         shutil.copy(source, tmp_path / name / source.name)
     assert index(tmp_path, "--out", tmp_path / "x.parquet") == 2
-    assert "two drives are called 'd00'" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "two drives are called 'd00'" in said
+    assert "the name is inside the files, so index each folder by itself" in said
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_of_two_files_that_are_no_black_boxes_one_is_to_be_renamed(tiny_bundle, tmp_path, capsys):
+    """A black box says its drive's name inside the file; of another recording it is the file's name."""
+    recording = Recording.of(Session.open(tiny_bundle, "onnxruntime", "fp32", 1), ROIS, sequence=True, source="made")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        McapSink(tmp_path / name / "d00.mcap", ROIS, recording).close()
+    assert index(tmp_path, "--out", tmp_path / "x.parquet") == 2
+    assert f"rename {tmp_path / 'a' / 'd00.mcap'}, or" in " ".join(capsys.readouterr().err.split())
 
 
 def test_bad_input_is_one_sentence(drives, table, tmp_path, capsys):

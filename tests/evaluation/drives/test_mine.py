@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from xml.etree import ElementTree
 
@@ -201,6 +202,41 @@ def test_fault_a_drive_that_was_started_again_has_its_numbers_twice(tmp_path, ti
     other = [(row["region"], row["frame_id"]) for row in again if row["file"].endswith("000001.mcap")]
     # Two equal runs change at the same frames, whatever their clock says; the second begins behind another frame.
     assert set(one) == set(other) - {("left", 0), ("right", 0)}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_fault_a_folder_in_which_nothing_came_can_be_given_again(table, tmp_path, monkeypatch, capsys, there):
+    out = tmp_path / "m"
+    if there:
+        out.mkdir()
+    command = ["drives", "mine", str(table), "--budget", "3", "--format", "cvat", "--out", str(out)]
+    assert cli.main([*command, "--disagree"]) == 1
+    said = capsys.readouterr()
+    assert "no frame to label was found (disagree); nothing was written" in said.err
+    assert not said.out
+    assert list(out.parent.rglob("*")) == [out] * there
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("framegate.evaluation.drives.labelling._write_cvat", full)
+        assert cli.main(command) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(out.parent.rglob("*")) == [out] * there
+    assert cli.main(command) == 0
+
+
+def test_a_list_of_an_older_version_says_what_it_lacks(table, tmp_path):
+    out = tmp_path / "m"
+    assert cli.main(["drives", "mine", str(table), "--out", str(out), "--budget", "2"]) == 0
+    rows = listed(out / "frames.csv")
+    with (out / "frames.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "file"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(DataError, match="an older version wrote no column 'file', the name of the recording: add it"):
+        read_labels(out / "frames.csv")
 
 
 def test_labels_for_frames_that_do_not_exist_are_refused(table, tmp_path, capsys):

@@ -21,6 +21,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_sentence(drives, tmp_path, caps
     arguments = ["drives", "index", str(drives), "--out", str(tmp_path / "x.parquet"), "--ray"]
     assert cli.main([*arguments, "127.0.0.1:1"]) == 2
     assert "--ray 127.0.0.1:1: the cluster cannot be reached" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_ray_names_its_install_line(monkeypatch):

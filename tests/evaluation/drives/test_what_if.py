@@ -6,13 +6,15 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from certified_bundles import certified_bundle
 from drive_files import record_drive
+from repository import BUNDLES
 
 from framegate.evaluation.drives.intervals import difference, ratio
-from framegate.evaluation.drives.table import DriveTable, words, write_table
-from framegate.evaluation.drives.what_if import _Drift, what_if
+from framegate.evaluation.drives.table import DriveTable, full_schema, words, write_table
+from framegate.evaluation.drives.what_if import _Drift, _Runs, what_if
 from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
@@ -100,6 +102,17 @@ def test_fault_a_drive_that_was_started_again_remembers_nothing(tmp_path, tiny_b
             files = [replay(path, *with_calibration(path, change)) for path in sorted(place.rglob("*.mcap"))]
             accepted = sum(region.accepted_now for done in files for region in done.regions.values())
             assert found.drives["d00"][2] == accepted
+
+
+def test_fault_runs_of_one_frame_are_runs_of_their_own():
+    """A process that dies at its second frame and is started again and again."""
+    files, frames = ["a", "a", "b", "b", "c", "c", "c", "d"], [0, 0, 0, 0, 0, 0, 1, 2]
+    whole = full_schema(())
+    rows = [{"drive": "d", "camera": "c", "file": file, "frame_id": k} for file, k in zip(files, frames, strict=True)]
+    batch = pa.Table.from_pylist(rows, pa.schema([whole.field(name) for name in rows[0]]))
+    assert _Runs().of(batch).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    parts = _Runs()
+    assert [int(parts.of(batch.slice(k, 1))[0]) for k in range(8)] == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def with_calibration(path, change):
@@ -200,6 +213,22 @@ def test_pictures_are_judged_again(table, tiny_bundle, make_bundle, tmp_path):
     assert cli.main(["drives", "what-if", str(table), "--bundle", str(make_bundle(threshold=0.001)), *common]) == 0
     assert json.loads(out.read_text())["figures"]["coverage_after"]["value"] == 0.0
     assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("simplecnn-cifar10", "3 of 3 recorded labels are none of its own, first 'blue'"),
+        ("hybrid3d-adrenalmnist3d", "it is for volumes"),
+        ("dense-signs", "is for classifiers, this one holds a dense network"),
+    ],
+)
+def test_fault_a_bundle_that_says_something_else_is_not_compared(table, tmp_path, capsys, name, sentence):
+    out = tmp_path / "w.json"
+    bundle = str(BUNDLES / f"{name}.bundle")
+    assert cli.main(["drives", "what-if", str(table), "--bundle", bundle, "--workers", "1", "--out", str(out)]) != 0
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_intervals_are_over_drives():

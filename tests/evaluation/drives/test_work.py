@@ -103,6 +103,20 @@ def test_fault_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
     assert again.found + again.done == 5
 
 
+def test_fault_where_no_worker_can_be_had_no_folder_is_left(files, tmp_path):
+    def nobody():
+        raise UsageError("no cluster answers")
+
+    task, store = Copy(str(tmp_path / "log")), tmp_path / "store"
+    with pytest.raises(UsageError, match="no cluster answers"):
+        run_units(task, files, store, nobody, lambda *_: None, "")
+    assert not store.exists()
+    run_units(task, files[:1], store, None, lambda *_: None, "")
+    with pytest.raises(UsageError, match="no cluster answers"):
+        run_units(task, files, store, nobody, lambda *_: None, "")
+    assert len(list(store.iterdir())) == 1  # what was done is kept
+
+
 def test_a_file_that_kills_every_worker_goes_to_quarantine(files, tmp_path):
     class Dying:
         count = 1

@@ -122,6 +122,7 @@ for _ in range(5):
     rejected = session.infer(large)
     assert [r.name for r in rejected.reasons] == ["BACKEND_FAULT"] and "OUT_OF_MEMORY" in rejected.detail, rejected
 os.environ["STUB_FAIL"] = ""
+assert session.infer(small).accepted  # the size that it had before
 assert session.infer(large).accepted
 session.scorer.backend.close()
 """)
@@ -166,6 +167,34 @@ assert "not used since the GPU failed" in session.infer(good).detail
 session.recover()
 assert session.infer(good).accepted
 """)
+
+
+def test_fault_where_objects_are_judged_all_engines_start_again(child):
+    """An illegal address ends the context of all of them, and it is renewed only when none of them holds it."""
+    child(
+        """
+from framegate.runtime.regions.batch_scorer import BatchScorer
+built()
+session = open_tensorrt()
+session._asked = batches = BatchScorer(session.bundle, session.scorer.backend, "fp32", session.calibration, 3)
+good = np.full((48, 64, 3), (250, 5, 5), np.uint8)
+seed = [0]
+def judged(count):
+    seed[0] += 1  # an answer that repeats is suspect
+    noise = np.random.default_rng(seed[0]).integers(-4, 5, (count, 48, 64, 3))
+    batches.start([np.clip(good + one, 0, 255).astype(np.uint8) for one in noise])
+    return [scored.scores.argmax for scored in batches.finish()]
+assert judged(1) == [0] and judged(3) == [0] * 3
+os.environ["STUB_FAIL"] = "cuEventQuery=700"
+refused(lambda: judged(3), "the GPU failed")
+os.environ["STUB_FAIL"] = ""
+refused(lambda: judged(2), "the GPU failed")
+session.recover()
+assert judged(1) == [0] and judged(2) == [0] * 2 and judged(3) == [0] * 3
+assert session.infer(good).accepted
+""",
+        STUB_STICKY="1",
+    )
 
 
 KNOWN = """
@@ -328,7 +357,7 @@ assert session.infer(np.full((48, 64, 3), (250, 5, 5), np.uint8)).accepted
 
 def test_auto_goes_on_where_the_engine_opens_and_its_graph_cannot_be_made(child):
     """No compiler for the kernels, no memory for the buffers, an engine that computes something else."""
-    _, told, _ = child(
+    _, told, calls = child(
         KNOWN
         + """
 from framegate.cuda_kernels.compile.compiler import CompilerError
@@ -339,14 +368,20 @@ image, kernels.load_image = kernels.load_image, no_compiler
 refused(open_tensorrt, "no nvcc")
 assert Session.open(BUNDLE).scorer.backend.name in ("openvino", "onnxruntime")
 kernels.load_image = image
-assert Session.open(BUNDLE).scorer.backend.name == "tensorrt"
+on_gpu = Session.open(BUNDLE)
+assert on_gpu.scorer.backend.name == "tensorrt"
+on_gpu.scorer.backend.close()
 broken(wrong_network)
 session = Session.open(BUNDLE)
+print("used", file=open(os.environ["STUB_LOG"], "a"))  # the GPU that is not
 assert session.scorer.backend.name in ("openvino", "onnxruntime")
 assert session.calibration == session.bundle.calibration(session.scorer.backend.name, session.precision)
 """
     )
     assert told.count("not on tensorrt: ") == 2
+    before = calls[: calls.index("used")]
+    assert before.count("cuMemAlloc_v2") == before.count("cuMemFree_v2") > 0
+    assert before.count("cuDevicePrimaryCtxRetain") == before.count("cuDevicePrimaryCtxRelease_v2") > 0
 
 
 def test_an_engine_is_not_destroyed_while_it_computes(child):
