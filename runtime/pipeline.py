@@ -28,7 +28,7 @@ from framegate.runtime.channel import Channel
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
 from framegate.runtime.frame_result import FrameResult
-from framegate.runtime.pixel_format import to_bgr
+from framegate.runtime.pixel_format import viewable
 from framegate.runtime.policy.stream import Policy
 from framegate.runtime.regions.judge import ObjectJudge, Objects
 from framegate.runtime.regions.tracks import TrackMemory
@@ -46,6 +46,7 @@ DEADLINE_FRAMES = 3
 _ASSUMED_FPS, _SLOWEST_FPS = 30.0, 1 / 3600
 _LONGEST_DEADLINE_MS = 86_400_000.0
 _JOIN_S = 5.0
+_CLOSES_GIVER = "framegate-close-regions"
 
 
 def default_deadline_ms(fps: float | None) -> float:
@@ -149,6 +150,9 @@ class Pipeline:
         self._reset_drift = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
+        self._closing: list[threading.Thread] = []
+        self._close_failures: list[Exception] = []
+        self._stopping: set[int] = set()
         self._entered = False
         self._process: int | None = None
         self._claimed = self._frozen = False
@@ -218,11 +222,20 @@ class Pipeline:
             # A child that was forked: the threads are the parent's, and so is what they may have locked meanwhile.
             self._latest = self._silence(Reason.NO_FRAME, "the pipeline runs in another process")
             return
+        thread = threading.get_ident()
+        if thread not in self._stopping:  # else a signal handler, which would wait for the call that it has interrupted
+            self._stopping.add(thread)
+            try:
+                self._stop()
+            finally:
+                self._stopping.discard(thread)
+
+    def _stop(self) -> None:
         if self._watchdog is not None:
             self._watchdog.stop()
         self._mailbox.close()
-        failures: list[Exception] = []
-        closing = self._close_inputs(failures)
+        if not self._closing:
+            self._close_inputs()
         if threading.current_thread() in self._threads:
             return
         if self._mailbox.interrupted or self._results.interrupted:
@@ -230,53 +243,51 @@ class Pipeline:
         # A worker waiting for room in a full result channel is let go only after the channel is closed.
         self._results.close()
         until = time.monotonic() + _JOIN_S
-        for thread in [*self._threads, *closing]:
+        for thread in [*self._threads, *self._closing]:
             if thread.ident is not None:  # else it could not be started
                 thread.join(timeout=max(0.0, until - time.monotonic()))
         self._health.close()
         busy = tuple(thread.name for thread in self._threads if thread.is_alive())
-        hanging = busy + tuple(thread.name for thread in closing if thread.is_alive())
+        hanging = busy + tuple(thread.name for thread in self._closing if thread.is_alive())
         if self._frozen:
             gc.unfreeze()
             self._frozen = False
         if self._threads:
             self.unfinished = hanging
         for name in hanging:
-            what = "the engine" if name == "framegate-worker" else f"the source {self._source.name}"
+            known = {"framegate-worker": "the engine", _CLOSES_GIVER: "the giver of regions"}
+            what = known.get(name, f"the source {self._source.name}")
             to_stderr(f"framegate: {what} does not answer: the thread {name} did not end within {_JOIN_S:g} s")
         if self._claimed and not busy:
             self._session.release(self)
         self._claimed = False
         self._threads.clear()
         self._latest = self._silence(Reason.NO_FRAME, "the pipeline was stopped")
-        if failures:
-            raise failures[0]
+        if self._close_failures:
+            raise self._close_failures.pop(0)
 
-    def _close_inputs(self, failures: list[Exception]) -> list[threading.Thread]:
+    def _close_inputs(self) -> None:
         """Close source and giver, each in a thread of its own: a driver may wait for ever for its camera.
 
-        Args:
-            failures: What they raise is added.
-
-        Returns:
-            The threads.
+        Once, also where the pipeline is stopped again: a driver need not bear two threads that close it, and what the
+        first `close` raised would be forgotten where `stop` could not wait for it.
         """
 
         def attempt(close: Callable[[], object]) -> None:
             try:
                 close()
             except Exception as error:  # noqa: BLE001 - `stop` raises it when it has ended everything else
-                failures.append(error)
+                self._close_failures.append(error)
 
-        threads = []
-        for close in (self._source.close, *(() if self._objects is None else (self._objects.giver.close,))):
-            thread = threading.Thread(target=attempt, args=(close,), name="framegate-close", daemon=True)
+        closes: dict[str, Callable[[], object]] = {"framegate-close": self._source.close}
+        if self._objects is not None:
+            closes[_CLOSES_GIVER] = self._objects.giver.close
+        for name, close in closes.items():
+            self._closing.append(threading.Thread(target=attempt, args=(close,), name=name, daemon=True))
             try:
-                thread.start()
+                self._closing[-1].start()
             except RuntimeError:  # no room for another thread, or the interpreter ends
                 attempt(close)
-            threads.append(thread)
-        return threads
 
     def tell(self, told: Callable[[FrameResult], None]) -> None:
         """Have every result told at once, by the thread that made it, before anybody who iterates gets it.
@@ -407,12 +418,12 @@ class Pipeline:
                 self._judging = (frame.frame_id, time.monotonic_ns())
                 self._forget_drift()
                 if self._keep and not self._session.scorer.takes_nv12:
-                    frame = _viewable(frame)  # converted here, once, for the network and for people
+                    frame = viewable(frame)  # converted here, once, for the network and for people
                 result = self._judge(frame)
                 if self._told is not None:  # first: somebody waits for it
                     self._told(result)
                 if self._keep:
-                    result = replace(result, image=_viewable(frame).image)
+                    result = replace(result, image=viewable(frame).image)
                 self._judging = None
                 self.stats.record(result.predictions, result.scene, result.left_out)
                 if not self._publish(result):
@@ -487,11 +498,3 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         if self._failure is None or not isinstance(self._failure, FramegateError):
             self._failure = error
-
-
-def _viewable(frame: Frame) -> Frame:
-    """The frame as BGR; one that cannot be converted stays as it is, and is rejected as BAD_INPUT."""
-    try:
-        return to_bgr(frame)
-    except ValueError:
-        return frame

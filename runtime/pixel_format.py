@@ -56,6 +56,14 @@ def to_bgr(frame: Frame, into: Image | None = None) -> Frame:
     return replace(frame, image=image, pixel_format=BGR)
 
 
+def viewable(frame: Frame) -> Frame:
+    """The frame as BGR; one that cannot be converted stays as it is, and is rejected as BAD_INPUT."""
+    try:
+        return to_bgr(frame)
+    except ValueError:
+        return frame
+
+
 def nv12_rows(image: Image, step: int) -> Image:
     """Every `step`-th row of an NV12 image as BGR, exactly as the whole conversion would give them.
 

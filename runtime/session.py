@@ -214,10 +214,10 @@ class Session:
             UsageError: Somebody else has it, or it was opened in another process.
         """
         self._require_process()
-        self._require_idle()
         with self._claiming:
             if self._holder is not None or (self._thread is not None and self._in_use_elsewhere()):
                 raise UsageError(f"this session judges another stream already; {_REMEDY}")
+            self._require_idle()  # after that: another thread's frame is not one that was interrupted
             self._holder, self._thread = holder, None
 
     def release(self, holder: object) -> None:

@@ -8,6 +8,7 @@ a limit over several frames are decided by the replay itself.
     NOT_FINITE, HIGH_SCORE, ACTIVATION_SHIFT              by the other calibration
     DRIFT                                                 by the other calibration, over the stream
     STALE_FRAME, WARMING_UP, LATE, UNCONFIRMED            as recorded
+    of objects: all that no calibration gives             as recorded, with what a debounce made of it
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _COLUMNS = (
 
 
 _STREAM = ("drive", "camera", "recording", "region")
+_DECIDED = OF_CALIBRATION | {Reason.DRIFT}
+"""Reasons that are decided again."""
 
 
 @dataclass
@@ -423,6 +426,11 @@ class _Rows:
                 candidate or "",
             )
             found = side.judge_of(who).decide(verdict)[1]
+            if not side.recording.rois:
+                # Of objects the rule of the track, and the debounce of the whole stream for the camera's reasons, have
+                # decided besides: neither can be applied to one track again.
+                stays = [each for each in verdict.reasons if each not in _DECIDED]
+                found = (*stays, *(each for each in found if each in _DECIDED))
             accepted[k] = not found
             reasons.update(each.value for each in found)
         return accepted, reasons

@@ -112,7 +112,7 @@ class Sender:
         self._class_ids = {label: index for index, label in enumerate(identity.labels)}
         self._key = key
         self._domain = this_clock()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
         self._closed = threading.Event()
         self._process = os.getpid()
         self._thread: threading.Thread | None = None
@@ -143,11 +143,13 @@ class Sender:
         """Send one prediction, as it stands now.
 
         Raises:
-            UsageError: Its stream is none of this sender's.
+            UsageError: Its stream is none of this sender's, or a signal handler calls it that has interrupted a
+                message.
         """
         stream = self._streams.get(prediction.stream)
         if stream is None:
             raise UsageError(f"there is no stream {prediction.stream!r} here; there are {', '.join(self._streams)}")
+        self._require_idle()
         with self._sending:
             if not self._closed.is_set():
                 self._say(stream, prediction)
@@ -180,7 +182,12 @@ class Sender:
         )
 
     def heartbeat(self) -> None:
-        """Send a heartbeat on every stream that was silent for the heartbeat time, or on all without such a time."""
+        """Send a heartbeat on every stream that was silent for the heartbeat time, or on all without such a time.
+
+        Raises:
+            UsageError: See `send`.
+        """
+        self._require_idle()
         with self._sending:
             if self._closed.is_set():
                 return
@@ -193,9 +200,13 @@ class Sender:
         """Say that nothing more comes (REJECT, NO_FRAME), and close the transports; can be called twice.
 
         In a child that was forked it does nothing: the streams, and what is to be said of their end, are the parent's.
+
+        Raises:
+            UsageError: A signal handler calls it that has interrupted a message; nothing is closed then.
         """
         if os.getpid() != self._process:
             return
+        self._require_idle()
         with self._sending:
             if self._closed.is_set():
                 return
@@ -207,6 +218,14 @@ class Sender:
                 each.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
+
+    def _require_idle(self) -> None:
+        """Refuse a signal handler that has interrupted a message: it would wait for ever for this thread to go on."""
+        if self._sending._is_owned():  # type: ignore[attr-defined] # as threading.Condition asks its lock
+            raise UsageError(
+                "this sender is at work on a message, which a signal handler has interrupted; set a flag there, and "
+                "call send(), heartbeat() or close() from the loop"
+            )
 
     def _now(self, stream: _Stream) -> int:
         """The time of sending: later than the one before."""

@@ -18,6 +18,8 @@ LARGEST = 2048
 """Bytes read of a datagram: more than any message has, so that a longer one is seen to be longer."""
 _MOST_WAITING = 4096
 _BUFFER = 1 << 20
+_LONGEST_MS = 2**31 - 1
+"""The system waits no longer at once: 24 days."""
 
 
 class UdpOutgoing:
@@ -94,7 +96,7 @@ class UdpIncoming:
     def receive(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The next datagram and when it was read; None if none comes in time."""
         try:
-            if timeout_s > 0 and not self._coming.poll(timeout_s * 1e3):
+            if timeout_s > 0 and not self._coming.poll(min(timeout_s * 1e3, _LONGEST_MS)):
                 return None
             data = self._socket.recv(LARGEST)
         except OSError:  # nothing there, or what the network said about an earlier datagram

@@ -20,7 +20,7 @@ from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
 from framegate.runtime.frame_judge import OVERWRITTEN, FrameJudge, fault, whole_numbers, witness
 from framegate.runtime.health.check import CameraHealth, unusable
-from framegate.runtime.policy.debounce import SOFT, Debouncer
+from framegate.runtime.policy.debounce import Debouncer
 from framegate.runtime.policy.rules import judge_age
 from framegate.runtime.policy.stream import Policy, StreamPolicy
 from framegate.runtime.policy.track import TrackRule
@@ -41,8 +41,6 @@ hybrid-gtsrb (benchmarks/results/tracks)."""
 _AT_ONCE = TrackRule()
 _NOTHING = Taken((), (), {})
 _NO_POLICY = Policy()
-_OF_CAMERA = SOFT - {Reason.ACTIVATION_SHIFT, Reason.DRIFT}
-"""Soft reasons that a frame gives all of its objects: whether they wait is decided once a frame, for the stream."""
 _APART = 1_000_000
 """Added to the tracker's numbers where a giver has numbers of its own, too."""
 
@@ -156,7 +154,9 @@ class ObjectJudge:
         if shown is not None and witness(frame.image) != first:
             unknown = {**unknown, Reason.BAD_INPUT: OVERWRITTEN}
         camera = self._time.decide({**camera, **unknown}, {}, math.nan, frame.captured_ns, frame_id=frame.frame_id)
-        counted = self._debouncer.decide(tuple(camera)) if self._debouncer.has_rules else None
+        counted = camera
+        if self._debouncer.has_rules:
+            counted = {reason: camera.get(reason, "") for reason in self._debouncer.decide(tuple(camera))}
         by_box = dict(zip(started, scored, strict=False))
         common = {**camera, **lost}
         judged = [
@@ -166,6 +166,7 @@ class ObjectJudge:
                 by_box.get(k),
                 box,
                 tracks[k],
+                camera,
                 counted,
             )
             for k, box in enumerate(taken.boxes)
@@ -176,8 +177,7 @@ class ObjectJudge:
             judged = certified if witness(frame.image) == first else [_overwritten(each) for each in judged]
         self._note_use(tracks, judged)
         # The scene never waits: that no object was found on a bad picture says nothing.
-        camera = {**camera, **{reason: "" for reason in counted or () if reason not in camera}}
-        return self._stamp(frame, camera, taken, known, judged, deadline_ns)
+        return self._stamp(frame, {**camera, **counted}, taken, known, judged, deadline_ns)
 
     def _look(self, shown: Frame) -> tuple[Taken, Findings]:
         """Where the objects are; nowhere, and why, if that is not known."""
@@ -262,7 +262,8 @@ class ObjectJudge:
         scored: Scored | None,
         box: Box,
         track: TrackState | None,
-        counted: tuple[Reason, ...] | None,
+        camera: Findings,
+        counted: Findings,
     ) -> Judged:
         """Every reason to reject one object: what was found so far, the labels, the network, its track.
 
@@ -272,15 +273,17 @@ class ObjectJudge:
             scored: What the network said; None only with findings.
             box: What the giver said.
             track: None if it is not followed.
-            counted: What counts of the frame's own reasons after the debounce of the stream; None: there is none.
+            camera: What was found about the frame as a whole.
+            counted: What counts of that after the debounce of the stream; the same object if there is none.
         """
         labels = self._objects.labels
         if scored is not None and labels is not None and scored.scores.finite:
             findings = {**findings, **labels.judge(box.label, self._labels[scored.scores.argmax])}
         judged = self._judge.regions.decide(findings, scored, None if track is None else track.policy, frame)
-        if counted is not None:
-            own = {reason: text for reason, text in judged.findings.items() if reason not in _OF_CAMERA}
-            judged = judged._replace(findings={**{reason: findings.get(reason, "") for reason in counted}, **own})
+        if counted is not camera:
+            # The stream's debounce decides about the frame's reasons, not about what the giver holds against this box.
+            own = {r: text for r, text in judged.findings.items() if r not in camera or r in box.against}
+            judged = judged._replace(findings={**counted, **own})
         unconfirmed = self._unconfirmed(judged, track)
         if unconfirmed:
             why = "; ".join(filter(None, (judged.detail, *unconfirmed.values())))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,8 @@ from framegate.runtime import Frame, Pipeline, Reason, Roi, Session, SourceError
 from framegate.runtime.backends.base import CpuBackend
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.faults.inject import FaultInjector, parse_faults
+from framegate.runtime.regions.function import FunctionRegions
+from framegate.runtime.regions.judge import Objects
 from framegate.runtime.sources.base import BaseSource
 
 
@@ -373,6 +376,61 @@ def test_fault_a_signal_handler_stops_the_pipeline_whose_reader_it_has_interrupt
     assert "does not answer" not in capsys.readouterr().err
     with Pipeline(Numbered(blue[:3]), session, lossless=True) as again:
         assert len(list(again)) == 3
+
+
+def test_fault_what_the_first_close_raised_comes_out_where_stop_could_not_wait_for_it(session, blue):
+    """Closed again it may say nothing, and two threads that close one driver at once might harm it."""
+
+    class Once(Numbered):
+        closings = 0
+
+        def close(self):
+            super().close()
+            self.closings += 1
+            if self.closings == 1:
+                raise OSError("the driver says no")
+
+    source = Once(blue, interval_s=0.01, live=True)
+    pipeline = Pipeline(source, session, deadline_ms=60_000)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(OSError, match="the driver says no"))
+        stack.enter_context(pipeline)
+        assert pipeline.take(30) is not None
+        with pipeline._results._guard:  # a signal handler, in the middle of `take`
+            pipeline.stop()
+    pipeline.stop()
+    assert source.closings == 1
+
+
+def test_fault_a_signal_handler_that_has_interrupted_stop_does_not_wait_for_it(session, blue, monkeypatch):
+    """`Event.set` and `Thread.join` hold a lock for some microseconds, which the same call in a handler waits for."""
+    calls = []
+    with Pipeline(Numbered(blue, interval_s=0.01, live=True), session, deadline_ms=60_000) as pipeline:
+        assert pipeline.take(30) is not None
+        tell = pipeline._watchdog.stop
+
+        def interrupted():
+            if threading.current_thread() is threading.main_thread():  # else it is the worker, which ends
+                calls.append(None)
+                if len(calls) == 1:
+                    pipeline.stop()
+            tell()
+
+        monkeypatch.setattr(pipeline._watchdog, "stop", interrupted)
+        pipeline.stop()
+        assert len(calls) == 1
+    assert pipeline.unfinished == ()
+
+
+def test_fault_a_giver_that_never_ends_its_close_is_not_taken_for_the_source(session, blue, capsys, monkeypatch):
+    monkeypatch.setattr("framegate.runtime.pipeline._JOIN_S", 0.5)
+    giver, goes_on = FunctionRegions(lambda image: []), threading.Event()
+    giver.close = goes_on.wait
+    with Pipeline(Numbered(blue[:3]), session, lossless=True, objects=Objects(giver)) as pipeline:
+        assert len(list(pipeline.results())) == 3
+    goes_on.set()
+    assert pipeline.unfinished == ("framegate-close-regions",)
+    assert "the giver of regions does not answer" in capsys.readouterr().err
 
 
 def test_regions_of_one_name_are_refused(session, blue):

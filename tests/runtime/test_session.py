@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -322,6 +323,27 @@ def test_fault_a_signal_handler_judges_another_frame_in_the_middle_of_one(tiny_b
         signal.signal(signal.SIGALRM, handled)
     assert len(refused) == 2
     assert session.infer(blue).accepted  # and afterwards it goes on
+
+
+def test_a_session_that_another_thread_uses_is_not_said_to_have_been_interrupted(tiny_bundle, coloured, monkeypatch):
+    session, refused = Session.open(tiny_bundle, "onnxruntime", camera=False), []
+    finish = session.scorer.finish
+
+    def meanwhile(*given):
+        def claims():
+            with pytest.raises(UsageError) as error:
+                session.claim("a pipeline")
+            refused.append(str(error.value))
+
+        other = threading.Thread(target=claims)
+        other.start()
+        other.join()
+        return finish(*given)
+
+    monkeypatch.setattr(session.scorer, "finish", meanwhile)
+    session.infer(coloured((250, 10, 10)))
+    assert len(refused) == 1
+    assert "judges another stream already" in refused[0]
 
 
 def test_a_session_whose_judging_was_broken_off_can_be_used_again(tiny_bundle, coloured, monkeypatch):

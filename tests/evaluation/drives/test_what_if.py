@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
 from certified_bundles import certified_bundle
 from drive_files import record_drive
 from repository import BUNDLES
+from squares import BLUE, counted_session, judge_of, scene_maker
 
 from framegate.evaluation.drives.intervals import difference, ratio
 from framegate.evaluation.drives.table import DriveTable, full_schema, words, write_table
@@ -18,11 +20,15 @@ from framegate.evaluation.drives.what_if import _Drift, _Runs, what_if
 from framegate.runtime.bundle.calibration import Limit
 from framegate.runtime.bundle.class_risk import ClassRisk
 from framegate.runtime.cli import main as cli
+from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.policy.debounce import Debounce
 from framegate.runtime.policy.drift import DriftAlarm
 from framegate.runtime.policy.stream import Policy
+from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.replay.recording import Recording
 from framegate.runtime.replay.replay import read_recording, replay
 from framegate.runtime.session import Session
+from framegate.runtime.sinks.black_box import BlackBoxSink
 from framegate.runtime.verdict import Reason
 
 
@@ -86,6 +92,42 @@ def test_a_debounce_is_decided_in_order(tmp_path, tiny_bundle):
     assert dict(found.reasons) == expected["reasons"]
     assert found.drives["d04"][:3].tolist() == expected["d04"][:3]
     assert found.unlike == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "rule", "held"),
+    [
+        (Policy({Reason.LOW_CONTRAST: Debounce(3, 5, 10)}), TrackRule(), Reason.LOW_CONTRAST),
+        (Policy({Reason.BLACK: Debounce(1, 1, 4)}), TrackRule(1, 1, 3), Reason.UNCONFIRMED),
+    ],
+)
+def test_fault_what_the_stream_and_the_track_decided_about_objects_stays(tmp_path, tiny_bundle, policy, rule, held):
+    """The debounce of the camera's reasons is that of the stream; a track that begins does not begin it anew."""
+    session, scene, boxes = counted_session(tiny_bundle), scene_maker(), []
+    session.policy = policy
+    judged = judge_of(session, lambda image: boxes, rule=rule)
+    recording = Recording.of(session, (), sequence=True, fps=30.0, source="made", policy=policy)
+    sink = BlackBoxSink(tmp_path / "box", 10**7, (), recording, drive="d", camera="front", version="test")
+    accepted = 0
+    for number in range(36):
+        image = scene({(10, 10): BLUE}, seed=number)
+        if 12 <= number < 24:  # fog, and the object before it
+            object_, image = image[10:50, 10:50], cv2.GaussianBlur(scene({}, seed=number), (0, 0), 8)
+            image[10:50, 10:50] = object_
+        boxes[:] = [(10, 10, 40, 40, "", 0.9, number // 3)]  # another object every three frames
+        verdict, predictions, left_out = judged(image, number)
+        accepted += predictions[0].accepted
+        sink.write(FrameResult(predictions, None, "", verdict, left_out))
+    sink.close()
+    out = tmp_path / "t.parquet"
+    assert cli.main(["drives", "index", str(tmp_path / "box"), "--out", str(out), "--workers", "1"]) == 0
+    found = what_if(DriveTable(out), lambda recording: recording.calibration, nothing)
+    assert found.unlike == 0
+    assert found.drives["d"][:3].tolist() == [36, accepted, accepted]
+    assert found.reasons[held.value] > 3
+    stricter = what_if(DriveTable(out), lambda recording: replace(recording.calibration, threshold=0.0), nothing)
+    assert stricter.drives["d"][2] == 0
+    assert stricter.reasons["HIGH_SCORE"] == 36
 
 
 def test_fault_a_drive_that_was_started_again_remembers_nothing(tmp_path, tiny_bundle):

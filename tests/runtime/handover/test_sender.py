@@ -233,3 +233,24 @@ def test_a_port_in_use_and_a_foreign_address_are_one_sentence():
 def test_an_address_that_is_none_is_one_sentence(url):
     with pytest.raises(UsageError, match=r"expected|unknown transport"):
         open_incoming(url)
+
+
+@pytest.mark.parametrize("call", [Sender.heartbeat, Sender.close, lambda sender: sender.send(prediction(1))])
+def test_fault_a_signal_handler_calls_a_sender_that_it_has_interrupted(call, monkeypatch):
+    """It would wait for ever for the very thread that it has interrupted."""
+    ends, asked = Ends(heartbeat_s=None), []
+    putting = ends.sender.outgoing[0].send
+
+    def interrupted(data):
+        with pytest.raises(UsageError, match="signal handler"):
+            call(ends.sender)
+        asked.append(len(data))
+        return putting(data)
+
+    monkeypatch.setattr(ends.sender.outgoing[0], "send", interrupted)
+    ends.sender.send(prediction(0))
+    monkeypatch.undo()
+    ends.sender.send(prediction(1))
+    ends.sender.close()
+    assert asked
+    assert [message.frame_id for _, message in ends.taken()][:2] == [0, 1]

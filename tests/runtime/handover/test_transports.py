@@ -84,6 +84,14 @@ def test_all_that_waits_is_read_at_once_the_oldest_first(kind, tmp_path):
         assert list(incoming.waiting()) == []
 
 
+def test_who_waits_for_as_long_as_it_takes_gets_what_comes(kind, tmp_path):
+    with ends(kind, tmp_path) as (outgoing, incoming):
+        threading.Timer(0.05, outgoing.send, (b"at last",)).start()
+        received = incoming.receive(1e7)  # more milliseconds than the system counts at once
+        assert received is not None
+        assert received[0] == b"at last"
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that sends signals")
 def test_waiting_ends_in_time_while_a_timer_of_the_program_interrupts_it_more_often(kind, tmp_path):
     """A consumer that waits for longer than its timeout does not brake."""

@@ -9,6 +9,7 @@ from squares import BLUE, GREY, PLACES, RED, counted_session, judge_of, scene_ma
 
 from framegate.runtime import Debounce, Policy, Reason, Roi, UsageError
 from framegate.runtime.policy.track import TrackRule
+from framegate.runtime.regions.base import Box
 from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.function import FunctionRegions
 from framegate.runtime.regions.together import TogetherRegions
@@ -157,3 +158,24 @@ def test_fault_a_track_that_begins_under_a_bad_camera_does_not_wait_anew(session
         assert Reason.BLACK in of_scene
         assert Reason.BLACK in of_object
     assert Reason.BLACK not in look(28, scene({(10, 10): BLUE}, seed=28))[0]
+
+
+@pytest.mark.parametrize("rule", [{Reason.BLACK: Debounce(1, 1, 4)}, {Reason.BLURRED: Debounce(2, 2, 3)}])
+def test_fault_what_a_giver_holds_against_a_box_is_no_reason_of_the_frame(session, scene, rule):
+    """Whether that waits is not the stream's to decide, which has never seen it."""
+    session.policy = Policy(rule)
+    against = {Reason.BLURRED: "the detector says so"}
+    bad, good = [Box(10, 10, 40, 40, "", 0.9, 1, against=each) for each in (against, {})]
+    boxes = []
+    judged = judge_of(session, lambda image: boxes)
+
+    def accepted(number, box):
+        boxes[:] = [box, Box(60, 10, 40, 40, "", 0.8, 2)]
+        verdict, (one, other), _ = judged(scene(PLACES, seed=number), number)
+        assert verdict.accepted
+        assert other.accepted
+        return one.accepted
+
+    waits = Reason.BLURRED in rule
+    assert [accepted(number, bad) for number in range(4)] == [waits, False, False, False]
+    assert [accepted(number, good) for number in range(4, 8)] == [not waits, not waits, True, True]
