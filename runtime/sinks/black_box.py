@@ -30,7 +30,7 @@ from framegate.runtime.frame_result import FrameResult
 from framegate.runtime.replay.recording import DRIVE_METADATA, EVENT, PREVIEW, Recording
 from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.events import SAMPLE, Events
-from framegate.runtime.sinks.mcap_file import CAMERA, McapSink
+from framegate.runtime.sinks.mcap_file import CAMERA, McapSink, require_mcap
 from framegate.runtime.sinks.picture import jpeg, shown
 from framegate.runtime.verdict import Image
 
@@ -143,6 +143,7 @@ class BlackBoxSink:
         self._allowed, self._allowed_ns = float(FULL_BURST), 0
         self._retry_at = 0.0
         self._lost = self._pending = 0
+        require_mcap(f"--black-box {folder}")  # before a folder is made that stays empty
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -70,6 +70,19 @@ class _Waiting:
         return data
 
 
+def require_mcap(asked: str) -> None:
+    """Refuse what cannot be written here.
+
+    Args:
+        asked: Option and value, for the message.
+
+    Raises:
+        UsageError: The package mcap is not installed.
+    """
+    if importlib.util.find_spec("mcap") is None:
+        raise UsageError(f"{asked}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
+
+
 class McapSink:
     """Writes ``/camera`` (JPEG) and ``/verdict/REGION`` (the record of a prediction), at the time of capture.
 
@@ -110,8 +123,7 @@ class McapSink:
         chunk_bytes: int = 2**20,
         replace: bool = True,
     ) -> None:
-        if importlib.util.find_spec("mcap") is None:
-            raise UsageError(f"--record {path}: the package 'mcap' is not installed; pip install 'framegate[mcap]'")
+        require_mcap(f"--record {path}")
         from mcap.writer import Writer
 
         self.path = path

@@ -282,3 +282,10 @@ def test_events_are_beginnings_and_nearness():
     assert kinds == [(), ("near_threshold",), ("changed",), ("drift",), (), ("fault",), ("disagreement",)]
     assert not near_threshold(math.nan, 0.5)
     assert not near_threshold(0.5, math.nan)
+
+
+def test_without_the_package_the_option_is_named_and_no_folder_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--black-box .*drives: the package 'mcap'"):
+        box(tmp_path / "drives")
+    assert not (tmp_path / "drives").exists()
