@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -121,17 +122,20 @@ class Recording:
             "fps": self.fps,
         }
         texts = {"format": FORMAT, "bundle": self.bundle, "bundle_digest": self.digest, "source": self.source}
-        return texts | {name: json.dumps(value) for name, value in record.items()}
+        texts |= {name: json.dumps(value) for name, value in record.items()}
+        return texts | {_SUM: _sum(texts)}
 
     @classmethod
     def from_metadata(cls, texts: Mapping[str, str]) -> Recording:
         """Read what a recording says.
 
         Raises:
-            DataError: Something is missing or cannot be read.
+            DataError: Something is missing, cannot be read, or is not what was written.
         """
         if texts.get("format") != FORMAT:
             raise DataError(f"its format is {texts.get('format')!r}, this version reads {FORMAT!r}")
+        if texts.get(_SUM, _sum(texts)) != _sum(texts):
+            raise DataError("what it says about itself is not what was written: its SHA-256 is another one")
         try:
             record = {name: json.loads(texts[name]) for name in _JSON}
             calibration = record["calibration"]
@@ -160,7 +164,15 @@ class Recording:
             raise DataError(f"what it says about itself lacks or garbles {error}") from error
 
 
+_SUM = "sha256"
+"""Of the other texts. MCAP has sums of messages, but none of metadata; older recordings have none."""
 _JSON = ("backend", "precision", "calibration", "policy", "sequence", "regions", "deadline_ms", "fps")
+
+
+def _sum(texts: Mapping[str, str]) -> str:
+    """SHA-256 of what decides; a table of many drives leaves the source out."""
+    said = [[name, text] for name, text in sorted(texts.items()) if name not in (_SUM, "source")]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def evidence(prediction: Prediction) -> dict[str, Any]:

@@ -130,6 +130,20 @@ def test_what_a_recording_says_about_itself_is_read_back():
         assert Recording.from_metadata(given.to_metadata()) == given
 
 
+def test_fault_a_flipped_digit_of_a_recorded_calibration_is_noticed(capsys, drive, tmp_path):
+    content = bytearray(drive[0].read_bytes())
+    at = content.index(b'"threshold": ') + len(b'"threshold": ')
+    at += next(k for k, letter in enumerate(content[at:]) if letter in b"123456789")
+    content[at] ^= 1  # another digit
+    flipped = tmp_path / "flipped.mcap"
+    flipped.write_bytes(content)
+    assert "is not what was written" in refused(capsys, 1, flipped)
+    texts = read_recording(drive[0]).to_metadata()
+    assert Recording.from_metadata({**texts, "source": "another"})  # it decides nothing
+    older = {name: text for name, text in texts.items() if name != "sha256"}
+    assert Recording.from_metadata(older) == Recording.from_metadata(texts)
+
+
 def test_a_verdict_without_output_has_no_values():
     silence = Prediction.without_frame("left", Reason.NO_FRAME, "", 1)
     assert evidence(silence) == {"found": [], "score": None, "threshold": None, "values": {}}
