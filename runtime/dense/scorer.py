@@ -153,12 +153,15 @@ def judge_region(logits: Tensor, spec: DenseSpec, labels: tuple[str, ...], pixel
     inside = np.s_[top : top + rows, left : left + columns]
     usable, found = mask[inside], scores.labels[inside]
     counted = np.bincount(found[usable], minlength=len(labels)) / usable.size
+    shown = scores.labels.view()
+    for given in (mask, shown):  # a display that paints into them would change what `Prediction.pixels` says
+        given.setflags(write=False)
     region = DenseRegion(
         usable_share=float(np.count_nonzero(usable) / usable.size),
         shares={name: float(share) for name, share in zip(labels, counted, strict=True) if share},
         box=box,
         mask=mask,
-        candidates=scores.labels,
+        candidates=shown,
     )
     return Scored(_means(scores, inside, counted), {UNUSABLE: 1.0 - region.usable_share}, 0, dense=region)
 

@@ -91,6 +91,9 @@ def test_a_region_that_is_red_is_called_red(session):
     prediction = session.infer(image + np.random.default_rng(1).integers(0, 3, image.shape, np.uint8))
     assert prediction.label == "red"
     assert prediction.dense.shares["red"] == pytest.approx(1.0)
+    for shown in (prediction.dense.mask, prediction.dense.candidates):  # `prediction.pixels` is made of them
+        with pytest.raises(ValueError, match="read-only"):
+            shown[:] = 1
 
 
 def test_one_logit_that_is_no_number_rejects_the_region(session):
