@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from squares import BLUE, GREY, PLACES, RED, counted_session, judge_of, scene_maker
+from squares import BLUE, GREY, PLACES, RED, judge_of
 
 from framegate.runtime import Debounce, Policy, Reason, Roi, UsageError
 from framegate.runtime.policy.track import TrackRule
@@ -14,17 +14,6 @@ from framegate.runtime.regions.fixed import FixedRegions
 from framegate.runtime.regions.function import FunctionRegions
 from framegate.runtime.regions.together import TogetherRegions
 from framegate.runtime.regions.tracker import OverlapTracker
-
-
-@pytest.fixture
-def session(tiny_bundle):
-    return counted_session(tiny_bundle)
-
-
-@pytest.fixture
-def scene():
-    """See `scene_maker`: scene({(x, y): colour}, seed)."""
-    return scene_maker()
 
 
 def test_a_track_is_used_when_its_rule_says_so_and_a_new_label_starts_anew(session, scene):

@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from squares import BLUE, BOXES, PLACES, RED, Counted, counted_session, judge_of, scene_maker
+from squares import BLUE, BOXES, PLACES, RED, Counted, judge_of
 
 from framegate.runtime import Frame, Pipeline, Reason, Roi, UsageError
 from framegate.runtime.pixel_format import to_nv12
@@ -22,17 +22,6 @@ from framegate.runtime.regions.tracker import OverlapTracker
 from framegate.runtime.regions.tracks import TrackMemory
 from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.verdict import NV12
-
-
-@pytest.fixture
-def session(tiny_bundle):
-    return counted_session(tiny_bundle)
-
-
-@pytest.fixture
-def scene():
-    """See `scene_maker`: scene({(x, y): colour}, seed)."""
-    return scene_maker()
 
 
 def test_all_objects_of_a_frame_go_through_one_call_and_get_one_stamp(session, scene):
