@@ -35,7 +35,6 @@ class Receiver:
         self.config = config
         self._labels = labels
         self._writing = threading.RLock()
-        self._changing = False
         self._machine = machine_for(config, compiled)
 
     @property
@@ -73,13 +72,9 @@ class Receiver:
             UsageError: A signal handler calls it that has interrupted another call in this thread.
         """
         arrival = time.monotonic_ns() if arrival_ns is None else arrival_ns
+        self._require_idle()
         with self._writing:
-            self._require_idle()
-            try:
-                self._changing = True
-                return self._machine.feed(bytes(data), arrival)
-            finally:
-                self._changing = False
+            return self._machine.feed(bytes(data), arrival)
 
     def verdict(self, now_ns: int | None = None) -> Reading:
         """The newest verdict, and whether it may be used. Never waits, changes nothing, can be called from any thread.
@@ -112,13 +107,9 @@ class Receiver:
             UsageError: See `feed`.
         """
         now = time.monotonic_ns() if now_ns is None else now_ns
+        self._require_idle()
         with self._writing:
-            self._require_idle()
-            try:
-                self._changing = True
-                return self._machine.release(now)
-            finally:
-                self._changing = False
+            return self._machine.release(now)
 
     def restart(self) -> None:
         """Forget epoch, bundle, latch and everything proven, as a new receiver would; the counts stay.
@@ -126,17 +117,13 @@ class Receiver:
         Raises:
             UsageError: See `feed`.
         """
+        self._require_idle()
         with self._writing:
-            self._require_idle()
-            try:
-                self._changing = True
-                self._machine.restart()
-            finally:
-                self._changing = False
+            self._machine.restart()
 
     def _require_idle(self) -> None:
         # A signal handler runs in the thread that it interrupts: it would wait for ever for that thread to go on.
-        if self._changing:
+        if self._writing._is_owned():  # type: ignore[attr-defined] # as threading.Condition asks its lock
             raise UsageError(
                 "this receiver is at work on a message, which a signal handler has interrupted; set a flag there, and "
                 "call feed(), release() or restart() from the loop"
