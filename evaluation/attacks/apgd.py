@@ -29,6 +29,7 @@ from framegate.runtime.errors import UsageError
 
 MOMENTUM = 0.25
 """One minus the paper's alpha."""
+KEEP = ("first", "best")
 RHO = 0.75
 """Share of the steps between two checkpoints that must have raised the loss."""
 NAMES = {"cross_entropy": "APGD-CE", "dlr": "APGD-DLR", "margin": "APGD-margin", TARGETED: "APGD-T"}
@@ -44,11 +45,12 @@ def apgd(
     steps: int = 100,
     restarts: int = 1,
     targets: int = 9,
+    keep: str = "first",
     batch: int = 128,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Auto-PGD within the L-infinity ball; a frame is left alone once it is misclassified.
+    """Auto-PGD within the L-infinity ball.
 
     Args:
         logits_of: (n, ...) pixels -> (n, C) logits; differentiable.
@@ -60,6 +62,8 @@ def apgd(
         steps: Gradient steps per start, at least 1.
         restarts: Random starts, at least 1; for ``targeted``, starts per target.
         targets: How many wrong classes ``targeted`` aims at, at least 1.
+        keep: ``first``: a frame is left alone once it is misclassified. ``best``: a start that misclassifies a frame
+            goes on to the largest loss, for what also looks at how sure the wrong answer is; as many fall.
         batch: Frames per forward pass.
         seed: Of the random starts.
         progress: Called after each step of each batch.
@@ -70,6 +74,8 @@ def apgd(
     classes = check_problem(logits_of, pixels, labels, epsilon, batch, seed)
     if loss not in NAMES:
         raise UsageError(f"the loss of APGD is {loss!r}; known are {', '.join(NAMES)}")
+    if keep not in KEEP:
+        raise UsageError(f"APGD: keep is {keep!r}; known are {', '.join(KEEP)}")
     if min(steps, restarts, targets) < 1:
         raise UsageError(f"APGD: steps {steps}, restarts {restarts}, targets {targets}; each must be at least 1")
     check_loss(loss, classes)
@@ -85,7 +91,7 @@ def apgd(
             rows = best.open_rows()
             if len(rows) > 0:
                 noise = uniform(clean.shape[1:], rows + chosen.start, seed, run)
-                search = _Search(logits_of, loss, epsilon, steps, wrong_classes[rows, run // restarts])
+                search = _Search(logits_of, loss, epsilon, steps, wrong_classes[rows, run // restarts], keep)
                 search.run(best, rows, clean[rows], noise, ticker)
         parts.append(best)
     ticker.advance_to(ticker.total)
@@ -141,9 +147,10 @@ class _Search:
     epsilon: float
     steps: int
     targets: Tensor
+    keep: str = "first"
 
     def run(self, best: BestSoFar, rows: Tensor, clean: Tensor, noise: Tensor, ticker: Ticker) -> None:
-        """Offer every iterate to ``best`` and drop the frames that are misclassified."""
+        """Offer every iterate to ``best``; with ``first``, drop the frames that are misclassified."""
         base, before = ticker.done, 0
         state = self._start(best, rows, clean, project(clean + self.epsilon * noise, clean, self.epsilon))
         reconsidered = checkpoints(self.steps)
@@ -174,7 +181,7 @@ class _Search:
         state = _State(
             rows, self.targets, clean, start, start, gradient, value, start, gradient, value, step, none, never, value
         )
-        state.keep(~wrong)
+        self._drop(state, wrong)
         return state
 
     def _advance(self, state: _State, best: BestSoFar, first: bool) -> None:
@@ -190,7 +197,11 @@ class _Search:
         state.best = _where(better, target, state.best)
         state.best_gradient = _where(better, gradient, state.best_gradient)
         state.best_value = _where(better, value, state.best_value)
-        state.keep(~wrong)
+        self._drop(state, wrong)
+
+    def _drop(self, state: _State, wrong: Tensor) -> None:
+        if self.keep == "first":
+            state.keep(~wrong)
 
     def reconsider(self, state: _State, since: int) -> None:
         """Halve the step where the loss rose too rarely, or neither step nor best loss changed since last time."""

@@ -40,6 +40,7 @@ class AutoSettings:
         restarts: Starts of APGD-CE, APGD-DLR and FAB (the paper: 5; the published code: 1).
         targets: Wrong classes that FAB chooses from and APGD-T aims at.
         queries: Of Square (the paper: 5000).
+        keep: Of APGD: ``first`` or ``best`` (see there); as many frames fall, with ``best`` to surer wrong answers.
     """
 
     epsilon: float
@@ -48,6 +49,7 @@ class AutoSettings:
     restarts: int = 1
     targets: int = 9
     queries: int = 5000
+    keep: str = "first"
 
     def __post_init__(self) -> None:
         """Check names and numbers; epsilon is checked with the frames.
@@ -66,6 +68,7 @@ class AutoSettings:
         return (
             f"{' + '.join(self.attacks)}: L-inf, epsilon {epsilon_text(self.epsilon)}, {self.steps} steps, restarts "
             f"{self.restarts}, targets {self.targets}, {self.queries} queries; worst case per frame"
+            + (", the surest wrong answer of APGD kept" if self.keep == "best" else "")
         )
 
 
@@ -155,6 +158,7 @@ def _run(
         steps=steps,
         restarts=1 if name == "apgd-t" else restarts,
         targets=targets,
+        keep=settings.keep,
         batch=batch,
         seed=seed,
         progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ATTACKS_FORMAT = "framegate-attack-table-1"
+ATTACKS_FORMAT = "framegate-attack-table-2"
 """Of the records of `framegate attacks`."""
 FORMAT = "framegate-gate-1"
 RULES = {"entropy": "entropy alone", "gate": "the whole gate", "promised": "the gate as calibrated"}

@@ -146,6 +146,23 @@ def test_apgd_halves_the_step_of_the_frames_that_stopped_rising_and_sends_them_b
     assert state.rises.tolist() == [0.0] * 4
 
 
+def test_apgd_that_keeps_the_best_goes_on_to_surer_wrong_answers(problem):
+    network, pixels, labels, _ = problem
+    kept = {
+        keep: apgd(network, pixels, labels, 0.1, loss="margin", steps=20, keep=keep, seed=1)
+        for keep in ("first", "best")
+    }
+    fallen = kept["first"].misclassified
+    assert fallen.any()
+    assert torch.equal(fallen, kept["best"].misclassified)
+    sure = {keep: LOSSES["margin"](result.logits, labels) for keep, result in kept.items()}
+    assert (sure["best"] >= sure["first"]).all()
+    assert (sure["best"] > sure["first"] + 1)[fallen].any()
+    assert ((kept["best"].pixels - pixels).abs() <= 0.1 + 1e-6).all()
+    with pytest.raises(UsageError, match="keep is 'last'; known are first, best"):
+        apgd(network, pixels, labels, 0.1, keep="last")
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr", "targeted"])
 def test_apgd_reaches_the_closed_form(problem, loss):
     network, pixels, labels, distance = problem
