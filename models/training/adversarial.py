@@ -94,7 +94,8 @@ def adversarial_loss(
         )
         attacked = logits_of(moved).float()
         robust = F.kl_div(attacked.log_softmax(1), clean.softmax(1), reduction="batchmean")
-        return F.cross_entropy(clean, labels) + settings.beta * robust, attacked
+        plain = F.cross_entropy(clean, labels, label_smoothing=settings.label_smoothing)
+        return plain + settings.beta * robust, attacked
     if settings.adversarial == "n-fgsm":
         moved = _noise_step(logits_of, pixels, labels, epsilon)
     elif settings.adversarial == "fgsm-rs":

@@ -139,7 +139,7 @@ def interval_loss(
         pixels: (N, 3, h, w) in [0, 1].
         labels: (N,).
         done: Share of the training that is over, 0 to 1.
-        settings: ``interval_bounds``, ``interval_ramp`` and ``interval_weight``.
+        settings: ``interval_bounds``, ``interval_ramp``, ``interval_weight``; of the clean part ``label_smoothing``.
 
     Returns:
         Scalar loss with a gradient, and the clean logits.
@@ -148,7 +148,8 @@ def interval_loss(
     clean, margins = bounds_of(model, prepare, pixels, labels, radius)
     share = settings.interval_weight
     worst = F.cross_entropy(-margins.float(), labels)
-    return (1 - share) * F.cross_entropy(clean.float(), labels) + share * worst, clean.float()
+    plain = F.cross_entropy(clean.float(), labels, label_smoothing=settings.label_smoothing)
+    return (1 - share) * plain + share * worst, clean.float()
 
 
 @torch.inference_mode()

@@ -166,6 +166,11 @@ class Trainer:
             raise UsageError("outlier exposure is made from images; for volumes give --outlier-share 0")
         if settings.interval_bounds and not isinstance(model, PlainCNN):
             raise UsageError("interval bounds: only plaincnn is a plain chain whose bounds are tight; train that one")
+        if settings.interval_bounds and settings.outlier_share:
+            raise UsageError(
+                f"outlier share: {settings.outlier_share:g} given; training with interval bounds uses no outliers: "
+                "give --outlier-share 0"
+            )
         if not settings.frozen_blocks:
             fresh = FreshBatches(task.train, task.augment, task.preprocess.depth, settings)
             return None, self._on_pixels, fresh
@@ -286,7 +291,7 @@ class Trainer:
         if settings.interval_bounds:
             done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
             loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings)
-            return loss, known, inputs[:0]
+            return self._taught(loss, known, index), known, inputs[:0]
         if settings.mask_choices > 1:
             inputs = torch.cat([self._masked(inputs[:count], labels), inputs[count:]])
         logits = self._forward(inputs).float()

@@ -116,13 +116,28 @@ def test_a_diverging_run_says_so(tmp_path):
         trainer(tmp_path, optimizer="sgd", learning_rate=1e25).run()
 
 
-def test_a_student_learns_from_a_teacher_alone(tmp_path):
+@pytest.mark.parametrize("more", [{}, {"name": "plaincnn", "interval_bounds": 1 / 255}, {"adversarial": "n-fgsm"}])
+def test_a_student_learns_from_a_teacher_alone(tmp_path, more):
+    """With interval bounds the teacher was asked, and nothing was learned from it."""
     split = two_colours()
     # The teacher calls every colour the other one: only a student that follows it does too.
     teacher = torch.from_numpy(8.0 * np.eye(2, dtype=np.float32)[1 - split.labels])
-    run = trainer(tmp_path, teacher=teacher, distillation=1.0, epochs=6)
+    run = trainer(tmp_path, teacher=teacher, distillation=1.0, epochs=6, **more)
     run.run()
     assert accuracy(run) < 0.1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{"adversarial": kind} for kind in ("fgsm-rs", "n-fgsm", "pgd", "trades")] + [{"interval_bounds": 1 / 255}, {}],
+)
+def test_smooth_labels_count_in_every_loss(tmp_path, kind):
+    """They were read and left out of the losses of TRADES and of interval bounds."""
+    losses = []
+    for smoothing in (0.0, 0.5):
+        run = trainer(tmp_path / f"{smoothing}", name="plaincnn", epochs=1, label_smoothing=smoothing, **kind)
+        losses.append(run.run()[0]["loss"])
+    assert losses[0] != losses[1]
 
 
 def test_outliers_get_no_certain_answer(tmp_path):
@@ -234,5 +249,7 @@ def test_interval_bounds_train_the_plain_network_and_go_on_after_an_interruption
 
 
 def test_interval_bounds_of_a_network_without_them_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"outlier share: 0\.5 given"):
+        trainer(tmp_path, name="plaincnn", interval_bounds=1 / 255, outlier_share=0.5)
     with pytest.raises(UsageError, match="only plaincnn"):
         trainer(tmp_path, interval_bounds=1 / 255)
