@@ -17,6 +17,7 @@ from framegate.evaluation.attack_table import Attacked, attack_table, markdown
 from framegate.evaluation.attacks.auto import WITH_TARGETS
 from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
+from framegate.evaluation.attacks.memory import keep_freed_memory
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.own_data import calibration_of, data_for
 from framegate.evaluation.gate.names import ATTACKS_FORMAT
@@ -161,6 +162,7 @@ def _measured(
     foreign: Bundle | None,
 ) -> dict[str, Any]:
     """The record; its rows are kept on the way."""
+    keep_freed_memory()
     network = Network.from_bundle(bundle)
     saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from framegate.evaluation import boxes, tracks
+from framegate.evaluation.attacks.memory import keep_freed_memory
 from framegate.evaluation.attacks.radius import parse_epsilon
 from framegate.evaluation.frames.network import Network, network_sha256
 from framegate.evaluation.frames.ood import NOISE_SETS, FrameSet, from_clip, from_folder, from_images, noise_set
@@ -240,6 +241,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     note(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
+    keep_freed_memory()
     network = Network.from_bundle(bundle)
     frames = _frames(data, bundle, arguments, plan)
     out = arguments.out or Path(f"runs/evaluation-{bundle.name}-{arguments.suite}")

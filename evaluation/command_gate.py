@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from framegate.evaluation.attacks.memory import keep_freed_memory
 from framegate.evaluation.command_evaluate import check_foreign, foreign_set
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
@@ -91,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError(f"{arguments.data}: {data.title} is not what this bundle was trained on; give its data set")
     for path in arguments.ood:
         check_foreign(path, data)
+    keep_freed_memory()
     network = Network.from_bundle(bundle)
     sizes = Sizes().limited(arguments.limit)
     started = time.monotonic()
