@@ -76,7 +76,7 @@ class Measured:
                 reach, limit = np.stack([m.min(0) for m in means]), np.stack([m.max(0) for m in means])
             else:
                 reach = np.stack([self.network.certified(image) for image in split.images[rows]])
-                limit = allowed(self.record, self.network, self.file, pixels)
+                limit = allowed(self.record, self.network, self.file, pixels, split.labels[rows])
             at = np.arange(len(reach))
             certified[rows] = reach[at, labels[rows]]
             limit[at, split.labels[rows]] = -np.inf

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,11 @@ from framegate.export.calibration.certificates import (
     possible_of_views,
     prove,
 )
+from framegate.export.calibration.decisions import Floats
+from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
 from framegate.export.graph.bounds import stored, with_bounds
+from framegate.export.graph.reach import Reach
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.models.training.augment import Images
@@ -130,9 +134,10 @@ def certify(
                 "cannot be counted; give more --images"
             )
         asked = _count(bundle, record, split, wanted)
+        reach = _Remembered(Reach(plain, spec, record.budget)) if record.kind == LINF else None
         thresholds = {
             record_key(backend, precision): _proved(
-                bundle, record, folder / file, plain, split, looked, both, backend, wanted, progress
+                bundle, record, folder / file, plain, split, looked, both, backend, wanted, progress, reach
             )
             for backend in wanted.backends
         }
@@ -253,6 +258,21 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
         ) from error
 
 
+class _Remembered:
+    """What a certificate can be made to say of some images, found out once for all engines."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach, self._found = reach, dict[int, float]()
+
+    def margins(self, images: Images, rows: Labels, most: int, progress: Progress) -> Floats:
+        """Of the images at these positions; ``most`` is how many may be asked for in the end."""
+        missing = [int(row) for row in rows if int(row) not in self._found]
+        if missing:
+            self._found.update(zip(missing, self._reach.margins(images[missing]), strict=True))
+            progress("certificate, what its bounds can reach", len(self._found), max(most, len(self._found)))
+        return np.array([self._found[int(row)] for row in rows])
+
+
 def _proved(
     bundle: Bundle,
     record: CertificateRecord,
@@ -264,6 +284,7 @@ def _proved(
     backend: str,
     wanted: Wanted,
     progress: Progress,
+    reach: _Remembered | None,
 ) -> CertificateThreshold:
     """The threshold of one engine; ``both`` are those of the images looked at that no network saw."""
     images, labels = split.images[looked], split.labels[looked]
@@ -285,7 +306,9 @@ def _proved(
             progress(f"certificate, {engine}", k + 1, len(images))
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
-    proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level)
+    wrong = int(np.isfinite(possible).sum())
+    lower = None if reach is None else partial(reach.margins, images, most=wrong, progress=progress)
+    proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level, lower)
     passed = certified[both] >= proof.tau + SLACK
     tracks = (None, None) if groups is None else first_certified(*_as_captured(split, looked[both], passed))
     return CertificateThreshold(

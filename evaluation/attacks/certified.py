@@ -15,64 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
-from onnx import helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from framegate.evaluation.attacks.apgd import apgd
 from framegate.evaluation.attacks.linf import pgd
 from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.patch import patch
 from framegate.evaluation.frames.network import Network
+from framegate.export.graph.plain_chain import plain_chain
+from framegate.export.graph.reach import Reach
 from framegate.models.pixels import PixelInput, to_images
 from framegate.models.training.interval_bounds import carry
 from framegate.runtime.bundle.certificates import LINF, CertificateRecord
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork
-from framegate.runtime.errors import BundleError
 
 Values = npt.NDArray[np.float64]
-
-
-def plain_chain(path: Path) -> tuple[nn.Sequential, nn.Linear]:
-    """The plain network inside a certificate's file: its layers, and the last one.
-
-    Args:
-        path: A plain chain of Conv, Relu, Flatten or Reshape, and Gemm, with bounds or without.
-
-    Raises:
-        BundleError: There is none in it.
-    """
-    graph = onnx.load(str(path)).graph
-    weights = {each.name: numpy_helper.to_array(each).astype(np.float32) for each in graph.initializer}
-    # float16 weights are cast by a node; the bounds' own layers read |W|, which is computed and no constant.
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-    layers: list[nn.Module] = []
-    for node in graph.node:
-        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in weights:
-            continue
-        weight = torch.tensor(weights[node.input[1]])
-        settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        layer: nn.Module
-        if node.op_type == "Conv":
-            pads = settings.get("pads", [0, 0, 0, 0])
-            down, across = settings.get("strides", [1, 1])
-            size = weight.shape[2], weight.shape[3]
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], size, (down, across), (pads[0], pads[1]))
-        else:
-            weight = weight if settings.get("transB", 0) else weight.T
-            layers += [nn.Flatten()] if isinstance(layers[-2] if layers else None, nn.Conv2d) else []
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
-        bias = torch.tensor(weights[node.input[2]]).reshape(-1) if len(node.input) > 2 else torch.zeros(len(weight))
-        layer.load_state_dict({"weight": weight, "bias": bias})
-        layers += [layer, nn.ReLU()]
-    if len(layers) < 2 or not isinstance(layers[-2], nn.Linear):
-        raise BundleError(f"network {path}: no plain chain of layers that ends in a linear one")
-    last = layers[-2]
-    return nn.Sequential(*layers[:-2]).eval().requires_grad_(False), last.requires_grad_(False)
 
 
 def lower_bounds(path: Path, prepare: PixelInput, levels: int) -> LogitsOf:
@@ -160,12 +119,35 @@ def attacks_on(record: CertificateRecord, path: Path, levels: int, steps: int, s
     }
 
 
-def allowed(record: CertificateRecord, network: CertificateNetwork, path: Path, pixels: Tensor) -> Values:
-    """(N, classes) the most that the theorem lets each label reach on an attacked form of each clean frame."""
+def allowed(
+    record: CertificateRecord,
+    network: CertificateNetwork,
+    path: Path,
+    pixels: Tensor,
+    labels: npt.NDArray[np.int64] | None = None,
+) -> Values:
+    """The most that the theorem lets each label reach on an attacked form of each clean frame.
+
+    Args:
+        record: The certificate.
+        network: Of an engine.
+        path: Of its network.
+        pixels: (N, 3, h, w) clean.
+        labels: (N,) true ones, if only wrong labels matter, which takes less time; None: all.
+
+    Returns:
+        (N, classes).
+    """
     if record.kind == LINF:
         with torch.inference_mode():
             margins = lower_bounds(path, PixelInput(record.preprocess), 0)
-            return np.concatenate([margins(part).double().numpy() for part in torch.split(pixels, 50)])
+            found = np.concatenate([margins(part).double().numpy() for part in torch.split(pixels, 50)])
+        # No other label can be certified than the largest: the margins of the others are below 0.
+        largest = found.argmax(1)
+        rows = np.flatnonzero(largest != labels) if labels is not None else np.arange(len(found))
+        reach = Reach(path, record.preprocess, record.budget).margins(to_images(pixels)[rows])
+        found[rows, largest[rows]] = np.fmin(found[rows, largest[rows]], reach)
+        return found
     return np.stack([network.view_means(image).max(0) for image in to_images(pixels)])
 
 

@@ -9,6 +9,7 @@ for their number is needed (fixed sequence testing, as in `framegate.export.cali
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from framegate.export.calibration.temperature import Labels
 from framegate.runtime.errors import CalibrationError, UsageError
 
 FRAME, TRACK = "frame", "track"
+_AT_ONCE = 20
+"""Images whose bound is lowered in one call."""
 _DRAW = 0
 """Seeds the draw of frames; nobody can choose it."""
 
@@ -71,6 +74,7 @@ def prove(
     lowest: float,
     target_risk: float,
     confidence_level: float,
+    lower: Callable[[Labels], Floats] | None = None,
 ) -> Proof:
     """The smallest threshold that keeps the target.
 
@@ -80,16 +84,16 @@ def prove(
         lowest: No threshold below this is tried.
         target_risk: Largest share of units in the event, in (0, 1).
         confidence_level: Of the bound, in (0, 1).
+        lower: Positions of images -> other bounds of the same values, which cost more: those alone are asked for that
+            the threshold depends on. NaN where there is none.
 
     Raises:
         CalibrationError: No threshold keeps it; the message says what is missing.
         UsageError: target_risk or confidence_level is outside (0, 1).
     """
     check_promise(target_risk, confidence_level)
-    worst = np.where(np.isnan(possible), math.inf, possible)
-    if groups is not None:
-        worst = np.array([worst[groups == each].max() for each in np.unique(groups)])
-    units = len(worst)
+    values = np.where(np.isnan(possible), math.inf, possible)
+    units = len(_worst(values, groups))
     needed = images_needed(target_risk, confidence_level)
     if units < needed:
         raise CalibrationError(
@@ -100,6 +104,9 @@ def prove(
     allowed = 0
     while allowed + 1 < units and binomial_upper_bound(allowed + 1, units, confidence_level) <= target_risk:
         allowed += 1
+    if lower is not None:
+        values = _lowered(values, groups, allowed, lowest, lower)
+    worst = _worst(values, groups)
     falling = np.sort(worst)[::-1]
     tau = max(float(np.nextafter(falling[allowed], math.inf)), lowest)
     events = int((worst >= tau).sum())
@@ -109,6 +116,29 @@ def prove(
             "not finite, so no threshold keeps the target; the network is damaged"
         )
     return Proof(tau, events, units, binomial_upper_bound(events, units, confidence_level))
+
+
+def _worst(values: Floats, groups: Labels | None) -> Floats:
+    """Of each unit the largest value."""
+    if groups is None:
+        return values
+    return np.array([values[groups == each].max() for each in np.unique(groups)])
+
+
+def _lowered(
+    values: Floats, groups: Labels | None, allowed: int, lowest: float, lower: Callable[[Labels], Floats]
+) -> Floats:
+    """Lower bounds for all that stand at the threshold or above it, which falls with them."""
+    values, open_ones = values.copy(), np.isfinite(values)
+    while True:
+        threshold = max(np.sort(_worst(values, groups))[::-1][allowed], lowest)
+        above = np.flatnonzero(open_ones & (values >= threshold))
+        if not len(above):
+            return values
+        # The largest first: the threshold may fall no further than the others stand.
+        chosen = above[np.argsort(-values[above], kind="stable")][:_AT_ONCE]
+        values[chosen] = np.fmin(values[chosen], lower(chosen))
+        open_ones[chosen] = False
 
 
 def first_certified(certified: npt.NDArray[np.bool_], groups: Labels) -> tuple[float, float | None]:

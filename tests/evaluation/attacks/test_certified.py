@@ -14,12 +14,12 @@ from framegate.evaluation.attacks.certified import (
     attacks_on,
     judged,
     lower_bounds,
-    plain_chain,
     reached,
     view_means,
 )
 from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.export.graph.graph import INPUT
+from framegate.export.graph.plain_chain import plain_chain
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.certificates import CertificateRecord

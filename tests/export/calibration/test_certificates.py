@@ -88,3 +88,27 @@ def test_what_a_wrong_label_can_reach():
     assert possible_of_views(np.array([[np.nan, 0.0]]), 0) == math.inf
     logits = np.array([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [np.nan, 0.0, 0.0]], np.float32)
     assert list(possible_of_logits(logits, np.array([0, 2, 0]))) == [-math.inf, 2.0, math.inf]
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(200), 5)])
+def test_lower_bounds_are_asked_for_where_the_threshold_depends_on_them(groups):
+    rng = np.random.default_rng(2)
+    possible = np.where(rng.random(1000) < 0.4, rng.exponential(size=1000), -math.inf)
+    better = np.where(rng.random(1000) < 0.1, math.nan, possible * rng.uniform(0.4, 1.1, 1000))
+    asked: list[int] = []
+
+    def lower(rows):
+        asked.extend(rows)
+        return better[rows]
+
+    every = prove(np.fmin(possible, better), groups, 0.0, 0.05, 0.95)
+    some = prove(possible, groups, 0.0, 0.05, 0.95, lower)
+    assert some == every
+    assert some.tau < prove(possible, groups, 0.0, 0.05, 0.95).tau
+    assert len(asked) == len(set(asked)) < 0.8 * np.isfinite(possible).sum()
+
+
+def test_fault_a_lower_bound_does_not_hide_outputs_that_are_not_finite():
+    possible = np.array([math.inf] * 30 + [1.0] * 370)
+    with pytest.raises(CalibrationError, match="not finite"):
+        prove(possible, None, 0.0, 0.02, 0.95, lambda rows: np.zeros(len(rows)))
