@@ -121,6 +121,20 @@ def test_an_linf_certificate_end_to_end(bundle, branch, quiet):
     assert sum(less.infer(np.repeat(np.repeat(image, 2, 0), 2, 1)).accepted for image in test.images[:30]) > 3
 
 
+def test_an_linf_threshold_counts_what_the_bounds_can_reach(bundle, branch, quiet, monkeypatch):
+    """Not the margins on the clean frames, which are higher; those count where there is no other bound."""
+    split = colours(300, 1)
+    split.labels[::30] = (split.labels[::30] + 1) % 3  # clear pictures of something else
+    wanted = Wanted(Demand("linf", 2), (branch,), backends=BACKENDS, target_risk=0.03)
+    with monkeypatch.context() as patched:
+        patched.setattr(certificate.Reach, "margins", lambda _self, images: np.full(len(images), np.nan))
+        margins = certify(bundle, split, wanted, quiet).thresholds["onnxruntime/fp32"]
+    found = certify(Bundle.open(bundle.path), split, wanted, quiet).thresholds["onnxruntime/fp32"]
+    assert (found.units, found.events) == (margins.units, margins.events)
+    assert 0 < found.tau < margins.tau
+    assert found.coverage >= margins.coverage
+
+
 def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced(bundle, branch, quiet):
     split = colours(160, 1)
     certify(bundle, split, Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05), quiet)
