@@ -59,7 +59,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             inputs = PixelInput(record.preprocess)(to_pixels(test.images))
             margins = possible_of_logits(last(layers(inputs)).numpy(), test.labels)
     ways = {"clean_margins": margins, "reach_of_bounds": reached}
-    wrong = np.isfinite(margins)
     return {
         "format": "framegate-bounds-reach-1",
         "what": "coverage on test frames where so many are in the event, or where units prove without one (mean, 10 %, "
@@ -70,7 +69,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "network_sha256": record.network_sha256,
         "frames": len(test),
         "seed": arguments.seed,
-        "reach_over_margin": round(float(np.mean(reached[wrong] / margins[wrong])), 4),
         "coverage_at_event": {
             name: {str(share): round(at_events(certified, possible, share), 4) for share in _EVENTS}
             for name, possible in ways.items()
