@@ -10,11 +10,11 @@ opened, breaks off or hangs gives no frames, and once per deadline a REJECT with
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import FramegateError, UsageError
@@ -176,13 +176,17 @@ class _GoesOn(Source):
     def read(self) -> Frame | None:
         """See `Source.read`."""
         frame = self._source.read()
-        if frame is None or not isinstance(frame.frame_id, Integral):  # such a number is BAD_INPUT
+        if frame is None:
+            return None
+        try:
+            number = operator.index(frame.frame_id)
+        except TypeError:  # it is BAD_INPUT
             return frame
         if self._shift is None:  # a camera may count on by itself
-            self._shift = max(0, self.next_id - frame.frame_id)
+            self._shift = max(0, self.next_id - number)
         if self._shift:
-            frame = replace(frame, frame_id=frame.frame_id + self._shift)
-        self.next_id = max(self.next_id, frame.frame_id + 1)
+            frame = replace(frame, frame_id=number + self._shift)
+        self.next_id = max(self.next_id, number + self._shift + 1)
         return frame
 
     def close(self) -> None:
