@@ -10,6 +10,7 @@ opened, breaks off or hangs gives no frames, and once per deadline a REJECT with
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from framegate.runtime.session import Session
 from framegate.runtime.sources.base import Source
 from framegate.runtime.sources.live import FIRST_DELAY_S, LONGEST_DELAY_S
 from framegate.runtime.stats import PipelineStats
-from framegate.runtime.verdict import Prediction, Reason
+from framegate.runtime.verdict import Frame, Prediction, Reason
 
 _JOIN_S = 6.0
 
@@ -149,6 +150,50 @@ class Cameras:
         )
 
 
+class _GoesOn(Source):
+    """A source whose frames' numbers go on behind those of the one before, as they do in a camera that reconnects.
+
+    A receiver of the hand-over refuses a frame that is not newer than the last one: with numbers that begin anew it
+    would stay closed until they have come as far as before.
+
+    Args:
+        source: It.
+        first: The smallest number that was not given yet.
+
+    Attributes:
+        next_id: The same, now.
+    """
+
+    def __init__(self, source: Source, first: int) -> None:
+        self.name, self.live, self.fps = source.name, source.live, source.fps
+        self.frame_size, self.fixed_size = source.frame_size, source.fixed_size
+        for name, otherwise in (("hands_over", False), ("length", None), ("status", self.status)):
+            setattr(self, name, getattr(source, name, otherwise))  # a source need not derive from ours
+        self.next_id = first
+        self._source = source
+        self._shift: int | None = None
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        frame = self._source.read()
+        if frame is None:
+            return None
+        try:
+            number = operator.index(frame.frame_id)
+        except TypeError:  # it is BAD_INPUT
+            return frame
+        if self._shift is None:  # a camera may count on by itself
+            self._shift = max(0, self.next_id - number)
+        if self._shift:
+            frame = replace(frame, frame_id=number + self._shift)
+        self.next_id = max(self.next_id, number + self._shift + 1)
+        return frame
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._source.close()
+
+
 class _Track:
     """One camera, its threads, and what it says while its source is not open."""
 
@@ -171,6 +216,7 @@ class _Track:
         self._told = told
         self._stopped = threading.Event()
         self._why = "the camera has not been opened yet"
+        self._next_id = 0
         self._opening = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name=f"framegate-camera-{camera.name}", daemon=True),
@@ -252,6 +298,7 @@ class _Track:
             source.close()
             return None
         try:
+            source = numbered = _GoesOn(source, self._next_id)
             pipeline = Pipeline(
                 source,
                 self._session,
@@ -271,8 +318,11 @@ class _Track:
             self._opening.clear()
             if self._stopped.is_set():
                 return None
-            for result in pipeline.results():
-                self._take(self.camera, result)
+            try:
+                for result in pipeline.results():
+                    self._take(self.camera, result)
+            finally:
+                self._next_id = numbered.next_id
         return pipeline.stats.frames
 
     def _report_no_source(self) -> None:

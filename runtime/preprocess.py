@@ -102,7 +102,7 @@ class PreprocessSpec:
                 std=tuple(float(v) for v in record["std"]),
                 depth=int(record.get("depth", 1)),  # bundles from before there were volumes do not say it
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"manifest preprocess section is not usable: {error!r}") from error
 
 

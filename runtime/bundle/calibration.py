@@ -301,7 +301,7 @@ class Calibration:
             quantiles = tuple(float(each) for each in record.get("score_quantiles", ()))
             classes = tuple(ClassRisk(**each) for each in record.get("classes", ()))
             return cls(**{**record, "limits": limits, "score_quantiles": quantiles, "classes": classes})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"calibration record is not usable: {error}") from error
 
     def to_json(self) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class CertificateRecord:
                 masks=None if masks is None else MaskGrid.from_json(masks),
                 thresholds={key: CertificateThreshold(**value) for key, value in record["thresholds"].items()},
             )
-        except (KeyError, TypeError, AttributeError, ValueError, UsageError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, UsageError) as error:
             raise BundleError(f"a certificate cannot be read ({error})") from error
 
     def promise(self, key: str) -> str:

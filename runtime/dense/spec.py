@@ -82,7 +82,7 @@ class DenseSpec:
         try:
             numbers = {name: float(record[name]) for name in (*_SHARES, "temperature", "threshold", "wrong_share")}
             return cls(region=str(record["region"]), score=str(record["score"]), **numbers)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"manifest dense section is not usable: {error!r}") from error
 
     def to_json(self) -> dict[str, Any]:

@@ -31,6 +31,8 @@ LONGEST = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 """Bytes of a line that a pipe takes whole or not at all."""
 _READ = 1 << 16
 _MOST_WAITING = 4096
+_LONGEST_MS = 2**31 - 1
+"""The system waits no longer at once: 24 days."""
 _NUMBERS = (
     "region",
     "frame_id",
@@ -43,6 +45,13 @@ _NUMBERS = (
     "epoch",
 )
 _KINDS = {HEARTBEAT: "heartbeat", SCENE: "scene"}
+
+
+def _is_ready(descriptor: int, event: int, timeout_s: float) -> bool:
+    """Whether a pipe can be read or written in time, or is broken. `select.select` takes no number above 1023."""
+    waiting = select.poll()
+    waiting.register(descriptor, event)
+    return bool(waiting.poll(min(timeout_s * 1e3, _LONGEST_MS)))
 
 
 def to_line(data: bytes) -> bytes:
@@ -92,7 +101,7 @@ class JsonLinesOutgoing:
         """Write one line; into a full pipe, or one that nobody reads, nothing is written."""
         line = to_line(data)
         # A pipe that can be written takes so many bytes without waiting.
-        if self._descriptor is None or len(line) > LONGEST or not select.select([], [self._descriptor], [], 0)[1]:
+        if self._descriptor is None or len(line) > LONGEST or not _is_ready(self._descriptor, select.POLLOUT, 0.0):
             self.unsent += 1
             return
         try:
@@ -129,7 +138,7 @@ class JsonLinesIncoming:
             if self._descriptor is None:  # the sender has gone for good
                 time.sleep(max(left, 0.0))
                 return None
-            if not select.select([self._descriptor], [], [], max(left, 0.0))[0]:
+            if not _is_ready(self._descriptor, select.POLLIN, max(left, 0.0)):
                 return None
             self._read(self._descriptor)
         return from_line(self._lines.popleft()), time.monotonic_ns()

@@ -80,7 +80,12 @@ class ObjectSender(Sender):
         self._start_beating(heartbeat_s)
 
     def send_result(self, result: FrameResult) -> None:
-        """Send the objects of one frame, or that there are none; then the scene."""
+        """Send the objects of one frame, or that there are none; then the scene.
+
+        Raises:
+            UsageError: See `send`.
+        """
+        self._require_idle()
         scene = result.scene if result.scene is not None else result.first
         tracks = {track: each for each in result.predictions if (track := track_of(each)) != NO_TRACK}
         rest = [each for each in result.predictions if track_of(each) == NO_TRACK]

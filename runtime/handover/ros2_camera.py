@@ -10,6 +10,7 @@ import numpy as np
 
 from framegate.runtime.channel import Channel
 from framegate.runtime.sources.base import Source, SourceStatus
+from framegate.runtime.sources.images import decode_image
 from framegate.runtime.verdict import Frame, Image
 
 if TYPE_CHECKING:
@@ -56,12 +57,7 @@ def to_picture(message: Any) -> Image:
 
 def decoded(message: Any) -> Image:
     """The pixels of a sensor_msgs/CompressedImage as BGR; `no_picture` for what OpenCV cannot decode."""
-    data = np.frombuffer(message.data, np.uint8)
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        picture = None
-    return no_picture() if picture is None else np.asarray(picture, np.uint8)
+    return decode_image(bytes(message.data), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 class Ros2Camera(Source):
@@ -120,5 +116,5 @@ class Ros2Camera(Source):
             stamp = message.header.stamp
             # By ROS's own clock, so that simulated time works; a stamp that was not filled in is ages old, and LATE.
             age = self._node.get_clock().now().nanoseconds - (stamp.sec * 10**9 + stamp.nanosec)
-            now -= age
+            now = max(now - age, 0)  # a message has room for none before the machine was started
         self._newest.put((message, now))

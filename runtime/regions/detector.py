@@ -82,7 +82,7 @@ class DetectorSpec:
             head, fit, score, overlap = (record[name] for name in ("head", "fit", "score", "overlap"))
             counts = int(record.get("labelled", 0)), int(record.get("missed", 0))
             return cls(str(head), str(fit), float(score), float(overlap), *counts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"manifest detector section is not usable: {error!r}") from error
 
     def to_json(self) -> dict[str, Any]:

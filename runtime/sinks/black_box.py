@@ -8,12 +8,14 @@
 The folder is a ring of MCAP files, ``DRIVE.CAMERA.000017.mcap``. Each is a whole recording (`McapSink`): it can be
 replayed by itself, and a killed process loses of the newest one what came after the last flush. The oldest file goes
 when the next would not fit. Which one that is does not depend on the clock on the wall, as far as this drive goes: its
-files go in the order of their numbers, and after those of all other drives.
+files go in the order of their numbers, and after those of all other drives. So one process at a time records a camera
+in a folder: each of two would remove what the other one writes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import time
 from collections import deque
@@ -32,6 +34,7 @@ from framegate.runtime.roi import Roi
 from framegate.runtime.sinks.events import SAMPLE, Events
 from framegate.runtime.sinks.mcap_file import CAMERA, McapSink, require_mcap
 from framegate.runtime.sinks.picture import jpeg, shown
+from framegate.runtime.sinks.record_file import hold
 from framegate.runtime.verdict import Image
 
 NO_PICTURES, REGIONS, WHOLE = "none", "regions", "full"
@@ -96,7 +99,7 @@ class BlackBoxSink:
 
     Raises:
         UsageError: The package mcap is not installed, or a value is out of range.
-        SinkError: The folder or its first file cannot be created.
+        SinkError: The folder or its first file cannot be created, or the camera is being recorded there already.
     """
 
     takes_silence = True
@@ -148,7 +151,12 @@ class BlackBoxSink:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"black box {folder}: cannot be created ({error.strerror})") from error
-        self._segment: McapSink | None = self._next()
+        self._held = self._hold()
+        try:
+            self._segment: McapSink | None = self._next()
+        except BaseException:
+            self._held.close()
+            raise
 
     def write(self, result: FrameResult) -> None:
         """Add a frame's verdicts, and its picture where one is due. A full disk is reported, once, and tried again."""
@@ -183,9 +191,12 @@ class BlackBoxSink:
 
     def close(self) -> None:
         """Finish the newest file; can be called twice."""
-        if self._segment is not None:
-            self._segment.close()
-        elif self._lost:
+        try:
+            if self._segment is not None:
+                self._segment.close()
+        finally:
+            self._held.close()
+        if self._segment is None and self._lost:
             lost, self._lost = self._lost, 0
             raise SinkError(f"black box {self.path}: its disk was full; {lost} frames were not recorded")
 
@@ -243,6 +254,25 @@ class BlackBoxSink:
                 x, y, width, height = box
                 masked[y : y + height, x : x + width] = image[y : y + height, x : x + width]
         return masked
+
+    def _hold(self) -> io.FileIO:
+        """Have this camera's ring for oneself, until the file is closed or the process ends.
+
+        Raises:
+            SinkError: Somebody else has it.
+        """
+        path = self.path / f".{self._camera}.lock"
+        try:
+            file = io.FileIO(path, "ab")
+            hold(file)
+        except BlockingIOError:
+            raise SinkError(
+                f"black box {self.path}: camera {self._camera} is being recorded there already; give another folder, "
+                "or the camera another name (--camera)"
+            ) from None
+        except OSError as error:
+            raise SinkError(f"black box {path}: cannot be written ({error.strerror})") from error
+        return file
 
     def _name(self, number: int) -> Path:
         return self.path / f"{self._drive}.{self._camera}.{number:06d}.mcap"
@@ -311,7 +341,7 @@ class BlackBoxSink:
             if total + needed <= self._keep:
                 return
             try:
-                each.path.unlink()
+                each.path.unlink(missing_ok=True)  # somebody may have fetched it meanwhile
             except OSError as error:
                 raise SinkError(f"black box {each.path}: cannot be removed ({error.strerror})") from error
             total -= size

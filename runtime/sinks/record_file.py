@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
+import select
 import stat
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ class RecordFile:
 
     An append that fails is taken back, so that a full disk leaves no half record (a pipe cannot take anything back). A
     process that is killed in the middle of an append leaves at most that one record cut off.
+
+    Two that write one file would leave neither recording, so a file that somebody still writes is refused.
 
     Args:
         path: File or named pipe. `STDOUT` is the standard output.
@@ -39,8 +43,10 @@ class RecordFile:
         self.size = 0
         self._what = what
         try:
-            self._file = _standard_output() if path == STDOUT else path.open("wb" if replace else "xb", buffering=0)
+            self._file = _standard_output() if path == STDOUT else _opened(path, replace)
             self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        except BlockingIOError:
+            raise SinkError(f"{what} {path}: something else is writing it; give this one another name") from None
         except OSError as error:
             raise SinkError(f"{what} {path}: cannot be written ({error.strerror})") from error
 
@@ -62,12 +68,18 @@ class RecordFile:
         rest = memoryview(record)
         try:
             while rest:
-                rest = rest[self._file.write(rest) :]  # a full disk takes a part first and fails then
+                count: int | None = self._file.write(rest)
+                if count is None:  # a full pipe that somebody who shares it does not want to wait for
+                    select.select((), (self._file,), ())
+                else:
+                    rest = rest[count:]  # a full disk takes a part first and fails then
         except OSError as error:
             if self._regular:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._file.fileno(), self.size)
-                    self._file.seek(self.size)
+                    # Not `size`: what a shell redirects to may have begun before.
+                    whole = os.fstat(self._file.fileno()).st_size - (len(record) - len(rest))
+                    os.ftruncate(self._file.fileno(), whole)
+                    self._file.seek(whole)
             raise SinkError(f"{self._what} {self.path}: writing failed ({error.strerror}); {kept}") from error
         self.size += len(record)
 
@@ -92,6 +104,41 @@ class RecordFile:
             self._file.close()
         except OSError as error:
             raise SinkError(f"{self._what} {self.path}: closing failed ({error.strerror})") from error
+
+
+def hold(file: io.FileIO) -> None:
+    """Let nobody else hold this file while it is open, or the process lives.
+
+    Raises:
+        BlockingIOError: Somebody does already.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system that has no such thing
+        pass
+
+
+def _opened(path: Path, replace: bool) -> io.FileIO:
+    """The file, empty.
+
+    Raises:
+        BlockingIOError: Somebody else is writing it; then it stays as it is.
+        OSError: It cannot be written.
+    """
+    # Cut off only when it is known that nobody writes it.
+    file = io.FileIO(
+        path, "wb" if replace else "xb", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666)
+    )
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            hold(file)
+            file.truncate(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _standard_output() -> io.FileIO:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
+
 from framegate.runtime.pixel_format import flip_image
 from framegate.runtime.sources.base import BaseSource, Source
 from framegate.runtime.sources.options import FLIPS
-from framegate.runtime.verdict import Frame
+from framegate.runtime.verdict import Frame, Image
 
 
 class AdjustedSource(BaseSource):
@@ -52,11 +54,17 @@ class AdjustedSource(BaseSource):
             if self._is_left_out(frame):
                 self.status.skipped += 1
                 continue
-            image = frame.image
-            if self._flip is not None and image.size:  # an unreadable file has no pixels
-                image = flip_image(image, frame.pixel_format, self._flip)
-            return replace(frame, frame_id=frame_id, image=image)
+            return replace(frame, frame_id=frame_id, image=self._flipped(frame))
         return None
+
+    def _flipped(self, frame: Frame) -> Image:
+        image = frame.image
+        if self._flip is None or not image.size:  # an unreadable file has no pixels
+            return image
+        try:
+            return flip_image(image, frame.pixel_format, self._flip)
+        except (ValueError, TypeError, cv2.error):  # not the picture that it should be: left to be rejected
+            return image
 
     def _is_left_out(self, frame: Frame) -> bool:
         if self.status.reconnects != self._connections:

@@ -9,6 +9,9 @@ _PLAUSIBLE_NS = 1_000_000_000
 _DRIFT = 200e-6
 """How much slower than ours a camera's clock may run: 200 parts per million are several times what quartz clocks do."""
 
+_REPEATED_MS = 1000.0
+"""A stamp that lies back by no more was repeated, or came out of order; by more: the stream has begun again."""
+
 WAITED_NS = 1_000_000
 """A frame that was handed over sooner had been there when it was asked for."""
 
@@ -90,22 +93,33 @@ class StreamClock:
         self._fastest: int | None = None
         self._seen_ns = 0
         self._last_pts = -math.inf
+        self._lag_ns = 0
+        self._unsaid: tuple[int, int] | None = None  # since when, and until when, frames have had no stamp of their own
 
     def captured_ns(self, pts_ms: float, now_ns: int) -> int:
         """Time of capture in ns of `time.monotonic_ns`, at most `now_ns`.
 
         Args:
-            pts_ms: Presentation time in ms from any origin. A stream that states none gives the same number for every
-                frame, and one that starts again a smaller one; the frame then counts as captured now.
+            pts_ms: Presentation time in ms from any origin. A frame without one, or with that of a frame before, as
+                careless cameras send now and then, lags as the one before it did; so a stream that never states one
+                never lags. In a stream that starts again, with a much smaller one, the frame counts as captured now.
             now_ns: `time.monotonic_ns()` when the frame arrived.
         """
-        if not self._last_pts < pts_ms < 1e15:
+        # Where FFmpeg knows none, OpenCV says 0.
+        if not 0 < abs(pts_ms) < 1e15 or 0 <= self._last_pts - pts_ms <= _REPEATED_MS:
+            self._unsaid = (now_ns if self._unsaid is None else self._unsaid[0]), now_ns
+            return now_ns - self._lag_ns
+        unsaid_ns = 0 if self._unsaid is None else self._unsaid[1] - self._unsaid[0]
+        transit, again = now_ns - round(pts_ms * 1e6), pts_ms < self._last_pts
+        self._last_pts, self._unsaid = pts_ms, None
+        if again:
             self._fastest = None
-        self._last_pts = pts_ms
-        transit = now_ns - round(pts_ms * 1e6) if abs(pts_ms) < 1e15 else now_ns
-        if self._fastest is not None:
+        elif unsaid_ns > _PLAUSIBLE_NS:  # the stamps stood still, so this one says nothing about those before
+            self._fastest = transit - self._lag_ns
+        elif self._fastest is not None:
             self._fastest += round((now_ns - self._seen_ns) * _DRIFT)
         self._seen_ns = now_ns
         if self._fastest is None or transit < self._fastest:
             self._fastest = transit
-        return now_ns - (transit - self._fastest)
+        self._lag_ns = transit - self._fastest
+        return now_ns - self._lag_ns

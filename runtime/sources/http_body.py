@@ -45,7 +45,8 @@ class HttpBody:
             wait: For the first byte, as long as the timeout.
 
         Returns:
-            At least one byte; None: nothing has arrived that could be had without waiting.
+            It, which is empty where it only says how long a chunk is; None: nothing has arrived that could be had
+            without waiting.
 
         Raises:
             TimeoutError: Silence.
@@ -53,15 +54,10 @@ class HttpBody:
             OSError: The connection broke off.
             ValueError: The body is no valid chunked one.
         """
-        if self._chunks is None:
-            return self._read(wait)
-        while not self._chunks.ended:
-            data = self._read(wait)
-            if data is None:
-                return None
-            if content := self._chunks.decode(data):
-                return content
-        raise EOFError
+        if self._chunks is not None and self._chunks.ended:
+            raise EOFError
+        data = self._read(wait)
+        return data if data is None or self._chunks is None else self._chunks.decode(data)
 
     def close(self) -> None:
         """Hang up."""

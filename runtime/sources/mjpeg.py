@@ -1,8 +1,8 @@
 """Motion JPEG over HTTP, the protocol of most network cameras and of their web pages.
 
 Read here and not by FFmpeg, which completes half a JPEG with the remains of the picture before and scales a picture of
-another size to the old one, both without a word. Here a damaged picture becomes a frame without pixels, which is
-rejected as BAD_INPUT, and every picture has its own size.
+another size to the old one, both without a word. Here a picture that was cut off becomes a frame without pixels, which
+is rejected as BAD_INPUT, and every picture has its own size.
 """
 
 from __future__ import annotations

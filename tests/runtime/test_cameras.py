@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from forked_command import run_forked
@@ -164,7 +165,27 @@ def test_a_camera_that_breaks_off_is_opened_again_and_says_so_meanwhile(tiny_bun
     with Cameras([Camera("x", again)], Session.open(tiny_bundle, "onnxruntime"), taken, deadline_ms=200):
         until(lambda: len(opened) >= 2)
         until(lambda: len(taken.frames("x")) >= 10)
+    ids = [result.predictions[0].frame_id for result in taken.frames("x")]
+    assert ids == sorted(set(ids))  # a receiver would refuse a second frame 0, and all up to where the first ones ended
     assert "camera x: camera: unplugged; trying again" in capsys.readouterr().err
+
+
+def test_a_source_that_counts_on_by_itself_keeps_its_numbers(tiny_bundle, pictures):
+    taken, opened = Taken(), []
+
+    class Counting(PictureCamera):
+        def _produce(self, frame_id):
+            if frame_id == 3 and len(opened) == 1:
+                raise SourceError("camera: unplugged")
+            return replace(super()._produce(frame_id), frame_id=frame_id + 1000 * len(opened))
+
+    def again():
+        opened.append(Counting(pictures, FPS))
+        return opened[-1]
+
+    with Cameras([Camera("x", again)], Session.open(tiny_bundle, "onnxruntime"), taken, deadline_ms=200):
+        until(lambda: taken.frames("x") and taken.frames("x")[-1].predictions[0].frame_id >= 2000)
+    assert {result.predictions[0].frame_id // 1000 for result in taken.frames("x")} == {1, 2}
 
 
 def test_a_clip_that_ends_ends_its_camera_and_a_wrong_region_is_no_reason_to_try_again(tiny_bundle, pictures):

@@ -267,6 +267,24 @@ def test_a_number_of_slots_that_cannot_be_is_refused(slots):
         ObjectSender([], ID, slots, IDENTITY)
 
 
+def test_fault_a_signal_handler_calls_a_sender_of_objects_that_it_has_interrupted(monkeypatch):
+    """Half of the slots would speak of the next frame, and then the others of this one."""
+    world = World()
+    putting, asked = world.wire.send, []
+
+    def interrupted(data):
+        with pytest.raises(UsageError, match="signal handler"):
+            world.sender.send_result(FrameResult((), None, "", world.judged("frame", "")))
+        asked.append(data)
+        putting(data)
+
+    monkeypatch.setattr(world.wire, "send", interrupted)
+    world.sender.send_result(FrameResult((), None, "", world.judged("frame", "")))
+    monkeypatch.undo()
+    assert len(asked) == SLOTS + 1
+    world.sender.close()
+
+
 def test_regions_with_one_name_are_refused():
     for regions, why in ((("road", "road"), "of its own"), (("scene",), "taken"), (("slot-1",), "taken")):
         with pytest.raises(UsageError, match=why):

@@ -19,7 +19,7 @@ import pytest
 
 from framegate.runtime.cli import main as cli
 from framegate.runtime.handover import Receiver, ReceiverConfig, open_incoming, this_clock
-from framegate.runtime.handover.ros2_camera import decoded, no_picture, to_picture
+from framegate.runtime.handover.ros2_camera import STAMP, Ros2Camera, decoded, no_picture, to_picture
 from framegate.runtime.handover.ros2_diagnostics import ERROR, OK, STALE, WARN, level_of
 from framegate.runtime.handover.ros2_topic import INSTALL
 from framegate.runtime.verdict import Reason
@@ -78,6 +78,25 @@ def test_what_holds_no_picture_is_one_that_is_rejected(blue_scene, change):
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff\xe0" + bytes(100)])
 def test_what_cannot_be_decoded_is_one_that_is_rejected(data):
     assert decoded(SimpleNamespace(data=data)).shape == no_picture().shape
+
+
+def test_pictures_of_cameras_are_not_turned(blue_scene):
+    """As in every other stream: a camera that is mounted upside down is no photograph that somebody turned."""
+    jpeg = cv2.imencode(".jpg", blue_scene(0))[1].tobytes()
+    tags = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = jpeg[:2] + b"\xff\xe1" + (len(tags) + 2).to_bytes(2, "big") + tags + jpeg[2:]
+    plain = decoded(SimpleNamespace(data=jpeg))
+    assert plain.shape == blue_scene(0).shape
+    assert np.array_equal(decoded(SimpleNamespace(data=turned)), plain)
+
+
+def test_a_stamp_that_was_not_filled_in_is_late_and_a_message_has_room_for_it():
+    camera = Ros2Camera.__new__(Ros2Camera)
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=time.time_ns()))
+    camera._node, camera._captured, taken = SimpleNamespace(get_clock=lambda: clock), STAMP, []
+    camera._newest = SimpleNamespace(put=taken.append)
+    camera._take(SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0))))
+    assert taken[0][1] == 0  # a time below that would be INVALID at the receiver, in place of LATE
 
 
 def test_levels():

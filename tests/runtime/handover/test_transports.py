@@ -6,8 +6,10 @@ A transport whose package is missing is skipped, with the line that installs it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from transports import PACKAGES, address_of, free_port
 
 from framegate.runtime.errors import FramegateError, SinkError, SourceError, UsageError
 from framegate.runtime.handover.base import TRANSPORTS, open_incoming, open_outgoing, parse_address
+from framegate.runtime.handover.json_lines import JsonLinesIncoming, JsonLinesOutgoing
 from framegate.runtime.handover.message import PLAIN_BYTES
 
 LONGEST_S = 2.0
@@ -217,6 +220,30 @@ def test_both_ends_of_one_process_close_while_messages_flow(kind, tmp_path, firs
     ended.set()
     shouting.join(20)
     assert not shouting.is_alive()
+
+
+def test_a_pipe_with_a_high_number_is_one_like_any_other():
+    """A process with a thousand files open."""
+    lowest = 1024
+    with contextlib.ExitStack() as stack:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limits[1] != resource.RLIM_INFINITY and limits[1] <= lowest + 2:
+            pytest.skip("no process here may have so many files open")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], lowest + 64), limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        reader, writer = os.pipe()
+        high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, lowest) for each in (reader, writer)]
+        for each in (reader, writer):
+            os.close(each)
+        incoming, outgoing = JsonLinesIncoming(high[0], "in"), JsonLinesOutgoing(high[1], "out")
+        assert incoming.receive(0) is None
+        outgoing.send(b"message")
+        received = incoming.receive(1)
+        assert received is not None
+        assert received[0] == b"message"
+        outgoing.close()
+        assert incoming.receive(0.01) is None
+        incoming.close()
 
 
 @pytest.mark.parametrize("kind", [each for each in KINDS if each not in ("udp", "jsonl")])

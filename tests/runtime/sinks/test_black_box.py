@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -105,9 +106,38 @@ def test_a_killed_process_leaves_what_was_flushed(tmp_path):
     sink.write(result(20))
     (path,) = tmp_path.glob("*.mcap")
     assert sum(topic == "/verdict/car" for topic, _ in mcap_messages(path)) == 20  # nothing was closed
+    sink._held.close()  # as the system does for a dead process
     second = box(tmp_path)  # the drive goes on after a restart, in a file of its own
     second.close()
     assert len(list(tmp_path.glob("*.mcap"))) == 2
+
+
+def test_fault_two_processes_do_not_remove_each_others_files(tmp_path):
+    sink = box(tmp_path, drive="first")
+    with pytest.raises(SinkError, match="camera front is being recorded there already; give another folder"):
+        box(tmp_path, drive="second")
+    assert not numbers(tmp_path, "second")
+    fill_box(sink, 10)
+    box(tmp_path, drive="second").close()  # the first one has ended
+
+
+def test_fault_a_file_that_was_fetched_meanwhile_costs_nothing(tmp_path, monkeypatch):
+    said = []
+    sink, rng, unlink = box(tmp_path, said=said), np.random.default_rng(0), Path.unlink
+    fetched = []
+
+    def gone(path, **options):
+        if path.suffix == ".mcap":
+            unlink(path)  # somebody moves it away just now
+            fetched.append(path)
+        return unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", gone)
+    for number in range(140):
+        sink.write(result(number, (Reason.HIGH_SCORE,) if number % 2 else (), rng=rng))
+    sink.close()
+    assert fetched
+    assert not said
 
 
 def test_the_ring_stays_within_its_size(tmp_path):

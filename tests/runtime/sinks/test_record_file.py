@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,8 +17,9 @@ from recordings import small_disk, verdict_lines
 
 from framegate.runtime.errors import SinkError
 from framegate.runtime.frame_result import FrameResult
+from framegate.runtime.sinks import record_file
 from framegate.runtime.sinks.jsonl import JsonLinesSink
-from framegate.runtime.sinks.record_file import RecordFile
+from framegate.runtime.sinks.record_file import STDOUT, RecordFile
 from framegate.runtime.verdict import Prediction, Reason
 
 
@@ -50,6 +52,66 @@ def test_fault_disk_full_leaves_whole_records(tmp_path):
         file.append(b"less", "")  # what fits now is appended behind the last whole record
         file.close()
         assert (disk / "out").read_bytes() == data + b"less"
+
+
+def test_fault_disk_full_what_a_shell_redirects_to_keeps_what_it_had(tmp_path, monkeypatch):
+    """``framegate run --jsonl - >> drives.jsonl``: the lines of earlier drives are not ours to take back."""
+    with small_disk(tmp_path / "disk", 64) as disk:
+        before = b"of earlier drives\n" * 100
+        (disk / "log").write_bytes(before)
+        with (disk / "log").open("ab") as log:
+            monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log))
+            file = RecordFile(STDOUT, "verdicts")
+            record = bytes(range(250)) * 13
+
+            def until_full():
+                while file.size < 10**6:
+                    file.append(record, "kept")
+
+            with pytest.raises(SinkError, match="No space left"):
+                until_full()
+            assert (disk / "log").read_bytes() == before + record * (file.size // len(record))
+            file.append(b"less", "")
+            assert (disk / "log").read_bytes() == before + record * ((file.size - 4) // len(record)) + b"less"
+            file.close()
+
+
+def test_fault_a_file_that_somebody_writes_is_not_taken_from_him(tmp_path):
+    first = RecordFile(tmp_path / "out", "recording")
+    first.append(b"one", "")
+    with pytest.raises(SinkError, match=r"recording .*out: something else is writing it; give this one another name"):
+        RecordFile(tmp_path / "out", "recording")
+    first.append(b"two", "")
+    assert (tmp_path / "out").read_bytes() == b"onetwo"
+    first.close()
+    RecordFile(tmp_path / "out", "recording").close()
+    assert (tmp_path / "out").read_bytes() == b""  # whose writer has ended is replaced
+
+
+def test_a_full_pipe_that_does_not_wait_is_waited_for(monkeypatch):
+    asked = []
+
+    class Pipe(io.FileIO):
+        def write(self, data):
+            asked.append(len(data))
+            return super().write(data)
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    monkeypatch.setattr(record_file, "_standard_output", lambda: Pipe(writer, "wb"))
+    file = RecordFile(STDOUT, "verdicts")
+    thread = threading.Thread(target=file.append, args=(bytes(200_000), ""), daemon=True)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert len(asked) < 5  # asleep, not asking again and again
+    with open(reader, "rb", buffering=0) as pipe:
+        taken = 0
+        while taken < 200_000:
+            taken += len(pipe.read(50_000))
+    thread.join(10)
+    assert file.size == 200_000
+    file.close()
 
 
 def test_fault_an_existing_file_is_kept_where_it_must_be(tmp_path):

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,32 @@ def test_a_stream_that_goes_wrong_is_left_and_opened_again(serve: Serve, rest: A
         assert source.status.reconnects == 1
         assert re.search(says, source.status.error)
     assert [frame.frame_id for frame in frames] == list(range(10))
+
+
+def test_a_chunk_whose_size_never_ends_is_silence(serve: Serve) -> None:
+    """Some proxy that hangs sends a byte now and then, but nothing of a picture."""
+
+    def answer(handler: Handler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        part = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + PICTURES[0] + b"\r\n"
+        handler.wfile.write(b"%x\r\n" % len(part) + part + b"\r\n")
+        time.sleep(0.05)
+        handler.wfile.write(b"10;")
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                handler.wfile.write(b"x")
+                time.sleep(0.1)
+
+    with open_source(serve(answer).uri, replace(QUICK, reconnect=False)) as source:
+        take(source, 1)
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match=r"no whole picture for 0\.8"):
+            source.read()
+        assert time.monotonic() - begun < 4
 
 
 def test_a_damaged_picture_is_bad_input_and_not_half_the_one_before(serve: Serve) -> None:

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from framegate.runtime.errors import SourceError, UsageError
+from framegate.runtime.health.check import CameraHealth
 from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources.address import StreamAddress
 from framegate.runtime.sources.adjust import AdjustedSource
+from framegate.runtime.sources.base import BaseSource
 from framegate.runtime.sources.clock import ArrivalClock, DriverClock, StreamClock
 from framegate.runtime.sources.live import FIRST_DELAY_S, LONGEST_DELAY_S, Captured, Connection, LiveSource
 from framegate.runtime.sources.open import open_source
 from framegate.runtime.sources.options import SourceOptions, parse_size
 from framegate.runtime.sources.synthetic import SyntheticSource, read_frame_number
-from framegate.runtime.verdict import Image
+from framegate.runtime.verdict import NV12, Frame, Image, Reason
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -309,6 +311,21 @@ def test_a_pause_is_no_credit_for_a_burst() -> None:
 
 
 # --- adjusted --------------------------------------------------------------------------------------------------------
+
+
+def test_fault_what_is_not_the_picture_that_it_should_be_is_rejected_and_no_error_of_the_source() -> None:
+    """A pipeline of one's own, say, whose caps are not those that ``--format`` says."""
+
+    class Odd(BaseSource):
+        def _produce(self, frame_id: int) -> Frame:
+            return Frame(frame_id, time.monotonic_ns(), np.zeros(shapes[frame_id], np.uint8), "", NV12)
+
+    shapes = [(240, 320, 3), (241, 320), (360, 321), (100,), (360, 320)]
+    with AdjustedSource(Odd("odd", live=True), flip="180") as source:
+        frames = [frame for _ in shapes if (frame := source.read()) is not None]
+    health = CameraHealth()
+    found = [health.admit(frame.image, frame.pixel_format) for frame in frames]
+    assert [set(each) for each in found] == [{Reason.BAD_INPUT}] * 4 + [set()]
 
 
 @pytest.mark.parametrize(("flip", "code"), [("horizontal", 1), ("vertical", 0), ("180", -1)])
