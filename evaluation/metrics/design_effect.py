@@ -123,8 +123,8 @@ def _wider(figure: dict[str, Any], effect: float, frames: int) -> dict[str, Any]
 def _is_count(value: float, low: float, high: float, n: int) -> bool:
     """Whether a figure is a share that was counted: then its interval is Clopper and Pearson's.
 
-    By the value alone it cannot be told: an AUROC of 10,000 frames is near some whole number of them often enough. Where
-    all resamples agree, at 0 or 1, the bootstrap has no width to widen, and counting gives the interval one.
+    By the value alone it cannot be told: an AUROC of 10,000 frames is often near some whole number of them. Where all
+    resamples agree, at 0 or 1, the bootstrap has no width to widen, and counting gives the interval one.
     """
     if not 0 <= value <= 1:
         return False

@@ -93,6 +93,16 @@ class TrainSettings:
         Raises:
             UsageError: A value is outside its range.
         """
+        self._check_ranges()
+        self._check_certificate()
+        if self.frozen_blocks < 0:
+            raise UsageError(f"frozen_blocks: {self.frozen_blocks} given, expected 0 or more")
+        self._check_attack()
+        for name, known in (("optimizer", OPTIMIZERS), ("mirror_images", MIRROR_IMAGES)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
+
+    def _check_ranges(self) -> None:
         for name in ("epochs", "batch", "views", "attack_steps", "patience", "mask_choices"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected at least 1")
@@ -110,13 +120,6 @@ class TrainSettings:
         for name in ("weight_decay", "outlier_weight", "beta", "entropy_weight"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 or more")
-        self._check_certificate()
-        if self.frozen_blocks < 0:
-            raise UsageError(f"frozen_blocks: {self.frozen_blocks} given, expected 0 or more")
-        self._check_attack()
-        for name, known in (("optimizer", OPTIMIZERS), ("mirror_images", MIRROR_IMAGES)):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
 
     def _check_certificate(self) -> None:
         if not 0 < self.held_out <= LARGEST_HELD_OUT:
