@@ -108,6 +108,9 @@ def test_the_command_plans_without_computing(
     assert sorted((path.name, path.stat().st_mtime_ns) for path in tiny_bundle.iterdir()) == before
     assert main(words[:4]) == 2
     assert "--from and --labels belong together" in capsys.readouterr().err
+    for group in ("none", "(x)"):
+        assert main([*words, "--plan", "--group", group]) == 2
+        assert "with --from the units are the tracks of --labels; leave it out" in capsys.readouterr().err
     mcap = [*words[:3], "drive.mcap", *words[4:]]
     assert main(mcap) == 2
     assert "compressed for people, and are not what the network saw" in capsys.readouterr().err
