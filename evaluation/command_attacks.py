@@ -128,8 +128,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
-    if arguments.frames < 1 or arguments.steps < 1 or min(arguments.adaptive, arguments.auto) < 0:
-        raise UsageError("frames and steps: expected at least 1; adaptive and auto: 0 or more")
+    if arguments.frames < 1 or arguments.steps < 1 or min(arguments.adaptive, arguments.auto, arguments.seed) < 0:
+        raise UsageError("frames and steps: expected at least 1; adaptive, auto and seed: 0 or more")
     if arguments.out.is_dir():
         raise UsageError(f"out {arguments.out}: expected the name of a file (.json), found a folder")
     if arguments.out.suffix == ".part":  # where rows of an interrupted run lie, which are removed at the end
