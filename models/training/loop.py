@@ -210,7 +210,8 @@ class Trainer:
         first = self._restore() if resume else 0
         torch.set_flush_denormal(True)  # vanishing moments of the optimiser would slow a CPU down tenfold
         try:
-            self._epochs(first)
+            if not self.stop_reason:  # a state may be that of a run that had decided to end
+                self._epochs(first)
         finally:
             torch.set_flush_denormal(False)  # it holds for the whole process, which may go on to do exact arithmetic
         best = self._best or self._average.module.state_dict()
@@ -220,8 +221,6 @@ class Trainer:
 
     def _epochs(self, first: int) -> None:
         for epoch in range(first, self.settings.epochs):
-            if self._watch.reason:  # a state that was saved when this run had already decided to end
-                break
             started = time.monotonic()
             record = {"epoch": epoch + 1, **self._epoch(epoch)}
             record["held_out_accuracy"] = self._held_out_accuracy()
