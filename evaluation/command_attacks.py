@@ -19,13 +19,13 @@ from framegate.evaluation.attacks.health import check_attack_health
 from framegate.evaluation.attacks.linf import LinfSettings
 from framegate.evaluation.attacks.memory import keep_freed_memory
 from framegate.evaluation.frames.network import Network
-from framegate.evaluation.frames.own_data import calibration_of, data_for
+from framegate.evaluation.frames.own_data import OWN, calibration_of, data_for
 from framegate.evaluation.gate.names import ATTACKS_FORMAT
 from framegate.evaluation.gate.rules import BATCH, observe
 from framegate.evaluation.measured import manifest_sha256
 from framegate.evaluation.report.files import rounded, write_json
 from framegate.evaluation.summaries import SUMMARIES
-from framegate.models.datasets import DataSet
+from framegate.models.labelled import LabelledImages, fingerprint
 from framegate.models.pixels import to_pixels
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.certificates import Demand
@@ -37,6 +37,18 @@ from framegate.runtime.errors import DataError, UsageError
 
 _HEALTH = 48
 _CALIBRATION = 1_000
+
+
+_IMAGES, _TRANSFER = "images_sha256", "transfer_sha256"
+
+
+def _same(found: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a record is of the same settings, bundles and images.
+
+    Older ones do not say of which images: a known data set is taken for the one of its name, a folder is not.
+    """
+    older = {} if asked.get("data") == OWN else {key: asked[key] for key in (_IMAGES, _TRANSFER) if key in asked}
+    return {**older, **found} == dict(asked)
 
 
 class Saved:
@@ -54,7 +66,7 @@ class Saved:
         self._before, self._started = 0.0, time.monotonic()
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["asked"] == self._asked:
+            if _same(found["asked"], self._asked):
                 self.rows, self._before = list(found["rows"]), float(found["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing that can be taken up: everything is computed
@@ -70,10 +82,10 @@ class Saved:
 
 
 def measured_before(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The finished record of an earlier run with the same settings on the same bundle, or None."""
+    """The finished record of an earlier run with the same settings on the same bundle and images, or None."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["asked"] == dict(asked) and found["rows"] and found["health"]:
+        if _same(found["asked"], asked) and found["rows"] and found["health"]:
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or one that says not enough: everything is computed
@@ -117,10 +129,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Attack, judge, write the record. Returns 1 if a health check of the attacks failed."""
-    if arguments.frames < 1 or arguments.steps < 1 or min(arguments.adaptive, arguments.auto) < 0:
-        raise UsageError("frames and steps: expected at least 1; adaptive and auto: 0 or more")
+    if arguments.frames < 1 or arguments.steps < 1 or min(arguments.adaptive, arguments.auto, arguments.seed) < 0:
+        raise UsageError("frames and steps: expected at least 1; adaptive, auto and seed: 0 or more")
     if arguments.out.is_dir():
         raise UsageError(f"out {arguments.out}: expected the name of a file (.json), found a folder")
+    if arguments.out.suffix == ".part":  # where rows of an interrupted run lie, which are removed at the end
+        raise UsageError(f"out {arguments.out}: expected the name of a file that ends in .json")
     bundle = Bundle.open(arguments.bundle).for_classifiers("attacks")
     data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth > 1:
@@ -130,24 +144,27 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"transfer {arguments.transfer}: it has other labels; give a bundle trained on the same data")
     demand = None if arguments.require_certificate is None else Demand.parse(arguments.require_certificate)
     certifier = None if demand is None else Certifier(bundle, demand, "onnxruntime")
+    calibration, test = calibration_of(data, arguments.data, bundle), data.load_test(arguments.data)
     asked = {
         "format": ATTACKS_FORMAT,
         "bundle": bundle.name,
         "manifest_sha256": manifest_sha256(bundle.path),
         "data": data.name,
+        _IMAGES: [fingerprint(calibration), fingerprint(test)],
         "frames": arguments.frames,
         "adaptive_frames": arguments.adaptive,
         "steps": arguments.steps,
         "seed": arguments.seed,
         "transfer_from": None if foreign is None else foreign.name,
         "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
+        **({} if foreign is None else {_TRANSFER: manifest_sha256(foreign.path)}),
         **({"auto_frames": arguments.auto, "auto_attacks": list(WITH_TARGETS)} if arguments.auto else {}),
     }
     before = None if arguments.again else measured_before(arguments.out, asked)
     if before is not None:
         to_stderr(f"framegate: {arguments.out}: measured before with these settings; --again measures anew")
         return _shown(before, arguments)
-    record = _measured(arguments, asked, bundle, data, certifier, foreign)
+    record = _measured(arguments, asked, bundle, (calibration, test), certifier, foreign)
     write_json(arguments.out, record)
     arguments.out.with_suffix(".part").unlink(missing_ok=True)
     return _shown(record, arguments)
@@ -157,18 +174,17 @@ def _measured(
     arguments: argparse.Namespace,
     asked: Mapping[str, Any],
     bundle: Bundle,
-    data: DataSet,
+    splits: tuple[LabelledImages, LabelledImages],
     certifier: Certifier | None,
     foreign: Bundle | None,
 ) -> dict[str, Any]:
-    """The record; its rows are kept on the way."""
+    """The record, from the calibration and the test split; its rows are kept on the way."""
     keep_freed_memory()
     network = Network.from_bundle(bundle)
     saved = Saved(arguments.out.with_suffix(".part"), asked)
     rng = np.random.default_rng(arguments.seed)
-    calibration = calibration_of(data, arguments.data, bundle)
+    calibration, test = splits
     calibration = calibration.subset(rng.permutation(len(calibration))[:_CALIBRATION], "calibration")
-    test = data.load_test(arguments.data)
     test = test.subset(rng.permutation(len(test))[: arguments.frames], test.name)
     pixels, labels = to_pixels(test.images), torch.from_numpy(test.labels)
     with progress_bar() as progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,24 @@ from framegate.runtime.console import json_to_stdout, note, progress_bar, to_std
 from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.sources.images import ImageSource
 
+_HEEDED = {
+    "report": ("dataset", "ood", "suite", "epsilon", "limit", "seed", "threads", "restart"),
+    "tracks": ("group", "target_risk", "confidence_level", "store"),
+    "boxes": ("objects", "label_map", "target_risk", "confidence_level", "store", "threads"),
+}
+"""What is measured -> the options that have a say in it, besides those that all have."""
+_SAID = {"report": "the report", "tracks": "what --tracks measures", "boxes": "what --boxes measures"}
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``evaluate`` to the command line."""
     parser = commands.add_parser("evaluate", help=SUMMARIES["evaluate"])
+    _add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument(
         "--data",
@@ -138,7 +150,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--out", type=Path, help="folder for the report (default: runs/evaluation-BUNDLE-SUITE)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of going on in --out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.set_defaults(run=run)
+
+
+def _refuse_unheeded(arguments: argparse.Namespace) -> None:
+    """Refuse options that what is measured does not heed: a figure would be taken for one that they had a say in.
+
+    Raises:
+        UsageError: One was given.
+    """
+    chosen = [name for name in ("boxes", "tracks") if getattr(arguments, name)]
+    if len(chosen) > 1:
+        raise UsageError("--tracks and --boxes measure something else each; give one of them")
+    what = chosen[0] if chosen else "report"
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_options(parser)
+    for other, names in _HEEDED.items():
+        for name in names:
+            if name not in _HEEDED[what] and getattr(arguments, name) != parser.get_default(name):
+                means = "leave it out" if other == "report" else f"give --{other}, or leave it out"
+                raise UsageError(f"--{name.replace('_', '-')}: {_SAID[what]} does not depend on it; {means}")
 
 
 def check_foreign(path: Path, own: DataSet) -> None:
@@ -187,6 +217,22 @@ def foreign_set(path: Path, own: DataSet, size: tuple[int, int], count: int, see
     return from_images(other.name, other.load_test(path).images, size)
 
 
+def foreign_sets(paths: Sequence[Path], own: DataSet, size: tuple[int, int], count: int, seed: int) -> list[FrameSet]:
+    """`foreign_set` of each path, under different names: figures are kept and shown by them."""
+    found: dict[str, FrameSet] = {}
+    for path in paths:
+        frames = foreign_set(path, own, size, count, seed)
+        name, number = frames.name, 2
+        while name in found:  # day/frames and night/frames
+            name, number = f"{frames.name} ({number})", number + 1
+        found[name] = replace(frames, name=name)
+    return list(found.values())
+
+
+def _fingerprint(frames: FrameSet) -> str:
+    return fingerprint(LabelledImages(frames.name, frames.images, frames.labels))
+
+
 def _check_data(data: DataSet, bundle: Bundle, arguments: argparse.Namespace) -> None:
     if data.depth != bundle.preprocess.depth:
         kinds = [
@@ -214,7 +260,7 @@ def _frames(data: DataSet, bundle: Bundle, arguments: argparse.Namespace, plan: 
     if most < len(calibration):
         calibration = _some(calibration, most, arguments.seed)
     height, width = test.images.shape[1] // data.depth, test.images.shape[2]
-    foreign = [foreign_set(path, data, (height, width), plan.ood, arguments.seed) for path in arguments.ood]
+    foreign = foreign_sets(arguments.ood, data, (height, width), plan.ood, arguments.seed)
     noises = [noise_set(kind, min(plan.ood, 500), (height, width), arguments.seed, data.depth) for kind in NOISE_SETS]
     return Frames(calibration, test, data.depth, (*foreign, *noises))
 
@@ -228,6 +274,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report and say the most important figures."""
     if arguments.store and arguments.boxes is None and not arguments.tracks:
         raise UsageError("--store: it stores what --tracks or --boxes proves; give one of them, or leave it out")
+    _refuse_unheeded(arguments)
     if arguments.store:
         to_change(arguments.bundle)  # refused before the work, if at all
     if arguments.boxes is not None:
@@ -238,6 +285,8 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(arguments.bundle).for_classifiers("evaluate")
     data = data_for(arguments.data, bundle, arguments.dataset)
     _check_data(data, bundle, arguments)  # before the network is opened and thousands of images are read
+    if arguments.seed < 0:
+        raise UsageError(f"seed: {arguments.seed} given, expected 0 or more")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     note(f"reading {arguments.data} ({data.title}) and the network of {bundle.name}")
@@ -254,7 +303,7 @@ def run(arguments: argparse.Namespace) -> int:
         "plan": vars(plan),
         "calibration": fingerprint(frames.calibration),
         "test": fingerprint(frames.test),
-        "ood": [f"{each.name} {len(each)}" for each in frames.foreign],
+        "ood": [f"{each.name} {len(each)} {_fingerprint(each)[:16]}" for each in frames.foreign],
     }
     store = Store(out / "parts", identity, arguments.restart)
     started = time.monotonic()

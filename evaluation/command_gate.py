@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from framegate.evaluation.attacks.memory import keep_freed_memory
-from framegate.evaluation.command_evaluate import check_foreign, foreign_set
+from framegate.evaluation.command_evaluate import check_foreign, foreign_sets
 from framegate.evaluation.frames.network import Network
 from framegate.evaluation.frames.ood import NOISE_SETS, noise_set
 from framegate.evaluation.frames.own_data import data_for, training_of
@@ -86,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge, check the promise, write the record. Returns 1 if an attack's health check or the promise failed."""
     if arguments.limit is not None and arguments.limit < 20:
         raise UsageError(f"limit: {arguments.limit} given, expected at least 20 frames")
+    if min(arguments.seed, arguments.trials) < 0:
+        raise UsageError(f"seed {arguments.seed}, trials {arguments.trials}: expected 0 or more of each")
     bundle = Bundle.open(arguments.bundle).for_classifiers("gate")
     data = data_for(arguments.data, bundle)
     if data.labels != bundle.labels or data.depth != bundle.preprocess.depth:
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     test = data.load_test(arguments.data)
     size = (test.images.shape[1] // data.depth, test.images.shape[2])
     count = min(_FOREIGN, arguments.limit or _FOREIGN)
-    foreign = [foreign_set(path, data, size, count, arguments.seed) for path in arguments.ood]
+    foreign = foreign_sets(arguments.ood, data, size, count, arguments.seed)
     foreign += [noise_set(kind, min(count, 500), size, arguments.seed, data.depth) for kind in NOISE_SETS]
     head: dict[str, Any] = {
         "format": FORMAT,

@@ -208,6 +208,8 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
             f"certificate {wanted.demand}: {len(wanted.branches)} branches were given; its bounds are those of one "
             "network, so give one"
         )
+    if wanted.demand.kind == LINF and (wanted.side, wanted.stride) != (None, None):
+        raise UsageError(f"certificate {wanted.demand}: it has no masks; leave --mask-side and --mask-stride out")
     if wanted.branch_precision not in (None, "fp32", "int8"):
         raise UsageError(f"precision {wanted.precision}: a branch computes in fp32 or int8; give one of these")
 

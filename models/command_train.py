@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +36,8 @@ from framegate.models.training.masked_views import masked
 from framegate.models.training.report import epoch_line, open_tensorboard, plot_curves
 from framegate.models.training.settings import ADVERSARIAL, MIRROR_IMAGES, OPTIMIZERS, TrainSettings
 from framegate.models.widening import widen
+from framegate.runtime.bundle.bundle import Bundle, sha256_file
+from framegate.runtime.cli.options import require_distinct
 from framegate.runtime.cli.signals import EndedBySignal, received, stopped_by_signals
 from framegate.runtime.console import json_to_stdout, note, progress_bar, to_stderr, to_stdout
 from framegate.runtime.errors import UsageError
@@ -44,8 +49,8 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "optimizer": (None, "adamw, or sgd with Nesterov momentum 0.9"),
     "learning_rate": ("RATE", "peak of the cosine schedule, above 0; parameters named trunk.* get a quarter of it"),
     "weight_decay": ("RATE", "0 or more: decoupled for adamw, L2 for sgd"),
-    "label_smoothing": ("SHARE", "share of each target that is spread over all labels, 0 to 1"),
-    "average": ("SHARE", "decay per step of the moving average of the weights, 0 to 1"),
+    "label_smoothing": ("SHARE", "share of each target that is spread over all labels, 0 to below 1"),
+    "average": ("SHARE", "decay per step of the moving average of the weights, 0 to below 1"),
     "frozen_blocks": ("N", "hybrid: first blocks of the trunk that keep their ImageNet weights, 0 to 19"),
     "views": ("N", "hybrid: augmented views of each image that are kept behind the frozen blocks"),
     "outlier_share": ("SHARE", "outlier images per training image in a batch, 0 to 1"),
@@ -87,6 +92,8 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "seed": ("N", "seed of everything random"),
 }
 """Setting -> unit and meaning, for the help."""
+_HYBRID = ARCHITECTURES["hybrid"].options
+"""The only architecture that knows all options, with their defaults."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -184,11 +191,18 @@ def _defaults(name: str, common: object) -> str:
 
 def _settings(chosen: Architecture, arguments: argparse.Namespace) -> TrainSettings:
     """The architecture's recipe, overruled by what was given."""
-    given = {f.name: getattr(arguments, f.name) for f in fields(TrainSettings)}
+    asked = {f.name: getattr(arguments, f.name) for f in fields(TrainSettings)}
+    given = {name: value for name, value in asked.items() if value is not None}
     recipe = dict(chosen.recipe)
-    if given["adversarial"] not in (None, "none"):
+    if given.get("adversarial", "none") != "none":
         recipe.update(frozen_blocks=0, outlier_share=0.0)
-    return TrainSettings(**{**recipe, **{name: value for name, value in given.items() if value is not None}})
+    settings = TrainSettings(**{**recipe, **given})
+    for name in given:
+        if (needed := settings.without(name, arguments.teacher is not None)) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: it changes nothing without {needed}; give that, too, or leave it out"
+            )
+    return settings
 
 
 def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -207,8 +221,11 @@ def _options(chosen: Architecture, arguments: argparse.Namespace) -> dict[str, A
         if name in chosen.options:
             if value != chosen.options[name]:
                 options[name] = value
-        elif name == "attention" and not value:
-            raise UsageError(f"--no-attention: {chosen.name} has no attention to leave out")
+        elif value != _HYBRID[name]:
+            option = {"attention": "no-attention", "keras_trunk": "trunk-convention"}.get(name, name)
+            raise UsageError(f"--{option}: {chosen.name} has nothing that it changes; leave it out")
+    if arguments.trunk_weights is not None and "keras_trunk" not in chosen.options:
+        raise UsageError(f"--trunk-weights: {chosen.name} has no trunk; leave it out")
     return options
 
 
@@ -288,6 +305,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, report clean accuracy on a held-out part of the training split, and save."""
     chosen = architecture(arguments.architecture)
     settings, options = _settings(chosen, arguments), _options(chosen, arguments)
+    _check_out(arguments)
     device = choose_device(arguments.device)
     data = _open_data(arguments)
     note(f"reading {arguments.data} ({data.name})")
@@ -305,11 +323,11 @@ def run(arguments: argparse.Namespace) -> int:
             )
         train = with_mirror_images(train)
     torch.manual_seed(settings.seed)
+    record = {"name": chosen.name, "classes": len(data.labels), **options}
     model = build(chosen.name, len(data.labels), options)
     start_data = start_held_out = ""
     if arguments.start is not None:
-        wanted = {"name": chosen.name, "classes": len(data.labels), **options}
-        start_data, start_held_out = _load_start(model, arguments, wanted, data, images)
+        start_data, start_held_out = _load_start(model, arguments, record, data, images)
     elif isinstance(model, HybridClassifier):
         if arguments.trunk_weights is None:
             raise UsageError(
@@ -327,7 +345,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     task = Task(
         model, chosen.preprocess, train, apart, _augmentation(data, settings), teacher, device,
-        chosen.bfloat16_on_cpu,
+        chosen.bfloat16_on_cpu, _made_of(arguments, record, data, images),
     )  # fmt: skip
     note(_beginning(task, settings, device, f"{chosen.name} on {data.name}"))
     curves = out.with_suffix(".curves.png")
@@ -340,7 +358,8 @@ def run(arguments: argparse.Namespace) -> int:
         "data": data.name,
         "data_citation": data.citation,
         "settings": settings.to_json(),
-        "teacher": str(arguments.teacher.name) if arguments.teacher else "",
+        # Resolved, because "." has no name, and a network without a teacher's name had none.
+        "teacher": arguments.teacher.resolve().name if arguments.teacher else "",
         "start": str(arguments.start.name) if arguments.start else "",
         "start_data": start_data,
         "start_held_out": start_held_out,
@@ -349,7 +368,6 @@ def run(arguments: argparse.Namespace) -> int:
         "history": trainer.history,
         "train_minutes": round(minutes, 1),
     }
-    record = {"name": chosen.name, "classes": len(data.labels), **options}
     # Saving rounds the weights, so accuracy is measured afterwards: it belongs to the file, not to the memory.
     save_checkpoint(out, model, record, data.labels, notes)
     logits = predict(model, apart.images, chosen.preprocess)
@@ -367,6 +385,48 @@ def run(arguments: argparse.Namespace) -> int:
     for line in (*said, f"trained in {minutes:.1f} min; checkpoint: {out}; curves: {curves}"):
         to_stdout(line)
     return 0
+
+
+def _check_out(arguments: argparse.Namespace) -> None:
+    """Find out before the training whether its checkpoint can be written.
+
+    Raises:
+        UsageError: It cannot, or it would take the place of something else.
+    """
+    out: Path | None = arguments.out
+    if out is None:
+        return
+    if out.suffix == ".state" or out.is_dir():
+        found = "a folder" if out.is_dir() else "the name of what an interrupted training leaves"
+        raise UsageError(f"--out {out}: {found}; give the name of a file, such as runs/signs.pt")
+    # A checkpoint that is trained further may be replaced by what became of it.
+    require_distinct((str(each) for each in (arguments.teacher, arguments.trunk_weights) if each is not None), out)
+    parent = next(each for each in out.absolute().parents if each.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise UsageError(f"--out {out}: cannot write in {parent}; give another folder")
+
+
+def _made_of(
+    arguments: argparse.Namespace, record: Mapping[str, Any], data: DataSet, images: LabelledImages
+) -> dict[str, str]:
+    """What decides a run besides its settings, see `Task.made_of`.
+
+    Args:
+        arguments: Of the command line; the files that they name were read.
+        record: The network.
+        data: What is trained on.
+        images: Its whole training split.
+    """
+    found = {"--data": f"{data.name} with the SHA-256 {fingerprint(images)[:16]}", "network": json.dumps(record)}
+    for option, path in (
+        ("--start", arguments.start),
+        ("--trunk-weights", arguments.trunk_weights),
+        ("--teacher", arguments.teacher),
+    ):
+        if path is not None:
+            sha256 = Bundle.open(path).digest if path.is_dir() else sha256_file(path)
+            found[option] = f"a file with the SHA-256 {sha256[:16]}"
+    return found
 
 
 def _beginning(task: Task, settings: TrainSettings, device: str, what: str) -> str:

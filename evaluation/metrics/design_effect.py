@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framegate.evaluation.metrics.intervals import CONFIDENCE
+from framegate.evaluation.metrics.intervals import CONFIDENCE, proportion
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.errors import DataError
@@ -113,12 +113,25 @@ def _wider(figure: dict[str, Any], effect: float, frames: int) -> dict[str, Any]
     if value is None or low is None or high is None or not n:
         return figure
     here = 1.0 + (effect - 1.0) * min(n, frames) / frames
-    count = value * n
-    if 0 <= value <= 1 and abs(count - round(count)) < 0.02 + 1e-5 * n:
+    if _is_count(value, low, high, n):
         found = of_count(value, independent(n, effect, frames))
     else:
         found = value - (value - low) * math.sqrt(here), value + (high - value) * math.sqrt(here)
     return {**figure, "low": min(low, found[0]), "high": max(high, found[1])}
+
+
+def _is_count(value: float, low: float, high: float, n: int) -> bool:
+    """Whether a figure is a share that was counted: then its interval is Clopper and Pearson's.
+
+    By the value alone it cannot be told: an AUROC of 10,000 frames is often near some whole number of them. Where all
+    resamples agree, at 0 or 1, the bootstrap has no width to widen, and counting gives the interval one.
+    """
+    if not 0 <= value <= 1:
+        return False
+    if low == high:
+        return True
+    counted = proportion(round(value * n), n)
+    return max(abs(counted.value - value), abs(counted.low - low), abs(counted.high - high)) < 1e-5
 
 
 def independent(n: float, effect: float, frames: int) -> float:

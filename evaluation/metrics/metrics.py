@@ -9,7 +9,7 @@ least 95 % of the others and count the share of positives that is accepted along
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,6 +179,44 @@ def detection(
     drawn = np.array([_detection(*ranking.below(np.concatenate(pair))) for pair in zip(first, second, strict=True)])
     values = _detection(*ranking.below(np.ones(n, dtype=np.int64)))
     return Detection(*(percentile_interval(value, drawn[:, k], n) for k, value in enumerate(values)))
+
+
+def same_images(
+    scores: Floats, wrong: Flags, accepted: Flags, sets: int, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Interval, Interval, Interval]:
+    """Figures of several sets of the same images, each changed in another way; the bootstrap draws images.
+
+    An image counts once, however often it is there: frames taken for independent would make the intervals as narrow as
+    those of so many times the images.
+
+    Args:
+        scores: (sets * n,), one set of n images after the other.
+        wrong: (sets * n,) the prediction is wrong.
+        accepted: (sets * n,) a threshold accepts it.
+        sets: How many.
+        resamples: Bootstrap resamples.
+        seed: At least 0.
+
+    Returns:
+        AUROC at finding the errors, share of wrong and accepted frames, and share of the errors that are accepted; n of
+        each is the number of images.
+    """
+    scores, wrong = _checked(scores, wrong)
+    ranking, let_through, images = Ranking(scores, wrong), wrong & accepted, len(scores) // sets
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        every = np.tile(counts, sets)
+        errors, passed = int(every[wrong].sum()), int(every[let_through].sum())
+        return np.array([auroc(*ranking.below(every)), passed / every.sum(), passed / errors if errors else np.nan])
+
+    found = bootstrap(statistic, images, resamples, seed)
+    shares = []
+    for each in found[1:]:
+        if each.value in (0.0, 1.0):  # all resamples agree, which is no certainty
+            counted = proportion(round(each.value * images), images)
+            each = replace(each, low=counted.low, high=counted.high)
+        shares.append(each)
+    return found[0], shares[0], shares[1]
 
 
 def auroc_gain(scores: Floats, rival: Floats, wrong: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

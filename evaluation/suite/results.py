@@ -18,6 +18,7 @@ from framegate.evaluation.metrics.metrics import (
     accuracy,
     detection,
     failure_detection,
+    same_images,
     selective,
     selective_at,
 )
@@ -201,12 +202,9 @@ class SuiteFigures:
             return {}
         scores = np.concatenate([each[3][name] for each in corrupted])
         wrong = np.concatenate([each[2].wrong for each in corrupted])
-        chosen = selective(scores, wrong, self.thresholds[name])
-        return {
-            "auroc": failure_detection(scores, wrong, self._resamples, self._seed).auroc.to_json(),
-            "far": chosen.false_accept_rate.to_json(),
-            "errors_accepted": chosen.errors_accepted.to_json(),
-        }
+        passed, sets = accepts(scores, self.thresholds[name]), len(corrupted)
+        auroc, far, errors = same_images(scores, wrong, passed, sets, self._resamples, self._seed)
+        return {"auroc": auroc.to_json(), "far": far.to_json(), "errors_accepted": errors.to_json()}
 
     def _at_gate(self, seen: Observations, scores: Mapping[str, Floats]) -> dict[str, Any]:
         chosen = selective(scores["entropy"], seen.wrong, self.thresholds["entropy"])

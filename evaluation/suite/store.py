@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -98,7 +99,10 @@ class Store:
 
 
 def _file(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    """A name that any file system takes; of two names with other signs each has its own."""
+    radius = name.replace("/", "_")  # of an attack, 8/255
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", radius)
+    return plain if plain == radius else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _short(value: object) -> str:

@@ -67,6 +67,8 @@ class Promise:
             raise UsageError(f"score: {self.score!r} given, expected {', '.join((AUTO, *SCORES, SHIFT))}")
         if not 0 <= self.limit_share < 0.5:
             raise UsageError(f"limit share: {self.limit_share:g} given, expected a number from 0 to below 0.5")
+        if self.seed < 0:
+            raise UsageError(f"seed: {self.seed} given, expected 0 or more")
         if self.window != 0 and not 2 <= self.window <= 256:
             raise UsageError(f"window: {self.window} frames given, expected 2 to 256, or 0 for none")
         self._check_class_risks()

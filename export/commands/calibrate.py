@@ -24,7 +24,9 @@ from framegate.export.commands.calibrate_others import calibrate_other
 from framegate.export.commands.promise_options import add_promise_options, place_of, promise_of, require_unseen
 from framegate.export.commands.summaries import SUMMARIES
 from framegate.export.commands.tables import calibration_table
+from framegate.export.data.drives import UNIT as DRIVE
 from framegate.export.data.drives import is_table, read_drives
+from framegate.export.data.labelled import AUTO as GROUP_AUTO
 from framegate.export.data.labelled import USER, load_calibration
 from framegate.export.data.outputs import CPU_BACKENDS, backend_outputs
 from framegate.export.data.recording import read_recording
@@ -197,6 +199,16 @@ def calibrated_by_default(backend: str, precision: str) -> bool:
     return precision != "fp16" or BACKENDS[backend].gpu
 
 
+def _refuse_grouping(arguments: argparse.Namespace, units: str) -> None:
+    """Refuse to group what brings its units with it: others would be counted than those that were asked for.
+
+    Raises:
+        UsageError: ``--group`` was given.
+    """
+    if arguments.group != GROUP_AUTO:
+        raise UsageError(f"--group {arguments.group}: with --from the units are {units}; leave it out")
+
+
 def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> tuple[LabelledImages, str]:
     """The images that calibrate, and who says that the network never saw them."""
     if arguments.recording is not None and is_table(Path(arguments.recording)):
@@ -213,6 +225,7 @@ def _split(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) ->
         )
     if arguments.data is not None or arguments.unseen is not None:
         raise UsageError("--from was given, and other images besides; give one of --from, --unseen and --data")
+    _refuse_grouping(arguments, "the tracks of --labels")
     unit = arguments.unit.strip() or "track"
     spec = bundle.preprocess
     return read_recording(arguments.recording, arguments.labels, bundle.labels, spec, unit, progress), USER
@@ -224,6 +237,9 @@ def _drives(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -
         raise UsageError(
             "--from was given a table of drives, which holds its labels; leave out --labels and other images"
         )
+    _refuse_grouping(arguments, "the drives")
+    if arguments.unit not in ("track", DRIVE):
+        raise UsageError(f"--unit {arguments.unit}: with a table of drives the units are drives; leave it out")
     found = read_drives(Path(arguments.recording), bundle.labels, bundle.preprocess, progress)
     for remark in found.remarks():
         to_stderr(f"framegate: {remark}")

@@ -67,6 +67,11 @@ def export_as_dense(arguments: argparse.Namespace) -> int:
     place: Path | None = arguments.unseen or arguments.data
     if arguments.out is None or place is None or arguments.labels is None:
         raise UsageError("a dense network needs --labels FILE, --unseen DIR (labelled pictures) and --out NAME.bundle")
+    if arguments.output_name is not None or (arguments.unseen is not None and arguments.data is not None):
+        raise UsageError(
+            "a dense network has one output and takes its pictures from one place: leave --output-name out, "
+            "and one of --unseen and --data"
+        )
     unseen = USER if arguments.unseen is not None else ""
     if promise.proved and not unseen:
         raise UsageError(

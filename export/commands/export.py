@@ -106,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"--tune-int8 {arguments.tune_int8}: it is for a classifier's INT8 network; leave it out, or "
             f"{'--no-int8' if arguments.no_int8 else '--kind'}"
         )
+    if arguments.kind != "classifier" and (arguments.no_int8 or arguments.int8_ranges != "auto"):
+        raise UsageError("--no-int8 and --int8-ranges are for classifiers: others have no INT8 network; leave them out")
     if arguments.kind == "dense":
         refuse_detector_options(arguments)
         return export_as_dense(arguments)

@@ -117,9 +117,10 @@ def prepare(path: Path, width: int, height: int, layout: str | None = None, outp
             if batch == 1:
                 raise
             continue
-        if rows.ndim == 2 and rows.shape[1] == 1:
+        images = 1 if batch == 1 else len(example)
+        if rows.shape == (images, 1):
             raise ExportRefusedError(f"model {path}: it has one output, a yes-or-no answer; {_TWO_LOGITS}")
-        if rows.ndim != 2 or rows.shape[1] < 2:
+        if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) != images:
             raise ExportRefusedError(
                 f"model {path}: output {output.name!r} is {'x'.join(map(str, rows.shape))} for one image; expected a "
                 "row of at least two scores, one per class"
@@ -404,5 +405,7 @@ def _run(session: ort.InferenceSession, name: str, tensor: Floats) -> Floats:
 
 
 def _close(found: Floats, expected: Floats) -> bool:
-    """Written so that NaN fails."""
+    """Written so that NaN and another shape fail."""
+    if found.shape != expected.shape:
+        return False
     return bool(np.abs(found - expected).max() <= _TOLERANCE * max(1.0, float(np.abs(expected).max())))

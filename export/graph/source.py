@@ -15,6 +15,7 @@ from framegate.runtime.errors import DataError, ExportRefusedError, UsageError
 _STANDARD = ("", "ai.onnx")
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
               "ConvInteger", "MatMulInteger")  # fmt: skip
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
@@ -93,6 +94,11 @@ def check_operators(model: onnx.ModelProto, path: Path) -> None:
             raise ExportRefusedError(
                 f"model {path}: operator {kind} ({node.name or node.output[0]!r}) is unknown in ONNX operator set "
                 f"{version}; export the model again, e.g. with operator set 18"
+            )
+        if kind in _RANDOM:
+            raise ExportRefusedError(
+                f"model {path}: operator {kind} ({node.name or node.output[0]!r}) gives another answer each time, of "
+                "which nothing can be promised; export the model again in evaluation mode"
             )
         if kind in _QUANTISED:
             raise ExportRefusedError(

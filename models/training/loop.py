@@ -9,8 +9,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ class Task:
         teacher: (N, classes) logits of a teacher for the training images, or None.
         device: ``cpu`` or ``cuda``.
         bfloat16_on_cpu: See `framegate.models.half_precision.autocast`.
+        made_of: What else decides the outcome (images, network, the weights that it began with, a teacher): what it is,
+            as the command line calls it -> by what it is known again. A state of another making is not resumed.
     """
 
     model: nn.Module
@@ -82,6 +84,7 @@ class Task:
     teacher: Tensor | None = None
     device: str = "cpu"
     bfloat16_on_cpu: bool = False
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_device(wanted: str) -> str:
@@ -202,12 +205,13 @@ class Trainer:
         Raises:
             TrainingStopped: `stop` was called; the state is saved.
             DataError: The saved state cannot be resumed.
-            UsageError: The saved state was made with other settings.
+            UsageError: The saved state was made with other settings, or of other data or weights.
         """
         first = self._restore() if resume else 0
         torch.set_flush_denormal(True)  # vanishing moments of the optimiser would slow a CPU down tenfold
         try:
-            self._epochs(first)
+            if not self.stop_reason:  # a state may be that of a run that had decided to end
+                self._epochs(first)
         finally:
             torch.set_flush_denormal(False)  # it holds for the whole process, which may go on to do exact arithmetic
         best = self._best or self._average.module.state_dict()
@@ -358,6 +362,7 @@ class Trainer:
         state = {
             "format": _STATE_FORMAT,
             "settings": self.settings.to_json(),
+            "made_of": dict(self.task.made_of),
             "epochs_done": epochs_done,
             "history": self.history,
             "model": self._model.state_dict(),
@@ -374,6 +379,19 @@ class Trainer:
         temporary = self.state_file.with_suffix(self.state_file.suffix + ".part")
         torch.save(state, temporary)
         os.replace(temporary, self.state_file)
+
+    def _require_same_making(self, made_of: Mapping[str, str]) -> None:
+        """Refuse to go on with other data or weights: the checkpoint's notes would speak of those of the end alone.
+
+        Raises:
+            UsageError: The state is of another making, or does not say of which.
+        """
+        mine = self.task.made_of
+        for what in (what for what in {**made_of, **mine} if made_of.get(what) != mine.get(what)):
+            raise UsageError(
+                f"resume: {self.state_file} was made with {what} {made_of.get(what, 'that it does not name')}, now "
+                f"{mine.get(what, 'none')} is given; give the same, or --restart to begin anew"
+            )
 
     def _restore(self) -> int:
         try:
@@ -394,6 +412,7 @@ class Trainer:
                 f"resume: {self.state_file} was made with {key} {made[key]!r}, now {mine[key]!r} is given; give the "
                 "same settings, or --restart to begin anew"
             )
+        self._require_same_making(state.get("made_of", {}))
         try:
             self._model.load_state_dict(state["model"])
             self._average.load_state_dict(state["average"])

@@ -93,19 +93,7 @@ class TrainSettings:
         Raises:
             UsageError: A value is outside its range.
         """
-        for name in ("epochs", "batch", "views", "attack_steps", "patience", "mask_choices"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} given, expected at least 1")
-        for name in ("outlier_share", "distillation", "label_smoothing", "average", "masked_views", "interval_bounds",
-                     "interval_weight"):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 to 1")
-        for name in ("learning_rate", "distillation_temperature"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"{name}: {getattr(self, name)} given, expected a positive number")
-        for name in ("weight_decay", "outlier_weight", "beta", "entropy_weight"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 or more")
+        self._check_ranges()
         self._check_certificate()
         if self.frozen_blocks < 0:
             raise UsageError(f"frozen_blocks: {self.frozen_blocks} given, expected 0 or more")
@@ -113,6 +101,25 @@ class TrainSettings:
         for name, known in (("optimizer", OPTIMIZERS), ("mirror_images", MIRROR_IMAGES)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name}: {getattr(self, name)!r} given, expected one of {', '.join(known)}")
+
+    def _check_ranges(self) -> None:
+        for name in ("epochs", "batch", "views", "attack_steps", "patience", "mask_choices"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} given, expected at least 1")
+        for name in ("outlier_share", "distillation", "masked_views", "interval_bounds", "interval_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 to 1")
+        for name in ("label_smoothing", "average"):  # at 1 nothing is learnt
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 to below 1")
+        if self.seed < 0:
+            raise UsageError(f"seed: {self.seed} given, expected 0 or more")
+        for name in ("learning_rate", "distillation_temperature"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UsageError(f"{name}: {getattr(self, name)} given, expected a positive number")
+        for name in ("weight_decay", "outlier_weight", "beta", "entropy_weight"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise UsageError(f"{name}: {getattr(self, name)} given, expected 0 or more")
 
     def _check_certificate(self) -> None:
         if not 0 < self.held_out <= LARGEST_HELD_OUT:
@@ -153,6 +160,30 @@ class TrainSettings:
                 "adversarial training needs the gradient at the pixels, so no block may be frozen; give "
                 "--frozen-blocks 0"
             )
+
+    def without(self, name: str, taught: bool) -> str | None:
+        """What a setting needs to have an effect at all, and these settings lack; None if it has one.
+
+        Args:
+            name: The setting.
+            taught: Whether there is a teacher.
+        """
+        attacked, steps = self.adversarial != "none", self.adversarial in ("pgd", "trades")
+        needed = {
+            "views": (self.frozen_blocks, "--frozen-blocks"),
+            "outlier_weight": (self.outlier_share, "--outlier-share"),
+            "distillation": (taught, "--teacher"),
+            "distillation_temperature": (taught, "--teacher"),
+            "epsilon": (attacked, "--adversarial"),
+            "patience": (attacked, "--adversarial"),
+            "attack_steps": (steps, "--adversarial pgd or trades"),
+            "beta": (self.adversarial == "trades", "--adversarial trades"),
+            "mask_side": (self.masked_views, "--masked-views"),
+            "interval_ramp": (self.interval_bounds, "--interval-bounds"),
+            "interval_weight": (self.interval_bounds, "--interval-bounds"),
+        }
+        there, what = needed.get(name, (True, ""))
+        return None if there else what
 
     def to_json(self) -> dict[str, Any]:
         """A plain record."""

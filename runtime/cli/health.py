@@ -25,7 +25,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="clips, folders or a camera: only good frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="write the limits to this JSON file")
     parser.add_argument(
-        "--frames", type=int, default=10_000, metavar="N", help="frames to take at most (default: %(default)s)"
+        "--frames",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="frames to take at most, of each source its share (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
@@ -41,10 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
     frames: list[Content] = []
     size: tuple[int, int] | None = None
     base = HealthThresholds()
-    for uri in arguments.sources:
+    for number, uri in enumerate(arguments.sources, 1):
+        # A long first clip leaves every other one its share: the night counts as the day does.
+        most = arguments.frames * number // len(arguments.sources)
         health = CameraHealth(fixed_size=False)  # nothing may be compared or learnt here
         with open_source(uri, realtime=False) as source:
-            while len(frames) < arguments.frames and (frame := source.read()) is not None:
+            while len(frames) < most and (frame := source.read()) is not None:
                 found = (frame.image.shape[1], frame.image.shape[0]) if not unusable(frame.image) else None
                 if found is None or (size is not None and found != size):
                     raise CalibrationError(

@@ -6,6 +6,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from framegate.evaluation.attack_rows import row_checks
 from framegate.evaluation.attack_table import Attacked, attack_table, attacks, markdown
 from framegate.evaluation.attacks.auto import AutoSettings
 from framegate.evaluation.frames.network import Network
+from framegate.evaluation.frames.own_data import OWN
 from framegate.evaluation.gate.rules import observe
 from framegate.export.certificate import Wanted, certify
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_images, to_pixels
-from framegate.runtime.bundle.bundle import Bundle
+from framegate.runtime.bundle.bundle import Bundle, seal
 from framegate.runtime.bundle.certificates import Demand
 from framegate.runtime.certificate import Certifier
 from framegate.runtime.errors import UsageError
@@ -200,6 +202,49 @@ def test_an_interrupted_run_is_taken_up_with_the_same_settings_only(tmp_path, ro
     assert command_attacks.Saved(path, {"seed": 1}).rows == []
     path.write_text("{")
     assert command_attacks.Saved(path, {"seed": 0}).rows == []
+
+
+@pytest.mark.parametrize("name", [OWN, "cifar10"])
+def test_what_other_images_or_another_network_gave_is_measured_anew(tmp_path, monkeypatch, tiny_bundle, name):
+    """Every folder of one's own pictures has the same name, and a bundle keeps its own when it is exported again."""
+    transfer = shutil.copytree(tiny_bundle, tmp_path / "transfer.bundle")
+    bundle = Bundle.open(tiny_bundle)
+    splits = {}
+    data = SimpleNamespace(name=name, title="t", labels=bundle.labels, depth=1, load_test=lambda place: splits["test"])
+    monkeypatch.setattr(command_attacks, "data_for", lambda *given: data)
+    monkeypatch.setattr(command_attacks, "calibration_of", lambda *given: splits["calibration"])
+    measured = []
+
+    def measure(arguments, asked, *given):
+        measured.append(dict(asked))
+        return {"asked": dict(asked), "rows": [{}], "health": [{}]}
+
+    monkeypatch.setattr(command_attacks, "_measured", measure)
+    monkeypatch.setattr(command_attacks, "_shown", lambda *given: 0)
+
+    def attacked(calibration, test):
+        splits.update(calibration=colours(4, calibration), test=colours(4, test))
+        arguments = SimpleNamespace(
+            bundle=tiny_bundle, data=tmp_path, frames=1, steps=1, adaptive=0, auto=0, seed=0, again=False,
+            out=tmp_path / "table.json", transfer=transfer, require_certificate=None,
+        )  # fmt: skip
+        command_attacks.run(arguments)
+        return len(measured)
+
+    assert [attacked(1, 2), attacked(1, 2), attacked(1, 3), attacked(2, 3)] == [1, 1, 2, 3]
+    manifest = json.loads((transfer / "manifest.json").read_text())
+    seal(transfer, {**manifest, "origin": {"weights": "others"}})
+    assert [attacked(2, 3), attacked(2, 3)] == [4, 4]
+    # A record of before: what it says nothing of is believed of a known data set alone.
+    older = {key: value for key, value in measured[-1].items() if key not in ("images_sha256", "transfer_sha256")}
+    (tmp_path / "table.json").write_text(json.dumps({"asked": older, "rows": [{}], "health": [{}]}))
+    assert attacked(2, 3) == (5 if name == OWN else 4)
+
+
+def test_a_record_where_rows_of_an_interrupted_run_would_lie_is_refused(tmp_path):
+    arguments = SimpleNamespace(frames=1, steps=1, adaptive=0, auto=0, out=tmp_path / "table.part")
+    with pytest.raises(UsageError, match=r"ends in \.json"):
+        command_attacks.run(arguments)
 
 
 def test_rows_that_are_known_are_not_computed_again(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from framegate.evaluation import command_evaluate
 from framegate.evaluation.report import style
 from framegate.evaluation.suite.plan import PLANS
 from framegate.evaluation.suite.run import Frames, part_sizes
+from framegate.evaluation.suite.store import Store
 from framegate.runtime.cli import main as cli
 from framegate.runtime.errors import DataError, UsageError
 
@@ -170,6 +172,57 @@ def test_foreign_frames(data, tmp_path, monkeypatch, colours):
     monkeypatch.setattr(command_evaluate.datasets, "detect", lambda folder: data)
     with pytest.raises(DataError, match="the network's own data"):
         command_evaluate.foreign_set(tmp_path, data, size, 10, 0)
+
+
+def test_two_sets_of_one_name_are_two_sets(data, tmp_path, monkeypatch):
+    """Figures are kept and shown by the names of sets: the second one had those of the first."""
+    monkeypatch.undo()
+    for level, day in ((20, "day"), (200, "night")):
+        (tmp_path / day / "frames").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / day / "frames" / "0.png"), np.full((40, 40, 3), level, np.uint8))
+    paths = [tmp_path / day / "frames" for day in ("day", "night", "day")]
+    found = command_evaluate.foreign_sets(paths, data, (32, 32), 10, 0)
+    assert [each.name for each in found] == [f"photographs-frames{end}" for end in ("", " (2)", " (3)")]
+    assert [int(each.images.max()) for each in found] == [20, 200, 20]
+
+
+def test_parts_of_different_names_are_different_files(tmp_path):
+    store = Store(tmp_path / "parts", {"what": "test"})
+    for name in ("ood-photographs-昼", "ood-photographs-夜", "ood-photographs-_", "pgd-8/255"):
+        assert store.record(name, lambda name=name: [name]) == [name]
+
+
+def test_other_foreign_frames_of_the_same_name_are_not_taken_for_those_that_were_seen(report, data, monkeypatch):
+    """A folder whose pictures were exchanged since the interrupted run."""
+    made = command_evaluate.noise_set
+
+    def exchanged(*given):
+        frames = made(*given)
+        return replace(frames, images=255 - frames.images)
+
+    monkeypatch.setattr(command_evaluate, "noise_set", exchanged)
+    with pytest.raises(UsageError, match="holds an evaluation with ood"):
+        evaluate(*report[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--group", "(.+)_"), "--group: the report does not depend on it; give --tracks, or leave it out"),
+        (("--target-risk", "0.1"), "--target-risk: the report does not depend on it; give --tracks"),
+        (("--objects", "x.jsonl"), "--objects: the report does not depend on it; give --boxes"),
+        (("--tracks", "--ood", "x"), "--ood: what --tracks measures does not depend on it; leave it out"),
+        (("--tracks", "--limit", 100), "--limit: what --tracks measures"),
+        (("--tracks", "--objects", "x"), "--objects: what --tracks measures does not depend on it; give --boxes"),
+        (("--boxes", "c.json", "--objects", "x", "--limit", 10), "--limit: what --boxes measures"),
+        (("--boxes", "c.json", "--group", "(x)"), "--group: what --boxes measures does not depend on it"),
+        (("--boxes", "c.json", "--tracks"), "--tracks and --boxes measure something else each"),
+        (("--seed", -1), "seed: -1 given, expected 0 or more"),
+    ],
+)
+def test_an_option_that_has_no_say_is_refused(bundle_path, data, tmp_path, words, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        evaluate(bundle_path, "--data", tmp_path, *words)
 
 
 def test_a_wrong_path_is_refused_before_any_work(bundle_path, data, tmp_path, monkeypatch):

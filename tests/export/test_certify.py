@@ -18,7 +18,7 @@ from framegate.export import certificate
 from framegate.export.branch import branch_graph, trained_all
 from framegate.export.bundle_writer import update_manifest
 from framegate.export.calibration import attempts
-from framegate.export.certificate import Wanted, certify
+from framegate.export.certificate import Wanted, certify, check_wanted
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD, TrainedOn
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
@@ -237,6 +237,12 @@ def test_a_branch_in_another_precision_is_refused(bundle, branch, quiet):
 def test_bounds_of_a_branch_stay_in_float32(bundle, branch, quiet):
     record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), (branch,), "int8", BACKENDS), quiet)
     assert record.precision == "fp32"
+
+
+@pytest.mark.parametrize("masks", [{"side": 9}, {"stride": 3}])
+def test_masks_of_a_certificate_that_has_none_are_refused(bundle, branch, masks):
+    with pytest.raises(UsageError, match="it has no masks; leave --mask-side and --mask-stride out"):
+        check_wanted(bundle, Wanted(Demand("linf", 1), (branch,), **masks))
 
 
 def test_tracks_count_as_one(bundle, quiet):

@@ -182,6 +182,12 @@ def test_what_cannot_be_exported_is_one_sentence(folder, capsys, changes, said):
     assert not (folder / "no.bundle").exists()
 
 
+@pytest.mark.parametrize("more", [["--output-name", "logits"], ["--data", "pictures"]])
+def test_options_that_an_export_would_not_heed_are_refused(folder, capsys, more):
+    assert main([*words(folder, out="no.bundle"), *more]) == 2
+    assert "takes its pictures from one place" in " ".join(capsys.readouterr().err.split())
+
+
 def test_another_region_objects_or_an_edited_spec_are_refused(folder, session, tmp_path):
     with pytest.raises(UsageError, match=r"about its own region middle=0.25,0.25,0.5,0.5 and no other"):
         session.regions_of((Roi.parse("left=0.0,0.0,0.5,1.0"),))

@@ -173,6 +173,10 @@ def test_mistakes_are_one_sentence_and_leave_no_bundle(folder, capsys):
     assert main(words(folder, "--min-score", "7", out="odd.bundle")) == 1
     assert "detector score is 7.0" in capsys.readouterr().err
     assert main(words(folder, "--data", "photos", out="odd.bundle")) == 2
+    capsys.readouterr()
+    for option in (["--no-int8"], ["--int8-ranges", "percentile"]):
+        assert main(words(folder, *option, out="odd.bundle")) == 2
+        assert "are for classifiers" in capsys.readouterr().err
     assert main(["export", str(folder / "detector.onnx"), "--out", str(folder / "odd.bundle")]) == 2
     assert "--unseen DIR" in capsys.readouterr().err
     assert main(["export", "x.pt", "--data", "d", "--head", "ssd", "--out", str(folder / "odd.bundle")]) == 2

@@ -61,6 +61,23 @@ def test_few_of_many_frames_are_nearly_independent() -> None:
         widened(found, 15.0, 10_000, "tracks")
 
 
+def test_a_figure_of_a_bootstrap_is_widened_also_where_it_looks_like_a_count() -> None:
+    """One in four AUROCs of 10,000 frames is that near a whole number of them; its interval was left as it was."""
+    auroc = {"value": 0.95, "low": 0.93, "high": 0.97, "n": 10_000}
+    near = {**auroc, "value": 0.950008}
+    for figure in (auroc, near):
+        wide = widened({"auroc": figure}, 16.0, 10_000, "tracks")["auroc"]
+        assert wide["low"] == pytest.approx(figure["value"] - 4 * (figure["value"] - 0.93))
+        assert wide["high"] == pytest.approx(figure["value"] + 4 * (0.97 - figure["value"]))
+
+
+def test_a_share_of_a_rounded_record_is_counted_and_agreeing_resamples_are_no_certainty() -> None:
+    plain = {key: float(f"{end:.6g}") for key, end in proportion(123, 10_000).to_json().items()} | {"n": 10_000}
+    assert widened({"a": plain}, 4.0, 10_000, "t")["a"]["high"] == pytest.approx(proportion(31, 2500).high, abs=1e-3)
+    surely = widened({"a": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 600}}, 4.0, 600, "t")["a"]
+    assert surely["low"] == pytest.approx(proportion(150, 150).low)
+
+
 @pytest.mark.parametrize("kind", ["evaluation", "gate"])
 def test_the_committed_records_of_grouped_data_say_their_design_effect(kind: str) -> None:
     for path in sorted((ROOT / "benchmarks/results" / kind).glob("*.json")):

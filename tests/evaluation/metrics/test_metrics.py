@@ -23,6 +23,7 @@ from framegate.evaluation.metrics.metrics import (
     auroc_gain,
     detection,
     failure_detection,
+    same_images,
     selective,
     selective_at,
 )
@@ -458,3 +459,26 @@ def test_the_interval_of_the_calibration_error_holds_it():
     labels = np.array([rng.choice(10, p=row / row.sum()) for row in shares])  # calibrated: resamples lie above it
     found = calibration_error(frames_of(logits, labels), resamples=50)
     assert found.low <= found.value < found.high
+
+
+def test_an_image_that_is_there_in_many_forms_counts_once():
+    """Sixty images in 75 corruptions are no 4,500 frames: by the interval of those a report chose its score."""
+    rng = np.random.default_rng(0)
+    sets, inside, nominal = 20, 0, 0
+    for trial in range(40):
+        hard = rng.random(30)  # some images are lost in every form, others in none
+        wrong = np.tile(hard > 0.8, sets)
+        scores = np.tile(hard, sets) + rng.normal(0, 0.05, 30 * sets)
+        found = same_images(scores, wrong, np.ones(len(wrong), bool), sets, 200, trial)
+        inside += found[1].low <= 0.2 <= found[1].high
+        plain = selective(scores, wrong, math.inf).false_accept_rate
+        nominal += plain.low <= 0.2 <= plain.high
+        assert found[1].value == wrong.mean()
+        assert [each.n for each in found] == [30, 30, 30]
+        assert found[0].value == failure_detection(scores, wrong, 1).auroc.value
+    assert inside >= 35
+    assert nominal <= 25
+    none = same_images(scores, wrong, np.zeros(len(wrong), bool), sets, 20)
+    assert (none[1].value, none[1].high) == (0.0, proportion(0, 30).high)
+    assert none[2].high == proportion(0, 30).high
+    assert np.isnan(same_images(scores, np.zeros(len(wrong), bool), np.ones(len(wrong), bool), sets, 20)[2].value)

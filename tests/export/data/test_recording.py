@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,11 @@ import pytest
 
 from framegate.export.calibration.calibrate import Promise
 from framegate.export.calibration.plan import plan
+from framegate.export.commands import calibrate
 from framegate.export.data.recording import read_recording
 from framegate.models.labelled import LabelledImages
 from framegate.runtime.cli.main import main
-from framegate.runtime.errors import DataError
+from framegate.runtime.errors import DataError, UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 LABELS = ("blue", "green", "red")
@@ -108,6 +110,16 @@ def test_the_command_plans_without_computing(
     assert sorted((path.name, path.stat().st_mtime_ns) for path in tiny_bundle.iterdir()) == before
     assert main(words[:4]) == 2
     assert "--from and --labels belong together" in capsys.readouterr().err
+    for group in ("none", "(x)"):
+        assert main([*words, "--plan", "--group", group]) == 2
+        assert "with --from the units are the tracks of --labels; leave it out" in capsys.readouterr().err
     mcap = [*words[:3], "drive.mcap", *words[4:]]
     assert main(mcap) == 2
     assert "compressed for people, and are not what the network saw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("group", "unit"), [("(x)", "track"), ("none", "track"), ("auto", "patient")])
+def test_a_table_of_drives_brings_its_units(group: str, unit: str) -> None:
+    given = Namespace(recording="t.parquet", labels=None, data=None, unseen=None, group=group, unit=unit)
+    with pytest.raises(UsageError, match=r"units are (the )?drives; leave it out"):
+        calibrate._drives(given, None, None)

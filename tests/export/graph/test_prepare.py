@@ -227,6 +227,19 @@ def _changed(change: str) -> onnx.ModelProto:  # noqa: C901 - a table of small d
         graph.node.append(helper.make_node("ReduceMax", ["tail0", "axis"], ["top"], keepdims=1))
         graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
         graph.output[0].CopyFrom(helper.make_tensor_value_info("top", TensorProto.FLOAT, [1, 1]))
+    elif change == "transposed":
+        model = foreign_model(tail=(), batch="N")
+        model.graph.node.append(helper.make_node("Transpose", ["tail0"], ["columns"], perm=[1, 0]))
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, None]))
+    elif change == "rows":
+        model = foreign_model(tail=(), batch="N")
+        model.graph.node.append(helper.make_node("Tile", ["tail0", "often"], ["rows"]))
+        model.graph.initializer.append(numpy_helper.from_array(np.array([7, 1]), "often"))
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("rows", TensorProto.FLOAT, [None, None]))
+    elif change == "random":
+        graph.node.append(helper.make_node("RandomNormalLike", ["tail0"], ["noise"], scale=1e-4))
+        graph.node.append(helper.make_node("Add", ["tail0", "noise"], ["noisy"]))
+        graph.output[0].CopyFrom(helper.make_tensor_value_info("noisy", TensorProto.FLOAT, [1, 3]))
     elif change == "dangling":
         graph.node[1].input[0] = "nowhere"
     elif change == "shapes":
@@ -250,6 +263,9 @@ def _changed(change: str) -> onnx.ModelProto:  # noqa: C901 - a table of small d
         ("mask", ExportRefusedError, "Detectors"),
         ("two outputs", UsageError, "--output-name, one of tail0, f"),
         ("one class", ExportRefusedError, "one output, a yes-or-no answer"),
+        ("transposed", ExportRefusedError, "output 'columns' is 3x1 for one image; expected a row of at least two"),
+        ("rows", ExportRefusedError, "output 'rows' is 7x3 for one image; expected a row of at least two"),
+        ("random", ExportRefusedError, "operator RandomNormalLike .* gives another answer each time"),
         ("dangling", DataError, "nowhere"),
         ("shapes", ExportRefusedError, "onnxruntime cannot run it"),
     ],

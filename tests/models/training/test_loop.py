@@ -103,6 +103,17 @@ def test_resuming_with_other_settings_or_nothing_to_resume(tmp_path):
         trainer(tmp_path).run(resume=True)
 
 
+def test_a_run_that_had_decided_to_end_trains_no_further_when_it_is_resumed(tmp_path):
+    trainer(tmp_path, epochs=1).run()
+    state = torch.load(tmp_path / "run.state", weights_only=True)
+    state["settings"]["epochs"] = 2
+    state["watch"]["reason"] = "no better robust accuracy"
+    torch.save(state, tmp_path / "run.state")
+    again = trainer(tmp_path, epochs=2)
+    assert len(again.run(resume=True)) == 1
+    assert again.stop_reason == "no better robust accuracy"
+
+
 def test_a_state_from_before_a_setting_existed_is_resumed(tmp_path):
     trainer(tmp_path, epochs=1).run()
     state = torch.load(tmp_path / "run.state", weights_only=True)

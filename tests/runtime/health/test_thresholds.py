@@ -140,6 +140,11 @@ def test_the_command_writes_limits_that_run_takes(tmp_path: Path, tiny_bundle: P
         (["health", str(CLIP), "--frames", "0", "--out", "h.json"], 2, "at least 1"),
         (["health", str(CLIP), "--frames", "5", "--out", "h.json"], 1, "expected at least 30"),
         (["health", "synthetic://?frames=2", "synthetic://?width=320&frames=2", "--out", "h.json"], 1, "one camera"),
+        (  # the second one is looked at, too, though the first alone has as many frames as are taken
+            ["health", "synthetic://?frames=9", "synthetic://?width=320&frames=9", "--frames", "9", "--out", "h.json"],
+            1,
+            "one camera",
+        ),
     ],
 )
 def test_bad_calibration_runs_are_refused(
