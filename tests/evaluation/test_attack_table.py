@@ -151,13 +151,13 @@ def test_the_table_for_people(rows):
 
 
 def test_a_wrong_number_is_refused():
-    arguments = type("Given", (), {"frames": 0, "steps": 1, "adaptive": 0, "auto": 0})()
+    arguments = type("Given", (), {"frames": 0, "steps": 1, "adaptive": 0, "auto": 0, "seed": 0})()
     with pytest.raises(UsageError, match="at least 1"):
         command_attacks.run(arguments)
 
 
 def test_a_folder_as_results_file_is_refused_before_anything_is_measured(tmp_path):
-    arguments = type("Given", (), {"frames": 1, "steps": 1, "adaptive": 0, "auto": 0, "out": tmp_path})()
+    arguments = type("Given", (), {"frames": 1, "steps": 1, "adaptive": 0, "auto": 0, "seed": 0, "out": tmp_path})()
     with pytest.raises(UsageError, match="name of a file"):
         command_attacks.run(arguments)
 
@@ -242,7 +242,7 @@ def test_what_other_images_or_another_network_gave_is_measured_anew(tmp_path, mo
 
 
 def test_a_record_where_rows_of_an_interrupted_run_would_lie_is_refused(tmp_path):
-    arguments = SimpleNamespace(frames=1, steps=1, adaptive=0, auto=0, out=tmp_path / "table.part")
+    arguments = SimpleNamespace(frames=1, steps=1, adaptive=0, auto=0, seed=0, out=tmp_path / "table.part")
     with pytest.raises(UsageError, match=r"ends in \.json"):
         command_attacks.run(arguments)
 
