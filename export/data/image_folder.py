@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
+from framegate.runtime.console import to_stderr
 from framegate.runtime.errors import DataError
 from framegate.runtime.health.check import MIN_SIDE
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
@@ -60,7 +61,9 @@ def read_image_folder(
         DataError: A folder is no label, an image is damaged or too small, or one image lies in two folders.
     """
     quiet_opencv()
-    files = _ordered(place, labels, progress)[:limit]
+    files = _ordered(place, labels, progress)
+    _tell_what_is_left_out(place, len(files), limit)
+    files = files[:limit]
     preprocess = Preprocessor(spec)
     images = np.empty((len(files), *preprocess.small.shape), np.uint8)
     for k, (file, _) in enumerate(files):
@@ -80,11 +83,26 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    # Sorted: of two copies the first one gives its name, and with that its unit.
+    return [entry for entry in _visible(folder) if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _tell_what_is_left_out(place: Path, count: int, limit: int | None) -> None:
+    """Say what of a folder is not read: a user who misses it takes the figures for those of all he has."""
+    others = [
+        entry for folder in _folders(place) for entry in _visible(folder) if entry.suffix.lower() not in IMAGE_SUFFIXES
     ]
+    if others:
+        to_stderr(
+            f"framegate: {place}: {len(others)} entries of its folders are no images and are left out, such as "
+            f"{others[0].parent.name}/{others[0].name}; images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    if limit is not None and count > limit:
+        to_stderr(f"framegate: {place}: {limit:,} of its {count:,} images are used, the same ones in every run")
 
 
 def _ordered(place: Path, labels: tuple[str, ...], progress: Progress) -> list[tuple[Path, int]]:

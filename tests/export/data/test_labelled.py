@@ -59,6 +59,18 @@ def test_order_does_not_depend_on_other_images_and_mixes_the_labels(photographs:
     assert read_image_folder(photographs, LABELS, SPEC, None, quiet).names == before[:3] + before[4:]
 
 
+def test_what_of_a_folder_is_left_out_is_said(photographs: Path, quiet, capsys) -> None:
+    read_image_folder(photographs, LABELS, SPEC, 40, quiet)
+    assert capsys.readouterr().err == ""
+    (photographs / LABELS[0] / "more").mkdir()
+    (photographs / LABELS[0] / "clip.heic").write_bytes(b"x")
+    (photographs / LABELS[0] / ".hidden").write_bytes(b"x")
+    read_image_folder(photographs, LABELS, SPEC, 7, quiet)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 entries of its folders are no images and are left out, such as {LABELS[0]}/clip.heic" in said
+    assert "7 of its 40 images are used" in said
+
+
 def test_splits_are_disjoint_and_a_copy_counts_once(photographs: Path, quiet) -> None:
     name = read_image_folder(photographs, LABELS, SPEC, 1, quiet).names[0]
     shutil.copy(photographs / name, photographs / name.replace(".png", "-copy.png"))
