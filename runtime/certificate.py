@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +242,21 @@ def find_certificate(bundle: Bundle, demand: Demand, precision: str = "fp32", ba
     return min(enough, key=order)
 
 
+def _for_any_size(bundle: Bundle, demand: Demand, precision: str, backend: str) -> CertificateRecord:
+    """`find_certificate`, and of several against L-infinity one that holds for regions that are resized, too.
+
+    They need a level more than those of the network's own size (`CertificateNetwork.covers`).
+    """
+    found = find_certificate(bundle, demand, precision, backend)
+    if demand.kind == PATCH:
+        return found
+    try:
+        larger = find_certificate(bundle, replace(demand, budget=demand.budget + 1), precision, backend)
+    except BundleError:
+        return found
+    return larger if record_key(backend, larger.precision) in larger.thresholds else found
+
+
 class Certifier:
     """Certifies labels for one session. Not thread-safe.
 
@@ -268,7 +283,7 @@ class Certifier:
     ) -> None:
         self.demand = demand
         self._labels = bundle.labels
-        record = find_certificate(bundle, demand, precision, backend)
+        record = _for_any_size(bundle, demand, precision, backend)
         self._threshold = _threshold(bundle, record, backend)
         if demand.once and self._threshold.unit != "track":
             raise UsageError(

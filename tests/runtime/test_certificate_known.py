@@ -1,4 +1,4 @@
-"""The engine of a certificate is asked about known pictures: an engine that computes another network certifies nothing."""
+"""The engine of a certificate is asked about known pictures: one that computes another network certifies nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def opened(folder, backend="onnxruntime"):
 )
 def test_fault_an_engine_that_computes_another_network_is_not_opened(asked, backend, change, monkeypatch):
     monkeypatch.setattr(certificate, "infer", lambda engine, right=certificate.infer: change(right(engine)))
-    with pytest.raises(BackendError, match=r"certificate patch:3: .* does not compute the network that was proved; try"):
+    with pytest.raises(
+        BackendError, match=r"certificate patch:3: .* does not compute the network that was proved; try"
+    ):
         opened(asked, backend)
 
 
