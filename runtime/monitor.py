@@ -257,7 +257,7 @@ class Monitor:
                 fitted=dict(record["fitted"]),
                 **arrays,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{FILE} is damaged ({error!r}); copy the bundle again") from error
 
     def to_json(self) -> dict[str, Any]:
