@@ -20,6 +20,7 @@ from framegate.runtime.bundle.certificates import FORMAT as CERTIFICATES_FORMAT
 from framegate.runtime.bundle.certificates import CertificateRecord, labels_sha256
 from framegate.runtime.bundle.object_promises import ObjectPromise, with_promise
 from framegate.runtime.bundle.search import bundle_to_change
+from framegate.runtime.bundle.signature import FILE as SIGNATURE
 from framegate.runtime.errors import BundleError, UsageError
 from framegate.runtime.preprocess import PreprocessSpec
 
@@ -59,7 +60,20 @@ def to_change(given: str | os.PathLike[str]) -> Path:
     for entry in sorted(path.iterdir()):
         if entry.is_dir():
             raise BundleError(f"bundle {path}: it holds a folder, {entry.name}; a bundle holds files only, move it")
+    _require_nothing_besides(Bundle.open(path), path)
     return path
+
+
+def _require_nothing_besides(bundle: Bundle, folder: Path) -> None:
+    """Refuse files that the manifest does not name: nothing has checked them, and a new manifest would vouch for them.
+
+    Raises:
+        BundleError: There is one.
+    """
+    for name in sorted({each.name for each in folder.iterdir()} - {*bundle.hashes, MANIFEST, SIGNATURE}):
+        raise BundleError(
+            f"bundle {bundle.path}: it holds {name}, which its {MANIFEST} does not name; move that file out of it"
+        )
 
 
 @contextmanager
@@ -102,6 +116,9 @@ def edited(bundle: Bundle) -> Iterator[Path]:
     with staged(bundle.path, force=True) as folder:
         _require_unchanged(bundle)
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        if Bundle.open(folder).digest != bundle.digest:  # every hash of the copy, for a new manifest will vouch for it
+            raise BundleError(f"bundle {bundle.path}: it was changed while it was copied; run this command again")
+        _require_nothing_besides(bundle, folder)
         yield folder
         _require_unchanged(bundle)
 

@@ -12,8 +12,11 @@ Both only reject: a label that cannot be certified is NOT_CERTIFIED.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +35,7 @@ from framegate.runtime.bundle.certificates import (
 )
 from framegate.runtime.bundle.masks import touched
 from framegate.runtime.engine_check import NewAnswers, some_of
-from framegate.runtime.errors import BundleError, UsageError
+from framegate.runtime.errors import BackendError, BundleError, UsageError
 from framegate.runtime.preprocess import Preprocessor
 from framegate.runtime.scores import Tensor
 from framegate.runtime.verdict import NO_FINDINGS, Certificate, Findings, Image, Reason
@@ -40,6 +43,10 @@ from framegate.runtime.verdict import NO_FINDINGS, Certificate, Findings, Image,
 SLACK = 1e-5
 """Added to tau: more than rounding can move a mean of log-probabilities between two calls of an engine."""
 _TRIALS = 5
+_EXACT, _ROUNDED = 1e-3, 0.04
+"""How far a network in float32, or in another precision, may be from its file: root mean square of the differences, as
+a share of the range of its outputs. Seen on the shipped ones: 1e-6, and 0.022 at most in INT8, whose last bits engines
+round differently; 0.047 with sums that overflow in 16 bits."""
 
 Values = npt.NDArray[np.float64]
 
@@ -66,7 +73,7 @@ class CertificateNetwork:
             )
         self.engine = engine
         self.record = record
-        self._classes = classes
+        self.classes = classes
         self._preprocessor = Preprocessor(record.preprocess)
         tensor = self._preprocessor.tensor
         self._sample = some_of(tensor)
@@ -105,16 +112,22 @@ class CertificateNetwork:
         """
         if self.record.masks is not None:
             return np.asarray(self.view_means(crop).min(0))
-        self._preprocessor(crop)
-        return _worst_margins(self._answer()[0].astype(np.float64), self._classes)
+        self.show(crop)
+        return _worst_margins(self._answer()[0].astype(np.float64), self.classes)
 
     def view_means(self, crop: Image) -> Values:
         """Mean log-probabilities of the masked views that cover each place of a patch: (places, classes)."""
         masks = self.record.masks
         if masks is None:
             raise UsageError("masked views were asked for, an L-infinity certificate has none")
-        masks.hide(self._preprocessor(crop), self._views)
+        self.show(crop)
         return masks.means(_log_softmax(self._answer().astype(np.float64)))
+
+    def show(self, crop: Image) -> None:
+        """Fill the engine's input with the views of a region."""
+        tensor = self._preprocessor(crop)
+        if self.record.masks is not None:
+            self.record.masks.hide(tensor, self._views)
 
     def _answer(self) -> Tensor:
         """What the engine says about the views that lie in its input."""
@@ -125,6 +138,63 @@ class CertificateNetwork:
     def latest(self) -> tuple[bytes, bytes]:
         """A sample of the latest region, and what the engine said about it; see `NewAnswers`."""
         return self._sample.tobytes(), self._outputs.tobytes()
+
+    def of_ends(self, outputs: bool) -> Tensor:
+        """Of the latest region the first view and the last one, or what the engine said about them."""
+        return np.ascontiguousarray((self._outputs if outputs else self._views)[:: max(1, len(self._views) - 1)])
+
+
+@dataclass(frozen=True)
+class KnownViews:
+    """What a certificate's network says about known pictures, computed node by node as its file says.
+
+    The bundle holds the pictures, and the answers of its own network alone. So those of a certificate's network are
+    computed when it is opened, by ONNX Runtime with nothing fused: that computes INT8 layers in float32, too.
+
+    Attributes:
+        images: The bundle's known pictures.
+        expected: Of each, outputs for the first and the last view.
+        largest: Difference that an engine may have: root mean square.
+    """
+
+    images: npt.NDArray[np.uint8]
+    expected: Tensor
+    largest: float
+
+    @classmethod
+    def of(cls, bundle: Bundle, model: Path, network: CertificateNetwork) -> KnownViews | None:
+        """Those of a network; None if the bundle has no known pictures, or ONNX Runtime is not installed.
+
+        Args:
+            bundle: Opened.
+            model: The network's file.
+            network: The same, in the engine that will be asked.
+
+        Raises:
+            BackendError: An engine failed.
+        """
+        if bundle.known_answers is None or importlib.util.find_spec("onnxruntime") is None:
+            return None
+        from framegate.runtime.backends.onnxruntime_cpu import as_written
+
+        reference, images, expected = as_written(model), bundle.known_answers.images, []
+        for image in images:
+            network.show(image)
+            expected.append(reference(network.of_ends(outputs=False)))
+        found = np.stack(expected)
+        share = _EXACT if network.record.precision == "fp32" else _ROUNDED
+        return cls(images, found, share * float(np.ptp(found)))
+
+    def wrong(self, number: int, network: CertificateNetwork) -> str:
+        """Ask about a picture: what is wrong with the answer, or an empty text; NaN is wrong."""
+        network.certified(self.images[number])
+        difference = float(np.sqrt(np.mean((network.of_ends(outputs=True) - self.expected[number]) ** 2)))
+        if difference <= self.largest:
+            return ""
+        return (
+            f"what it says about a known picture is off by {difference:.3g}, expected at most {self.largest:.3g}; it "
+            "does not compute the network that was proved"
+        )
 
 
 def _log_softmax(logits: Values) -> Values:
@@ -172,6 +242,21 @@ def find_certificate(bundle: Bundle, demand: Demand, precision: str = "fp32", ba
     return min(enough, key=order)
 
 
+def _for_any_size(bundle: Bundle, demand: Demand, precision: str, backend: str) -> CertificateRecord:
+    """`find_certificate`, and of several against L-infinity one that holds for regions that are resized, too.
+
+    They need a level more than those of the network's own size (`CertificateNetwork.covers`).
+    """
+    found = find_certificate(bundle, demand, precision, backend)
+    if demand.kind == PATCH:
+        return found
+    try:
+        larger = find_certificate(bundle, replace(demand, budget=demand.budget + 1), precision, backend)
+    except BundleError:
+        return found
+    return larger if record_key(backend, larger.precision) in larger.thresholds else found
+
+
 class Certifier:
     """Certifies labels for one session. Not thread-safe.
 
@@ -185,10 +270,11 @@ class Certifier:
     Attributes:
         demand: As given.
         cost_ms: Milliseconds of one certificate on this machine, the least of a few calls when it was opened.
+        wrong: What was wrong with the engine's last known answer (`ask`); empty while nothing is wrong.
 
     Raises:
         BundleError: The bundle has no such certificate, or none for this engine.
-        BackendError: The network cannot be loaded.
+        BackendError: The network cannot be loaded, or the engine computes another one.
         UsageError: The backend runs on a GPU, or tracks shall be certified with what was proved for frames.
     """
 
@@ -197,7 +283,7 @@ class Certifier:
     ) -> None:
         self.demand = demand
         self._labels = bundle.labels
-        record = find_certificate(bundle, demand, precision, backend)
+        record = _for_any_size(bundle, demand, precision, backend)
         self._threshold = _threshold(bundle, record, backend)
         if demand.once and self._threshold.unit != "track":
             raise UsageError(
@@ -205,12 +291,20 @@ class Certifier:
                 "about the frames that follow; prove it with `framegate certify --unit track`, or certify every frame"
             )
         with bundle.loaded_file(record.network) as model:
-            engine = load_backend(backend, model, threads)  # without a cache: it is asked no known answers
-        self._ready(record, engine)
+            engine = load_backend(backend, model, threads)  # without a cache, which would need a digest of the file
+            network = CertificateNetwork(record, engine, len(self._labels))
+            self._known = KnownViews.of(bundle, model, network)
+        self._unknown = bundle.known_answers is not None and self._known is None
+        self._ready(network)
 
-    def _ready(self, record: CertificateRecord, engine: Backend) -> None:
-        self._network = CertificateNetwork(record, engine, len(self._labels))
-        self._new = NewAnswers(engine.engine)
+    def _ready(self, network: CertificateNetwork) -> None:
+        self._network, record = network, network.record
+        self._new = NewAnswers(network.engine.engine)
+        self._asked, self.wrong = 0, ""
+        for _ in () if self._known is None else self._known.images:
+            self.ask()
+            if self.wrong:
+                raise BackendError(f"certificate {self.demand}: {self.wrong}; try another engine or precision")
         self._seen: dict[str, int] = {}
         spec = record.preprocess
         picture = np.full((spec.depth * spec.height, spec.width, 3), 127, np.uint8)
@@ -226,8 +320,26 @@ class Certifier:
         """One for another stream, over the same weights."""
         other = Certifier.__new__(Certifier)
         other.demand, other._labels, other._threshold = self.demand, self._labels, self._threshold
-        other._ready(self._network.record, self._network.engine.share())
+        other._known, other._unknown = self._known, self._unknown
+        mine = self._network
+        other._ready(CertificateNetwork(mine.record, mine.engine.share(), mine.classes))
         return other
+
+    def ask(self) -> None:
+        """Ask the engine about the next known picture, and remember in `wrong` how that went; it costs a certificate.
+
+        Nothing is asked where nothing is known (`KnownViews.of`).
+        """
+        if self._known is None:
+            return
+        engine = self._network.engine.engine
+        try:
+            said = self._known.wrong(self._asked % len(self._known.images), self._network)
+            self._new.remember(*self._network.latest)  # an engine that stops now hands this one out for the next frame
+            self.wrong = said and f"{engine}: {said}"
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything; nothing is certified then
+            self.wrong = f"{engine} failed on a known picture ({type(error).__name__}: {error})"
+        self._asked += not self.wrong  # what was answered wrongly is asked again
 
     def describe(self) -> str:
         """Budget, cost and promise in one line."""
@@ -236,7 +348,9 @@ class Certifier:
         often = "every frame" if self.demand.every == 1 else f"one frame in {self.demand.every} of a region"
         often = "each track once" if self.demand.once else often
         key = record_key(self._network.engine.name, record.precision)
-        return f"certificate {self.demand} for {often}, {self.cost_ms:.2f} ms each{views}: {record.promise(key)}"
+        unknown = "; its engine was asked nothing known, for onnxruntime is not installed" if self._unknown else ""
+        cost = f"{self.cost_ms:.2f} ms each{views}"
+        return f"certificate {self.demand} for {often}, {cost}: {record.promise(key)}{unknown}"
 
     def due(self, stream: str) -> bool:
         """Count a frame of a region; whether it is one that needs a certificate."""
@@ -260,6 +374,8 @@ class Certifier:
             covered = budget_text(record.kind, record.budget)
             text = f"resized from {width}x{height} pixels, {demand} is more than {covered} covers"
             return None, {Reason.NOT_CERTIFIED: text}
+        if self.wrong:
+            return None, {Reason.BACKEND_FAULT: f"certificate {demand}: {self.wrong}"}
         try:
             margin = float(self._network.certified(crop)[label])
             stuck = self._new.is_old(*self._network.latest)

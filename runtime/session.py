@@ -426,7 +426,8 @@ class Session:
         """What the engine needs between two frames: a known answer now and then, and a new start after a fault.
 
         Every `ASK_EVERY_S` seconds it is asked one of the bundle's known answers, which takes as long as a region, and
-        every second while its answers are wrong. While they are, every frame is rejected with BACKEND_FAULT.
+        every second while its answers are wrong. While they are, every frame is rejected with BACKEND_FAULT. So is the
+        engine of a certificate, which takes as long as one; while it is wrong, what would be certified is rejected.
         """
         self._ask_if_due()
         self.recover()
@@ -437,8 +438,11 @@ class Session:
             self._asked.ask()
             if self.scorer is not self._asked and self.scorer.wrong:
                 self.scorer.ask()  # it was found wrong before the batches took over
+            if self.certifier is not None:
+                self.certifier.ask()
             self._ask_at = now + ASK_EVERY_S
-        if self._asked.wrong or self.scorer.wrong:  # by a question, or by a frame between two
+        certifier_wrong = self.certifier is not None and self.certifier.wrong
+        if self._asked.wrong or self.scorer.wrong or certifier_wrong:  # by a question, or by a frame between two
             self._ask_at = min(self._ask_at, now + _ASK_AGAIN_S)
 
     def recover(self) -> None:

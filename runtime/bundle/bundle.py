@@ -60,9 +60,18 @@ def calibration_binding(manifest: Mapping[str, Any]) -> str:
     ).hexdigest()
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two entries of one name other programs may read the other one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.60} is in it twice")
+    return found
+
+
 def _parsed(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(content.decode("utf-8"))
+        record = json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {folder}: {name} cannot be read ({error})") from error
     if not isinstance(record, dict):
@@ -82,10 +91,12 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         if path.is_symlink() and path.resolve().parent != folder.resolve():
             raise BundleError(f"bundle {folder}: {name} is a link that leads out of the bundle; copy the file itself")
+        if not path.is_file() and path.exists():  # a pipe would be waited for
+            raise BundleError(f"bundle {folder}: {name} is no regular file; copy the whole folder again")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"bundle {folder}: {name} is missing; copy the whole folder again") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise BundleError(f"bundle {folder}: {name} cannot be read ({error})") from error
 
 
@@ -212,7 +223,7 @@ class Bundle:
             name=_text(manifest["name"]),
             digest=digest,
             labels=labels,
-            preprocess=PreprocessSpec.from_json(manifest["preprocess"]),
+            preprocess=_read_preprocess(folder, manifest["preprocess"]),
             models=models,
             hashes=hashes,
             calibrations={},
@@ -364,6 +375,13 @@ def _entries(value: object) -> dict[str, Any]:
     return value
 
 
+def _read_preprocess(folder: Path, record: Mapping[str, Any]) -> PreprocessSpec:
+    try:
+        return PreprocessSpec.from_json(record)
+    except BundleError as error:
+        raise BundleError(f"bundle {folder}: {error}; export the model again") from error
+
+
 def _read_monitor(folder: Path, content: bytes) -> Monitor:
     try:
         return Monitor.from_json(_parsed(folder, MONITOR, content))
@@ -387,8 +405,12 @@ def _read_calibrations(
         )
     try:
         calibrations = {_text(key): Calibration.from_json(value) for key, value in record["records"].items()}
+        backends = {key.partition("/")[0] for key in calibrations}
         for key, calibration in calibrations.items():
             calibration.require_consistent(len(bundle.labels), key)
+            made_on = calibration.engine.partition(" ")[0]
+            if made_on in backends and made_on != key.partition("/")[0]:
+                raise CalibrationError(f"{key} was made on {calibration.engine}; calibrate this bundle again")
         promises = read_object_promises(record, calibrations)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, CalibrationError) as error:
         raise BundleError(f"bundle {folder}: {CALIBRATION}: {error}") from error

@@ -194,9 +194,11 @@ class Calibration:
             raise CalibrationError("unit, division, unseen and group of a calibration must be words")
         if len({each.class_id for each in self.classes}) < len(self.classes):
             raise CalibrationError("a label has two risks of its own in one calibration")
-        ordered = all(a <= b for a, b in pairwise(self.score_quantiles))  # NaN is in no order
-        if not ordered:
-            raise CalibrationError("score_quantiles of the calibration are not in ascending order")
+        ordered = all(a <= b for a, b in pairwise(self.score_quantiles))
+        if not ordered or not all(map(math.isfinite, self.score_quantiles)):
+            raise CalibrationError("score_quantiles of the calibration are not in ascending order, or not finite")
+        if not isinstance(self.engine, str):
+            raise CalibrationError(f"engine of a calibration is {self.engine!r:.60}; expected its name and version")
 
     def require_consistent(self, classes: int, key: str) -> None:
         """Refuse a record that contradicts itself: an edited one, say.

@@ -256,9 +256,13 @@ def read_certificates(record: Mapping[str, Any], labels: tuple[str, ...], hashes
         raise BundleError(f"{FILE} lists no certificates; certify the bundle again")
     found = tuple(CertificateRecord.from_json(each) for each in entries)
     for each in found:
+        budget, backends = budget_text(each.kind, each.budget), {key.partition("/")[0] for key in each.thresholds}
+        for key, threshold in each.thresholds.items():
+            made_on = str(threshold.engine).partition(" ")[0]
+            if made_on in backends and made_on != key.partition("/")[0]:
+                raise BundleError(
+                    f"{FILE}: {budget}, {key} was proved on {threshold.engine}; certify this bundle again"
+                )
         if hashes.get(each.network) != each.network_sha256:
-            raise BundleError(
-                f"{FILE}: {budget_text(each.kind, each.budget)} belongs to another {each.network}; "
-                "certify this bundle again"
-            )
+            raise BundleError(f"{FILE}: {budget} belongs to another {each.network}; certify this bundle again")
     return found

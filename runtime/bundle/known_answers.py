@@ -80,7 +80,7 @@ class KnownAnswers:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 images, logits = stored["images"], stored["logits"]
-                names, values = stored["names"].tolist(), stored["values"].tolist()
+                names, values = stored["names"].tolist(), list(map(float, stored["values"]))
         except Exception as error:  # a zip of arrays can be damaged in many ways
             raise BundleError(f"{FILE} cannot be read ({type(error).__name__}: {error})") from error
         if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):

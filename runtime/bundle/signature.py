@@ -49,6 +49,8 @@ def read_signature(folder: Path) -> Signature | None:
         BundleError: There is a file, and it is no signature.
     """
     try:
+        if (folder / FILE).exists() and not (folder / FILE).is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file")
         record = json.loads((folder / FILE).read_text(encoding="ascii"))
         if record["format"] != FORMAT:
             raise ValueError(f"format is {record['format']!r}, expected {FORMAT!r}")

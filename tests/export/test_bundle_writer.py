@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,3 +213,33 @@ def test_what_cannot_be_changed_is_known_before_the_work(tmp_path: Path) -> None
     (target / "notes").mkdir()
     with pytest.raises(BundleError, match="it holds a folder, notes"):
         to_change(target)
+
+
+@pytest.mark.parametrize("name", ["certificates.json", "notes.txt"])
+def test_fault_a_file_that_nothing_has_checked_is_never_vouched_for(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "m.bundle"
+    _write(target)
+    opened = Bundle.open(target)
+    (target / name).write_text("{}")
+    for change in (lambda: to_change(target), lambda: edited(opened).__enter__()):
+        with pytest.raises(
+            BundleError, match=f"it holds {name}, which its manifest.json does not name; move that file"
+        ):
+            change()
+    assert (target / name).read_text() == "{}"
+    assert Bundle.open(target).digest == opened.digest
+
+
+def test_fault_a_file_that_is_another_one_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "m.bundle"
+    _write(target)
+    copy = shutil.copytree
+
+    def swapped(source: Path, folder: Path, **options: Any) -> None:
+        copy(source, folder, **options)
+        (folder / "model.fp32.onnx").write_bytes(b"another network")
+
+    monkeypatch.setattr(shutil, "copytree", swapped)
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx has SHA-256"), edited(Bundle.open(target)):
+        pytest.fail("the block was entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.bundle"]

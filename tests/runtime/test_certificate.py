@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from certified_bundles import SIDE, SPEC, certified_bundle, patch_record, random_network
+from repository import BUNDLES
 
 from framegate.runtime import Reason, Session
 from framegate.runtime.backends.choice import load_backend
@@ -258,6 +259,10 @@ def test_of_several_certificates_the_session_gets_the_one_of_its_precision(make_
         (lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(units=400.5), "cannot be used"),
         (lambda c: c["certificates"][0].update(kind="linf", masks=None), "below 0 proves nothing"),
         (lambda c: c["certificates"][0].pop("preprocess"), "cannot be read"),
+        (
+            lambda c: c["certificates"][0]["thresholds"]["openvino/fp32"].update(engine="onnxruntime 1.2"),
+            "proved on onnx",
+        ),
         (lambda c: c.update(certificates=7), "lists no certificates"),
     ],
 )
@@ -265,3 +270,19 @@ def test_fault_a_record_that_does_not_fit_is_refused(make_bundle, change, says):
     bundle = certified_bundle(make_bundle(), change=change)
     with pytest.raises(BundleError, match=says):
         Bundle.open(bundle)
+
+
+def test_of_several_against_l_infinity_that_is_taken_which_holds_for_resized_regions_too():
+    """The resize may add a level, and regions of a camera are hardly ever of the network's own size."""
+    bundle = Bundle.open(BUNDLES / "hybrid-gtsrb.bundle")
+    one = Certifier(bundle, Demand("linf", 1), "onnxruntime", 1)
+    assert all("is more than" not in " ".join(one.decide(image, 0)[1].values()) for image in pictures(32, 50))
+    two = Certifier(bundle, Demand("linf", 2), "onnxruntime", 1)
+    assert ["is more than" in two.decide(image, 0)[1][Reason.NOT_CERTIFIED] for image in pictures(32, 50)] == [
+        False,
+        True,
+    ]
+
+
+def pictures(*sides):
+    return [np.full((side, side, 3), 90, np.uint8) for side in sides]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ from repository import SHIPPED as EVERY
 from framegate.runtime import Bundle, BundleError, Session
 from framegate.runtime.bundle.bundle import MANIFEST, manifest_digest, seal
 from framegate.runtime.bundle.onnx_file import holds_finite, read_onnx_facts
+from framegate.runtime.bundle.signature import read_signature
 
 SHIPPED = BUNDLES / "simplecnn-cifar10.bundle"
 
@@ -64,6 +66,14 @@ def test_fault_the_manifest_is_edited(folder, change, digest):
         Bundle.open(folder)
 
 
+def vouch_for(folder, name):
+    """Let the manifest vouch for a file as it is, and for nothing else anew."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    manifest["digest"] = manifest_digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def calibration_of(folder, **values):
     """Edit every calibration record, and let the manifest vouch for it."""
     path = folder / "calibration.json"
@@ -99,6 +109,8 @@ def calibration_of(folder, **values):
         ({"target_risk": 0.5, "risk_bound": 0.0001, "selective_risk": 0.0001}, "does not follow from"),
         ({"threshold": math.nan}, "finite"),
         ({"temperature": 0}, "positive"),
+        ({"score_quantiles": [math.nan]}, "not finite"),
+        ({"engine": None}, "expected its name and version"),
     ],
 )
 def test_fault_the_calibration_is_edited(folder, values, said):
@@ -174,6 +186,70 @@ def test_fault_a_file_of_the_bundle_is_a_link_that_leads_out(folder):
         Bundle.open(folder)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, "monitor.json", "signature.json"])
+def test_fault_a_pipe_in_place_of_a_file_is_not_waited_for(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(BundleError, match="no regular file"):
+        read_signature(folder) if name == "signature.json" else Bundle.open(folder)
+
+
+def test_fault_links_in_a_circle_are_one_sentence(folder):
+    (folder / "monitor.json").unlink()
+    (folder / "monitor.json").symlink_to("monitor.json")
+    with pytest.raises(BundleError, match=r"monitor\.json cannot be read"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "calibration.json", "monitor.json"])
+def test_fault_an_entry_that_is_there_twice(folder, name):
+    """The digest is over one of them; another program may read the other one."""
+    text = (folder / name).read_text()
+    key = next(iter(json.loads(text)))
+    (folder / name).write_text(text.replace("{", f'{{"{key}": "another", ', 1))
+    if name != MANIFEST:
+        vouch_for(folder, name)
+    with pytest.raises(BundleError, match=f"{name} cannot be read \\('{key}' is in it twice"):
+        Bundle.open(folder)
+
+
+def test_fault_a_calibration_of_another_engine_under_the_name_of_this_one(folder):
+    path = folder / "calibration.json"
+
+    def change(record):
+        records = record["records"]
+        records["openvino/int8"] = records["onnxruntime/int8"]
+
+    edit(path, change)
+    seal(folder, json.loads((folder / MANIFEST).read_text()))
+    with pytest.raises(BundleError, match=r"openvino/int8 was made on onnxruntime .*calibrate this bundle again"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("monitor.json", lambda record: record.update(limit=10**400)),
+        ("certificates.json", lambda record: record["certificates"][0]["preprocess"].update(mean=[10**400] * 3)),
+    ],
+)
+def test_a_number_that_is_too_large_is_said_of_the_file_that_holds_it(tmp_path, name, change):
+    folder = shutil.copytree(BUNDLES / "hybrid-cifar10.bundle", tmp_path / "copy.bundle")
+    edit(folder / name, change)
+    seal(folder, json.loads((folder / MANIFEST).read_text()))
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(folder)
+    assert MANIFEST not in str(caught.value)
+
+
+def test_a_preprocessing_that_this_version_does_not_know_names_the_bundle(folder):
+    edit(folder / MANIFEST, lambda manifest: manifest["preprocess"].update(resize="cubic"), digest=True)
+    with pytest.raises(
+        BundleError, match=r"bundle .*copy\.bundle: preprocess resize is 'cubic'.*export the model again"
+    ):
+        Bundle.open(folder)
+
+
 @pytest.mark.parametrize("name", ["../model.fp32.onnx", "/etc/passwd", "a/b", ".."])
 def test_fault_the_manifest_names_a_file_elsewhere(folder, name):
     edit(folder / MANIFEST, lambda manifest: manifest["files"].update({name: "0" * 64}), digest=True)
@@ -233,10 +309,7 @@ def test_malformed_entries_are_one_sentence(folder, key, value):
 def test_json_that_is_none_is_one_sentence(folder, name, text):
     (folder / name).write_bytes(text.encode("utf-8", "surrogatepass"))
     if name != MANIFEST:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        manifest["digest"] = manifest_digest(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        vouch_for(folder, name)
     with pytest.raises(BundleError):
         Bundle.open(folder)
 
