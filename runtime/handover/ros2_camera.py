@@ -10,7 +10,7 @@ import numpy as np
 
 from framegate.runtime.channel import Channel
 from framegate.runtime.sources.base import Source, SourceStatus
-from framegate.runtime.sources.images import decode_image
+from framegate.runtime.sources.images import AS_CAPTURED, decode_image
 from framegate.runtime.verdict import Frame, Image
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def to_picture(message: Any) -> Image:
 
 def decoded(message: Any) -> Image:
     """The pixels of a sensor_msgs/CompressedImage as BGR; `no_picture` for what OpenCV cannot decode."""
-    return decode_image(bytes(message.data), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return decode_image(bytes(message.data), AS_CAPTURED)
 
 
 class Ros2Camera(Source):

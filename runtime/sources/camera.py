@@ -12,7 +12,7 @@ import cv2
 
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.clock import ArrivalClock, DriverClock
-from framegate.runtime.sources.images import decode_image
+from framegate.runtime.sources.images import AS_CAPTURED, decode_image
 from framegate.runtime.sources.live import Captured, LiveSource, one_line, size_and_rate
 from framegate.runtime.sources.opencv import quiet_opencv
 from framegate.runtime.sources.options import SourceOptions
@@ -89,7 +89,7 @@ class CameraConnection:
             raise SourceError(f"{self._name} failed: {one_line(error)}") from error
         if ok and self._sends_jpeg:
             data = b"" if image is None else image.tobytes()
-            image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = decode_image(data, AS_CAPTURED)
         if not ok or image is None:
             raise SourceError(f"{self._name} stopped delivering; was it unplugged, or is the USB bus overloaded?")
         arrived_ns = self._arrivals.captured_ns(asked_ns, now_ns)

@@ -16,11 +16,14 @@ from framegate.runtime.errors import SourceError
 from framegate.runtime.passwords import hide_passwords
 from framegate.runtime.sources import jpeg
 from framegate.runtime.sources.base import BaseSource
+from framegate.runtime.sources.jpeg_decoder import decode_jpeg
 from framegate.runtime.sources.opencv import IMAGE_SUFFIXES, quiet_opencv
 from framegate.runtime.verdict import Frame, Image
 
 _AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 """Also turned upright. Not IMREAD_UNCHANGED, which turns TIFF and nothing else."""
+AS_CAPTURED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+"""Three colours, not turned: pictures of a stream."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,6 +93,12 @@ def decode_image(data: bytes, flags: int) -> Image:
     """
     if not _is_whole(data):
         return _unreadable()
+    if data.startswith(jpeg.SIGNATURE):
+        known = decode_jpeg(data)
+        if known.damaged:
+            return _unreadable()
+        if known.image is not None and flags == AS_CAPTURED:
+            return known.image
     image = _decoded(data, flags)
     if image is None and flags == _AS_STORED:  # so that a format which cannot be used is named, not called damaged
         image = _decoded(data, cv2.IMREAD_UNCHANGED)
@@ -110,7 +119,7 @@ def _unreadable() -> Image:
 def _is_whole(data: bytes) -> bool:
     """False for what the decoders would complete by guessing (JPEG) or report on stderr (PNG).
 
-    A bit error inside the compressed data of a JPEG is not found: the format has no checksum.
+    A bit error inside the compressed data of a JPEG is found by `decode_jpeg`, where that is possible.
     """
     if data.startswith(jpeg.SIGNATURE):
         return jpeg.JpegEnd().find(data) >= 0

@@ -12,13 +12,11 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 
-import cv2
-
 from framegate.runtime.errors import SourceError
 from framegate.runtime.sources.address import StreamAddress, why_not_connected, why_status
 from framegate.runtime.sources.clock import WAITED_NS
 from framegate.runtime.sources.http_body import HttpBody
-from framegate.runtime.sources.images import decode_image
+from framegate.runtime.sources.images import AS_CAPTURED, decode_image
 from framegate.runtime.sources.live import Captured
 from framegate.runtime.sources.multipart import MultipartParser
 from framegate.runtime.sources.proxy import through_proxy
@@ -125,7 +123,7 @@ class MjpegConnection:
             elif not self._receive(None if picture is not None else deadline):
                 break
         assert picture is not None
-        image = decode_image(picture, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = decode_image(picture, AS_CAPTURED)
         return Captured(image, arrived_ns, skipped=skipped)
 
     def _next_picture(self) -> bytes | None:
