@@ -103,7 +103,7 @@ def dense(tmp_path_factory):
     words += ["--labels", str(place / "labels.txt"), "--unseen", str(place / "seen")]
     assert main(["export", str(place / "d.onnx"), *words]) == 0
     record = json.loads((bundle / CALIBRATION).read_text())
-    record["records"]["tensorrt/fp32"] = record["records"]["onnxruntime/fp32"]
+    record["records"]["tensorrt/fp32"] = {**record["records"]["onnxruntime/fp32"], "engine": "tensorrt"}
     (bundle / CALIBRATION).write_text(json.dumps(record))
     seal(bundle, json.loads((bundle / MANIFEST).read_text()))
     return bundle
