@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep what PyTorch frees, for the next tensors.
 
     Every tensor of an attack is as large as the one before it, but glibc gives each back to the system and asks for
-    cleared pages anew: a third of an attack's time, measured for a batch of 32 frames. The process keeps as much memory
-    as it needed at most, so this is for commands and not for a vehicle. Elsewhere than with glibc it does nothing.
+    cleared pages anew, which takes a good part of an attack's time. The process keeps as much memory as it needed at
+    most, so this is for commands and not for a vehicle. Elsewhere than with glibc it does nothing.
 
     Returns:
         Whether it was done.
