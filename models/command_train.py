@@ -57,8 +57,16 @@ _SETTINGS: dict[str, tuple[str | None, str]] = {
     "outlier_weight": ("WEIGHT", "weight of the outliers in the loss, 0 or more"),
     "distillation": ("SHARE", "with --teacher: share of the teacher's answers in the loss, 0 to 1"),
     "distillation_temperature": ("TEMPERATURE", "with --teacher: temperature of both networks' softmax, above 0"),
-    "adversarial": (None, "training against an attack; it freezes no block and uses no outliers unless told to"),
-    "epsilon": ("DISTANCE", "largest change of a pixel by that attack, pixels from 0 to 1; 8/255 is 0.03137"),
+    "adversarial": (
+        None,
+        "training against an attack; it freezes no block and uses no outliers unless told to; with --interval-bounds "
+        "the attacked images take the place of the clean ones beside the worst case",
+    ),
+    "epsilon": (
+        "DISTANCE",
+        "largest change of a pixel by that attack, pixels from 0 to 1; 8/255 is 0.03137; with --interval-bounds "
+        "theirs if not given",
+    ),
     "attack_steps": ("N", "steps of that attack for pgd and trades"),
     "beta": ("WEIGHT", "weight of the robust term of trades, 0 or more"),
     "entropy_weight": (
@@ -196,6 +204,8 @@ def _settings(chosen: Architecture, arguments: argparse.Namespace) -> TrainSetti
     recipe = dict(chosen.recipe)
     if given.get("adversarial", "none") != "none":
         recipe.update(frozen_blocks=0, outlier_share=0.0)
+        if given.get("interval_bounds"):
+            recipe["epsilon"] = given["interval_bounds"]
     settings = TrainSettings(**{**recipe, **given})
     for name in given:
         if (needed := settings.without(name, arguments.teacher is not None)) is not None:

@@ -98,14 +98,16 @@ def watched(notes: Mapping[str, Any]) -> HeldOut | None:
 def held_out(notes: Mapping[str, Any]) -> HeldOut | None:
     """What trained nothing in a checkpoint, nor chose its weights, as its notes say; None if they do not.
 
-    Training against attacks stops early by what it holds out, and keeps the weights that were best on it. What a
-    teacher had seen is not known, so a network that had one has none. One that began with another's weights has what
-    neither run trained on, if both held out the same.
+    Training against attacks, if it has no interval bounds, stops early by what it holds out, and keeps the weights that
+    were best on it. What a teacher had seen is not known, so a network that had one has none. One that began with
+    another's weights has what neither run trained on, if both held out the same.
 
     Args:
         notes: Of a checkpoint.
     """
     found = watched(notes)
-    if found is None or notes.get("teacher") or notes["settings"].get("adversarial") != "none":
+    settings = notes["settings"] if found else {}
+    chosen_by_it = settings.get("adversarial") != "none" and not settings.get("interval_bounds")
+    if found is None or notes.get("teacher") or chosen_by_it:
         return None
     return found if not notes.get("start") or notes.get("start_held_out") == found.sha256 else None

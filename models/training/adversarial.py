@@ -96,10 +96,17 @@ def adversarial_loss(
         robust = F.kl_div(attacked.log_softmax(1), clean.softmax(1), reduction="batchmean")
         plain = F.cross_entropy(clean, labels, label_smoothing=settings.label_smoothing)
         return plain + settings.beta * robust, attacked
+    attacked = logits_of(attacked_pixels(logits_of, pixels, labels, settings)).float()
+    return F.cross_entropy(attacked, labels, label_smoothing=settings.label_smoothing), attacked
+
+
+def attacked_pixels(logits_of: Logits, pixels: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
+    """The images of a batch as ``n-fgsm``, ``fgsm-rs`` or ``pgd`` moves them; see `adversarial_loss`."""
+    epsilon = settings.epsilon
     if settings.adversarial == "n-fgsm":
-        moved = _noise_step(logits_of, pixels, labels, epsilon)
-    elif settings.adversarial == "fgsm-rs":
-        moved = _ascend(
+        return _noise_step(logits_of, pixels, labels, epsilon)
+    if settings.adversarial == "fgsm-rs":
+        return _ascend(
             lambda x: F.cross_entropy(logits_of(x).float(), labels),
             pixels,
             _random_start(pixels, epsilon),
@@ -107,10 +114,7 @@ def adversarial_loss(
             1,
             epsilon,
         )
-    else:
-        moved = pgd_pixels(logits_of, pixels, labels, epsilon, settings.attack_steps)
-    attacked = logits_of(moved).float()
-    return F.cross_entropy(attacked, labels, label_smoothing=settings.label_smoothing), attacked
+    return pgd_pixels(logits_of, pixels, labels, epsilon, settings.attack_steps)
 
 
 def entropy_loss(attacked: Tensor, labels: Tensor) -> Tensor:

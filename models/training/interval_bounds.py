@@ -104,22 +104,29 @@ def worst_margins(classify: nn.Linear, box: tuple[Tensor, Tensor], labels: Tenso
 
 
 def bounds_of(
-    model: PlainCNN, prepare: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, radius: float
+    model: PlainCNN,
+    prepare: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    radius: float,
+    seen: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Clean logits and worst margins of a batch.
+    """Logits and worst margins of a batch.
 
     Args:
-        model: The branch; in training mode the batch's clean statistics normalise.
+        model: The branch; in training mode the statistics of the images that are seen normalise.
         prepare: Pixels to the network's input, monotone in every pixel.
-        pixels: (N, 3, h, w) in [0, 1].
+        pixels: (N, 3, h, w) in [0, 1], the middle of each ball.
         labels: (N,).
         radius: Of the ball, in pixel units.
+        seen: Images whose logits are wanted, such as attacked ones; None: ``pixels``.
 
     Returns:
-        Logits (N, classes) and worst margins (N, classes).
+        Logits (N, classes) of what is seen and worst margins (N, classes) over the ball.
     """
     low, high = prepare((pixels - radius).clamp(0, 1)), prepare((pixels + radius).clamp(0, 1))
-    clean, box = carry(model.layers, prepare(pixels), ((high + low) / 2, (high - low) / 2))
+    inputs = prepare(pixels if seen is None else seen)
+    clean, box = carry(model.layers, inputs, ((high + low) / 2, (high - low) / 2))
     return model.classify(clean), worst_margins(model.classify, box, labels)
 
 
@@ -130,8 +137,11 @@ def interval_loss(
     labels: Tensor,
     done: float,
     settings: TrainSettings,
+    seen: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Clean cross-entropy mixed with that of the worst margins.
+    """Cross-entropy of what is seen, clean or attacked images, mixed with that of the worst margins.
+
+    With attacked images it is the mixture of De Palma et al. 2024 (arXiv:2305.13991, "MTL-IBP").
 
     Args:
         model: A `PlainCNN` in training mode.
@@ -140,12 +150,13 @@ def interval_loss(
         labels: (N,).
         done: Share of the training that is over, 0 to 1.
         settings: ``interval_bounds``, ``interval_ramp``, ``interval_weight``; of the clean part ``label_smoothing``.
+        seen: Attacked images; None: the clean ones.
 
     Returns:
-        Scalar loss with a gradient, and the clean logits.
+        Scalar loss with a gradient, and the logits of what is seen.
     """
     radius = scheduled_radius(settings.interval_bounds, done, settings.interval_ramp)
-    clean, margins = bounds_of(model, prepare, pixels, labels, radius)
+    clean, margins = bounds_of(model, prepare, pixels, labels, radius, seen)
     share = settings.interval_weight
     worst = F.cross_entropy(-margins.float(), labels)
     plain = F.cross_entropy(clean.float(), labels, label_smoothing=settings.label_smoothing)

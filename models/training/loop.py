@@ -25,7 +25,13 @@ from framegate.models.labelled import LabelledImages
 from framegate.models.mobilenet_v2 import FEATURE_BLOCKS
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
-from framegate.models.training.adversarial import RobustWatch, adversarial_loss, entropy_loss, pgd_pixels
+from framegate.models.training.adversarial import (
+    RobustWatch,
+    adversarial_loss,
+    attacked_pixels,
+    entropy_loss,
+    pgd_pixels,
+)
 from framegate.models.training.augment import Augmentation
 from framegate.models.training.batches import Batch, CachedBatches, FreshBatches, Position, Progress
 from framegate.models.training.interval_bounds import interval_loss
@@ -226,7 +232,7 @@ class Trainer:
             record["held_out_accuracy"] = self._held_out_accuracy()
             record["learning_rate"] = float(self._schedule.get_last_lr()[0])
             self.history.append(record)
-            if self.settings.adversarial != "none":
+            if self.settings.adversarial != "none" and not self.settings.interval_bounds:
                 self._watch_robustness(epoch + 1)
             record["seconds"] = round(time.monotonic() - started, 1)
             self._save(epoch + 1)
@@ -286,16 +292,18 @@ class Trainer:
     def _losses(self, inputs: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss on the labelled images, their logits, and the logits of the outliers."""
         count, settings = len(labels), self.settings
-        if settings.adversarial != "none":
+        attacked = settings.adversarial != "none"
+        if settings.interval_bounds:
+            done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
+            seen = attacked_pixels(self._on_pixels, inputs, labels, settings) if attacked else None
+            loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings, seen)
+            return self._taught(loss, known, index), known, inputs[:0]
+        if attacked:
             loss, known = adversarial_loss(self._on_pixels, inputs[:count], labels, settings)
             if settings.entropy_weight:
                 loss = loss + settings.entropy_weight * entropy_loss(known, labels)
             strange = self._on_pixels(inputs[count:]).float() if len(inputs) > count else inputs[:0]
             return self._taught(loss, known, index), known, strange
-        if settings.interval_bounds:
-            done = self._schedule.last_epoch / (len(self.batches) * settings.epochs)
-            loss, known = interval_loss(self._model, self._prepare, inputs, labels, done, settings)
-            return self._taught(loss, known, index), known, inputs[:0]
         if settings.mask_choices > 1:
             inputs = torch.cat([self._masked(inputs[:count], labels), inputs[count:]])
         logits = self._forward(inputs).float()

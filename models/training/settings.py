@@ -34,12 +34,15 @@ class TrainSettings:
         distillation: Share of the teacher's answers in the loss, in [0, 1]; used if there is a teacher.
         distillation_temperature: Temperature of teacher and student in that term.
         adversarial: ``none``, ``fgsm-rs`` (Wong et al. 2020), ``n-fgsm`` (de Jorge et al. 2022), ``pgd`` (Madry et al.
-            2018), ``trades`` (Zhang et al.).
+            2018), ``trades`` (Zhang et al.). With ``interval_bounds``, not for ``trades``: the images that are seen
+            beside the worst case (De Palma et al. 2024).
         epsilon: L-infinity radius of the training attack in pixel units, in (0, 1].
         attack_steps: Steps of the training attack for ``pgd`` and ``trades``.
         beta: Weight of the robust term of ``trades``.
-        entropy_weight: Weight of `framegate.models.training.adversarial.entropy_loss` in adversarial training; 0: none.
-        patience: Adversarial training stops after so many epochs without better robust calibration accuracy.
+        entropy_weight: Weight of `framegate.models.training.adversarial.entropy_loss` in adversarial training, not with
+            ``interval_bounds``; 0: none.
+        patience: Adversarial training stops after so many epochs without better robust accuracy on what is held out;
+            with ``interval_bounds`` it never does, so that what is held out can prove.
         masked_views: Share of the augmented images in which a square is hidden, in [0, 1]
             (`framegate.models.training.masked_views`).
         mask_side: Largest side of that square as a share of the image's side, in (0.15, 1).
@@ -137,10 +140,11 @@ class TrainSettings:
                 f"mask_choices: {self.mask_choices} given; a choice among masks needs masked_views above 0, and no "
                 "adversarial training, interval bounds or frozen blocks; give --mask-choices 1 for masks anywhere"
             )
-        if self.interval_bounds and self.adversarial != "none":
+        if self.interval_bounds and (self.adversarial == "trades" or self.entropy_weight):
+            other = "adversarial trades" if self.adversarial == "trades" else f"entropy_weight {self.entropy_weight:g}"
             raise UsageError(
-                f"interval_bounds: given together with adversarial {self.adversarial}; each is a loss of "
-                "its own, give one of them"
+                f"interval_bounds: given together with {other}; each is a loss of its own, give one of them (another "
+                "attack can be joined with interval bounds)"
             )
 
     def _check_attack(self) -> None:
@@ -175,7 +179,10 @@ class TrainSettings:
             "distillation": (taught, "--teacher"),
             "distillation_temperature": (taught, "--teacher"),
             "epsilon": (attacked, "--adversarial"),
-            "patience": (attacked, "--adversarial"),
+            "patience": (
+                attacked and not self.interval_bounds,
+                "--interval-bounds 0" if attacked else "--adversarial",
+            ),
             "attack_steps": (steps, "--adversarial pgd or trades"),
             "beta": (self.adversarial == "trades", "--adversarial trades"),
             "mask_side": (self.masked_views, "--masked-views"),

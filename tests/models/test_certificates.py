@@ -78,6 +78,45 @@ def test_training_with_bounds_certifies_what_plain_training_does_not():
     assert certified[0.8] >= 12
 
 
+@pytest.mark.parametrize("attack", ["fgsm-rs", "n-fgsm", "pgd"])
+def test_attacked_images_take_the_place_of_clean_ones_beside_the_worst_case(attack, monkeypatch, tmp_path):
+    """One step: the loss is that of the images as the attack moved them, and of the ball around the clean ones."""
+    seen = []
+
+    def noted(model, prepare, pixels, labels, done, settings, moved=None):
+        seen.append((pixels.clone(), moved))
+        return interval_loss(model, prepare, pixels, labels, 1.0, settings, moved)
+
+    monkeypatch.setattr(loop, "interval_loss", noted)
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    split = LabelledImages("some", images, np.arange(16, dtype=np.int64) % 3)
+    radius = 4 / 255
+    settings = TrainSettings(epochs=2, batch=8, interval_bounds=radius, adversarial=attack, epsilon=radius, patience=1)
+    spec = architecture("plaincnn").preprocess
+    task = loop.Task(build("plaincnn", 3, {}), spec, split, split, lambda given, rng: given)
+    trainer = loop.Trainer(task, settings, tmp_path / "state", lambda *told: None)
+    history = trainer.run()
+    for pixels, moved in seen:
+        away = (moved - pixels).abs()
+        assert radius / 2 < float(away.max()) <= (3 if attack == "n-fgsm" else 1) * radius + 1e-6
+    # What is held out is to prove, so nothing is chosen by it: no early end, no best epoch.
+    assert len(history) == 2
+    assert not trainer.stop_reason
+    assert "robust_held_out_accuracy" not in history[-1]
+
+
+def test_the_loss_of_attacked_images_is_that_of_what_is_seen():
+    model, labels = network(0).train(), torch.tensor([0, 3, 1, 2])
+    pixels = torch.rand(4, 3, 32, 32)
+    moved = (pixels + 0.02).clamp(0, 1)
+    settings = TrainSettings(interval_bounds=0.02, interval_weight=0.3, adversarial="pgd", epsilon=0.02)
+    loss, known = interval_loss(model, PREPARE, pixels, labels, 1.0, settings, moved)
+    torch.testing.assert_close(known, model(PREPARE(moved)))
+    _, worst = bounds_of(model, PREPARE, pixels, labels, scheduled_radius(0.02, 1.0, 0.55), moved)
+    expected = 0.7 * nn.functional.cross_entropy(known, labels) + 0.3 * nn.functional.cross_entropy(-worst, labels)
+    torch.testing.assert_close(loss, expected)
+
+
 def test_the_radius_grows_and_ends_above_what_is_asked():
     assert scheduled_radius(1.0, 0.0, 0.0) > 1.0  # all of it at once
     radii = [scheduled_radius(1.0, done / 20, 0.55) for done in range(21)]
@@ -200,7 +239,8 @@ def test_noise_fgsm_moves_further_than_its_radius_and_stays_among_pixels():
         ({"mask_choices": 4, "masked_views": 0.5, "interval_bounds": 0.01}, "needs masked_views"),
         ({"mask_choices": 4, "masked_views": 0.5, "frozen_blocks": 2}, "needs masked_views"),
         ({"interval_bounds": -0.1}, "interval_bounds"),
-        ({"interval_bounds": 0.01, "adversarial": "pgd"}, "give one of them"),
+        ({"interval_bounds": 0.01, "adversarial": "trades"}, "give one of them"),
+        ({"interval_bounds": 0.01, "adversarial": "pgd", "entropy_weight": 1.0}, "entropy_weight 1; each is"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, says):

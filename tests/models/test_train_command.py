@@ -39,9 +39,9 @@ def train(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command_train, "_open_data", opened)
     monkeypatch.chdir(tmp_path)
 
-    def run(*words, data="0", out="c.pt"):
+    def run(*words, data="0", out="c.pt", network="simplecnn"):
         common = ["--data", data, "--epochs", "1", "--batch", "16", "--out", out]
-        code = main(["train", "simplecnn", *common, *words])
+        code = main(["train", network, *common, *words])
         return code, capsys.readouterr().err
 
     return run
@@ -112,6 +112,22 @@ def test_a_teacher_in_the_current_folder_has_a_name(train, monkeypatch, tmp_path
     assert held_out(notes) is None
 
 
+@pytest.mark.parametrize("given", [[], ["--epsilon", "0.02"]])
+def test_the_attack_beside_interval_bounds_is_as_large_as_they_are(train, given):
+    words = ["--adversarial", "fgsm-rs", "--interval-bounds", "2/255", "--held-out", "0.05"]
+    code, said = train(*words, *given, network="plaincnn")
+    assert code == 0, said
+    notes = load_checkpoint("c.pt")[1]["notes"]
+    assert notes["settings"]["epsilon"] == (0.02 if given else 2 / 255)
+    assert held_out(notes).share == 0.05  # nothing was chosen by what it holds out, so that proves
+
+
+def test_what_early_stopping_looked_at_proves_nothing(train):
+    code, said = train("--adversarial", "fgsm-rs", "--held-out", "0.05")
+    assert code == 0, said
+    assert held_out(load_checkpoint("c.pt")[1]["notes"]) is None
+
+
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
@@ -119,6 +135,7 @@ def test_a_teacher_in_the_current_folder_has_a_name(train, monkeypatch, tmp_path
         (["--distillation-temperature", "2"], "--teacher"),
         (["--epsilon", "0.1"], "--adversarial"),
         (["--patience", "2"], "--adversarial"),
+        (["--adversarial", "pgd", "--interval-bounds", "2/255", "--patience", "2"], "--interval-bounds 0"),
         (["--adversarial", "fgsm-rs", "--attack-steps", "9"], "--adversarial pgd or trades"),
         (["--adversarial", "pgd", "--beta", "3"], "--adversarial trades"),
         (["--mask-side", "0.3"], "--masked-views"),
