@@ -23,10 +23,10 @@ import torch
 
 from framegate.benchmarks.certificate_tables import FORMAT
 from framegate.benchmarks.latency.record import written
-from framegate.evaluation.attacks.certified import Values, allowed, attacks_on, judged, reached
+from framegate.evaluation.attacks.certified import Allowed, Values, attacks_on, judged, reached
 from framegate.evaluation.frames.own_data import training_of
 from framegate.evaluation.metrics.intervals import share
-from framegate.export.calibration.certificates import first_certified
+from framegate.export.calibration.certificates import first_certified, lowered, possible_of_views
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
@@ -36,7 +36,7 @@ from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import record_key
-from framegate.runtime.bundle.certificates import PATCH, CertificateRecord, Demand
+from framegate.runtime.bundle.certificates import LINF, CertificateRecord, Demand
 from framegate.runtime.certificate import SLACK, CertificateNetwork, find_certificate
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
@@ -62,27 +62,23 @@ class Measured:
         self.engine = load_backend(backend, file)
         self.network = CertificateNetwork(record, self.engine, len(bundle.labels))
 
-    def values(self, split: LabelledImages, progress: Any) -> tuple[Values, Values]:
-        """(N,) bound of the label that the bundle's own network gives, and the most that a wrong label may reach."""
+    def values(self, split: LabelledImages, progress: Any) -> tuple[Values, Allowed]:
+        """(N,) what the label of the bundle's own network gets, and the most that a wrong label may reach."""
         own = self.bundle.model_path("fp32")
         said, _ = backend_outputs(self.backend, own, self.bundle.preprocess, {"": split.images}, progress)
         labels = said[""].logits.argmax(1)
-        certified, possible = np.empty(len(split)), np.empty(len(split))
-        for first in range(0, len(split), _CHUNK):
-            rows = slice(first, min(first + _CHUNK, len(split)))
-            pixels = to_pixels(split.images[rows])
-            if self.record.kind == PATCH:
-                means = [self.network.view_means(image) for image in split.images[rows]]
-                reach, limit = np.stack([m.min(0) for m in means]), np.stack([m.max(0) for m in means])
+        certified, wrong = np.empty(len(split)), np.empty(len(split))
+        for k, image in enumerate(split.images):
+            if self.record.kind == LINF:
+                certified[k] = self.network.certified(image)[labels[k]]
             else:
-                reach = np.stack([self.network.certified(image) for image in split.images[rows]])
-                limit = allowed(self.record, self.network, self.file, pixels, split.labels[rows])
-            at = np.arange(len(reach))
-            certified[rows] = reach[at, labels[rows]]
-            limit[at, split.labels[rows]] = -np.inf
-            possible[rows] = limit.max(1)
-            progress("certificates", rows.stop, len(split))
-        return certified, possible
+                means = self.network.view_means(image)
+                certified[k], wrong[k] = means.min(0)[labels[k]], possible_of_views(means, int(split.labels[k]))
+            if (k + 1) % _CHUNK == 0 or k + 1 == len(split):
+                progress("certificates", k + 1, len(split))
+        if self.record.kind == LINF:
+            return certified, Allowed.of_margins(self.file, self.record, split.images, split.labels)
+        return certified, Allowed(wrong)
 
 
 def at_threshold(
@@ -117,16 +113,19 @@ def allowed_events(count: int) -> int:
 
 def figures(measured: Measured, split: LabelledImages, tau: float, progress: Any) -> dict[str, Any]:
     """Of one split: at the shipped threshold, and at those that single frames and whole tracks would give for 2 %."""
-    certified, possible = measured.values(split, progress)
+    certified, limit = measured.values(split, progress)
     groups = split.groups
-    result: dict[str, Any] = {"frames": len(split), "shipped": at_threshold(certified, possible, tau, groups)}
-    events = allowed_events(len(split))
+    shipped = at_threshold(certified, limit.above(tau), tau, groups)
+    result: dict[str, Any] = {"frames": len(split), "shipped": shipped}
+    events, lowest = allowed_events(len(split)), 0.0 if measured.record.kind == LINF else -np.inf
     if events >= 0:
+        possible = lowered(limit.values, None, events, lowest, limit.lower)
         found = at_threshold(certified, possible, loosest(possible, events), groups)
         result["frames_counted_singly_2_percent"] = found
     if groups is not None:
+        units = int(TARGET * len(np.unique(groups)))
+        possible = lowered(limit.values, groups, units, lowest, limit.lower)
         worst = np.array([possible[groups == each].max() for each in np.unique(groups)])
-        units = int(TARGET * len(worst))
         result["tracks_2_percent_point_estimate"] = at_threshold(certified, possible, loosest(worst, units), groups)
     return result
 
@@ -141,7 +140,11 @@ def attacked(
     for first in range(0, len(test), _CHUNK):
         rows = slice(first, min(first + _CHUNK, len(test)))
         pixels, labels = to_pixels(test.images[rows]), torch.from_numpy(test.labels[rows])
-        limit = allowed(record, measured.network, measured.file, pixels)
+        clean = test.images[rows], test.labels[rows]
+        if record.kind == LINF:
+            limit = Allowed.of_margins(measured.file, record, *clean).above(tau)
+        else:
+            limit = Allowed.of_views(measured.network, *clean).values
         for name, attack in attacks.items():
             counts = judged(reached(measured.network, attack(pixels, labels)), limit, test.labels[rows], tau)
             totals[name] = {key: totals[name].get(key, 0) + value for key, value in counts.items()}

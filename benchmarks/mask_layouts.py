@@ -24,7 +24,7 @@ import numpy.typing as npt
 from framegate.benchmarks.certificates import Measured, cost
 from framegate.benchmarks.latency.record import written
 from framegate.export.branch import branch_graph
-from framegate.export.graph.bounds import stored
+from framegate.export.graph.graph import stored
 from framegate.models import datasets
 from framegate.runtime.bundle.bundle import Bundle, sha256_file
 from framegate.runtime.bundle.calibration import record_key
@@ -109,14 +109,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for side, stride in layouts:
             grid = MaskGrid(record.masks.width, record.masks.height, record.masks.patch, side, stride)
             measured = Measured(bundle, replace(record, masks=grid), arguments.backend, file)
-            certified, possible = measured.values(test, progress)
+            certified, limit = measured.values(test, progress)
             rows.append(
                 {
                     **asdict(grid),
                     "views": grid.views,
-                    "coverage_at_event": {str(e): round(at_events(certified, possible, e), 4) for e in _EVENTS},
+                    "coverage_at_event": {str(e): round(at_events(certified, limit.values, e), 4) for e in _EVENTS},
                     "coverage_where_units_prove": {
-                        str(n): [round(value, 4) for value in where_units_prove(certified, possible, n)]
+                        str(n): [round(value, 4) for value in where_units_prove(certified, limit.values, n)]
                         for n in arguments.units
                     },
                     **({"cost": cost(measured, arguments.cost_calls)} if arguments.cost_calls else {}),

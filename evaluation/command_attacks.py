@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
         "steps": arguments.steps,
         "seed": arguments.seed,
         "transfer_from": None if foreign is None else foreign.name,
-        "certificate": None if demand is None else f"{demand} of {bundle.digest[:16]}",
+        "certificate": None if certifier is None else certifier.identity,
         **({} if foreign is None else {_TRANSFER: manifest_sha256(foreign.path)}),
         **({"auto_frames": arguments.auto, "auto_attacks": list(WITH_TARGETS)} if arguments.auto else {}),
     }

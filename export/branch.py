@@ -10,8 +10,8 @@ import onnx
 from framegate.export.data.labelled import TrainedOn, trained_on
 from framegate.export.export import QUANTISER_IMAGES
 from framegate.export.graph.average import averaged
-from framegate.export.graph.bounds import halved
 from framegate.export.graph.fold import deployment_model
+from framegate.export.graph.graph import halved
 from framegate.export.graph.translate import to_onnx
 from framegate.export.int8.choice import HELD_OUT, choose_int8
 from framegate.export.int8.sensitivity import LayerSensitivity

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +18,13 @@ from framegate.export.calibration.certificates import (
     TRACK,
     counted,
     first_certified,
-    possible_of_logits,
     possible_of_views,
     prove,
 )
 from framegate.export.calibration.decisions import Floats
 from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
-from framegate.export.graph.bounds import stored, with_bounds
+from framegate.export.graph.graph import stored
 from framegate.export.graph.reach import Reach
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
@@ -62,8 +57,8 @@ class Wanted:
         demand: Kind and budget.
         branches: Checkpoints of the networks that are asked, whose logits are averaged; none asks the bundle's own
             network, which is for patches only.
-        precision: Which of the bundle's own networks; of a branch against patches ``fp32`` or ``int8``. Bounds of an
-            L-infinity branch are computed in float32 always.
+        precision: Which of the bundle's own networks; of a branch against patches ``fp32`` or ``int8``. An L-infinity
+            branch computes in float32 always.
         backends: That get a threshold.
         target_risk: See `framegate.export.calibration.certificates.prove`.
         confidence_level: See there.
@@ -86,7 +81,7 @@ class Wanted:
 
     @property
     def branch_precision(self) -> str | None:
-        """What a branch computes in; None without one. Interval bounds have a proof for float32 alone."""
+        """What a branch computes in; None without one. Margins have a proof for float32 alone."""
         if not self.branches:
             return None
         return self.precision if self.demand.kind == PATCH else "fp32"
@@ -120,7 +115,8 @@ def certify(
         UsageError: The budget cannot be covered, or the branch has no bounds.
     """
     check_wanted(bundle, wanted)
-    with edited(bundle) as folder, _networks(bundle, folder, wanted, ranges, progress) as (file, plain, spec):
+    with edited(bundle) as folder:
+        file, spec = _network(bundle, folder, wanted, ranges, progress)
         masks = None if wanted.demand.kind == LINF else _masks(split, spec, wanted)
         precision = wanted.branch_precision or wanted.precision
         record = CertificateRecord(
@@ -134,10 +130,14 @@ def certify(
                 "cannot be counted; give more --images"
             )
         asked = _count(bundle, record, split, wanted)
-        reach = _Remembered(Reach(plain, spec, record.budget)) if record.kind == LINF else None
+        reach = None
+        if record.kind == LINF:
+            reach = _Remembered(
+                Reach(folder / file, spec, record.budget), split.images[looked], split.labels[looked], progress
+            )
         thresholds = {
             record_key(backend, precision): _proved(
-                bundle, record, folder / file, plain, split, looked, both, backend, wanted, progress, reach
+                bundle, record, folder / file, split, looked, both, backend, wanted, progress, reach
             )
             for backend in wanted.backends
         }
@@ -205,8 +205,8 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
         )
     if wanted.demand.kind == LINF and len(wanted.branches) > 1:
         raise UsageError(
-            f"certificate {wanted.demand}: {len(wanted.branches)} branches were given; its bounds are those of one "
-            "network, so give one"
+            f"certificate {wanted.demand}: {len(wanted.branches)} branches were given; its proof is about one network, "
+            "so give one"
         )
     if wanted.demand.kind == LINF and (wanted.side, wanted.stride) != (None, None):
         raise UsageError(f"certificate {wanted.demand}: it has no masks; leave --mask-side and --mask-stride out")
@@ -214,28 +214,20 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
         raise UsageError(f"precision {wanted.precision}: a branch computes in fp32 or int8; give one of these")
 
 
-@contextmanager
-def _networks(
+def _network(
     bundle: Bundle, folder: Path, wanted: Wanted, ranges: Images | None, progress: Progress
-) -> Iterator[tuple[str, Path, PreprocessSpec]]:
-    """File of the network that is asked, a file of the network without bounds, and how images become its input."""
+) -> tuple[str, PreprocessSpec]:
+    """File of the network that is asked, and how images become its input."""
     if not wanted.branches:
-        name = bundle.model_path(wanted.precision).name
-        yield name, folder / name, bundle.preprocess
-        return
-    plain, spec = branch_graph(wanted.branches, bundle.labels)
+        return bundle.model_path(wanted.precision).name, bundle.preprocess
+    network, spec = branch_graph(wanted.branches, bundle.labels)
     if wanted.branch_precision == "int8":
-        plain = in_int8(plain, spec, ranges, progress)
-    demand = wanted.demand
-    asked = with_bounds(plain, spec, demand.budget) if demand.kind == LINF else plain
-    content = stored(asked)
-    # The network of patch certificates is the same for every size of patch: one file, known by its content.
-    mark = demand.budget if demand.kind == LINF else f"-{hashlib.sha256(content).hexdigest()[:8]}"
-    name = f"certificate-{demand.kind}{mark}.onnx"
+        network = in_int8(network, spec, ranges, progress)
+    content = stored(network)
+    # The network is the same for every budget: one file, known by its content.
+    name = f"certificate-{wanted.demand.kind}-{hashlib.sha256(content).hexdigest()[:8]}.onnx"
     (folder / name).write_bytes(content)
-    with tempfile.TemporaryDirectory(prefix="framegate-") as private:
-        (Path(private) / name).write_bytes(stored(plain))
-        yield name, Path(private) / name, spec
+    return name, spec
 
 
 def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskGrid:
@@ -261,17 +253,26 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
 
 
 class _Remembered:
-    """What a certificate can be made to say of some images, found out once for all engines."""
+    """How sure of a wrong label an attacker can make a branch on some images, found out once for all engines."""
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach, self._found = reach, dict[int, float]()
+    def __init__(self, reach: Reach, images: Images, labels: Labels, progress: Progress) -> None:
+        self._reach, self._images, self._labels, self._progress = reach, images, labels, progress
+        self._found = dict[int, float]()
+        self.quick = np.empty(len(images))
+        for first in range(0, len(images), STEP):
+            rows = slice(first, first + STEP)
+            self.quick[rows] = reach.quick(images[rows], labels[rows])
+            progress("certificate, first bounds of its margins", min(rows.stop, len(images)), len(images))
 
-    def margins(self, images: Images, rows: Labels, most: int, progress: Progress) -> Floats:
-        """Of the images at these positions; ``most`` is how many may be asked for in the end."""
+    def lower(self, rows: Labels, left: int) -> Floats:
+        """Lower bounds for the images at these positions; so many are left, more as the threshold falls."""
         missing = [int(row) for row in rows if int(row) not in self._found]
         if missing:
-            self._found.update(zip(missing, self._reach.margins(images[missing]), strict=True))
-            progress("certificate, what its bounds can reach", len(self._found), max(most, len(self._found)))
+            self._found.update(
+                zip(missing, self._reach.margins(self._images[missing], self._labels[missing]), strict=True)
+            )
+            known = len(self._found)
+            self._progress("certificate, bounds of its margins", known, known + max(0, left - len(rows)))
         return np.array([self._found[int(row)] for row in rows])
 
 
@@ -279,7 +280,6 @@ def _proved(
     bundle: Bundle,
     record: CertificateRecord,
     file: Path,
-    plain: Path,
     split: LabelledImages,
     looked: np.ndarray,
     both: np.ndarray,
@@ -295,9 +295,8 @@ def _proved(
     candidates = said[""].logits.argmax(1)
     network = CertificateNetwork(record, load_backend(backend, file), len(bundle.labels))
     possible, certified = np.empty(len(images)), np.empty(len(images))
-    if record.kind == LINF:
-        clean, _ = backend_outputs(backend, plain, record.preprocess, {"": images}, progress)
-        possible = possible_of_logits(clean[""].logits, labels)
+    if reach is not None:
+        possible = reach.quick
     for k, image in enumerate(images):
         if record.kind == PATCH:
             means = network.view_means(image)
@@ -308,8 +307,7 @@ def _proved(
             progress(f"certificate, {engine}", k + 1, len(images))
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
-    wrong = int(np.isfinite(possible).sum())
-    lower = None if reach is None else partial(reach.margins, images, most=wrong, progress=progress)
+    lower = None if reach is None else reach.lower
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level, lower)
     passed = certified[both] >= proof.tau + SLACK
     tracks = (None, None) if groups is None else first_certified(*_as_captured(split, looked[both], passed))

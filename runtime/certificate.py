@@ -4,15 +4,17 @@ Two kinds, whose proofs are in docs/certificates.md. A *patch certificate* asks 
 a square masked, such that every patch of the stated size is hidden in some of them: whatever a patch shows, the views
 that hide it are those of the clean region. (Related: Minority Reports, McCoyd et al. 2020, arXiv:2004.13799, and
 PatchGuard++, Xiang and Mittal 2021, arXiv:2104.12609, which detect patches by masked views.) An *L-infinity
-certificate* asks a small network for the lowest margin of its label in the ball of the stated size, by interval bounds
-that its ONNX file computes beside the logits.
+certificate* asks a small network for the margin of its label. How large changes of the stated size can make that of a
+wrong label was bounded when the certificate was proved.
 
 Both only reject: a label that cannot be certified is NOT_CERTIFIED.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -65,11 +67,11 @@ class CertificateNetwork:
     """
 
     def __init__(self, record: CertificateRecord, engine: Backend, classes: int) -> None:
-        wanted = classes if record.kind == PATCH else 2 * classes
-        if engine.classes != wanted:
+        # Networks of earlier L-infinity certificates gave bounds beside the logits; their thresholds are about those.
+        if engine.classes != classes:
             raise BundleError(
                 f"certificate {budget_text(record.kind, record.budget)}: its network gives {engine.classes} values, "
-                f"{wanted} were expected; certify the bundle again"
+                f"{classes} were expected; certify the bundle again"
             )
         self.engine = engine
         self.record = record
@@ -102,7 +104,9 @@ class CertificateNetwork:
         return most <= record.masks.patch
 
     def certified(self, crop: Image) -> Values:
-        """The least that each label keeps under every attack: (classes,), -inf or NaN certifies nothing.
+        """What is compared with tau for each label: (classes,), -inf or NaN certifies nothing.
+
+        Of views the least mean log-probability at a place; else the margin of the network's own label.
 
         Args:
             crop: (h, w, 3) uint8 BGR, usable.
@@ -113,7 +117,7 @@ class CertificateNetwork:
         if self.record.masks is not None:
             return np.asarray(self.view_means(crop).min(0))
         self.show(crop)
-        return _worst_margins(self._answer()[0].astype(np.float64), self.classes)
+        return _margins(self._answer()[0].astype(np.float64))
 
     def view_means(self, crop: Image) -> Values:
         """Mean log-probabilities of the masked views that cover each place of a patch: (places, classes)."""
@@ -204,13 +208,12 @@ def _log_softmax(logits: Values) -> Values:
     return found
 
 
-def _worst_margins(output: Values, classes: int) -> Values:
-    """From what `framegate.export.graph.bounds.with_bounds` computes: only the network's own label has a bound."""
-    logits, lower = output[:classes], output[classes:]
-    found = np.full(classes, -math.inf)
-    if np.isfinite(output).all():
+def _margins(logits: Values) -> Values:
+    """How far the largest logit lies above the second largest; no other label has a margin."""
+    found = np.full(len(logits), -math.inf)
+    if np.isfinite(logits).all():
         own = int(np.argmax(logits))
-        found[own] = np.delete(lower, own).min()
+        found[own] = logits[own] - np.delete(logits, own).max()
     return found
 
 
@@ -340,6 +343,17 @@ class Certifier:
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; nothing is certified then
             self.wrong = f"{engine} failed on a known picture ({type(error).__name__}: {error})"
         self._asked += not self.wrong  # what was answered wrongly is asked again
+
+    @property
+    def identity(self) -> str:
+        """Budget and 16 hexadecimal digits of all that decides what is certified: another certificate has others.
+
+        What else the bundle holds has no part in it, so what was measured with a certificate stays true of it.
+        """
+        record, threshold = self._network.record, self._threshold
+        decides = {**record.to_json(), "thresholds": None, "tau": threshold.tau, "engine": threshold.engine}
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return f"{self.demand} of {digest[:16]}"
 
     def describe(self) -> str:
         """Budget, cost and promise in one line."""

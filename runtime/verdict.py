@@ -124,8 +124,8 @@ class Certificate:
         kind: ``patch`` or ``linf``.
         budget: Side of the patch in the region's own pixels, or levels of 255.
         tau: The label is certified if the margin is at least this.
-        margin: The least that the label keeps under every attack within the budget: a mean log-probability for
-            ``patch``, a difference of logits for ``linf``; -inf if the certificate's network says another label.
+        margin: Of the label. For ``patch`` the least mean log-probability of the views that cover a place; for
+            ``linf`` how far its logit lies above the others, -inf if the certificate's network says another label.
     """
 
     kind: str

@@ -1,9 +1,9 @@
 """Attacks inside a certificate's budget that aim at the certificate itself, and what the theorem says about them.
 
-What a certificate gives to each label is made differentiable and attacked like logits: the attacker raises the lower
-bound, or the mean over masked views, of a wrong label. The theorem (docs/certificates.md) says how far he gets: no
-label gets more on an attacked frame than the clean frame allows. A frame on which it does is a counterexample, and so
-is one whose wrong label is certified though its clean frame is not among those that the bound counts.
+What a certificate gives to each label is made differentiable and attacked like logits: the attacker raises the margin,
+or the mean over masked views, of a wrong label. The theorem (docs/certificates.md) says how far he gets: no wrong label
+gets more on an attacked frame than the clean frame allows. A frame on which it does is a counterexample, and so is one
+whose wrong label is certified though its clean frame is not among those that the bound counts.
 
 What the deployed engine says about the attacked frames, rounded to whole levels, decides; PyTorch only attacks.
 """
@@ -23,39 +23,38 @@ from framegate.evaluation.attacks.linf import pgd
 from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.patch import patch
 from framegate.evaluation.frames.network import Network
+from framegate.export.calibration.certificates import possible_of_views
+from framegate.export.calibration.temperature import Labels
 from framegate.export.graph.plain_chain import plain_chain
 from framegate.export.graph.reach import Reach
 from framegate.models.pixels import PixelInput, to_images
-from framegate.models.training.interval_bounds import carry
-from framegate.runtime.bundle.certificates import LINF, CertificateRecord
+from framegate.models.training.augment import Images
+from framegate.runtime.bundle.certificates import CertificateRecord
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork
 
 Values = npt.NDArray[np.float64]
 
 
-def lower_bounds(path: Path, prepare: PixelInput, levels: int) -> LogitsOf:
-    """For every label the lowest margin over the ball around the pixels, by interval bounds, differentiable.
+def margins(path: Path, prepare: PixelInput) -> LogitsOf:
+    """For every label how far its logit lies above the largest other one, differentiable.
 
     Args:
         path: Of the certificate's network.
         prepare: From pixels to its input.
-        levels: Radius of the ball in levels of 255; 0 gives the margins at the pixels themselves.
+
+    Raises:
+        UsageError: The network is no plain chain of layers.
     """
     layers, last = plain_chain(path)
-    differences = last.weight.unsqueeze(1) - last.weight.unsqueeze(0)
-    offsets = last.bias.unsqueeze(1) - last.bias.unsqueeze(0)
     own = torch.eye(len(last.bias), dtype=torch.bool)
 
-    def bounds(pixels: Tensor) -> Tensor:
-        low, high = prepare(pixels - levels / 255), prepare(pixels + levels / 255)
-        middle = (low + high) / 2
-        _, (centre, radius) = carry(layers, middle, (middle, (high - low) / 2))
-        found = torch.einsum("cjh,nh->ncj", differences, centre) + offsets
-        found = found - torch.einsum("cjh,nh->ncj", differences.abs(), radius)
-        return found.masked_fill(own, torch.inf).amin(2)
+    def found(pixels: Tensor) -> Tensor:
+        logits = last(layers(prepare(pixels)))
+        others = logits.unsqueeze(1).expand(-1, len(own), -1).masked_fill(own, -torch.inf)
+        return torch.as_tensor(logits - others.amax(2))
 
-    return bounds
+    return found
 
 
 def view_means(path: Path, prepare: PixelInput, masks: MaskGrid) -> LogitsOf:
@@ -104,51 +103,62 @@ def attacks_on(record: CertificateRecord, path: Path, levels: int, steps: int, s
                 patch(means, x, y, levels, steps, places=2, batch=4, seed=seed).pixels
             )
         }
-    bounds, logits = lower_bounds(path, prepare, levels), lower_bounds(path, prepare, 0)
-    size = levels / 255
+    wrong, size = margins(path, prepare), levels / 255
     return {
         f"PGD-{steps} on the branch": lambda x, y: (
-            pgd(logits, x, y, size, steps, loss="margin", batch=50, seed=seed).pixels
+            pgd(wrong, x, y, size, steps, loss="margin", batch=50, seed=seed).pixels
         ),
-        f"PGD-{steps} on the bounds": lambda x, y: (
-            pgd(bounds, x, y, size, steps, loss="margin", batch=50, seed=seed).pixels
-        ),
-        f"APGD-{steps} on the bounds": lambda x, y: (
-            apgd(bounds, x, y, size, loss="margin", steps=steps, batch=50, seed=seed).pixels
+        f"APGD-{steps} on the branch": lambda x, y: (
+            apgd(wrong, x, y, size, loss="margin", steps=steps, batch=50, seed=seed, keep="best").pixels
         ),
     }
 
 
-def allowed(
-    record: CertificateRecord,
-    network: CertificateNetwork,
-    path: Path,
-    pixels: Tensor,
-    labels: npt.NDArray[np.int64] | None = None,
-) -> Values:
-    """The most that the theorem lets each label reach on an attacked form of each clean frame.
+class Allowed:
+    """The most that the theorem lets a wrong label reach on any attacked form of some clean frames.
 
     Args:
-        record: The certificate.
-        network: Of an engine.
-        path: Of its network.
-        pixels: (N, 3, h, w) clean.
-        labels: (N,) true ones, if only wrong labels matter, which takes less time; None: all.
+        values: (N,) a first bound.
+        closer: Positions of frames -> their lowest bounds, which cost more; None: the first ones are the lowest.
 
-    Returns:
-        (N, classes).
+    Attributes:
+        values: (N,) what is known of it.
     """
-    if record.kind == LINF:
-        with torch.inference_mode():
-            margins = lower_bounds(path, PixelInput(record.preprocess), 0)
-            found = np.concatenate([margins(part).double().numpy() for part in torch.split(pixels, 50)])
-        # No other label can be certified than the largest: the margins of the others are below 0.
-        largest = found.argmax(1)
-        rows = np.flatnonzero(largest != labels) if labels is not None else np.arange(len(found))
-        reach = Reach(path, record.preprocess, record.budget).margins(to_images(pixels)[rows])
-        found[rows, largest[rows]] = np.fmin(found[rows, largest[rows]], reach)
-        return found
-    return np.stack([network.view_means(image).max(0) for image in to_images(pixels)])
+
+    def __init__(self, values: Values, closer: Callable[[Labels], Values] | None = None) -> None:
+        self.values = values
+        self._closer, self._lowest = closer, np.full(len(values), closer is None)
+
+    @classmethod
+    def of_margins(cls, path: Path, record: CertificateRecord, images: Images, labels: Labels) -> Allowed:
+        """That of an L-infinity certificate.
+
+        Args:
+            path: Of its network.
+            record: The certificate.
+            images: (N, h, w, 3) uint8 BGR, clean.
+            labels: (N,) the true ones.
+        """
+        reach = Reach(path, record.preprocess, record.budget)
+        return cls(reach.quick(images, labels), lambda rows: reach.margins(images[rows], labels[rows]))
+
+    @classmethod
+    def of_views(cls, network: CertificateNetwork, images: Images, labels: Labels) -> Allowed:
+        """That of a patch certificate, whose network an engine has."""
+        both = zip(images, labels, strict=True)
+        return cls(np.array([possible_of_views(network.view_means(image), int(label)) for image, label in both]))
+
+    def lower(self, rows: Labels, left: int = 0) -> Values:
+        """The lowest bounds of the frames at these positions; how many are left changes nothing."""
+        new = rows[~self._lowest[rows]]
+        if self._closer is not None and len(new):
+            self.values[new], self._lowest[new] = np.fmin(self.values[new], self._closer(new)), True
+        return self.values[rows]
+
+    def above(self, tau: float) -> Values:
+        """``values``, those of at least ``tau`` the lowest ones."""
+        self.lower(np.flatnonzero(self.values >= tau))
+        return self.values
 
 
 def reached(network: CertificateNetwork, pixels: Tensor) -> Values:
@@ -156,30 +166,29 @@ def reached(network: CertificateNetwork, pixels: Tensor) -> Values:
     return np.stack([network.certified(image) for image in to_images(pixels)])
 
 
-def judged(reach: Values, limit: Values, labels: npt.NDArray[np.int64], tau: float) -> dict[str, int]:
+def judged(reach: Values, limit: Values, labels: Labels, tau: float) -> dict[str, int]:
     """Counts of one attack.
 
     Args:
         reach: See `reached`.
-        limit: See `allowed`.
+        limit: (N,) See `Allowed.above`.
         labels: True ones.
         tau: Of the certificate.
 
     Returns:
         ``frames``; ``possible``: frames whose clean form lets a wrong label reach tau, which the bound counts;
         ``certified_wrong``: attacked frames with a certified wrong label; ``counterexamples``: of those, frames that
-        the bound does not count, and frames on which a label reaches more than it may.
+        the bound does not count, and frames on which a wrong label reaches more than it may.
     """
-    rows = np.arange(len(labels))
-    wrong_reach, wrong_limit = reach.copy(), limit.copy()
-    wrong_reach[rows, labels] = wrong_limit[rows, labels] = -np.inf
-    certified = (wrong_reach >= tau + SLACK).any(1)
-    possible = (wrong_limit >= tau).any(1)
-    # PyTorch's sums stand in for the engine's in the limit of a branch: they differ by far less than this.
-    beyond = ~(reach <= limit + 1e-3) & (reach >= tau)
+    wrong = reach.copy()
+    wrong[np.arange(len(labels)), labels] = -np.inf
+    most = wrong.max(1)  # NaN stays, and is certified nowhere
+    certified, possible = most >= tau + SLACK, limit >= tau
+    # Of views, which another call computes: their sums differ by far less than this.
+    beyond = ~(most <= limit + 1e-3) & (most >= tau)
     return {
         "frames": len(labels),
         "possible": int(possible.sum()),
         "certified_wrong": int(certified.sum()),
-        "counterexamples": int(((certified & ~possible) | beyond.any(1)).sum()),
+        "counterexamples": int(((certified & ~possible) | beyond).sum()),
     }

@@ -74,7 +74,7 @@ def prove(
     lowest: float,
     target_risk: float,
     confidence_level: float,
-    lower: Callable[[Labels], Floats] | None = None,
+    lower: Callable[[Labels, int], Floats] | None = None,
 ) -> Proof:
     """The smallest threshold that keeps the target.
 
@@ -84,8 +84,8 @@ def prove(
         lowest: No threshold below this is tried.
         target_risk: Largest share of units in the event, in (0, 1).
         confidence_level: Of the bound, in (0, 1).
-        lower: Positions of images -> other bounds of the same values, which cost more: those alone are asked for that
-            the threshold depends on. NaN where there is none.
+        lower: Positions of images, and how many stand as high by now -> other bounds of their values, which cost more:
+            those alone are asked for that the threshold depends on. NaN where there is none.
 
     Raises:
         CalibrationError: No threshold keeps it; the message says what is missing.
@@ -105,7 +105,7 @@ def prove(
     while allowed + 1 < units and binomial_upper_bound(allowed + 1, units, confidence_level) <= target_risk:
         allowed += 1
     if lower is not None:
-        values = _lowered(values, groups, allowed, lowest, lower)
+        values = lowered(values, groups, allowed, lowest, lower)
     worst = _worst(values, groups)
     falling = np.sort(worst)[::-1]
     tau = max(float(np.nextafter(falling[allowed], math.inf)), lowest)
@@ -125,10 +125,18 @@ def _worst(values: Floats, groups: Labels | None) -> Floats:
     return np.array([values[groups == each].max() for each in np.unique(groups)])
 
 
-def _lowered(
-    values: Floats, groups: Labels | None, allowed: int, lowest: float, lower: Callable[[Labels], Floats]
+def lowered(
+    values: Floats, groups: Labels | None, allowed: int, lowest: float, lower: Callable[[Labels, int], Floats]
 ) -> Floats:
-    """Lower bounds for all that stand at the threshold or above it, which falls with them."""
+    """Lower bounds for all that stand at the threshold or above it, which falls with them.
+
+    Args:
+        values: See `prove`, where they are ``possible``.
+        groups: See there.
+        allowed: Units that may lie above the threshold.
+        lowest: The threshold falls no further.
+        lower: See there.
+    """
     values, open_ones = values.copy(), np.isfinite(values)
     while True:
         threshold = max(np.sort(_worst(values, groups))[::-1][allowed], lowest)
@@ -137,7 +145,7 @@ def _lowered(
             return values
         # The largest first: the threshold may fall no further than the others stand.
         chosen = above[np.argsort(-values[above], kind="stable")][:_AT_ONCE]
-        values[chosen] = np.fmin(values[chosen], lower(chosen))
+        values[chosen] = np.fmin(values[chosen], lower(chosen, len(above)))
         open_ones[chosen] = False
 
 
@@ -161,11 +169,3 @@ def possible_of_views(means: npt.NDArray[np.float64], label: int) -> float:
         label: The true one.
     """
     return float(np.delete(means, label, axis=1).max()) if np.isfinite(means).all() else math.inf
-
-
-def possible_of_logits(logits: npt.NDArray[np.float32], labels: Labels) -> Floats:
-    """(N,) margin of a wrong label that is the largest on the clean image; -inf where the largest is right."""
-    values = logits.astype(np.float64)
-    rising = np.sort(values, axis=1)
-    margin = np.where(values.argmax(1) == labels, -math.inf, rising[:, -1] - rising[:, -2])
-    return np.where(np.isfinite(values).all(1), margin, math.inf)

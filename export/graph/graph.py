@@ -37,8 +37,8 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Engines fold the Cast when they load the file, so they compute with the very same float32 values.
     """
-    stored = copy_of(model)
-    graph = stored.graph
+    copy = copy_of(model)
+    graph = copy.graph
     casts = []
     for initializer in graph.initializer:
         if initializer.data_type != TensorProto.FLOAT or len(initializer.dims) < 2:
@@ -54,8 +54,28 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    onnx.checker.check_model(stored, full_check=True)
-    return stored
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose convolutions and linear layers have weights that float16 holds exactly, for a file of half the size.
+
+    It is another network, by a little: what is proved must be proved of this one.
+    """
+    copy = copy_of(model)
+    for initializer in copy.graph.initializer:
+        value = numpy_helper.to_array(initializer)
+        if value.dtype == np.float32 and value.ndim >= 2:
+            rounded = value.astype(np.float16).astype(np.float32)
+            initializer.CopyFrom(numpy_helper.from_array(rounded, initializer.name))
+    return copy
+
+
+def stored(model: onnx.ModelProto) -> bytes:
+    """The content of its file: weights as float16 where that loses nothing."""
+    content: bytes = store_half(model).SerializeToString(deterministic=True)
+    return content
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -85,7 +85,7 @@ class CertificateThreshold:
     """A threshold of one engine and what it was proved on.
 
     Attributes:
-        tau: A label is certified if its bound is at least this.
+        tau: A label is certified if its margin, or mean log-probability, is at least this.
         target_risk: What was asked for: the largest share of all captured units that can be made wrong and accepted.
         confidence_level: With which the bound holds.
         risk_bound: The exact binomial bound on that share, at most the target.
@@ -175,8 +175,8 @@ class CertificateRecord:
             raise BundleError(f"certificate {self.kind}:{self.budget} lacks its masks, or is of an unknown kind")
         if self.kind == LINF and any(each.tau < 0 for each in self.thresholds.values()):
             raise BundleError(
-                f"certificate {budget_text(self.kind, self.budget)}: a threshold below 0 proves nothing, for the "
-                "label could be another one inside the ball; certify the bundle again"
+                f"certificate {budget_text(self.kind, self.budget)}: a threshold below 0 proves nothing, for every "
+                "frame has a label with a margin above it; certify the bundle again"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -48,6 +48,33 @@ def random_network(path, seed, classes=4):
     return path
 
 
+def deep_network(path, seed):
+    """Convolutions with and without a stride and a border, and hidden linear layers, with random weights."""
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (6, 3, 4, 4), "b": (6, 6, 3, 3), "c": (5, 6, 2, 3), "d": (10, 20), "e": (4, 10)}
+    values = {name: rng.normal(size=shape) * (1.6 / np.prod(shape[1:]) ** 0.5) for name, shape in shapes.items()}
+    values |= {f"{name}0": rng.normal(size=shape[0]) / 4 for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["image", "a", "a0"], ["x"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["x"], ["rx"]),
+        helper.make_node("Conv", ["rx", "b", "b0"], ["y"], pads=[1] * 4, strides=[2, 1]),
+        helper.make_node("Relu", ["y"], ["ry"]),
+        helper.make_node("Conv", ["ry", "c", "c0"], ["z"], strides=[1, 1], pads=[1, 0, 1, 0]),
+        helper.make_node("Relu", ["z"], ["rz"]),
+        helper.make_node("Flatten", ["rz"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "d", "d0"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["rh"]),
+        helper.make_node("Gemm", ["rh", "e", "e0"], ["logits"], transB=1),
+    ]
+    values["d"] = rng.normal(size=(10, 5 * 3 * 2)) / 3
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "deep", [image], [logits], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def patch_record(masks, spec, budget=None, thresholds=None, network="n.onnx", sha=""):
     return CertificateRecord("patch", budget or masks.patch, network, sha, "fp32", spec, masks, thresholds or {})
 

@@ -70,7 +70,7 @@ LONGEST = (
     "benchmarks/gpu/test_suite.py",
     "runtime/backends/tensorrt/test_plugin.py",
     "cuda_kernels/compile/test_build.py",
-    "export/graph/test_bounds.py",
+    "export/graph/test_reach.py",
     "runtime/sources/test_http.py",
     "cuda_kernels/driver/test_driver.py",
     "test_layers.py",

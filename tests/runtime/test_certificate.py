@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 
 import numpy as np
 import pytest
@@ -270,6 +272,24 @@ def test_fault_a_record_that_does_not_fit_is_refused(make_bundle, change, says):
     bundle = certified_bundle(make_bundle(), change=change)
     with pytest.raises(BundleError, match=says):
         Bundle.open(bundle)
+
+
+def test_a_certificate_is_known_by_what_decides_and_not_by_what_lies_beside_it(make_bundle):
+    def identity(change=None, tau=-0.7):
+        bundle = Bundle.open(certified_bundle(make_bundle(), tau, change=change))
+        return Certifier(bundle, Demand("patch", 3), "onnxruntime", 1).identity
+
+    def beside(content):
+        other = copy.deepcopy(content["certificates"][0])
+        content["certificates"].append({**other, "budget": 2})
+
+    def fewer_views(content):
+        content["certificates"][0]["masks"]["side"] = 12
+
+    plain = identity()
+    assert re.fullmatch(r"patch:3 of [0-9a-f]{16}", plain)
+    assert identity(beside) == plain
+    assert len({plain, identity(fewer_views), identity(tau=-0.8)}) == 3
 
 
 def test_of_several_against_l_infinity_that_is_taken_which_holds_for_resized_regions_too():

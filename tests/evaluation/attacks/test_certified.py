@@ -10,22 +10,20 @@ from certified_bundles import SIDE, SPEC, patch_record, random_network
 from onnx import TensorProto, helper, numpy_helper
 
 from framegate.evaluation.attacks.certified import (
-    allowed,
+    Allowed,
     attacks_on,
     judged,
-    lower_bounds,
+    margins,
     reached,
     view_means,
 )
-from framegate.export.graph.bounds import halved, stored, with_bounds
 from framegate.export.graph.graph import INPUT
-from framegate.export.graph.plain_chain import plain_chain
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.certificates import CertificateRecord
 from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import CertificateNetwork
-from framegate.runtime.errors import BundleError
+from framegate.runtime.errors import UsageError
 
 LEVELS = 3
 PREPARE = PixelInput(SPEC)
@@ -40,11 +38,8 @@ def frames():
 
 @pytest.fixture(scope="module")
 def linf(tmp_path_factory):
-    """File with bounds, record and engine of a small random network."""
-    folder = tmp_path_factory.mktemp("linf")
-    plain = halved(onnx.load(random_network(folder / "plain.onnx", 1)))
-    file = folder / "bounds.onnx"
-    file.write_bytes(stored(with_bounds(plain, SPEC, LEVELS)))
+    """File, record and engine of a small random network."""
+    file = random_network(tmp_path_factory.mktemp("linf") / "plain.onnx", 1)
     record = CertificateRecord("linf", LEVELS, file.name, "", "fp32", SPEC, None, {})
     return file, record, CertificateNetwork(record, load_backend("onnxruntime", file, 1), 4)
 
@@ -56,15 +51,15 @@ def patches(tmp_path_factory):
     return file, record, CertificateNetwork(record, load_backend("onnxruntime", file, 1), 4)
 
 
-def test_what_is_attacked_are_the_bounds_that_the_engine_computes(linf, frames):
+def test_what_is_attacked_are_the_margins_that_the_engine_computes(linf, frames):
     file, _, network = linf
     pixels = to_pixels(frames[0])
-    bounds = lower_bounds(file, PREPARE, LEVELS)(pixels).numpy()
+    mine = margins(file, PREPARE)(pixels).numpy()
     engine = reached(network, pixels)
     own = engine > -np.inf
     assert own.sum(1).tolist() == [1] * 24
-    assert np.abs(bounds[own] - engine[own]).max() < 0.02
-    assert (engine[own] <= bounds[own]).all()  # the engine takes its own rounding off
+    np.testing.assert_allclose(mine[own], engine[own], atol=1e-4)
+    assert (mine[~own] <= 0).all()
 
 
 def test_what_is_attacked_are_the_means_that_the_engine_computes(patches, frames):
@@ -104,18 +99,22 @@ def test_a_network_with_a_shortcut_is_attacked_as_the_engine_computes_it(frames,
 def test_attacks_inside_the_budget_get_nowhere_beyond_the_clean_frame(kind, frames, request):
     file, record, network = request.getfixturevalue(kind)
     pixels, labels = to_pixels(frames[0]), frames[1]
-    limit, clean = allowed(record, network, file, pixels), reached(network, pixels)
+    tau = -3.0 if kind == "patches" else 0.0
+    allowed = Allowed.of_margins(file, record, *frames) if kind == "linf" else Allowed.of_views(network, *frames)
+    limit, clean = allowed.above(tau), reached(network, pixels)
     for attack in attacks_on(record, file, record.budget, 4, 0).values():
         moved = reached(network, attack(pixels, torch.from_numpy(labels)))
         assert (moved != clean).any()  # the attack does reach it
-        assert judged(moved, limit, labels, -3.0 if kind == "patches" else 0.0)["counterexamples"] == 0
+        found = judged(moved, limit, labels, tau)
+        assert found["certified_wrong"] > 0
+        assert found["counterexamples"] == 0
 
 
 def test_fault_a_bound_that_is_none_is_found_out(linf, frames):
     """The test above can fail: what is certified for a smaller ball is broken by attacks on a larger one."""
     file, record, network = linf
     pixels, labels = to_pixels(frames[0]), frames[1]
-    limit = allowed(record, network, file, pixels)
+    limit = Allowed.of_margins(file, record, *frames).above(0.0)
     broken = 0
     for attack in attacks_on(record, file, 60, 6, 0).values():
         moved = reached(network, attack(pixels, torch.from_numpy(labels)))
@@ -123,17 +122,33 @@ def test_fault_a_bound_that_is_none_is_found_out(linf, frames):
     assert broken > 0
 
 
+def test_only_what_stands_above_is_bounded_more_closely(linf, frames):
+    file, record, _ = linf
+    calls = []
+    limit = Allowed.of_margins(file, record, *frames)
+    closer = limit._closer
+    limit._closer = lambda rows: calls.extend(rows) or closer(rows)
+    first = limit.values.copy()
+    tau = float(np.median(first))
+    low = limit.above(tau)
+    assert (low[first < tau] == first[first < tau]).all()
+    assert (low <= first).all()
+    assert (low < first).any()
+    limit.above(tau)
+    assert len(calls) == len(set(calls)) == (first >= tau).sum()  # nothing is asked twice
+
+
 def test_counts_of_an_attack():
-    limit = np.array([[3.0, 1.0], [3.0, -1.0], [3.0, -1.0]])
+    limit = np.array([1.0, -1.0, -1.0])
     reach = np.array([[-np.inf, 0.5], [2.0, -np.inf], [-np.inf, 0.5]])
     found = judged(reach, limit, np.zeros(3, np.int64), 0.2)
     assert found == {"frames": 3, "possible": 1, "certified_wrong": 2, "counterexamples": 1}
 
 
-def test_a_network_that_is_no_chain_is_refused(tmp_path):
+def test_a_network_that_is_no_chain_has_no_margins_to_attack(tmp_path):
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] image) => (float[N,3] logits) { logits = Relu(image) }'
     )
     onnx.save(model, tmp_path / "relu.onnx")
-    with pytest.raises(BundleError, match="no plain chain"):
-        plain_chain(tmp_path / "relu.onnx")
+    with pytest.raises(UsageError, match="plain chain"):
+        margins(tmp_path / "relu.onnx", PREPARE)
