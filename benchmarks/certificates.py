@@ -28,6 +28,7 @@ from framegate.evaluation.frames.own_data import training_of
 from framegate.evaluation.metrics.intervals import share
 from framegate.export.calibration.certificates import first_certified, lowered, possible_of_views
 from framegate.export.calibration.selective_risk import binomial_upper_bound
+from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import backend_outputs
 from framegate.models import datasets
 from framegate.models.labelled import LabelledImages
@@ -36,7 +37,12 @@ from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
 from framegate.runtime.bundle.calibration import record_key
-from framegate.runtime.bundle.certificates import LINF, CertificateRecord, Demand
+from framegate.runtime.bundle.certificates import (
+    LINF,
+    CertificateRecord,
+    CertificateThreshold,
+    Demand,
+)
 from framegate.runtime.certificate import SLACK, CertificateNetwork, find_certificate
 from framegate.runtime.circumstances import circumstances
 from framegate.runtime.console import progress_bar, to_stdout
@@ -62,11 +68,15 @@ class Measured:
         self.engine = load_backend(backend, file)
         self.network = CertificateNetwork(record, self.engine, len(bundle.labels))
 
-    def values(self, split: LabelledImages, progress: Any) -> tuple[Values, Allowed]:
-        """(N,) what the label of the bundle's own network gets, and the most that a wrong label may reach."""
+    def labels(self, split: LabelledImages, progress: Any) -> Labels:
+        """(N,) what the bundle's own network says."""
         own = self.bundle.model_path("fp32")
         said, _ = backend_outputs(self.backend, own, self.bundle.preprocess, {"": split.images}, progress)
-        labels = said[""].logits.argmax(1)
+        return np.asarray(said[""].logits.argmax(1), np.int64)
+
+    def values(self, split: LabelledImages, progress: Any) -> tuple[Values, Allowed]:
+        """(N,) what the label of the bundle's own network gets, and the most that a wrong label may reach."""
+        labels = self.labels(split, progress)
         certified, wrong = np.empty(len(split)), np.empty(len(split))
         for k, image in enumerate(split.images):
             if self.record.kind == LINF:
@@ -131,25 +141,49 @@ def figures(measured: Measured, split: LabelledImages, tau: float, progress: Any
 
 
 def attacked(
-    measured: Measured, test: LabelledImages, tau: float, steps: int, seed: int, progress: Any
-) -> dict[str, Any]:
-    """Attacks inside the budget on the certificate: counts of each, summed over chunks."""
-    record = measured.record
+    measured: Measured, test: LabelledImages, threshold: CertificateThreshold, steps: int, seed: int, progress: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attacks inside the budget on the certificate: counts of each, summed over chunks, and `if_none_were_stronger`."""
+    record, tau = measured.record, threshold.tau
     attacks = attacks_on(record, measured.file, record.budget, steps, seed)
     totals: dict[str, dict[str, int]] = {name: {} for name in attacks}
+    clean, strongest = [], []
     for first in range(0, len(test), _CHUNK):
         rows = slice(first, min(first + _CHUNK, len(test)))
-        pixels, labels = to_pixels(test.images[rows]), torch.from_numpy(test.labels[rows])
-        clean = test.images[rows], test.labels[rows]
+        images, true = test.images[rows], test.labels[rows]
+        pixels, labels = to_pixels(images), torch.from_numpy(true)
         if record.kind == LINF:
-            limit = Allowed.of_margins(measured.file, record, *clean).above(tau)
+            limit = Allowed.of_margins(measured.file, record, images, true).above(tau)
         else:
-            limit = Allowed.of_views(measured.network, *clean).values
+            limit = Allowed.of_views(measured.network, images, true).values
+        clean.append(reached(measured.network, pixels))
+        wrong = [clean[-1].copy()]
         for name, attack in attacks.items():
-            counts = judged(reached(measured.network, attack(pixels, labels)), limit, test.labels[rows], tau)
-            totals[name] = {key: totals[name].get(key, 0) + value for key, value in counts.items()}
+            wrong.append(reached(measured.network, attack(pixels, labels)))
+            for key, value in judged(wrong[-1], limit, true, tau).items():
+                totals[name][key] = totals[name].get(key, 0) + value
+        for each in wrong:
+            each[np.arange(len(true)), true] = -np.inf
+        strongest.append(np.max(wrong, axis=(0, 2)))
         progress("attacks inside the budget", rows.stop, len(test))
-    return {name: dict(counts) for name, counts in totals.items()}
+    own = measured.labels(test, progress)
+    certified = np.concatenate(clean)[np.arange(len(test)), own]
+    return totals, if_none_were_stronger(certified, np.concatenate(strongest), threshold.target_risk)
+
+
+def if_none_were_stronger(certified: Values, strongest: Values, share_allowed: float) -> dict[str, Any]:
+    """Coverage if these attacks were the strongest that there are, and so many frames may be in the event.
+
+    What lies between it and the coverage where the theorem counts them is given away by its bounds, or is what
+    stronger attacks would find.
+
+    Args:
+        certified: (N,) on the clean frames.
+        strongest: (N,) the most that a wrong label reached on the clean or an attacked frame.
+        share_allowed: Share of the frames that may reach the threshold.
+    """
+    tau = loosest(strongest, int(share_allowed * len(strongest)))
+    return at_threshold(certified, strongest, tau, None)
 
 
 def cost(measured: Measured, calls: int) -> dict[str, float]:
@@ -224,9 +258,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 result["calibration"] = figures(measured, calibration, threshold.tau, progress)
             if arguments.attack:
                 part = test.subset(np.arange(min(arguments.attack, len(test))), test.name)
-                result["attacks"] = attacked(
-                    measured, part, threshold.tau, arguments.steps, arguments.seed, progress
-                )  # fmt: skip
+                result["attacks"], result["if_none_were_stronger"] = attacked(
+                    measured, part, threshold, arguments.steps, arguments.seed, progress
+                )
     return result
 
 

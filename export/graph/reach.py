@@ -40,6 +40,8 @@ _SLACK = 1e-6
 """Added at the end, relative and absolute: far more than float64 loses."""
 _UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the largest relative error of one operation."""
+_LARGEST = 1e30
+"""Of hidden values: float32 has numbers, and sums of products, far beyond it."""
 _TINY = 1e-30
 """More than an engine loses that takes the smallest numbers for zero."""
 
@@ -62,7 +64,7 @@ class Reach:
         levels: Budget of the certificate in whole levels of 255, at the network's input.
 
     Raises:
-        BundleError: The file holds no plain chain of layers.
+        UsageError: The file holds no plain chain of layers.
     """
 
     def __init__(self, path: Path, spec: PreprocessSpec, levels: int) -> None:
@@ -99,7 +101,8 @@ class Reach:
             inputs = torch.from_numpy(np.concatenate([self._prepare(image).copy() for image in images[rows]])).double()
             with torch.no_grad():
                 true = torch.from_numpy(np.asarray(labels[rows], np.int64))
-                least = bound(_Problem.of(self._chain, inputs, true, self._ball(inputs)))
+                problem = _Problem.of(self._chain, inputs, true, self._ball(inputs))
+                least = torch.where(problem.usable(), bound(problem), torch.nan)
                 found[rows] = (least + _SLACK * (1 + least.abs())).numpy()
         return found
 
@@ -214,6 +217,11 @@ class _Problem:
             low, high = F.relu(middle - moved), F.relu(middle + moved)
             centre, radius = (high + low) / 2, (high - low) / 2
         return cls(chain, chain.logits(inputs), labels, ball, bounds, lost)
+
+    def usable(self) -> Tensor:
+        """(N,) whether an engine computes numbers throughout, in the whole ball: else nothing here is about them."""
+        ends = [end.flatten(1).abs().amax(1) for bounds in self.bounds for end in bounds]
+        return torch.stack([*ends, self.logits.abs().amax(1)]).amax(0) < _LARGEST  # NaN is not
 
     def rows(self, chosen: Tensor) -> _Problem:
         """Some of the frames, each as often as it is named."""

@@ -34,6 +34,13 @@ def test_counts_at_a_threshold_of_frames_and_tracks():
     assert found["tracks_with_event"]["value"] == pytest.approx(1 / 3)
 
 
+def test_what_could_be_certified_if_no_attack_were_stronger():
+    certified, strongest = np.array([0.5, 1.5, 2.5, 3.5]), np.array([-np.inf, 2.0, 1.0, -np.inf])
+    found = certificates.if_none_were_stronger(certified, strongest, 0.25)
+    assert (found["certified"]["value"], found["event"]["value"]) == (0.75, 0.25)
+    assert certificates.if_none_were_stronger(certified, strongest, 0.0)["certified"]["value"] == 0.5
+
+
 def test_parts_of_an_earlier_run_are_kept_if_it_was_the_same_certificate(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps({"tau": 1.0, "network_sha256": "a", "cost": {"engine_p50_us": 3}}))
