@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from repository import ROOT
 
 from framegate.export import certificate
 from framegate.export.branch import branch_graph, trained_all
@@ -22,6 +23,8 @@ from framegate.export.calibration import attempts
 from framegate.export.certificate import Wanted, certify, check_wanted
 from framegate.export.commands import certify as command
 from framegate.export.data.labelled import TRAINING_RECORD, TrainedOn
+from framegate.export.graph.graph import stored
+from framegate.export.graph.plain_chain import plain_chain
 from framegate.models.checkpoint import load_checkpoint, save_checkpoint
 from framegate.models.held_out import HeldOut
 from framegate.models.labelled import LabelledImages
@@ -165,6 +168,19 @@ def test_a_branch_lies_in_the_bundle_once_for_all_budgets(bundle, branch, quiet)
     assert len({each.network for each in found}) == len(list(bundle.path.glob("certificate-*.onnx"))) == 1
     one, two = (each.thresholds["onnxruntime/fp32"].tau for each in found)
     assert one <= two
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "models/checkpoints/branches").glob("*.xz")), ids=lambda path: path.name
+)
+def test_a_shipped_branch_is_the_one_that_its_bundle_asks(path, tmp_path):
+    """So a proof for another budget, or with closer bounds, needs no training."""
+    bundle = Bundle.open(ROOT / "models" / "bundles" / f"{path.name.removesuffix('.pt.xz')}.bundle")
+    (asked,) = {each.network for each in bundle.certificates if each.kind == "linf"}
+    (tmp_path / "branch.onnx").write_bytes(stored(branch_graph((path,), bundle.labels)[0]))
+    for mine, shipped in zip(plain_chain(tmp_path / "branch.onnx"), plain_chain(bundle.path / asked), strict=True):
+        for name, value in shipped.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value)
 
 
 def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced(bundle, branch, quiet):

@@ -108,7 +108,7 @@ def test_unusable_checkpoints(tmp_path):
         load_checkpoint(tmp_path / "cut.pt.xz")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models" / "checkpoints").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "models" / "checkpoints").glob("*.xz")), ids=lambda path: path.name)
 def test_a_shipped_checkpoint_is_the_one_that_its_bundle_names(path):
     """Compressing it changed nothing: its bundle's manifest holds the hash of what was saved."""
     name = path.name.removesuffix(".pt.xz")
