@@ -132,9 +132,11 @@ def certify(
         asked = _count(bundle, record, split, wanted)
         reach = None
         if record.kind == LINF:
-            reach = _Remembered(
-                Reach(folder / file, spec, record.budget), split.images[looked], split.labels[looked], progress
-            )
+            try:
+                bounds = Reach(folder / file, spec, record.budget)
+            except UsageError as error:
+                raise UsageError(f"branch {wanted.branches[0]}: {error}") from error
+            reach = _Remembered(bounds, split.images[looked], split.labels[looked], progress)
         thresholds = {
             record_key(backend, precision): _proved(
                 bundle, record, folder / file, split, looked, both, backend, wanted, progress, reach

@@ -51,7 +51,7 @@ def plain_chain(path: Path) -> tuple[nn.Sequential, nn.Linear]:
             raise UsageError(f"it ends in {graph.node[-1].op_type if graph.node else 'nothing'}, expected Gemm")
     except UsageError as error:
         raise UsageError(
-            f"network {path.name}: bounds of its margins are known for a plain chain of Conv, Relu, Gemm, Flatten and "
+            f"{path.name}: bounds of margins are known for a plain chain of Conv, Relu, Gemm, Flatten and "
             f"Reshape alone: {error}"
         ) from error
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False), layers[-1].requires_grad_(False)
