@@ -2,8 +2,8 @@
 
 Gowal et al. 2018 (arXiv:1810.12715); batch normalisation and initial weights after Shi et al. 2021 (arXiv:2103.17268).
 A box is carried through the network as its centre and its radius: a linear map W takes them to W c and |W| r, and a
-monotone function is applied to the ends. These bounds train; the ones that a vehicle relies on are computed by
-`framegate.export.graph.bounds`.
+monotone function is applied to the ends. These bounds train; those that a certificate is proved with are found by
+`framegate.export.graph.reach`.
 """
 
 from __future__ import annotations
