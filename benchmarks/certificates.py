@@ -26,7 +26,7 @@ from framegate.benchmarks.latency.record import written
 from framegate.evaluation.attacks.certified import Allowed, Values, attacks_on, judged, reached
 from framegate.evaluation.frames.own_data import training_of
 from framegate.evaluation.metrics.intervals import share
-from framegate.export.calibration.certificates import first_certified, lowered, possible_of_views
+from framegate.export.calibration.certificates import first_certified, possible_of_views
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import backend_outputs
@@ -129,12 +129,12 @@ def figures(measured: Measured, split: LabelledImages, tau: float, progress: Any
     result: dict[str, Any] = {"frames": len(split), "shipped": shipped}
     events, lowest = allowed_events(len(split)), 0.0 if measured.record.kind == LINF else -np.inf
     if events >= 0:
-        possible = lowered(limit.values, None, events, lowest, limit.lower)
+        possible = limit.lowered(None, events, lowest)
         found = at_threshold(certified, possible, loosest(possible, events), groups)
         result["frames_counted_singly_2_percent"] = found
     if groups is not None:
         units = int(TARGET * len(np.unique(groups)))
-        possible = lowered(limit.values, groups, units, lowest, limit.lower)
+        possible = limit.lowered(groups, units, lowest)
         worst = np.array([possible[groups == each].max() for each in np.unique(groups)])
         result["tracks_2_percent_point_estimate"] = at_threshold(certified, possible, loosest(worst, units), groups)
     return result

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from framegate.export.calibration.calibrate import fingerprint
 from framegate.export.calibration.certificates import (
     FRAME,
     TRACK,
+    Closer,
     counted,
     first_certified,
     possible_of_views,
@@ -25,7 +28,7 @@ from framegate.export.calibration.decisions import Floats
 from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
 from framegate.export.graph.graph import stored
-from framegate.export.graph.reach import Reach
+from framegate.export.graph.reach import CASES, Reach
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.models.training.augment import Images
@@ -47,6 +50,8 @@ from framegate.runtime.preprocess import PreprocessSpec
 _MASKS = 4
 """In a row and in a column. Most places of a patch lie in one of them only, so 16 views do: where many units prove,
 they certify nearly as many frames as 81 that cover each place four times, for a fifth of the cost (certificates.md)."""
+_TOGETHER = 20
+"""Images whose closer bounds are found in one call."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Wanted:
         images: Images of the proof at most; None: all.
         side: Of a mask in pixels of the network's input; None: the default.
         stride: Between masks; None: the default.
+        cases: Into which one image is split for the closest bounds of an L-infinity certificate, at most; 0: not at
+            all.
     """
 
     demand: Demand
@@ -78,6 +85,7 @@ class Wanted:
     images: int | None = None
     side: int | None = None
     stride: int | None = None
+    cases: int = CASES
 
     @property
     def branch_precision(self) -> str | None:
@@ -136,7 +144,7 @@ def certify(
                 bounds = Reach(folder / file, spec, record.budget)
             except UsageError as error:
                 raise UsageError(f"branch {wanted.branches[0]}: {error}") from error
-            reach = _Remembered(bounds, split.images[looked], split.labels[looked], progress)
+            reach = _Remembered(bounds, wanted.cases, split.images[looked], split.labels[looked], progress)
         thresholds = {
             record_key(backend, precision): _proved(
                 bundle, record, folder / file, split, looked, both, backend, wanted, progress, reach
@@ -194,6 +202,8 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
     """
     if wanted.images is not None and wanted.images < 1:
         raise UsageError(f"images {wanted.images}: expected at least 1")
+    if wanted.cases < 0:
+        raise UsageError(f"cases {wanted.cases}: expected 0 or more")
     files = [each.resolve() for each in wanted.branches]
     for k, file in enumerate(files):
         if file in files[:k]:
@@ -257,25 +267,31 @@ def _masks(split: LabelledImages, spec: PreprocessSpec, wanted: Wanted) -> MaskG
 class _Remembered:
     """How sure of a wrong label an attacker can make a branch on some images, found out once for all engines."""
 
-    def __init__(self, reach: Reach, images: Images, labels: Labels, progress: Progress) -> None:
-        self._reach, self._images, self._labels, self._progress = reach, images, labels, progress
-        self._found = dict[int, float]()
+    def __init__(self, reach: Reach, cases: int, images: Images, labels: Labels, progress: Progress) -> None:
+        self._images, self._labels, self._progress = images, labels, progress
         self.quick = np.empty(len(images))
         for first in range(0, len(images), STEP):
             rows = slice(first, first + STEP)
             self.quick[rows] = reach.quick(images[rows], labels[rows])
             progress("certificate, first bounds of its margins", min(rows.stop, len(images)), len(images))
+        self.closer = [self._found_once("closer bounds of its margins", reach.margins, _TOGETHER)]
+        if cases:
+            split = partial(reach.closest, cases=cases)
+            self.closer.append(self._found_once("closest bounds of its margins", split, 1))
 
-    def lower(self, rows: Labels, left: int) -> Floats:
-        """Lower bounds for the images at these positions; so many are left, more as the threshold falls."""
-        missing = [int(row) for row in rows if int(row) not in self._found]
-        if missing:
-            self._found.update(
-                zip(missing, self._reach.margins(self._images[missing], self._labels[missing]), strict=True)
-            )
-            known = len(self._found)
-            self._progress("certificate, bounds of its margins", known, known + max(0, left - len(rows)))
-        return np.array([self._found[int(row)] for row in rows])
+    def _found_once(self, what: str, bound: Callable[[Images, Labels], Floats], at_once: int) -> Closer:
+        found = dict[int, float]()
+
+        def find(rows: Labels, left: int) -> Floats:
+            missing = [int(row) for row in rows if int(row) not in found]
+            if missing:
+                found.update(zip(missing, bound(self._images[missing], self._labels[missing]), strict=True))
+                known = len(found)
+                # How many are left grows as the threshold falls.
+                self._progress(f"certificate, {what}", known, known + max(0, left - len(rows)))
+            return np.array([found[int(row)] for row in rows])
+
+        return Closer(find, at_once)
 
 
 def _proved(
@@ -309,8 +325,8 @@ def _proved(
             progress(f"certificate, {engine}", k + 1, len(images))
     groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
-    lower = None if reach is None else reach.lower
-    proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level, lower)
+    closer = () if reach is None else reach.closer
+    proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level, closer)
     passed = certified[both] >= proof.tau + SLACK
     tracks = (None, None) if groups is None else first_certified(*_as_captured(split, looked[both], passed))
     return CertificateThreshold(

@@ -10,7 +10,7 @@ What the deployed engine says about the attacked frames, rounded to whole levels
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,10 @@ from framegate.evaluation.attacks.linf import pgd
 from framegate.evaluation.attacks.loss import LogitsOf
 from framegate.evaluation.attacks.patch import patch
 from framegate.evaluation.frames.network import Network
-from framegate.export.calibration.certificates import possible_of_views
+from framegate.export.calibration.certificates import Closer, lowered, possible_of_views
 from framegate.export.calibration.temperature import Labels
 from framegate.export.graph.plain_chain import plain_chain
-from framegate.export.graph.reach import Reach
+from framegate.export.graph.reach import CASES, Reach
 from framegate.models.pixels import PixelInput, to_images
 from framegate.models.training.augment import Images
 from framegate.runtime.bundle.certificates import CertificateRecord
@@ -34,6 +34,7 @@ from framegate.runtime.bundle.masks import MaskGrid
 from framegate.runtime.certificate import SLACK, CertificateNetwork
 
 Values = npt.NDArray[np.float64]
+_AT_ONCE = 20
 
 
 def margins(path: Path, prepare: PixelInput) -> LogitsOf:
@@ -119,18 +120,32 @@ class Allowed:
 
     Args:
         values: (N,) a first bound.
-        closer: Positions of frames -> their lowest bounds, which cost more; None: the first ones are the lowest.
+        closer: Positions of frames -> bounds that are closer and cost more, each than those before.
 
     Attributes:
         values: (N,) what is known of it.
+        closer: Those of ``closer``, for `framegate.export.calibration.certificates.lowered`.
     """
 
-    def __init__(self, values: Values, closer: Callable[[Labels], Values] | None = None) -> None:
+    def __init__(self, values: Values, closer: Sequence[Callable[[Labels], Values]] = ()) -> None:
         self.values = values
-        self._closer, self._lowest = closer, np.full(len(values), closer is None)
+        self.closer = [Closer(self._remembered(each), _AT_ONCE) for each in closer]
+
+    def _remembered(self, bound: Callable[[Labels], Values]) -> Callable[[Labels, int], Values]:
+        done = np.zeros(len(self.values), bool)
+
+        def find(rows: Labels, left: int) -> Values:
+            new = rows[~done[rows]]
+            if len(new):
+                self.values[new], done[new] = np.fmin(self.values[new], bound(new)), True
+            return self.values[rows]
+
+        return find
 
     @classmethod
-    def of_margins(cls, path: Path, record: CertificateRecord, images: Images, labels: Labels) -> Allowed:
+    def of_margins(
+        cls, path: Path, record: CertificateRecord, images: Images, labels: Labels, cases: int = CASES
+    ) -> Allowed:
         """That of an L-infinity certificate.
 
         Args:
@@ -138,9 +153,13 @@ class Allowed:
             record: The certificate.
             images: (N, h, w, 3) uint8 BGR, clean.
             labels: (N,) the true ones.
+            cases: Into which a frame is split, at most; 0: not at all.
         """
         reach = Reach(path, record.preprocess, record.budget)
-        return cls(reach.quick(images, labels), lambda rows: reach.margins(images[rows], labels[rows]))
+        closer = [lambda rows: reach.margins(images[rows], labels[rows])]
+        if cases:
+            closer.append(lambda rows: reach.closest(images[rows], labels[rows], cases))
+        return cls(reach.quick(images, labels), closer)
 
     @classmethod
     def of_views(cls, network: CertificateNetwork, images: Images, labels: Labels) -> Allowed:
@@ -148,17 +167,24 @@ class Allowed:
         both = zip(images, labels, strict=True)
         return cls(np.array([possible_of_views(network.view_means(image), int(label)) for image, label in both]))
 
-    def lower(self, rows: Labels, left: int = 0) -> Values:
-        """The lowest bounds of the frames at these positions; how many are left changes nothing."""
-        new = rows[~self._lowest[rows]]
-        if self._closer is not None and len(new):
-            self.values[new], self._lowest[new] = np.fmin(self.values[new], self._closer(new)), True
-        return self.values[rows]
-
     def above(self, tau: float) -> Values:
-        """``values``, those of at least ``tau`` the lowest ones."""
-        self.lower(np.flatnonzero(self.values >= tau))
+        """``values``, those of at least ``tau`` the closest ones."""
+        for each in self.closer:
+            each.find(np.flatnonzero(self.values >= tau), 0)
         return self.values
+
+    def lowered(self, groups: Labels | None, units: int, lowest: float) -> Values:
+        """``values``, closest where the threshold depends on them that so many units may reach.
+
+        Args:
+            groups: (N,) track of each frame; None: each counts for itself.
+            units: That may reach it.
+            lowest: Of the threshold.
+        """
+        found = self.values
+        for each in self.closer:
+            found = lowered(found, groups, units, lowest, each)
+        return found
 
 
 def reached(network: CertificateNetwork, pixels: Tensor) -> Values:

@@ -9,8 +9,9 @@ for their number is needed (fixed sequence testing, as in `framegate.export.cali
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,6 @@ from framegate.export.calibration.temperature import Labels
 from framegate.runtime.errors import CalibrationError, UsageError
 
 FRAME, TRACK = "frame", "track"
-_AT_ONCE = 20
-"""Images whose bound is lowered in one call."""
 _DRAW = 0
 """Seeds the draw of frames; nobody can choose it."""
 
@@ -42,6 +41,18 @@ class Proof:
     events: int
     units: int
     risk_bound: float
+
+
+class Closer(NamedTuple):
+    """Closer bounds of some images, which cost more.
+
+    Attributes:
+        find: Positions of images, and how many stand as high by now -> bounds of their values; NaN where there is none.
+        at_once: Images in one call.
+    """
+
+    find: Callable[[Labels, int], Floats]
+    at_once: int
 
 
 def counted(count: int, groups: Labels | None, unit: str, images: int | None) -> Labels:
@@ -74,7 +85,7 @@ def prove(
     lowest: float,
     target_risk: float,
     confidence_level: float,
-    lower: Callable[[Labels, int], Floats] | None = None,
+    closer: Sequence[Closer] = (),
 ) -> Proof:
     """The smallest threshold that keeps the target.
 
@@ -84,8 +95,8 @@ def prove(
         lowest: No threshold below this is tried.
         target_risk: Largest share of units in the event, in (0, 1).
         confidence_level: Of the bound, in (0, 1).
-        lower: Positions of images, and how many stand as high by now -> other bounds of their values, which cost more:
-            those alone are asked for that the threshold depends on. NaN where there is none.
+        closer: Closer bounds, each of them closer than those before: asked for those images alone that the threshold
+            depends on.
 
     Raises:
         CalibrationError: No threshold keeps it; the message says what is missing.
@@ -104,8 +115,8 @@ def prove(
     allowed = 0
     while allowed + 1 < units and binomial_upper_bound(allowed + 1, units, confidence_level) <= target_risk:
         allowed += 1
-    if lower is not None:
-        values = lowered(values, groups, allowed, lowest, lower)
+    for each in closer:
+        values = lowered(values, groups, allowed, lowest, each)
     worst = _worst(values, groups)
     falling = np.sort(worst)[::-1]
     tau = max(float(np.nextafter(falling[allowed], math.inf)), lowest)
@@ -125,17 +136,15 @@ def _worst(values: Floats, groups: Labels | None) -> Floats:
     return np.array([values[groups == each].max() for each in np.unique(groups)])
 
 
-def lowered(
-    values: Floats, groups: Labels | None, allowed: int, lowest: float, lower: Callable[[Labels, int], Floats]
-) -> Floats:
-    """Lower bounds for all that stand at the threshold or above it, which falls with them.
+def lowered(values: Floats, groups: Labels | None, allowed: int, lowest: float, closer: Closer) -> Floats:
+    """Closer bounds for all that stand at the threshold or above it, which falls with them.
 
     Args:
         values: See `prove`, where they are ``possible``.
         groups: See there.
         allowed: Units that may lie above the threshold.
         lowest: The threshold falls no further.
-        lower: See there.
+        closer: See there.
     """
     values, open_ones = values.copy(), np.isfinite(values)
     while True:
@@ -144,8 +153,8 @@ def lowered(
         if not len(above):
             return values
         # The largest first: the threshold may fall no further than the others stand.
-        chosen = above[np.argsort(-values[above], kind="stable")][:_AT_ONCE]
-        values[chosen] = np.fmin(values[chosen], lower(chosen, len(above)))
+        chosen = above[np.argsort(-values[above], kind="stable")][: closer.at_once]
+        values[chosen] = np.fmin(values[chosen], closer.find(chosen, len(above)))
         open_ones[chosen] = False
 
 

@@ -82,6 +82,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--mask-stride", type=int, metavar="PIXELS", help="between masks (default: four masks in a row)"
     )
+    parser.add_argument(
+        "--cases", type=int, default=defaults.cases, metavar="N",
+        help="into which one image is split, where the threshold depends on it, for the closest bounds of an linf "
+        "branch: more take longer and can only lower the threshold; 0: not at all (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
@@ -92,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Wanted(
         Demand.parse(arguments.budget), tuple(arguments.branch), arguments.precision, backends, arguments.target_risk,
         arguments.confidence_level, arguments.unit, arguments.images, arguments.mask_side, arguments.mask_stride,
+        arguments.cases,
     )  # fmt: skip
     path = to_change(arguments.bundle)
     bundle = Bundle.open(path).for_classifiers("certify")

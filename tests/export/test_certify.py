@@ -129,10 +129,11 @@ def test_an_linf_threshold_counts_what_an_attacker_can_make_of_the_frames(bundle
     """Not what the clean frames show, which is less; by the first bounds, which are higher, where others are none."""
     split = colours(300, 1)
     split.labels[::30] = (split.labels[::30] + 1) % 3  # clear pictures of something else
-    wanted = Wanted(Demand("linf", 2), (branch,), backends=BACKENDS, target_risk=0.03)
+    wanted = Wanted(Demand("linf", 2), (branch,), backends=BACKENDS, target_risk=0.03, cases=0)
 
-    def certified():
-        return certify(Bundle.open(bundle.path), split, wanted, quiet).thresholds["onnxruntime/fp32"]
+    def certified(cases=0):
+        wanted_now = replace(wanted, cases=cases)
+        return certify(Bundle.open(bundle.path), split, wanted_now, quiet).thresholds["onnxruntime/fp32"]
 
     with monkeypatch.context() as patched:
         patched.setattr(certificate.Reach, "margins", lambda _self, images, labels: np.full(len(images), np.nan))
@@ -145,6 +146,7 @@ def test_an_linf_threshold_counts_what_an_attacker_can_make_of_the_frames(bundle
     assert found.units == quick.units == clean.units
     assert found.events == quick.events
     assert 0 < clean.tau < found.tau < quick.tau
+    assert clean.tau < certified(cases=20).tau < found.tau
     assert clean.coverage >= found.coverage >= quick.coverage
 
 

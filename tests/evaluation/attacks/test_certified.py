@@ -18,6 +18,7 @@ from framegate.evaluation.attacks.certified import (
     view_means,
 )
 from framegate.export.graph.graph import INPUT
+from framegate.export.graph.reach import Reach
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.certificates import CertificateRecord
@@ -124,10 +125,13 @@ def test_fault_a_bound_that_is_none_is_found_out(linf, frames):
 
 def test_only_what_stands_above_is_bounded_more_closely(linf, frames):
     file, record, _ = linf
-    calls = []
-    limit = Allowed.of_margins(file, record, *frames)
-    closer = limit._closer
-    limit._closer = lambda rows: calls.extend(rows) or closer(rows)
+    reach, calls = Reach(file, record.preprocess, record.budget), []
+
+    def closer(rows):
+        calls.extend(rows)
+        return reach.margins(frames[0][rows], frames[1][rows])
+
+    limit = Allowed(reach.quick(*frames), [closer])
     first = limit.values.copy()
     tau = float(np.median(first))
     low = limit.above(tau)
@@ -136,6 +140,10 @@ def test_only_what_stands_above_is_bounded_more_closely(linf, frames):
     assert (low < first).any()
     limit.above(tau)
     assert len(calls) == len(set(calls)) == (first >= tau).sum()  # nothing is asked twice
+    # Of those that still stand above, the closest ones.
+    both = Allowed.of_margins(file, record, *frames, cases=20).above(tau)
+    assert (both <= low).all()
+    assert (both[low >= tau] < low[low >= tau]).any()
 
 
 def test_counts_of_an_attack():

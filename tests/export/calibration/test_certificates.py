@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from framegate.export.calibration.certificates import (
+    Closer,
     counted,
     first_certified,
     possible_of_views,
@@ -100,13 +101,23 @@ def test_lower_bounds_are_asked_for_where_the_threshold_depends_on_them(groups):
         return better[rows]
 
     every = prove(np.fmin(possible, better), groups, 0.0, 0.05, 0.95)
-    some = prove(possible, groups, 0.0, 0.05, 0.95, lower)
+    some = prove(possible, groups, 0.0, 0.05, 0.95, [Closer(lower, 20)])
     assert some == every
     assert some.tau < prove(possible, groups, 0.0, 0.05, 0.95).tau
     assert len(asked) == len(set(asked)) < 0.8 * np.isfinite(possible).sum()
+    # A second, closer one is asked for fewer.
+    again: list[int] = []
+
+    def lowest(rows, left):
+        again.extend(rows)
+        return better[rows] - 0.1
+
+    last = prove(possible, groups, 0.0, 0.05, 0.95, [Closer(lower, 20), Closer(lowest, 1)])
+    assert last.tau < some.tau
+    assert 0 < len(again) == len(set(again)) < len(asked)
 
 
 def test_fault_a_lower_bound_does_not_hide_outputs_that_are_not_finite():
     possible = np.array([math.inf] * 30 + [1.0] * 370)
     with pytest.raises(CalibrationError, match="not finite"):
-        prove(possible, None, 0.0, 0.02, 0.95, lambda rows, left: np.zeros(len(rows)))
+        prove(possible, None, 0.0, 0.02, 0.95, [Closer(lambda rows, left: np.zeros(len(rows)), 20)])

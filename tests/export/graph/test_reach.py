@@ -17,7 +17,8 @@ from framegate.evaluation.attacks.linf import pgd
 from framegate.export.graph import reach as module
 from framegate.export.graph.fold import deployment_model
 from framegate.export.graph.graph import halved, stored
-from framegate.export.graph.reach import Reach, gamma
+from framegate.export.graph.reach import Reach, branching, hidden, relaxation
+from framegate.export.graph.reach.relaxation import gamma, largest
 from framegate.export.graph.translate import to_onnx
 from framegate.models.pixels import PixelInput, to_pixels
 from framegate.models.plain_cnn import PlainCNN
@@ -90,8 +91,10 @@ def test_no_attack_makes_a_wrong_label_surer_than_the_bound(network):
     images, labels = clean(network, 3)
     reach = Reach(network, spec_of(network), LEVELS)
     quick, low = reach.quick(images, labels), reach.margins(images, labels)
+    closest = reach.closest(images, labels, 24)
     found = highest(network, images, labels, LEVELS)
-    assert (found <= low).all()
+    assert (found <= closest).all()
+    assert (closest <= low + 1e-2).all()  # two searches for slopes
     assert (low <= quick + 1e-6).all()
     # The second bound is worth its time, although random weights make both wide.
     assert np.mean(low - found) < 0.95 * np.mean(quick - found)
@@ -124,6 +127,83 @@ def test_fault_a_ball_that_is_too_small_is_found_out(network):
     assert (highest(network, images, labels, 40) > reach).any()
 
 
+def tiny_network(path, seed):
+    """Of which everything can be tried: five hidden values behind one pixel."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(5, 3, 1, 1)) * 3, rng.normal(size=(3, 5))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,3,1,1] image) => (float[N,3] logits)
+        <float[5,3,1,1] w = {{{_numbers(first)}}}, float[5] b = {{{_numbers(rng.normal(size=5))}}},
+         float[3,5] v = {{{_numbers(second)}}}, float[3] c = {{0, 0, 0}}>
+        {{ a = Conv (image, w, b) h = Relu (a) f = Flatten (h) logits = Gemm <transB = 1> (f, v, c) }}"""
+    )
+    onnx.save(model, path)
+    return path
+
+
+def _numbers(values):
+    return ", ".join(f"{value:.6f}" for value in values.flatten())
+
+
+def test_split_into_all_cases_the_bound_is_what_a_search_of_the_ball_finds(tmp_path):
+    """And not below it: with five hidden values a few dozen cases are all that there are."""
+    spec, levels, gaps = replace(SPEC, width=1, height=1), 40, []
+    for seed in range(12):
+        path = tiny_network(tmp_path / "tiny.onnx", seed)
+        image = np.random.default_rng(seed).integers(60, 190, (1, 1, 1, 3)).astype(np.uint8)
+        reach = Reach(path, spec, levels)
+        inside = np.stack(np.meshgrid(*[np.linspace(-levels, levels, 33)] * 3), -1).reshape(-1, 3)
+        step = torch.from_numpy(inside).view(-1, 3, 1, 1) / 64
+        values = reach.problem(image, np.zeros(1, np.int64)).ball[0] + step
+        logits = reach._chain.logits(values).numpy()
+        label = int(logits[len(logits) // 2].argmax())
+        two = np.sort(logits, 1)[:, -2:]
+        wrong = logits.argmax(1) != label
+        found = (two[wrong, 1] - two[wrong, 0]).max() if wrong.any() else -np.inf
+        bounds = [reach.closest(image, np.array([label]), cases)[0] for cases in (0, 400)]
+        assert found <= bounds[1] <= bounds[0] + 1e-6
+        if wrong.any():
+            gaps.append((bounds[0] - found, bounds[1] - found))
+    assert len(gaps) > 4
+    first, last = np.mean(gaps, 0)
+    # What is left is the search's own step, and what gradients do not find.
+    assert last < 0.5 * first
+
+
+def test_more_cases_never_give_a_higher_bound(network):
+    images, labels = clean(network, 11)
+    reach = Reach(network, spec_of(network), LEVELS)
+    found = np.array([reach.closest(images[:2], labels[:2], cases) for cases in (0, 8, 24)])
+    assert (np.diff(found, axis=0) <= 1e-6).all()
+    assert (found[2] < found[0]).any()
+
+
+def test_with_many_cases_the_bound_comes_close_to_what_attacks_find(tmp_path):
+    network = deep_network(tmp_path / "plain.onnx", 1)
+    images, labels = clean(network, 3)
+    reach = Reach(network, SPEC, LEVELS)
+    found = highest(network, images, labels, LEVELS)
+    closest = reach.closest(images, labels, 400)
+    assert (found <= closest).all()
+    assert np.mean(closest - found) < 0.2 * np.mean(reach.margins(images, labels) - found)
+
+
+def test_fault_a_case_left_out_is_found_out(tmp_path, monkeypatch):
+    """The tests above can fail: without one of the two signs the bound falls below what attacks find."""
+    network = deep_network(tmp_path / "plain.onnx", 1)
+    images, labels = clean(network, 3)
+    solved = branching._solved
+
+    def one_sign_only(problem, rough, cases, steps):
+        found = solved(problem, rough, cases, steps)
+        return [replace(case, bound=-1e9) if case.signs and case.signs[-1][2] > 0 else case for case in found]
+
+    monkeypatch.setattr(branching, "_solved", one_sign_only)
+    reach = Reach(network, SPEC, LEVELS).closest(images, labels, 60)
+    assert (highest(network, images, labels, LEVELS) > reach).any()
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_the_engine_stays_below_it_at_random_corners_of_the_ball(network, backend):
     images, labels = clean(network, 5)
@@ -147,8 +227,10 @@ def test_hidden_values_stay_between_their_bounds(network):
     spec = spec_of(network)
     reach = Reach(network, spec, LEVELS)
     inputs = torch.from_numpy(np.concatenate([reach._prepare(image).copy() for image in images])).double()
-    problem = module._Problem.of(reach._chain, inputs, torch.from_numpy(labels), reach._ball(inputs))
-    bounds = module._tightened(problem).bounds
+    problem = reach.problem(images, labels)
+    first = hidden.tightened(problem)
+    again = hidden.tightened(first, 5)
+    bounds = again.bounds
     step, rng = LEVELS / 64, np.random.default_rng(1)
     for _ in range(30):
         values = inputs + step * torch.from_numpy(rng.choice([-1.0, 1.0], inputs.shape))
@@ -158,29 +240,29 @@ def test_hidden_values_stay_between_their_bounds(network):
             assert (out >= least).all()
             assert (out <= most).all()
             values = out.clamp(min=0)
-    closer = [(most - least).sum() < (high - low).sum() for (least, most), (low, high) in
-              zip(bounds[1:], problem.bounds[1:], strict=True)]  # fmt: skip
-    assert all(closer)
+    for before, after in ((problem, first), (first, again)):
+        for (least, most), (low, high) in zip(after.bounds[1:], before.bounds[1:], strict=True):
+            assert (most - least).sum() < (high - low).sum()
+            assert (most <= high).all()
 
 
 def test_windows_of_a_plane_give_what_the_whole_plane_gives(network):
     images, labels = clean(network, 8)
     reach = Reach(network, spec_of(network), LEVELS)
-    inputs = torch.from_numpy(reach._prepare(images[0]).copy()).double()
-    problem = module._Problem.of(reach._chain, inputs, torch.from_numpy(labels[:1]), reach._ball(inputs))
+    problem = reach.problem(images[:1], labels[:1])
     for number, layer in enumerate(reach._chain.hidden):
         if layer.weight.dim() == 2 or not number:
             continue
         shape = problem.bounds[number][0].shape[1:]
         every = torch.arange(int(np.prod(shape)))
-        low, high = module._convolved_ends(problem, number, every)
+        low, high = hidden.convolved_ends(problem, number, every)
         chosen = torch.eye(len(every), dtype=torch.float64).view(-1, *shape)
         before = problem.bounds[number - 1][0].shape[1:]
         coefficients = layer.transposed(chosen, before).unsqueeze(0)
         around = (chosen * layer.shift(4)).flatten(1).sum(1), problem.lost[number][0].flatten()
-        whole = module._largest(problem, coefficients, depth=number)[0] + around[0] + around[1]
+        whole = largest(problem, coefficients, depth=number)[0] + around[0] + around[1]
         torch.testing.assert_close(high, whole, rtol=1e-9, atol=1e-9)
-        whole = around[0] - module._largest(problem, -coefficients, depth=number)[0] - around[1]
+        whole = around[0] - largest(problem, -coefficients, depth=number)[0] - around[1]
         torch.testing.assert_close(low, whole, rtol=1e-9, atol=1e-9)
 
 
@@ -203,7 +285,7 @@ def test_rounding_of_the_engine_is_covered(tmp_path, monkeypatch):
         label = np.array([(said.argmax() + 1) % 4])
         assert said.max() <= Reach(path, spec, 1).margins(image, label)[0]
         with monkeypatch.context() as without:
-            without.setattr(module, "gamma", lambda terms: 0.0)
+            without.setattr(relaxation, "gamma", lambda terms: 0.0)
             beyond += said.max() > Reach(path, spec, 1).margins(image, label)[0]
     assert beyond  # without room for it there are counterexamples
 
@@ -230,6 +312,7 @@ def test_fault_a_network_that_gives_no_number_has_no_bound(tmp_path, value):
     reach, labels = Reach(tmp_path / "damaged.onnx", SPEC, LEVELS), np.zeros(8, np.int64)
     assert np.isnan(reach.quick(frames(1), labels)).all()
     assert np.isnan(reach.margins(frames(1), labels)).all()
+    assert np.isnan(reach.closest(frames(1), labels, 10)).all()
 
 
 def test_gamma_is_the_bound_of_the_textbook():
