@@ -30,9 +30,11 @@ from framegate.export.calibration.certificates import first_certified, possible_
 from framegate.export.calibration.selective_risk import binomial_upper_bound
 from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import backend_outputs
+from framegate.export.graph.reach import CASES
 from framegate.models import datasets
 from framegate.models.labelled import LabelledImages
 from framegate.models.pixels import to_pixels
+from framegate.models.training.augment import Images
 from framegate.runtime.backends.base import infer
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.bundle import Bundle
@@ -61,10 +63,11 @@ class Measured:
         record: Its certificate.
         backend: Of bundle and certificate.
         file: Of the certificate's network.
+        cases: See `framegate.evaluation.attacks.certified.Allowed.of_margins`.
     """
 
-    def __init__(self, bundle: Bundle, record: CertificateRecord, backend: str, file: Path) -> None:
-        self.bundle, self.record, self.backend, self.file = bundle, record, backend, file
+    def __init__(self, bundle: Bundle, record: CertificateRecord, backend: str, file: Path, cases: int = CASES) -> None:
+        self.bundle, self.record, self.backend, self.file, self.cases = bundle, record, backend, file, cases
         self.engine = load_backend(backend, file)
         self.network = CertificateNetwork(record, self.engine, len(bundle.labels))
 
@@ -87,8 +90,12 @@ class Measured:
             if (k + 1) % _CHUNK == 0 or k + 1 == len(split):
                 progress("certificates", k + 1, len(split))
         if self.record.kind == LINF:
-            return certified, Allowed.of_margins(self.file, self.record, split.images, split.labels)
+            return certified, self.margins(split.images, split.labels)
         return certified, Allowed(wrong)
+
+    def margins(self, images: Images, labels: Labels) -> Allowed:
+        """What an L-infinity certificate allows a wrong label on attacked forms of some images."""
+        return Allowed.of_margins(self.file, self.record, images, labels, self.cases)
 
 
 def at_threshold(
@@ -153,7 +160,7 @@ def attacked(
         images, true = test.images[rows], test.labels[rows]
         pixels, labels = to_pixels(images), torch.from_numpy(true)
         if record.kind == LINF:
-            limit = Allowed.of_margins(measured.file, record, images, true).above(tau)
+            limit = measured.margins(images, true).above(tau)
         else:
             limit = Allowed.of_views(measured.network, images, true).values
         clean.append(reached(measured.network, pixels))
@@ -237,10 +244,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "network_sha256": record.network_sha256,
         "tau": threshold.tau,
     }
+    if record.kind == LINF:
+        result["cases"] = arguments.cases
     result = {**_earlier(arguments.out, result), **result, "machine": circumstances()}
     torch.set_num_threads(1)
     with bundle.loaded_file(record.network) as file:
-        measured = Measured(bundle, record, arguments.backend, file)
+        measured = Measured(bundle, record, arguments.backend, file, arguments.cases)
         if arguments.cost_calls:
             result["cost"] = cost(measured, arguments.cost_calls)
         data = datasets.detect(arguments.data)
@@ -276,6 +285,9 @@ def main() -> int:
     parser.add_argument("--attack", type=int, default=1000, help="attacked test frames (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="gradient steps (default: %(default)s)")
     parser.add_argument("--cost-calls", type=int, default=0, help="timed calls; 0: none (default: %(default)s)")
+    parser.add_argument(
+        "--cases", type=int, default=CASES, help="of linf, see framegate certify --cases (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of frames and attacks (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, help="record (.json)")
     arguments = parser.parse_args()

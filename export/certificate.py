@@ -19,10 +19,12 @@ from framegate.export.calibration.certificates import (
     FRAME,
     TRACK,
     Closer,
+    check_units,
     counted,
     first_certified,
     possible_of_views,
     prove,
+    units_of,
 )
 from framegate.export.calibration.decisions import Floats
 from framegate.export.calibration.temperature import Labels
@@ -137,17 +139,16 @@ def certify(
                 f"certificate: the bundle's own network was trained on all {len(looked)} images looked at, so coverage "
                 "cannot be counted; give more --images"
             )
+        bounds = _bounds(record, folder / file, wanted) if record.kind == LINF else None
+        groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
+        check_units(units_of(len(looked), groups), wanted.target_risk, wanted.confidence_level)
         asked = _count(bundle, record, split, wanted)
         reach = None
-        if record.kind == LINF:
-            try:
-                bounds = Reach(folder / file, spec, record.budget)
-            except UsageError as error:
-                raise UsageError(f"branch {wanted.branches[0]}: {error}") from error
+        if bounds is not None:
             reach = _Remembered(bounds, wanted.cases, split.images[looked], split.labels[looked], progress)
         thresholds = {
             record_key(backend, precision): _proved(
-                bundle, record, folder / file, split, looked, both, backend, wanted, progress, reach
+                bundle, record, folder / file, split, looked, groups, both, backend, wanted, progress, reach
             )
             for backend in wanted.backends
         }
@@ -161,6 +162,13 @@ def certify(
                 old.unlink()
         update_manifest(folder)
     return record
+
+
+def _bounds(record: CertificateRecord, file: Path, wanted: Wanted) -> Reach:
+    try:
+        return Reach(file, record.preprocess, record.budget)
+    except UsageError as error:
+        raise UsageError(f"branch {wanted.branches[0]}: {error}") from error
 
 
 def _count(bundle: Bundle, record: CertificateRecord, split: LabelledImages, wanted: Wanted) -> int:
@@ -300,13 +308,17 @@ def _proved(
     file: Path,
     split: LabelledImages,
     looked: np.ndarray,
+    groups: Labels | None,
     both: np.ndarray,
     backend: str,
     wanted: Wanted,
     progress: Progress,
     reach: _Remembered | None,
 ) -> CertificateThreshold:
-    """The threshold of one engine; ``both`` are those of the images looked at that no network saw."""
+    """The threshold of one engine; ``both`` are those of the images looked at that no network saw.
+
+    ``groups`` are the tracks of the images looked at, where whole tracks count.
+    """
     images, labels = split.images[looked], split.labels[looked]
     own = bundle.model_path(_own_precision(bundle) if wanted.branches else wanted.precision)
     said, engine = backend_outputs(backend, own, bundle.preprocess, {"": images}, progress, bundle.monitor)
@@ -323,7 +335,6 @@ def _proved(
             certified[k] = network.certified(image)[candidates[k]]
         if (k + 1) % STEP == 0 or k + 1 == len(images):
             progress(f"certificate, {engine}", k + 1, len(images))
-    groups = split.groups[looked] if wanted.unit == TRACK and split.groups is not None else None
     lowest = 0.0 if record.kind == LINF else -math.log(len(bundle.labels))
     closer = () if reach is None else reach.closer
     proof = prove(possible, groups, lowest, wanted.target_risk, wanted.confidence_level, closer)

@@ -245,19 +245,27 @@ def find_certificate(bundle: Bundle, demand: Demand, precision: str = "fp32", ba
     return min(enough, key=order)
 
 
-def _for_any_size(bundle: Bundle, demand: Demand, precision: str, backend: str) -> CertificateRecord:
-    """`find_certificate`, and of several against L-infinity one that holds for regions that are resized, too.
+def _for_both_sizes(
+    bundle: Bundle, demand: Demand, precision: str, backend: str
+) -> tuple[CertificateRecord, CertificateRecord | None]:
+    """The certificate for regions of any size, and one that also does for regions of the network's own size.
 
-    They need a level more than those of the network's own size (`CertificateNetwork.covers`).
+    Against L-infinity, regions that are resized need a level more than others (`CertificateNetwork.covers`). The
+    second certificate is of the same network, so that one answer of it serves both; None where there is no such one.
     """
     found = find_certificate(bundle, demand, precision, backend)
     if demand.kind == PATCH:
-        return found
+        return found, None
     try:
         larger = find_certificate(bundle, replace(demand, budget=demand.budget + 1), precision, backend)
     except BundleError:
-        return found
-    return larger if record_key(backend, larger.precision) in larger.thresholds else found
+        return found, None
+    if record_key(backend, larger.precision) not in larger.thresholds:
+        return found, None
+    same = (found.network_sha256, found.preprocess, found.precision) == (
+        larger.network_sha256, larger.preprocess, larger.precision
+    )  # fmt: skip
+    return larger, found if same and found.budget < larger.budget else None
 
 
 class Certifier:
@@ -286,8 +294,11 @@ class Certifier:
     ) -> None:
         self.demand = demand
         self._labels = bundle.labels
-        record = _for_any_size(bundle, demand, precision, backend)
+        record, self._own = _for_both_sizes(bundle, demand, precision, backend)
         self._threshold = _threshold(bundle, record, backend)
+        self._own_threshold = self._threshold if self._own is None else _threshold(bundle, self._own, backend)
+        if self._own_threshold.unit != self._threshold.unit:
+            self._own, self._own_threshold = None, self._threshold
         if demand.once and self._threshold.unit != "track":
             raise UsageError(
                 f"certificate {demand} once a track: the bundle's was proved for single frames, so it says nothing "
@@ -323,6 +334,7 @@ class Certifier:
         """One for another stream, over the same weights."""
         other = Certifier.__new__(Certifier)
         other.demand, other._labels, other._threshold = self.demand, self._labels, self._threshold
+        other._own, other._own_threshold = self._own, self._own_threshold
         other._known, other._unknown = self._known, self._unknown
         mine = self._network
         other._ready(CertificateNetwork(mine.record, mine.engine.share(), mine.classes))
@@ -352,19 +364,28 @@ class Certifier:
         """
         record, threshold = self._network.record, self._threshold
         decides = {**record.to_json(), "thresholds": None, "tau": threshold.tau, "engine": threshold.engine}
+        if self._own is not None:
+            decides["tau_of_own_size"] = self._own_threshold.tau
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return f"{self.demand} of {digest[:16]}"
 
     def describe(self) -> str:
         """Budget, cost and promise in one line."""
-        record, masks = self._network.record, self._network.record.masks
+        record, masks, spec = self._network.record, self._network.record.masks, self._network.record.preprocess
         views = f" ({masks.views} views)" if masks else ""
         often = "every frame" if self.demand.every == 1 else f"one frame in {self.demand.every} of a region"
         often = "each track once" if self.demand.once else often
         key = record_key(self._network.engine.name, record.precision)
         unknown = "; its engine was asked nothing known, for onnxruntime is not installed" if self._unknown else ""
         cost = f"{self.cost_ms:.2f} ms each{views}"
-        return f"certificate {self.demand} for {often}, {cost}: {record.promise(key)}{unknown}"
+        promise = record.promise(key)
+        if self._own is not None:
+            larger = budget_text(record.kind, record.budget)
+            promise = (
+                f"{self._own.promise(key)}; a region that has not {spec.width}x{spec.height} pixels is held against "
+                f"{larger}, for its resize may add a level"
+            )
+        return f"certificate {self.demand} for {often}, {cost}: {promise}{unknown}"
 
     def due(self, stream: str) -> bool:
         """Count a frame of a region; whether it is one that needs a certificate."""
@@ -382,8 +403,10 @@ class Certifier:
         Returns:
             The certificate and no finding, or what was found and NOT_CERTIFIED (BACKEND_FAULT if the engine failed).
         """
-        demand, threshold, record = self.demand, self._threshold, self._network.record
+        demand, record = self.demand, self._network.record
         height, width = crop.shape[:2]
+        own_size = (width, height) == (record.preprocess.width, record.preprocess.height)
+        threshold = self._own_threshold if own_size else self._threshold
         if not self._network.covers(width, height, demand.budget):
             covered = budget_text(record.kind, record.budget)
             text = f"resized from {width}x{height} pixels, {demand} is more than {covered} covers"

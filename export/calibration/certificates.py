@@ -102,16 +102,9 @@ def prove(
         CalibrationError: No threshold keeps it; the message says what is missing.
         UsageError: target_risk or confidence_level is outside (0, 1).
     """
-    check_promise(target_risk, confidence_level)
     values = np.where(np.isnan(possible), math.inf, possible)
-    units = len(_worst(values, groups))
-    needed = images_needed(target_risk, confidence_level)
-    if units < needed:
-        raise CalibrationError(
-            f"certificate: a bound of {target_risk:g} with confidence {confidence_level:g} needs at least {needed} "
-            f"units (frames, or tracks where there are some) without a single event; {units} are there. Give more "
-            "calibration data, or raise --target-risk"
-        )
+    units = units_of(len(values), groups)
+    check_units(units, target_risk, confidence_level)
     allowed = 0
     while allowed + 1 < units and binomial_upper_bound(allowed + 1, units, confidence_level) <= target_risk:
         allowed += 1
@@ -127,6 +120,28 @@ def prove(
             "not finite, so no threshold keeps the target; the network is damaged"
         )
     return Proof(tau, events, units, binomial_upper_bound(events, units, confidence_level))
+
+
+def units_of(count: int, groups: Labels | None) -> int:
+    """How many units so many images are: tracks, or the images themselves."""
+    return count if groups is None else len(np.unique(groups))
+
+
+def check_units(units: int, target_risk: float, confidence_level: float) -> None:
+    """Refuse what so many units cannot prove, even without a single event.
+
+    Raises:
+        CalibrationError: They are too few; the message says how many are needed.
+        UsageError: target_risk or confidence_level is outside (0, 1).
+    """
+    check_promise(target_risk, confidence_level)
+    needed = images_needed(target_risk, confidence_level)
+    if units < needed:
+        raise CalibrationError(
+            f"certificate: a bound of {target_risk:g} with confidence {confidence_level:g} needs at least {needed} "
+            f"units (frames, or tracks where there are some) without a single event; {units} are there. Give more "
+            "calibration data, or raise --target-risk"
+        )
 
 
 def _worst(values: Floats, groups: Labels | None) -> Floats:

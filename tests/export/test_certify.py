@@ -109,7 +109,7 @@ def test_a_patch_certificate_end_to_end(bundle, quiet):
 
 
 def test_an_linf_certificate_end_to_end(bundle, branch, quiet):
-    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 2), (branch,), backends=BACKENDS), quiet)
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 2), (branch,), backends=BACKENDS, cases=8), quiet)
     assert re.fullmatch(r"certificate-linf-[0-9a-f]{8}\.onnx", record.network)
     assert record.thresholds["onnxruntime/fp32"].tau >= 0
     session = Session.open(bundle.path, "onnxruntime", "fp32", camera=False, certificate="linf:2/255")
@@ -163,7 +163,7 @@ def _clean(branch, images, labels):
 def test_a_branch_lies_in_the_bundle_once_for_all_budgets(bundle, branch, quiet):
     split = colours(160, 1)
     for levels in (1, 2):
-        wanted = Wanted(Demand("linf", levels), (branch,), backends=BACKENDS, target_risk=0.05)
+        wanted = Wanted(Demand("linf", levels), (branch,), backends=BACKENDS, target_risk=0.05, cases=0)
         certify(Bundle.open(bundle.path), split, wanted, quiet)
     found = Bundle.open(bundle.path).certificates
     assert [each.budget for each in found] == [1, 2]
@@ -187,7 +187,7 @@ def test_a_shipped_branch_is_the_one_that_its_bundle_asks(path, tmp_path):
 
 def test_two_certificates_lie_in_one_bundle_and_one_of_the_same_kind_is_replaced(bundle, branch, quiet):
     split = colours(160, 1)
-    certify(bundle, split, Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05), quiet)
+    certify(bundle, split, Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05, cases=0), quiet)
     for side in (8, 9):
         wanted = Wanted(Demand("patch", 3), backends=BACKENDS, target_risk=0.05, side=side)
         certify(Bundle.open(bundle.path), split, wanted, quiet)
@@ -285,7 +285,7 @@ def test_a_branch_in_another_precision_is_refused(bundle, branch, quiet):
 
 
 def test_the_branch_of_an_linf_certificate_stays_in_float32(bundle, branch, quiet):
-    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), (branch,), "int8", BACKENDS), quiet)
+    record = certify(bundle, colours(300, 1), Wanted(Demand("linf", 1), (branch,), "int8", BACKENDS, cases=0), quiet)
     assert record.precision == "fp32"
 
 
@@ -324,6 +324,8 @@ def test_what_cannot_be_certified_is_refused_and_leaves_the_bundle_as_it_was(bun
         (Wanted(Demand("patch", 5), backends=BACKENDS, stride=-3), UsageError, "at least 1"),
         (Wanted(Demand("patch", 5), backends=BACKENDS, side=6, stride=3), UsageError, "uncovered"),
         (Wanted(Demand("linf", 2), backends=BACKENDS), UsageError, "needs --branch"),
+        (Wanted(Demand("linf", 2), (branch,), backends=BACKENDS, cases=-1), UsageError, "cases -1: expected 0 or more"),
+        (Wanted(Demand("linf", 2), (branch,), backends=BACKENDS), CalibrationError, "at least 149 units"),
     ]
     other = tmp_path / "other.pt"
     save_checkpoint(other, build("plaincnn", 2, {}), {"name": "plaincnn", "classes": 2}, ("a", "b"), {})
@@ -361,7 +363,7 @@ def test_the_command_says_what_is_promised(bundle, branch, monkeypatch, capsys):
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(branch)]
-    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05"])
+    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05", "--cases", "8"])
     assert arguments.run(arguments) == 0
     text = capsys.readouterr().out.replace("\n", " ")
     assert "of all captured frames can be made wrong and accepted by any change of at most 1 of 255 levels" in text
@@ -450,7 +452,7 @@ def test_what_a_branch_never_saw_proves_unless_it_was_chosen_by_it(
     parser = argparse.ArgumentParser()
     command.register(parser.add_subparsers())
     line = ["certify", str(bundle.path), "--data", "x", "--budget", "linf:1/255", "--branch", str(path)]
-    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05"])
+    arguments = parser.parse_args([*line, "--backend", "onnxruntime", "--target-risk", "0.05", "--cases", "0"])
     assert arguments.run(arguments) == 0
     found = Bundle.open(bundle.path).certificates[0].thresholds["onnxruntime/fp32"]
     assert found.units == units
@@ -584,7 +586,7 @@ def test_coverage_is_that_of_frames_which_no_network_saw(bundle, branch, quiet):
     split = colours(300, 1)
     nothing = np.full((200, 32, 32, 3), 110, np.uint8)  # grey frames, of which none can be certified
     both = LabelledImages("both", np.concatenate([split.images, nothing]), np.append(split.labels, [0] * 200))
-    wanted = Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05)
+    wanted = Wanted(Demand("linf", 1), (branch,), backends=BACKENDS, target_risk=0.05, cases=0)
     all_of_them = certify(bundle, both, wanted, quiet).thresholds["onnxruntime/fp32"]
     own = certify(Bundle.open(bundle.path), both, wanted, quiet, 300).thresholds["onnxruntime/fp32"]
     assert (own.tau, own.units) == (all_of_them.tau, 500)

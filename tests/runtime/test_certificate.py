@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -297,11 +298,45 @@ def test_of_several_against_l_infinity_that_is_taken_which_holds_for_resized_reg
     bundle = Bundle.open(BUNDLES / "hybrid-gtsrb.bundle")
     one = Certifier(bundle, Demand("linf", 1), "onnxruntime", 1)
     assert all("is more than" not in " ".join(one.decide(image, 0)[1].values()) for image in pictures(32, 50))
-    two = Certifier(bundle, Demand("linf", 2), "onnxruntime", 1)
+    # Each size is held against its own threshold.
+    taus = {each.budget: each.thresholds["onnxruntime/fp32"].tau for each in bundle.certificates if each.kind == "linf"}
+    for certifier in (one, one.share()):
+        assert [certifier.decide(image, 0)[0].tau for image in pictures(32, 50)] == [taus[1], taus[2]]
+    assert "has not 32x32 pixels is held against linf:2/255" in one.describe()
+    two = Certifier(replace(bundle, certificates=up_to(bundle, 2)), Demand("linf", 2), "onnxruntime", 1)
+    assert two.identity != one.identity
     assert ["is more than" in two.decide(image, 0)[1][Reason.NOT_CERTIFIED] for image in pictures(32, 50)] == [
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("change", [{"network_sha256": "0" * 64}, {"thresholds": {}}])
+def test_of_two_networks_or_without_a_threshold_one_certificate_serves_all_sizes(change):
+    bundle = Bundle.open(BUNDLES / "hybrid-gtsrb.bundle")
+    one, two = sorted(up_to(bundle, 2), key=lambda each: each.budget)
+    for changed in ((replace(one, **change), two), (one, replace(two, **change))):
+        certifier = Certifier(replace(bundle, certificates=changed), Demand("linf", 1), "onnxruntime", 1)
+        used = one if not changed[1].thresholds else two
+        found = [certifier.decide(image, 0)[0] for image in pictures(32, 50)]
+        assert found[0].tau == used.thresholds["onnxruntime/fp32"].tau
+        assert found[1] is None if used is one else found[1].tau == found[0].tau
+        assert "is held against" not in certifier.describe()
+
+
+def test_of_certificates_for_frames_and_for_tracks_one_serves_all_sizes():
+    """A promise about tracks is kept by a threshold for tracks alone."""
+    bundle = Bundle.open(BUNDLES / "hybrid-gtsrb.bundle")
+    one, two = sorted(up_to(bundle, 2), key=lambda each: each.budget)
+    tracks = {key: replace(each, unit="track") for key, each in two.thresholds.items()}
+    for demand in (Demand("linf", 1), Demand("linf", 1, once=True)):
+        mixed = replace(bundle, certificates=(one, replace(two, thresholds=tracks)))
+        found = Certifier(mixed, demand, "onnxruntime", 1).decide(pictures(32)[0], 0)[0]
+        assert found.tau == two.thresholds["onnxruntime/fp32"].tau
+
+
+def up_to(bundle, budget):
+    return tuple(each for each in bundle.certificates if each.kind == "linf" and each.budget <= budget)
 
 
 def pictures(*sides):
