@@ -30,7 +30,7 @@ from framegate.export.calibration.decisions import Floats
 from framegate.export.calibration.temperature import Labels
 from framegate.export.data.outputs import CPU_BACKENDS, STEP, backend_outputs
 from framegate.export.graph.graph import stored
-from framegate.export.graph.reach import CASES, Reach
+from framegate.export.graph.reach import CASES, Reach, check_cases
 from framegate.export.progress import Progress
 from framegate.models.labelled import LabelledImages
 from framegate.models.training.augment import Images
@@ -199,7 +199,7 @@ def _replaces(new: CertificateRecord, old: CertificateRecord) -> bool:
 
 
 def _terms(record: CertificateRecord) -> set[tuple[float, float, str]]:
-    return {(each.target_risk, each.confidence_level, each.unit) for each in record.thresholds.values()}
+    return {each.terms for each in record.thresholds.values()}
 
 
 def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
@@ -210,8 +210,7 @@ def check_wanted(bundle: Bundle, wanted: Wanted) -> None:
     """
     if wanted.images is not None and wanted.images < 1:
         raise UsageError(f"images {wanted.images}: expected at least 1")
-    if wanted.cases < 0:
-        raise UsageError(f"cases {wanted.cases}: expected 0 or more")
+    check_cases(wanted.cases)
     files = [each.resolve() for each in wanted.branches]
     for k, file in enumerate(files):
         if file in files[:k]:

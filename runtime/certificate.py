@@ -297,7 +297,9 @@ class Certifier:
         record, self._own = _for_both_sizes(bundle, demand, precision, backend)
         self._threshold = _threshold(bundle, record, backend)
         self._own_threshold = self._threshold if self._own is None else _threshold(bundle, self._own, backend)
-        if self._own_threshold.unit != self._threshold.unit:
+        # A track may have regions of both sizes, and two promises are none about the whole of it. Else both promise
+        # the same, and one of them is printed.
+        if self._threshold.unit == "track" or self._own_threshold.terms != self._threshold.terms:
             self._own, self._own_threshold = None, self._threshold
         if demand.once and self._threshold.unit != "track":
             raise UsageError(
@@ -365,7 +367,7 @@ class Certifier:
         record, threshold = self._network.record, self._threshold
         decides = {**record.to_json(), "thresholds": None, "tau": threshold.tau, "engine": threshold.engine}
         if self._own is not None:
-            decides["tau_of_own_size"] = self._own_threshold.tau
+            decides["own_size"] = [self._own_threshold.tau, self._own_threshold.engine]
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return f"{self.demand} of {digest[:16]}"
 

@@ -115,6 +115,11 @@ class CertificateThreshold:
     frames_to_first: float | None = None
     attempts: int | None = None
 
+    @property
+    def terms(self) -> tuple[float, float, str]:
+        """What is promised: target, confidence, and unit."""
+        return self.target_risk, self.confidence_level, self.unit
+
     def __post_init__(self) -> None:
         """Refuse what nothing can be certified with, and a bound that does not follow from the counts: an edited one.
 

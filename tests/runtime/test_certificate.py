@@ -324,15 +324,21 @@ def test_of_two_networks_or_without_a_threshold_one_certificate_serves_all_sizes
         assert "is held against" not in certifier.describe()
 
 
-def test_of_certificates_for_frames_and_for_tracks_one_serves_all_sizes():
-    """A promise about tracks is kept by a threshold for tracks alone."""
+@pytest.mark.parametrize(
+    "terms",
+    [({}, {"unit": "track"}), ({"unit": "track"}, {"unit": "track"}), ({}, {"target_risk": 0.3}),
+     ({}, {"confidence_level": 0.9, "risk_bound": 1 - 0.1 ** (1 / 168)})],
+)  # fmt: skip
+def test_of_certificates_of_tracks_or_with_other_terms_one_serves_all_sizes(terms):
+    """A track may have regions of both sizes; and only one promise is printed."""
     bundle = Bundle.open(BUNDLES / "hybrid-gtsrb.bundle")
-    one, two = sorted(up_to(bundle, 2), key=lambda each: each.budget)
-    tracks = {key: replace(each, unit="track") for key, each in two.thresholds.items()}
-    for demand in (Demand("linf", 1), Demand("linf", 1, once=True)):
-        mixed = replace(bundle, certificates=(one, replace(two, thresholds=tracks)))
-        found = Certifier(mixed, demand, "onnxruntime", 1).decide(pictures(32)[0], 0)[0]
-        assert found.tau == two.thresholds["onnxruntime/fp32"].tau
+    both = []
+    for record, change in zip(sorted(up_to(bundle, 2), key=lambda each: each.budget), terms, strict=True):
+        changed = {key: replace(each, **change) for key, each in record.thresholds.items()}
+        both.append(replace(record, thresholds=changed))
+    once = both[1].thresholds["onnxruntime/fp32"].unit == "track"
+    certifier = Certifier(replace(bundle, certificates=tuple(both)), Demand("linf", 1, once=once), "onnxruntime", 1)
+    assert certifier.decide(pictures(32)[0], 0)[0].tau == both[1].thresholds["onnxruntime/fp32"].tau
 
 
 def up_to(bundle, budget):

@@ -21,6 +21,7 @@ from framegate.export.graph.plain_chain import plain_chain
 from framegate.export.graph.reach.branching import closest
 from framegate.export.graph.reach.labels import improved, quick
 from framegate.export.graph.reach.relaxation import Ball, Chain, Problem
+from framegate.runtime.errors import UsageError
 from framegate.runtime.preprocess import Preprocessor, PreprocessSpec
 
 CASES = 200
@@ -30,6 +31,16 @@ _ROUNDING = 1e-6
 """Of inputs, which are float32: the ball of frames is larger by so much of the largest input, and at least by this."""
 _SLACK = 1e-6
 """Added at the end, relative and absolute: far more than float64 loses."""
+
+
+def check_cases(cases: int) -> None:
+    """Refuse a number of cases that is none.
+
+    Raises:
+        UsageError: It is negative.
+    """
+    if cases < 0:
+        raise UsageError(f"cases {cases}: expected 0 or more")
 
 
 class Reach:
@@ -69,14 +80,20 @@ class Reach:
         return self._batched(images, labels, _BATCH, improved)
 
     def closest(self, images: npt.NDArray[np.uint8], labels: Labels, cases: int = CASES) -> npt.NDArray[np.float64]:
-        """As `margins`, and lower, for ten times the work, or more.
+        """As `margins`, and mostly lower, for ten times the work, or more.
 
         Args:
             images: See `quick`.
             labels: See there.
             cases: Into which a frame is split, at most.
+
+        Raises:
+            UsageError: cases is negative.
         """
-        return self._batched(images, labels, 1, lambda problem: torch.tensor([closest(problem, cases)]).double())
+        check_cases(cases)
+        return self._batched(
+            images, labels, 1, lambda problem: torch.tensor([closest(problem, cases)], dtype=torch.float64)
+        )
 
     def problem(self, images: npt.NDArray[np.uint8], labels: Labels) -> Problem:
         """What is asked of some frames; see `quick`."""

@@ -58,6 +58,9 @@ def closest(problem: Problem, cases: int) -> float:
     Args:
         problem: The frame.
         cases: That are looked at, at most, but for the first of each label.
+
+    Returns:
+        Not a number where there is no bound; -inf where there is no other label.
     """
     problem = tightened(tightened(problem), _STEPS_OF_HIDDEN)
     rough = problem.to(torch.float32)
@@ -66,7 +69,10 @@ def closest(problem: Problem, cases: int) -> float:
     def keep(case: _Case) -> None:
         heapq.heappush(order, (-case.bound, next(number), case))
 
-    for label, bound in enumerate(of_all_labels(problem)[0].tolist()):
+    first = of_all_labels(problem)[0]
+    if torch.isnan(first).any() or len(first) < 2:
+        return float(first.amax())
+    for label, bound in enumerate(first.tolist()):
         if label != int(problem.labels[0]):
             keep(_first(rough, label, bound))
     left = cases

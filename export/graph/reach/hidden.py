@@ -15,6 +15,7 @@ from framegate.export.graph.reach.relaxation import (
     Free,
     Layer,
     Problem,
+    constant,
     first_slopes,
     improve,
     largest,
@@ -43,7 +44,7 @@ def tightened(problem: Problem, steps: int = 0) -> Problem:
             for part in torch.split(open_ones, _AT_ONCE):
                 ends = linear_ends if problem.chain.hidden[number].weight.dim() == 2 else convolved_ends
                 low, high = ends(closer.rows(torch.tensor([row])), number, part, steps)
-                own_least[part], own_most[part] = own_least[part].maximum(low), own_most[part].minimum(high)
+                own_least[part], own_most[part] = own_least[part].fmax(low), own_most[part].fmin(high)
             least[row], most[row] = own_least.view_as(least[row]), own_most.view_as(most[row])
         bounds[number] = least, most
     return replace(problem, bounds=bounds)
@@ -63,7 +64,7 @@ def linear_ends(problem: Problem, number: int, chosen: Tensor, steps: int = 0) -
             lambda: largest(rough, functions.float(), Choice(slopes), number), [Free(slopes, _RATE, 0.0, 1.0)], steps
         )
         improved = largest(every, functions, Choice([each.double() for each in slopes]), number)[:, 0]
-        high = torch.minimum(high, improved)
+        high = torch.fmin(high, improved)  # a search that overflowed finds nothing
     return bias - high[len(chosen) :] - lost, bias + high[: len(chosen)] + lost
 
 
@@ -96,7 +97,8 @@ class _Part(NamedTuple):
     """What some values of a convolution depend on, of each layer before it from the last to the first, and of the ball.
 
     Attributes:
-        coefficients: (K, 1, C, rows, columns) of the functions, behind ReLU of the last of these layers.
+        coefficients: (K, 2, C, rows, columns) of the functions, behind ReLU of the last of these layers; (2 K, 1, ...)
+            once they are `apart`.
         layers: From the last to the first.
         bounds: Of each, in windows (K, C, height, width).
         lost: Of each.
@@ -148,11 +150,8 @@ class _Part(NamedTuple):
         for place, layer in enumerate(self.layers):
             own = None if slopes is None else slopes[place]
             coefficients, added = relaxed(coefficients, self.bounds[place], own)
-            lost = coefficients.abs() * self.lost[place].unsqueeze(1)
-            flat = coefficients.flatten(0, 1)
-            shifted = (flat * layer.shift(4)).flatten(1).sum(1).view(count, functions)
-            total = total + (added + lost).flatten(2).sum(2) + shifted
-            flat = F.conv_transpose2d(flat, layer.weight, None, layer.stride)
+            total = total + added.flatten(2).sum(2) + constant(layer, coefficients, self.lost[place])
+            flat = F.conv_transpose2d(coefficients.flatten(0, 1), layer.weight, None, layer.stride)
             coefficients = flat.view(count, functions, *flat.shape[1:])
         centre, radius = (each.unsqueeze(1) for each in self.ball)
         return total + (coefficients * centre + coefficients.abs() * radius).flatten(2).sum(2)
@@ -169,6 +168,6 @@ def convolved_ends(problem: Problem, number: int, chosen: Tensor, steps: int = 0
         rough = apart.to(torch.float32)
         slopes = [first_slopes(*bounds) for bounds in rough.bounds]
         improve(lambda: rough.largest(slopes), [Free(slopes, _RATE, 0.0, 1.0)], steps)
-        high = torch.minimum(high, apart.largest([each.double() for each in slopes]).view_as(high))
+        high = torch.fmin(high, apart.largest([each.double() for each in slopes]).view_as(high))
     lost, bias = problem.lost[number][0].flatten()[chosen], problem.chain.hidden[number].bias[channel]
     return bias - high[:, 1] - lost, bias + high[:, 0] + lost

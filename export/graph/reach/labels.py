@@ -40,7 +40,7 @@ def improved(problem: Problem) -> Tensor:
         if not len(rows):
             return most[:, 0]
         found = _of_one_label(problem.rows(rows), label[rows])
-        bounds[rows, label[rows, 0]] = torch.minimum(most[rows, 0], found)
+        bounds[rows, label[rows, 0]] = torch.fmin(most[rows, 0], found)
         done[rows, label[rows, 0]] = True
 
 

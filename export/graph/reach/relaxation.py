@@ -171,11 +171,25 @@ def relaxed(coefficients: Tensor, bounds: tuple[Tensor, Tensor], slopes: Tensor 
     least, most = (each.unsqueeze(1) for each in bounds)
     both = (least < 0) & (most > 0)
     passes = (least >= 0).to(least.dtype)
+    # The clamp is for float32, in which slopes are looked for.
     chord = torch.where(both, most / (most - least).clamp(min=1e-30), passes)
     line = first_slopes(*bounds) if slopes is None else slopes
     below = torch.where(both, line.unsqueeze(1), passes)
     up, down = coefficients.clamp(min=0), coefficients.clamp(max=0)
     return up * chord + down * below, up * torch.where(both, -chord * least, torch.zeros_like(least))
+
+
+def constant(layer: Layer, coefficients: Tensor, lost: Tensor) -> Tensor:
+    """(N, K) what a layer's bias, and what an engine loses in it, add to functions of its values.
+
+    Args:
+        layer: The layer.
+        coefficients: (N, K, ...) of the values, before ReLU.
+        lost: (N, ...) see `Problem`.
+    """
+    flat = coefficients.flatten(0, 1)
+    shifted = (flat * layer.shift(flat.dim())).flatten(1).sum(1).view(coefficients.shape[:2])
+    return (coefficients.abs() * lost.unsqueeze(1)).flatten(2).sum(2) + shifted
 
 
 def first_slopes(least: Tensor, most: Tensor) -> Tensor:
@@ -220,17 +234,15 @@ def largest(
     for number in range((depth or len(chain.hidden)) - 1, -1, -1):
         layer, bounds = chain.hidden[number], problem.bounds[number]
         coefficients = coefficients.reshape(count, functions, *bounds[0].shape[1:])
-        coefficients, added = relaxed(coefficients, bounds, None if chosen.slopes is None else chosen.slopes[number])
+        slopes = None if chosen.slopes is None else chosen.slopes[number]
+        coefficients, added = relaxed(coefficients, bounds, slopes)
         if given_away is not None:
             given_away[number] = added
         if chosen.multipliers is not None:
             coefficients = coefficients + chosen.multipliers[number].unsqueeze(1)
-        lost = coefficients.abs() * problem.lost[number].unsqueeze(1)
-        flat = coefficients.flatten(0, 1)
-        shifted = (flat * layer.shift(flat.dim())).flatten(1).sum(1).view(count, functions)
-        total = total + (added + lost).flatten(2).sum(2) + shifted
+        total = total + added.flatten(2).sum(2) + constant(layer, coefficients, problem.lost[number])
         before = problem.bounds[number - 1][0].shape[1:] if number else problem.ball[0].shape[1:]
-        coefficients = layer.transposed(flat, before).view(count, functions, *before)
+        coefficients = layer.transposed(coefficients.flatten(0, 1), before).view(count, functions, *before)
     centre, radius = (each.unsqueeze(1) for each in problem.ball)
     return total + (coefficients * centre + coefficients.abs() * radius).flatten(2).sum(2)
 

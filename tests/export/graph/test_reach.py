@@ -25,6 +25,7 @@ from framegate.models.plain_cnn import PlainCNN
 from framegate.runtime.backends.choice import load_backend
 from framegate.runtime.bundle.certificates import CertificateRecord
 from framegate.runtime.certificate import CertificateNetwork
+from framegate.runtime.errors import UsageError
 
 LEVELS = 2
 torch.set_num_threads(1)
@@ -298,6 +299,36 @@ def test_it_does_not_depend_on_what_is_beside_a_frame(network):
     alone = np.array([reach.margins(images[k : k + 1], labels[k : k + 1])[0] for k in range(8)])
     np.testing.assert_allclose(together[:8], together[16:], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(together[:8], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_a_search_for_slopes_that_overflows_loses_no_hidden_value(tmp_path):
+    """Its bounds are no numbers; a value without bounds would count as one that ReLU stops."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,3,1,1] image) => (float[N,2] logits)
+        <float[2,3,1,1] w = {1e-20, 0, 0, -1e-20, 0, 0}, float[2] b = {0, 0},
+         float[2,2] v = {1e25, 0, 0, 1e25}, float[2] c = {-1e4, -1e4},
+         float[2,2] u = {1e15, -1e15, -1e15, 1e15}, float[2] d = {0, 0},
+         float[2,2] t = {1e-19, 0, 0, 0}, float[2] e = {0, 0}>
+        { x = Conv (image, w, b) h = Relu (x) f = Flatten (h) y = Gemm <transB = 1> (f, v, c) i = Relu (y)
+          z = Gemm <transB = 1> (i, u, d) j = Relu (z) logits = Gemm <transB = 1> (j, t, e) }"""
+    )
+    onnx.save(model, tmp_path / "extreme.onnx")
+    reach = Reach(tmp_path / "extreme.onnx", replace(SPEC, width=1, height=1), 40)
+    image, label = np.full((1, 1, 1, 3), 128, np.uint8), np.array([1])
+    values = torch.linspace(-40 / 64, 40 / 64, 81).double().view(-1, 1, 1, 1) * torch.tensor([1.0, 0, 0]).view(
+        1, 3, 1, 1
+    )
+    logits = reach._chain.logits(reach.problem(image, label).ball[0] + values)
+    found = float((logits[:, 0] - logits[:, 1]).max())
+    assert found > 1
+    for bound in (reach.quick, reach.margins, lambda *given: reach.closest(*given, 20)):
+        assert not bound(image, label)[0] < found  # no number is no bound
+
+
+def test_a_number_of_cases_that_is_none_is_refused(network):
+    with pytest.raises(UsageError, match="cases -1: expected 0 or more"):
+        Reach(network, spec_of(network), LEVELS).closest(*clean(network, 3), -1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
