@@ -22,7 +22,10 @@ import os, sys
 import numpy
 os.sched_setaffinity(0, {int(sys.argv[1])}) if hasattr(os, "sched_setaffinity") else None
 parent, block, other = os.getppid(), numpy.ones(4_000_000, numpy.float32), numpy.ones(4_000_000, numpy.float32)
-print("ready", flush=True)
+try:
+    os.write(1, b"ready\\n")
+except BrokenPipeError:  # the parent ended meanwhile
+    os._exit(0)
 while os.getppid() == parent:
     numpy.multiply(block, 1.0000001, out=other)
     numpy.copyto(block, other)
@@ -48,8 +51,12 @@ class ForeignLoad:
             command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         assert self._child.stdout is not None
-        self._child.stdout.readline()
-        self._child.send_signal(signal.SIGSTOP)
+        try:
+            self._child.stdout.readline()
+            self._child.send_signal(signal.SIGSTOP)
+        except BaseException:  # ended by a signal while it starts: nobody else would end the child
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from framegate.benchmarks.latency import machine
 from framegate.benchmarks.latency.compare import compare_records
 from framegate.benchmarks.latency.machine import ForeignLoad, Usage
 from framegate.benchmarks.latency.scenarios import PacedBareLoop, Scenario, measure_scenario
@@ -434,6 +438,35 @@ def test_a_spinning_pipeline_gives_the_same_verdicts_and_stops(tiny_bundle):
     assert [p.score for p in waiting] == pytest.approx([p.score for p in spinning], abs=1e-6)
     with pytest.raises(UsageError, match="spin_us"):
         Pipeline(open_source(SMALL), session, spin_us=-1)
+
+
+def test_fault_a_signal_while_the_load_starts_leaves_no_process(monkeypatch):
+    """Its script says that it is ready into a pipe that nobody reads any more: without a word, too."""
+    started = []
+
+    class Ended(subprocess.Popen):
+        def __init__(self, *command, **settings):
+            super().__init__(*command, **settings)
+            started.append(self)
+            self.stdout.close()
+            self.stdout = SimpleNamespace(readline=self.ended, close=lambda: None)
+
+        def ended(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine.subprocess, "Popen", Ended)
+    with pytest.raises(KeyboardInterrupt), ForeignLoad():
+        pass
+    assert started[0].returncode is not None
+
+
+def test_fault_the_parent_of_the_load_is_gone_before_it_is_ready():
+    command = [sys.executable, "-c", machine._LOAD_SCRIPT, str(min(os.sched_getaffinity(0)))]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.close()
+    assert child.wait(60) == 0
+    assert child.stderr.read() == ""
+    child.stderr.close()
 
 
 def test_the_load_runs_only_when_let_and_leaves_nothing_behind():
